@@ -1,0 +1,1 @@
+"""Checkpoints: atomic save and resume, export, loading of weight files."""

@@ -1,0 +1,581 @@
+"""Stage documents: what each command of the worker is told, complete and typed. No torch here.
+
+Defaults live in the experiments (``experiments.py``) and in the PostTrainingJob models of the operator; a stage
+document that the plan writes is complete. Fields that end in ``_uri`` are volume addresses
+(``models://name/model.pt``) or plain paths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from cosmos_worker.errors import ConfigError
+
+LATENT_SCALE = 8
+"""Pixels per latent row and column, and pixel frames per latent frame after the first."""
+
+
+class Model(BaseModel):
+    """Base of all documents: unknown keys are errors, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+# --- experiments: everything that decides the numbers ----------------------------------------
+
+
+class NetConfig(Model):
+    """Shape of the Cosmos-Predict1 diffusion transformer (GeneralDIT)."""
+
+    model_channels: PositiveInt
+    """Width D of the hidden state."""
+    num_blocks: PositiveInt
+    """Number of blocks, each self-attention, cross-attention, MLP."""
+    num_heads: PositiveInt
+    """Attention heads; must divide model_channels into an even head size."""
+    latent_channels: PositiveInt = 16
+    """Channels of the tokenizer's latent, in and out."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLP in units of model_channels."""
+    text_channels: PositiveInt = 1024
+    """Width of the text embeddings (T5-11B: 1024)."""
+    adaln_lora_dim: PositiveInt = 256
+    """Rank of the adaLN-LoRA modulation."""
+    patch_size: PositiveInt = 2
+    """Latent rows and columns per token."""
+    max_latent_size: PositiveInt = 240
+    """Largest latent height and width that the position tables admit."""
+    max_latent_frames: PositiveInt = 128
+    """Largest number of latent frames that the position tables admit."""
+    rope_ratio_t: float = 2.0
+    """NTK extrapolation ratio of the rotary embedding over time."""
+    rope_ratio_h: float = 1.0
+    """NTK extrapolation ratio of the rotary embedding over rows."""
+    rope_ratio_w: float = 1.0
+    """NTK extrapolation ratio of the rotary embedding over columns."""
+    extra_pos_emb: Literal["auto", "learnable", "none"] = "auto"
+    """Learnable absolute position embedding added in every block; auto = as the checkpoint has it."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.model_channels % self.num_heads or (self.model_channels // self.num_heads) % 2:
+            raise ValueError(
+                f"num_heads: {self.num_heads} does not divide model_channels {self.model_channels} "
+                "into heads of an even size"
+            )
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head."""
+        return self.model_channels // self.num_heads
+
+
+class VideoConfig(Model):
+    """The window of pixels that one sample shows."""
+
+    num_pixel_frames: PositiveInt
+    """Frames per window, 8n+1."""
+    height: PositiveInt
+    """Rows in pixels, a multiple of 16."""
+    width: PositiveInt
+    """Columns in pixels, a multiple of 16."""
+    fps: Annotated[float, Field(gt=0)] | None = None
+    """Frames per second given to the network; null = as the video says."""
+    window_stride: PositiveInt = 1
+    """Pixel frames between the starts of neighbouring windows."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_video_size(self.num_pixel_frames, self.height, self.width)
+        return self
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of one window."""
+        return 1 + (self.num_pixel_frames - 1) // LATENT_SCALE
+
+
+def check_video_size(num_pixel_frames: int, height: int, width: int) -> None:
+    """Raise ValueError unless frames are 8n+1 and sizes are multiples of 16."""
+    problems = []
+    if (num_pixel_frames - 1) % LATENT_SCALE:
+        low = num_pixel_frames - (num_pixel_frames - 1) % LATENT_SCALE
+        problems.append(
+            f"num_pixel_frames: {num_pixel_frames} is not 8n+1; use {low} or {low + LATENT_SCALE}"
+        )
+    for name, value in (("height", height), ("width", width)):
+        if value % 16:
+            low = max(16, value - value % 16)
+            problems.append(f"{name}: {value} is not a multiple of 16; use {low} or {low + 16}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+class TextConfig(Model):
+    """How captions become the cross-attention context."""
+
+    max_length: PositiveInt = 512
+    """Longest caption in tokens, end token included."""
+    padding: Literal["pad", "trim"] = "pad"
+    """pad: zeros up to max_length, as pre-training and inference; trim: the reference's training."""
+    dropout: Fraction = 0.2
+    """Share of samples whose text is replaced by zeros."""
+
+
+class ConditioningConfig(Model):
+    """Which latent frames the network is shown, and how noisy."""
+
+    min_cond_latent_frames: Annotated[int, Field(ge=0)] = 0
+    """Fewest known latent frames, drawn uniformly."""
+    max_cond_latent_frames: Annotated[int, Field(ge=0)] = 1
+    """Most known latent frames."""
+    flag_dropout: Fraction = 0.2
+    """Share of samples whose known frames and mask are blanked."""
+    augment_sigma_p_mean: float = -3.0
+    """Mean of ln sigma of the noise on known frames (reference bridge config: 0)."""
+    augment_sigma_p_std: float = 2.0
+    """Standard deviation of ln sigma of the noise on known frames (reference bridge config: 1)."""
+    augment_sigma_multiplier: float = 1.0
+    """Factor on sigma of the noise on known frames (reference bridge config: 4)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_cond_latent_frames > self.max_cond_latent_frames:
+            raise ValueError(
+                f"min_cond_latent_frames: {self.min_cond_latent_frames} is more than "
+                f"max_cond_latent_frames {self.max_cond_latent_frames}"
+            )
+        return self
+
+
+class DiffusionConfig(Model):
+    """EDM noise and loss."""
+
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    """Standard deviation of the latents given to the network."""
+    p_mean: float = 0.0
+    """Mean of ln sigma."""
+    p_std: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of ln sigma."""
+    sigma_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on sigma; the reference's adjust_video_noise is the square root of the latent frames."""
+    use_logvar: bool = True
+    """Weigh the loss by the learned uncertainty (Kendall)."""
+    loss_frames: Literal["generated", "all"] = "generated"
+    """Frames in the mean of the loss; all = the reference, which counts known frames too."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
+    sigma_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of sigma, rotary angles and loss; bfloat16 emulates the reference."""
+
+
+class OptimizerConfig(Model):
+    """AdamW, its schedule and clipping."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2**-14.3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled weight decay, on all parameters as in the reference."""
+    beta1: Fraction = 0.9
+    """Decay of the first moment."""
+    beta2: Fraction = 0.99
+    """Decay of the second moment."""
+    eps: Annotated[float, Field(gt=0)] = 1e-10
+    """Added to the root of the second moment."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global gradient norm."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps of linear warm-up; null = min(2500, 5 % of max_steps). The reference has 2500."""
+    start_factor: Fraction = 1e-6
+    """Learning rate factor at step 0."""
+    final_factor: Fraction = 1.0
+    """Learning rate factor at max_steps, reached linearly from decay_start; 1 = constant."""
+    decay_start: Fraction = 0.0
+    """Share of max_steps after which the linear decay begins (never before the warm-up ends)."""
+    on_bad_gradient: Literal["fail", "zero"] = "fail"
+    """A NaN or infinite gradient: stop with its parameter's name, or zero it as the reference."""
+
+
+class EmaConfig(Model):
+    """Power-function exponential moving average (EDM2)."""
+
+    enabled: bool = True
+    """Keep an average of the weights."""
+    rate: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
+    """Relative width s of the averaging profile; the exponent follows from it."""
+
+
+class TrainerConfig(Model):
+    """Length of a run and what happens at its steps."""
+
+    max_steps: PositiveInt = 2000
+    """Optimizer steps."""
+    global_batch_size: PositiveInt = 8
+    """Samples per optimizer step over all processes."""
+    micro_batch_size: PositiveInt = 1
+    """Samples per forward pass of one process."""
+    save_every_steps: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep_last: PositiveInt = 2
+    """Checkpoints to resume from that are kept; exported weights are kept by keep_exports."""
+    keep_exports: PositiveInt = 4
+    """Exported iter_*_model.pt sets that are kept."""
+    log_every_steps: PositiveInt = 10
+    """Steps between log lines."""
+    seed: int = 0
+    """Seed of the data order, the noise and fresh weights."""
+    init: Literal["checkpoint", "random"] = "checkpoint"
+    """Start from the model's weights or from random ones."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto = CUDA if there is one."""
+    threads_per_process: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of each process; null = leave to PyTorch."""
+
+
+class TokenizerConfig(Model):
+    """How videos become latents."""
+
+    chunk_pixel_frames: PositiveInt
+    """Frames that are encoded together, 8n+1; longer videos are multiples of it."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the cached latents and, on CUDA, of the encoder."""
+    batch_size: PositiveInt = 8
+    """Windows per encoder call."""
+
+
+class Experiment(Model):
+    """A named, complete description of the numbers of a post-training run."""
+
+    name: str
+    """Name, as in the reference's experiment=NAME."""
+    project: str = "posttraining"
+    """First folder under the output root."""
+    group: str = "diffusion_video2world_instruction"
+    """Second folder under the output root."""
+    net: NetConfig
+    video: VideoConfig
+    tokenizer: TokenizerConfig
+    text: TextConfig = TextConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        known, total = self.conditioning.max_cond_latent_frames, self.video.num_latent_frames
+        if known >= total and total > 1:
+            raise ValueError(
+                f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames"
+            )
+        if self.video.num_pixel_frames % self.tokenizer.chunk_pixel_frames:
+            raise ValueError(
+                f"video.num_pixel_frames: {self.video.num_pixel_frames} is not a multiple of "
+                f"tokenizer.chunk_pixel_frames {self.tokenizer.chunk_pixel_frames}"
+            )
+        if self.trainer.global_batch_size % self.trainer.micro_batch_size:
+            raise ValueError(
+                f"trainer.global_batch_size: {self.trainer.global_batch_size} is not a multiple of "
+                f"trainer.micro_batch_size {self.trainer.micro_batch_size}"
+            )
+        return self
+
+
+# --- stage documents -------------------------------------------------------------------------
+
+
+class UrlSource(Model):
+    """A tar archive behind a URL."""
+
+    url: str
+    """http, https or file address of a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
+    sha256: str | None = None
+    """Expected SHA-256 of the archive, 64 hex digits; null = not checked."""
+
+
+class HuggingFaceSource(Model):
+    """A repository on the Hugging Face Hub."""
+
+    repo: str
+    """owner/name."""
+    revision: str = "main"
+    """Branch, tag or commit; a commit makes the job reproducible."""
+
+
+class Source(Model):
+    """Where files come from: exactly one of the fields."""
+
+    path: str | None = None
+    """A folder that the worker can already see: a plain path or a volume address."""
+    url: UrlSource | None = None
+    """A tar archive behind a URL."""
+    hugging_face: HuggingFaceSource | None = None
+    """A repository on the Hugging Face Hub."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [
+            name for name in ("path", "url", "hugging_face") if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(
+                f"source: got {' and '.join(given) or 'nothing'}; give exactly one of path, url, hugging_face"
+            )
+        return self
+
+
+class StageConfig(Model):
+    """What every stage document has."""
+
+    key: str
+    """Content key: names the completion marker complete-<key>.json in the target folder."""
+    target_uri: str
+    """Folder that the stage writes."""
+
+
+class Artifact(Model):
+    """One folder of model files to fetch."""
+
+    kind: Literal["model", "tokenizer", "text_encoder"]
+    """What the files are; decides which are needed and how they are checked."""
+    name: str
+    """Name for messages, such as Cosmos-Predict1-7B-Video2World."""
+    source: Source
+    target_uri: str
+    """Folder that receives the files."""
+
+
+class FetchModelConfig(StageConfig):
+    """fetch-model: weights, tokenizer and text encoder into the models volume."""
+
+    artifacts: tuple[Artifact, ...]
+
+
+class PrepareDatasetConfig(StageConfig):
+    """prepare-dataset: fetch, check every clip, write index.jsonl, summary.json, report.md."""
+
+    source: Source
+    data_uri: str
+    """Folder that receives a fetched archive or repository; unused for a path source."""
+    layout: Literal["bridge", "videos"]
+    """bridge: annotation/{train,val,test}/*.json; videos: videos/*.mp4 with metas/*.txt."""
+    video: VideoConfig
+    max_bad_fraction: Fraction = 0.05
+    """Fail if a larger share of the clips is unusable."""
+    min_clips: PositiveInt = 1
+    """Fail if fewer training windows than this remain (one global batch)."""
+    camera: Annotated[int, Field(ge=0)] = 0
+    """Index into the annotation's list of videos."""
+    num_workers: Annotated[int, Field(ge=1)] = 2
+    """Clips that are checked at the same time."""
+
+
+class EmbedTextConfig(StageConfig):
+    """embed-text: one T5 embedding per distinct caption; target_uri is shared by all jobs of one encoder."""
+
+    dataset_uri: str
+    """Folder with the dataset's index."""
+    encoder_uri: str
+    """Folder of a T5 encoder that transformers can load."""
+    max_length: PositiveInt = 512
+    batch_size: PositiveInt = 16
+    """Captions per forward pass."""
+    extra_captions: tuple[str, ...] = ()
+    """Further texts to embed, such as prompts of the inference list."""
+
+
+class CacheLatentsConfig(StageConfig):
+    """cache-latents: every window of the index through the tokenizer, once."""
+
+    dataset_uri: str
+    tokenizer_uri: str
+    """Folder with encoder.jit, decoder.jit, mean_std.pt; or the word 'embedded'."""
+    video: VideoConfig
+    tokenizer: TokenizerConfig
+
+
+class TrainConfig(StageConfig):
+    """train: target_uri is the output root; the run lies in PROJECT/GROUP/NAME below it."""
+
+    experiment: Experiment
+    run_name: str
+    """NAME of the run's folder."""
+    model_uri: str | None
+    """model.pt to start from; null with trainer.init=random."""
+    dataset_uri: str
+    embeddings_uri: str
+    latents_uri: str
+
+
+class PublishConfig(StageConfig):
+    """publish: target_uri is the published folder; it receives model.pt and model.json."""
+
+    run_uri: str
+    """Folder of the run: output root/PROJECT/GROUP/NAME."""
+    name: str
+    """Name of the published model."""
+    net: NetConfig
+    weights: Literal["ema", "reg"] = "ema"
+    step: PositiveInt | None = None
+    """Step to publish; null = the latest export."""
+
+
+class SamplingConfig(Model):
+    """Parameters of one inference item."""
+
+    num_steps: PositiveInt = 35
+    """Sampler steps."""
+    guidance: Annotated[float, Field(ge=0)] = 7.0
+    """g in F_cond + g (F_cond - F_uncond); 0 = no second pass."""
+    seed: int = 1
+    """Seed of the initial noise; sample i of a list uses a stream of its own."""
+    num_pixel_frames: PositiveInt = 121
+    height: PositiveInt = 704
+    width: PositiveInt = 1280
+    fps: Annotated[float, Field(gt=0)] = 24.0
+    """Frames per second given to the network and written to the file."""
+    num_input_frames: Literal[1, 9] = 1
+    """Known pixel frames: 1 (one latent frame) or 9 (two)."""
+    input_frames: Literal["first", "last"] = "last"
+    """Which frames of a conditioning video are known; the reference takes the last."""
+    negative_prompt: str | None = None
+    """Text of the second pass; null = the reference's default text; empty = the embedding of ''."""
+    sampler: Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"] = "edm_euler"
+    """edm_euler: the reference's inference; res_*: its multistep solvers in x0 space."""
+    sigma_max: Annotated[float, Field(gt=0)] = 80.0
+    sigma_min: Annotated[float, Field(gt=0)] = 0.0002
+    known_frames: Literal["correct", "legacy"] = "correct"
+    """legacy repeats the reference's wrong inverse preconditioning of known frames."""
+    batch_size: PositiveInt = 1
+    """Samples per forward pass."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_video_size(self.num_pixel_frames, self.height, self.width)
+        return self
+
+
+class GenerateInput(Model):
+    """One video to generate."""
+
+    prompt: str
+    visual_input_uri: str
+    """Image or video whose frames are known."""
+    ground_truth_uri: str | None = None
+    """Video to compare with; null = none."""
+    id: str | None = None
+    """File name of the result without suffix; null = its position in the list."""
+
+
+class GenerateConfig(StageConfig):
+    """generate: Video2World samples as <id>.mp4 and <id>.json, and generated.jsonl."""
+
+    name: str
+    """Name of the inference item."""
+    checkpoint_uri: str
+    """model.pt of the network."""
+    net: NetConfig
+    text: TextConfig
+    sigma_data: float = 0.5
+    tokenizer_uri: str
+    tokenizer: TokenizerConfig
+    encoder_uri: str
+    inputs: tuple[GenerateInput, ...] = ()
+    """Inputs given in the job."""
+    inputs_file_uri: str | None = None
+    """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
+    sampling: SamplingConfig
+    metrics: tuple[Literal["psnr", "push"], ...] = ()
+    """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
+
+
+class ReportConfig(StageConfig):
+    """report: report.html from a run and its generated videos."""
+
+    job_name: str
+    run_uri: str
+    dataset_uri: str
+    generated: tuple[tuple[str, str], ...]
+    """(inference item name, folder) in the order of the job."""
+    max_videos: PositiveInt = 12
+    """Generated videos that are shown per inference item."""
+
+
+STAGE_CONFIGS: dict[str, type[StageConfig]] = {
+    "fetch-model": FetchModelConfig,
+    "prepare-dataset": PrepareDatasetConfig,
+    "embed-text": EmbedTextConfig,
+    "cache-latents": CacheLatentsConfig,
+    "train": TrainConfig,
+    "publish": PublishConfig,
+    "generate": GenerateConfig,
+    "report": ReportConfig,
+}
+"""Stage name (= command of the worker) → its document."""
+
+
+# --- reading documents -----------------------------------------------------------------------
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def describe_errors(error: ValidationError, where: str) -> str:
+    """All problems of a document, one line each: where.path: what (got VALUE)."""
+    lines = []
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        got = problem.get("input")
+        shown = (
+            f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}{'.' + path if path else ''}: {message}{shown}")
+    return "\n".join(lines)
+
+
+def parse_document(model: type[M], document: Any, where: str) -> M:  # noqa: ANN401 - any YAML value
+    """Validate a YAML value.
+
+    Raises:
+        ConfigError: with every problem, one line each.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, where)) from None
+
+
+def load_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML value
+    """Read a YAML file.
+
+    Raises:
+        ConfigError: missing file or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def load_stage_config(stage: str, path: Path, overrides: list[str]) -> StageConfig:
+    """Read and validate a stage document, with ``key.sub=value`` overrides applied."""
+    from cosmos_worker.overrides import apply_overrides
+
+    document = load_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping, got {type(document).__name__}")
+    config = parse_document(STAGE_CONFIGS[stage], document, str(path))
+    return apply_overrides(config, overrides) if overrides else config

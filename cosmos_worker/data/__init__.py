@@ -1,0 +1,1 @@
+"""Datasets: decoding, checking, index, data order. Knows no model."""

@@ -1,0 +1,1 @@
+"""EDM: noise, preconditioning, conditioning, loss, samplers, as functions of a network callable."""

@@ -1,0 +1,57 @@
+"""Errors of the worker, split by what the caller should do about them.
+
+WorkerError
+├── UserError            never retry: the input is wrong                     exit code 2
+│   ├── ConfigError      a job, a stage document, an override, a flag
+│   ├── DataError        a dataset, a clip, a caption, an embedding, a latent
+│   └── CheckpointError  a weight file or a training checkpoint
+├── RetryableError       the same command may succeed later (disk, network)  exit code 74
+└── StopRequested        a checkpoint was saved after SIGTERM: continue me   exit code 75
+
+Anything else is a bug of ours and ends with a traceback and exit code 1. A message is one line that says
+where, what was got, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_USER_ERROR = 2
+EXIT_RETRY = 74  # EX_IOERR of sysexits.h
+EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class WorkerError(Exception):
+    """Base of all errors that a stage reports on purpose."""
+
+    exit_code = EXIT_BUG
+
+
+class UserError(WorkerError):
+    """The input is wrong; running the same command again cannot help."""
+
+    exit_code = EXIT_USER_ERROR
+
+
+class ConfigError(UserError):
+    """A job, stage document, override or flag is wrong."""
+
+
+class DataError(UserError):
+    """A dataset, clip, caption, embedding or latent is wrong."""
+
+
+class CheckpointError(UserError):
+    """A weight file or a training checkpoint is wrong."""
+
+
+class RetryableError(WorkerError):
+    """The environment failed (disk full, network); the same command may succeed later."""
+
+    exit_code = EXIT_RETRY
+
+
+class StopRequested(WorkerError):  # noqa: N818 - it is a request, not an error
+    """The stage was asked to stop and has saved everything that is needed to continue."""
+
+    exit_code = EXIT_CONTINUE

@@ -1,0 +1,160 @@
+"""Where things are: volume addresses, file names, completion markers.
+
+A stage document names files by *volume address*, ``models://Cosmos-Tiny/model.pt``, so that the same document
+works in a pod (volume = mounted claim) and on one machine (volume = folder). Plain paths are accepted as well,
+for running a stage by hand. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from cosmos_worker.errors import ConfigError
+
+VOLUMES = ("models", "datasets", "embeddings", "checkpoints")
+ADDRESS = re.compile(r"^(?P<volume>[a-z]+)://(?P<path>.*)$")
+
+MODEL_FILE = "model.pt"
+ENCODER_FILE = "encoder.jit"
+DECODER_FILE = "decoder.jit"
+MEAN_STD_FILE = "mean_std.pt"
+INDEX_FILE = "index.jsonl"
+SUMMARY_FILE = "summary.json"
+DATASET_REPORT_FILE = "report.md"
+METRICS_FILE = "metrics.jsonl"
+RESOLVED_CONFIG_FILE = "config.yaml"
+GENERATED_FILE = "generated.jsonl"
+REPORT_FILE = "report.html"
+
+
+def volume_variable(volume: str) -> str:
+    """Name of the environment variable that says where a volume is mounted."""
+    return f"COSMOS_{volume.upper()}"
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Where each volume is on this machine."""
+
+    roots: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Volumes:
+        """Read COSMOS_MODELS, COSMOS_DATASETS, COSMOS_EMBEDDINGS and COSMOS_CHECKPOINTS."""
+        names = {volume: environment.get(volume_variable(volume)) for volume in VOLUMES}
+        return cls({volume: Path(root) for volume, root in names.items() if root})
+
+    def resolve(self, address: str) -> Path:
+        """Turn ``volume://path`` or a plain path into a path on this machine.
+
+        Raises:
+            ConfigError: unknown volume, volume without a mount, or a path that leaves its volume.
+        """
+        match = ADDRESS.match(address)
+        if match is None:
+            return Path(address).expanduser()
+        volume, relative = match["volume"], match["path"]
+        if volume not in VOLUMES:
+            raise ConfigError(
+                f"{address}: unknown volume {volume!r}; use one of {', '.join(VOLUMES)} or a plain path"
+            )
+        if volume not in self.roots:
+            raise ConfigError(
+                f"{address}: volume {volume!r} is not mounted; set {volume_variable(volume)} to its folder"
+            )
+        root = self.roots[volume]
+        path = Path(os.path.normpath(root / relative.lstrip("/")))
+        if not path.is_relative_to(os.path.normpath(root)):
+            raise ConfigError(f"{address}: leaves the volume {volume!r}; remove '..'")
+        return path
+
+
+# --- files that are either whole or absent ---------------------------------------------------
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` that replaces it (fsync, rename) only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Write JSON atomically."""
+    with atomic_write(path, "w") as stream:
+        json.dump(value, stream, indent=1, sort_keys=True)
+        stream.write("\n")
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file, read in 4 MiB pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def content_key(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """First 12 hex digits of the SHA-256 of the value as sorted JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# --- completion markers ----------------------------------------------------------------------
+
+
+def marker_path(folder: Path, key: str) -> Path:
+    """The file that says that the stage with this key has finished in this folder."""
+    return folder / f"complete-{key}.json"
+
+
+def read_marker(folder: Path, key: str) -> dict[str, Any] | None:
+    """Result of a finished stage, or None if it has not finished."""
+    path = marker_path(folder, key)
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+# --- checkpoints of a training run -----------------------------------------------------------
+
+
+def run_folder(output_root: Path, project: str, group: str, name: str) -> Path:
+    """``${OUTPUT_ROOT}/PROJECT/GROUP/NAME``, as the reference lays it out."""
+    return output_root / project / group / name
+
+
+def export_name(step: int, weights: str) -> str:
+    """``iter_{step:09d}_reg_model.pt`` or ``iter_{step:09d}_ema_model.pt``."""
+    return f"iter_{step:09d}_{weights}_model.pt"

@@ -1,0 +1,1 @@
+"""The Cosmos-Predict1 diffusion transformer, as plain modules."""

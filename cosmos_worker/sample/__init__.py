@@ -1,0 +1,1 @@
+"""Video2World sampling and the files it writes."""

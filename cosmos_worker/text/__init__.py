@@ -1,0 +1,1 @@
+"""Text encoders and the store of their embeddings."""

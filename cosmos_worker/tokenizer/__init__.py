@@ -1,0 +1,1 @@
+"""Video tokenizers and the store of cached latents."""

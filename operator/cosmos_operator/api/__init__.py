@@ -1,0 +1,1 @@
+"""The PostTrainingJob resource: models, generated CRD."""

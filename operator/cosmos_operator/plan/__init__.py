@@ -1,0 +1,1 @@
+"""Pure functions from a PostTrainingJob to its stages and manifests."""
