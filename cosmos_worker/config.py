@@ -213,6 +213,8 @@ class EmaConfig(Model):
     """Keep an average of the weights."""
     rate: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Relative width s of the averaging profile; the exponent follows from it."""
+    source_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Weights that are averaged: as the optimizer has them, or rounded as the reference."""
 
 
 class TrainerConfig(Model):
@@ -232,6 +234,10 @@ class TrainerConfig(Model):
     """Exported iter_*_model.pt sets that are kept."""
     log_every_steps: PositiveInt = 10
     """Steps between log lines."""
+    validate_every_steps: PositiveInt | None = None
+    """Steps between held-out losses; null = before the first step and after the last."""
+    validation_draws: PositiveInt = 4
+    """Fixed noise draws per held-out window."""
     seed: int = 0
     """Seed of the data order, the noise and fresh weights."""
     init: Literal["checkpoint", "random"] = "checkpoint"

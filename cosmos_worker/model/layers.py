@@ -1,0 +1,193 @@
+"""Layers of the transformer. Attribute names are those of NVIDIA's weight files, so state dicts need no renaming.
+
+B batch, L tokens, S text tokens, D model dim, N heads, K head dim.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosmos_worker.model.rope import rotate
+
+NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head attention with RMS-normalised queries and keys, without biases, mask or dropout.
+
+    Args:
+        model_channels: D.
+        context_channels: width of keys and values before projection (D for self-attention).
+        num_heads: N.
+    """
+
+    def __init__(self, model_channels: int, context_channels: int, num_heads: int) -> None:
+        super().__init__()
+        head_dim = model_channels // num_heads
+        self.num_heads = num_heads
+        self.to_q = nn.Sequential(
+            nn.Linear(model_channels, model_channels, bias=False),
+            nn.RMSNorm(head_dim, eps=NORM_EPS),
+        )
+        self.to_k = nn.Sequential(
+            nn.Linear(context_channels, model_channels, bias=False),
+            nn.RMSNorm(head_dim, eps=NORM_EPS),
+        )
+        self.to_v = nn.Sequential(nn.Linear(context_channels, model_channels, bias=False))
+        self.to_out = nn.Sequential(nn.Linear(model_channels, model_channels, bias=False))
+
+    def forward(
+        self, x_BLD: Tensor, context_BSD: Tensor, rotation: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Attend from x to context; ``rotation`` = (cos, sin), each (B, 1, L, K), turns q and k."""
+
+        def heads(projection: nn.Sequential, source: Tensor) -> Tensor:
+            split = projection[0](source).unflatten(-1, (self.num_heads, -1))
+            if len(projection) > 1:
+                split = projection[1](split)
+            return split.transpose(1, 2)
+
+        q_BNLK, k_BNSK = heads(self.to_q, x_BLD), heads(self.to_k, context_BSD)
+        v_BNSK = heads(self.to_v, context_BSD)
+        if rotation is not None:
+            q_BNLK, k_BNSK = rotate(q_BNLK, *rotation), rotate(k_BNSK, *rotation)
+        dtype = v_BNSK.dtype
+        out_BNLK = F.scaled_dot_product_attention(q_BNLK.to(dtype), k_BNSK.to(dtype), v_BNSK)
+        out: Tensor = self.to_out(out_BNLK.transpose(1, 2).flatten(2))
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Holder that gives attention its name in weight files: ``block.attn``."""
+
+    def __init__(self, model_channels: int, context_channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.attn = Attention(model_channels, context_channels, num_heads)
+
+
+class FeedForward(nn.Module):
+    """Linear, exact GELU, Linear, without biases."""
+
+    def __init__(self, model_channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.layer1 = nn.Linear(model_channels, hidden_channels, bias=False)
+        self.layer2 = nn.Linear(hidden_channels, model_channels, bias=False)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, D) → (B, L, D)."""
+        out: Tensor = self.layer2(F.gelu(self.layer1(x_BLD)))
+        return out
+
+
+def adaln_modulation(model_channels: int, lora_dim: int, num_outputs: int) -> nn.Sequential:
+    """SiLU and two linear layers of low rank; weights are entries 1 and 2."""
+    return nn.Sequential(
+        nn.SiLU(),
+        nn.Linear(model_channels, lora_dim, bias=False),
+        nn.Linear(lora_dim, num_outputs * model_channels, bias=False),
+    )
+
+
+def modulate(x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
+    """LayerNorm without weights, then x (1 + scale) + shift."""
+    normed = F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=NORM_EPS)
+    return normed * (1 + scale_BD[:, None]) + shift_BD[:, None]
+
+
+class SubLayer(nn.Module):
+    """One modulated residual layer: z += gate * f(modulate(z))."""
+
+    def __init__(self, block: nn.Module, model_channels: int, lora_dim: int) -> None:
+        super().__init__()
+        self.block = block
+        self.adaLN_modulation = adaln_modulation(model_channels, lora_dim, 3)
+
+    def modulation(self, emb_BD: Tensor, lora_B3D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, scale, gate, each (B, D)."""
+        shift, scale, gate = (self.adaLN_modulation(emb_BD) + lora_B3D).chunk(3, dim=-1)
+        return shift, scale, gate
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, cross-attention, MLP (``FA-CA-MLP``)."""
+
+    def __init__(
+        self,
+        model_channels: int,
+        text_channels: int,
+        num_heads: int,
+        mlp_ratio: float,
+        lora_dim: int,
+    ) -> None:
+        super().__init__()
+        parts: tuple[nn.Module, ...] = (
+            AttentionBlock(model_channels, model_channels, num_heads),
+            AttentionBlock(model_channels, text_channels, num_heads),
+            FeedForward(model_channels, int(model_channels * mlp_ratio)),
+        )
+        self.blocks = nn.ModuleList(SubLayer(part, model_channels, lora_dim) for part in parts)
+
+    def forward(
+        self,
+        z_BLD: Tensor,
+        emb_BD: Tensor,
+        lora_B3D: Tensor,
+        text_BSD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """(B, L, D) → (B, L, D)."""
+        self_layer, cross_layer, mlp_layer = self.blocks
+        assert isinstance(self_layer, SubLayer)
+        assert isinstance(cross_layer, SubLayer)
+        assert isinstance(mlp_layer, SubLayer)
+        shift, scale, gate = self_layer.modulation(emb_BD, lora_B3D)
+        u_BLD = modulate(z_BLD, shift, scale)
+        z_BLD = z_BLD + gate[:, None] * self_layer.block.attn(u_BLD, u_BLD, rotation)
+        shift, scale, gate = cross_layer.modulation(emb_BD, lora_B3D)
+        u_BLD = modulate(z_BLD, shift, scale)
+        z_BLD = z_BLD + gate[:, None] * cross_layer.block.attn(u_BLD, text_BSD)
+        shift, scale, gate = mlp_layer.modulation(emb_BD, lora_B3D)
+        return z_BLD + gate[:, None] * mlp_layer.block(modulate(z_BLD, shift, scale))
+
+
+class TimestepEmbedding(nn.Module):
+    """The MLP on the sinusoid; its output is the part of every modulation that all layers share."""
+
+    def __init__(self, model_channels: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(model_channels, model_channels, bias=False)
+        self.linear_2 = nn.Linear(model_channels, 3 * model_channels, bias=False)
+
+    def forward(self, e_BD: Tensor) -> Tensor:
+        """(B, D) → (B, 3D)."""
+        out: Tensor = self.linear_2(F.silu(self.linear_1(e_BD)))
+        return out
+
+
+def timestep_sinusoid(t_B: Tensor, dim: int) -> Tensor:
+    """[cos(t f), sin(t f)] with f_i = exp(-ln(1e4) i / (dim/2)), in float32, dtype of t; shape (B, dim)."""
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float32, device=t_B.device)
+    angles = t_B.float()[:, None] * torch.exp(-math.log(10_000.0) * index / half)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).to(t_B.dtype)
+
+
+class FourierFeatures(nn.Module):
+    """sqrt(2) cos(x f + p) with fixed f and p, which belong to the weights."""
+
+    freqs: Tensor
+    phases: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("freqs", torch.zeros(num_channels))
+        self.register_buffer("phases", torch.zeros(num_channels))
+
+    def forward(self, x_B: Tensor) -> Tensor:
+        """(B,) → (B, channels), float32."""
+        angles = torch.outer(x_B.float(), self.freqs.float()) + self.phases.float()
+        return angles.cos() * math.sqrt(2.0)

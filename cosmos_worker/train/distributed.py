@@ -1,0 +1,63 @@
+"""The process group that torchrun describes, or a single process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among all, and its device."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over all processes."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+            values /= self.world_size
+        return values
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_processes(device: str, threads: int | None) -> Iterator[Processes]:
+    """Join the group that the environment describes (torchrun), and leave it at the end.
+
+    Args:
+        device: auto, cpu or cuda.
+        threads: CPU threads of this process; None = PyTorch's choice.
+    """
+    use_cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    here = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(here)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if world_size > 1:
+        dist.init_process_group("nccl" if use_cuda else "gloo")
+    try:
+        yield Processes(rank, world_size, here)
+    finally:
+        if world_size > 1:
+            dist.destroy_process_group()

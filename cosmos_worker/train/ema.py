@@ -1,0 +1,54 @@
+"""Power-function exponential moving average of the weights (Karras et al. 2024, EDM2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def ema_exponent(rate: float) -> float:
+    """Exponent gamma of a profile of relative width ``rate``.
+
+    Largest real root of x³ + 7x² + (16 - rate⁻²) x + (12 - rate⁻²). Source: EDM2, equation 123.
+    """
+    inverse = rate**-2
+    roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
+    return float(roots[np.isreal(roots)].real.max())
+
+
+def ema_beta(step: int, rate: float) -> float:
+    """Weight of the old average at update number ``step``, counted from 0; 0 at the first."""
+    return 0.0 if step == 0 else (1 - 1 / (step + 1)) ** (ema_exponent(rate) + 1)
+
+
+class PowerEma:
+    """Average of all parameters, float32.
+
+    Args:
+        model: parameters are averaged under their names; buffers are not.
+        rate: relative width of the averaging profile.
+        source_dtype: parameters are rounded to it first; bfloat16 repeats the reference.
+    """
+
+    def __init__(self, model: nn.Module, rate: float, source_dtype: torch.dtype) -> None:
+        self.rate = rate
+        self.source_dtype = source_dtype
+        self._sources = dict(model.named_parameters())
+        self.average = {name: value.detach().float().clone() for name, value in self._sources.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after optimizer update number ``step``, counted from 0."""
+        weight = 1 - ema_beta(step, self.rate)
+        sources = [
+            value.detach().to(self.source_dtype).to(torch.float32) for value in self._sources.values()
+        ]
+        torch._foreach_lerp_(list(self.average.values()), sources, weight)
+
+    def load(self, average: Mapping[str, Tensor]) -> None:
+        """Replace the average by a saved one."""
+        for name, value in self.average.items():
+            value.copy_(average[name])

@@ -1,0 +1,72 @@
+"""The order in which windows are seen: a function of seed and position, so that any process can continue it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from cosmos_worker.errors import CheckpointError, DataError
+
+
+@dataclass(frozen=True)
+class DataOrder:
+    """An endless sequence of permutations, one an epoch.
+
+    Args:
+        num_samples: windows of the dataset.
+        global_batch_size: samples per optimizer step.
+        seed: of the permutations.
+        digest: identity of the dataset, compared when a run is continued.
+    """
+
+    num_samples: int
+    global_batch_size: int
+    seed: int
+    digest: str
+
+    def __post_init__(self) -> None:
+        if self.num_samples < self.global_batch_size:
+            raise DataError(
+                f"dataset: {self.num_samples} training windows are fewer than one batch of "
+                f"{self.global_batch_size}; lower trainer.global_batch_size or add data"
+            )
+
+    def permutation(self, epoch: int) -> list[int]:
+        """Order of the samples in an epoch."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
+        order: list[int] = torch.randperm(self.num_samples, generator=generator).tolist()
+        return order
+
+    def batch(self, step: int) -> list[int]:
+        """Samples of optimizer step ``step``; batches run on across the end of an epoch."""
+        first = step * self.global_batch_size
+        epochs: dict[int, list[int]] = {}
+        samples = []
+        for position in range(first, first + self.global_batch_size):
+            epoch, offset = divmod(position, self.num_samples)
+            if epoch not in epochs:
+                epochs[epoch] = self.permutation(epoch)
+            samples.append(epochs[epoch][offset])
+        return samples
+
+    def state(self, step: int) -> dict[str, int | str]:
+        """What a checkpoint after ``step`` steps stores."""
+        return {**asdict(self), "position": step * self.global_batch_size}
+
+    def check_state(self, state: dict[str, int | str], where: str) -> None:
+        """Compare with a checkpoint.
+
+        Raises:
+            CheckpointError: another dataset, batch size or seed.
+        """
+        differing = [
+            f"{name} (checkpoint {state.get(name)!r}, now {value!r})"
+            for name, value in asdict(self).items()
+            if state.get(name) != value
+        ]
+        if differing:
+            raise CheckpointError(
+                f"{where}: was trained on another data order: {', '.join(differing)}; "
+                "continue with the same dataset and batch size, or start a run of another name"
+            )

@@ -1,0 +1,114 @@
+"""One optimizer step: losses of the micro-batches, gradients, clipping, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cosmos_worker.config import DiffusionConfig, OptimizerConfig
+from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
+from cosmos_worker.errors import DataError
+from cosmos_worker.train.batches import Batch
+
+SHOWN_PARAMETERS = 3
+
+
+def use_bfloat16(config: DiffusionConfig, device: torch.device) -> bool:
+    """Whether matrix products run in bfloat16."""
+    if config.compute_dtype == "auto":
+        return device.type == "cuda"
+    return config.compute_dtype == "bfloat16"
+
+
+def batch_loss(
+    model: nn.Module, batch: Batch, noise: Noise, config: DiffusionConfig, device: torch.device
+) -> Loss:
+    """Loss of a micro-batch; tensors are moved to the device here."""
+    moved = Noise(*(getattr(noise, field.name).to(device) for field in fields(noise)))
+    x0_BCTHW = batch.x0_BCTHW.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(config, device)):
+        denoised = denoise(
+            model, x0_BCTHW, batch.text_BSD.to(device), batch.fps_B.to(device), moved, config.sigma_data
+        )
+    return edm_loss(
+        denoised,
+        x0_BCTHW,
+        moved.sigma_B,
+        config.sigma_data,
+        config.use_logvar,
+        only_generated=config.loss_frames == "generated",
+    )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Means over the micro-batches of this process: (total, edm, mse); and the gradient norm before clipping."""
+
+    losses: Tensor
+    grad_norm: float
+
+
+def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    if isinstance(model, DistributedDataParallel) and not is_last:
+        return model.no_sync()
+    return nullcontext()
+
+
+def clip_gradients(model: nn.Module, config: OptimizerConfig, describe: Callable[[], str]) -> float:
+    """Clip to the global norm and return the norm before.
+
+    Raises:
+        DataError: NaN or infinite gradients while on_bad_gradient is fail; names parameters and samples.
+    """
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
+    if not torch.isfinite(norm):
+        bad = [name for name, grad in named if not torch.isfinite(grad).all()]
+        if config.on_bad_gradient == "fail":
+            raise DataError(
+                f"{describe()}: NaN or infinite gradient in {len(bad)} parameters "
+                f"({', '.join(bad[:SHOWN_PARAMETERS])}, ...); look at these samples, lower optimizer.learning_rate, "
+                "or set optimizer.on_bad_gradient=zero; the last checkpoint is intact"
+            )
+        for _, grad in named:
+            grad.nan_to_num_(0.0, 0.0, 0.0)
+        norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, norm)
+    return float(norm)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[tuple[Batch, Noise]],
+    diffusion: DiffusionConfig,
+    config: OptimizerConfig,
+    device: torch.device,
+    describe: Callable[[], str],
+) -> StepResult:
+    """One update of the weights from all micro-batches of this process.
+
+    Args:
+        model: :class:`CosmosModel`, or DDP around it.
+        optimizer: its learning rate is set by the caller.
+        micro_batches: samples and their noise.
+        diffusion: loss options.
+        config: clipping options.
+        device: where to compute.
+        describe: says where we are, for errors.
+    """
+    losses = torch.zeros(3, device=device)
+    for i, (batch, noise) in enumerate(micro_batches):
+        with _without_sync(model, is_last=i == len(micro_batches) - 1):
+            loss = batch_loss(model, batch, noise, diffusion, device)
+            (loss.total / len(micro_batches)).backward()
+        losses += torch.stack([loss.total, loss.edm, loss.mse]).detach() / len(micro_batches)
+    norm = clip_gradients(model, config, describe)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(losses, norm)
