@@ -15,9 +15,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosmos_worker import termination
+from cosmos_worker import launch, termination
 from cosmos_worker.config import STAGE_CONFIGS, StageConfig, load_stage_config
-from cosmos_worker.errors import EXIT_BUG, EXIT_OK, EXIT_RETRY, WorkerError
+from cosmos_worker.errors import EXIT_BUG, EXIT_CONTINUE, EXIT_OK, EXIT_RETRY, WorkerError
 from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
 
 logger = logging.getLogger(__name__)
@@ -99,23 +99,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_stage_config(options.command, options.config, options.overrides)
         if options.command == "train" and options.nproc_per_node is not None:
-            from cosmos_worker.launch import launch
-
-            return launch(options.config, options.overrides, options.nproc_per_node)
+            return launch.launch(options.config, options.overrides, options.nproc_per_node)
         run_stage(options.command, config, Volumes.from_environment(os.environ))
     except WorkerError as error:
-        logger.error("%s: %s", type(error).__name__, error)
-        termination.write(type(error).__name__, str(error))
-        return error.exit_code
+        return _end(error.exit_code, type(error).__name__, str(error))
     except OSError as error:
-        logger.error("OSError: %s", error)
-        termination.write("OSError", str(error))
-        return EXIT_RETRY
+        return _end(EXIT_RETRY, "OSError", str(error))
     except Exception as error:  # the edge of the program: report, then exit as a bug
         logger.exception("bug in cosmos_worker, please report it")
-        termination.write("Bug", f"{type(error).__name__}: {error}")
-        return EXIT_BUG
+        return _end(EXIT_BUG, "Bug", f"{type(error).__name__}: {error}")
     return EXIT_OK
+
+
+def _end(exit_code: int, reason: str, message: str) -> int:
+    """Say why this process ends; under a launcher, an orderly stop counts as success for torchrun."""
+    if launch.write_outcome(os.environ, exit_code, reason, message):
+        return EXIT_OK if exit_code == EXIT_CONTINUE else exit_code
+    logger.log(
+        logging.INFO if exit_code == EXIT_CONTINUE else logging.ERROR, "%s: %s", reason, message
+    )
+    termination.write(reason, message)
+    return exit_code
 
 
 assert set(STAGE_HELP) == set(STAGE_CONFIGS)

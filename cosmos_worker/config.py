@@ -399,6 +399,10 @@ class EmbedTextConfig(StageConfig):
     """Captions per forward pass."""
     extra_captions: tuple[str, ...] = ()
     """Further texts to embed, such as prompts of the inference list."""
+    import_pickles: bool = False
+    """Take over the reference's .pickle files that lie beside the dataset's captions; they must be of this encoder."""
+    export_pickles_uri: str | None = None
+    """Folder that receives the embeddings as the reference's .pickle files too; null = not written."""
 
 
 class CacheLatentsConfig(StageConfig):
@@ -504,6 +508,10 @@ class GenerateConfig(StageConfig):
     sampling: SamplingConfig
     metrics: tuple[Literal["psnr", "push"], ...] = ()
     """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto = CUDA if there is one."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
 
 
 class ReportConfig(StageConfig):

@@ -48,7 +48,10 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
         )
     if any(key.startswith("net.") for key in state):
         return state
-    return {key if key.startswith(LOGVAR_PREFIX) else f"net.{key}": value for key, value in state.items()}
+    return {
+        key if key.startswith(LOGVAR_PREFIX) else f"net.{key}": value
+        for key, value in state.items()
+    }
 
 
 def has_extra_pos_emb(
@@ -73,7 +76,9 @@ def _listing(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN_KEYS]) + more
 
 
-def check_keys(state: Mapping[str, Tensor], model: CosmosModel, where: Path, with_logvar: bool) -> None:
+def check_keys(
+    state: Mapping[str, Tensor], model: CosmosModel, where: Path, with_logvar: bool
+) -> None:
     """Compare names and shapes.
 
     Raises:
@@ -81,7 +86,9 @@ def check_keys(state: Mapping[str, Tensor], model: CosmosModel, where: Path, wit
     """
     expected = model.state_dict()
     if not with_logvar:
-        expected = {key: value for key, value in expected.items() if not key.startswith(LOGVAR_PREFIX)}
+        expected = {
+            key: value for key, value in expected.items() if not key.startswith(LOGVAR_PREFIX)
+        }
     missing = [key for key in expected if key not in state and key not in OPTIONAL_KEYS]
     extra = [key for key in state if key not in expected]
     misshaped = [
@@ -102,7 +109,9 @@ def check_keys(state: Mapping[str, Tensor], model: CosmosModel, where: Path, wit
         )
 
 
-def load_model(path: Path, config: NetConfig, rope_dtype: torch.dtype = torch.float32) -> CosmosModel:
+def load_model(
+    path: Path, config: NetConfig, rope_dtype: torch.dtype = torch.float32
+) -> CosmosModel:
     """Build network and uncertainty head with the weights of a file, float32, on the CPU.
 
     A file without ``logvar.*`` (network only) gets a neutral uncertainty head.

@@ -17,6 +17,7 @@ DIRECTIONS = ("left", "right", "away", "toward")
 MIN_FOLLOW_PX = 8.0
 WINDOW_PX = 20  # a cube's size in the pictures of the example
 MIN_PIXELS = 25
+MIN_CUBE_PIXELS = 100  # in the first frame: another cube, not a stray patch
 NUM_END_FRAMES = 3
 
 
@@ -37,6 +38,7 @@ COLOURS: dict[str, HueRange] = {
     "yellow": HueRange(42.0, 68.0, 0.62, 0.45),
     "purple": HueRange(266.0, 312.0, 0.45, 0.25),
 }
+_Hsv = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 _CAPTION = re.compile(rf"push the ({'|'.join(COLOURS)}) cube ({'|'.join(DIRECTIONS)})")
 
 
@@ -80,23 +82,29 @@ def _check_frames(frames_THWC: NDArray[np.uint8]) -> None:
         )
 
 
-def _mask_colour(frames_THWC: NDArray[np.uint8], colour: str) -> NDArray[np.bool_]:
-    """Pixels (T, H, W) whose hue, saturation and value belong to a cube colour."""
+def _split_hsv(frames_THWC: NDArray[np.uint8]) -> _Hsv:
+    """Hue in degrees (-60 to 300), saturation and value (0 to 1), each (T, H, W)."""
     red, green, blue = np.moveaxis(frames_THWC.astype(np.float32) / 255, -1, 0)
     value = np.maximum(np.maximum(red, green), blue)
     chroma = value - np.minimum(np.minimum(red, green), blue)
     safe = np.maximum(chroma, 1e-6)
-    hue = np.where(
+    sextant = np.where(
         value == red,
         (green - blue) / safe,
         np.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
+    return sextant * 60, chroma / np.maximum(value, 1e-6), value
+
+
+def _mask_colour(hsv: _Hsv, colour: str) -> NDArray[np.bool_]:
+    """Pixels (T, H, W) whose hue, saturation and value belong to a cube colour."""
+    hue, saturation, value = hsv
     limits = COLOURS[colour]
     centre_deg = (limits.low_deg + limits.high_deg) / 2
-    distance_deg = np.abs((hue * 60 - centre_deg + 180) % 360 - 180)
+    distance_deg = np.abs((hue - centre_deg + 180) % 360 - 180)
     mask: NDArray[np.bool_] = (
         (distance_deg <= (limits.high_deg - limits.low_deg) / 2)
-        & (chroma >= limits.min_saturation * value)
+        & (saturation >= limits.min_saturation)
         & (value >= limits.min_value)
     )
     return mask
@@ -139,10 +147,16 @@ def track_centroid(
     _check_frames(frames_THWC)
     if colour not in COLOURS:
         raise ValueError(f"colour: got {colour!r}; use one of {', '.join(COLOURS)}")
-    mask_THW = _mask_colour(frames_THWC, colour)
+    return _track(_mask_colour(_split_hsv(frames_THWC), colour))
+
+
+def _track(
+    mask_THW: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Centroid and number of the pixels in and around the fullest window of every frame."""
     sums_THW = _box_sums(mask_THW, WINDOW_PX)
-    centroids = np.full((len(frames_THWC), 2), np.nan)
-    counts = np.zeros(len(frames_THWC), dtype=np.int64)
+    centroids = np.full((len(mask_THW), 2), np.nan)
+    counts = np.zeros(len(mask_THW), dtype=np.int64)
     reach = WINDOW_PX * 3 // 4
     for frame, (mask, sums) in enumerate(zip(mask_THW, sums_THW, strict=True)):
         row, column = np.unravel_index(int(sums.argmax()), sums.shape)
@@ -189,13 +203,18 @@ def score_push(frames_THWC: NDArray[np.uint8], caption: str) -> PushScore:
             f"caption: got {caption!r}; write 'push the {{{'|'.join(COLOURS)}}} cube "
             f"{{{'|'.join(DIRECTIONS)}}}'"
         )
-    dx, dy = _displacement(track_centroid(frames_THWC, instruction.colour)[0])
+    _check_frames(frames_THWC)
+    hsv = _split_hsv(frames_THWC)
+    dx, dy = _displacement(_track(_mask_colour(hsv, instruction.colour))[0])
     others: dict[str, float] = {}
     for colour in COLOURS:
         if colour == instruction.colour:
             continue
-        centroids, counts = track_centroid(frames_THWC, colour)
-        if counts[0] >= 4 * MIN_PIXELS:  # a cube, not a stray patch
+        mask_THW = _mask_colour(hsv, colour)
+        if mask_THW[0].sum() < MIN_CUBE_PIXELS:
+            continue
+        centroids, counts = _track(mask_THW)
+        if counts[0] >= MIN_CUBE_PIXELS:
             others[colour] = math.hypot(*_displacement(centroids))
     direction = _name_direction(dx, dy)
     farthest = max((way for way in others.values() if not math.isnan(way)), default=0.0)

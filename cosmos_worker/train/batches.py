@@ -56,7 +56,8 @@ class WindowDataset:
     def digest(self) -> str:
         """Identity of the samples and their order."""
         names = "\n".join(
-            f"{window.window_id} {self.index.clip(window.clip_id).caption}" for window in self.windows
+            f"{window.window_id} {self.index.clip(window.clip_id).caption}"
+            for window in self.windows
         )
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
@@ -79,6 +80,8 @@ class WindowDataset:
         fps = [self.experiment.video.fps or clip.fps for clip in clips]
         return Batch(
             latents * self.experiment.diffusion.sigma_data,
-            pad_text([self.embeddings.get(clip.caption) for clip in clips], text.max_length, text.padding),
+            pad_text(
+                [self.embeddings.get(clip.caption) for clip in clips], text.max_length, text.padding
+            ),
             torch.tensor(fps, dtype=torch.float32),
         )

@@ -23,12 +23,16 @@ def sample_generator(*identity: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _draw_sigma(generator: torch.Generator, p_mean: float, p_std: float, multiplier: float) -> Tensor:
+def _draw_sigma(
+    generator: torch.Generator, p_mean: float, p_std: float, multiplier: float
+) -> Tensor:
     normal = torch.randn((), generator=generator, dtype=torch.float64)
     return ((p_mean + p_std * normal).exp() * multiplier).float()
 
 
-def draw_sample(shape: Sequence[int], experiment: Experiment, generator: torch.Generator) -> list[Tensor]:
+def draw_sample(
+    shape: Sequence[int], experiment: Experiment, generator: torch.Generator
+) -> list[Tensor]:
     """Draws of one sample in the order of the fields of :class:`Noise`; ``shape`` is (C, T, H, W).
 
     Source: cosmos-predict1 EDMSDE.sample_t and the conditioner; differs: count of known frames and their dropout

@@ -37,14 +37,17 @@ class PowerEma:
         self.rate = rate
         self.source_dtype = source_dtype
         self._sources = dict(model.named_parameters())
-        self.average = {name: value.detach().float().clone() for name, value in self._sources.items()}
+        self.average = {
+            name: value.detach().float().clone() for name, value in self._sources.items()
+        }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after optimizer update number ``step``, counted from 0."""
         weight = 1 - ema_beta(step, self.rate)
         sources = [
-            value.detach().to(self.source_dtype).to(torch.float32) for value in self._sources.values()
+            value.detach().to(self.source_dtype).to(torch.float32)
+            for value in self._sources.values()
         ]
         torch._foreach_lerp_(list(self.average.values()), sources, weight)
 

@@ -33,7 +33,12 @@ def batch_loss(
     x0_BCTHW = batch.x0_BCTHW.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(config, device)):
         denoised = denoise(
-            model, x0_BCTHW, batch.text_BSD.to(device), batch.fps_B.to(device), moved, config.sigma_data
+            model,
+            x0_BCTHW,
+            batch.text_BSD.to(device),
+            batch.fps_B.to(device),
+            moved,
+            config.sigma_data,
         )
     return edm_loss(
         denoised,

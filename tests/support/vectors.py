@@ -42,7 +42,9 @@ def load_vector(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def under(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Entries below ``prefix/``, without it."""
-    return {k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")}
+    return {
+        k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")
+    }
 
 
 def net_config(values: dict[str, Any]) -> NetConfig:

@@ -1,0 +1,80 @@
+"""Exported weights of a run: ``checkpoints/iter_{step:09d}_{reg,ema}_model.pt`` with NVIDIA's key names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.checkpoint.weights import save_weight_file
+from cosmos_worker.errors import CheckpointError
+from cosmos_worker.layout import export_name
+
+EXPORT_FOLDER = "checkpoints"
+NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
+
+
+def list_exports(run: Path, weights: str) -> dict[int, Path]:
+    """Exported files of a run by step, oldest first; weights is reg or ema."""
+    found = {}
+    for path in sorted((run / EXPORT_FOLDER).glob(f"iter_*_{weights}_model.pt")):
+        match = NAME.match(path.name)
+        if match:
+            found[int(match[1])] = path
+    return found
+
+
+def find_export(run: Path, weights: str, step: int | None) -> tuple[int, Path]:
+    """The export of a step, or the latest.
+
+    Raises:
+        CheckpointError: no such export; lists the steps that exist.
+    """
+    exports = list_exports(run, weights)
+    if not exports or (step is not None and step not in exports):
+        steps = ", ".join(str(step) for step in exports) or "none"
+        wanted = "latest" if step is None else str(step)
+        raise CheckpointError(
+            f"{run / EXPORT_FOLDER}: no {weights} weights of step {wanted}; there are: {steps}; "
+            "choose one of them or train further"
+        )
+    chosen = max(exports) if step is None else step
+    return chosen, exports[chosen]
+
+
+def write_exports(
+    run: Path,
+    step: int,
+    state: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+    reg_dtype: torch.dtype,
+) -> None:
+    """Write the weights of a step.
+
+    Args:
+        run: folder of the run.
+        step: optimizer steps done.
+        state: state dict of the model under ``net.*`` and ``logvar.*``.
+        average: averaged parameters, written in float32; None = no EMA.
+        reg_dtype: type of the regular weights (the reference: bfloat16).
+
+    Raises:
+        RetryableError: disk full or another failed write; earlier exports are intact.
+    """
+    folder = run / EXPORT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with reporting_full_disk(folder):
+        save_weight_file(folder / export_name(step, "reg"), state, reg_dtype)
+        if average is not None:
+            save_weight_file(folder / export_name(step, "ema"), {**state, **average}, torch.float32)
+
+
+def prune_exports(run: Path, keep: int) -> None:
+    """Delete all but the newest exports of each kind."""
+    for weights in ("reg", "ema"):
+        for path in list(list_exports(run, weights).values())[:-keep]:
+            path.unlink()

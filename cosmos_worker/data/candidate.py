@@ -1,0 +1,89 @@
+"""A clip that a dataset names, before its video has been looked at. The layouts make them, the check eats them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cosmos_worker.data.index import Split
+from cosmos_worker.data.problems import BadClip
+from cosmos_worker.errors import DataError
+
+SEARCH_DEPTH = 3
+"""Folders between the root of an archive and the dataset that are searched (opensource_robotdata/bridge is two)."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One clip as annotated. Paths are relative to the dataset's root, with forward slashes."""
+
+    clip_id: str
+    split: Split
+    source: str
+    """File that names the clip: its annotation, or the video itself."""
+    video: str
+    caption: str
+    num_annotated: Mapping[str, int] = field(default_factory=dict)
+    """Per-frame lists of the annotation: name → length, which must be the video's number of frames."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All clips that a dataset names."""
+
+    candidates: tuple[Candidate, ...]
+    """Clips whose video can be checked, sorted by file name."""
+    bad: tuple[BadClip, ...]
+    """Clips that are unusable before that."""
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that the dataset names, usable or not."""
+        return len(self.candidates) + len(self.bad)
+
+
+def find_root(folder: Path, marker: str, layout: str) -> Path:
+    """The dataset's root: ``folder``, or the one folder below it that holds ``marker``.
+
+    Raises:
+        DataError: no such folder, or several.
+    """
+    if (folder / marker).is_dir():
+        return folder
+    patterns = ["/".join(["*"] * depth + [marker]) for depth in range(1, SEARCH_DEPTH + 1)]
+    found = sorted(
+        path.parent for pattern in patterns for path in folder.glob(pattern) if path.is_dir()
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
+        raise DataError(
+            f"{folder}: {len(found)} folders hold {marker}/ ({names}); give the path of one of them"
+        )
+    raise DataError(
+        f"{folder}: no folder {marker}/, which layout {layout!r} needs (it holds {folder_content(folder)}); "
+        "give the dataset's root or the other layout of bridge, videos"
+    )
+
+
+def folder_content(folder: Path, limit: int = 8) -> str:
+    """First names in a folder, for messages."""
+    if not folder.is_dir():
+        return "nothing: it does not exist"
+    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    shown = ", ".join(names[:limit]) or "nothing"
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def refuse_duplicates(candidates: Sequence[Candidate]) -> None:
+    """Raise DataError if two clips have the same id."""
+    first: dict[str, Candidate] = {}
+    for candidate in candidates:
+        other = first.setdefault(candidate.clip_id, candidate)
+        if other is not candidate:
+            raise DataError(
+                f"{candidate.source}: clip id {candidate.clip_id!r} is also that of {other.source}; "
+                "give each clip an episode_id of its own"
+            )

@@ -1,0 +1,206 @@
+"""Is a clip usable: decode every frame once and compare what file, decoder and annotation say.
+
+decord alone cannot tell: it returns as many frames as the container claims, repeating or patching damaged ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+
+from cosmos_worker.config import VideoConfig
+from cosmos_worker.data.candidate import Candidate, Listing
+from cosmos_worker.data.index import Clip, window_starts
+from cosmos_worker.data.problems import TOO_SHORT, BadClip
+from cosmos_worker.data.video import REENCODE, first_video_stream, has_decord, open_video
+from cosmos_worker.errors import DataError
+from cosmos_worker.layout import sha256_of_file
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+RATE_TOLERANCE = Fraction(1, 10)
+"""Largest deviation of a frame's duration from the median, as a share: admits times rounded to milliseconds up to
+60 frames per second, and not a single frame that is left out."""
+
+
+@dataclass(frozen=True)
+class CheckedClips:
+    """The outcome for every clip that a dataset names."""
+
+    kept: tuple[Clip, ...]
+    bad: tuple[BadClip, ...]
+    too_short: tuple[BadClip, ...]
+    """Sound clips without a single window."""
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that the dataset names."""
+        return len(self.kept) + len(self.bad) + len(self.too_short)
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What decoding a whole file tells."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def check_clips(root: Path, listing: Listing, video: VideoConfig, num_workers: int) -> CheckedClips:
+    """Check all clips of a dataset, ``num_workers`` at the same time; the order is that of the listing."""
+
+    def outcome(candidate: Candidate) -> Clip | BadClip:
+        try:
+            return check_clip(root, candidate, video)
+        except BadClip as problem:
+            return problem
+
+    has_decord()  # log the decoder once, before the threads start
+    with ThreadPoolExecutor(num_workers) as pool:  # decoders release the interpreter lock
+        outcomes = list(_logged(pool.map(outcome, listing.candidates), len(listing.candidates)))
+    problems = [item for item in outcomes if isinstance(item, BadClip)]
+    return CheckedClips(
+        kept=tuple(item for item in outcomes if isinstance(item, Clip)),
+        bad=(*listing.bad, *(item for item in problems if item.reason != TOO_SHORT)),
+        too_short=tuple(item for item in problems if item.reason == TOO_SHORT),
+    )
+
+
+def _logged(outcomes: Iterator[Clip | BadClip], total: int) -> Iterator[Clip | BadClip]:
+    last = time.monotonic()
+    for number, item in enumerate(outcomes, start=1):
+        if number == total or time.monotonic() - last >= LOG_INTERVAL_S:
+            last = time.monotonic()
+            logger.info("checked clips=%d/%d", number, total)
+        yield item
+
+
+def check_clip(root: Path, candidate: Candidate, video: VideoConfig) -> Clip:
+    """Check one clip against its video and annotation.
+
+    Raises:
+        BadClip: also, with reason ``too_short``, for a sound clip without a window.
+    """
+    path = root / candidate.video
+    if not path.is_file():
+        value = f"its video {candidate.video} does not exist"
+        raise BadClip(candidate.source, "video_missing", value)
+    facts = decode_fully(path, candidate.video)
+    _compare_with_reader(path, candidate.video, facts)
+    for name, length in candidate.num_annotated.items():
+        if length != facts.num_frames:
+            value = f"{name} has {length} entries, {candidate.video} has {facts.num_frames} frames"
+            raise BadClip(candidate.source, "annotation_mismatch", value)
+    starts = window_starts(facts.num_frames, video.num_pixel_frames, video.window_stride)
+    if not starts:
+        value = f"{facts.num_frames} frames, one window takes {video.num_pixel_frames}"
+        raise BadClip(candidate.video, TOO_SHORT, value)
+    return Clip(
+        clip_id=candidate.clip_id,
+        split=candidate.split,
+        video=candidate.video,
+        caption=candidate.caption,
+        num_frames=facts.num_frames,
+        fps=facts.fps,
+        height=facts.height,
+        width=facts.width,
+        window_starts=starts,
+        video_sha256=sha256_of_file(path),
+    )
+
+
+def decode_fully(path: Path, name: str) -> VideoFacts:
+    """Decode all frames of a file and check count, damage, sizes and timestamps.
+
+    Args:
+        path: the file.
+        name: how messages call it.
+
+    Raises:
+        BadClip: the file is empty, damaged, of changing size or of variable frame rate.
+    """
+    if path.stat().st_size == 0:
+        raise BadClip(name, "video_empty", "0 bytes")
+    times: list[Fraction] = []
+    claimed = 0
+    try:
+        with av.open(str(path)) as container:
+            stream = first_video_stream(container, path)
+            claimed, size = stream.frames, (stream.height, stream.width)
+            tick, average = Fraction(stream.time_base), Fraction(stream.average_rate or 0)
+            for frame in container.decode(stream):
+                _check_frame(frame, len(times), size, name)
+                times.append(frame.pts * tick)
+    except (av.FFmpegError, OSError) as error:
+        value = f"{error.strerror or error} after {len(times)} of {claimed or 'unknown'} frames"
+        raise BadClip(name, "video_unreadable", value) from None
+    except BadClip:
+        raise
+    except DataError:
+        raise BadClip(name, "video_unreadable", "no video stream in it") from None
+    if not times:
+        raise BadClip(name, "video_empty", "0 frames")
+    if claimed and claimed != len(times):
+        value = f"{len(times)} frames can be decoded, the file claims {claimed}"
+        raise BadClip(name, "frame_count", value)
+    fps = frame_rate(times, name) if len(times) > 1 else average
+    if fps <= 0:
+        raise BadClip(name, "variable_frame_rate", "no frame rate in it")
+    return VideoFacts(len(times), size[0], size[1], round(float(fps), 3))
+
+
+def _check_frame(frame: Any, number: int, size: tuple[int, int], name: str) -> None:  # noqa: ANN401
+    if frame.is_corrupt:
+        raise BadClip(name, "video_damaged", f"frame {number} is damaged")
+    if (frame.height, frame.width) != size:
+        value = f"frame {number} is {frame.height}x{frame.width}, the video {size[0]}x{size[1]}"
+        raise BadClip(name, "frame_size", value)
+    if frame.pts is None:
+        raise BadClip(name, "variable_frame_rate", f"frame {number} has no timestamp")
+
+
+def frame_rate(times: list[Fraction], name: str) -> Fraction:
+    """Frames per second of presentation times in seconds, two or more.
+
+    Args:
+        times: ascending presentation times.
+        name: how messages call the file.
+
+    Raises:
+        BadClip: times that do not ascend evenly.
+    """
+    gaps = [after - before for before, after in pairwise(times)]
+    usual = sorted(gaps)[len(gaps) // 2]
+    for number, gap in enumerate(gaps):
+        if gap <= 0 or abs(gap - usual) > usual * RATE_TOLERANCE:
+            value = f"variable frame rate: frame {number} lasts {float(gap):.4g} s, others {float(usual):.4g} s"
+            raise BadClip(name, "variable_frame_rate", value)
+    return len(gaps) / (times[-1] - times[0])
+
+
+def _compare_with_reader(path: Path, name: str, facts: VideoFacts) -> None:
+    """The reader of later stages must see the same video, up to its last frame."""
+    try:
+        reader = open_video(path)
+        seen = (reader.num_frames, reader.height, reader.width)
+        if seen == (facts.num_frames, facts.height, facts.width):
+            reader.get([facts.num_frames - 1])
+            return
+    except DataError as error:
+        value = str(error).removeprefix(f"{path}: ").removesuffix(f"; {REENCODE}")
+        raise BadClip(name, "video_unreadable", value) from None
+    value = f"the decoder sees {seen[0]} frames of {seen[1]}x{seen[2]}, "
+    value += f"the file has {facts.num_frames} of {facts.height}x{facts.width}"
+    raise BadClip(name, "frame_count", value)

@@ -1,0 +1,114 @@
+"""Repositories of the Hugging Face Hub, or of a mirror (HF_ENDPOINT), or of the local cache (HF_HUB_OFFLINE)."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+from cosmos_worker.config import HuggingFaceSource
+from cosmos_worker.errors import DataError, RetryableError
+
+logger = logging.getLogger(__name__)
+
+Choose = Callable[[Sequence[str]], list[str]]
+"""Picks the wanted files from the names of all files of a repository."""
+
+
+def download_repository(
+    source: HuggingFaceSource, folder: Path, repo_type: Literal["model", "dataset"], choose: Choose
+) -> Path:
+    """Download the wanted files of a repository; what an earlier attempt has got is not fetched again.
+
+    Args:
+        source: repository and revision.
+        folder: receives a folder named by the commit; after a failure it stays, for the next attempt.
+        repo_type: model or dataset.
+        choose: picks the wanted files.
+
+    Returns:
+        The folder with the files: ``folder/<commit>``, or with HF_HUB_OFFLINE the snapshot in the Hub's cache.
+
+    Raises:
+        DataError: no such repository or revision, no access, or offline without a cached copy.
+        RetryableError: the network fails.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    where = f"hugging_face {source.repo}@{source.revision}"
+    # HfHubHTTPError derives from the error of whichever HTTP client this version of the library has.
+    transport = cast(tuple[type[Exception], ...], (OSError, *errors.HfHubHTTPError.__bases__))
+    try:
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            return _cached(source, repo_type)
+        return _download(source, folder, repo_type, choose)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise DataError(
+            f"{where}: {_first_line(error)}; check repo, revision and the access of HF_TOKEN"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            raise DataError(
+                f"{where}: HF_HUB_OFFLINE is set and the cache {huggingface_hub.constants.HF_HUB_CACHE} "
+                "has no complete copy; download it first, unset HF_HUB_OFFLINE or set HF_ENDPOINT to a mirror"
+            ) from None
+        raise RetryableError(f"{where}: {_first_line(error)}; run again") from None
+    except errors.HFValidationError as error:
+        raise DataError(f"{where}: {_first_line(error)}; repo is owner/name") from None
+    except transport as error:
+        raise RetryableError(
+            f"{where}: {_first_line(error)}; check the network and run again"
+        ) from None
+
+
+def _download(
+    source: HuggingFaceSource, folder: Path, repo_type: Literal["model", "dataset"], choose: Choose
+) -> Path:
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    commit = api.repo_info(source.repo, repo_type=repo_type, revision=source.revision).sha
+    if commit is None:
+        raise RetryableError(f"hugging_face {source.repo}@{source.revision}: no commit; run again")
+    snapshot = folder / commit
+    files = api.list_repo_files(source.repo, repo_type=repo_type, revision=commit)
+    wanted = choose(files)
+    logger.info("fetching repo=%s commit=%s files=%d", source.repo, commit, len(wanted))
+    if wanted:
+        huggingface_hub.snapshot_download(
+            source.repo,
+            repo_type=repo_type,
+            revision=commit,
+            local_dir=snapshot,
+            allow_patterns=[glob.escape(name) for name in wanted],
+        )
+    absent = [name for name in wanted if not (snapshot / name).is_file()]
+    if absent:
+        raise RetryableError(
+            f"hugging_face {source.repo}@{commit}: {len(absent)} files did not arrive, such as {absent[0]}; run again"
+        )
+    return snapshot
+
+
+def _cached(source: HuggingFaceSource, repo_type: Literal["model", "dataset"]) -> Path:
+    """The cached snapshot. A model may be cached in part: its files are checked by the caller."""
+    import huggingface_hub
+
+    return Path(
+        huggingface_hub.snapshot_download(
+            source.repo,
+            repo_type=repo_type,
+            revision=source.revision,
+            local_files_only=True,
+            allow_patterns="config.json" if repo_type == "model" else None,
+        )
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """What happened, without the library's advice on the following lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"

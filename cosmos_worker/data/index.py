@@ -1,0 +1,153 @@
+"""The dataset index: which clips are usable, and their windows. All that later stages know of a dataset.
+
+``index.jsonl`` holds one clip per line; ``summary.json`` says where the videos are and has the index's digest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cosmos_worker.errors import DataError
+from cosmos_worker.layout import INDEX_FILE, SUMMARY_FILE, atomic_write, sha256_of_file
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One usable video with its caption."""
+
+    clip_id: str
+    """split/episode, unique in the dataset."""
+    split: str
+    """train, val or test."""
+    video: str
+    """Path of the file relative to the dataset's root, with forward slashes."""
+    caption: str
+    """Instruction or description, not empty."""
+    num_frames: int
+    """Frames that were decoded."""
+    fps: float
+    """Constant frames per second, from the presentation timestamps."""
+    height: int
+    """Rows of the file in pixels."""
+    width: int
+    """Columns of the file in pixels."""
+    window_starts: tuple[int, ...]
+    """First frame of each window, ascending; not empty."""
+    video_sha256: str
+    """SHA-256 of the file."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of num_pixel_frames frames of one clip: one training sample."""
+
+    clip_id: str
+    start: int
+    """First frame."""
+
+    @property
+    def window_id(self) -> str:
+        """clip_id@start."""
+        return f"{self.clip_id}@{self.start}"
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """All usable clips of a dataset."""
+
+    root: Path
+    """Folder that the clips' paths are relative to."""
+    clips: tuple[Clip, ...]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Clip]:
+        return {clip.clip_id: clip for clip in self.clips}
+
+    def windows(self, split: str) -> list[Window]:
+        """All windows of a split, in the order of the index; empty if it has none."""
+        return [
+            Window(clip.clip_id, start)
+            for clip in self.clips
+            if clip.split == split
+            for start in clip.window_starts
+        ]
+
+    def clip(self, clip_id: str) -> Clip:
+        """The clip with this id.
+
+        Raises:
+            DataError: no such clip.
+        """
+        if clip_id not in self._by_id:
+            raise DataError(
+                f"clip {clip_id!r} is not among the {len(self.clips)} clips of the index; "
+                "run prepare-dataset and the stages after it again"
+            )
+        return self._by_id[clip_id]
+
+    def video_path(self, clip: Clip) -> Path:
+        """The clip's file on this machine."""
+        return self.root / clip.video
+
+    @property
+    def captions(self) -> list[str]:
+        """Distinct captions, in the order of the index."""
+        return list(dict.fromkeys(clip.caption for clip in self.clips))
+
+
+def window_starts(num_frames: int, window: int, stride: int) -> tuple[int, ...]:
+    """Starts 0, stride, 2 stride .. of all windows that keep exactly ``window`` of ``num_frames`` frames."""
+    return tuple(range(0, num_frames - window + 1, stride))
+
+
+def write_index(folder: Path, clips: Sequence[Clip]) -> str:
+    """Write index.jsonl atomically and return its SHA-256."""
+    path = folder / INDEX_FILE
+    with atomic_write(path, "w") as stream:
+        for clip in clips:
+            stream.write(json.dumps(asdict(clip), ensure_ascii=False, sort_keys=True) + "\n")
+    return sha256_of_file(path)
+
+
+def read_index(folder: Path) -> DatasetIndex:
+    """Read what prepare-dataset wrote.
+
+    Raises:
+        DataError: no index, one that does not belong to its summary, or videos that have moved away.
+    """
+    index, summary = folder / INDEX_FILE, folder / SUMMARY_FILE
+    for path in (index, summary):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; run prepare-dataset with this target first")
+    try:
+        facts: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+        with index.open(
+            encoding="utf-8"
+        ) as lines:  # splitlines() would split at U+2028 in a caption
+            clips = tuple(_clip_of(json.loads(line)) for line in lines)
+        root, expected = Path(facts["root"]), facts["index_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: damaged index ({error}); run prepare-dataset again") from None
+    if sha256_of_file(index) != expected:
+        raise DataError(
+            f"{index}: digest is not {expected[:12]}.. of summary.json; run prepare-dataset again"
+        )
+    root = Path(os.path.normpath(folder.resolve() / root))  # the writer resolves links as well
+    if not root.is_dir():
+        raise DataError(
+            f"{summary}: root {root} is no folder; put the videos back or run prepare-dataset again"
+        )
+    return DatasetIndex(root, clips)
+
+
+def _clip_of(line: dict[str, Any]) -> Clip:
+    return Clip(**{**line, "window_starts": tuple(line["window_starts"])})

@@ -1,0 +1,217 @@
+"""Results on disk: <id>.mp4, <id>.json beside it, and what the list of them says in all.
+
+<id>.json is written after its video and removed before the video is replaced, so a video with a
+record is whole and was made by what the record says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosmos_worker.config import GenerateConfig, SamplingConfig
+from cosmos_worker.data.video import open_video, read_video, read_window, write_video
+from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.evaluate.psnr import score_prediction
+from cosmos_worker.evaluate.tracking import parse_instruction, score_push
+from cosmos_worker.layout import GENERATED_FILE, atomic_write, sha256_of_file, write_json
+from cosmos_worker.sample.inputs import SampleInput
+
+Record = dict[str, Any]
+
+
+def check_metrics(inputs: Sequence[SampleInput], config: GenerateConfig) -> None:
+    """Fail early on metrics that an input cannot have.
+
+    Raises:
+        ConfigError: psnr without ground truth; push for another sentence.
+        DataError: a ground truth that is shorter than the video or not readable.
+    """
+    wanted_frames = config.sampling.num_pixel_frames
+    for one in inputs:
+        if "push" in config.metrics and parse_instruction(one.prompt) is None:
+            raise ConfigError(
+                f"{one.where}: prompt: {one.prompt!r} is no instruction of the push example, so the metric "
+                "'push' cannot judge it; write 'push the red cube left' or remove the metric"
+            )
+        if "psnr" not in config.metrics:
+            continue
+        if one.ground_truth is None:
+            raise ConfigError(
+                f"{one.where}: ground_truth is missing, which the metric 'psnr' needs; give it or "
+                "remove the metric"
+            )
+        num_frames = open_video(one.ground_truth).num_frames
+        if num_frames < wanted_frames:
+            raise DataError(
+                f"{one.where}: ground_truth: {one.ground_truth} has {num_frames} frames, fewer than "
+                f"num_pixel_frames {wanted_frames}; give a longer video or generate fewer frames"
+            )
+
+
+def describe_request(
+    one: SampleInput, config: GenerateConfig, digests: Mapping[str, str]
+) -> Record:
+    """Everything that decides a result, as JSON: the first half of its record.
+
+    Args:
+        one: the input.
+        config: the stage's document.
+        digests: of the models, by name (checkpoint_sha256, ...).
+    """
+    sampling = config.sampling.model_dump(mode="json", exclude={"batch_size", "seed"})
+    request = {
+        "id": one.id,
+        "item": config.name,
+        "prompt": one.prompt,
+        "seed": config.sampling.seed,
+        "known_frames": config.sampling.num_input_frames,
+        "visual_input": str(one.visual_input),
+        "visual_input_sha256": sha256_of_file(one.visual_input),
+        "ground_truth": str(one.ground_truth) if one.ground_truth else None,
+        "ground_truth_sha256": sha256_of_file(one.ground_truth) if one.ground_truth else None,
+        "sampling": sampling,
+        "text": config.text.model_dump(mode="json"),
+        "net": config.net.model_dump(mode="json"),
+        "sigma_data": config.sigma_data,
+        "checkpoint": config.checkpoint_uri,
+        "metrics_wanted": list(config.metrics),
+        **digests,
+    }
+    normalised: Record = json.loads(json.dumps(request))
+    return normalised
+
+
+def video_path(folder: Path, sample_id: str) -> Path:
+    """The result's video."""
+    return folder / f"{sample_id}.mp4"
+
+
+def record_path(folder: Path, sample_id: str) -> Path:
+    """The result's record."""
+    return folder / f"{sample_id}.json"
+
+
+def read_finished(folder: Path, request: Record) -> Record | None:
+    """The record of a finished result that was made by exactly this request, else None."""
+    path, video = record_path(folder, request["id"]), video_path(folder, request["id"])
+    if not path.is_file() or not video.is_file():
+        return None
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # not ours or cut off: made again, like any other record that does not fit
+        return None
+    if not isinstance(record, dict) or any(record.get(key) != request[key] for key in request):
+        return None
+    return record if record.get("video_sha256") == sha256_of_file(video) else None
+
+
+def write_result(
+    folder: Path,
+    request: Record,
+    one: SampleInput,
+    frames_THWC: NDArray[np.uint8],
+    sampling: SamplingConfig,
+    seconds: float,
+) -> Record:
+    """Write the video, measure the written file, write the record.
+
+    Returns:
+        The record.
+    """
+    video, record = video_path(folder, one.id), record_path(folder, one.id)
+    record.unlink(missing_ok=True)
+    write_video(video, frames_THWC, sampling.fps)
+    document = {
+        **request,
+        "video": video.name,
+        "video_sha256": sha256_of_file(video),
+        "seconds": round(seconds, 3),
+        "metrics": measure(video, one, sampling, request["metrics_wanted"]),
+    }
+    write_json(record, document)
+    return document
+
+
+def measure(
+    video: Path, one: SampleInput, sampling: SamplingConfig, wanted: Sequence[str]
+) -> dict[str, Any]:
+    """Metrics of a written video file, decoded again."""
+    metrics: dict[str, Any] = {}
+    if not wanted:
+        return metrics
+    frames = read_video(video)
+    if "psnr" in wanted:
+        assert one.ground_truth is not None  # by check_metrics
+        truth = read_window(one.ground_truth, 0, *frames.shape[:3])
+        score = score_prediction(frames, truth, sampling.num_input_frames)
+        metrics |= {
+            "psnr_db": round(score.psnr_db, 4),
+            "copy_psnr_db": round(score.copy_psnr_db, 4),
+            "gain_db": round(score.gain_db, 4),
+        }
+    if "push" in wanted:
+        push = score_push(frames, one.prompt)
+        metrics |= {
+            "follows": push.follows,
+            "direction": push.direction,
+            "displacement_px": [
+                None if math.isnan(way) else round(way, 2) for way in push.displacement_px
+            ],
+        }
+    return metrics
+
+
+def write_list(folder: Path, records: Sequence[Record]) -> None:
+    """Write generated.jsonl: one record a line, in the order of the inputs."""
+    with atomic_write(folder / GENERATED_FILE, "w") as stream:
+        for record in records:
+            stream.write(json.dumps(record, sort_keys=True) + "\n")
+
+
+def read_list(folder: Path) -> list[Record]:
+    """Read generated.jsonl.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    path = folder / GENERATED_FILE
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run generate with this target first")
+    try:
+        with path.open(encoding="utf-8") as lines:  # splitlines() would split at U+2028 in a prompt
+            return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); run generate again") from None
+
+
+def summarise(records: Sequence[Record]) -> dict[str, Any]:
+    """Means over all videos; a metric that was not measured is absent.
+
+    Returns:
+        videos, seconds_per_video, and with metrics mean_psnr_db, mean_copy_psnr_db, gain_db,
+        follow_share (0 to 1).
+    """
+    summary: dict[str, Any] = {
+        "videos": len(records),
+        "seconds_per_video": round(fmean(record["seconds"] for record in records), 3),
+    }
+    metrics = [record["metrics"] for record in records]
+    if all("psnr_db" in one for one in metrics):
+        mean = fmean(one["psnr_db"] for one in metrics)
+        copied = fmean(one["copy_psnr_db"] for one in metrics)
+        summary |= {
+            "mean_psnr_db": round(mean, 3),
+            "mean_copy_psnr_db": round(copied, 3),
+            "gain_db": round(mean - copied, 3),
+        }
+    if all("follows" in one for one in metrics):
+        summary["follow_share"] = round(fmean(one["follows"] for one in metrics), 4)
+    return summary

@@ -1,0 +1,107 @@
+"""embed-text: one embedding per distinct caption of a dataset, computed once per encoder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cosmos_worker.config import EmbedTextConfig
+from cosmos_worker.data.index import read_index
+from cosmos_worker.layout import Volumes
+from cosmos_worker.text.pickles import read_pickles, write_pickles
+from cosmos_worker.text.store import EmbeddingStore
+from cosmos_worker.text.t5 import T5Encoder, encoder_identity, read_encoder_config
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+SHARD_INTERVAL_S = 30.0
+SHARD_CAPTIONS = 256
+"""A shard is written after so many captions or SHARD_INTERVAL_S, whichever comes first: all that a kill can lose."""
+
+
+def run(config: EmbedTextConfig, volumes: Volumes) -> dict[str, Any]:
+    """Embed what the store lacks: captions of all splits, extra captions, and the empty text.
+
+    Returns:
+        captions, computed, reused, imported, truncated, exported: counts; dim: width;
+        longest: most tokens of a caption.
+
+    Raises:
+        DataError: no index, a store of another encoder, a damaged shard or pickle.
+        CheckpointError: the encoder's folder is wrong.
+    """
+    index = read_index(volumes.resolve(config.dataset_uri))
+    folder = volumes.resolve(config.encoder_uri)
+    captions = list(dict.fromkeys([*index.captions, *config.extra_captions, ""]))
+    identity = encoder_identity(folder, config.max_length)
+    store = EmbeddingStore(volumes.resolve(config.target_uri), identity)
+    missing = store.missing(captions)
+    reused = len(captions) - len(missing)
+    imported = 0
+    if config.import_pickles and missing:
+        imported = _import(store, index.root, missing, folder, config.max_length)
+        missing = store.missing(missing)
+    logger.info(
+        "captions=%d reused=%d imported=%d to_compute=%d encoder=%s",
+        len(captions), reused, imported, len(missing), identity,
+    )  # fmt: skip
+    truncated = _compute(store, missing, folder, config) if missing else 0
+    exported = 0
+    if config.export_pickles_uri is not None:
+        target = volumes.resolve(config.export_pickles_uri)
+        exported = write_pickles(index.root, target, captions, store.get)
+        logger.info("exported pickles=%d folder=%s", exported, target)
+    return {
+        "captions": len(captions),
+        "computed": len(missing),
+        "reused": reused,
+        "imported": imported,
+        "truncated": truncated,
+        "exported": exported,
+        "dim": store.dim,
+        "longest": max(store.length(caption) for caption in captions),
+    }
+
+
+def _import(
+    store: EmbeddingStore, root: Path, captions: Sequence[str], encoder: Path, max_length: int
+) -> int:
+    dim = read_encoder_config(encoder)["d_model"]
+    found = read_pickles(root, captions, dim, max_length)
+    store.add(found)
+    return len(found)
+
+
+def _compute(
+    store: EmbeddingStore, captions: Sequence[str], folder: Path, config: EmbedTextConfig
+) -> int:
+    """Embed captions shard by shard; returns how many were truncated."""
+    encoder = T5Encoder(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    truncated = encoder.count_truncated(captions, config.max_length)
+    pending: dict[str, NDArray[Any]] = {}
+    started = shard_started = logged = time.monotonic()
+    ordered = sorted(captions, key=len)  # like lengths in one batch: less padding
+    for start in range(0, len(ordered), config.batch_size):
+        batch = ordered[start : start + config.batch_size]
+        arrays = encoder.encode(batch, config.max_length, config.batch_size)
+        pending.update(zip(batch, arrays, strict=True))
+        now, done = time.monotonic(), start + len(batch)
+        is_last = done == len(ordered)
+        if is_last or len(pending) >= SHARD_CAPTIONS or now - shard_started >= SHARD_INTERVAL_S:
+            store.add(pending)
+            pending, shard_started = {}, now
+        if is_last or now - logged >= LOG_INTERVAL_S:
+            rate = done / max(now - started, 1e-6)
+            eta_s = (len(ordered) - done) / rate
+            logger.info("captions=%d/%d per_s=%.1f eta_s=%.0f", done, len(ordered), rate, eta_s)
+            logged = now
+    return truncated

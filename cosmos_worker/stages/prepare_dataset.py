@@ -1,0 +1,80 @@
+"""prepare-dataset: fetch, check every clip, write index.jsonl, summary.json and report.md.
+
+A dataset that fails the check leaves the files of an earlier run alone; its report is report-failed.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
+from cosmos_worker.data.candidate import Listing, find_root
+from cosmos_worker.data.check import check_clips
+from cosmos_worker.data.fetch import locate_dataset
+from cosmos_worker.data.folder import VIDEO_FOLDER, list_videos
+from cosmos_worker.data.index import write_index
+from cosmos_worker.data.report import find_failure, portable_root, render_report, summarize
+from cosmos_worker.layout import (
+    DATASET_REPORT_FILE,
+    SUMMARY_FILE,
+    Volumes,
+    atomic_write,
+    write_json,
+)
+
+logger = logging.getLogger(__name__)
+
+FAILED_REPORT_FILE = "report-failed.md"
+
+
+def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
+    """Check a dataset and write its index into the target folder.
+
+    Returns:
+        ``clips`` (found, kept, bad, too_short), ``splits`` (clips and windows of each), ``windows`` (of all
+        splits), ``dropped`` (reason → clips), ``captions`` (distinct) and ``index_sha256``.
+
+    Raises:
+        DataError: unusable source, too many bad clips, or fewer training windows than ``min_clips``.
+        RetryableError: the network fails.
+    """
+    target = volumes.resolve(config.target_uri)
+    folder = locate_dataset(config.source, volumes.resolve(config.data_uri), volumes)
+    root, listing = _list_clips(config, folder)
+    logger.info("checking root=%s clips=%d", root, listing.num_clips)
+    clips = check_clips(root, listing, config.video, config.num_workers)
+
+    report = render_report(config, root, clips)
+    failure = find_failure(config, root, clips, target / FAILED_REPORT_FILE)
+    if failure is not None:
+        _write_text(target / FAILED_REPORT_FILE, report)
+        raise failure
+
+    summary = summarize(config, clips)
+    for reason, number in summary["dropped"].items():
+        logger.warning("dropped clips=%d reason=%s report=%s", number, reason, target / DATASET_REPORT_FILE)
+    summary["root"] = portable_root(root, target, volumes)
+    summary["index_sha256"] = write_index(target, clips.kept)
+    write_json(target / SUMMARY_FILE, summary)
+    _write_text(target / DATASET_REPORT_FILE, report)
+    (target / FAILED_REPORT_FILE).unlink(missing_ok=True)
+    return {
+        **{key: summary[key] for key in ("clips", "splits", "dropped", "captions", "index_sha256")},
+        "windows": sum(split["windows"] for split in summary["splits"].values()),
+    }
+
+
+def _list_clips(config: PrepareDatasetConfig, folder: Path) -> tuple[Path, Listing]:
+    if config.layout == "bridge":
+        root = find_root(folder, ANNOTATION_FOLDER, config.layout)
+        return root, list_bridge(root, config.camera)
+    root = find_root(folder, VIDEO_FOLDER, config.layout)
+    return root, list_videos(root)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path, "w") as stream:
+        stream.write(text)

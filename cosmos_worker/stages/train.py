@@ -1,0 +1,124 @@
+"""train: post-train the network on cached latents and text embeddings."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cosmos_worker.checkpoint.weights import load_model
+from cosmos_worker.config import Experiment, TrainConfig
+from cosmos_worker.errors import ConfigError, RetryableError
+from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.train.batches import WindowDataset
+from cosmos_worker.train.distributed import Processes, join_processes
+from cosmos_worker.train.loop import Trainer, run_training
+from cosmos_worker.train.stop import StopSignal
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+
+
+def build_model(experiment: Experiment, weights: Path | None) -> CosmosModel:
+    """The network with the model's weights, or fresh ones with trainer.init=random.
+
+    Raises:
+        ConfigError: no weights are named and init is checkpoint.
+    """
+    rope_dtype = getattr(torch, experiment.diffusion.sigma_dtype)
+    if experiment.trainer.init == "random":
+        model = CosmosModel(experiment.net, experiment.net.extra_pos_emb == "learnable", rope_dtype)
+        with torch.no_grad():
+            model.init_weights(torch.Generator().manual_seed(experiment.trainer.seed))
+        return model
+    if weights is None:
+        raise ConfigError("model_uri: got null; name a model.pt, or set trainer.init=random")
+    return load_model(weights, experiment.net, rope_dtype)
+
+
+def describe_run(
+    experiment: Experiment, model: CosmosModel, dataset: WindowDataset, processes: Processes
+) -> str:
+    """One line: sizes and the batch arithmetic."""
+    trainer = experiment.trainer
+    epochs = trainer.max_steps * trainer.global_batch_size / max(1, len(dataset))
+    C, T, H, W = dataset.latent_shape
+    tokens = T * H * W // experiment.net.patch_size**2
+    return (
+        f"parameters={sum(p.numel() for p in model.parameters())} device={processes.device} "
+        f"processes={processes.world_size} windows={len(dataset)} latent={C}x{T}x{H}x{W} "
+        f"tokens_per_sample={tokens} global_batch_size={trainer.global_batch_size} "
+        f"samples_per_process={trainer.global_batch_size // processes.world_size} "
+        f"steps={trainer.max_steps} epochs={epochs:.2f}"
+    )
+
+
+def write_resolved_config(run: Path, config: TrainConfig) -> None:
+    """Save and print the resolved configuration."""
+    run.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    with atomic_write(run / RESOLVED_CONFIG_FILE, "w") as stream:
+        stream.write(text)
+    logger.info(
+        "resolved configuration (saved as %s):\n%s", run / RESOLVED_CONFIG_FILE, text.rstrip()
+    )
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder.
+
+    Raises:
+        RetryableError: another process trains in this folder.
+    """
+    path = folder / LOCK_FILE
+    with path.open("a", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RetryableError(
+                f"{folder}: another process trains in this folder; wait for it, or stop it"
+            ) from None
+        yield
+
+
+def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
+    """Train; every process of torchrun calls this.
+
+    Raises:
+        UserError: bad configuration, dataset or checkpoint.
+        StopRequested: asked to stop; saved.
+    """
+    experiment = config.experiment
+    folder = run_folder(
+        volumes.resolve(config.target_uri), experiment.project, experiment.group, config.run_name
+    )
+    trainer_options = experiment.trainer
+    with (
+        StopSignal().listening() as stop,
+        join_processes(trainer_options.device, trainer_options.threads_per_process) as processes,
+        ExitStack() as files,
+    ):
+        if processes.is_main:
+            write_resolved_config(folder, config)
+            files.enter_context(only_writer(folder))
+        inputs = [
+            volumes.resolve(uri)
+            for uri in (config.dataset_uri, config.embeddings_uri, config.latents_uri)
+        ]
+        dataset = WindowDataset(*inputs, "train", experiment)
+        held_out = WindowDataset(*inputs, "val", experiment)
+        weights = volumes.resolve(config.model_uri) if config.model_uri else None
+        model = build_model(experiment, weights).to(processes.device)
+        logger.info("training %s", describe_run(experiment, model, dataset, processes))
+        trainer = Trainer(experiment, folder, model, dataset, held_out, processes)
+        trainer.resume()
+        return {"run": str(folder), **run_training(trainer, stop)}

@@ -1,0 +1,105 @@
+"""What a run reports while it goes: log lines, metrics.jsonl, and a bar on a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cosmos_worker.layout import METRICS_FILE, atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+def format_duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class MetricsLog:
+    """Writes one line per interval to the log and to metrics.jsonl, and moves the bar.
+
+    Args:
+        run: folder of the run.
+        first_step: steps done before; later lines of an interrupted run are dropped.
+        max_steps: steps of the run.
+        samples_per_step: global batch size.
+    """
+
+    def __init__(self, run: Path, first_step: int, max_steps: int, samples_per_step: int) -> None:
+        self.path = run / METRICS_FILE
+        self.max_steps = max_steps
+        self.samples_per_step = samples_per_step
+        self._started, self._first_step = time.monotonic(), first_step
+        self._last, self._last_step = self._started, first_step
+        self._drop_after(first_step)
+        self._bar = tqdm(
+            total=max_steps,
+            initial=first_step,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def _drop_after(self, step: int) -> None:
+        if self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [
+                line for line in lines if line and json.loads(line)["step"] <= step and step > 0
+            ]
+            with atomic_write(self.path, "w") as stream:
+                stream.writelines(f"{line}\n" for line in kept)
+
+    def _append(self, record: dict[str, float | int]) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def _say(self, message: str) -> None:
+        if self._bar.disable:
+            logger.info(message)
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Report means over the steps since the last report.
+
+        Args:
+            step: steps done.
+            values: loss, edm_loss, mse, learning_rate, grad_norm.
+        """
+        now = time.monotonic()
+        seconds = (now - self._last) / (step - self._last_step)
+        overall = (now - self._started) / (step - self._first_step)
+        eta = overall * (self.max_steps - step)
+        self._last, self._last_step = now, step
+        rate = self.samples_per_step / seconds
+        self._append(
+            {
+                "step": step,
+                **{name: float(f"{value:.6g}") for name, value in values.items()},
+                "seconds_per_step": round(seconds, 4),
+                "samples_per_second": round(rate, 3),
+            }
+        )
+        self._bar.update(step - self._bar.n)
+        self._bar.set_postfix_str(f"loss={values['loss']:.4f} {rate:.1f} samples/s")
+        self._say(
+            f"step={step}/{self.max_steps} loss={values['loss']:.4f} lr={values['learning_rate']:.2e} "
+            f"grad_norm={values['grad_norm']:.3f} s/step={seconds:.3f} samples/s={rate:.2f} eta={format_duration(eta)}"
+        )
+
+    def validation(self, step: int, loss: float) -> None:
+        """Report a held-out loss."""
+        self._append({"step": step, "validation_loss": float(f"{loss:.6g}")})
+        if self._bar.disable:
+            self._say(f"step={step}/{self.max_steps} validation_loss={loss:.4f}")
+        else:
+            self._bar.write(f"step {step}: held-out loss {loss:.4f}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Finish the bar."""
+        self._bar.close()

@@ -1,0 +1,131 @@
+"""Inputs of the train stage without video and text: an index, embeddings and latents of random numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosmos_worker.checkpoint.weights import save_weight_file
+from cosmos_worker.config import (
+    ConditioningConfig,
+    Experiment,
+    NetConfig,
+    OptimizerConfig,
+    TextConfig,
+    TokenizerConfig,
+    TrainConfig,
+    TrainerConfig,
+    VideoConfig,
+)
+from cosmos_worker.data.index import Clip, write_index
+from cosmos_worker.layout import SUMMARY_FILE, write_json
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.text.store import EmbeddingStore
+from cosmos_worker.tokenizer.store import LatentWriter
+
+SMALL_NET = NetConfig(
+    model_channels=32,
+    num_blocks=2,
+    num_heads=2,
+    text_channels=16,
+    adaln_lora_dim=8,
+    max_latent_size=16,
+    max_latent_frames=8,
+)
+
+
+def small_experiment(**trainer: object) -> Experiment:
+    """A network of 2 blocks and 32 channels on latents of 3 frames of 4x4."""
+    return Experiment(
+        name="small",
+        net=SMALL_NET,
+        video=VideoConfig(num_pixel_frames=17, height=32, width=32),
+        tokenizer=TokenizerConfig(chunk_pixel_frames=17, dtype="float32"),
+        text=TextConfig(max_length=8),
+        conditioning=ConditioningConfig(max_cond_latent_frames=1),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
+        trainer=TrainerConfig(
+            **{
+                "max_steps": 6,
+                "global_batch_size": 4,
+                "micro_batch_size": 2,
+                "save_every_steps": 2,
+                "log_every_steps": 1,
+                "device": "cpu",
+                "threads_per_process": 1,
+                "keep_last": 8,
+                **trainer,
+            }
+        ),
+    )
+
+
+def small_model(seed: int = 0, extra_pos_emb: bool = True) -> CosmosModel:
+    """The network of :func:`small_experiment` with fresh weights whose every layer does something."""
+    model = CosmosModel(SMALL_NET, extra_pos_emb)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.init_weights(generator)
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def write_model(path: Path, **options: object) -> Path:
+    """Write :func:`small_model` as a weight file."""
+    save_weight_file(path, small_model(**options).state_dict(), torch.float32)
+    return path
+
+
+def write_training_inputs(root: Path, num_windows: int = 10, bad_latent: Tensor | None = None) -> None:
+    """Write root/{index,text,latents} with train windows and two val windows.
+
+    Args:
+        root: is created.
+        num_windows: training windows.
+        bad_latent: multiplied into the first latent, such as infinity-free huge values.
+    """
+    generator = torch.Generator().manual_seed(7)
+    names = [("train", i) for i in range(num_windows)] + [("val", i) for i in range(2)]
+    clips = [
+        Clip(f"{split}/{i}", split, f"{i}.mp4", f"push {i % 3}", 17, 10.0, 32, 32, (0,), "0" * 64)
+        for split, i in names
+    ]
+    (root / "index").mkdir(parents=True)
+    digest = write_index(root / "index", clips)
+    write_json(root / "index" / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    store = EmbeddingStore(root / "text", "random")
+    store.add(
+        {
+            f"push {i}": torch.randn(3 + i, 16, generator=generator).numpy().astype(np.float16)
+            for i in range(3)
+        }
+    )
+    with LatentWriter(root / "latents", "random") as writer:
+        for clip in clips:
+            latent = torch.randn(16, 3, 4, 4, generator=generator)
+            if bad_latent is not None and clip.clip_id == "train/0":
+                latent = latent * bad_latent
+            writer.add(f"{clip.clip_id}@0", latent)
+
+
+def train_config(root: Path, experiment: Experiment, target: Path | None = None) -> TrainConfig:
+    """Stage document for inputs of :func:`write_training_inputs` and root/model.pt."""
+    return TrainConfig(
+        key="k",
+        target_uri=str(target or root / "out"),
+        experiment=experiment,
+        run_name="small",
+        model_uri=str(root / "model.pt"),
+        dataset_uri=str(root / "index"),
+        embeddings_uri=str(root / "text"),
+        latents_uri=str(root / "latents"),
+    )
+
+
+def run_path(target: Path) -> Path:
+    """Folder of the run below an output root."""
+    return target / "posttraining" / "diffusion_video2world_instruction" / "small"

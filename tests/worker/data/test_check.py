@@ -1,0 +1,134 @@
+"""data/check.py: every way in which a clip can be unusable, on real files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import add_bridge_clip, write_bridge_dataset, write_clip, write_clip_with_times
+
+from cosmos_worker.config import VideoConfig
+from cosmos_worker.data.bridge import list_bridge
+from cosmos_worker.data.candidate import Candidate
+from cosmos_worker.data.check import check_clip, check_clips, decode_fully
+from cosmos_worker.data.index import Clip
+from cosmos_worker.data.problems import BadClip
+from cosmos_worker.layout import sha256_of_file
+
+VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, window_stride=4)
+
+
+def check(root: Path, path: Path, **num_annotated: int) -> Clip:
+    name = path.relative_to(root).as_posix()
+    candidate = Candidate("train/a", "train", "annotation/a.json", name, "go", num_annotated)
+    return check_clip(root, candidate, VIDEO)
+
+
+def test_check_clip_measures_a_sound_clip(tmp_path: Path):
+    path = write_clip(tmp_path / "a.mp4", frames=17, height=64, width=96, fps=12.5)
+
+    clip = check(tmp_path, path, state=17)
+
+    assert clip == Clip(
+        "train/a", "train", "a.mp4", "go", 17, 12.5, 64, 96, (0, 4, 8), sha256_of_file(path)
+    )
+
+
+def test_check_clip_accepts_rounded_timestamps(tmp_path: Path):
+    times = [round(index * 1000 / 30) for index in range(12)]  # 33 and 34 ms by turns
+
+    clip = check(tmp_path, write_clip_with_times(tmp_path / "a.mp4", times, 1000))
+
+    assert clip.fps == pytest.approx(30, abs=0.1)
+
+
+def test_check_clip_reports_missing_video(tmp_path: Path):
+    message = r"annotation/a\.json: its video gone\.mp4 does not exist; add the video or remove"
+    with pytest.raises(BadClip, match=message):
+        check(tmp_path, tmp_path / "gone.mp4")
+
+
+def test_check_clip_reports_zero_length_video(tmp_path: Path):
+    (tmp_path / "empty.mp4").touch()
+
+    with pytest.raises(BadClip, match=r"empty\.mp4: 0 bytes; re-encode it \(ffmpeg"):
+        check(tmp_path, tmp_path / "empty.mp4")
+
+
+@pytest.mark.parametrize("content", [b"this is no video " * 40, None])
+def test_check_clip_reports_broken_video(tmp_path: Path, content):
+    path = write_clip(tmp_path / "broken.mp4")
+    path.write_bytes(path.read_bytes()[:300] if content is None else content)
+
+    with pytest.raises(BadClip, match=r"^broken\.mp4: .+; re-encode it") as caught:
+        check(tmp_path, path)
+
+    assert caught.value.reason == "video_unreadable"
+
+
+def test_check_clip_reports_truncated_video(tmp_path: Path):
+    path = write_clip(tmp_path / "cut.mp4", height=64, width=96)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+
+    message = r"cut\.mp4: Invalid data .* after \d+ of 17 frames; re-encode it"
+    with pytest.raises(BadClip, match=message):
+        check(tmp_path, path)
+
+
+def test_check_clip_reports_damage_that_decoders_conceal(tmp_path: Path):
+    path = write_clip(tmp_path / "dirty.mp4", height=128, width=160)
+    content = bytearray(path.read_bytes())
+    middle = content.find(b"mdat") + 1000
+    content[middle : middle + 30] = np.random.default_rng(0).bytes(30)
+    path.write_bytes(bytes(content))
+
+    with pytest.raises(BadClip, match=r"dirty\.mp4: frame \d+ is damaged; re-encode it"):
+        check(tmp_path, path)
+
+
+def test_check_clip_reports_variable_frame_rate(tmp_path: Path):
+    path = write_clip_with_times(tmp_path / "vfr.mp4", [0, 10, 20, 30, 60, 70, 80, 90, 100, 110])
+
+    message = (
+        r"vfr\.mp4: variable frame rate: frame 3 lasts 0\.3 s, others 0\.1 s; re-encode it at a con"
+    )
+    with pytest.raises(BadClip, match=message):
+        check(tmp_path, path)
+
+
+def test_check_clip_reports_states_that_do_not_match(tmp_path: Path):
+    path = write_clip(tmp_path / "a.mp4", frames=17)
+
+    message = r"annotation/a\.json: state has 20 entries, a\.mp4 has 17 frames; make annotation and"
+    with pytest.raises(BadClip, match=message):
+        check(tmp_path, path, state=20)
+
+
+def test_check_clip_tells_short_clips_apart(tmp_path: Path):
+    path = write_clip(tmp_path / "a.mp4", frames=8)
+
+    with pytest.raises(BadClip, match=r"8 frames, one window takes 9; lower .*num_pixel") as caught:
+        check(tmp_path, path)
+
+    assert caught.value.reason == "too_short"
+
+
+def test_decode_fully_accepts_a_single_frame(tmp_path: Path):
+    facts = decode_fully(write_clip(tmp_path / "a.mp4", frames=1), "a.mp4")
+
+    assert (facts.num_frames, facts.fps) == (1, 10.0)
+
+
+def test_check_clips_sorts_outcomes_in_the_order_of_the_dataset(tmp_path: Path):
+    write_bridge_dataset(tmp_path, train=3, val=1)
+    add_bridge_clip(tmp_path, "short", frames=5)
+    add_bridge_clip(tmp_path, "wrong", state=[[0.0] * 6])
+    add_bridge_clip(tmp_path, "silent", texts=[""])
+
+    clips = check_clips(tmp_path, list_bridge(tmp_path, 0), VIDEO, num_workers=3)
+
+    ids = [clip.clip_id for clip in clips.kept]
+    assert ids == ["train/train0", "train/train1", "train/train2", "val/val0"]
+    assert [problem.reason for problem in clips.bad] == ["caption_empty", "annotation_mismatch"]
+    assert [problem.file for problem in clips.too_short] == ["videos/train/short/rgb.mp4"]
+    assert clips.num_clips == 7

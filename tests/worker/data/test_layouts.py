@@ -1,0 +1,185 @@
+"""data/bridge.py, data/folder.py and data/candidate.py: what the two layouts name."""
+
+import json
+from pathlib import Path
+
+import pytest
+from clips import add_bridge_clip, add_folder_clip, write_bridge_dataset, write_videos_dataset
+
+from cosmos_worker.data.bridge import list_bridge
+from cosmos_worker.data.candidate import Candidate, find_root
+from cosmos_worker.data.folder import list_videos
+from cosmos_worker.errors import DataError
+
+NAME = r"annotation/train/x\.json"
+
+
+def test_list_bridge_reads_splits_in_order(tmp_path: Path):
+    write_bridge_dataset(tmp_path, train=2, val=1)
+
+    listing = list_bridge(tmp_path, camera=0)
+
+    assert listing.bad == ()
+    assert [c.clip_id for c in listing.candidates] == ["train/train0", "train/train1", "val/val0"]
+    assert listing.candidates[2] == Candidate(
+        clip_id="val/val0",
+        split="val",
+        source="annotation/val/val0.json",
+        video="videos/val/val0/rgb.mp4",
+        caption="push the val0 cube left",
+        num_annotated={"state": 17, "continuous_gripper_state": 17},
+    )
+
+
+def test_list_bridge_takes_the_chosen_camera(tmp_path: Path):
+    videos = [{"video_path": "a.mp4"}, {"video_path": "b.mp4"}]
+    add_bridge_clip(tmp_path, "x", videos=videos)
+
+    assert list_bridge(tmp_path, camera=1).candidates[0].video == "b.mp4"
+
+
+def test_list_bridge_uses_original_path_without_episode(tmp_path: Path):
+    add_bridge_clip(tmp_path, "x", episode_id=..., original_path="/nfs/traj3")
+
+    assert list_bridge(tmp_path, 0).candidates[0].clip_id == "train//nfs/traj3"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "message"),
+    [
+        ({"texts": ...}, "caption_missing", "texts is None; add the caption"),
+        ({"texts": []}, "caption_missing", r"texts is \[\]; add the caption"),
+        ({"texts": [" \n"]}, "caption_empty", r"texts\[0\] is ' \\n'; write a caption"),
+        ({"texts": "push"}, "annotation_broken", "texts is 'push', not a list of strings; repair"),
+        ({"texts": [3]}, "annotation_broken", r"texts is \[3\], not a list of strings"),
+        ({"videos": ...}, "annotation_broken", "videos is None, not a list of videos"),
+        ({"videos": [{}]}, "annotation_broken", r"videos\[0\]\.video_path is None, not a path"),
+        ({"videos": [{"video_path": "../x.mp4"}]}, "video_outside", r"'\.\./x\.mp4'; name a file"),
+        ({"videos": [{"video_path": "/x.mp4"}]}, "video_outside", "'/x.mp4'; name a file inside"),
+        ({"episode_id": ...}, "annotation_broken", "neither episode_id nor original_path"),
+        ({"state": 17}, "annotation_broken", "state is 17, not a list"),
+    ],
+)
+def test_list_bridge_reports_bad_annotation(tmp_path: Path, fields, reason, message):
+    add_bridge_clip(tmp_path, "x", **fields)
+
+    (problem,) = list_bridge(tmp_path, camera=0).bad
+
+    assert problem.reason == reason
+    with pytest.raises(DataError, match=f"^{NAME}: .*{message}"):
+        raise problem
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"texts": ["a"', "not JSON: Expecting .*; repair or remove the annotation"),
+        (b"[1]", "holds a list, not an object; repair"),
+        (b'{"texts": ["caf\xe9"]}', "not UTF-8: byte 0xe9 at position 15; save the file as UTF-8"),
+    ],
+)
+def test_list_bridge_reports_broken_file(tmp_path: Path, content, message):
+    add_bridge_clip(tmp_path, "x")
+    (tmp_path / "annotation/train/x.json").write_bytes(content)
+
+    (problem,) = list_bridge(tmp_path, camera=0).bad
+
+    with pytest.raises(DataError, match=f"^{NAME}: {message}"):
+        raise problem
+
+
+def test_list_bridge_reports_camera_that_is_not_there(tmp_path: Path):
+    add_bridge_clip(tmp_path, "x")
+
+    (problem,) = list_bridge(tmp_path, camera=2).bad
+
+    assert str(problem).startswith("annotation/train/x.json: camera 2 of 1 videos; choose another")
+
+
+def test_list_bridge_refuses_duplicate_ids(tmp_path: Path):
+    add_bridge_clip(tmp_path, "a")
+    add_bridge_clip(tmp_path, "b", episode_id="a")
+
+    message = (
+        r"train/b\.json: clip id 'train/a' is also that of annotation/train/a\.json; give each"
+    )
+    with pytest.raises(DataError, match=message):
+        list_bridge(tmp_path, camera=0)
+
+
+def test_list_bridge_refuses_dataset_without_annotations(tmp_path: Path):
+    (tmp_path / "annotation/train").mkdir(parents=True)
+
+    with pytest.raises(DataError, match=r"annotation: no \*\.json in train, val, test"):
+        list_bridge(tmp_path, camera=0)
+
+
+def test_list_videos_pairs_videos_with_captions(tmp_path: Path):
+    write_videos_dataset(tmp_path, clips=2)
+    (tmp_path / "videos/._clip0.mp4").write_bytes(b"resource fork of a macOS archive")
+
+    listing = list_videos(tmp_path)
+
+    assert listing.bad == ()
+    assert [(c.clip_id, c.video, c.caption) for c in listing.candidates] == [
+        ("train/clip0", "videos/clip0.mp4", "a square moves, take 0"),
+        ("train/clip1", "videos/clip1.mp4", "a square moves, take 1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        (None, r"videos/x\.mp4: its caption metas/x\.txt does not exist; add the caption"),
+        (b"", r"metas/x\.txt: no text in it; write a caption"),
+        (b" \n", r"metas/x\.txt: no text in it; write a caption"),
+        (b"\xff\xfea", r"metas/x\.txt: not UTF-8: byte 0xff at position 0; save the file as UTF-8"),
+    ],
+)
+def test_list_videos_reports_bad_caption(tmp_path: Path, caption, message):
+    add_folder_clip(tmp_path, "x", caption)
+
+    (problem,) = list_videos(tmp_path).bad
+
+    with pytest.raises(DataError, match=f"^{message}"):
+        raise problem
+
+
+def test_list_videos_reports_caption_without_video(tmp_path: Path):
+    add_folder_clip(tmp_path, "x", "a caption").unlink()
+
+    (problem,) = list_videos(tmp_path).bad
+
+    assert str(problem).startswith("metas/x.txt: its video videos/x.mp4 does not exist; add the")
+
+
+def test_list_videos_refuses_equal_stems(tmp_path: Path):
+    video = add_folder_clip(tmp_path, "x", "a caption")
+    video.with_suffix(".MP4").write_bytes(video.read_bytes())
+
+    with pytest.raises(DataError, match=r"clip id 'x' is also that of x\.MP4; rename one"):
+        list_videos(tmp_path)
+
+
+def test_find_root_descends_to_the_only_dataset(tmp_path: Path):
+    root = write_bridge_dataset(tmp_path / "opensource_robotdata" / "bridge", train=1, val=0)
+
+    assert find_root(tmp_path, "annotation", "bridge") == root
+    assert find_root(root, "annotation", "bridge") == root
+
+
+def test_find_root_refuses_to_choose(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name / "videos").mkdir(parents=True)
+
+    with pytest.raises(DataError, match=r"2 folders hold videos/ \(a, b\); give the path of one"):
+        find_root(tmp_path, "videos", "videos")
+
+
+def test_find_root_says_what_is_there(tmp_path: Path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "notes.json").write_text(json.dumps({}))
+
+    message = r"no folder annotation/, which layout 'bridge' needs \(it holds clips/, notes\.json\)"
+    with pytest.raises(DataError, match=message):
+        find_root(tmp_path, "annotation", "bridge")

@@ -1,0 +1,135 @@
+"""data/video.py on real files."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import make_frames, write_clip
+
+from cosmos_worker.data.video import (
+    DecordReader,
+    PyavReader,
+    has_decord,
+    open_video,
+    read_video,
+    read_window,
+    resize_frames,
+    write_video,
+)
+from cosmos_worker.errors import DataError
+
+READERS = [PyavReader, *([DecordReader] if has_decord() else [])]
+
+
+@pytest.mark.parametrize("reader_class", READERS)
+def test_reader_returns_written_frames(tmp_path: Path, reader_class):
+    frames = make_frames(9, 64, 96)
+    write_video(tmp_path / "a.mp4", frames, 10)
+
+    reader = reader_class(tmp_path / "a.mp4")
+
+    assert (reader.num_frames, reader.height, reader.width, reader.fps) == (9, 64, 96, 10.0)
+    got = reader.get([8, 0, 3])
+    assert got.dtype == np.uint8
+    # 3/255 on average: the square's edge falls between chroma samples of 4:2:0.
+    assert np.abs(got.astype(int) - frames[[8, 0, 3]]).mean() < 3
+
+
+@pytest.mark.parametrize("reader_class", READERS)
+def test_reader_rejects_frame_outside(tmp_path: Path, reader_class):
+    reader = reader_class(write_clip(tmp_path / "a.mp4", frames=5, width=96))
+
+    with pytest.raises(DataError, match=r"a\.mp4: frame 5 asked for, the video has 5"):
+        reader.get([0, 5])
+
+
+@pytest.mark.parametrize("width", [16, 24, 48, 72, 80, 90])
+def test_read_video_accepts_any_even_width(tmp_path: Path, width):
+    frames = read_video(write_clip(tmp_path / "a.mp4", 2, 32, width))
+
+    assert frames.shape == (2, 32, width, 3)
+
+
+@pytest.mark.parametrize("reader_class", READERS)
+@pytest.mark.parametrize("content", [b"", b"no video at all" * 50])
+def test_reader_names_file_that_is_no_video(tmp_path: Path, reader_class, content):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(content)
+
+    with pytest.raises(DataError, match=r"broken\.mp4: .*(cannot be decoded|no video stream)"):
+        reader_class(path)
+
+
+def test_open_video_names_missing_file(tmp_path: Path):
+    with pytest.raises(DataError, match=r"gone\.mp4: no such video file"):
+        open_video(tmp_path / "gone.mp4")
+
+
+def test_read_window_is_the_resized_part(tmp_path: Path):
+    path = write_clip(tmp_path / "a.mp4", frames=12, height=64, width=96)
+
+    window = read_window(path, start=2, num_frames=9, height=32, width=48)
+
+    assert window.shape == (9, 32, 48, 3)
+    expected = resize_frames(read_video(path)[2:11], 32, 48)
+    np.testing.assert_array_equal(window, expected)
+
+
+def test_read_window_rejects_window_past_the_end(tmp_path: Path):
+    path = write_clip(tmp_path / "a.mp4", frames=12)
+
+    with pytest.raises(DataError, match="frame 12 asked for, the video has 12"):
+        read_window(path, start=4, num_frames=9, height=32, width=48)
+
+
+def test_resize_frames_averages_when_shrinking():
+    frames = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    frames[:, ::2] = 200
+
+    small = resize_frames(frames, 8, 8)
+
+    # Antialiased: every row is near the mean 100, where plain bilinear sampling would keep the stripes.
+    assert np.abs(small[:, 1:-1].astype(int) - 100).max() <= 8
+
+
+def test_resize_frames_truncates_like_the_reference():
+    frames = np.full((1, 16, 16, 3), 77, dtype=np.uint8)
+    frames[0, 0, 0] = 78
+
+    assert resize_frames(frames, 16, 16) is frames
+    assert resize_frames(frames, 8, 8)[0, 0, 0, 0] == 77
+
+
+def test_write_video_is_playable_and_leaves_nothing_else(tmp_path: Path):
+    path = write_clip(tmp_path / "out" / "a.mp4", fps=12.5)
+
+    assert list(path.parent.iterdir()) == [path]
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == 12.5
+    content = path.read_bytes()
+    assert content.find(b"moov") < content.find(b"mdat")
+
+
+def test_write_video_gives_the_same_bytes_again(tmp_path: Path):
+    first, second = write_clip(tmp_path / "a.mp4"), write_clip(tmp_path / "b.mp4")
+
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "message"),
+    [
+        (np.zeros((1, 16, 16, 3), np.float32), 10, r"give uint8 \(T, H, W, 3\)"),
+        (np.zeros((0, 16, 16, 3), np.uint8), 10, "T > 0"),
+        (np.zeros((1, 15, 16, 3), np.uint8), 10, "15x16 at 10 fps; H.264 needs even sizes"),
+        (np.zeros((1, 16, 16, 3), np.uint8), 0, "fps > 0"),
+    ],
+)
+def test_write_video_rejects_what_it_cannot_write(tmp_path: Path, frames, fps, message):
+    with pytest.raises(ValueError, match=message):
+        write_video(tmp_path / "a.mp4", frames, fps)
+
+    assert not list(tmp_path.iterdir())

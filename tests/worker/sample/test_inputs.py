@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from generation import generate_config, moving_square
+from PIL import Image
+
+from cosmos_worker.config import GenerateInput, SamplingConfig
+from cosmos_worker.data.video import read_video, write_video
+from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.layout import Volumes
+from cosmos_worker.sample.inputs import (
+    SampleInput,
+    check_visual_input,
+    collect_inputs,
+    read_known_frames,
+)
+
+SAMPLING = SamplingConfig(num_pixel_frames=17, height=32, width=64, input_frames="first")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    write_video(path, moving_square(), 4.0)
+    return path
+
+
+def make_input(path: Path, ground_truth: Path | None = None) -> SampleInput:
+    return SampleInput("000", "push", path, ground_truth, "inputs.0")
+
+
+def write_lines(folder: Path, *lines: object) -> Path:
+    path = folder / "prompts.jsonl"
+    path.write_text(
+        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    )
+    return path
+
+
+def collect_file(path: Path) -> list[SampleInput]:
+    return collect_inputs((), path, Volumes())
+
+
+def test_inputs_file_paths_are_relative_to_the_file(clip: Path) -> None:
+    path = write_lines(
+        clip.parent,
+        {"visual_input": "clip.mp4", "prompt": " push the cube "},
+        {"visual_input": "clip.mp4", "prompt": "lift", "ground_truth": "clip.mp4", "id": "lift-1"},
+    )
+
+    first, second = collect_file(path)
+
+    assert (first.id, first.prompt, first.visual_input, first.ground_truth) == (
+        "000",
+        "push the cube",
+        clip,
+        None,
+    )
+    assert (second.id, second.ground_truth) == ("lift-1", clip)
+
+
+def test_inputs_of_the_job_resolve_addresses_and_come_first(clip: Path) -> None:
+    listed = (GenerateInput(prompt="lift", visual_input_uri="datasets://clip.mp4"),)
+    path = write_lines(clip.parent, {"visual_input": "clip.mp4", "prompt": "push"})
+
+    inputs = collect_inputs(listed, path, Volumes({"datasets": clip.parent}))
+
+    assert [(one.id, one.prompt, one.visual_input) for one in inputs] == [
+        ("000", "lift", clip),
+        ("001", "push", clip),
+    ]
+
+
+def test_inputs_file_that_is_empty_is_refused(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, "", "   ")
+
+    with pytest.raises(DataError, match=r"prompts\.jsonl: the file is empty; give one"):
+        collect_file(path)
+
+
+def test_inputs_file_that_is_absent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.jsonl: no such file; inputs_file_uri names"):
+        collect_file(tmp_path / "none.jsonl")
+
+
+def test_inputs_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'{"prompt": "\xe9"}')
+
+    with pytest.raises(DataError, match=r"prompts\.jsonl: byte 12 is not UTF-8"):
+        collect_file(path)
+
+
+def test_no_inputs_at_all_are_refused() -> None:
+    with pytest.raises(ConfigError, match="inputs: the list is empty"):
+        collect_inputs((), None, Volumes())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{nonsense", r"prompts\.jsonl:2: not JSON .*got '\{nonsense'"),
+        ("[1]", r":2: got list; give an object with visual_input, prompt"),
+        ({"visual_input": "clip.mp4"}, r":2: prompt: got None; give a text"),
+        ({"visual_input": "clip.mp4", "prompt": "  "}, r":2: prompt: is blank; write"),
+        ({"visual_input": "clip.mp4", "prompt": 3}, r":2: prompt: got 3; give a text"),
+        ({"visual_input": "gone.mp4", "prompt": "a"}, r":2: visual_input: no such file .*gone\.mp4"),
+        ({"visual_input": "", "prompt": "a"}, r":2: visual_input: no such file"),
+        (
+            {"visual_input": "clip.mp4", "prompt": "a", "promt": "b"},
+            r":2: unknown key 'promt'; allowed: visual_input, prompt, ground_truth, id",
+        ),
+        (
+            {"visual_input": "clip.mp4", "prompt": "a", "ground_truth": "gone.mp4"},
+            r":2: ground_truth: no such file",
+        ),
+        ({"visual_input": "clip.mp4", "prompt": "a", "id": "../x"}, r":2: id: got '\.\./x'; use"),
+        ({"visual_input": "clip.mp4", "prompt": "a", "id": "000"}, r":2: id '000' is used by .*:1"),
+    ],
+)
+def test_inputs_file_with_a_wrong_line_is_refused(clip: Path, line: object, message: str) -> None:
+    path = write_lines(clip.parent, {"visual_input": "clip.mp4", "prompt": "a"}, line)
+
+    with pytest.raises((DataError, ConfigError), match=message):
+        collect_file(path)
+
+
+def test_inputs_file_tells_all_wrong_lines_at_once(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, "{", "[]", {"prompt": "a"})
+
+    with pytest.raises(DataError, match=r":1: .*:2: .*:3: visual_input: got None"):
+        collect_file(path)
+
+
+def test_blank_prompt_of_the_job_is_refused(clip: Path) -> None:
+    config = generate_config(
+        clip.parent, clip.parent, [{"prompt": " ", "visual_input_uri": str(clip)}]
+    )
+
+    with pytest.raises(ConfigError, match=r"inputs\.0: prompt: is blank"):
+        collect_inputs(config.inputs, None, Volumes())
+
+
+@pytest.mark.parametrize(("which", "start"), [("first", 0), ("last", 8)])
+def test_known_frames_are_the_first_or_last_of_a_video(clip: Path, which: str, start: int) -> None:
+    sampling = SAMPLING.model_copy(update={"num_input_frames": 9, "input_frames": which})
+
+    known = read_known_frames(make_input(clip), sampling)
+
+    wanted = torch.from_numpy(read_video(clip)[start : start + 9]).permute(3, 0, 1, 2)
+    assert known.shape == (3, 9, 32, 64)
+    torch.testing.assert_close(known, wanted / 127.5 - 1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_known_frame_of_an_image_is_resized_and_spans_minus_one_to_one(
+    tmp_path: Path, mode: str
+) -> None:
+    picture = np.zeros((64, 64, 3), dtype=np.uint8)
+    picture[:, 32:] = 255
+    path = tmp_path / "picture.png"
+    Image.fromarray(picture).convert(mode).save(path)
+
+    known = read_known_frames(make_input(path), SAMPLING)
+
+    assert known.shape == (3, 1, 32, 64)
+    assert (float(known.min()), float(known.max())) == (-1.0, 1.0)  # white is 1, not 0.992
+
+
+def test_broken_image_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+
+    with pytest.raises(DataError, match=r"picture\.png: cannot be read as an image"):
+        read_known_frames(make_input(path), SAMPLING)
+
+
+def test_image_for_nine_known_frames_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    Image.new("RGB", (48, 32)).save(path)
+
+    with pytest.raises(ConfigError, match="is an image, but num_input_frames is 9"):
+        check_visual_input(make_input(path), SAMPLING.model_copy(update={"num_input_frames": 9}))
+
+
+def test_video_shorter_than_the_known_frames_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "short.mp4"
+    write_video(path, moving_square(num_frames=5), 4.0)
+
+    with pytest.raises(DataError, match="has 5 frames, fewer than num_input_frames 9"):
+        check_visual_input(make_input(path), SAMPLING.model_copy(update={"num_input_frames": 9}))
+
+
+def test_ground_truth_that_ends_where_the_result_begins_is_refused(clip: Path) -> None:
+    sampling = SAMPLING.model_copy(update={"input_frames": "last"})
+
+    with pytest.raises(ConfigError, match="set input_frames to 'first'"):
+        check_visual_input(make_input(clip, ground_truth=clip), sampling)

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generation import TINY_NET, generate_config, write_clips, write_models, write_tiny_model
+
+from cosmos_worker.data.video import read_video
+from cosmos_worker.errors import CheckpointError, ConfigError, DataError
+from cosmos_worker.evaluate.psnr import score_prediction
+from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
+from cosmos_worker.stages import generate
+
+PROMPTS = ("push the red cube right", "push the red cube left", "push the blue cube away")
+# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_clips(tmp_path_factory.mktemp("clips"), len(PROMPTS))
+
+
+def job_inputs(clips: list[Path]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": prompt, "visual_input_uri": str(clip), "ground_truth_uri": str(clip)}
+        for prompt, clip in zip(PROMPTS, clips, strict=False)
+    ]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_generate_writes_videos_records_and_list(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    config = generate_config(models, tmp_path, job_inputs(clips), metrics=("psnr", "push"))
+
+    result = generate.run(config, Volumes())
+
+    names = [f"{i:03d}.{suffix}" for i in range(3) for suffix in ("json", "mp4")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, GENERATED_FILE])
+    record = read_json(tmp_path / "001.json")
+    assert record["prompt"] == PROMPTS[1]
+    assert record["seed"] == 1
+    assert record["known_frames"] == 1
+    assert record["sampling"]["num_steps"] == 3
+    assert record["checkpoint_sha256"] == sha256_of_file(models / "model.pt")
+    assert record["visual_input_sha256"] == sha256_of_file(clips[1])
+    assert record["seconds"] > 0
+    lines = [json.loads(line) for line in (tmp_path / GENERATED_FILE).read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["000", "001", "002"]
+    assert lines[1] == record
+    assert result["videos"] == 3
+    assert result["kept"] == 0
+    assert 0 <= result["follow_share"] <= 1
+    assert result["gain_db"] == pytest.approx(
+        result["mean_psnr_db"] - result["mean_copy_psnr_db"], abs=2e-3
+    )
+
+
+def test_generate_measures_the_written_file(models: Path, clips: list[Path], tmp_path: Path) -> None:
+    config = generate_config(models, tmp_path, job_inputs(clips)[:1], metrics=("psnr",))
+
+    result = generate.run(config, Volumes())
+
+    frames = read_video(tmp_path / "000.mp4")
+    score = score_prediction(frames, read_video(clips[0]), 1)
+    assert frames.shape == (17, 32, 64, 3)
+    assert result["mean_psnr_db"] == pytest.approx(score.psnr_db, abs=1e-3)
+    assert result["mean_copy_psnr_db"] == pytest.approx(score.copy_psnr_db, abs=1e-3)
+    assert "follow_share" not in result
+
+
+def test_generate_keeps_finished_results(models: Path, clips: list[Path], tmp_path: Path) -> None:
+    inputs = job_inputs(clips)
+    generate.run(generate_config(models, tmp_path, inputs[:2]), Volumes())
+    before = snapshot(tmp_path)
+
+    result = generate.run(generate_config(models, tmp_path, inputs), Volumes())
+
+    after = snapshot(tmp_path)
+    assert result["kept"] == 2
+    assert result["videos"] == 3
+    for name in ("000.mp4", "000.json", "001.mp4", "001.json"):
+        assert after[name] == before[name]
+
+
+def test_generate_gives_the_same_frames_alone_and_in_a_batch(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    inputs = [{**one, "id": f"clip-{i}"} for i, one in enumerate(job_inputs(clips))]
+    generate.run(generate_config(models, tmp_path / "all", inputs), Volumes())
+
+    generate.run(generate_config(models, tmp_path / "one", inputs[1:2]), Volumes())
+
+    both = [read_video(tmp_path / name / "clip-1.mp4").astype(int) for name in ("all", "one")]
+    assert np.abs(both[0] - both[1]).max() <= 2  # other order of additions, then H.264
+
+
+@pytest.mark.parametrize("damage", ["video", "record", "half"])
+def test_generate_makes_a_damaged_result_again(
+    models: Path, clips: list[Path], tmp_path: Path, damage: str
+) -> None:
+    config = generate_config(models, tmp_path, job_inputs(clips)[:2])
+    generate.run(config, Volumes())
+    wanted = (tmp_path / "001.mp4").read_bytes()
+    if damage == "video":
+        (tmp_path / "001.mp4").write_bytes(b"cut off")
+    elif damage == "record":
+        (tmp_path / "001.json").write_text("{")
+    else:
+        (tmp_path / "001.json").unlink()
+
+    result = generate.run(config, Volumes())
+
+    assert result["kept"] == 1
+    assert (tmp_path / "001.mp4").read_bytes() == wanted
+
+
+def test_generate_makes_results_of_another_checkpoint_again(
+    clips: list[Path], tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    write_models(models)
+    config = generate_config(models, tmp_path / "out", job_inputs(clips)[:1])
+    generate.run(config, Volumes())
+    before = read_json(tmp_path / "out" / "000.json")
+
+    write_tiny_model(models, seed=1)
+    result = generate.run(config, Volumes())
+
+    after = read_json(tmp_path / "out" / "000.json")
+    assert result["kept"] == 0
+    assert after["checkpoint_sha256"] != before["checkpoint_sha256"]
+    assert after["video_sha256"] != before["video_sha256"]
+
+
+def test_generate_uses_the_negative_prompt(models: Path, clips: list[Path], tmp_path: Path) -> None:
+    def video(name: str, negative: str | None) -> str:
+        sampling = {"guidance": 4.0, "negative_prompt": negative}
+        config = generate_config(models, tmp_path / name, job_inputs(clips)[:1], sampling=sampling)
+        generate.run(config, Volumes())
+        return str(read_json(tmp_path / name / "000.json")["video_sha256"])
+
+    digests = {video("default", None), video("empty", ""), video("text", "ugly")}
+
+    assert len(digests) == 3
+
+
+def test_generate_reads_a_prompt_file_and_nine_known_frames(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    prompts = clips[0].parent / "prompts.jsonl"
+    prompts.write_text(json.dumps({"visual_input": clips[0].name, "prompt": "a cube"}) + "\n")
+    config = generate_config(
+        models,
+        tmp_path,
+        inputs_file_uri=str(prompts),
+        text={"max_length": 24, "padding": "trim"},
+        sampling={"num_input_frames": 9, "sampler": "res_2ab"},
+    )
+
+    generate.run(config, Volumes())
+
+    known = read_video(tmp_path / "000.mp4")[0].astype(int)
+    assert np.abs(known - read_video(clips[0])[0]).mean() < 40  # a tokenizer of 16 patterns a cell
+
+
+def test_generate_tells_its_progress_without_a_terminal(
+    models: Path, clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "cosmos_worker.sample.progress"):
+        generate.run(generate_config(models, tmp_path, job_inputs(clips)), Volumes())
+
+    assert "generate step=6/6 seconds=" in caplog.text  # 2 batches of 3 steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"inputs_file_uri": "gone.jsonl"}, ConfigError, "gone.jsonl: no such file"),
+        ({"sampling": {"height": 144}}, ConfigError, r"sampling\.height: 144 is more"),
+        ({"checkpoint_uri": "gone.pt"}, CheckpointError, "gone.pt: no such weight file"),
+        ({"tokenizer_uri": "embedded"}, CheckpointError, "has 1536 latent channels, the network takes 16"),
+        ({"encoder_uri": "gone"}, CheckpointError, "config.json: no such file"),
+        (
+            {"net": TINY_NET.model_copy(update={"text_channels": 8}).model_dump()},
+            CheckpointError,
+            r"embeddings are 32 wide, the network takes 8 \(net\.text_channels\)",
+        ),
+    ],
+)
+def test_generate_refuses_what_cannot_be_and_leaves_results(
+    models: Path,
+    clips: list[Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    generate.run(generate_config(models, tmp_path, job_inputs(clips)[:1]), Volumes())
+    before = snapshot(tmp_path)
+    before.pop(GENERATED_FILE)
+
+    with pytest.raises(error, match=message):
+        generate.run(generate_config(models, tmp_path, job_inputs(clips), **changes), Volumes())
+
+    after = snapshot(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
+def test_generate_refuses_metrics_that_an_input_cannot_have(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    first = job_inputs(clips)[0]
+    other = generate_config(models, tmp_path, [{**first, "prompt": "wave"}], metrics=("push",))
+    alone = generate_config(models, tmp_path, [{**first, "ground_truth_uri": None}], metrics=("psnr",))
+
+    with pytest.raises(ConfigError, match=r"inputs\.0: prompt: 'wave' is no instruction"):
+        generate.run(other, Volumes())
+    with pytest.raises(ConfigError, match=r"inputs\.0: ground_truth is missing"):
+        generate.run(alone, Volumes())
+
+
+def test_generate_refuses_a_ground_truth_that_is_too_short(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    config = generate_config(
+        models, tmp_path, job_inputs(clips), metrics=("psnr",), tokenizer={"chunk_pixel_frames": 25}, sampling={"num_pixel_frames": 25}
+    )
+
+    with pytest.raises(DataError, match="has 17 frames, fewer than num_pixel_frames 25"):
+        generate.run(config, Volumes())

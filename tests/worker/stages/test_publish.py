@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training import SMALL_NET, small_model
+
+from cosmos_worker.checkpoint.export import write_exports
+from cosmos_worker.config import PublishConfig
+from cosmos_worker.errors import CheckpointError
+from cosmos_worker.layout import Volumes, sha256_of_file
+from cosmos_worker.stages import publish
+
+
+def write_run(root: Path, job: str) -> str:
+    """A run with exports of steps 10 and 20; returns its address."""
+    address = f"checkpoints://{job}-0123456789ab/posttraining/group/name"
+    run = root / address.partition("://")[2]
+    for step in (10, 20):
+        model = small_model(seed=step)
+        write_exports(run, step, model.state_dict(), dict(model.named_parameters()), torch.bfloat16)
+    return address
+
+
+def publish_config(run_uri: str, **options: object) -> PublishConfig:
+    return PublishConfig(
+        **{
+            "key": "k",
+            "target_uri": "checkpoints://arm_post-trained",
+            "run_uri": run_uri,
+            "name": "arm_post-trained",
+            "net": SMALL_NET,
+            **options,
+        }
+    )
+
+
+def test_publish_copies_the_latest_average_and_describes_it(tmp_path: Path) -> None:
+    run_uri = write_run(tmp_path, "arm")
+
+    result = publish.run(publish_config(run_uri), Volumes({"checkpoints": tmp_path}))
+
+    model, description = (tmp_path / "arm_post-trained" / name for name in ("model.pt", "model.json"))
+    facts = json.loads(description.read_text())
+    assert result["step"] == 20
+    assert torch.load(model, weights_only=True)["net.affline_norm.weight"].dtype == torch.float32
+    assert facts["made_of"] == "checkpoints/iter_000000020_ema_model.pt"
+    assert facts["sha256"] == sha256_of_file(model) == result["sha256"]
+    assert facts["job"] == "arm"
+    assert facts["net"]["model_channels"] == 32
+
+
+def test_publish_takes_the_chosen_step_and_weights(tmp_path: Path) -> None:
+    run_uri = write_run(tmp_path, "arm")
+
+    publish.run(publish_config(run_uri, weights="reg", step=10), Volumes({"checkpoints": tmp_path}))
+
+    state = torch.load(tmp_path / "arm_post-trained" / "model.pt", weights_only=True)
+    expected = small_model(seed=10).state_dict()["net.final_layer.linear.weight"].bfloat16()
+    assert torch.equal(state["net.final_layer.linear.weight"], expected)
+
+
+def test_publish_refuses_the_name_of_another_job(tmp_path: Path) -> None:
+    volumes = Volumes({"checkpoints": tmp_path})
+    publish.run(publish_config(write_run(tmp_path, "arm")), volumes)
+    before = sha256_of_file(tmp_path / "arm_post-trained" / "model.pt")
+
+    with pytest.raises(CheckpointError, match=r"belongs to arm, not to leg; choose another outputs\.name"):
+        publish.run(publish_config(write_run(tmp_path, "leg")), volumes)
+
+    assert sha256_of_file(tmp_path / "arm_post-trained" / "model.pt") == before
+
+
+def test_publish_refuses_a_file_that_does_not_fit_and_keeps_the_published_one(tmp_path: Path) -> None:
+    volumes, run_uri = Volumes({"checkpoints": tmp_path}), write_run(tmp_path, "arm")
+    publish.run(publish_config(run_uri, step=10), volumes)
+    before = sha256_of_file(tmp_path / "arm_post-trained" / "model.pt")
+    latest = tmp_path / run_uri.partition("://")[2] / "checkpoints" / "iter_000000020_ema_model.pt"
+    latest.write_bytes(latest.read_bytes()[:500])
+
+    with pytest.raises(CheckpointError, match="cannot be read as a weight file"):
+        publish.run(publish_config(run_uri), volumes)
+
+    assert sha256_of_file(tmp_path / "arm_post-trained" / "model.pt") == before

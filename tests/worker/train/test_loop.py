@@ -1,0 +1,194 @@
+"""The loop on a small network of the true architecture: continue, stop, fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training import (
+    run_path,
+    small_experiment,
+    train_config,
+    write_model,
+    write_training_inputs,
+)
+
+from cosmos_worker.checkpoint.export import list_exports
+from cosmos_worker.checkpoint.state import list_states
+from cosmos_worker.checkpoint.weights import load_model
+from cosmos_worker.errors import CheckpointError, ConfigError, DataError, StopRequested
+from cosmos_worker.layout import Volumes
+from cosmos_worker.stages import train as train_stage
+from cosmos_worker.train import loop
+from cosmos_worker.train.stop import StopSignal
+
+VOLUMES = Volumes()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("inputs")
+    write_training_inputs(root)
+    write_model(root / "model.pt")
+    return root
+
+
+def final_weights(target: Path) -> dict[str, torch.Tensor]:
+    return torch.load(list(list_exports(run_path(target), "ema").values())[-1], weights_only=True)
+
+
+def assert_bit_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        assert torch.equal(value, right[key]), key
+
+
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliver a stop request while the given step runs."""
+    original = loop.Trainer.step
+
+    def step_then_stop(trainer: loop.Trainer) -> dict[str, object]:
+        values = original(trainer)
+        if trainer.done_steps == step:
+            stop.requested = True
+        return values
+
+    stop = StopSignal()
+    monkeypatch.setattr(loop.Trainer, "step", step_then_stop)
+    monkeypatch.setattr(train_stage, "StopSignal", lambda: stop)
+
+
+def test_training_lowers_the_loss_and_writes_what_the_reference_writes(inputs: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(max_steps=40, save_every_steps=20, keep_last=1)
+
+    result = train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
+
+    run = run_path(tmp_path)
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == [
+        f"iter_{step:09d}_{kind}_model.pt" for step in (20, 40) for kind in ("ema", "reg")
+    ]
+    assert [step for step, _ in list_states(run)] == [40]
+    assert result["validation_loss_after"] < result["validation_loss_before"]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
+    assert (run / "config.yaml").read_text().startswith("key: k")
+    regular = torch.load(run / "checkpoints" / names[-1], weights_only=True)
+    assert regular["net.x_embedder.proj.1.weight"].dtype == torch.bfloat16
+    assert final_weights(tmp_path)["net.x_embedder.proj.1.weight"].dtype == torch.float32
+    load_model(run / "checkpoints" / names[-2], experiment.net)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_interrupted_run_ends_in_the_same_bits(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    config = train_config(inputs, small_experiment(), tmp_path / "broken")
+    train_stage.run(train_config(inputs, small_experiment(), tmp_path / "whole"), VOLUMES)
+    with monkeypatch.context() as patch:
+        stop_after(step, patch)
+        with pytest.raises(StopRequested, match="run the same command to continue"):
+            train_stage.run(config, VOLUMES)
+    assert [number for number, _ in list_states(run_path(tmp_path / "broken"))][-1] == step
+
+    train_stage.run(config, VOLUMES)
+
+    assert_bit_equal(final_weights(tmp_path / "whole"), final_weights(tmp_path / "broken"))
+    whole, broken = (
+        [json.loads(line) for line in (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "broken")
+    )
+    assert [line["loss"] for line in whole if "loss" in line] == [
+        line["loss"] for line in broken if "loss" in line
+    ]
+
+
+def test_killed_during_a_save_continues_from_the_checkpoint_before(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for SIGKILL: nothing of ours may handle it."""
+
+    config = train_config(inputs, small_experiment(), tmp_path / "broken")
+    train_stage.run(train_config(inputs, small_experiment(), tmp_path / "whole"), VOLUMES)
+    original = loop.save_state
+
+    def die_at_step_4(run: Path, step: int, *arguments: object) -> Path:
+        if step == 4:
+            leftover = run / "state" / ".iter_000000004.tmp"
+            leftover.mkdir()
+            (leftover / "state.pt").write_bytes(b"half")
+            raise Killed
+        return original(run, step, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_state", die_at_step_4)
+        with pytest.raises(Killed):
+            train_stage.run(config, VOLUMES)
+    assert [number for number, _ in list_states(run_path(tmp_path / "broken"))] == [2]
+
+    train_stage.run(config, VOLUMES)
+
+    assert_bit_equal(final_weights(tmp_path / "whole"), final_weights(tmp_path / "broken"))
+    assert not list((run_path(tmp_path / "broken") / "state").glob(".*"))
+
+
+def test_continuing_with_other_options_is_refused(inputs: Path, tmp_path: Path) -> None:
+    train_stage.run(train_config(inputs, small_experiment(max_steps=2), tmp_path), VOLUMES)
+
+    with pytest.raises(CheckpointError, match=r"trainer\.max_steps \(2 -> 4\); continue with the same options"):
+        train_stage.run(train_config(inputs, small_experiment(max_steps=4), tmp_path), VOLUMES)
+
+
+def test_continuing_a_damaged_checkpoint_is_refused(inputs: Path, tmp_path: Path) -> None:
+    config = train_config(inputs, small_experiment(max_steps=2), tmp_path)
+    train_stage.run(config, VOLUMES)
+    damaged = run_path(tmp_path) / "state" / "iter_000000002" / "state.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+
+    with pytest.raises(CheckpointError, match=r"state\.pt: damaged .* delete .*iter_000000002 to continue"):
+        train_stage.run(config, VOLUMES)
+
+
+def test_gradient_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path: Path) -> None:
+    write_training_inputs(tmp_path, num_windows=4, bad_latent=torch.tensor(1e30))
+    write_model(tmp_path / "model.pt")
+
+    with pytest.raises(DataError, match=r"step 1, windows .*train/0@0.*: NaN or infinite gradient in \d+"):
+        train_stage.run(train_config(tmp_path, small_experiment()), VOLUMES)
+
+
+def test_gradient_that_is_not_finite_is_zeroed_when_asked_for(tmp_path: Path) -> None:
+    write_training_inputs(tmp_path, num_windows=4, bad_latent=torch.tensor(1e30))
+    write_model(tmp_path / "model.pt")
+    experiment = small_experiment(max_steps=2)
+    optimizer = experiment.optimizer.model_copy(update={"on_bad_gradient": "zero"})
+
+    train_stage.run(
+        train_config(tmp_path, experiment.model_copy(update={"optimizer": optimizer})), VOLUMES
+    )
+
+    assert all(torch.isfinite(value).all() for value in final_weights(tmp_path / "out").values())
+
+
+def test_second_writer_of_a_run_is_refused(inputs: Path, tmp_path: Path) -> None:
+    config = train_config(inputs, small_experiment(max_steps=1), tmp_path)
+    folder = run_path(tmp_path)
+    folder.mkdir(parents=True)
+
+    with (
+        train_stage.only_writer(folder),
+        pytest.raises(Exception, match="another process trains in this folder"),
+    ):
+        train_stage.run(config, VOLUMES)
+
+
+def test_training_without_weights_needs_random_init(inputs: Path, tmp_path: Path) -> None:
+    config = train_config(inputs, small_experiment(max_steps=1), tmp_path).model_copy(update={"model_uri": None})
+
+    with pytest.raises(ConfigError, match=r"model_uri: got null; name a model\.pt, or set trainer\.init=random"):
+        train_stage.run(config, VOLUMES)
+    fresh = config.model_copy(update={"experiment": small_experiment(max_steps=1, init="random")})
+    assert train_stage.run(fresh, VOLUMES)["steps"] == 1
