@@ -13,6 +13,8 @@ from cosmos_worker.errors import DataError, RetryableError
 
 logger = logging.getLogger(__name__)
 
+REFUSALS = (400, 401, 403, 404, 410, 451)
+"""Answers that will be the same next time."""
 Choose = Callable[[Sequence[str]], list[str]]
 """Picks the wanted files from the names of all files of a repository."""
 
@@ -35,14 +37,13 @@ def download_repository(
         DataError: no such repository or revision, no access, or offline without a cached copy.
         RetryableError: the network fails.
     """
-    import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     where = f"hugging_face {source.repo}@{source.revision}"
     # HfHubHTTPError derives from the error of whichever HTTP client this version of the library has.
     transport = cast(tuple[type[Exception], ...], (OSError, *errors.HfHubHTTPError.__bases__))
     try:
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             return _cached(source, repo_type)
         return _download(source, folder, repo_type, choose)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -50,18 +51,26 @@ def download_repository(
             f"{where}: {_first_line(error)}; check repo, revision and the access of HF_TOKEN"
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             raise DataError(
-                f"{where}: HF_HUB_OFFLINE is set and the cache {huggingface_hub.constants.HF_HUB_CACHE} "
+                f"{where}: HF_HUB_OFFLINE is set and the cache {constants.HF_HUB_CACHE} "
                 "has no complete copy; download it first, unset HF_HUB_OFFLINE or set HF_ENDPOINT to a mirror"
             ) from None
-        raise RetryableError(f"{where}: {_first_line(error)}; run again") from None
+        raise _server_error(where, error.__cause__ or error) from None
     except errors.HFValidationError as error:
         raise DataError(f"{where}: {_first_line(error)}; repo is owner/name") from None
     except transport as error:
-        raise RetryableError(
-            f"{where}: {_first_line(error)}; check the network and run again"
-        ) from None
+        raise _server_error(where, error) from None
+
+
+def _server_error(where: str, error: BaseException) -> DataError | RetryableError:
+    """The error for what went wrong on the way: final where the server refuses, else worth another try."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in REFUSALS:
+        return DataError(
+            f"{where}: the server answers {status}: {_first_line(error)}; check the access of HF_TOKEN"
+        )
+    return RetryableError(f"{where}: {_first_line(error)}; check the network and run again")
 
 
 def _download(

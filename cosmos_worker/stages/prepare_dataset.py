@@ -55,7 +55,9 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
 
     summary = summarize(config, clips)
     for reason, number in summary["dropped"].items():
-        logger.warning("dropped clips=%d reason=%s report=%s", number, reason, target / DATASET_REPORT_FILE)
+        logger.warning(
+            "dropped clips=%d reason=%s report=%s", number, reason, target / DATASET_REPORT_FILE
+        )
     summary["root"] = portable_root(root, target, volumes)
     summary["index_sha256"] = write_index(target, clips.kept)
     write_json(target / SUMMARY_FILE, summary)

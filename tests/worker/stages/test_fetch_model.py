@@ -1,0 +1,229 @@
+"""fetch-model: path, archive and Hub sources of the three kinds."""
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from fake_hub import point_client, serve_hub
+
+from cosmos_worker.config import FetchModelConfig
+from cosmos_worker.data import artifacts
+from cosmos_worker.data.artifacts import choose_files
+from cosmos_worker.errors import DataError
+from cosmos_worker.layout import Volumes
+from cosmos_worker.stages.fetch_model import run
+
+KIND_FILES = {
+    "model": ["model.pt", "config.json"],
+    "tokenizer": ["encoder.jit", "decoder.jit", "mean_std.pt"],
+    "text_encoder": ["config.json", "tokenizer_config.json", "model.safetensors"],
+}
+
+
+def write_files(folder: Path, names: list[str]) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content of {name}")
+    return folder
+
+
+def make_config(kind: str, source: dict) -> FetchModelConfig:
+    artifact = {"kind": kind, "name": "Tiny", "source": source, "target_uri": "models://Tiny"}
+    return FetchModelConfig.model_validate(
+        {"key": "k", "target_uri": "models://", "artifacts": [artifact]}
+    )
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Volumes:
+    (tmp_path / "models").mkdir()
+    return Volumes({"models": tmp_path / "models"})
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "models/Tiny"
+
+
+def names_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", KIND_FILES)
+def test_run_takes_the_needed_files_of_a_folder(tmp_path: Path, volumes, target, kind):
+    source = write_files(tmp_path / "src", [*KIND_FILES[kind], "README.md", "tf_model.h5"])
+
+    result = run(make_config(kind, {"path": str(source)}), volumes)
+
+    assert names_of(target) == sorted(KIND_FILES[kind])
+    (artifact,) = result["artifacts"]
+    assert (artifact["name"], artifact["kind"], artifact["folder"]) == (
+        "Tiny",
+        kind,
+        "models://Tiny",
+    )
+    name = KIND_FILES[kind][0]
+    content = f"content of {name}".encode()
+    assert artifact["files"][name] == {
+        "size_bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def test_run_takes_a_single_weight_file(tmp_path: Path, volumes, target):
+    write_files(tmp_path, ["iter_000000100_ema_model.pt"])
+    source = {"path": str(tmp_path / "iter_000000100_ema_model.pt")}
+
+    run(make_config("model", source), volumes)
+
+    assert names_of(target) == ["model.pt"]
+
+
+def test_run_verifies_files_that_are_in_place(volumes, target):
+    write_files(target, [*KIND_FILES["model"], "notes.txt"])
+
+    result = run(make_config("model", {"path": "models://Tiny"}), volumes)
+
+    assert set(result["artifacts"][0]["files"]) == set(KIND_FILES["model"])
+    assert names_of(target) == ["config.json", "model.pt", "notes.txt"]
+
+
+def test_run_links_big_files(tmp_path: Path, volumes, target, monkeypatch):
+    monkeypatch.setattr(artifacts, "LINK_SIZE_BYTES", 1)
+    source = write_files(tmp_path / "src", KIND_FILES["model"])
+
+    run(make_config("model", {"path": str(source)}), volumes)
+
+    assert (target / "model.pt").samefile(source / "model.pt")
+
+
+def test_run_reports_all_missing_files(tmp_path: Path, volumes, target):
+    source = write_files(tmp_path / "src", ["encoder.jit", "autoencoder.jit"])
+
+    message = (
+        r"Tiny: .*src lacks decoder\.jit, mean_std\.pt for a tokenizer; it holds autoencoder\.jit, "
+        r"encoder\.jit; add the files or correct the source"
+    )
+    with pytest.raises(DataError, match=message):
+        run(make_config("tokenizer", {"path": str(source)}), volumes)
+
+    assert not target.exists()
+
+
+def test_run_reports_missing_pieces_of_weights(tmp_path: Path, volumes):
+    pieces = ["model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    source = write_files(tmp_path / "src", ["config.json", "tokenizer.json", *pieces])
+    index = {"weight_map": {"a": pieces[0], "b": "model-00002-of-00002.safetensors"}}
+    (source / pieces[1]).write_text(json.dumps(index))
+
+    with pytest.raises(DataError, match=r"lacks model-00002-of-00002\.safetensors for a text_enc"):
+        run(make_config("text_encoder", {"path": str(source)}), volumes)
+
+
+def test_run_reports_git_lfs_pointer(tmp_path: Path, volumes):
+    source = write_files(tmp_path / "src", ["model.pt"])
+    (source / "model.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+
+    with pytest.raises(DataError, match=r"model\.pt: a Git LFS pointer, not the file; run 'git lf"):
+        run(make_config("model", {"path": str(source)}), volumes)
+
+
+def test_run_does_not_replace_other_weights(tmp_path: Path, volumes, target):
+    source = write_files(tmp_path / "src", KIND_FILES["model"])
+    write_files(target, ["model.pt"])
+    (target / "model.pt").write_text("weights that something was trained from")
+
+    message = r"Tiny: .*model\.pt exists with other content than the source's .*; remove it if"
+    with pytest.raises(DataError, match=message):
+        run(make_config("model", {"path": str(source)}), volumes)
+
+    assert names_of(target) == ["model.pt"]
+    assert (target / "model.pt").read_text().startswith("weights that")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("model", r"Tiny: source path models://gone .* is no folder or a \.pt file; correct"),
+        ("tokenizer", r"Tiny: source path models://gone .* is no folder; correct the path"),
+    ],
+)
+def test_run_reports_missing_source(volumes, kind, message):
+    with pytest.raises(DataError, match=message):
+        run(make_config(kind, {"path": "models://gone"}), volumes)
+
+
+def test_run_fetches_an_archive_once(tmp_path: Path, volumes, target):
+    source = write_files(tmp_path / "src", [*KIND_FILES["tokenizer"], "autoencoder.jit"])
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(source, arcname="Cosmos-Tokenize1-CV8x8x8-720p")
+    config = make_config("tokenizer", {"url": {"url": (tmp_path / "a.tar").as_uri()}})
+
+    first = run(config, volumes)
+    (tmp_path / "a.tar").unlink()
+
+    assert run(config, volumes) == first
+    assert names_of(target) == sorted([*KIND_FILES["tokenizer"], "fetched-tokenizer.json"])
+    assert names_of(target.parent) == ["Tiny"]
+
+
+def test_run_fetches_only_needed_files_from_the_hub(tmp_path: Path, volumes, target, monkeypatch):
+    others = ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.safetensors"]
+    write_files(tmp_path / "repo", [*KIND_FILES["text_encoder"], *others])
+    config = make_config("text_encoder", {"hugging_face": {"repo": "owner/name"}})
+
+    with serve_hub(tmp_path / "repo") as hub:
+        point_client(monkeypatch, hub.url, tmp_path / "cache")
+        first = run(config, volumes)
+
+    assert sorted(hub.downloads) == sorted(KIND_FILES["text_encoder"])
+    assert run(config, volumes) == first  # without a server
+    assert names_of(target.parent) == ["Tiny"]
+
+
+def test_run_reads_the_hub_cache_offline(tmp_path: Path, volumes, target, monkeypatch):
+    import huggingface_hub
+
+    write_files(tmp_path / "repo", KIND_FILES["model"])
+    with serve_hub(tmp_path / "repo") as hub:
+        point_client(monkeypatch, hub.url, tmp_path / "cache")
+        huggingface_hub.snapshot_download("owner/name")
+    point_client(monkeypatch, hub.url, tmp_path / "cache", offline=True)
+
+    run(make_config("model", {"hugging_face": {"repo": "owner/name"}}), volumes)
+
+    assert (target / "model.pt").read_text() == "content of model.pt"
+    assert not (target / "model.pt").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["pytorch_model.bin", "tf_model.h5"], ["pytorch_model.bin"]),
+        (
+            ["pytorch_model.bin", "model.safetensors.index.json", "model-1-of-1.safetensors"],
+            ["model.safetensors.index.json", "model-1-of-1.safetensors"],
+        ),
+    ],
+)
+def test_choose_files_takes_one_format_of_weights(weights, expected):
+    names = ["config.json", "spiece.model", "generation_config.json", *weights]
+
+    choice = choose_files("text_encoder", names)
+
+    assert choice.names == ["config.json", "spiece.model", *expected]
+    assert choice.missing == []
+
+
+def test_choose_files_says_what_a_text_encoder_lacks():
+    missing = choose_files("text_encoder", ["tf_model.h5"]).missing
+
+    assert missing == [
+        "config.json",
+        "one of tokenizer.json, tokenizer_config.json, spiece.model",
+        "model.safetensors or pytorch_model.bin, whole or in pieces",
+    ]
