@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosmos_worker import launch, termination
-from cosmos_worker.config import STAGE_CONFIGS, StageConfig, load_stage_config
+from cosmos_worker.config import STAGE_CONFIGS, StageConfig
+from cosmos_worker.documents import load_stage_config
 from cosmos_worker.errors import EXIT_BUG, EXIT_CONTINUE, EXIT_OK, EXIT_RETRY, WorkerError
 from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
 

@@ -582,14 +582,3 @@ def load_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML value
         raise ConfigError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-
-
-def load_stage_config(stage: str, path: Path, overrides: list[str]) -> StageConfig:
-    """Read and validate a stage document, with ``key.sub=value`` overrides applied."""
-    from cosmos_worker.overrides import apply_overrides
-
-    document = load_yaml(path)
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping, got {type(document).__name__}")
-    config = parse_document(STAGE_CONFIGS[stage], document, str(path))
-    return apply_overrides(config, overrides) if overrides else config

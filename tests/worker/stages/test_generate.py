@@ -114,24 +114,20 @@ def test_generate_gives_the_same_frames_alone_and_in_a_batch(
     assert np.abs(both[0] - both[1]).max() <= 2  # other order of additions, then H.264
 
 
-@pytest.mark.parametrize("damage", ["video", "record", "half"])
-def test_generate_makes_a_damaged_result_again(
-    models: Path, clips: list[Path], tmp_path: Path, damage: str
+def test_generate_makes_damaged_results_again_bit_equal(
+    models: Path, clips: list[Path], tmp_path: Path
 ) -> None:
-    config = generate_config(models, tmp_path, job_inputs(clips)[:2])
+    config = generate_config(models, tmp_path, job_inputs(clips))
     generate.run(config, Volumes())
-    wanted = (tmp_path / "001.mp4").read_bytes()
-    if damage == "video":
-        (tmp_path / "001.mp4").write_bytes(b"cut off")
-    elif damage == "record":
-        (tmp_path / "001.json").write_text("{")
-    else:
-        (tmp_path / "001.json").unlink()
+    videos = [tmp_path / f"{i:03d}.mp4" for i in range(3)]
+    wanted = [video.read_bytes() for video in videos]
+    videos[0].write_bytes(b"cut off")
+    (tmp_path / "002.json").write_text("{")
 
     result = generate.run(config, Volumes())
 
     assert result["kept"] == 1
-    assert (tmp_path / "001.mp4").read_bytes() == wanted
+    assert [video.read_bytes() for video in videos] == wanted
 
 
 def test_generate_makes_results_of_another_checkpoint_again(

@@ -163,6 +163,7 @@ def test_truncated_shard_is_named_with_its_remedy(tmp_path, keep):
 def test_deleting_a_damaged_shard_lets_the_writer_fill_the_gap(tmp_path):
     latents = make_latents(6)
     write(tmp_path, latents)
+    digest = LatentStore(tmp_path).digest
     (tmp_path / "latents-00001.safetensors").unlink()
 
     writer = LatentWriter(tmp_path, "f", 2)
@@ -173,6 +174,7 @@ def test_deleting_a_damaged_shard_lets_the_writer_fill_the_gap(tmp_path):
 
     store = LatentStore(tmp_path)
     assert all(torch.equal(store.get(window_id), latent) for window_id, latent in latents.items())
+    assert store.digest == digest
 
 
 def test_foreign_shard_is_refused(tmp_path):

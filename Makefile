@@ -1,0 +1,52 @@
+# make quickstart   set up and post-train the example (examples/quickstart.yaml)
+# make test         set up and run every check: lint, types, layers, tests
+# make constraints  choose new versions of all packages
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+READY := $(VENV)/.ready
+UV := $(shell command -v uv || echo $(CURDIR)/$(BIN)/uv)
+CONSTRAINTS := docker/constraints.txt
+
+.PHONY: setup quickstart test unit multiproc lint dataset constraints clean
+
+setup: $(READY)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	@test -x "$(UV)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) "$(UV)" pip sync --quiet --require-hashes $(CONSTRAINTS)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) "$(UV)" pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+quickstart: $(READY)
+	$(BIN)/cosmos run examples/quickstart.yaml
+
+test: lint unit multiproc
+
+unit: $(READY)
+	$(BIN)/pytest
+
+multiproc: $(READY)
+	$(BIN)/pytest -m multiproc
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+dataset: $(READY)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) "$(UV)" pip install --quiet --editable '.[sim]'
+	$(BIN)/python examples/pushing/render.py --help
+
+constraints: | $(BIN)/python
+	"$(UV)" pip compile --quiet pyproject.toml --extra worker --extra dev --universal --python-version 3.10 \
+	  --generate-hashes --no-annotate --upgrade --custom-compile-command "make constraints" -o $(CONSTRAINTS)
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,54 @@
+"""How far a long loop is: a bar on a terminal, elsewhere one log line per interval. No torch here."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+
+
+class Progress:
+    """Counts units of work of known total.
+
+    Args:
+        name: what is being done, one word.
+        total: units in all.
+        unit: name of the units, plural.
+        interval_s: seconds between log lines where standard error is no terminal.
+    """
+
+    def __init__(
+        self, name: str, total: int, unit: str, interval_s: float = LOG_INTERVAL_S
+    ) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0
+        self._interval_s = interval_s
+        self._started = self._logged = time.monotonic()
+        self._bar = tqdm(total=total, unit=unit, desc=name) if sys.stderr.isatty() else None
+
+    def advance(self, count: int = 1) -> None:
+        """So many units more are done."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._logged >= self._interval_s or self.done == self.total:
+            self._logged = now
+            rate = self.done / max(now - self._started, 1e-6)
+            eta_s = (self.total - self.done) / rate
+            logger.info(
+                "%s %s=%d/%d per_s=%.2f eta_s=%.0f",
+                self.name, self.unit, self.done, self.total, rate, eta_s,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+        if self._bar is not None:
+            self._bar.close()

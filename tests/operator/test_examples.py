@@ -1,0 +1,32 @@
+"""Every job that we ship is valid and renders."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cosmos_operator.api.parse import load_job
+from cosmos_operator.plan.render import build_manifests, to_yaml
+from cosmos_operator.plan.stages import plan_stages
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+JOBS = sorted(EXAMPLES.glob("*.yaml"))
+
+
+def test_examples_are_there():
+    assert {"quickstart.yaml", "bridge-7b.yaml"} <= {path.name for path in JOBS}
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_example_is_valid_and_renders(path):
+    job = load_job(path)
+    text = to_yaml(build_manifests(job, plan_stages(job)))
+
+    assert all(document["metadata"]["name"] for document in yaml.safe_load_all(text))
+
+
+def test_quickstart_needs_no_gpu_and_compares_before_with_after():
+    job = load_job(EXAMPLES / "quickstart.yaml")
+
+    assert all(stage.gpus == 0 for stage in plan_stages(job))
+    assert {item.checkpoint for item in job.spec.inference} == {"Base", "Published"}

@@ -1,0 +1,216 @@
+"""``cosmos run``: how processes, signals and the workspace are handled."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jobs import make_document, make_job
+from stage_processes import FINISH, make_process
+
+from cosmos_operator.errors import InvalidSpec, WorkspaceBusy
+from cosmos_operator.fingerprints import fingerprint_paths, with_absolute_paths
+from cosmos_operator.local import explain, lock, run_job, run_processes
+from cosmos_operator.local_process import build_processes
+from cosmos_operator.plan.render import build_manifests
+from cosmos_operator.plan.stages import plan_stages
+from cosmos_worker.layout import marker_path, write_json
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+def run(tmp_path, *processes):
+    lines = []
+    with lock(tmp_path) as handle:
+        code = run_processes(processes, handle, lines.append)
+    return code, lines
+
+
+def start(tmp_path, program):
+    """A run in a process of its own whose worker is ready."""
+    process = subprocess.Popen(
+        [sys.executable, str(SUPPORT / "stage_processes.py"), str(tmp_path), program],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert any(line == "ready\n" for line in iter(process.stdout.readline, ""))
+    return process
+
+
+def test_stages_run_once_and_are_told(tmp_path):
+    first, second = make_process(tmp_path, FINISH, "embed-text"), make_process(tmp_path, FINISH)
+
+    code, lines = run(tmp_path, first, second)
+
+    assert code == 0
+    assert [line.split("  ")[-1][:7] for line in lines] == ["running", "done in"] * 2
+    assert lines[0].startswith("[ 1/2] embed-text  0123")
+    code, lines = run(tmp_path, first, second)
+    assert code == 0
+    assert [line.split("  ")[-1] for line in lines] == ["already done"] * 2
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "sentence"),
+    [
+        ("raise SystemExit(1)", 1, "a bug in cosmos_worker"),
+        ("raise SystemExit(2)", 2, "correct it, then run the same command"),
+        ("raise SystemExit(74)", 74, "the same command tries again"),
+        ("raise SystemExit(75)", 75, "stopped; the same command continues from the last checkpoint"),
+        ("raise SystemExit(9)", 9, "an exit code that is not in the contract"),
+        ("import os; os.kill(os.getpid(), 9)", 137, "ended by SIGKILL"),
+        ("", 1, "ended without its completion marker"),
+    ],
+)  # fmt: skip
+def test_exit_code_of_a_failed_stage_ends_the_run_with_a_sentence(
+    tmp_path, program, code, sentence
+):
+    failed = make_process(tmp_path, program, "embed-text")
+
+    got, lines = run(tmp_path, failed, make_process(tmp_path, FINISH))
+
+    assert got == code
+    assert sentence in lines[-1]
+    assert not any("train" in line for line in lines)
+
+
+def test_reason_that_the_worker_gives_is_shown(tmp_path):
+    record = json.dumps({"reason": "DataError", "message": "cubes/one.mp4: truncated"})
+    program = f"""
+import os, pathlib, sys
+pathlib.Path(os.environ["COSMOS_TERMINATION_LOG"]).write_text({record!r})
+sys.exit(2)
+"""
+
+    _, lines = run(tmp_path, make_process(tmp_path, program))
+
+    assert "exit code 2: cubes/one.mp4: truncated\nthe input is wrong" in lines[-1]
+
+
+def test_reason_of_an_earlier_run_is_forgotten(tmp_path):
+    process = make_process(tmp_path, "raise SystemExit(2)")
+    process.termination_file.write_text(json.dumps({"reason": "DataError", "message": "old"}))
+
+    _, lines = run(tmp_path, process)
+
+    assert "old" not in lines[-1]
+
+
+def test_explain_survives_an_unreadable_reason(tmp_path):
+    process = make_process(tmp_path, "")
+    process.termination_file.write_text("{")
+
+    assert "exit code 2: the input is wrong" in explain(process, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_is_passed_on_as_sigterm_and_waited_for(tmp_path, number):
+    process = start(tmp_path, "WAIT_FOR_STOP")
+
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 75
+    assert (tmp_path / "target" / "train" / "saved").read_text() == "SIGTERM"
+    assert "stopped; the same command continues" in output
+
+
+def test_second_stop_kills_the_worker(tmp_path):
+    process = start(tmp_path, "STUBBORN")
+
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+    assert process.returncode == 75
+
+
+def test_worker_saves_when_the_run_is_killed_and_holds_the_workspace_until_then(tmp_path):
+    process = start(tmp_path, "WAIT_FOR_STOP")
+
+    process.kill()
+    process.communicate(timeout=60)
+    handle = os.open(tmp_path / ".lock", os.O_RDWR)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # waits for the worker that was left
+    os.close(handle)
+
+    assert (tmp_path / "target" / "train" / "saved").read_text() == "SIGTERM"
+
+
+def test_second_run_in_a_workspace_is_refused(tmp_path):
+    process = start(tmp_path, "WAIT_FOR_STOP")
+
+    with pytest.raises(WorkspaceBusy, match=r"uses this workspace; wait for it"), lock(tmp_path):
+        pass
+    process.terminate()
+    process.communicate(timeout=60)
+    with lock(tmp_path):
+        pass
+
+
+# --- a whole job -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    """The YAML file of a job whose local paths exist beside it."""
+    document = make_document({"inference.1.inputs.0.conditioning": "first.png"})
+    for name in ("model", "tokenizer", "embeddings", "dataset"):
+        document["spec"][name]["source"] = {"path": name}
+        (tmp_path / name).mkdir()
+    (tmp_path / "first.png").write_bytes(b"png")
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def finish_all(path, workspace):
+    """Leave the completion markers of every stage, as the worker would."""
+    job = with_absolute_paths(make_job(yaml.safe_load(path.read_text())["spec"]), path.parent)
+    stages = plan_stages(job, fingerprint_paths(job))
+    for process in build_processes(build_manifests(job, stages), workspace):
+        rows = [{"item": "before", "follow %": 22.5}, {"item": "after", "follow %": 98.0}]
+        write_json(marker_path(process.target, process.key), {"result": {"table": rows}})
+
+
+def test_run_of_a_finished_job_repeats_nothing_and_says_where_to_look(job_file, tmp_path, capfd):
+    workspace = tmp_path / "work"
+    finish_all(job_file, workspace)
+
+    assert run_job(job_file, workspace) == 0
+
+    output = capfd.readouterr().out
+    assert output.count("already done") == 9
+    assert f"model   {workspace}/cosmos/checkpoints/push/model.pt" in output
+    assert "report.html" in output
+    assert "(0 MP4 files)" in output
+    assert "  before      22.5\n  after         98\n" in output
+
+
+def test_run_repeats_what_a_changed_file_decides(job_file, tmp_path, capfd):
+    workspace = tmp_path / "work"
+    finish_all(job_file, workspace)
+    (tmp_path / "model" / "model.pt").write_bytes(b"not a model")
+
+    assert run_job(job_file, workspace) != 0
+
+    assert "fetch-model" in capfd.readouterr().out.splitlines()[1]
+
+
+def test_run_without_its_files_names_every_one(job_file, tmp_path):
+    (tmp_path / "model").rmdir()
+    (tmp_path / "first.png").unlink()
+
+    with pytest.raises(InvalidSpec) as caught:
+        run_job(job_file, tmp_path / "work")
+
+    assert [line.split(":")[0] for line in caught.value.problems] == [
+        "spec.model.source.path",
+        "spec.inference[1].inputs[0].conditioning",
+    ]

@@ -1,0 +1,260 @@
+"""The plan: which stages, in which order, and what changes their keys."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jobs import make_job
+
+from cosmos_operator.plan.stages import plan_stages
+from cosmos_worker.config import STAGE_CONFIGS
+from cosmos_worker.layout import ADDRESS
+
+DATA = {"fetch-model", "prepare-dataset", "embed-text", "cache-latents"}
+AFTER = {"train", "publish", "generate-after", "report"}
+
+
+def keys_of(job, fingerprints=None):
+    return {stage.name: stage.key for stage in plan_stages(job, fingerprints)}
+
+
+def changed(changes, name="push"):
+    before, after = keys_of(make_job()), keys_of(make_job(changes, name))
+    return {stage for stage in before | after if before.get(stage) != after.get(stage)}
+
+
+def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
+    stages = plan_stages(make_job())
+
+    assert [stage.name for stage in stages] == [
+        "fetch-model", "prepare-dataset", "embed-text", "cache-latents", "train", "publish",
+        "generate-before", "generate-after", "report",
+    ]  # fmt: skip
+    for number, stage in enumerate(stages):
+        assert set(stage.depends_on) <= {earlier.name for earlier in stages[:number]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"compute.image": "worker:2"}, set()),
+        ({"compute.resources": {"limits": {"memory": "8Gi"}}}, set()),
+        ({"compute.preparation": {"gpus": 1}}, set()),
+        ({"compute.processesPerNode": 1}, set()),
+        ({"scheduling": {"queueName": "team", "priorityClassName": "high"}}, set()),
+        ({"runPolicy": {"maxAttempts": 9, "suspend": True}}, set()),
+        ({"storage.models.claimName": "other"}, set()),
+        ({"backend": {"type": "Job"}}, set()),
+        ({"credentials": {"huggingFace": {"name": "token"}}}, set()),
+        ({"checkpoints": {"everySteps": 10, "keepLast": 5}}, set()),
+        ({"training.overrides": ["trainer.log_every_steps=1"]}, set()),
+        ({"training.overrides": ["trainer.micro_batch_size=4"]}, set()),
+        ({"training.overrides": ["tokenizer.batch_size=2"]}, set()),
+        ({"inference.0.parameters": {"batchSize": 4}}, set()),
+        ({"inference.0.gpus": 1}, set()),
+        ({"training.steps": 41}, AFTER),
+        ({"training.seed": 1}, AFTER),
+        ({"training.overrides": ["optimizer.learning_rate=1e-4"]}, AFTER),
+        ({"training.overrides": ["text.dropout=0.5"]}, AFTER),
+        ({"outputs.weights": "Regular"}, {"publish", "generate-after", "report"}),
+        ({"outputs.name": "other"}, {"publish", "generate-after", "report"}),
+        ({"inference.0.parameters": {"seed": 5}}, {"generate-before", "report"}),
+        ({"inference.1.parameters": {"seed": 5}}, {"generate-after", "report"}),
+        (
+            {"inference.1.inputs": [{"prompt": "push the blue cube left", "conditioning": "/data/first.png"}]},
+            {"generate-after", "report"},
+        ),
+        ({"inference.1.metrics": ["Push"]}, {"generate-after", "report"}),
+        ({"outputs.report": False}, {"report"}),
+        ({"model.source": {"path": "/other"}}, {"fetch-model", "generate-before"} | AFTER),
+        (
+            {"tokenizer.source": {"path": "/other"}},
+            {"fetch-model", "cache-latents", "generate-before"} | AFTER,
+        ),
+        (
+            {"embeddings.source": {"path": "/other"}},
+            {"fetch-model", "embed-text", "generate-before"} | AFTER,
+        ),
+        (
+            {"dataset.source": {"path": "/other"}},
+            {"prepare-dataset", "embed-text", "cache-latents", "generate-before"} | AFTER,
+        ),
+        (
+            {"dataset.camera": 1},
+            {"prepare-dataset", "embed-text", "cache-latents"} | AFTER,
+        ),
+        (
+            {"training.overrides": ["video.window_stride=2"]},
+            {"prepare-dataset", "embed-text", "cache-latents"} | AFTER,
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_change_of_the_job_repeats_only_what_it_decides(changes, expected):
+    assert changed(changes) == expected
+
+
+def test_name_of_the_job_leaves_shared_stages_alone():
+    assert changed({}, name="other") == {"publish", "generate-after", "report"}
+
+
+def test_shared_stages_of_two_jobs_are_the_same_in_every_byte():
+    mine = {s.name: s.document for s in plan_stages(make_job()) if s.is_shared}
+    theirs = plan_stages(make_job({"training.steps": 99}, name="other"))
+
+    assert mine == {s.name: s.document for s in theirs if s.is_shared}
+    assert set(mine) == DATA
+
+
+def test_content_of_a_local_path_decides_keys():
+    job = make_job()
+    before = keys_of(job, {"/data/cubes": "1", "/data/first.png": "1"})
+    clips = keys_of(job, {"/data/cubes": "2", "/data/first.png": "1"})
+    image = keys_of(job, {"/data/cubes": "1", "/data/first.png": "2"})
+
+    assert {n for n in before if before[n] != clips[n]} == set(before) - {"fetch-model"}
+    assert {n for n in before if before[n] != image[n]} == {"generate-after", "report"}
+
+
+def test_archive_with_a_digest_is_known_by_it_alone():
+    source = {"url": "https://a.example/cubes.tar", "sha256": "0" * 64}
+    mirror = {"url": "https://b.example/cubes.tar", "sha256": "0" * 64}
+    first, second = (
+        plan_stages(make_job({"dataset.source": {"url": s}})) for s in (source, mirror)
+    )
+
+    assert first[1].document.data_uri == second[1].document.data_uri
+
+
+def test_addresses_carry_the_keys_of_what_made_them():
+    stages = {stage.name: stage for stage in plan_stages(make_job())}
+    run = stages["train"].document
+
+    assert run.target_uri == f"checkpoints://push-{stages['train'].key}"
+    assert run.dataset_uri.endswith(f"/index-{stages['prepare-dataset'].key}")
+    assert run.latents_uri == f"embeddings://latents-{stages['cache-latents'].key}"
+    assert run.embeddings_uri.startswith("embeddings://text-Tiny-T5-")
+    assert run.model_uri.startswith("models://Tiny-")
+    assert run.model_uri.endswith("/model.pt")
+    group = "posttraining/diffusion_video2world_instruction"
+    folder = f"{run.target_uri}/{group}/video2world_instruction_push_tiny"
+    assert stages["publish"].document.run_uri == folder
+    assert stages["publish"].document.target_uri == "checkpoints://push"
+    after = stages["generate-after"]
+    assert after.document.target_uri == f"{run.target_uri}/generated/after-{after.key}"
+    assert stages["report"].document.target_uri == f"{run.target_uri}/report-{stages['report'].key}"
+    assert stages["report"].document.generated[1] == ("after", after.document.target_uri)
+
+
+def test_base_item_uses_the_base_model_and_waits_for_no_training():
+    stages = {stage.name: stage for stage in plan_stages(make_job())}
+
+    before, after = stages["generate-before"], stages["generate-after"]
+    assert before.depends_on == ("fetch-model", "prepare-dataset")
+    assert before.document.checkpoint_uri == stages["train"].document.model_uri
+    assert before.document.inputs_file_uri == "/data/cubes/test.jsonl"
+    assert after.depends_on == ("publish",)
+    assert after.document.checkpoint_uri == "checkpoints://push/model.pt"
+
+
+@pytest.mark.parametrize(
+    ("source", "root"),
+    [
+        ({"path": "/data/cubes"}, "/data/cubes/"),
+        ({"claim": {"path": "sets/cubes"}}, "datasets://sets/cubes/"),
+        ({"claim": {"claimName": "lab", "path": "cubes"}}, "/mnt/cosmos/claims/lab/cubes/"),
+        ({"url": {"url": "https://a.example/x.tar.gz"}}, "datasets://cubes-"),
+        ({"huggingFace": {"repo": "lab/cubes"}}, "datasets://cubes-"),
+    ],
+)
+def test_dataset_addresses_begin_at_the_dataset(source, root):
+    stages = {stage.name: stage for stage in plan_stages(make_job({"dataset.source": source}))}
+    address = stages["generate-before"].document.inputs_file_uri
+
+    assert address.startswith(root)
+    assert address.endswith("/test.jsonl")
+    if root.startswith("datasets://cubes-"):
+        assert address == f"{stages['prepare-dataset'].document.data_uri}/test.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"path": "/data/bridge/"}, "bridge"),
+        ({"url": {"url": "https://a.example/sets/bridge.v2.tar.gz?x=1"}}, "bridge.v2"),
+        ({"huggingFace": {"repo": "lab/bridge"}}, "bridge"),
+        ({"claim": {"path": ""}}, "datasets"),
+    ],
+)
+def test_dataset_without_a_name_is_called_as_its_source(source, name):
+    job = make_job({"dataset.source": source, "dataset.name": None})
+
+    assert plan_stages(job)[1].document.data_uri.startswith(f"datasets://{name}-")
+
+
+def test_sources_that_are_omitted_are_on_the_hub():
+    job = make_job({"model": None, "tokenizer": None, "embeddings": None})
+    artifacts = plan_stages(job)[0].document.artifacts
+
+    assert [artifact.source.hugging_face.repo for artifact in artifacts] == [
+        "nvidia/Cosmos-Predict1-7B-Video2World",
+        "nvidia/Cosmos-Tokenize1-CV8x8x8-720p",
+        "google-t5/t5-11b",
+    ]
+
+
+def test_random_weights_need_no_model():
+    stages = plan_stages(make_job({"training.overrides": ["trainer.init=random"]}))
+
+    assert stages[4].document.model_uri is None
+
+
+def test_prompts_of_the_job_are_embedded_with_the_captions():
+    assert plan_stages(make_job())[2].document.extra_captions == (
+        "push the red cube left",
+        "blurry",
+    )
+
+
+def test_sampling_follows_the_item_and_otherwise_the_experiment():
+    parameters = {
+        "steps": 16, "sampler": "Res2Ab", "guidance": 0, "inputFrames": "First", "height": 64, "seed": 3,
+    }  # fmt: skip
+    item = plan_stages(make_job({"inference.0.parameters": parameters}))[6].document
+
+    sampling = item.sampling
+    assert (sampling.num_steps, sampling.sampler, sampling.guidance) == (16, "res_2ab", 0)
+    assert (sampling.input_frames, sampling.height, sampling.seed) == ("first", 64, 3)
+    assert (sampling.width, sampling.num_pixel_frames, sampling.fps) == (160, 17, 24.0)
+    assert item.device == "cpu"
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    steps=st.integers(1, 10**6),
+    seed=st.integers(0, 10**6),
+    nodes=st.integers(1, 2),
+    gpus=st.sampled_from([1, 2, 4, 8]),
+)
+def test_every_document_is_complete_and_of_its_kind(steps, seed, nodes, gpus):
+    job = make_job(
+        {
+            "training": {
+                "experiment": "video2world_instruction_push_tiny",
+                "steps": steps,
+                "seed": seed,
+                "overrides": ["trainer.micro_batch_size=1"],
+            },
+            "compute": {"nodes": nodes, "gpusPerNode": gpus},
+        }
+    )
+
+    stages = plan_stages(job)
+
+    assert plan_stages(job) == stages
+    for stage in stages:
+        values = stage.document.model_dump(mode="json")
+        assert STAGE_CONFIGS[stage.kind].model_validate(values) == stage.document
+        assert set(values) == set(STAGE_CONFIGS[stage.kind].model_fields)
+        assert len(stage.key) == 12
+        written = [volume for volume, writes in stage.volumes.items() if writes]
+        assert written == [ADDRESS.match(stage.document.target_uri)["volume"]]

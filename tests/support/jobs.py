@@ -1,0 +1,55 @@
+"""PostTrainingJobs for tests: a small valid document, with changes by dotted path."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from cosmos_operator.api.parse import parse_job
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+
+DOCUMENT: dict[str, Any] = {
+    "apiVersion": "cosmos.dev/v1alpha1",
+    "kind": "PostTrainingJob",
+    "metadata": {"name": "push"},
+    "spec": {
+        "model": {"name": "Tiny", "source": {"path": "/data/model"}},
+        "tokenizer": {"name": "Tiny-Tokenizer", "source": {"path": "/data/tokenizer"}},
+        "embeddings": {"encoder": "Tiny-T5", "source": {"path": "/data/encoder"}},
+        "dataset": {"name": "cubes", "source": {"path": "/data/cubes"}},
+        "training": {"experiment": "video2world_instruction_push_tiny", "steps": 40},
+        "compute": {"processesPerNode": 2},
+        "inference": [
+            {"name": "before", "checkpoint": "Base", "inputsFile": "dataset://test.jsonl"},
+            {
+                "name": "after",
+                "inputs": [{"prompt": "push the red cube left", "conditioning": "/data/first.png"}],
+                "parameters": {"negativePrompt": "blurry"},
+            },
+        ],
+    },
+}
+
+
+def make_document(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A valid document with values set by path below spec, such as ``{"compute.nodes": 2}``; None removes."""
+    document = copy.deepcopy(DOCUMENT)
+    for path, value in (changes or {}).items():
+        *parents, last = path.split(".")
+        target: Any = document["spec"]
+        for part in parents:
+            target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
+        if isinstance(target, list):
+            target[int(last)] = value
+        elif value is None:
+            target.pop(last)
+        else:
+            target[last] = value
+    return document
+
+
+def make_job(changes: dict[str, Any] | None = None, name: str = "push") -> PostTrainingJob:
+    """A valid job with values set by path below spec."""
+    document = make_document(changes)
+    document["metadata"]["name"] = name
+    return parse_job(document)

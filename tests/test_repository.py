@@ -1,0 +1,78 @@
+"""Rules of the repository that no linter checks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TOP_LEVEL = {
+    ".ci",
+    ".gitignore",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "charts",
+    "cosmos_worker",
+    "docker",
+    "docs",
+    "examples",
+    "operator",
+    "pyproject.toml",
+    "tests",
+}
+
+
+def tracked_files() -> list[str]:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return listing.stdout.splitlines()
+
+
+def test_top_level_holds_nothing_else() -> None:
+    assert {name.split("/")[0] for name in tracked_files()} <= TOP_LEVEL
+
+
+def test_operator_folder_is_not_a_package() -> None:
+    """A package called operator would hide the standard library's."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+    assert not list((ROOT / "operator").glob("*.py"))
+
+
+@pytest.mark.parametrize("command", ["cosmos_operator.cli", "cosmos_worker.cli"])
+def test_help_starts_without_torch(command: str) -> None:
+    script = (
+        f"import sys; sys.argv = ['x', '--help']\nfrom {command} import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
+    )
+
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+    assert "usage" in result.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_are_valid_jobs(path: Path) -> None:
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["kind"] == "PostTrainingJob"
+    result = subprocess.run(
+        [sys.executable, "-m", "cosmos_operator.cli", "validate", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_registry_addresses_are_committed() -> None:
+    words = ["pypi" + ".org", "files.python" + "hosted", "proxy.golang" + ".org", "registry.npmjs" + ".org"]
+    for name in tracked_files():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yaml", ".toml", ".txt", ".tpl", ""} and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            assert not [word for word in words if word in text], name

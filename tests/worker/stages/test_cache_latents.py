@@ -1,0 +1,209 @@
+import logging
+import shutil
+
+import pytest
+import torch
+from clips import write_clip
+from tiny_tokenizer import write_script, write_tiny_tokenizer
+
+from cosmos_worker.config import CacheLatentsConfig, TokenizerConfig, VideoConfig
+from cosmos_worker.data.index import Clip, read_index, write_index
+from cosmos_worker.data.video import read_window
+from cosmos_worker.errors import DataError, RetryableError
+from cosmos_worker.layout import SUMMARY_FILE, Volumes, sha256_of_file, write_json
+from cosmos_worker.stages import cache_latents
+from cosmos_worker.tokenizer.base import video_from_pixels
+from cosmos_worker.tokenizer.load import load_tokenizer
+from cosmos_worker.tokenizer.store import LatentStore
+
+VIDEO = VideoConfig(num_pixel_frames=9, height=16, width=32)
+TOKENIZER = TokenizerConfig(chunk_pixel_frames=9, dtype="bfloat16", batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory):
+    return write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def write_dataset(root, windows, num_frames=17):
+    """A dataset with one clip per entry: clip id to its window starts."""
+    clips = []
+    for number, (clip_id, starts) in enumerate(windows.items()):
+        video = f"{clip_id.replace('/', '-')}.mp4"
+        path = write_clip(root / video, num_frames, shade=40 * number)
+        split = clip_id.split("/")[0]
+        digest = sha256_of_file(path)
+        clips.append(Clip(clip_id, split, video, "push", num_frames, 10.0, 32, 48, starts, digest))
+    digest = write_index(root, clips)
+    write_json(root / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    return root
+
+
+def make_config(dataset, tokenizer_uri, target, **changes):
+    values = {
+        "key": "k",
+        "target_uri": str(target),
+        "dataset_uri": str(dataset),
+        "tokenizer_uri": str(tokenizer_uri),
+        "video": VIDEO,
+        "tokenizer": TOKENIZER,
+    }
+    return CacheLatentsConfig(**{**values, **changes})
+
+
+def test_every_window_of_train_and_val_is_stored_once(tmp_path, tokenizer_folder):
+    windows = {"train/a": (0, 3, 8), "train/b": (8,), "val/c": (0,), "test/d": (0,)}
+    dataset = write_dataset(tmp_path / "data", windows)
+
+    result = cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
+
+    store = LatentStore(tmp_path / "out")
+    expected = ["train/a@0", "train/a@3", "train/a@8", "train/b@8", "val/c@0"]
+    assert sorted(store.window_ids) == expected
+    assert (result["windows"], result["encoded"], result["reused"]) == (5, 5, 0)
+    assert (result["shape"], result["dtype"], result["bytes"]) == (
+        [16, 2, 2, 4], "bfloat16", 5 * 16 * 2 * 2 * 4 * 2,
+    )  # fmt: skip
+    assert result["digest"] == store.digest
+
+
+def test_latents_are_those_of_the_windows_decoded_one_by_one(tmp_path, tokenizer_folder):
+    windows = {"train/a": (0, 3, 8), "train/b": (1, 2)}
+    dataset = write_dataset(tmp_path / "data", windows)
+    config = make_config(
+        dataset, tokenizer_folder, tmp_path / "out",
+        tokenizer=TokenizerConfig(chunk_pixel_frames=9, dtype="float32", batch_size=3),
+    )  # fmt: skip
+
+    cache_latents.run(config, Volumes())
+
+    store, index = LatentStore(tmp_path / "out"), read_index(dataset)
+    tokenizer = load_tokenizer(tokenizer_folder, TOKENIZER, "cpu")
+    for window in index.windows("train"):
+        path = index.video_path(index.clip(window.clip_id))
+        pixels = torch.from_numpy(read_window(path, window.start, 9, 16, 32))
+        expected = tokenizer.encode(video_from_pixels(pixels[None]))[0]
+        torch.testing.assert_close(store.get(window.window_id), expected)
+
+
+def test_embedded_tokenizer_needs_no_files(tmp_path):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0,)})
+
+    result = cache_latents.run(make_config(dataset, "embedded", tmp_path / "out"), Volumes())
+
+    assert result["shape"] == [1536, 2, 2, 4]
+    assert LatentStore(tmp_path / "out").get("train/a@0").shape == (1536, 2, 2, 4)
+
+
+def test_windows_longer_than_a_chunk_are_several_chunks(tmp_path):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0,)}, num_frames=81)
+    config = make_config(
+        dataset,
+        "embedded",
+        tmp_path / "out",
+        video=VIDEO.model_copy(update={"num_pixel_frames": 81}),
+    )
+
+    result = cache_latents.run(config, Volumes())
+
+    assert result["shape"] == [1536, 18, 2, 4]
+    assert list(LatentStore(tmp_path / "out").get("train/a@0").shape) == result["shape"]
+
+
+def test_a_second_run_reuses_everything(tmp_path, tokenizer_folder):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0, 8)})
+    config = make_config(dataset, tokenizer_folder, tmp_path / "out")
+    first = cache_latents.run(config, Volumes())
+
+    second = cache_latents.run(config, Volumes())
+
+    assert (second["encoded"], second["reused"]) == (0, 2)
+    assert second["digest"] == first["digest"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_in_the_same_files(
+    tmp_path, tokenizer_folder, monkeypatch
+):
+    monkeypatch.setattr(cache_latents, "WINDOWS_PER_SHARD", 2)
+    windows = {f"train/{letter}": (0, 5, 8) for letter in "abc"}
+    dataset = write_dataset(tmp_path / "data", windows)
+    cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "whole"), Volumes())
+    config = make_config(dataset, tokenizer_folder, tmp_path / "parts")
+    broken = dataset / "train-c.mp4"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:200])
+
+    with pytest.raises(DataError, match=r"train-c\.mp4"):
+        cache_latents.run(config, Volumes())
+    kept = {path.name: path.stat().st_ino for path in (tmp_path / "parts").iterdir()}
+    broken.write_bytes(content)
+    result = cache_latents.run(config, Volumes())
+
+    assert result["reused"] == 2 * len(kept) > 0
+    assert result["encoded"] == 9 - result["reused"]
+    for path in (tmp_path / "whole").iterdir():
+        other = tmp_path / "parts" / path.name
+        assert other.read_bytes() == path.read_bytes()
+        assert kept.get(path.name, other.stat().st_ino) == other.stat().st_ino
+
+
+def test_latents_of_another_tokenizer_are_not_mixed_in(tmp_path, tokenizer_folder):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0,)})
+    cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
+    before = LatentStore(tmp_path / "out").digest
+
+    with pytest.raises(DataError, match="holds latents of another dataset, tokenizer or video"):
+        cache_latents.run(make_config(dataset, "embedded", tmp_path / "out"), Volumes())
+    assert LatentStore(tmp_path / "out").digest == before
+
+
+def test_a_nan_latent_names_its_window(tmp_path, tokenizer_folder):
+    class Nan(torch.nn.Module):
+        def forward(self, video: torch.Tensor) -> torch.Tensor:
+            latent = video[:, :1, ::8, ::8, ::8].repeat(1, 16, 1, 1, 1)
+            latent[1:] = float("nan")
+            return latent
+
+    folder = shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")
+    write_script(Nan(), folder / "encoder.jit")
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0, 8)})
+
+    with pytest.raises(DataError, match=r"window train/a@8: its latent has NaN .*float32"):
+        cache_latents.run(make_config(dataset, folder, tmp_path / "out"), Volumes())
+
+
+def test_too_little_disk_is_said_before_anything_is_encoded(
+    tmp_path, tokenizer_folder, monkeypatch
+):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0, 8)})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+
+    with pytest.raises(RetryableError, match=r"2 latents of 512 bytes need .* MiB are free"):
+        cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
+
+
+def test_a_dataset_without_training_windows_is_refused(tmp_path, tokenizer_folder):
+    dataset = write_dataset(tmp_path / "data", {"test/a": (0,)})
+
+    with pytest.raises(DataError, match="no windows in the splits train and val"):
+        cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
+
+
+def test_the_size_is_logged_before_and_progress_while_encoding(tmp_path, tokenizer_folder, caplog):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0, 8)})
+
+    with caplog.at_level(logging.INFO):
+        cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
+
+    lines = [record.getMessage() for record in caplog.records]
+    size = next(i for i, line in enumerate(lines) if "to_encode=2" in line and "mib=" in line)
+    done = next(i for i, line in enumerate(lines) if "windows=2/2" in line and "eta_s=" in line)
+    assert size < done
+
+
+@pytest.mark.parametrize(
+    ("window_bytes", "batch_size", "expected"),
+    [(330_000, 8, 256), (330_000, 7, 252), (7_200_000, 8, 32), (10**9, 8, 8), (100, 300, 300)],
+)
+def test_shards_are_whole_batches(window_bytes, batch_size, expected):
+    assert cache_latents.windows_per_shard(window_bytes, batch_size) == expected
