@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cosmos_worker.config import LATENT_SCALE, CacheLatentsConfig, VideoConfig
 from cosmos_worker.data.index import DatasetIndex, Window, read_index
 from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.layout import Volumes, content_key
+from cosmos_worker.progress import Progress
 from cosmos_worker.tokenizer import base
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.tokenizer.store import WINDOWS_PER_SHARD, LatentStore, LatentWriter
@@ -36,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
 SHARD_BYTES = 256 << 20
-LOG_INTERVAL_S = 10.0
 DECODE_AHEAD = 2
 """Batches that are decoded while one is encoded."""
 MIB = 1 << 20
@@ -107,7 +105,7 @@ def _encode(
     """Encode windows in batches and hand them to the writer, in order."""
     size, dtype = config.tokenizer.batch_size, getattr(torch, config.tokenizer.dtype)
     batches = [windows[start : start + size] for start in range(0, len(windows), size)]
-    progress = Progress(len(windows))
+    progress = Progress("cache-latents", len(windows), "windows")
     for batch, pixels_BTHWC in decode_ahead(index, batches, config.video):
         latents_BCTHW = tokenizer.encode(base.video_from_pixels(pixels_BTHWC)).to(dtype).cpu()
         for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
@@ -215,33 +213,3 @@ def _overlapping_runs(batch: Sequence[Window], length: int) -> Iterator[tuple[in
                 continue
         yield first, number - 1
         first = number
-
-
-# --- progress --------------------------------------------------------------------------------
-
-
-class Progress:
-    """A bar on a terminal, a log line per interval elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-        self._started = self._logged = time.monotonic()
-        self._is_terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit="window", disable=not self._is_terminal, leave=False)
-
-    def advance(self, count: int) -> None:
-        """Count encoded windows."""
-        self._done += count
-        self._bar.update(count)
-        now = time.monotonic()
-        is_due = self._done == self._total or now - self._logged >= LOG_INTERVAL_S
-        if is_due and not self._is_terminal:
-            rate = self._done / max(now - self._started, 1e-6)
-            eta_s = (self._total - self._done) / rate
-            logger.info("windows=%d/%d per_s=%.1f eta_s=%.0f", self._done, self._total, rate, eta_s)
-            self._logged = now
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._bar.close()

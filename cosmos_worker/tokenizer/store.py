@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -160,7 +161,6 @@ class LatentWriter:
                     "delete the folder or choose another target_uri"
                 )
             self._done = set(store.window_ids)
-        self._next = 1 + max((int(path.stem.split("-")[-1]) for path in paths), default=-1)
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +208,7 @@ class LatentWriter:
         header = {"fingerprint": self._fingerprint, "sha256": _digest(self._pending)}
         # One entry: safetensors writes several in random order, and equal latents shall give equal files.
         metadata = {HEADER: json.dumps(header, sort_keys=True)}
-        path = shard_path(self._folder, self._next)
+        path = self._free_path()
         content = save(self._pending, metadata)
         try:
             with atomic_write(path) as stream:
@@ -222,7 +222,11 @@ class LatentWriter:
             ) from None
         self._done.update(self._pending)
         self._pending = {}
-        self._next += 1
+
+    def _free_path(self) -> Path:
+        """The first shard that does not exist: a deleted one comes back with the same windows."""
+        paths = (shard_path(self._folder, number) for number in itertools.count())
+        return next(path for path in paths if not path.exists())
 
 
 def _digest(latents: dict[str, Tensor]) -> str:
