@@ -21,7 +21,7 @@ from cosmos_worker.documents import load_stage_config
 from cosmos_worker.errors import EXIT_BUG, EXIT_CONTINUE, EXIT_OK, EXIT_RETRY, WorkerError
 from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cosmos_worker.cli")  # also when run as __main__
 
 STAGE_HELP = {
     "fetch-model": "fetch weights, tokenizer and text encoder",

@@ -99,11 +99,6 @@ class VideoConfig(Model):
         check_video_size(self.num_pixel_frames, self.height, self.width)
         return self
 
-    @property
-    def num_latent_frames(self) -> int:
-        """Latent frames of one window."""
-        return 1 + (self.num_pixel_frames - 1) // LATENT_SCALE
-
 
 def check_video_size(num_pixel_frames: int, height: int, width: int) -> None:
     """Raise ValueError unless frames are 8n+1 and sizes are multiples of 16."""
@@ -278,9 +273,15 @@ class Experiment(Model):
     ema: EmaConfig = EmaConfig()
     trainer: TrainerConfig = TrainerConfig()
 
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of one window: chunks are encoded each for itself."""
+        chunk = self.tokenizer.chunk_pixel_frames
+        return self.video.num_pixel_frames // chunk * (1 + (chunk - 1) // LATENT_SCALE)
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        known, total = self.conditioning.max_cond_latent_frames, self.video.num_latent_frames
+        known, total = self.conditioning.max_cond_latent_frames, self.num_latent_frames
         if known >= total and total > 1:
             raise ValueError(
                 f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames"

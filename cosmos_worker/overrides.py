@@ -18,7 +18,7 @@ from cosmos_worker.errors import ConfigError
 M = TypeVar("M", bound=BaseModel)
 
 
-def _nested_model(field: FieldInfo) -> type[BaseModel] | None:
+def nested_model(field: FieldInfo) -> type[BaseModel] | None:
     """The model class that a field holds, also behind ``| None``."""
     candidates: tuple[Any, ...] = (field.annotation,)
     if typing.get_origin(field.annotation) in (typing.Union, types.UnionType):
@@ -33,7 +33,7 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every key.sub path of a document type."""
     keys = []
     for name, field in model.model_fields.items():
-        nested = _nested_model(field)
+        nested = nested_model(field)
         keys.append(prefix + name)
         if nested is not None:
             keys += all_keys(nested, f"{prefix}{name}.")
@@ -47,9 +47,10 @@ def _check_path(model: type[BaseModel], path: str, override: str) -> None:
             near = difflib.get_close_matches(path, all_keys(model), n=1, cutoff=0.0)
             allowed = ", ".join(current.model_fields) if current else "nothing below a value"
             raise ConfigError(
-                f"override {override!r}: unknown key {part!r} in {path!r}; did you mean {near[0]!r}? allowed here: {allowed}"
+                f"override {override!r}: unknown key {part!r} in {path!r}; did you mean {near[0]!r}? "
+                f"allowed here: {allowed}"
             )
-        current = _nested_model(current.model_fields[part])
+        current = nested_model(current.model_fields[part])
 
 
 def parse_override(override: str) -> tuple[str, Any]:

@@ -22,7 +22,6 @@ from typing import Any
 import yaml
 
 from cosmos_worker.config import (
-    Artifact,
     CacheLatentsConfig,
     EmbedTextConfig,
     Experiment,
@@ -39,7 +38,6 @@ CHECKPOINTS = HERE / "checkpoints"
 TARGET = CHECKPOINTS / "Cosmos-Tiny-Video2World"
 TOKENIZER = CHECKPOINTS / "Cosmos-Tiny-Tokenizer-CV8x8x8"
 ENCODER = CHECKPOINTS / "Cosmos-Tiny-T5"
-assert Artifact
 
 
 def base_experiment(steps: int) -> Experiment:
@@ -51,7 +49,7 @@ def base_experiment(steps: int) -> Experiment:
             "net.extra_pos_emb=learnable",
             "text.dropout=1.0",
             "diffusion.p_mean=0.2",
-            "optimizer.learning_rate=2e-3",
+            "optimizer.learning_rate=1.5e-3",
             "optimizer.warmup_steps=200",
             "optimizer.decay_start=0.5",
             f"trainer.max_steps={steps}",
@@ -74,7 +72,7 @@ def run_stage(stage: str, config: StageConfig, work: Path, *options: str) -> dic
     return result
 
 
-def prepare(dataset: Path, work: Path, experiment: Experiment) -> tuple[Path, Path, Path]:
+def prepare(dataset: Path, encoder: Path, work: Path, experiment: Experiment) -> tuple[Path, Path, Path]:
     """Index, embeddings and latents of the dataset."""
     index, text, latents = (work / name for name in ("index", "text", "latents"))
     run_stage(
@@ -95,7 +93,7 @@ def prepare(dataset: Path, work: Path, experiment: Experiment) -> tuple[Path, Pa
             key="base",
             target_uri=str(text),
             dataset_uri=str(index),
-            encoder_uri=str(ENCODER),
+            encoder_uri=str(encoder),
             max_length=experiment.text.max_length,
         ),
         work,
@@ -120,12 +118,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, required=True, help="folder that render.py wrote")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything in between")
+    parser.add_argument(
+        "--encoder", type=Path, default=ENCODER, help="T5 folder; its embeddings are multiplied by zero"
+    )
     parser.add_argument("--steps", type=int, default=5000, help="optimizer steps")
     parser.add_argument("--processes", type=int, default=2, help="training processes")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     experiment = base_experiment(options.steps)
-    index, text, latents = prepare(options.dataset, options.work, experiment)
+    index, text, latents = prepare(options.dataset, options.encoder, options.work, experiment)
     config = TrainConfig(
         key="base",
         target_uri=str(options.work / "out"),

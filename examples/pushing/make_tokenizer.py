@@ -7,7 +7,7 @@ Linux, start it with `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 GOM
 memory is then reused between the steps instead of being faulted in anew, and waiting threads
 leave the processor to others.
 
-    python examples/pushing/make_tokenizer.py --videos DATA/videos/train --minutes 25 --bf16
+    python examples/pushing/make_tokenizer.py --videos DATA/videos/train --threads 2 --bf16
 """
 
 from __future__ import annotations
@@ -434,7 +434,7 @@ def parse_args() -> argparse.Namespace:
     add("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to write")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, help="train for this time instead of --steps")
-    budget.add_argument("--steps", type=int, default=12000, help="optimizer steps")
+    budget.add_argument("--steps", type=int, default=2800, help="optimizer steps")
     add("--seed", type=int, default=0, help="of weights, crops and noise")
     add("--threads", type=int, default=1, help="of the training")
     add("--bf16", action="store_true", help="bf16 autocast: twice as fast with avx512_bf16 or AMX")
