@@ -21,7 +21,7 @@ from typing import IO, Any
 from cosmos_worker.errors import ConfigError
 
 VOLUMES = ("models", "datasets", "embeddings", "checkpoints")
-ADDRESS = re.compile(r"^(?P<volume>[a-z]+)://(?P<path>.*)$")
+ADDRESS = re.compile(r"^(?P<volume>[a-z][a-z0-9+.-]*)://(?P<path>.*)$")
 
 MODEL_FILE = "model.pt"
 ENCODER_FILE = "encoder.jit"

@@ -30,13 +30,11 @@ def nested_model(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every key.sub path of a document type."""
+    """Every key.sub path of a document type that holds a value."""
     keys = []
     for name, field in model.model_fields.items():
         nested = nested_model(field)
-        keys.append(prefix + name)
-        if nested is not None:
-            keys += all_keys(nested, f"{prefix}{name}.")
+        keys += [prefix + name] if nested is None else all_keys(nested, f"{prefix}{name}.")
     return keys
 
 

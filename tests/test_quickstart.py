@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +34,18 @@ class Finished:
 
 def cosmos_run(workspace: Path) -> Finished:
     started = time.monotonic()
-    command = [sys.executable, "-m", "cosmos_operator.cli", "run", str(JOB), "--workspace", str(workspace)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "cosmos_operator.cli",
+        "run",
+        str(JOB),
+        "--workspace",
+        str(workspace),
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     watch = PeakMemory(process.pid)
     watch.start()
     output, _ = process.communicate()
@@ -46,18 +55,20 @@ def cosmos_run(workspace: Path) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     finished = cosmos_run(tmp_path_factory.mktemp("quickstart"))
     sys.stderr.write(f"\nquickstart: {finished.seconds:.0f} s, peak {finished.peak_gib:.1f} GiB\n")
     sys.stderr.write("\n".join(finished.output.splitlines()[-16:]) + "\n")
-    yield finished
+    return finished
 
 
 def generated(finished: Finished, item: str) -> list[dict[str, object]]:
     """Records of an inference item."""
     (listing,) = finished.workspace.glob(f"**/generated/{item}-????????????/generated.jsonl")
     return [
-        {**json.loads(line), "folder": listing.parent} for line in listing.read_text().splitlines() if line
+        {**json.loads(line), "folder": listing.parent}
+        for line in listing.read_text().splitlines()
+        if line
     ]
 
 
@@ -74,7 +85,7 @@ def share_that_follows(finished: Finished, item: str) -> float:
 def psnr_gain(finished: Finished, item: str) -> float:
     """PSNR of the generated frames over that of the copied first frame, in dB."""
     metrics = [record["metrics"] for record in generated(finished, item)]
-    return sum(m["psnr"] - m["copy_psnr"] for m in metrics) / len(metrics)
+    return sum(m["psnr_db"] - m["copy_psnr_db"] for m in metrics) / len(metrics)
 
 
 def test_base_ignores_the_instruction(quickstart: Finished) -> None:
@@ -83,12 +94,16 @@ def test_base_ignores_the_instruction(quickstart: Finished) -> None:
 
 
 @pytest.mark.parametrize("item", ["one", "one-swapped"])
-def test_post_training_follows_the_instruction_with_one_cube(quickstart: Finished, item: str) -> None:
+def test_post_training_follows_the_instruction_with_one_cube(
+    quickstart: Finished, item: str
+) -> None:
     assert share_that_follows(quickstart, item) >= 0.90
 
 
 @pytest.mark.parametrize("item", ["two", "two-swapped"])
-def test_post_training_follows_the_instruction_with_two_cubes(quickstart: Finished, item: str) -> None:
+def test_post_training_follows_the_instruction_with_two_cubes(
+    quickstart: Finished, item: str
+) -> None:
     assert share_that_follows(quickstart, item) >= 0.75
 
 

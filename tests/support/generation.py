@@ -30,7 +30,9 @@ TINY_NET = NetConfig(
 )
 
 
-def moving_square(num_frames: int = NUM_FRAMES, height: int = HEIGHT, width: int = WIDTH, shift: int = 0) -> NDArray[np.uint8]:
+def moving_square(
+    num_frames: int = NUM_FRAMES, height: int = HEIGHT, width: int = WIDTH, shift: int = 0
+) -> NDArray[np.uint8]:
     """A red square that moves to the right over a grey gradient, uint8 (T, H, W, 3)."""
     frames = np.zeros((num_frames, height, width, 3), dtype=np.uint8)
     frames[:] = np.linspace(60, 160, width, dtype=np.uint8)[None, None, :, None]
@@ -47,7 +49,9 @@ def write_tiny_model(folder: Path, seed: int = 0) -> Path:
     model.init_weights(generator)
     for block in model.net.blocks.values():
         for sub_layer in block.blocks:
-            torch.nn.init.normal_(sub_layer.adaLN_modulation[2].weight, std=0.3, generator=generator)
+            torch.nn.init.normal_(
+                sub_layer.adaLN_modulation[2].weight, std=0.3, generator=generator
+            )
     path = folder / "model.pt"
     save_weight_file(path, model.state_dict(), torch.float32)
     return path
@@ -68,7 +72,9 @@ def write_clips(folder: Path, num_clips: int) -> list[Path]:
     return paths
 
 
-def generate_config(models: Path, target: Path, inputs: Sequence[dict[str, Any]] = (), **changes: Any) -> GenerateConfig:
+def generate_config(
+    models: Path, target: Path, inputs: Sequence[dict[str, Any]] = (), **changes: Any
+) -> GenerateConfig:
     """A document of the generate stage over `write_models`; ``sampling`` in changes is merged."""
     sampling = {
         "num_steps": 3,

@@ -80,7 +80,9 @@ def write_model(path: Path, **options: object) -> Path:
     return path
 
 
-def write_training_inputs(root: Path, num_windows: int = 10, bad_latent: Tensor | None = None) -> None:
+def write_training_inputs(
+    root: Path, num_windows: int = 10, bad_latent: Tensor | None = None
+) -> None:
     """Write root/{index,text,latents} with train windows and two val windows.
 
     Args:

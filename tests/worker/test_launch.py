@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from training import run_path, small_experiment, train_config, write_model, writ
 
 from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
+from cosmos_worker.launch import child_processes
 from cosmos_worker.layout import Volumes, read_marker
 from cosmos_worker.stages import train as train_stage
 
@@ -38,12 +40,29 @@ def start(inputs: Path, target: Path, processes: int, **trainer: object) -> subp
     target.mkdir(exist_ok=True)
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     return subprocess.Popen(
-        [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
-        + ["--nproc-per-node", str(processes)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COSMOS_TERMINATION_LOG": str(target / "termination.json")},
+        [
+            *(sys.executable, "-m", "cosmos_worker.cli", "train"),
+            *("--config", str(document), "--nproc-per-node", str(processes)),
+        ],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "COSMOS_TERMINATION_LOG": str(target / "termination.json"),
+        },
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Read the log until a line has the text."""
+    assert process.stderr is not None
+    assert any(text in line for line in process.stderr), f"ended without {text!r}"
+
+
+def descendants(pid: int) -> list[int]:
+    children = list(child_processes(pid))
+    return [*children, *(below for child in children for below in descendants(child))]
 
 
 def weights(target: Path) -> dict[str, torch.Tensor]:
@@ -59,9 +78,14 @@ def test_two_processes_equal_one(inputs: Path, tmp_path: Path) -> None:
     assert process.returncode == 0, log
     assert "processes=2" in log
     for key, value in weights(tmp_path / "one").items():
-        torch.testing.assert_close(weights(tmp_path / "two")[key], value, atol=2e-6, rtol=1e-5, msg=key)
+        torch.testing.assert_close(
+            weights(tmp_path / "two")[key], value, atol=2e-6, rtol=1e-5, msg=key
+        )
     one, two = (
-        [json.loads(line) for line in (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)
+            for line in (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()
+        ]
         for name in ("one", "two")
     )
     assert [line["loss"] for line in two if "loss" in line] == pytest.approx(
@@ -73,10 +97,7 @@ def test_two_processes_equal_one(inputs: Path, tmp_path: Path) -> None:
 def test_stop_request_saves_and_asks_to_be_continued(inputs: Path, tmp_path: Path) -> None:
     steps = 100_000
     process = start(inputs, tmp_path, 2, max_steps=steps, save_every_steps=steps, log_every_steps=1)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "step=3/" in line:
-            break
+    wait_for(process, "step=3/")
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate()
 
@@ -87,6 +108,30 @@ def test_stop_request_saves_and_asks_to_be_continued(inputs: Path, tmp_path: Pat
     assert message["reason"] == "StopRequested"
     assert "run the same command to continue" in message["message"]
     assert read_marker(tmp_path, "k") is None
+
+
+def test_killed_process_continues_in_the_same_bits(inputs: Path, tmp_path: Path) -> None:
+    options = {"max_steps": 60, "save_every_steps": 2, "keep_last": 2}
+    whole = start(inputs, tmp_path / "whole", 2, **options)
+    broken = start(inputs, tmp_path / "broken", 2, **options)
+    wait_for(broken, "step=5/")
+    for pid in descendants(broken.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    broken.communicate()
+    whole.communicate()
+    assert broken.returncode == 1  # torchrun lost its processes: not an orderly end
+    assert whole.returncode == 0
+    saved = list_states(run_path(tmp_path / "broken"))[-1][0]
+    assert 4 <= saved < 60
+
+    again = start(inputs, tmp_path / "broken", 2, **options)
+    _, log = again.communicate()
+
+    assert again.returncode == 0, log
+    assert f"continued step={saved}" in log
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "broken")[key], value), key
 
 
 def test_error_of_a_process_becomes_exit_code_and_message(tmp_path: Path) -> None:
@@ -104,10 +149,7 @@ def test_error_of_a_process_becomes_exit_code_and_message(tmp_path: Path) -> Non
 
 def test_killed_launcher_takes_its_processes_along(inputs: Path, tmp_path: Path) -> None:
     process = start(inputs, tmp_path, 2, max_steps=100_000, save_every_steps=100_000)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "step=3/" in line:
-            break
+    wait_for(process, "step=3/")
     process.kill()
     process.wait()
 
