@@ -126,7 +126,7 @@ class T5Encoder:
         transformers_logging.disable_progress_bar()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model, report = T5EncoderModel.from_pretrained(
+            loaded: Any = T5EncoderModel.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -134,6 +134,7 @@ class T5Encoder:
             raise CheckpointError(
                 f"{folder}: transformers cannot load it ({reason}); fetch the encoder again"
             ) from None
+        model, report = loaded
         missing = sorted(set(report["missing_keys"]) - TIED_KEYS)
         if missing or report.get("mismatched_keys"):
             wrong = missing or sorted(map(str, report["mismatched_keys"]))

@@ -148,7 +148,7 @@ def test_damaged_pickles_give_no_other_error_than_ours(tmp_path: Path, protocol:
     good = pickle.dumps([ARRAY], protocol=protocol)
     rng = random.Random(0)
     refused = 0
-    for _ in range(1500):
+    for _ in range(500):
         content = bytearray(good[: rng.randrange(len(good) + 1)] if rng.random() < 0.3 else good)
         for _ in range(rng.randrange(1, 4)):
             if content:
@@ -161,7 +161,7 @@ def test_damaged_pickles_give_no_other_error_than_ours(tmp_path: Path, protocol:
         else:
             assert result.dtype == np.float16
             assert result.ndim == 2
-    assert refused > 500
+    assert refused > 150
 
 
 def test_find_caption_files_knows_both_layouts(
