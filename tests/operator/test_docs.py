@@ -13,7 +13,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 @pytest.mark.parametrize(
     ("name", "page"), [("posttrainingjob.md", job_page), ("experiments.md", experiment_page)]
 )
-def test_page_is_in_step_with_the_models(name: str, page: Callable[[], str], update_golden: bool) -> None:
+def test_page_is_in_step_with_the_models(
+    name: str, page: Callable[[], str], update_golden: bool
+) -> None:
     if update_golden:
         (DOCS / name).write_text(page(), encoding="utf-8")
     assert (DOCS / name).read_text(encoding="utf-8") == page()

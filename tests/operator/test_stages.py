@@ -48,6 +48,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ({"checkpoints": {"everySteps": 10, "keepLast": 5}}, set()),
         ({"training.overrides": ["trainer.log_every_steps=1"]}, set()),
         ({"training.overrides": ["trainer.micro_batch_size=4"]}, set()),
+        ({"training.overrides": ["trainer.validate_every_steps=5"]}, set()),
         ({"training.overrides": ["tokenizer.batch_size=2"]}, set()),
         ({"inference.0.parameters": {"batchSize": 4}}, set()),
         ({"inference.0.gpus": 1}, set()),
@@ -200,6 +201,10 @@ def test_sources_that_are_omitted_are_on_the_hub():
         "nvidia/Cosmos-Tokenize1-CV8x8x8-720p",
         "google-t5/t5-11b",
     ]
+
+
+def test_job_without_inference_ends_with_the_published_model():
+    assert plan_stages(make_job({"inference": []}))[-1].name == "publish"
 
 
 def test_random_weights_need_no_model():

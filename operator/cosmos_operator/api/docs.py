@@ -24,7 +24,10 @@ def job_page() -> str:
         "Written from the models by `cosmos fields job`; a test keeps this page in step with them.",
     ]
     for name in ("spec", "status"):
-        parts += [f"## {name}", _table(("field", "type", "default", "meaning"), _schema_rows(schema[name], name))]
+        parts += [
+            f"## {name}",
+            _table(("field", "type", "default", "meaning"), _schema_rows(schema[name], name)),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -47,7 +50,9 @@ def _schema_rows(schema: dict[str, Any], path: str) -> Iterator[Row]:
     for name, child in schema.get("properties", {}).items():
         here = f"{path}.{name}"
         items = child.get("items", {})
-        default = _value(child["default"]) if "default" in child and not child.get("properties") else ""
+        default = (
+            _value(child["default"]) if "default" in child and not child.get("properties") else ""
+        )
         yield f"`{here}`", _type(child), default, child.get("description", "")
         yield from _schema_rows(child, here)
         yield from _schema_rows(items, f"{here}[]")
@@ -88,5 +93,8 @@ def _value(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 def _table(header: tuple[str, ...], rows: Any) -> str:  # noqa: ANN401 - rows of any length
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+        for row in rows
+    ]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from training import SMALL_NET, small_model
 from cosmos_worker.checkpoint.export import write_exports
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import Volumes, sha256_of_file
+from cosmos_worker.layout import Volumes, marker_path, sha256_of_file
 from cosmos_worker.stages import publish
 
 
@@ -42,7 +42,9 @@ def test_publish_copies_the_latest_average_and_describes_it(tmp_path: Path) -> N
 
     result = publish.run(publish_config(run_uri), Volumes({"checkpoints": tmp_path}))
 
-    model, description = (tmp_path / "arm_post-trained" / name for name in ("model.pt", "model.json"))
+    model, description = (
+        tmp_path / "arm_post-trained" / name for name in ("model.pt", "model.json")
+    )
     facts = json.loads(description.read_text())
     assert result["step"] == 20
     assert torch.load(model, weights_only=True)["net.affline_norm.weight"].dtype == torch.float32
@@ -62,18 +64,33 @@ def test_publish_takes_the_chosen_step_and_weights(tmp_path: Path) -> None:
     assert torch.equal(state["net.final_layer.linear.weight"], expected)
 
 
+def test_publish_forgets_the_markers_of_the_model_it_replaces(tmp_path: Path) -> None:
+    volumes, run_uri = Volumes({"checkpoints": tmp_path}), write_run(tmp_path, "arm")
+    publish.run(publish_config(run_uri, step=10), volumes)
+    earlier = marker_path(tmp_path / "arm_post-trained", "earlier")
+    earlier.write_text("{}")
+
+    publish.run(publish_config(run_uri), volumes)
+
+    assert not earlier.exists()
+
+
 def test_publish_refuses_the_name_of_another_job(tmp_path: Path) -> None:
     volumes = Volumes({"checkpoints": tmp_path})
     publish.run(publish_config(write_run(tmp_path, "arm")), volumes)
     before = sha256_of_file(tmp_path / "arm_post-trained" / "model.pt")
 
-    with pytest.raises(CheckpointError, match=r"belongs to arm, not to leg; choose another outputs\.name"):
+    with pytest.raises(
+        CheckpointError, match=r"belongs to arm, not to leg; choose another outputs\.name"
+    ):
         publish.run(publish_config(write_run(tmp_path, "leg")), volumes)
 
     assert sha256_of_file(tmp_path / "arm_post-trained" / "model.pt") == before
 
 
-def test_publish_refuses_a_file_that_does_not_fit_and_keeps_the_published_one(tmp_path: Path) -> None:
+def test_publish_refuses_a_file_that_does_not_fit_and_keeps_the_published_one(
+    tmp_path: Path,
+) -> None:
     volumes, run_uri = Volumes({"checkpoints": tmp_path}), write_run(tmp_path, "arm")
     publish.run(publish_config(run_uri, step=10), volumes)
     before = sha256_of_file(tmp_path / "arm_post-trained" / "model.pt")

@@ -1,0 +1,211 @@
+"""What only the experiments know: whether a job's numbers fit together. Pure; returns problems, one line each."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from cosmos_operator.api.inference import InferenceItem
+from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
+from cosmos_worker.config import Experiment
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.experiments import get_experiment
+from cosmos_worker.layout import ADDRESS, VOLUMES
+
+DATASET_SCHEME = "dataset://"
+"""Addresses of an inference item that are relative to the job's dataset."""
+
+OWNED_KEYS = {
+    "trainer.max_steps": "spec.training.steps",
+    "trainer.seed": "spec.training.seed",
+    "trainer.save_every_steps": "spec.checkpoints.everySteps",
+    "trainer.keep_last": "spec.checkpoints.keepLast",
+    "trainer.device": "spec.compute.gpusPerNode",
+    "text.max_length": "spec.embeddings.maxLength",
+    "name": "spec.training.experiment",
+}
+"""Keys of the experiment that have a field of their own, and that field."""
+
+
+def resolve_experiment(job: PostTrainingJob) -> Experiment:
+    """The experiment with everything that the job says about it.
+
+    Raises:
+        ConfigError: unknown experiment or override, or numbers that contradict each other.
+    """
+    spec = job.spec
+    fields = {
+        "trainer.max_steps": spec.training.steps,
+        "trainer.seed": spec.training.seed,
+        "trainer.save_every_steps": spec.checkpoints.every_steps,
+        "trainer.keep_last": spec.checkpoints.keep_last,
+        "trainer.device": "cuda" if spec.compute.gpus_per_node else "cpu",
+        "text.max_length": spec.embeddings.max_length,
+    }
+    given = [f"{key}={value}" for key, value in fields.items() if value is not None]
+    return get_experiment(spec.training.experiment, [*spec.training.overrides, *given])
+
+
+def check_training(training: TrainingSpec) -> list[str]:
+    """Problems of the experiment's name and of the overrides."""
+    try:
+        get_experiment(training.experiment)
+    except ConfigError as error:
+        return [f"spec.training.{error}"]
+    problems = []
+    for number, override in enumerate(training.overrides):
+        field = OWNED_KEYS.get(override.partition("=")[0].strip())
+        if field is not None:
+            where = f"spec.training.overrides[{number}]"
+            problems.append(f"{where}: got {override!r}; use {field} instead")
+    try:
+        get_experiment(training.experiment, training.overrides)
+    except ConfigError as error:
+        one_by_one = _check_overrides(training)
+        problems += one_by_one or [f"spec.training.{line}" for line in str(error).splitlines()]
+    return problems
+
+
+def _check_overrides(training: TrainingSpec) -> list[str]:
+    """Problems that an override has by itself."""
+    problems = []
+    for number, override in enumerate(training.overrides):
+        try:
+            get_experiment(training.experiment, [override])
+        except ConfigError as error:
+            where = f"spec.training.overrides[{number}]"
+            problems += [f"{where}: {line}" for line in str(error).splitlines()]
+    return problems
+
+
+def check_job(job: PostTrainingJob) -> list[str]:
+    """All problems of a job whose fields are valid one by one."""
+    problems = _check_inference(job) + _check_storage(job)
+    if training := check_training(job.spec.training):
+        return training + problems
+    try:
+        experiment = resolve_experiment(job)
+    except ConfigError as error:
+        return [f"spec.training.{line}" for line in str(error).splitlines()] + problems
+    problems += _check_batch(job, experiment) + _check_step(job, experiment)
+    for number, item in enumerate(job.spec.inference):
+        problems += _check_sampling(item, experiment, f"spec.inference[{number}].parameters")
+    return problems
+
+
+def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
+    compute, trainer = job.spec.compute, experiment.trainer
+    processes = compute.nodes * compute.num_processes_per_node
+    unit = processes * trainer.micro_batch_size
+    total = trainer.global_batch_size
+    if total % unit == 0:
+        return []
+    usable = [size for size in range(1, total + 1) if total % (size * processes) == 0]
+    advice = [f"override trainer.global_batch_size with a multiple of {unit}"]
+    if usable:
+        advice.append(f"trainer.micro_batch_size with one of {', '.join(map(str, usable))}")
+    return [
+        f"spec.compute: {compute.nodes} nodes x {compute.num_processes_per_node} processes x micro-batch "
+        f"{trainer.micro_batch_size} = {unit} samples do not divide the global batch of {total}; "
+        + " or ".join(advice)
+    ]
+
+
+def _check_step(job: PostTrainingJob, experiment: Experiment) -> list[str]:
+    step, trainer = job.spec.outputs.step, experiment.trainer
+    if step is None or step == trainer.max_steps:
+        return []
+    if step > trainer.max_steps or step % trainer.save_every_steps:
+        return [
+            f"spec.outputs.step: no checkpoint is written at step {step}; use a multiple of "
+            f"{trainer.save_every_steps} up to {trainer.max_steps}, or {trainer.max_steps}"
+        ]
+    return []
+
+
+def _check_storage(job: PostTrainingJob) -> list[str]:
+    """Claims that are asked for twice with different properties, or with too narrow an access mode."""
+    problems = []
+    first: dict[str, str] = {}
+    storage = job.spec.storage
+    for volume in VOLUMES:
+        spec = getattr(storage, volume)
+        if spec.create is None:
+            continue
+        other = first.setdefault(spec.claim_name, volume)
+        if getattr(storage, other).create != spec.create:
+            problems.append(
+                f"spec.storage.{volume}.create: differs from spec.storage.{other}.create of the same claim "
+                f"{spec.claim_name!r}; make them equal or give one of them"
+            )
+        if job.spec.compute.nodes > 1 and spec.create.access_mode == "ReadWriteOnce":
+            problems.append(
+                f"spec.storage.{volume}.create.accessMode: ReadWriteOnce does not serve "
+                f"{job.spec.compute.nodes} nodes; use ReadWriteMany"
+            )
+    return problems
+
+
+def _check_inference(job: PostTrainingJob) -> list[str]:
+    problems = []
+    names = Counter(item.name for item in job.spec.inference)
+    for number, item in enumerate(job.spec.inference):
+        where = f"spec.inference[{number}]"
+        if names[item.name] > 1:
+            problems.append(f"{where}.name: {item.name!r} is used twice; names must differ")
+        if item.inputs_file is not None:
+            problems += _check_address(item.inputs_file, f"{where}.inputsFile")
+        for index, entry in enumerate(item.inputs or ()):
+            problems += _check_address(entry.conditioning, f"{where}.inputs[{index}].conditioning")
+            if "Psnr" in item.metrics and entry.ground_truth is None:
+                problems.append(
+                    f"{where}.inputs[{index}].groundTruth: missing, which the metric Psnr needs; give it or "
+                    "remove the metric"
+                )
+            if entry.ground_truth is not None:
+                problems += _check_address(
+                    entry.ground_truth, f"{where}.inputs[{index}].groundTruth"
+                )
+    return problems
+
+
+def _check_address(address: str, where: str) -> list[str]:
+    match = ADDRESS.match(address)
+    if match and match["volume"] not in (*VOLUMES, "dataset"):
+        allowed = ", ".join(f"{volume}://" for volume in ("dataset", *VOLUMES))
+        return [f"{where}: unknown volume in {address!r}; use one of {allowed} or a path"]
+    if match and ".." in re.split(r"/+", match["path"]):
+        return [f"{where}: {address!r} leaves its volume; remove '..'"]
+    return []
+
+
+def _check_sampling(item: InferenceItem, experiment: Experiment, where: str) -> list[str]:
+    net, parameters = experiment.net, item.parameters
+    frames = parameters.num_pixel_frames or experiment.video.num_pixel_frames
+    problems = []
+    if frames <= parameters.num_input_frames:
+        problems.append(
+            f"{where}.numPixelFrames: {frames} leaves nothing to generate after "
+            f"{parameters.num_input_frames} input frames; use more"
+        )
+    if (
+        frames % experiment.tokenizer.chunk_pixel_frames
+        and frames > experiment.tokenizer.chunk_pixel_frames
+    ):
+        problems.append(
+            f"{where}.numPixelFrames: {frames} is not a multiple of the tokenizer's "
+            f"{experiment.tokenizer.chunk_pixel_frames} frames; use one"
+        )
+    if 1 + (frames - 1) // 8 > net.max_latent_frames:
+        problems.append(
+            f"{where}.numPixelFrames: {frames} is more than the model's position tables admit; "
+            f"use at most {8 * (net.max_latent_frames - 1) + 1}"
+        )
+    for name in ("height", "width"):
+        size = getattr(parameters, name) or getattr(experiment.video, name)
+        if size // 8 > net.max_latent_size:
+            problems.append(
+                f"{where}.{name}: {size} is more than the model's position tables admit; "
+                f"use at most {8 * net.max_latent_size}"
+            )
+    return problems

@@ -1,0 +1,144 @@
+"""Models → structural OpenAPI schema → CustomResourceDefinition.
+
+Kubernetes accepts a subset of JSON schema: no references, no titles, no null types, one type per field
+(quantities apart), boolean exclusive bounds. The API server prunes unknown fields by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cosmos_operator.api.base import (
+    API_VERSION,
+    GROUP,
+    JOB_NAME_PATTERN,
+    KIND,
+    MAX_JOB_NAME,
+    PLURAL,
+    RULES,
+    VERSION,
+)
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+
+Schema = dict[str, Any]
+
+PRINTER_COLUMNS: tuple[tuple[str, str, str, int], ...] = (
+    ("State", "string", ".status.state", 0),
+    ("Progress", "string", ".status.progress.summary", 0),
+    ("Loss", "string", ".status.progress.loss", 0),
+    ("ETA", "string", ".status.progress.eta", 0),
+    ("Attempt", "integer", ".status.attempts[-1:].number", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("GPUs", "integer", ".spec.compute.gpusPerNode", 1),
+    ("Nodes", "integer", ".spec.compute.nodes", 1),
+    ("Checkpoint", "integer", ".status.checkpoints.latestStep", 1),
+    ("Message", "string", ".status.message", 1),
+)
+"""Name, type, JSON path, priority (1 = only with -o wide)."""
+
+
+def build_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of PostTrainingJob."""
+    columns = [
+        {"name": name, "type": kind, "jsonPath": path, "priority": priority}
+        for name, kind, path, priority in PRINTER_COLUMNS
+    ]
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": build_schema()},
+    }
+    names = {
+        "kind": KIND,
+        "listKind": f"{KIND}List",
+        "plural": PLURAL,
+        "singular": KIND.lower(),
+        "shortNames": ["ptj"],
+        "categories": ["cosmos"],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{PLURAL}.{GROUP}",
+            "labels": {"app.kubernetes.io/part-of": "cosmos"},
+        },
+        "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+def build_schema() -> Schema:
+    """The structural schema of the whole resource."""
+    source = PostTrainingJob.model_json_schema(by_alias=True)
+    definitions = source.pop("$defs")
+    schema = _structural(source, definitions)
+    schema["properties"]["apiVersion"] = {"type": "string", "enum": [API_VERSION]}
+    schema["properties"]["metadata"] = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": MAX_JOB_NAME, "pattern": JOB_NAME_PATTERN}
+        },
+    }
+    return schema
+
+
+def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """A copy of a JSON schema in the subset that Kubernetes accepts."""
+    schema = _inlined(schema, definitions)
+    schema.pop("title", None)
+    if schema.get("additionalProperties") is False:
+        del schema["additionalProperties"]
+    if "const" in schema:
+        schema["enum"] = [schema.pop("const")]
+    for bound, name in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if bound in schema:
+            schema[name], schema[bound] = schema[bound], True
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            schema[name] = _structural(schema[name], definitions)
+    if "propertyNames" in schema:  # not in the subset: the bound on the names is left to the plan
+        del schema["propertyNames"]
+    if "properties" in schema:
+        schema["properties"] = {
+            name: _property(value, definitions) for name, value in schema["properties"].items()
+        }
+    if schema.get("x-kubernetes-list-map-keys"):
+        keys = set(schema["x-kubernetes-list-map-keys"])
+        schema["items"]["required"] = sorted(keys | set(schema["items"].get("required", ())))
+    return schema
+
+
+def _property(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """The schema of a field; an object that may be omitted gets the default {}, so that its own defaults count."""
+    schema = dict(schema)
+    optional = {"type": "null"} in schema.get("anyOf", ())
+    has_default = schema.get("default") is not None
+    if schema.get("default", 0) is None:
+        del schema["default"]
+    result = _structural(schema, definitions)
+    if has_default and not optional and result.get("type") == "object":
+        result["default"] = {}
+    return result
+
+
+def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """The schema with its reference, or the one type beside null, put in place; what stands beside wins."""
+    schema = dict(schema)
+    parts = [part for part in schema.get("anyOf", ()) if part != {"type": "null"}]
+    if len(parts) == 1:
+        del schema["anyOf"]
+        schema = _merged(_inlined(parts[0], definitions), schema)
+    if "$ref" in schema:
+        name = schema.pop("$ref").rsplit("/", 1)[-1]
+        schema = _merged(_inlined(definitions[name], definitions), schema)
+    return schema
+
+
+def _merged(base: Schema, beside: Schema) -> Schema:
+    merged = {**base, **beside}
+    if found := [*base.get(RULES, ()), *beside.get(RULES, ())]:
+        merged[RULES] = found
+    return merged

@@ -1,0 +1,77 @@
+"""Where the files of a PostTrainingJob come from: a path, a claim, an archive or a Hugging Face repository."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from cosmos_operator.api.base import (
+    Address,
+    ApiModel,
+    ObjectName,
+    RelativeFolder,
+    rules,
+)
+
+
+class ClaimFolder(ApiModel):
+    """A folder in a persistent volume claim."""
+
+    claim_name: ObjectName | None = None
+    """Claim in the job's namespace; omitted = the claim in which the job stores things of this kind."""
+    path: RelativeFolder
+    """Folder inside the claim."""
+
+
+class Archive(ApiModel):
+    """A tar archive behind a URL."""
+
+    url: Annotated[str, Field(max_length=1024, pattern=r"^(https?|file)://.+$")]
+    """Address of a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
+    sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Expected SHA-256 of the archive, 64 hex digits; omitted = not checked."""
+
+
+class Repository(ApiModel):
+    """A repository on the Hugging Face Hub."""
+
+    repo: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
+    """owner/name."""
+    revision: Annotated[str, Field(min_length=1, max_length=128)] = "main"
+    """Branch, tag or commit; a commit makes the job reproducible."""
+
+
+class Source(ApiModel):
+    """Where files come from: exactly one of the fields."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "[has(self.path), has(self.claim), has(self.url), has(self.huggingFace)]"
+                ".filter(given, given).size() == 1",
+                "give exactly one of path, claim, url, huggingFace",
+            )
+        )
+    )
+
+    path: Address | None = None
+    """A folder that the worker sees: on one machine relative to the job's file, on a cluster in the image."""
+    claim: ClaimFolder | None = None
+    """A folder in a persistent volume claim."""
+    url: Archive | None = None
+    """A tar archive behind a URL."""
+    hugging_face: Repository | None = None
+    """A repository on the Hugging Face Hub."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        names: dict[str, object] = {"path": self.path, "claim": self.claim, "url": self.url}
+        names["huggingFace"] = self.hugging_face
+        given = [name for name, value in names.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"got {' and '.join(given) or 'nothing'}; give exactly one of {', '.join(names)}"
+            )
+        return self

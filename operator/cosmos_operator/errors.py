@@ -1,0 +1,34 @@
+"""Errors of the operator and of ``cosmos``, split by what the caller should do about them.
+
+OperatorError
+├── InvalidSpec       never retry: the job is wrong; every problem is one line     exit code 2
+└── WorkspaceBusy     another run uses the workspace: wait for it or end it        exit code 74
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cosmos_worker.errors import EXIT_BUG, EXIT_RETRY, EXIT_USER_ERROR
+
+
+class OperatorError(Exception):
+    """Base of all errors that are reported on purpose."""
+
+    exit_code = EXIT_BUG
+
+
+class InvalidSpec(OperatorError):  # noqa: N818 - it says what is wrong, not that something is
+    """A job cannot be accepted; ``problems`` holds one line each."""
+
+    exit_code = EXIT_USER_ERROR
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class WorkspaceBusy(OperatorError):  # noqa: N818 - it is a state, not a mistake
+    """Another run, or a worker that it left behind, holds the workspace."""
+
+    exit_code = EXIT_RETRY

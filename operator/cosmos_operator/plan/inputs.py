@@ -1,0 +1,105 @@
+"""What all stage documents of a job are made from: its experiment, and where its files come from and go. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cosmos_operator.api.check import resolve_experiment
+from cosmos_operator.api.source import Source as ApiSource
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan.keys import source_key
+from cosmos_operator.plan.names import folder_name
+from cosmos_operator.plan.volumes import claim_address
+from cosmos_worker.config import Artifact, Experiment, HuggingFaceSource, Source, UrlSource
+from cosmos_worker.layout import content_key
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all documents of a job are made from."""
+
+    job: PostTrainingJob
+    experiment: Experiment
+    model: Artifact
+    tokenizer: Artifact
+    encoder: Artifact
+    dataset_source: Source
+    dataset_key: str
+    dataset_folder: str
+    """Volume address of the dataset's folder, which holds its data and its indexes."""
+    text_store: str
+    """Volume address of the text embeddings, shared by all jobs with this encoder and length."""
+    fingerprints: Mapping[str, str]
+
+    @property
+    def dataset_root(self) -> str:
+        """Where the dataset's own files are, the root of dataset:// addresses."""
+        return self.dataset_source.path or f"{self.dataset_folder}/data"
+
+
+def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs:
+    """Resolve the experiment and the sources of a job."""
+    spec = job.spec
+    experiment = resolve_experiment(job)
+    model = _artifact("model", spec.model.name, spec.model.source, fingerprints)
+    tokenizer = _artifact("tokenizer", spec.tokenizer.name, spec.tokenizer.source, fingerprints)
+    encoder = _artifact(
+        "text_encoder", spec.embeddings.encoder, spec.embeddings.source, fingerprints
+    )
+    source = _source(spec.dataset.source, "datasets")
+    dataset_key = source_key("dataset", source, fingerprints)
+    name = spec.dataset.name or _source_name(source)
+    text_key = content_key([encoder.target_uri, experiment.text.max_length])
+    return Inputs(
+        job=job,
+        experiment=experiment,
+        model=model,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        dataset_source=source,
+        dataset_key=dataset_key,
+        dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
+        text_store=f"embeddings://{folder_name(f'text-{spec.embeddings.encoder}', text_key)}",
+        fingerprints=fingerprints,
+    )
+
+
+def _source(source: ApiSource, volume: str) -> Source:
+    if source.claim is not None:
+        return Source(path=claim_address(source.claim, volume))
+    if source.url is not None:
+        return Source(url=UrlSource(url=source.url.url, sha256=source.url.sha256))
+    if source.hugging_face is not None:
+        repository = source.hugging_face
+        return Source(
+            hugging_face=HuggingFaceSource(repo=repository.repo, revision=repository.revision)
+        )
+    return Source(path=source.path)
+
+
+def _source_name(source: Source) -> str:
+    """The last part of a source, without endings of archives."""
+    text = source.path or ""
+    if source.url is not None:
+        text = source.url.url.partition("?")[0]
+    elif source.hugging_face is not None:
+        text = source.hugging_face.repo
+    name = text.rstrip("/").rpartition("/")[2]
+    return name.partition(".tar")[0].removesuffix(".tgz") or "dataset"
+
+
+def _artifact(
+    kind: Literal["model", "tokenizer", "text_encoder"],
+    name: str,
+    given: ApiSource | None,
+    fingerprints: Mapping[str, str],
+) -> Artifact:
+    if given is None:
+        repo = name if "/" in name else f"nvidia/{name}"
+        source = Source(hugging_face=HuggingFaceSource(repo=repo))
+    else:
+        source = _source(given, "models")
+    folder = folder_name(name, source_key(kind, source, fingerprints))
+    return Artifact(kind=kind, name=name, source=source, target_uri=f"models://{folder}")

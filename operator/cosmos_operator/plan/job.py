@@ -1,0 +1,112 @@
+"""Stage → batch/v1 Job: one pod for most stages, an indexed Job with a headless Service for the training. Pure."""
+
+from __future__ import annotations
+
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan.names import ATTEMPT_LABEL, DEPENDS_ANNOTATION, attempt_name
+from cosmos_operator.plan.pod import Manifest, build_pod_template, metadata
+from cosmos_operator.plan.stages import Stage
+from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+STAGE_RETRIES = 3
+RENDEZVOUS_PORT = 29500
+
+
+def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
+    """Metadata of a stage's workload: what it waits for, and its queue if it needs one."""
+    result = metadata(job, stage, name)
+    result["annotations"] = {DEPENDS_ANNOTATION: ",".join(stage.depends_on)}
+    if is_queued(job, stage):
+        result["labels"][QUEUE_LABEL] = job.spec.scheduling.queue_name
+    return result
+
+
+def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
+    """Whether Kueue decides when a stage starts; it is then created suspended, so that it never jumps the queue."""
+    return bool(job.spec.scheduling.queue_name) and (stage.kind == "train" or stage.gpus > 0)
+
+
+def build_stage_job(
+    job: PostTrainingJob, stage: Stage, name: str, config_map: str, default_image: str
+) -> Manifest:
+    """The Job of a stage other than the training. User errors and bugs fail at once, other exits are tried again."""
+    template = build_pod_template(job, stage, config_map=config_map, default_image=default_image)
+    codes = sorted({EXIT_BUG, EXIT_USER_ERROR})
+    rules = [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": codes}},
+    ]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": workload_metadata(job, stage, name),
+        "spec": {
+            "backoffLimit": STAGE_RETRIES,
+            "completions": 1,
+            "parallelism": 1,
+            "suspend": is_queued(job, stage),
+            "podFailurePolicy": {"rules": rules},
+            "template": template,
+        },
+    }
+
+
+def build_training_job(
+    job: PostTrainingJob, stage: Stage, config_map: str, default_image: str, attempt: int
+) -> tuple[Manifest, ...]:
+    """The training as an indexed Job, and the headless Service by which its pods find each other.
+
+    One attempt: the whole gang fails with its first pod, the operator starts the next.
+    """
+    name = attempt_name(job.name, attempt)
+    environment = _rendezvous(stage, name) if stage.nodes > 1 else ()
+    template = build_pod_template(
+        job, stage, config_map=config_map, default_image=default_image, environment=environment
+    )
+    template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
+    header = workload_metadata(job, stage, name)
+    header["labels"][ATTEMPT_LABEL] = str(attempt)
+    workload: Manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": header,
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": stage.nodes,
+            "parallelism": stage.nodes,
+            "backoffLimit": 0,
+            "suspend": is_queued(job, stage),
+            "template": template,
+        },
+    }
+    if stage.nodes == 1:
+        return (workload,)
+    template["spec"]["subdomain"] = name
+    return (_headless_service(job, stage, name), workload)
+
+
+def _rendezvous(stage: Stage, name: str) -> tuple[Manifest, ...]:
+    """Where the pods of several nodes meet, as PyTorchJob would tell them."""
+    index = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}
+    return (
+        {"name": "PET_NNODES", "value": str(stage.nodes)},
+        {"name": "PET_NODE_RANK", "valueFrom": index},
+        {"name": "MASTER_ADDR", "value": f"{name}-0.{name}"},
+        {"name": "MASTER_PORT", "value": str(RENDEZVOUS_PORT)},
+    )
+
+
+def _headless_service(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(job, stage, name),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"batch.kubernetes.io/job-name": name},
+            "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+        },
+    }

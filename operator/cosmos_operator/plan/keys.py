@@ -1,0 +1,77 @@
+"""Content keys: what decides a stage's result, and nothing else. Pure.
+
+Folder names carry the key of what is in them, so an address in a document already stands for the work that made
+it. Where an address does not (a published model, the caller's own files), the keys of the stages or the
+fingerprints of the files are hashed as well (``needs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cosmos_worker.config import Source, StageConfig
+from cosmos_worker.layout import content_key
+
+TRAINER_PACE = (
+    "micro_batch_size",
+    "save_every_steps",
+    "keep_last",
+    "keep_exports",
+    "log_every_steps",
+    "validate_every_steps",
+    "validation_draws",
+    "device",
+    "threads_per_process",
+)
+"""Trainer settings that change how a run proceeds, not what it computes: the sum over the global batch is the same."""
+
+NOT_DECIDING: dict[str, tuple[str, ...]] = {
+    "fetch-model": (),
+    "prepare-dataset": ("min_clips", "num_workers"),
+    # generate encodes texts that the store lacks, so a longer inference list repeats nothing
+    "embed-text": ("batch_size", "extra_captions"),
+    "cache-latents": ("tokenizer.batch_size",),
+    "train": (
+        "experiment.tokenizer.batch_size",
+        *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
+    ),
+    "publish": (),
+    "generate": ("tokenizer.batch_size", "sampling.batch_size", "text.dropout", "device"),
+    "report": (),
+}
+"""Values of each stage's document that do not decide its result."""
+
+
+def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> str:
+    """Content key of a stage.
+
+    Args:
+        kind: the worker's command.
+        document: its document; ``key`` and ``target_uri`` are not looked at.
+        needs: keys and fingerprints that the addresses in the document do not carry.
+    """
+    values = document.model_dump(mode="json", exclude={"key", "target_uri"})
+    for path in NOT_DECIDING[kind]:
+        _remove(values, path)
+    return content_key({"kind": kind, "document": values, "needs": list(needs)})
+
+
+def source_key(kind: str, source: Source, fingerprints: Mapping[str, str]) -> str:
+    """Content key of files: their address, and the fingerprint of a local folder if the caller knows it.
+
+    A URL with a digest is known by the digest alone, so a mirror of the same archive is the same source.
+    """
+    if source.url is not None and source.url.sha256 is not None:
+        return content_key({"kind": kind, "sha256": source.url.sha256})
+    value: dict[str, Any] = {"kind": kind, "source": source.model_dump(mode="json")}
+    if source.path is not None and source.path in fingerprints:
+        value["fingerprint"] = fingerprints[source.path]
+    return content_key(value)
+
+
+def _remove(values: dict[str, Any], path: str) -> None:
+    *parents, last = path.split(".")
+    for part in parents:
+        values = values[part]
+    del values[last]

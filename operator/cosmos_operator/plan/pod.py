@@ -1,0 +1,181 @@
+"""Stage → pod template: the same pod whether a Job, an indexed Job or a PyTorchJob runs it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan.names import labels
+from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.volumes import build_mounts, mount_path
+from cosmos_worker.layout import VOLUMES, volume_variable
+from cosmos_worker.termination import VARIABLE as TERMINATION_VARIABLE
+
+CONFIG_FOLDER = "/etc/cosmos"
+CONFIG_FILE = "stage.yaml"
+TERMINATION_PATH = "/dev/termination-log"
+SCRATCH = "/tmp"  # noqa: S108 - a folder in the pod's own emptyDir
+USER_ID = 1000
+TRAIN_GRACE_SECONDS = 300
+"""Time to save a checkpoint after SIGTERM."""
+FETCHING = ("fetch-model", "prepare-dataset")
+"""Stages that may use the network and the credentials for it."""
+
+Manifest = dict[str, Any]
+
+
+def owner_of(job: PostTrainingJob, stage: Stage) -> str | None:
+    """Name of the job that owns a stage's objects; None if jobs share them."""
+    return None if stage.is_shared else job.name
+
+
+def metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
+    """Metadata of an object of a stage."""
+    result: Manifest = {"name": name, "labels": labels(owner_of(job, stage), stage.name, stage.key)}
+    if job.metadata.namespace is not None:
+        result["namespace"] = job.metadata.namespace
+    return result
+
+
+def build_pod_template(
+    job: PostTrainingJob,
+    stage: Stage,
+    *,
+    config_map: str,
+    default_image: str,
+    container: str = "worker",
+    environment: tuple[Manifest, ...] = (),
+) -> Manifest:
+    """The pod template of a stage.
+
+    Args:
+        job: the job.
+        stage: one of its stages.
+        config_map: name of the ConfigMap with the stage's document.
+        default_image: image where the job names none.
+        container: name of the container; PyTorchJob wants ``pytorch``.
+        environment: further variables, such as the rendezvous of an indexed Job.
+    """
+    scheduling = job.spec.scheduling
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TRAIN_GRACE_SECONDS if stage.kind == "train" else 30,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(job, stage, container, default_image, environment)],
+        "volumes": _volumes(job, stage, config_map),
+    }
+    if scheduling.priority_class_name:
+        spec["priorityClassName"] = scheduling.priority_class_name
+    if scheduling.node_selector:
+        spec["nodeSelector"] = dict(scheduling.node_selector)
+    if scheduling.tolerations:
+        spec["tolerations"] = [
+            {name: value for name, value in toleration.model_dump().items() if value}
+            for toleration in scheduling.tolerations
+        ]
+    return {
+        "metadata": {"labels": labels(owner_of(job, stage), stage.name, stage.key)},
+        "spec": spec,
+    }
+
+
+def _container(
+    job: PostTrainingJob,
+    stage: Stage,
+    name: str,
+    default_image: str,
+    environment: tuple[Manifest, ...],
+) -> Manifest:
+    command = ["cosmos-worker", stage.kind, "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"]
+    if stage.kind == "train":
+        command += ["--nproc-per-node", str(stage.processes_per_node)]
+    return {
+        "name": name,
+        "image": job.spec.compute.image or default_image,
+        "command": command,
+        "env": [*_environment(job, stage), *environment],
+        "resources": _resources(job, stage),
+        "terminationMessagePath": TERMINATION_PATH,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _volume_mounts(job, stage),
+    }
+
+
+def _environment(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
+    values = {volume_variable(v): mount_path(v) for v in VOLUMES if v in stage.volumes}
+    values |= {"HOME": SCRATCH, TERMINATION_VARIABLE: TERMINATION_PATH}
+    result: list[Manifest] = [{"name": name, "value": value} for name, value in values.items()]
+    secret = job.spec.credentials.hugging_face
+    if stage.kind not in FETCHING:
+        result.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    elif secret is not None:
+        reference = {"name": secret.name, "key": secret.key}
+        result.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    return result
+
+
+def _resources(job: PostTrainingJob, stage: Stage) -> Manifest:
+    compute = job.spec.compute
+    chosen = (
+        compute.resources if stage.kind in ("train", "generate") else compute.preparation.resources
+    )
+    result: Manifest = {}
+    if chosen.requests:
+        result["requests"] = dict(chosen.requests)
+    limits = dict(chosen.limits)
+    if stage.gpus:
+        limits[compute.gpu_resource_name] = str(stage.gpus)
+    if limits:
+        result["limits"] = limits
+    return result
+
+
+def _volume_mounts(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
+    mounts: list[Manifest] = [
+        {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+        {"name": "scratch", "mountPath": SCRATCH},
+    ]
+    if stage.kind == "train":
+        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a mount
+    names = _claim_volumes(job, stage)
+    for mount in build_mounts(job, stage.document):
+        entry: Manifest = {"name": names[mount.claim_name], "mountPath": mount.mount_path}
+        if mount.sub_path:
+            entry["subPath"] = mount.sub_path
+        if mount.read_only:
+            entry["readOnly"] = True
+        mounts.append(entry)
+    return mounts
+
+
+def _volumes(job: PostTrainingJob, stage: Stage, config_map: str) -> list[Manifest]:
+    volumes: list[Manifest] = [
+        {"name": "config", "configMap": {"name": config_map}},
+        {"name": "scratch", "emptyDir": {}},
+    ]
+    if stage.kind == "train":
+        memory = {"medium": "Memory", "sizeLimit": job.spec.compute.shared_memory}
+        volumes.append({"name": "shared-memory", "emptyDir": memory})
+    for claim, name in _claim_volumes(job, stage).items():
+        volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
+    return volumes
+
+
+def _claim_volumes(job: PostTrainingJob, stage: Stage) -> dict[str, str]:
+    """Claim → name of the pod's volume; each claim is attached once."""
+    claims = dict.fromkeys(mount.claim_name for mount in build_mounts(job, stage.document))
+    return {claim: f"claim-{number}" for number, claim in enumerate(claims)}

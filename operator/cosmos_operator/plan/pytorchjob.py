@@ -1,0 +1,47 @@
+"""Training stage → Kubeflow PyTorchJob (kubeflow.org/v1). Pure.
+
+One PyTorchJob an attempt, never restarted by the training-operator: its retries restart single replicas and its
+deadlines fire late, so attempts, deadlines and clean-up belong to our operator.
+"""
+
+from __future__ import annotations
+
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan.job import is_queued, workload_metadata
+from cosmos_operator.plan.names import ATTEMPT_LABEL, attempt_name
+from cosmos_operator.plan.pod import Manifest, build_pod_template
+from cosmos_operator.plan.stages import Stage
+
+CONTAINER = "pytorch"
+"""The name that PyTorchJob demands."""
+
+
+def build_pytorchjob(
+    job: PostTrainingJob, stage: Stage, config_map: str, default_image: str, attempt: int
+) -> Manifest:
+    """The PyTorchJob of one attempt: a master, and a worker for each further node."""
+
+    def replicas(count: int) -> Manifest:
+        template = build_pod_template(
+            job, stage, config_map=config_map, default_image=default_image, container=CONTAINER
+        )
+        template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
+        del template["spec"]["restartPolicy"]  # stated for the replica; twice is an event each time
+        return {"replicas": count, "restartPolicy": "Never", "template": template}
+
+    replica_specs = {"Master": replicas(1)}
+    if stage.nodes > 1:
+        replica_specs["Worker"] = replicas(stage.nodes - 1)
+    header = workload_metadata(job, stage, attempt_name(job.name, attempt))
+    header["labels"][ATTEMPT_LABEL] = str(attempt)
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": header,
+        "spec": {
+            # finished pods stay for kubectl logs; siblings that hang give their GPUs back
+            "runPolicy": {"cleanPodPolicy": "Running", "suspend": is_queued(job, stage)},
+            "nprocPerNode": str(stage.processes_per_node),
+            "pytorchReplicaSpecs": replica_specs,
+        },
+    }

@@ -1,0 +1,125 @@
+"""Job and stages → every manifest that a cluster is given, and their YAML. Pure.
+
+``cosmos render`` prints them, ``cosmos run`` interprets them on this machine, the operator applies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan.job import build_stage_job, build_training_job
+from cosmos_operator.plan.names import object_name
+from cosmos_operator.plan.pod import CONFIG_FILE, Manifest, metadata, owner_of
+from cosmos_operator.plan.pytorchjob import build_pytorchjob
+from cosmos_operator.plan.stages import Stage
+from cosmos_worker.layout import VOLUMES
+
+DEFAULT_IMAGE = "cosmos-worker:latest"
+"""Image where neither the job nor the installation names one."""
+
+
+def build_manifests(
+    job: PostTrainingJob,
+    stages: Sequence[Stage],
+    *,
+    default_image: str = DEFAULT_IMAGE,
+    attempt: int = 1,
+) -> list[Manifest]:
+    """Everything that a job needs: claims, one ConfigMap and one workload for each stage, in the order of the plan."""
+    manifests = build_claims(job)
+    for stage in stages:
+        manifests.append(build_config_map(job, stage))
+        manifests += build_workload(job, stage, default_image=default_image, attempt=attempt)
+    return manifests
+
+
+def build_claims(job: PostTrainingJob) -> list[Manifest]:
+    """The claims that the job asks to create. They have no owner: their files outlive the job."""
+    claims: dict[str, Manifest] = {}
+    for volume in VOLUMES:
+        spec = getattr(job.spec.storage, volume)
+        if spec.create is None or spec.claim_name in claims:
+            continue
+        header: Manifest = {
+            "name": spec.claim_name,
+            "labels": {
+                "app.kubernetes.io/managed-by": "cosmos",
+                "app.kubernetes.io/part-of": "cosmos",
+            },
+        }
+        if job.metadata.namespace is not None:
+            header["namespace"] = job.metadata.namespace
+        body: Manifest = {
+            "accessModes": [spec.create.access_mode],
+            "resources": {"requests": {"storage": spec.create.size}},
+        }
+        if spec.create.storage_class_name:
+            body["storageClassName"] = spec.create.storage_class_name
+        claims[spec.claim_name] = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": header,
+            "spec": body,
+        }
+    return list(claims.values())
+
+
+def config_map_name(job: PostTrainingJob, stage: Stage) -> str:
+    """Name of a stage's ConfigMap, and of its Job unless it is the training."""
+    return object_name(owner_of(job, stage), stage.name, stage.key)
+
+
+def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
+    """The ConfigMap with a stage's document."""
+    text = to_yaml([stage.document.model_dump(mode="json")])
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(job, stage, config_map_name(job, stage)),
+        "immutable": True,
+        "data": {CONFIG_FILE: text},
+    }
+
+
+def build_workload(
+    job: PostTrainingJob, stage: Stage, *, default_image: str, attempt: int
+) -> tuple[Manifest, ...]:
+    """The workload of a stage, preceded by what it needs."""
+    config_map = config_map_name(job, stage)
+    if stage.kind != "train":
+        return (build_stage_job(job, stage, config_map, config_map, default_image),)
+    if job.spec.backend.type == "Job":
+        return build_training_job(job, stage, config_map, default_image, attempt)
+    return (build_pytorchjob(job, stage, config_map, default_image, attempt),)
+
+
+# --- YAML ------------------------------------------------------------------------------------
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes long texts as blocks, repeats equal values instead of referring to them, indents lists."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 - the signature of PyYAML
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        return super().increase_indent(flow, False)
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def to_yaml(documents: Iterable[Any]) -> str:
+    """Multi-document YAML, keys in the order given."""
+    return yaml.dump_all(
+        list(documents), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )

@@ -1,0 +1,99 @@
+"""Job → its stages, in an order in which they can run. Pure: no clock, no environment, no disk, no logging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan import worker_doc
+from cosmos_operator.plan.inputs import read_inputs
+from cosmos_operator.plan.volumes import used_volumes
+from cosmos_worker.config import StageConfig
+
+SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
+"""Stages whose results do not depend on the job's name: two jobs with the same inputs share them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A unit of work: one command of the worker with its document."""
+
+    name: str
+    """Unique in the job, such as train or generate-before."""
+    kind: str
+    """Command of the worker."""
+    document: StageConfig
+    depends_on: tuple[str, ...]
+    """Names of the stages whose results it reads."""
+    gpus: int = 0
+    """GPUs of each pod."""
+    nodes: int = 1
+    """Pods."""
+    processes_per_node: int = 1
+    """Processes of each pod."""
+
+    @property
+    def key(self) -> str:
+        """Content key."""
+        return self.document.key
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other jobs with the same inputs use the same result."""
+        return self.kind in SHARED_KINDS
+
+    @property
+    def volumes(self) -> dict[str, bool]:
+        """The volumes that it uses → whether it writes there."""
+        return used_volumes(self.document)
+
+
+def plan_stages(
+    job: PostTrainingJob, fingerprints: Mapping[str, str] | None = None
+) -> tuple[Stage, ...]:
+    """All stages of a job.
+
+    Args:
+        job: a job that passed ``check_job``.
+        fingerprints: path → digest of its content, for each local path in the job whose content the caller
+            knows; without it a path stands for itself.
+    """
+    inputs = read_inputs(job, fingerprints or {})
+    compute = job.spec.compute
+    fetch = worker_doc.fetch_model(inputs)
+    dataset = worker_doc.prepare_dataset(inputs)
+    latents = worker_doc.cache_latents(inputs, dataset)
+    run = worker_doc.train(inputs, dataset, latents)
+    published = worker_doc.publish(inputs, run)
+    gpus = compute.preparation_gpus
+    ready = ("fetch-model", "prepare-dataset")
+    stages = [
+        Stage("fetch-model", "fetch-model", fetch, ()),
+        Stage("prepare-dataset", "prepare-dataset", dataset, ()),
+        Stage("embed-text", "embed-text", worker_doc.embed_text(inputs, dataset), ready, gpus),
+        Stage("cache-latents", "cache-latents", latents, ready, gpus),
+        Stage(
+            "train",
+            "train",
+            run,
+            ("embed-text", "cache-latents"),
+            compute.gpus_per_node,
+            compute.nodes,
+            compute.num_processes_per_node,
+        ),
+        Stage("publish", "publish", published, ("train",)),
+    ]
+    documents = []
+    for item in job.spec.inference:
+        item_gpus = min(1, compute.gpus_per_node) if item.gpus is None else item.gpus
+        document = worker_doc.generate(inputs, item, run, published, item_gpus)
+        needs = ["fetch-model"] if item.checkpoint == "Base" else ["publish"]
+        needs += ["prepare-dataset"] if worker_doc.uses_dataset(item) else []
+        stages.append(Stage(f"generate-{item.name}", "generate", document, tuple(needs), item_gpus))
+        documents.append(document)
+    if job.spec.outputs.report and documents:
+        report = worker_doc.report(inputs, dataset, run, tuple(documents))
+        names = tuple(stage.name for stage in stages if stage.kind == "generate")
+        stages.append(Stage("report", "report", report, ("publish", *names)))
+    return tuple(stages)

@@ -1,0 +1,91 @@
+"""Which volumes a stage sees, and where. Pure: everything follows from the addresses in its document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cosmos_operator.api.source import ClaimFolder
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_worker.config import StageConfig
+from cosmos_worker.layout import ADDRESS, VOLUMES
+
+MOUNT_ROOT = "/mnt/cosmos"
+CLAIM_ROOT = f"{MOUNT_ROOT}/claims"
+"""Claims that a source names by itself are mounted below it, read-only."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of a claim in a pod."""
+
+    claim_name: str
+    sub_path: str
+    mount_path: str
+    read_only: bool
+    volume: str | None
+    """One of the four volumes, or None for a claim that a source names by itself."""
+
+
+def claim_address(claim: ClaimFolder, volume: str) -> str:
+    """Address of a folder that a source gives as a claim."""
+    if claim.claim_name is None:
+        return f"{volume}://{claim.path}"
+    return f"{CLAIM_ROOT}/{claim.claim_name}/{claim.path}".rstrip("/")
+
+
+def mount_path(volume: str) -> str:
+    """Where one of the four volumes is mounted."""
+    return f"{MOUNT_ROOT}/{volume}"
+
+
+def used_volumes(document: StageConfig) -> dict[str, bool]:
+    """The volumes that a document names → whether the stage writes there (that of its target)."""
+    matches = [ADDRESS.match(text) for text in _texts(document.model_dump())]
+    names = {match["volume"] for match in matches if match}
+    target = document.target_uri.partition("://")[0]
+    return {name: name == target for name in VOLUMES if name in names}
+
+
+def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ...]:
+    """Everything that a stage's pod mounts: the volumes and the claims that its document names."""
+    mounts = []
+    for volume, writes in used_volumes(document).items():
+        spec = getattr(job.spec.storage, volume)
+        sub_path = volume if spec.sub_path is None else spec.sub_path
+        mounts.append(Mount(spec.claim_name, sub_path, mount_path(volume), not writes, volume))
+    texts = tuple(_texts(document.model_dump()))
+    dataset = job.spec.dataset.source.claim
+    for claim in _named_claims(job):
+        path = f"{CLAIM_ROOT}/{claim}"
+        # the index of a dataset points into the claim that holds its videos
+        indexed = (
+            dataset is not None and dataset.claim_name == claim and hasattr(document, "dataset_uri")
+        )
+        if indexed or any(text == path or text.startswith(path + "/") for text in texts):
+            mounts.append(Mount(claim, "", path, True, None))
+    return tuple(mounts)
+
+
+def _named_claims(job: PostTrainingJob) -> tuple[str, ...]:
+    spec = job.spec
+    sources = (
+        spec.model.source,
+        spec.tokenizer.source,
+        spec.embeddings.source,
+        spec.dataset.source,
+    )
+    names = [s.claim.claim_name for s in sources if s is not None and s.claim is not None]
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - any value of a document
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)

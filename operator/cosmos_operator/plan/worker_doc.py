@@ -1,0 +1,249 @@
+"""Job → the document of each stage, complete: what the worker reads in its ConfigMap. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from cosmos_operator.api.check import DATASET_SCHEME
+from cosmos_operator.api.inference import InferenceItem
+from cosmos_operator.plan.inputs import Inputs
+from cosmos_operator.plan.keys import stage_key
+from cosmos_worker.config import (
+    CacheLatentsConfig,
+    EmbedTextConfig,
+    Experiment,
+    FetchModelConfig,
+    GenerateConfig,
+    GenerateInput,
+    PrepareDatasetConfig,
+    PublishConfig,
+    ReportConfig,
+    SamplingConfig,
+    StageConfig,
+    TrainConfig,
+)
+from cosmos_worker.layout import MODEL_FILE
+
+SAMPLERS: dict[str, Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"]] = {
+    "EdmEuler": "edm_euler",
+    "Res2Ab": "res_2ab",
+    "Res2Mid": "res_2mid",
+    "Res1Euler": "res_1euler",
+}
+WEIGHTS: dict[str, Literal["ema", "reg"]] = {"Ema": "ema", "Regular": "reg"}
+METRICS: dict[str, Literal["psnr", "push"]] = {"Psnr": "psnr", "Push": "push"}
+INPUT_FRAMES: dict[str, Literal["first", "last"]] = {"First": "first", "Last": "last"}
+LAYOUTS: dict[str, Literal["bridge", "videos"]] = {"Bridge": "bridge", "Videos": "videos"}
+
+C = TypeVar("C", bound=StageConfig)
+
+
+def _keyed(kind: str, document: C, target: str, needs: tuple[str, ...] = ()) -> C:
+    """The document with its key, and its target, in which ``{key}`` stands for the key."""
+    key = stage_key(kind, document, needs)
+    return document.model_copy(update={"key": key, "target_uri": target.replace("{key}", key)})
+
+
+# --- one function a stage --------------------------------------------------------------------
+
+
+def fetch_model(inputs: Inputs) -> FetchModelConfig:
+    """Weights, tokenizer and text encoder, each into a folder named by its source."""
+    artifacts = (inputs.model, inputs.tokenizer, inputs.encoder)
+    document = FetchModelConfig(key="", target_uri="", artifacts=artifacts)
+    return _keyed("fetch-model", document, "models://fetched-{key}")
+
+
+def prepare_dataset(inputs: Inputs) -> PrepareDatasetConfig:
+    """The dataset's files, and the index of its windows."""
+    dataset, experiment = inputs.job.spec.dataset, inputs.experiment
+    document = PrepareDatasetConfig(
+        key="",
+        target_uri="",
+        source=inputs.dataset_source,
+        data_uri=f"{inputs.dataset_folder}/data",
+        layout=LAYOUTS[dataset.layout],
+        video=experiment.video,
+        max_bad_fraction=dataset.max_bad_fraction,
+        min_clips=experiment.trainer.global_batch_size,
+        camera=dataset.camera,
+    )
+    return _keyed("prepare-dataset", document, f"{inputs.dataset_folder}/index-{{key}}")
+
+
+def embed_text(inputs: Inputs, dataset: PrepareDatasetConfig) -> EmbedTextConfig:
+    """Embeddings of the dataset's captions and of the prompts in the job."""
+    items = inputs.job.spec.inference
+    prompts = [entry.prompt for item in items for entry in item.inputs or ()]
+    negatives = [item.parameters.negative_prompt for item in items]
+    texts = dict.fromkeys([*prompts, *(text for text in negatives if text is not None)])
+    document = EmbedTextConfig(
+        key="",
+        target_uri="",
+        dataset_uri=dataset.target_uri,
+        encoder_uri=inputs.encoder.target_uri,
+        max_length=inputs.experiment.text.max_length,
+        extra_captions=tuple(texts),
+    )
+    return _keyed("embed-text", document, inputs.text_store)
+
+
+def cache_latents(inputs: Inputs, dataset: PrepareDatasetConfig) -> CacheLatentsConfig:
+    """Latents of every window."""
+    document = CacheLatentsConfig(
+        key="",
+        target_uri="",
+        dataset_uri=dataset.target_uri,
+        tokenizer_uri=inputs.tokenizer.target_uri,
+        video=inputs.experiment.video,
+        tokenizer=inputs.experiment.tokenizer,
+    )
+    return _keyed("cache-latents", document, "embeddings://latents-{key}")
+
+
+def train(
+    inputs: Inputs, dataset: PrepareDatasetConfig, latents: CacheLatentsConfig
+) -> TrainConfig:
+    """The training run."""
+    experiment = inputs.experiment
+    fresh = experiment.trainer.init == "random"
+    document = TrainConfig(
+        key="",
+        target_uri="",
+        experiment=experiment,
+        run_name=experiment.name,
+        model_uri=None if fresh else _base_checkpoint(inputs),
+        dataset_uri=dataset.target_uri,
+        embeddings_uri=inputs.text_store,
+        latents_uri=latents.target_uri,
+    )
+    return _keyed("train", document, f"checkpoints://{inputs.job.name}-{{key}}")
+
+
+def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
+    """The checkpoint under the name that the job gives it."""
+    outputs = inputs.job.spec.outputs
+    document = PublishConfig(
+        key="",
+        target_uri="",
+        run_uri=run_address(run),
+        name=inputs.job.published_name,
+        net=inputs.experiment.net,
+        weights=WEIGHTS[outputs.weights],
+        step=outputs.step,
+    )
+    return _keyed("publish", document, f"checkpoints://{inputs.job.published_name}")
+
+
+def generate(
+    inputs: Inputs, item: InferenceItem, run: TrainConfig, published: PublishConfig, gpus: int
+) -> GenerateConfig:
+    """The videos of one inference item, on a GPU if the pod has one."""
+    experiment = inputs.experiment
+    base = item.checkpoint == "Base"
+    document = GenerateConfig(
+        key="",
+        target_uri="",
+        name=item.name,
+        checkpoint_uri=_base_checkpoint(inputs) if base else f"{published.target_uri}/{MODEL_FILE}",
+        net=experiment.net,
+        text=experiment.text,
+        sigma_data=experiment.diffusion.sigma_data,
+        tokenizer_uri=inputs.tokenizer.target_uri,
+        tokenizer=experiment.tokenizer,
+        encoder_uri=inputs.encoder.target_uri,
+        inputs=tuple(
+            GenerateInput(
+                prompt=entry.prompt,
+                visual_input_uri=_resolve(inputs, entry.conditioning),
+                ground_truth_uri=None
+                if entry.ground_truth is None
+                else _resolve(inputs, entry.ground_truth),
+            )
+            for entry in item.inputs or ()
+        ),
+        inputs_file_uri=None if item.inputs_file is None else _resolve(inputs, item.inputs_file),
+        sampling=_sampling(item, experiment),
+        metrics=tuple(METRICS[metric] for metric in item.metrics),
+        device="cuda" if gpus else "cpu",
+        compute_dtype=experiment.diffusion.compute_dtype,
+    )
+    needs = (*(() if base else (published.key,)), *_file_keys(inputs, item))
+    target = f"{run.target_uri}/generated/{item.name}-{{key}}"
+    return _keyed("generate", document, target, needs)
+
+
+def report(
+    inputs: Inputs,
+    dataset: PrepareDatasetConfig,
+    run: TrainConfig,
+    generated: tuple[GenerateConfig, ...],
+) -> ReportConfig:
+    """The report on the run and the videos."""
+    document = ReportConfig(
+        key="",
+        target_uri="",
+        job_name=inputs.job.name,
+        run_uri=run_address(run),
+        dataset_uri=dataset.target_uri,
+        generated=tuple((item.name, item.target_uri) for item in generated),
+    )
+    return _keyed("report", document, f"{run.target_uri}/report-{{key}}")
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+def run_address(run: TrainConfig) -> str:
+    """Folder of a training run below its output root: PROJECT/GROUP/NAME."""
+    experiment = run.experiment
+    return f"{run.target_uri}/{experiment.project}/{experiment.group}/{run.run_name}"
+
+
+def uses_dataset(item: InferenceItem) -> bool:
+    """Whether an inference item reads files of the job's dataset."""
+    return any(address.startswith(DATASET_SCHEME) for address in addresses(item))
+
+
+def addresses(item: InferenceItem) -> tuple[str, ...]:
+    """Every file that an inference item names."""
+    found = [item.inputs_file]
+    for entry in item.inputs or ():
+        found += [entry.conditioning, entry.ground_truth]
+    return tuple(address for address in found if address is not None)
+
+
+def _base_checkpoint(inputs: Inputs) -> str:
+    return f"{inputs.model.target_uri}/{MODEL_FILE}"
+
+
+def _resolve(inputs: Inputs, address: str) -> str:
+    if not address.startswith(DATASET_SCHEME):
+        return address
+    return f"{inputs.dataset_root}/{address.removeprefix(DATASET_SCHEME).lstrip('/')}"
+
+
+def _file_keys(inputs: Inputs, item: InferenceItem) -> tuple[str, ...]:
+    """Keys of the files that an item reads and whose addresses do not carry one."""
+    keys = [inputs.fingerprints[a] for a in addresses(item) if a in inputs.fingerprints]
+    return (*([inputs.dataset_key] if uses_dataset(item) else []), *keys)
+
+
+def _sampling(item: InferenceItem, experiment: Experiment) -> SamplingConfig:
+    given, video = item.parameters, experiment.video
+    return SamplingConfig(
+        num_steps=given.steps,
+        guidance=given.guidance,
+        seed=given.seed,
+        num_pixel_frames=given.num_pixel_frames or video.num_pixel_frames,
+        height=given.height or video.height,
+        width=given.width or video.width,
+        fps=given.fps or video.fps or 24.0,
+        num_input_frames=given.num_input_frames,
+        input_frames=INPUT_FRAMES[given.input_frames],
+        negative_prompt=given.negative_prompt,
+        sampler=SAMPLERS[given.sampler],
+        sigma_max=given.sigma_max,
+        sigma_min=given.sigma_min,
+        batch_size=given.batch_size,
+    )
