@@ -29,7 +29,9 @@ TOP_LEVEL = {
 
 
 def tracked_files() -> list[str]:
-    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return listing.stdout.splitlines()
 
 
@@ -51,13 +53,17 @@ def test_help_starts_without_torch(command: str) -> None:
         "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
     )
 
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
 
     assert result.returncode == 0, result.stderr
     assert "usage" in result.stdout
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_examples_are_valid_jobs(path: Path) -> None:
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["kind"] == "PostTrainingJob"
     result = subprocess.run(
@@ -70,7 +76,12 @@ def test_examples_are_valid_jobs(path: Path) -> None:
 
 
 def test_no_registry_addresses_are_committed() -> None:
-    words = ["pypi" + ".org", "files.python" + "hosted", "proxy.golang" + ".org", "registry.npmjs" + ".org"]
+    words = [
+        "pypi" + ".org",
+        "files.python" + "hosted",
+        "proxy.golang" + ".org",
+        "registry.npmjs" + ".org",
+    ]
     for name in tracked_files():
         path = ROOT / name
         if path.suffix in {".py", ".md", ".yaml", ".toml", ".txt", ".tpl", ""} and path.is_file():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -109,7 +110,7 @@ def sample_edm_euler(
     sigmas = sigmas.to(noise_BCTHW)
     sigma_max = float(sigmas[0])
     x_BCTHW = noise_BCTHW * math.sqrt(sigma_max**2 + 1)
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in pairwise(sigmas):
         x_BCTHW = known.insert(x_BCTHW, sigma, sigma_data)
         x0_BCTHW = _denoise(net_fn, x_BCTHW, sigma, known, sigma_data, known_output)
         x_BCTHW = x_BCTHW + (x_BCTHW - x0_BCTHW) / sigma * (sigma_next - sigma)

@@ -29,7 +29,7 @@ def arch_invariant_noise(shape: tuple[int, ...], seed: int) -> Tensor:
 
     Source: cosmos_predict1 arch_invariant_rand (numpy's legacy RandomState).
     """
-    noise = np.random.RandomState(seed).standard_normal(shape)  # noqa: NPY002 - as the reference
+    noise = np.random.RandomState(seed).standard_normal(shape)
     return torch.from_numpy(noise.astype(np.float32))
 
 

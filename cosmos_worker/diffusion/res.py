@@ -6,6 +6,7 @@ State and coefficients are float64; the denoiser is a callable. Knows no network
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -62,7 +63,7 @@ def _second_order_step(
 def _solve(x0_fn: X0Fn, x: Tensor, sigmas: Tensor, solver: Solver) -> Iterator[Tensor]:
     """State after every evaluation-complete interval."""
     previous: tuple[Tensor, Tensor] | None = None
-    for s, t in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for s, t in pairwise(sigmas):
         x0_s = x0_fn(x, s)
         if solver == "2mid":
             middle = torch.sqrt(s * t)

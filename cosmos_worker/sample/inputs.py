@@ -100,7 +100,9 @@ def _from_file(path: Path, num_before: int) -> list[SampleInput]:
             '{"visual_input": PATH, "prompt": TEXT}'
         ) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        raise DataError(
+            f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise DataError(
@@ -222,7 +224,9 @@ def read_known_frames(one: SampleInput, sampling: SamplingConfig) -> Tensor:
         frames = _read_image(one.visual_input)[None]
     else:
         reader = open_video(one.visual_input)
-        first = 0 if sampling.input_frames == "first" else reader.num_frames - sampling.num_input_frames
+        first = (
+            0 if sampling.input_frames == "first" else reader.num_frames - sampling.num_input_frames
+        )
         frames = reader.get(range(first, first + sampling.num_input_frames))
     return resize_bicubic(video_from_pixels(torch.from_numpy(frames)[None])[0], sampling)
 

@@ -141,7 +141,9 @@ def encode_known_frames(
     The encoder is causal: the first latent frames depend on the known pixels alone.
     """
     sampling = settings.sampling
-    pixels = torch.zeros(len(samples), 3, sampling.num_pixel_frames, sampling.height, sampling.width)
+    pixels = torch.zeros(
+        len(samples), 3, sampling.num_pixel_frames, sampling.height, sampling.width
+    )
     for row, sample in zip(pixels, samples, strict=True):
         row[:, : sampling.num_input_frames] = sample.known_pixels_CTHW
     return tokenizer.encode(pixels).float() * settings.sigma_data

@@ -17,6 +17,7 @@ from cosmos_worker.checkpoint.weights import load_network
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
+from cosmos_worker.progress import Progress
 from cosmos_worker.sample import records
 from cosmos_worker.sample.inputs import (
     SampleInput,
@@ -25,7 +26,6 @@ from cosmos_worker.sample.inputs import (
     read_known_frames,
 )
 from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
-from cosmos_worker.sample.progress import Progress
 from cosmos_worker.sample.video2world import (
     Sample,
     Settings,
@@ -66,11 +66,14 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
     finished = {key: records.read_finished(target, value) for key, value in requests.items()}
     pending = [one for one in inputs if finished[one.id] is None]
     logger.info(
-        "generate item=%s videos=%d kept=%d device=%s", config.name, len(inputs), len(inputs) - len(pending), device
+        "generate item=%s videos=%d kept=%d device=%s",
+        config.name,
+        len(inputs),
+        len(inputs) - len(pending),
+        device,
     )
     if pending:
-        (target / GENERATED_FILE).unlink(missing_ok=True)
-        finished |= _generate(config, volumes, tokenizer, device, pending, requests)
+        finished |= _generate(config, volumes, tokenizer, device, inputs, pending, requests)
     results = [record for record in (finished[one.id] for one in inputs) if record is not None]
     records.write_list(target, results)
     return {"item": config.name, "kept": len(inputs) - len(pending), **records.summarise(results)}
@@ -144,20 +147,26 @@ def _generate(
     volumes: Volumes,
     tokenizer: VideoTokenizer,
     device: torch.device,
+    inputs: Sequence[SampleInput],
     pending: Sequence[SampleInput],
     requests: dict[str, records.Record],
 ) -> dict[str, records.Record]:
-    """Sample, decode and write the pending inputs, batch by batch; their records by id."""
+    """Sample, decode and write the pending inputs, batch by batch; their records by id.
+
+    Batches are those of the whole list: after an interruption the rest comes out bit-equal.
+    """
     sampling, target = config.sampling, volumes.resolve(config.target_uri)
-    texts, negative = _embed(config, volumes, device, [one.prompt for one in pending])
+    texts, negative = _embed(config, volumes, device, [one.prompt for one in inputs])
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
     net = load_network(volumes.resolve(config.checkpoint_uri), config.net, device)
     settings = Settings(
         sampling, config.text, config.sigma_data, negative, _compute_dtype(config, device)
     )
-    lengths = [len(texts[one.prompt]) for one in pending]
-    batches = split_batches(pending, lengths, sampling.batch_size, config.text.padding)
-    progress = Progress("generate", len(batches) * num_sampler_steps(sampling), "step")
+    lengths = [len(texts[one.prompt]) for one in inputs]
+    batches = split_batches(inputs, lengths, sampling.batch_size, config.text.padding)
+    batches = [batch for batch in batches if any(one in pending for one in batch)]
+    (target / GENERATED_FILE).unlink(missing_ok=True)  # from here on its results are replaced
+    progress = Progress("generate", len(batches) * num_sampler_steps(sampling), "steps")
     written: dict[str, records.Record] = {}
     for batch in batches:
         started = time.monotonic()
@@ -168,6 +177,8 @@ def _generate(
         videos = decode_latents(tokenizer, latents, config.sigma_data)
         seconds = (time.monotonic() - started) / len(batch)
         for one, frames in zip(batch, videos, strict=True):
+            if one not in pending:
+                continue
             written[one.id] = records.write_result(
                 target, requests[one.id], one, frames, sampling, seconds
             )

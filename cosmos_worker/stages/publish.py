@@ -64,14 +64,14 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     check_not_foreign(target, config.run_uri)
     step, source = find_export(run_path, config.weights, config.step)
     target.mkdir(parents=True, exist_ok=True)
-    with (
-        reporting_full_disk(target),
-        atomic_write(target / MODEL_FILE) as stream,
-        source.open("rb") as weights,
-    ):
-        shutil.copyfileobj(weights, stream, 1 << 22)
+    for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
+        marker.unlink()
+    with reporting_full_disk(target), atomic_write(target / MODEL_FILE) as stream:
+        with source.open("rb") as weights:
+            shutil.copyfileobj(weights, stream, 1 << 22)
+        stream.flush()
+        model = load_model(Path(stream.name), config.net)  # raises before the earlier one is replaced
     digest = sha256_of_file(target / MODEL_FILE)
-    model = load_model(target / MODEL_FILE, config.net)
     description = {
         "name": config.name,
         "job": job_of(config.run_uri),

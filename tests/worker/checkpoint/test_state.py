@@ -22,7 +22,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("mounting a small tmpfs needs root")
@@ -69,7 +71,9 @@ def test_full_disk_is_reported_and_leaves_the_earlier_checkpoint(small_disk: Pat
     write_exports(small_disk, 1, STATE, STATE, torch.float32)
     large = {"net.weight": torch.zeros(1 << 20)}
 
-    with pytest.raises(RetryableError, match=r"cannot write a checkpoint .* GiB of .* are free; make room"):
+    with pytest.raises(
+        RetryableError, match=r"cannot write a checkpoint .* GiB of .* are free; make room"
+    ):
         save_state(small_disk, 2, {"model": large}, {})
     with pytest.raises(RetryableError, match="earlier checkpoints are intact"):
         write_exports(small_disk, 2, large, None, torch.float32)

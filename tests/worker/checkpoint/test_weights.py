@@ -7,7 +7,12 @@ import pytest
 import torch
 from training import SMALL_NET, small_model, write_model
 
-from cosmos_worker.checkpoint.weights import load_model, load_network, read_weight_file, save_weight_file
+from cosmos_worker.checkpoint.weights import (
+    load_model,
+    load_network,
+    read_weight_file,
+    save_weight_file,
+)
 from cosmos_worker.config import NetConfig
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.experiments import NET_7B, NET_14B
@@ -90,12 +95,16 @@ def test_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.pt")
     larger = SMALL_NET.model_copy(update={"model_channels": 64, "num_blocks": 3})
 
-    with pytest.raises(CheckpointError, match=r"model_channels 64, num_blocks 3.*missing.*block2.*misshaped"):
+    with pytest.raises(
+        CheckpointError, match=r"model_channels 64, num_blocks 3.*missing.*block2.*misshaped"
+    ):
         load_model(path, larger)
 
 
 @pytest.mark.parametrize(("wanted", "extra"), [("none", True), ("learnable", False)])
-def test_extra_position_embedding_must_be_as_the_file_has_it(tmp_path: Path, wanted: str, extra: bool) -> None:
+def test_extra_position_embedding_must_be_as_the_file_has_it(
+    tmp_path: Path, wanted: str, extra: bool
+) -> None:
     path = write_model(tmp_path / "model.pt", extra_pos_emb=extra)
 
     with pytest.raises(ConfigError, match=r"net\.extra_pos_emb: got .* use 'auto'"):
@@ -106,7 +115,9 @@ def test_truncated_and_missing_files_are_reported(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.pt")
     path.write_bytes(path.read_bytes()[:1000])
 
-    with pytest.raises(CheckpointError, match=r"cannot be read as a weight file .* fetch or publish it again"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be read as a weight file .* fetch or publish it again"
+    ):
         read_weight_file(path)
     with pytest.raises(CheckpointError, match="no such weight file"):
         read_weight_file(tmp_path / "absent.pt")

@@ -34,15 +34,24 @@ def test_training_step_matches_reference(train_vector_path: Path) -> None:
     use_logvar = values["inputs/loss_add_logvar"]
 
     result = denoise(
-        model, given["x0"], given["text"], torch.full((B,), float(values["inputs/fps"])), noise, SIGMA_DATA
+        model,
+        given["x0"],
+        given["text"],
+        torch.full((B,), float(values["inputs/fps"])),
+        noise,
+        SIGMA_DATA,
     )
-    loss = edm_loss(result, given["x0"], noise.sigma_B, SIGMA_DATA, use_logvar, only_generated=False)
+    loss = edm_loss(
+        result, given["x0"], noise.sigma_B, SIGMA_DATA, use_logvar, only_generated=False
+    )
     loss.total.backward()
 
     if "net_xt" in wanted:
         assert_close(result.net_input_BCTHW, wanted["net_xt"], atol=1e-6, rtol=1e-6)
     assert_close(result.x0_pred_BCTHW, wanted["x0_pred"], atol=5e-6, rtol=1e-5)
-    assert_close(loss_weight(noise.sigma_B, SIGMA_DATA), wanted["weight"].expand(B), atol=1e-6, rtol=1e-6)
+    assert_close(
+        loss_weight(noise.sigma_B, SIGMA_DATA), wanted["weight"].expand(B), atol=1e-6, rtol=1e-6
+    )
     assert_close(loss.mse, wanted["mse_mean"], atol=1e-6, rtol=1e-6)
     assert_close(loss.edm, wanted["edm_loss_mean"], atol=1e-6, rtol=2e-6)
     if use_logvar:
@@ -53,7 +62,13 @@ def test_training_step_matches_reference(train_vector_path: Path) -> None:
     assert gradients
     for key, expected in gradients.items():
         got = parameters[key].grad
-        assert_close(torch.zeros_like(expected) if got is None else got, expected, atol=2e-5, rtol=1e-4, msg=key)
+        assert_close(
+            torch.zeros_like(expected) if got is None else got,
+            expected,
+            atol=2e-5,
+            rtol=1e-4,
+            msg=key,
+        )
 
 
 def test_scalings_match_reference(scalars_vector_path: Path) -> None:

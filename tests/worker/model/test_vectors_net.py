@@ -17,7 +17,11 @@ TOLERANCE = {"atol": 5e-6, "rtol": 0.0}  # a re-implementation from the facts al
 
 def test_network_matches_reference(net_vector_path: Path) -> None:
     values, tensors = load_vector(net_vector_path)
-    net, given, wanted = build_network(values, tensors), under(tensors, "inputs"), under(tensors, "outputs")
+    net, given, wanted = (
+        build_network(values, tensors),
+        under(tensors, "inputs"),
+        under(tensors, "outputs"),
+    )
     hidden = []
     for block in net.blocks.values():
         block.register_forward_hook(lambda _module, _inputs, output: hidden.append(output))
@@ -42,20 +46,28 @@ def test_network_matches_reference(net_vector_path: Path) -> None:
         expected = wanted[f"hidden_THWBD/{i}"].permute(3, 0, 1, 2, 4).flatten(1, 3)
         assert_close(hidden_BLD, expected, atol=2e-5, rtol=1e-5)
     if "extra_pos" in wanted:
-        assert_close(net.extra_pos_embedder((T, h, w)), wanted["extra_pos"][:1].flatten(1, 3), **TOLERANCE)
+        assert_close(
+            net.extra_pos_embedder((T, h, w)), wanted["extra_pos"][:1].flatten(1, 3), **TOLERANCE
+        )
     assert len(hidden) == values["config/num_blocks"]
 
 
 def test_network_angles_match_reference(net_vector_path: Path) -> None:
     values, tensors = load_vector(net_vector_path)
-    net, given, wanted = build_network(values, tensors), under(tensors, "inputs"), under(tensors, "outputs")
+    net, given, wanted = (
+        build_network(values, tensors),
+        under(tensors, "inputs"),
+        under(tensors, "outputs"),
+    )
     T, h, w = wanted["hidden_THWBD/0"].shape[:3]
 
     exact = net.pos_embedder((T, h, w), given["fps"][:1])
     emulated = net.pos_embedder((T, h, w), given["fps"][:1], torch.bfloat16)
 
     assert_close(torch.cat([exact, exact], -1)[0], wanted["rope_fp32"][:, 0, 0], atol=1e-6, rtol=0)
-    assert_close(torch.cat([emulated, emulated], -1)[0], wanted["rope_bf16"][:, 0, 0], atol=1e-6, rtol=0)
+    assert_close(
+        torch.cat([emulated, emulated], -1)[0], wanted["rope_bf16"][:, 0, 0], atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
@@ -72,4 +84,6 @@ def test_rope_matches_reference(rope_vector_path: Path, name: str, dtype: torch.
         angles = positions((T, h, w), torch.tensor([float(fps)]), dtype)[0]
 
         stride = 1 if len(expected) == len(angles) else 97  # large files hold every 97th row
-        assert_close(torch.cat([angles, angles], -1)[::stride], expected[:, 0, 0], atol=2e-6, rtol=1e-6)
+        assert_close(
+            torch.cat([angles, angles], -1)[::stride], expected[:, 0, 0], atol=2e-6, rtol=1e-6
+        )

@@ -109,7 +109,10 @@ def test_no_inputs_at_all_are_refused() -> None:
         ({"visual_input": "clip.mp4"}, r":2: prompt: got None; give a text"),
         ({"visual_input": "clip.mp4", "prompt": "  "}, r":2: prompt: is blank; write"),
         ({"visual_input": "clip.mp4", "prompt": 3}, r":2: prompt: got 3; give a text"),
-        ({"visual_input": "gone.mp4", "prompt": "a"}, r":2: visual_input: no such file .*gone\.mp4"),
+        (
+            {"visual_input": "gone.mp4", "prompt": "a"},
+            r":2: visual_input: no such file .*gone\.mp4",
+        ),
         ({"visual_input": "", "prompt": "a"}, r":2: visual_input: no such file"),
         (
             {"visual_input": "clip.mp4", "prompt": "a", "promt": "b"},

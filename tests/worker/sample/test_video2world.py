@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import pytest
 import torch
-from generation import HEIGHT, NUM_FRAMES, TEXT_CHANNELS, TINY_NET, WIDTH, moving_square, write_tiny_model
+from generation import (
+    HEIGHT,
+    NUM_FRAMES,
+    TEXT_CHANNELS,
+    TINY_NET,
+    WIDTH,
+    moving_square,
+    write_tiny_model,
+)
 from numpy.random import default_rng
+from tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
 from cosmos_worker.checkpoint.weights import load_network
 from cosmos_worker.config import NetConfig, SamplingConfig, TextConfig, TokenizerConfig
@@ -25,7 +33,6 @@ from cosmos_worker.sample.video2world import (
 )
 from cosmos_worker.tokenizer.base import VideoTokenizer
 from cosmos_worker.tokenizer.load import load_tokenizer
-from tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
 SAMPLERS = ["edm_euler", "res_2ab", "res_2mid", "res_1euler"]
 SAMPLING = SamplingConfig(
@@ -116,14 +123,16 @@ def test_generate_latents_is_repeatable_and_depends_on_seed_text_and_guidance(
     assert not torch.equal(first, generate(guidance=3.0))
 
 
-def test_generate_latents_reports_every_step(net: CosmosDiT, tokenizer: VideoTokenizer) -> None:
-    for sampler in SAMPLERS:
-        settings = make_settings(sampler=sampler, num_steps=6)
-        calls: list[None] = []
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_generate_latents_reports_every_step(
+    net: CosmosDiT, tokenizer: VideoTokenizer, sampler: str
+) -> None:
+    settings = make_settings(sampler=sampler, num_steps=6)
+    calls: list[None] = []
 
-        generate_latents(net, tokenizer, [make_sample("0")], settings, lambda: calls.append(None))
+    generate_latents(net, tokenizer, [make_sample("0")], settings, lambda: calls.append(None))
 
-        assert len(calls) == num_sampler_steps(settings.sampling)
+    assert len(calls) == num_sampler_steps(settings.sampling)
 
 
 def test_generate_latents_refuses_results_that_are_not_finite(
@@ -175,10 +184,16 @@ def test_trimmed_texts_of_different_lengths_do_not_share_a_batch() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"height": 144}, r"sampling\.height: 144 is more .* use at most 128 \(net\.max_latent_size 16"),
+        (
+            {"height": 144},
+            r"sampling\.height: 144 is more .* use at most 128 \(net\.max_latent_size 16",
+        ),
         ({"width": 256}, r"sampling\.width: 256 is more .* use at most 128"),
         ({"num_pixel_frames": 33}, r"num_pixel_frames: 33 is more than .* use at most 25"),
-        ({"num_pixel_frames": 25}, r"num_pixel_frames: 25 is more than one chunk .* use at most 17"),
+        (
+            {"num_pixel_frames": 25},
+            r"num_pixel_frames: 25 is more than one chunk .* use at most 17",
+        ),
         ({"num_pixel_frames": 9, "num_input_frames": 9}, r"9 leaves no frame to generate"),
         ({"num_pixel_frames": 1}, r"1 leaves no frame to generate after num_input_frames 1"),
         ({"num_steps": 1, "sampler": "res_2mid"}, r"num_steps: 1 is no step of res_2mid; use 2"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_clips(tmp_path_factory.mktemp("clips"), len(PROMPTS))
+
+
+@pytest.fixture(scope="module")
+def finished(models: Path, clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the first two inputs; a test that changes them takes a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "after"
+    generate.run(generate_config(models, folder, job_inputs(clips)[:2]), Volumes())
+    return folder
 
 
 def job_inputs(clips: list[Path]) -> list[dict[str, Any]]:
@@ -75,7 +84,9 @@ def test_generate_writes_videos_records_and_list(
     )
 
 
-def test_generate_measures_the_written_file(models: Path, clips: list[Path], tmp_path: Path) -> None:
+def test_generate_measures_the_written_file(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
     config = generate_config(models, tmp_path, job_inputs(clips)[:1], metrics=("psnr",))
 
     result = generate.run(config, Volumes())
@@ -88,14 +99,15 @@ def test_generate_measures_the_written_file(models: Path, clips: list[Path], tmp
     assert "follow_share" not in result
 
 
-def test_generate_keeps_finished_results(models: Path, clips: list[Path], tmp_path: Path) -> None:
-    inputs = job_inputs(clips)
-    generate.run(generate_config(models, tmp_path, inputs[:2]), Volumes())
-    before = snapshot(tmp_path)
+def test_generate_keeps_finished_results(
+    models: Path, clips: list[Path], finished: Path, tmp_path: Path
+) -> None:
+    target = Path(shutil.copytree(finished, tmp_path / "after"))
+    before = snapshot(target)
 
-    result = generate.run(generate_config(models, tmp_path, inputs), Volumes())
+    result = generate.run(generate_config(models, target, job_inputs(clips)), Volumes())
 
-    after = snapshot(tmp_path)
+    after = snapshot(target)
     assert result["kept"] == 2
     assert result["videos"] == 3
     for name in ("000.mp4", "000.json", "001.mp4", "001.json"):
@@ -182,10 +194,10 @@ def test_generate_reads_a_prompt_file_and_nine_known_frames(
 def test_generate_tells_its_progress_without_a_terminal(
     models: Path, clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "cosmos_worker.sample.progress"):
+    with caplog.at_level(logging.INFO, "cosmos_worker.progress"):
         generate.run(generate_config(models, tmp_path, job_inputs(clips)), Volumes())
 
-    assert "generate step=6/6 seconds=" in caplog.text  # 2 batches of 3 steps
+    assert "generate steps=6/6 " in caplog.text  # 2 batches of 3 steps
 
 
 @pytest.mark.parametrize(
@@ -194,7 +206,11 @@ def test_generate_tells_its_progress_without_a_terminal(
         ({"inputs_file_uri": "gone.jsonl"}, ConfigError, "gone.jsonl: no such file"),
         ({"sampling": {"height": 144}}, ConfigError, r"sampling\.height: 144 is more"),
         ({"checkpoint_uri": "gone.pt"}, CheckpointError, "gone.pt: no such weight file"),
-        ({"tokenizer_uri": "embedded"}, CheckpointError, "has 1536 latent channels, the network takes 16"),
+        (
+            {"tokenizer_uri": "embedded"},
+            CheckpointError,
+            "has 1536 latent channels, the network takes 16",
+        ),
         ({"encoder_uri": "gone"}, CheckpointError, "config.json: no such file"),
         (
             {"net": TINY_NET.model_copy(update={"text_channels": 8}).model_dump()},
@@ -206,20 +222,17 @@ def test_generate_tells_its_progress_without_a_terminal(
 def test_generate_refuses_what_cannot_be_and_leaves_results(
     models: Path,
     clips: list[Path],
-    tmp_path: Path,
+    finished: Path,
     changes: dict[str, Any],
     error: type[Exception],
     message: str,
 ) -> None:
-    generate.run(generate_config(models, tmp_path, job_inputs(clips)[:1]), Volumes())
-    before = snapshot(tmp_path)
-    before.pop(GENERATED_FILE)
+    before = snapshot(finished)
 
     with pytest.raises(error, match=message):
-        generate.run(generate_config(models, tmp_path, job_inputs(clips), **changes), Volumes())
+        generate.run(generate_config(models, finished, job_inputs(clips), **changes), Volumes())
 
-    after = snapshot(tmp_path)
-    assert {name: after[name] for name in before} == before
+    assert snapshot(finished) == before
 
 
 def test_generate_refuses_metrics_that_an_input_cannot_have(
@@ -227,7 +240,9 @@ def test_generate_refuses_metrics_that_an_input_cannot_have(
 ) -> None:
     first = job_inputs(clips)[0]
     other = generate_config(models, tmp_path, [{**first, "prompt": "wave"}], metrics=("push",))
-    alone = generate_config(models, tmp_path, [{**first, "ground_truth_uri": None}], metrics=("psnr",))
+    alone = generate_config(
+        models, tmp_path, [{**first, "ground_truth_uri": None}], metrics=("psnr",)
+    )
 
     with pytest.raises(ConfigError, match=r"inputs\.0: prompt: 'wave' is no instruction"):
         generate.run(other, Volumes())
@@ -239,7 +254,12 @@ def test_generate_refuses_a_ground_truth_that_is_too_short(
     models: Path, clips: list[Path], tmp_path: Path
 ) -> None:
     config = generate_config(
-        models, tmp_path, job_inputs(clips), metrics=("psnr",), tokenizer={"chunk_pixel_frames": 25}, sampling={"num_pixel_frames": 25}
+        models,
+        tmp_path,
+        job_inputs(clips),
+        metrics=("psnr",),
+        tokenizer={"chunk_pixel_frames": 25},
+        sampling={"num_pixel_frames": 25},
     )
 
     with pytest.raises(DataError, match="has 17 frames, fewer than num_pixel_frames 25"):

@@ -60,7 +60,9 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_stage, "StopSignal", lambda: stop)
 
 
-def test_training_lowers_the_loss_and_writes_what_the_reference_writes(inputs: Path, tmp_path: Path) -> None:
+def test_training_lowers_the_loss_and_writes_what_the_reference_writes(
+    inputs: Path, tmp_path: Path
+) -> None:
     experiment = small_experiment(max_steps=40, save_every_steps=20, keep_last=1)
 
     result = train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
@@ -97,7 +99,10 @@ def test_interrupted_run_ends_in_the_same_bits(
 
     assert_bit_equal(final_weights(tmp_path / "whole"), final_weights(tmp_path / "broken"))
     whole, broken = (
-        [json.loads(line) for line in (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)
+            for line in (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()
+        ]
         for name in ("whole", "broken")
     )
     assert [line["loss"] for line in whole if "loss" in line] == [
@@ -138,7 +143,9 @@ def test_killed_during_a_save_continues_from_the_checkpoint_before(
 def test_continuing_with_other_options_is_refused(inputs: Path, tmp_path: Path) -> None:
     train_stage.run(train_config(inputs, small_experiment(max_steps=2), tmp_path), VOLUMES)
 
-    with pytest.raises(CheckpointError, match=r"trainer\.max_steps \(2 -> 4\); continue with the same options"):
+    with pytest.raises(
+        CheckpointError, match=r"trainer\.max_steps \(2 -> 4\); continue with the same options"
+    ):
         train_stage.run(train_config(inputs, small_experiment(max_steps=4), tmp_path), VOLUMES)
 
 
@@ -148,7 +155,9 @@ def test_continuing_a_damaged_checkpoint_is_refused(inputs: Path, tmp_path: Path
     damaged = run_path(tmp_path) / "state" / "iter_000000002" / "state.pt"
     damaged.write_bytes(damaged.read_bytes()[:-100])
 
-    with pytest.raises(CheckpointError, match=r"state\.pt: damaged .* delete .*iter_000000002 to continue"):
+    with pytest.raises(
+        CheckpointError, match=r"state\.pt: damaged .* delete .*iter_000000002 to continue"
+    ):
         train_stage.run(config, VOLUMES)
 
 
@@ -156,7 +165,9 @@ def test_gradient_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_pat
     write_training_inputs(tmp_path, num_windows=4, bad_latent=torch.tensor(1e30))
     write_model(tmp_path / "model.pt")
 
-    with pytest.raises(DataError, match=r"step 1, windows .*train/0@0.*: NaN or infinite gradient in \d+"):
+    with pytest.raises(
+        DataError, match=r"step 1, windows .*train/0@0.*: NaN or infinite gradient in \d+"
+    ):
         train_stage.run(train_config(tmp_path, small_experiment()), VOLUMES)
 
 
@@ -186,9 +197,13 @@ def test_second_writer_of_a_run_is_refused(inputs: Path, tmp_path: Path) -> None
 
 
 def test_training_without_weights_needs_random_init(inputs: Path, tmp_path: Path) -> None:
-    config = train_config(inputs, small_experiment(max_steps=1), tmp_path).model_copy(update={"model_uri": None})
+    config = train_config(inputs, small_experiment(max_steps=1), tmp_path).model_copy(
+        update={"model_uri": None}
+    )
 
-    with pytest.raises(ConfigError, match=r"model_uri: got null; name a model\.pt, or set trainer\.init=random"):
+    with pytest.raises(
+        ConfigError, match=r"model_uri: got null; name a model\.pt, or set trainer\.init=random"
+    ):
         train_stage.run(config, VOLUMES)
     fresh = config.model_copy(update={"experiment": small_experiment(max_steps=1, init="random")})
     assert train_stage.run(fresh, VOLUMES)["steps"] == 1

@@ -47,7 +47,9 @@ def test_draws_of_a_sample_do_not_depend_on_the_split_over_processes() -> None:
         torch.testing.assert_close(
             getattr(whole, name), torch.cat([getattr(part, name) for part in parts]), atol=0, rtol=0
         )
-    assert not torch.equal(whole.noise_BCTHW, draw_noise(shape, experiment, "train", 6, range(4)).noise_BCTHW)
+    assert not torch.equal(
+        whole.noise_BCTHW, draw_noise(shape, experiment, "train", 6, range(4)).noise_BCTHW
+    )
 
 
 def test_draws_follow_their_distributions() -> None:
@@ -72,8 +74,13 @@ def test_positions_cover_the_global_batch_once() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
-    [((6, 1, 0, 4), r"6 is not a multiple of the 4 processes"), ((12, 4, 0, 2), r"4 does not divide the 6")],
+    [
+        ((6, 1, 0, 4), r"6 is not a multiple of the 4 processes"),
+        ((12, 4, 0, 2), r"4 does not divide the 6"),
+    ],
 )
-def test_positions_refuse_sizes_that_do_not_divide(sizes: tuple[int, int, int, int], message: str) -> None:
+def test_positions_refuse_sizes_that_do_not_divide(
+    sizes: tuple[int, int, int, int], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         micro_batch_positions(*sizes)
