@@ -191,16 +191,17 @@ class CosmosDiT(nn.Module):
     def init_weights(self, generator: torch.Generator) -> None:
         """Fresh weights: Xavier-uniform linears, zero last modulation, tables of standard deviation 0.02."""
         self.pos_embedder.init_positions()
+        linears = {n: m for n, m in self.named_modules() if isinstance(m, nn.Linear)}
+        for linear in linears.values():
+            nn.init.xavier_uniform_(linear.weight, generator=generator)
+        for name, linear in linears.items():
+            if name.startswith("t_embedder."):
+                nn.init.normal_(linear.weight, std=0.02, generator=generator)
+            if name.startswith("blocks.") and name.endswith("adaLN_modulation.2"):
+                nn.init.zeros_(linear.weight)
         for module in self.modules():
             if isinstance(module, nn.RMSNorm):
                 nn.init.ones_(module.weight)
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight, generator=generator)
-        for linear in (self.t_embedder[1].linear_1, self.t_embedder[1].linear_2):
-            nn.init.normal_(linear.weight, std=0.02, generator=generator)
-        for block in self.blocks.values():
-            for sub_layer in block.blocks:
-                nn.init.zeros_(sub_layer.adaLN_modulation[2].weight)
         if self.extra_pos_embedder is not None:
             for table in self.extra_pos_embedder.parameters():
                 nn.init.trunc_normal_(table, std=0.02, generator=generator)
@@ -220,10 +221,10 @@ class CosmosModel(nn.Module):
 
     def init_logvar(self, generator: torch.Generator) -> None:
         """Fresh uncertainty head: random features, and a zero readout, which is neutral."""
-        features, readout = self.logvar[0], self.logvar[1]
-        features.freqs.copy_(2 * math.pi * torch.randn(NUM_LOGVAR_CHANNELS, generator=generator))
-        features.phases.copy_(2 * math.pi * torch.rand(NUM_LOGVAR_CHANNELS, generator=generator))
-        nn.init.zeros_(readout.weight)
+        for name, draw in (("freqs", torch.randn), ("phases", torch.rand)):
+            values = 2 * math.pi * draw(NUM_LOGVAR_CHANNELS, generator=generator)
+            self.get_buffer(f"logvar.0.{name}").copy_(values)
+        nn.init.zeros_(self.get_parameter("logvar.1.weight"))
 
     def init_weights(self, generator: torch.Generator) -> None:
         """Fresh weights of everything."""

@@ -99,17 +99,53 @@ def modulate(x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
 
 
 class SubLayer(nn.Module):
-    """One modulated residual layer: z += gate * f(modulate(z))."""
+    """What the three layers of a block share: a modulation of their input, and a gate on their output."""
 
-    def __init__(self, block: nn.Module, model_channels: int, lora_dim: int) -> None:
+    def __init__(self, model_channels: int, lora_dim: int) -> None:
         super().__init__()
-        self.block = block
         self.adaLN_modulation = adaln_modulation(model_channels, lora_dim, 3)
 
-    def modulation(self, emb_BD: Tensor, lora_B3D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Shift, scale, gate, each (B, D)."""
+    def enter(self, z_BLD: Tensor, emb_BD: Tensor, lora_B3D: Tensor) -> tuple[Tensor, Tensor]:
+        """Modulated input (B, L, D) and gate (B, 1, D)."""
         shift, scale, gate = (self.adaLN_modulation(emb_BD) + lora_B3D).chunk(3, dim=-1)
-        return shift, scale, gate
+        return modulate(z_BLD, shift, scale), gate[:, None]
+
+
+class AttentionLayer(SubLayer):
+    """z += gate * attention(modulate(z)); keys and values from the text, or from z itself."""
+
+    def __init__(
+        self, model_channels: int, context_channels: int, num_heads: int, lora_dim: int
+    ) -> None:
+        super().__init__(model_channels, lora_dim)
+        self.block = AttentionBlock(model_channels, context_channels, num_heads)
+
+    def forward(
+        self,
+        z_BLD: Tensor,
+        emb_BD: Tensor,
+        lora_B3D: Tensor,
+        text_BSD: Tensor | None = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(B, L, D) → (B, L, D); self-attention if text is None."""
+        u_BLD, gate = self.enter(z_BLD, emb_BD, lora_B3D)
+        return z_BLD + gate * self.block.attn(
+            u_BLD, u_BLD if text_BSD is None else text_BSD, rotation
+        )
+
+
+class MlpLayer(SubLayer):
+    """z += gate * MLP(modulate(z))."""
+
+    def __init__(self, model_channels: int, mlp_ratio: float, lora_dim: int) -> None:
+        super().__init__(model_channels, lora_dim)
+        self.block = FeedForward(model_channels, int(model_channels * mlp_ratio))
+
+    def forward(self, z_BLD: Tensor, emb_BD: Tensor, lora_B3D: Tensor) -> Tensor:
+        """(B, L, D) → (B, L, D)."""
+        u_BLD, gate = self.enter(z_BLD, emb_BD, lora_B3D)
+        return z_BLD + gate * self.block(u_BLD)
 
 
 class DiTBlock(nn.Module):
@@ -124,12 +160,13 @@ class DiTBlock(nn.Module):
         lora_dim: int,
     ) -> None:
         super().__init__()
-        parts: tuple[nn.Module, ...] = (
-            AttentionBlock(model_channels, model_channels, num_heads),
-            AttentionBlock(model_channels, text_channels, num_heads),
-            FeedForward(model_channels, int(model_channels * mlp_ratio)),
+        self.blocks = nn.ModuleList(
+            (
+                AttentionLayer(model_channels, model_channels, num_heads, lora_dim),
+                AttentionLayer(model_channels, text_channels, num_heads, lora_dim),
+                MlpLayer(model_channels, mlp_ratio, lora_dim),
+            )
         )
-        self.blocks = nn.ModuleList(SubLayer(part, model_channels, lora_dim) for part in parts)
 
     def forward(
         self,
@@ -140,18 +177,11 @@ class DiTBlock(nn.Module):
         rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
         """(B, L, D) → (B, L, D)."""
-        self_layer, cross_layer, mlp_layer = self.blocks
-        assert isinstance(self_layer, SubLayer)
-        assert isinstance(cross_layer, SubLayer)
-        assert isinstance(mlp_layer, SubLayer)
-        shift, scale, gate = self_layer.modulation(emb_BD, lora_B3D)
-        u_BLD = modulate(z_BLD, shift, scale)
-        z_BLD = z_BLD + gate[:, None] * self_layer.block.attn(u_BLD, u_BLD, rotation)
-        shift, scale, gate = cross_layer.modulation(emb_BD, lora_B3D)
-        u_BLD = modulate(z_BLD, shift, scale)
-        z_BLD = z_BLD + gate[:, None] * cross_layer.block.attn(u_BLD, text_BSD)
-        shift, scale, gate = mlp_layer.modulation(emb_BD, lora_B3D)
-        return z_BLD + gate[:, None] * mlp_layer.block(modulate(z_BLD, shift, scale))
+        self_attention, cross_attention, mlp = self.blocks
+        z_BLD = self_attention(z_BLD, emb_BD, lora_B3D, rotation=rotation)
+        z_BLD = cross_attention(z_BLD, emb_BD, lora_B3D, text_BSD)
+        out: Tensor = mlp(z_BLD, emb_BD, lora_B3D)
+        return out
 
 
 class TimestepEmbedding(nn.Module):

@@ -70,7 +70,9 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         with source.open("rb") as weights:
             shutil.copyfileobj(weights, stream, 1 << 22)
         stream.flush()
-        model = load_model(Path(stream.name), config.net)  # raises before the earlier one is replaced
+        model = load_model(
+            Path(stream.name), config.net
+        )  # raises before the earlier one is replaced
     digest = sha256_of_file(target / MODEL_FILE)
     description = {
         "name": config.name,

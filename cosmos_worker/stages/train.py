@@ -110,12 +110,12 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         if processes.is_main:
             write_resolved_config(folder, config)
             files.enter_context(only_writer(folder))
-        inputs = [
+        index, text, latents = (
             volumes.resolve(uri)
             for uri in (config.dataset_uri, config.embeddings_uri, config.latents_uri)
-        ]
-        dataset = WindowDataset(*inputs, "train", experiment)
-        held_out = WindowDataset(*inputs, "val", experiment)
+        )
+        dataset = WindowDataset(index, text, latents, "train", experiment)
+        held_out = WindowDataset(index, text, latents, "val", experiment)
         weights = volumes.resolve(config.model_uri) if config.model_uri else None
         model = build_model(experiment, weights).to(processes.device)
         logger.info("training %s", describe_run(experiment, model, dataset, processes))

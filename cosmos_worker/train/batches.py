@@ -65,7 +65,12 @@ class WindowDataset:
     def latent_shape(self) -> tuple[int, int, int, int]:
         """(C, T, H, W) of one sample."""
         video, net = self.experiment.video, self.experiment.net
-        return (net.latent_channels, self.experiment.num_latent_frames, video.height // 8, video.width // 8)
+        return (
+            net.latent_channels,
+            self.experiment.num_latent_frames,
+            video.height // 8,
+            video.width // 8,
+        )
 
     def batch(self, samples: Sequence[int]) -> Batch:
         """Put samples together.

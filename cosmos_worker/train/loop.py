@@ -30,7 +30,7 @@ from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.metrics import MetricsLog
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.schedule import learning_rate
-from cosmos_worker.train.step import batch_loss, train_step
+from cosmos_worker.train.step import StepResult, batch_loss, train_step
 from cosmos_worker.train.stop import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -201,8 +201,8 @@ class Trainer:
         )
         return batch, noise
 
-    def step(self) -> dict[str, float | torch.Tensor]:
-        """One optimizer step; returns losses (3,) of this process, gradient norm and learning rate."""
+    def step(self) -> tuple[StepResult, float]:
+        """One optimizer step; returns its result on this process and the learning rate."""
         step, experiment = self.done_steps, self.experiment
         samples = self.order.batch(step)
         rate = learning_rate(experiment.optimizer, experiment.trainer.max_steps, step)
@@ -220,7 +220,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(step)
         self.done_steps += 1
-        return {"losses": result.losses, "grad_norm": result.grad_norm, "learning_rate": rate}
+        return result, rate
 
     def _names(self, samples: Sequence[int]) -> str:
         names = [self.dataset.windows[sample].window_id for sample in samples]
@@ -266,9 +266,9 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
     if trainer.done_steps == 0:
         result["validation_loss_before"] = _validate(trainer, log)
     while trainer.done_steps < options.max_steps:
-        values = trainer.step()
+        result_of_step, rate = trainer.step()
         # one small collective a step: mean losses, and whether any process was asked to stop
-        shared = torch.cat([values["losses"].cpu(), torch.tensor([float(stop.requested)])])
+        shared = torch.cat([result_of_step.losses.cpu(), torch.tensor([float(stop.requested)])])
         shared = processes.mean(shared.to(processes.device)).cpu()
         sums, counted = sums + shared, counted + 1
         done = trainer.done_steps
@@ -280,8 +280,8 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
                 done,
                 {
                     **means,
-                    "learning_rate": values["learning_rate"],
-                    "grad_norm": values["grad_norm"],
+                    "learning_rate": rate,
+                    "grad_norm": result_of_step.grad_norm,
                 },
             )
             sums, counted = torch.zeros(4), 0

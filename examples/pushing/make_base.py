@@ -64,7 +64,15 @@ def run_stage(stage: str, config: StageConfig, work: Path, *options: str) -> dic
     document = work / f"{stage}.yaml"
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "cosmos_worker.cli", stage, "--config", str(document), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "cosmos_worker.cli",
+        stage,
+        "--config",
+        str(document),
+        *options,
+    ]
     subprocess.run(command, env=environment, check=True)
     marker = read_marker(Path(config.target_uri), config.key)
     assert marker is not None
@@ -72,7 +80,9 @@ def run_stage(stage: str, config: StageConfig, work: Path, *options: str) -> dic
     return result
 
 
-def prepare(dataset: Path, encoder: Path, work: Path, experiment: Experiment) -> tuple[Path, Path, Path]:
+def prepare(
+    dataset: Path, encoder: Path, work: Path, experiment: Experiment
+) -> tuple[Path, Path, Path]:
     """Index, embeddings and latents of the dataset."""
     index, text, latents = (work / name for name in ("index", "text", "latents"))
     run_stage(
@@ -119,7 +129,10 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True, help="folder that render.py wrote")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything in between")
     parser.add_argument(
-        "--encoder", type=Path, default=ENCODER, help="T5 folder; its embeddings are multiplied by zero"
+        "--encoder",
+        type=Path,
+        default=ENCODER,
+        help="T5 folder; its embeddings are multiplied by zero",
     )
     parser.add_argument("--steps", type=int, default=5000, help="optimizer steps")
     parser.add_argument("--processes", type=int, default=2, help="training processes")

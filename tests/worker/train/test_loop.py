@@ -49,7 +49,7 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deliver a stop request while the given step runs."""
     original = loop.Trainer.step
 
-    def step_then_stop(trainer: loop.Trainer) -> dict[str, object]:
+    def step_then_stop(trainer: loop.Trainer) -> object:
         values = original(trainer)
         if trainer.done_steps == step:
             stop.requested = True

@@ -1,0 +1,245 @@
+"""What the report says, read from the run, the dataset and the generated folders. Makes no HTML."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosmos_worker.data.index import read_index
+from cosmos_worker.data.video import read_video, read_window
+from cosmos_worker.errors import DataError
+from cosmos_worker.layout import METRICS_FILE, RESOLVED_CONFIG_FILE
+from cosmos_worker.report import media
+from cosmos_worker.report.chart import Point
+from cosmos_worker.sample.records import Record, read_list, summarise
+
+TABLE_HEADER = (
+    "item",
+    "videos",
+    "PSNR (dB)",
+    "copy-first-frame PSNR (dB)",
+    "gain (dB)",
+    "follows the instruction (%)",
+)
+ABSENT = "–"  # noqa: RUF001 - a dash, as tables have it
+
+
+@dataclass(frozen=True)
+class Item:
+    """One inference item of the job: its name, folder, records and their summary."""
+
+    name: str
+    folder: Path
+    records: list[Record]
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The course of a run: (step, loss) points, lines of metrics.jsonl, text of config.yaml."""
+
+    train: list[Point]
+    validation: list[Point]
+    seconds: float
+    config: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video in a card: where it comes from, the video, its strip of frames, a verdict."""
+
+    label: str
+    kind: str
+    video: str
+    strip: str
+    note: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """All videos of one conditioning frame and one instruction."""
+
+    title: str
+    prompt: str
+    known: str
+    clips: list[Clip]
+
+
+def read_training(run: Path) -> Training:
+    """Read metrics.jsonl and config.yaml.
+
+    Raises:
+        DataError: a file is absent, damaged or holds no loss.
+    """
+    path, config = run / METRICS_FILE, run / RESOLVED_CONFIG_FILE
+    for needed in (path, config):
+        if not needed.is_file():
+            raise DataError(f"{needed}: no such file; run train with this output root first")
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        train = _points(lines, "loss")
+        validation = _points(lines, "validation_loss")
+        seconds = _training_seconds(lines)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise DataError(f"{path}: damaged ({error}); run train again") from None
+    if not train:
+        raise DataError(f"{path}: holds no loss; run train for at least log_every_steps steps")
+    return Training(train, validation, seconds, config.read_text(encoding="utf-8"))
+
+
+def _points(lines: Sequence[dict[str, Any]], name: str) -> list[Point]:
+    points = [(float(line["step"]), float(line[name])) for line in lines if name in line]
+    return [point for point in points if math.isfinite(point[1])]
+
+
+def _training_seconds(lines: Sequence[dict[str, Any]]) -> float:
+    """Sum of seconds per step times the steps of each interval."""
+    total, before = 0.0, 0.0
+    for line in lines:
+        if "seconds_per_step" in line:
+            total += float(line["seconds_per_step"]) * (float(line["step"]) - before)
+            before = float(line["step"])
+    return total
+
+
+def read_items(generated: Sequence[tuple[str, Path]]) -> list[Item]:
+    """Records of every inference item, in the order of the job.
+
+    Raises:
+        DataError: a list is absent, damaged or empty.
+    """
+    items = []
+    for name, folder in generated:
+        records = read_list(folder)
+        if not records:
+            raise DataError(f"{folder}: no generated video is listed; run generate again")
+        items.append(Item(name, folder, records, summarise(records)))
+    return items
+
+
+def count_captions(dataset: Path) -> list[tuple[str, int]]:
+    """Instructions of the training clips, the most frequent first."""
+    index = read_index(dataset)
+    return Counter(clip.caption for clip in index.clips if clip.split == "train").most_common()
+
+
+def format_number(form: str, value: float) -> str:
+    """Format a number without the minus of a rounded zero: -0.04 as +0.0."""
+    text = form.format(value)
+    return form.format(0.0) if float(re.sub(r"[^-+.0-9]", "", text)) == 0 else text
+
+
+def metrics_table(items: Sequence[Item]) -> list[list[str]]:
+    """Rows of text, the header first."""
+    return [list(TABLE_HEADER), *(_row(item) for item in items)]
+
+
+def _row(item: Item) -> list[str]:
+    summary = item.summary
+
+    def number(name: str, form: str, factor: float = 1) -> str:
+        return format_number(form, summary[name] * factor) if name in summary else ABSENT
+
+    return [
+        item.name,
+        str(summary["videos"]),
+        number("mean_psnr_db", "{:.2f}"),
+        number("mean_copy_psnr_db", "{:.2f}"),
+        number("gain_db", "{:+.2f}"),
+        number("follow_share", "{:.1f}", 100),
+    ]
+
+
+# --- before and after ------------------------------------------------------------------------
+
+
+def before_and_after(items: Sequence[Item]) -> tuple[Item | None, Item]:
+    """The first pair of items that answer the same requests, or the last item alone.
+
+    Returns:
+        (before, after); before is None if no two items have the same inputs and prompts.
+    """
+    asked: dict[tuple[Any, ...], list[Item]] = {}
+    for item in items:
+        requests = tuple((record["visual_input"], record["prompt"]) for record in item.records)
+        asked.setdefault(requests, []).append(item)
+    for same in asked.values():
+        if len(same) > 1:
+            return same[0], same[-1]
+    return None, items[-1]
+
+
+def build_cards(items: Sequence[Item], max_videos: int) -> list[Card]:
+    """One card per conditioning frame and instruction, with every item's video of it.
+
+    Args:
+        items: of `read_items`.
+        max_videos: shown per item.
+
+    Raises:
+        DataError: a video is absent or cannot be decoded.
+    """
+    groups: dict[tuple[str, str], list[tuple[Item, Record]]] = {}
+    for item in items:
+        for record in item.records[:max_videos]:
+            groups.setdefault((record["visual_input"], record["prompt"]), []).append((item, record))
+    return [_card(position, members) for position, members in enumerate(groups.values(), 1)]
+
+
+def _card(position: int, members: Sequence[tuple[Item, Record]]) -> Card:
+    first_item, first = members[0]
+    known = read_video(first_item.folder / first["video"])[: first["known_frames"]][-1]
+    clips = []
+    truth = next((record for _, record in members if record["ground_truth"]), None)
+    if truth is not None:
+        clips.append(_truth_clip(truth))
+        sampling = truth["sampling"]
+        size = (sampling["height"], sampling["width"])
+        known = read_window(Path(truth["ground_truth"]), truth["known_frames"] - 1, 1, *size)[0]
+    clips += [_generated_clip(item, record) for item, record in members]
+    return Card(f"Clip {position}", first["prompt"], media.frame_uri(known), clips)
+
+
+def _truth_clip(record: Record) -> Clip:
+    sampling, path = record["sampling"], Path(record["ground_truth"])
+    frames = read_window(
+        path, 0, sampling["num_pixel_frames"], sampling["height"], sampling["width"]
+    )
+    return Clip(
+        label="Ground truth",
+        kind="truth",
+        video=media.frames_video_uri(frames, sampling["fps"]),
+        strip=media.strip_uri(frames, record["known_frames"]),
+        note="what really happened",
+        verdict="",
+    )
+
+
+def _generated_clip(item: Item, record: Record) -> Clip:
+    path = item.folder / record["video"]
+    metrics, notes, verdict = record["metrics"], [], ""
+    if "psnr_db" in metrics:
+        notes.append(
+            f"{metrics['psnr_db']:.1f} dB, {format_number('{:+.1f}', metrics['gain_db'])} dB over the copied frame"
+        )
+    if "follows" in metrics:
+        moved = (
+            "does not move" if metrics["direction"] == "none" else f"moves {metrics['direction']}"
+        )
+        notes.insert(0, f"the named cube {moved}")
+        verdict = "follows" if metrics["follows"] else "fails"
+    return Clip(
+        label=item.name,
+        kind="generated",
+        video=media.video_uri(path),
+        strip=media.strip_uri(read_video(path), record["known_frames"]),
+        note="; ".join(notes),
+        verdict=verdict,
+    )

@@ -1,0 +1,132 @@
+"""Turns what was collected into one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from cosmos_worker.report.chart import loss_chart
+from cosmos_worker.report.collect import (
+    Card,
+    Item,
+    Training,
+    before_and_after,
+    format_number,
+    metrics_table,
+)
+
+TEMPLATE = "report.html.j2"
+SHOWN_CAPTIONS = 24
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline figure: what, before post-training (may be empty), after, and what it means."""
+
+    name: str
+    before: str
+    after: str
+    meaning: str
+
+
+def format_minutes(seconds: float) -> str:
+    """12 s, 3 min 5 s, or 2 h 3 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def headline(items: Sequence[Item], training: Training) -> list[Tile]:
+    """The figures at the top of the page."""
+    before, after = before_and_after(items)
+    tiles = []
+
+    def add(name: str, key: str, form: str, factor: float, meaning: str) -> None:
+        if key not in after.summary:
+            return
+        old = before.summary.get(key) if before is not None else None
+        shown = "" if old is None else format_number(form, old * factor)
+        tiles.append(Tile(name, shown, format_number(form, after.summary[key] * factor), meaning))
+
+    names = f"{before.name} → {after.name}" if before is not None else after.name
+    add("Follows the instruction", "follow_share", "{:.0f} %", 100, names)
+    add("Better than a copied frame", "gain_db", "{:+.1f} dB", 1, f"PSNR, {names}")
+    losses = training.validation or training.train
+    kind = "held-out" if training.validation else "training"
+    first, last = losses[0][1], losses[-1][1]
+    tiles.append(Tile("Loss", f"{first:.3f}", f"{last:.3f}", f"{kind}, first → last"))
+    steps = max(step for step, _ in training.train)
+    tiles.append(Tile("Post-training", "", format_minutes(training.seconds), f"{steps:.0f} steps"))
+    return tiles
+
+
+def describe_experiment(config: str) -> list[tuple[str, str]]:
+    """The most asked-for values of a resolved configuration, if it has them."""
+    document: Any = yaml.safe_load(config)
+
+    def look_up(path: str) -> Any:  # noqa: ANN401 - any YAML value
+        value = document
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    wanted = (
+        ("experiment", "experiment.name"),
+        ("width", "experiment.net.model_channels"),
+        ("blocks", "experiment.net.num_blocks"),
+        ("frames", "experiment.video.num_pixel_frames"),
+        ("rows", "experiment.video.height"),
+        ("columns", "experiment.video.width"),
+        ("steps", "experiment.trainer.max_steps"),
+        ("samples per step", "experiment.trainer.global_batch_size"),
+        ("learning rate", "experiment.optimizer.learning_rate"),
+        ("seed", "experiment.trainer.seed"),
+    )
+    found = [(name, look_up(path)) for name, path in wanted]
+    return [
+        (name, f"{v:g}" if isinstance(v, float) else str(v)) for name, v in found if v is not None
+    ]
+
+
+def render_page(
+    job_name: str,
+    training: Training,
+    items: Sequence[Item],
+    cards: Sequence[Card],
+    captions: Sequence[tuple[str, int]],
+) -> str:
+    """The whole page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    table = metrics_table(items)
+    return environment.get_template(
+        TEMPLATE
+    ).render(
+        job_name=job_name,
+        tiles=headline(items, training),
+        chart=Markup(loss_chart(training.train, training.validation)),  # noqa: S704 - our own SVG
+        has_validation=bool(training.validation),
+        header=table[0],
+        rows=table[1:],
+        cards=cards,
+        captions=captions[:SHOWN_CAPTIONS],
+        num_captions=len(captions),
+        num_clips=sum(count for _, count in captions),
+        facts=describe_experiment(training.config),
+        config=training.config,
+    )

@@ -1,0 +1,43 @@
+"""report: report.html of a run and its generated videos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cosmos_worker.config import ReportConfig
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.layout import REPORT_FILE, Volumes, atomic_write
+from cosmos_worker.report.collect import (
+    build_cards,
+    count_captions,
+    metrics_table,
+    read_items,
+    read_training,
+)
+from cosmos_worker.report.page import render_page
+
+
+def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
+    """Write the report.
+
+    Returns:
+        report (path of the file) and table (rows of text, the header first).
+
+    Raises:
+        ConfigError: no inference item.
+        DataError: a run, dataset or generated folder is not complete.
+    """
+    if not config.generated:
+        raise ConfigError("generated: the list is empty; name at least one inference item")
+    items = read_items([(name, volumes.resolve(uri)) for name, uri in config.generated])
+    page = render_page(
+        config.job_name,
+        read_training(volumes.resolve(config.run_uri)),
+        items,
+        build_cards(items, config.max_videos),
+        count_captions(volumes.resolve(config.dataset_uri)),
+    )
+    path = volumes.resolve(config.target_uri) / REPORT_FILE
+    with atomic_write(path, "w") as stream:
+        stream.write(page)
+    return {"report": str(path), "table": metrics_table(items)}
