@@ -468,6 +468,8 @@ class SamplingConfig(Model):
     sigma_min: Annotated[float, Field(gt=0)] = 0.0002
     known_frames: Literal["correct", "legacy"] = "correct"
     """legacy repeats the reference's wrong inverse preconditioning of known frames."""
+    pixel_range: Literal["exact", "legacy"] = "exact"
+    """Known frames are x / 127.5 - 1 as in training; legacy: x / 128 - 1 as the reference's inference."""
     batch_size: PositiveInt = 1
     """Samples per forward pass."""
 

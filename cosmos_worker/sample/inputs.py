@@ -217,8 +217,8 @@ def read_known_frames(one: SampleInput, sampling: SamplingConfig) -> Tensor:
     Raises:
         DataError: the file cannot be read.
 
-    Source: cosmos_predict1 inference, facts 8.2. Differs: x / 127.5 - 1 where the reference has
-    x / 128 - 1, so that white is 1 as in training.
+    Source: cosmos_predict1 inference, facts 8.2. Differs: x / 127.5 - 1 as in training, where the
+    reference has x / 128 - 1; sampling.pixel_range=legacy repeats that.
     """
     if is_image(one.visual_input):
         frames = _read_image(one.visual_input)[None]
@@ -228,7 +228,10 @@ def read_known_frames(one: SampleInput, sampling: SamplingConfig) -> Tensor:
             0 if sampling.input_frames == "first" else reader.num_frames - sampling.num_input_frames
         )
         frames = reader.get(range(first, first + sampling.num_input_frames))
-    return resize_bicubic(video_from_pixels(torch.from_numpy(frames)[None])[0], sampling)
+    video_CTHW = video_from_pixels(torch.from_numpy(frames)[None])[0]
+    if sampling.pixel_range == "legacy":
+        video_CTHW = (video_CTHW + 1) * (127.5 / 128) - 1
+    return resize_bicubic(video_CTHW, sampling)
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

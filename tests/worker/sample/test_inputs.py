@@ -158,6 +158,10 @@ def test_known_frames_are_the_first_or_last_of_a_video(clip: Path, which: str, s
     wanted = torch.from_numpy(read_video(clip)[start : start + 9]).permute(3, 0, 1, 2)
     assert known.shape == (3, 9, 32, 64)
     torch.testing.assert_close(known, wanted / 127.5 - 1)
+    legacy = read_known_frames(
+        make_input(clip), sampling.model_copy(update={"pixel_range": "legacy"})
+    )
+    torch.testing.assert_close(legacy, wanted / 128 - 1)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
