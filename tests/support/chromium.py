@@ -43,6 +43,7 @@ class Chromium:
         ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.requests: list[str] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:

@@ -271,3 +271,18 @@ def test_report_button_starts_and_stops_all_videos(written: Path, browser: Chrom
 
     assert (stopped, started) == (0, 6)
     assert browser.complaints == []
+
+
+@pytest.mark.browser
+def test_report_shows_the_controls_of_a_video_that_has_the_focus(
+    written: Path, browser: Chromium
+) -> None:
+    browser.open(written)
+    has_controls = "[...document.querySelectorAll('video')].map((video) => video.controls)"
+
+    before = browser.evaluate(has_controls)
+    browser.evaluate("document.querySelector('video').focus()")
+    after = browser.evaluate(has_controls)
+
+    assert before == [False] * 6
+    assert after == [True] + [False] * 5
