@@ -56,7 +56,7 @@ class SamplingParameters(ApiModel):
     input_frames: Literal["First", "Last"] = "Last"
     """Which frames of a conditioning video are known."""
     negative_prompt: Annotated[str, Field(max_length=1000)] | None = None
-    """Text to stay away from; omitted = the reference's."""
+    """Text to stay away from; omitted = a default text against bad recordings."""
     sampler: Literal["EdmEuler", "Res2Ab", "Res2Mid", "Res1Euler"] = "EdmEuler"
     """EdmEuler: the reference's inference; Res*: its multistep solvers."""
     sigma_max: Annotated[float, Field(gt=0, le=1000)] = _SAMPLING.sigma_max

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from cosmos_worker.checkpoint.weights import load_network
 from cosmos_worker.config import NetConfig, SamplingConfig, TextConfig, TokenizerConfig
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.model.dit import CosmosDiT
-from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.sample.noise import draw_noise, noise_seeds
 from cosmos_worker.sample.video2world import (
     Sample,
@@ -166,11 +164,6 @@ def test_noise_of_a_sample_depends_on_seed_and_id_alone() -> None:
     assert not torch.equal(initial, augment)
     assert len({noise_seeds(seed, name) for seed in (1, 2) for name in ("a", "b")}) == 4
 
-
-def test_default_negative_prompt_is_the_reference_s() -> None:
-    digest = hashlib.sha256(DEFAULT_NEGATIVE_PROMPT.encode()).hexdigest()
-
-    assert digest == "6d7ca93077e7e4a8417947ab03266c97dd44c9ec0d7b97fa4272ed956895239f"
 
 
 def test_trimmed_texts_of_different_lengths_do_not_share_a_batch() -> None:
