@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-
 import pytest
 import torch
 from generation import (
@@ -163,7 +162,6 @@ def test_noise_of_a_sample_depends_on_seed_and_id_alone() -> None:
     assert not torch.equal(initial[0], initial[1])
     assert not torch.equal(initial, augment)
     assert len({noise_seeds(seed, name) for seed in (1, 2) for name in ("a", "b")}) == 4
-
 
 
 def test_trimmed_texts_of_different_lengths_do_not_share_a_batch() -> None:
