@@ -122,8 +122,13 @@ def test_generate_gives_the_same_frames_alone_and_in_a_batch(
 
     generate.run(generate_config(models, tmp_path / "one", inputs[1:2]), Volumes())
 
-    both = [read_video(tmp_path / name / "clip-1.mp4").astype(int) for name in ("all", "one")]
-    assert np.abs(both[0] - both[1]).max() <= 2  # other order of additions, then H.264
+    together, alone, other = (
+        read_video(tmp_path / name).astype(int)
+        for name in ("all/clip-1.mp4", "one/clip-1.mp4", "all/clip-2.mp4")
+    )
+    # another order of additions, half-precision embeddings, H.264: some pixels differ, the picture does not
+    assert np.abs(together - alone).mean() < 0.5
+    assert np.abs(together - other).mean() > 5
 
 
 def test_generate_makes_damaged_results_again_bit_equal(
