@@ -461,7 +461,7 @@ class SamplingConfig(Model):
     input_frames: Literal["first", "last"] = "last"
     """Which frames of a conditioning video are known; the reference takes the last."""
     negative_prompt: str | None = None
-    """Text of the second pass; null = our default text (the reference has one of its own); empty = the embedding of ''."""
+    """Text of the second pass; null = a default of ours; empty = the embedding of ''."""
     sampler: Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"] = "edm_euler"
     """edm_euler: the reference's inference; res_*: its multistep solvers in x0 space."""
     sigma_max: Annotated[float, Field(gt=0)] = 80.0

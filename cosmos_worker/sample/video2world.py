@@ -50,6 +50,7 @@ class Settings:
 
     Attributes:
         sampling: steps, guidance, sizes.
+        num_latent_frames: T, of sampling.num_pixel_frames in the tokenizer's chunks.
         text: length and padding of the text context.
         sigma_data: standard deviation of latents given to the network.
         negative_LD: embedding of the negative prompt; None exactly if guidance is 0.
@@ -57,6 +58,7 @@ class Settings:
     """
 
     sampling: SamplingConfig
+    num_latent_frames: int
     text: TextConfig
     sigma_data: float
     negative_LD: NDArray[np.float16] | None
@@ -136,17 +138,16 @@ def split_batches(
 def encode_known_frames(
     tokenizer: VideoTokenizer, samples: Sequence[Sample], settings: Settings
 ) -> Tensor:
-    """Latents of the known frames followed by mid grey, times sigma_data, (B, C, T, H, W) float32.
+    """Latents of the known frames followed by zeros, times sigma_data, (B, C, T, H, W) float32.
 
-    The encoder is causal: the first latent frames depend on the known pixels alone.
+    The encoder is causal, so the known latents do not depend on what follows. Differs: the reference fills the
+    pixels with mid grey up to the whole length and encodes all of it, for the same known latents.
     """
-    sampling = settings.sampling
-    pixels = torch.zeros(
-        len(samples), 3, sampling.num_pixel_frames, sampling.height, sampling.width
-    )
-    for row, sample in zip(pixels, samples, strict=True):
-        row[:, : sampling.num_input_frames] = sample.known_pixels_CTHW
-    return tokenizer.encode(pixels).float() * settings.sigma_data
+    pixels = torch.stack([sample.known_pixels_CTHW for sample in samples])
+    known = tokenizer.encode(pixels).float() * settings.sigma_data
+    latent = known.new_zeros(*known.shape[:2], settings.num_latent_frames, *known.shape[3:])
+    latent[:, :, : known.shape[2]] = known
+    return latent
 
 
 def _bind_network(

@@ -36,7 +36,7 @@ from cosmos_worker.sample.video2world import (
     split_batches,
 )
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity
-from cosmos_worker.tokenizer.base import VideoTokenizer
+from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -159,8 +159,9 @@ def _generate(
     texts, negative = _embed(config, volumes, device, [one.prompt for one in inputs])
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
     net = load_network(volumes.resolve(config.checkpoint_uri), config.net, device)
+    frames = chunked_latent_frames(sampling.num_pixel_frames, config.tokenizer.chunk_pixel_frames)
     settings = Settings(
-        sampling, config.text, config.sigma_data, negative, _compute_dtype(config, device)
+        sampling, frames, config.text, config.sigma_data, negative, _compute_dtype(config, device)
     )
     lengths = [len(texts[one.prompt]) for one in inputs]
     batches = split_batches(inputs, lengths, sampling.batch_size, config.text.padding)

@@ -71,6 +71,13 @@ def latent_frames(num_pixel_frames: int) -> int:
     return 1 + (num_pixel_frames - 1) // LATENT_SCALE
 
 
+def chunked_latent_frames(num_pixel_frames: int, chunk_pixel_frames: int) -> int:
+    """Latent frames of a video that is at most one chunk, or a multiple of it."""
+    if num_pixel_frames <= chunk_pixel_frames:
+        return latent_frames(num_pixel_frames)
+    return num_pixel_frames // chunk_pixel_frames * latent_frames(chunk_pixel_frames)
+
+
 def pixel_frames(num_latent_frames: int) -> int:
     """Pixel frames of one chunk of latent frames."""
     return 1 + (num_latent_frames - 1) * LATENT_SCALE

@@ -28,7 +28,7 @@ from cosmos_worker.sample.video2world import (
     num_sampler_steps,
     split_batches,
 )
-from cosmos_worker.tokenizer.base import VideoTokenizer
+from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import load_tokenizer
 
 SAMPLERS = ["edm_euler", "res_2ab", "res_2mid", "res_1euler"]
@@ -68,6 +68,7 @@ def make_sample(sample_id: str, num_known: int = 1, text_seed: int = 0) -> Sampl
 def make_settings(guidance: float = 0.0, padding: str = "pad", **sampling: object) -> Settings:
     return Settings(
         SAMPLING.model_copy(update={"guidance": guidance, **sampling}),
+        chunked_latent_frames(NUM_FRAMES, NUM_FRAMES),
         TextConfig(max_length=8, padding=padding),
         0.5,
         embedding(9) if guidance else None,
