@@ -5,10 +5,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV_VERSION := 0.13.9
 READY := $(VENV)/.ready
 UV := $(shell command -v uv || echo $(CURDIR)/$(BIN)/uv)
 CONSTRAINTS := docker/constraints.txt
+UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 
 .PHONY: setup quickstart test unit multiproc lint dataset constraints clean
 
