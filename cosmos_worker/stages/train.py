@@ -63,7 +63,6 @@ def describe_run(
 
 def write_resolved_config(run: Path, config: TrainConfig) -> None:
     """Save and print the resolved configuration."""
-    run.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     with atomic_write(run / RESOLVED_CONFIG_FILE, "w") as stream:
         stream.write(text)
@@ -108,8 +107,9 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         ExitStack() as files,
     ):
         if processes.is_main:
-            write_resolved_config(folder, config)
+            folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
+            write_resolved_config(folder, config)
         index, text, latents = (
             volumes.resolve(uri)
             for uri in (config.dataset_uri, config.embeddings_uri, config.latents_uri)
