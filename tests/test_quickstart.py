@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from chromium import PLAY_ALL, chromium
 from memory import PeakMemory
 
 from cosmos_worker.data.video import read_video
@@ -131,6 +132,22 @@ def test_published_model_has_nvidia_names(quickstart: Finished) -> None:
     assert {key.split(".")[0] for key in state} == {"net", "logvar"}
     exports = list(quickstart.workspace.glob("**/posttraining/*/*/checkpoints/iter_*_ema_model.pt"))
     assert exports
+
+
+def test_report_plays_every_video_in_a_browser(quickstart: Finished, tmp_path: Path) -> None:
+    (report,) = quickstart.workspace.glob("**/report.html")
+
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(report)
+        played = browser.evaluate(PLAY_ALL)
+
+        assert len(played) >= 24
+        for ready_state, advanced_s, video_width, error in played:
+            assert error is None
+            assert ready_state >= 2
+            assert advanced_s > 0
+            assert video_width == 160
+        assert browser.complaints == []
 
 
 def test_memory_stays_small(quickstart: Finished) -> None:

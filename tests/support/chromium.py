@@ -28,6 +28,18 @@ FLAGS = (
 TIMEOUT_S = 60.0
 
 
+PLAY_ALL = """
+Promise.all([...document.querySelectorAll("video")].map(async (video) => {
+  video.scrollIntoView();
+  await video.play();
+  const start = video.currentTime;
+  await new Promise((done) => { video.ontimeupdate = () => video.currentTime > start && done(); });
+  return [video.readyState, video.currentTime - start, video.videoWidth, video.error && video.error.message];
+}))
+"""
+"""Script: plays every video; list of (readyState, seconds advanced, videoWidth, error)."""
+
+
 class Chromium:
     """One page; collects what the console says while it is open."""
 

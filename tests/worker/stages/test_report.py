@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, chromium
+from chromium import PLAY_ALL, Chromium, chromium
 from PIL import Image
 from reports import PROMPTS, write_finished_job
 
@@ -18,16 +18,6 @@ from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.layout import METRICS_FILE, Volumes
 from cosmos_worker.report.collect import ABSENT
 from cosmos_worker.stages import report
-
-PLAY_ALL = """
-Promise.all([...document.querySelectorAll("video")].map(async (video) => {
-  video.scrollIntoView();
-  await video.play();
-  const start = video.currentTime;
-  await new Promise((done) => { video.ontimeupdate = () => video.currentTime > start && done(); });
-  return [video.readyState, video.currentTime - start, video.videoWidth, video.error && video.error.message];
-}))
-"""
 
 
 class PageParts(HTMLParser):
