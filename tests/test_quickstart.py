@@ -56,10 +56,16 @@ def cosmos_run(workspace: Path) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def quickstart(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
     finished = cosmos_run(tmp_path_factory.mktemp("quickstart"))
-    sys.stderr.write(f"\nquickstart: {finished.seconds:.0f} s, peak {finished.peak_gib:.1f} GiB\n")
-    sys.stderr.write("\n".join(finished.output.splitlines()[-16:]) + "\n")
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        sys.stdout.write(
+            f"\nquickstart: {finished.seconds:.0f} s, peak {finished.peak_gib:.1f} GiB\n"
+        )
+        sys.stdout.write("\n".join(finished.output.splitlines()[-9:]) + "\n")
     return finished
 
 
