@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from cosmos_worker.config import (
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.options import (
     ConditioningConfig,
     DiffusionConfig,
     EmaConfig,
@@ -21,7 +22,6 @@ from cosmos_worker.config import (
     TrainerConfig,
     VideoConfig,
 )
-from cosmos_worker.errors import ConfigError
 from cosmos_worker.overrides import apply_overrides
 
 NET_7B = NetConfig(model_channels=4096, num_blocks=28, num_heads=32)

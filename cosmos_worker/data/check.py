@@ -17,13 +17,13 @@ from typing import Any
 
 import av
 
-from cosmos_worker.config import VideoConfig
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.index import Clip, window_starts
 from cosmos_worker.data.problems import TOO_SHORT, BadClip
 from cosmos_worker.data.video import REENCODE, first_video_stream, has_decord, open_video
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import sha256_of_file
+from cosmos_worker.options import VideoConfig
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_worker.config import NetConfig
 from cosmos_worker.model.layers import (
     NORM_EPS,
     DiTBlock,
@@ -23,6 +22,7 @@ from cosmos_worker.model.layers import (
     timestep_sinusoid,
 )
 from cosmos_worker.model.rope import LearnablePositions, RotaryPositions
+from cosmos_worker.options import NetConfig
 
 NUM_MASK_CHANNELS = 2
 """Condition mask and padding mask, concatenated to the latent."""

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosmos_worker.config import GenerateConfig, SamplingConfig
+from cosmos_worker.config import GenerateConfig
 from cosmos_worker.data.video import open_video, read_video, read_window, write_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
 from cosmos_worker.evaluate.tracking import parse_instruction, score_push
 from cosmos_worker.layout import GENERATED_FILE, atomic_write, sha256_of_file, write_json
+from cosmos_worker.options import SamplingConfig
 from cosmos_worker.sample.inputs import SampleInput
 
 Record = dict[str, Any]

@@ -15,19 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cosmos_worker.config import (
-    LATENT_SCALE,
-    NetConfig,
-    SamplingConfig,
-    TextConfig,
-    TokenizerConfig,
-)
 from cosmos_worker.diffusion.edm import scalings
 from cosmos_worker.diffusion.euler import NetFn, OnStep, edm_euler_sigmas, guide, sample_edm_euler
 from cosmos_worker.diffusion.known_frames import KnownFrames
 from cosmos_worker.diffusion.res import SOLVER_ORDERS, Solver, sample_res
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.model.dit import CosmosDiT
+from cosmos_worker.options import (
+    LATENT_SCALE,
+    NetConfig,
+    SamplingConfig,
+    TextConfig,
+    TokenizerConfig,
+)
 from cosmos_worker.sample.noise import draw_noise
 from cosmos_worker.text.batch import pad_text
 from cosmos_worker.tokenizer.base import VideoTokenizer, pixels_from_video

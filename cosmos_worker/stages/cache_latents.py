@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosmos_worker.config import LATENT_SCALE, CacheLatentsConfig, VideoConfig
+from cosmos_worker.config import CacheLatentsConfig
 from cosmos_worker.data.index import DatasetIndex, Window, read_index
 from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.layout import Volumes, content_key
+from cosmos_worker.options import LATENT_SCALE, VideoConfig
 from cosmos_worker.progress import Progress
 from cosmos_worker.tokenizer import base
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer

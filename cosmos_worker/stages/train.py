@@ -13,10 +13,11 @@ import torch
 import yaml
 
 from cosmos_worker.checkpoint.weights import load_model
-from cosmos_worker.config import Experiment, TrainConfig
+from cosmos_worker.config import TrainConfig
 from cosmos_worker.errors import ConfigError, RetryableError
 from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
 from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.options import Experiment
 from cosmos_worker.train.batches import WindowDataset
 from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.loop import Trainer, run_training

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cosmos_worker.config import LATENT_SCALE
 from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.options import LATENT_SCALE
 
 
 class VideoTokenizer(Protocol):

@@ -10,7 +10,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from cosmos_worker.config import LATENT_SCALE, TokenizerConfig
+from cosmos_worker.options import LATENT_SCALE, TokenizerConfig
 from cosmos_worker.tokenizer import base, wavelet
 
 ROUNDS = 3

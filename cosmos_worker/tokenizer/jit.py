@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_worker.config import LATENT_SCALE, TokenizerConfig
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.layout import DECODER_FILE, ENCODER_FILE, MEAN_STD_FILE, sha256_of_file
+from cosmos_worker.options import LATENT_SCALE, TokenizerConfig
 from cosmos_worker.tokenizer import base
 
 CHANNELS = 16

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import torch
 
-from cosmos_worker.config import TokenizerConfig
+from cosmos_worker.options import TokenizerConfig
 from cosmos_worker.tokenizer.base import VideoTokenizer
 from cosmos_worker.tokenizer.embedded import EmbeddedTokenizer
 from cosmos_worker.tokenizer.jit import JitTokenizer

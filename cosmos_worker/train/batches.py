@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_worker.config import Experiment
 from cosmos_worker.data.index import Window, read_index
+from cosmos_worker.options import Experiment
 from cosmos_worker.text.batch import pad_text
 from cosmos_worker.text.store import EmbeddingStore
 from cosmos_worker.tokenizer.store import LatentStore

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cosmos_worker.config import Experiment
 from cosmos_worker.diffusion.edm import Noise
+from cosmos_worker.options import Experiment
 
 
 def sample_generator(*identity: int | str) -> torch.Generator:

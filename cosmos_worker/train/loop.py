@@ -19,10 +19,10 @@ from cosmos_worker.checkpoint.state import (
     prune_states,
     save_state,
 )
-from cosmos_worker.config import Experiment
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.options import Experiment, decisive_options
 from cosmos_worker.train.batches import Batch, WindowDataset
 from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.draws import draw_noise
@@ -34,27 +34,6 @@ from cosmos_worker.train.step import StepResult, batch_loss, train_step
 from cosmos_worker.train.stop import StopSignal
 
 logger = logging.getLogger(__name__)
-
-NOT_DECISIVE = {
-    "trainer": {
-        "save_every_steps",
-        "keep_last",
-        "keep_exports",
-        "log_every_steps",
-        "validate_every_steps",
-        "validation_draws",
-        "micro_batch_size",
-        "device",
-        "threads_per_process",
-    },
-    "tokenizer": {"batch_size"},
-}
-"""Options that may differ between a checkpoint and the run that continues it."""
-
-
-def decisive(experiment: Experiment) -> dict[str, Any]:
-    """The options that decide the weights; a run is continued only under the same ones."""
-    return experiment.model_dump(mode="json", exclude=NOT_DECISIVE)
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -158,7 +137,7 @@ class Trainer:
         logger.info("continued step=%d from=%s", self.done_steps, state.folder)
 
     def _check_same_run(self, state: TrainingState) -> None:
-        differing = differing_keys(state.progress["experiment"], decisive(self.experiment))
+        differing = differing_keys(state.progress["experiment"], decisive_options(self.experiment))
         if differing:
             raise CheckpointError(
                 f"{state.folder}: was trained with other options: {', '.join(differing)}; "
@@ -183,7 +162,7 @@ class Trainer:
             }
             progress = {
                 "data_order": self.order.state(self.done_steps),
-                "experiment": decisive(self.experiment),
+                "experiment": decisive_options(self.experiment),
             }
             folder = save_state(self.run, self.done_steps, tensors, progress)
             prune_states(self.run, self.experiment.trainer.keep_last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosmos_worker.config import OptimizerConfig
+from cosmos_worker.options import OptimizerConfig
 
 WARMUP_SHARE = 0.05
 REFERENCE_WARMUP_STEPS = 2500

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cosmos_worker.config import DiffusionConfig, OptimizerConfig
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
+from cosmos_worker.options import DiffusionConfig, OptimizerConfig
 from cosmos_worker.train.batches import Batch
 
 SHOWN_PARAMETERS = 3

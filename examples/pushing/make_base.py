@@ -24,7 +24,6 @@ import yaml
 from cosmos_worker.config import (
     CacheLatentsConfig,
     EmbedTextConfig,
-    Experiment,
     PrepareDatasetConfig,
     Source,
     StageConfig,
@@ -32,6 +31,7 @@ from cosmos_worker.config import (
 )
 from cosmos_worker.experiments import get_experiment
 from cosmos_worker.layout import read_marker, run_folder, sha256_of_file
+from cosmos_worker.options import Experiment
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINTS = HERE / "checkpoints"

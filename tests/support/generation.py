@@ -13,9 +13,10 @@ from text_encoders import write_t5
 from tiny_tokenizer import write_tiny_tokenizer
 
 from cosmos_worker.checkpoint.weights import save_weight_file
-from cosmos_worker.config import GenerateConfig, NetConfig
+from cosmos_worker.config import GenerateConfig
 from cosmos_worker.data.video import write_video
 from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.options import NetConfig
 
 HEIGHT, WIDTH, NUM_FRAMES = 32, 64, 17
 TEXT_CHANNELS = 32

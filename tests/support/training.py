@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.checkpoint.weights import save_weight_file
-from cosmos_worker.config import (
+from cosmos_worker.config import TrainConfig
+from cosmos_worker.data.index import Clip, write_index
+from cosmos_worker.layout import SUMMARY_FILE, write_json
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.options import (
     ConditioningConfig,
     Experiment,
     NetConfig,
     OptimizerConfig,
     TextConfig,
     TokenizerConfig,
-    TrainConfig,
     TrainerConfig,
     VideoConfig,
 )
-from cosmos_worker.data.index import Clip, write_index
-from cosmos_worker.layout import SUMMARY_FILE, write_json
-from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.text.store import EmbeddingStore
 from cosmos_worker.tokenizer.store import LatentWriter
 

@@ -7,10 +7,10 @@ from collections import Counter
 
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
-from cosmos_worker.config import Experiment
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import get_experiment
 from cosmos_worker.layout import ADDRESS, VOLUMES
+from cosmos_worker.options import Experiment
 
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from cosmos_operator.api.crd import build_schema
-from cosmos_worker.config import Experiment, TrainerConfig
 from cosmos_worker.experiments import EXPERIMENTS
+from cosmos_worker.options import Experiment, TrainerConfig
 from cosmos_worker.overrides import nested_model
 
 Row = tuple[str, str, str, str]

@@ -12,8 +12,9 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.keys import source_key
 from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
-from cosmos_worker.config import Artifact, Experiment, HuggingFaceSource, Source, UrlSource
+from cosmos_worker.config import Artifact, HuggingFaceSource, Source, UrlSource
 from cosmos_worker.layout import content_key
+from cosmos_worker.options import Experiment
 
 
 @dataclass(frozen=True)

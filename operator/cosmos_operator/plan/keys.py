@@ -12,19 +12,7 @@ from typing import Any
 
 from cosmos_worker.config import Source, StageConfig
 from cosmos_worker.layout import content_key
-
-TRAINER_PACE = (
-    "micro_batch_size",
-    "save_every_steps",
-    "keep_last",
-    "keep_exports",
-    "log_every_steps",
-    "validate_every_steps",
-    "validation_draws",
-    "device",
-    "threads_per_process",
-)
-"""Trainer settings that change how a run proceeds, not what it computes: the sum over the global batch is the same."""
+from cosmos_worker.options import TRAINER_PACE
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),

@@ -11,18 +11,17 @@ from cosmos_operator.plan.keys import stage_key
 from cosmos_worker.config import (
     CacheLatentsConfig,
     EmbedTextConfig,
-    Experiment,
     FetchModelConfig,
     GenerateConfig,
     GenerateInput,
     PrepareDatasetConfig,
     PublishConfig,
     ReportConfig,
-    SamplingConfig,
     StageConfig,
     TrainConfig,
 )
 from cosmos_worker.layout import MODEL_FILE
+from cosmos_worker.options import Experiment, SamplingConfig
 
 SAMPLERS: dict[str, Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"]] = {
     "EdmEuler": "edm_euler",

@@ -13,10 +13,10 @@ from cosmos_worker.checkpoint.weights import (
     read_weight_file,
     save_weight_file,
 )
-from cosmos_worker.config import NetConfig
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.experiments import NET_7B, NET_14B
 from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.options import NetConfig
 
 
 @pytest.mark.parametrize(

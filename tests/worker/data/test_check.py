@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from clips import add_bridge_clip, write_bridge_dataset, write_clip, write_clip_with_times
 
-from cosmos_worker.config import VideoConfig
 from cosmos_worker.data.bridge import list_bridge
 from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.check import check_clip, check_clips, decode_fully
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.layout import sha256_of_file
+from cosmos_worker.options import VideoConfig
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, window_stride=4)
 

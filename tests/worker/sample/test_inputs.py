@@ -9,10 +9,11 @@ import torch
 from generation import generate_config, moving_square
 from PIL import Image
 
-from cosmos_worker.config import GenerateInput, SamplingConfig
+from cosmos_worker.config import GenerateInput
 from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.layout import Volumes
+from cosmos_worker.options import SamplingConfig
 from cosmos_worker.sample.inputs import (
     SampleInput,
     check_visual_input,

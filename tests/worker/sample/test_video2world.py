@@ -15,9 +15,9 @@ from numpy.random import default_rng
 from tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
 from cosmos_worker.checkpoint.weights import load_network
-from cosmos_worker.config import NetConfig, SamplingConfig, TextConfig, TokenizerConfig
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.model.dit import CosmosDiT
+from cosmos_worker.options import NetConfig, SamplingConfig, TextConfig, TokenizerConfig
 from cosmos_worker.sample.noise import draw_noise, noise_seeds
 from cosmos_worker.sample.video2world import (
     Sample,

@@ -6,11 +6,12 @@ import torch
 from clips import write_clip
 from tiny_tokenizer import write_script, write_tiny_tokenizer
 
-from cosmos_worker.config import CacheLatentsConfig, TokenizerConfig, VideoConfig
+from cosmos_worker.config import CacheLatentsConfig
 from cosmos_worker.data.index import Clip, read_index, write_index
 from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.layout import SUMMARY_FILE, Volumes, sha256_of_file, write_json
+from cosmos_worker.options import TokenizerConfig, VideoConfig
 from cosmos_worker.stages import cache_latents
 from cosmos_worker.tokenizer.base import video_from_pixels
 from cosmos_worker.tokenizer.load import load_tokenizer

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from cosmos_worker.config import TokenizerConfig
 from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.options import TokenizerConfig
 from cosmos_worker.tokenizer.base import pixels_from_video, video_from_pixels
 from cosmos_worker.tokenizer.load import load_tokenizer
 

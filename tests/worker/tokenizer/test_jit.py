@@ -12,8 +12,8 @@ from tiny_tokenizer import (
     write_tiny_tokenizer,
 )
 
-from cosmos_worker.config import TokenizerConfig
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
+from cosmos_worker.options import TokenizerConfig
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.tokenizer.network import (
     AutoencoderConfig,

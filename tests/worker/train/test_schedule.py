@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from vectors import load_vector, under
 
-from cosmos_worker.config import OptimizerConfig
+from cosmos_worker.options import OptimizerConfig
 from cosmos_worker.train.ema import ema_beta, ema_exponent
 from cosmos_worker.train.schedule import learning_rate, warmup_steps
 

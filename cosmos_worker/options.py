@@ -1,0 +1,351 @@
+"""The numbers of a run, typed: network, video, noise, optimizer, trainer, sampling; and an experiment of all of them.
+
+Defaults of the values live here and in the experiments. No torch here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+LATENT_SCALE = 8
+"""Pixels per latent row and column, and pixel frames per latent frame after the first."""
+
+
+class Model(BaseModel):
+    """Base of all documents: unknown keys are errors, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+# --- experiments: everything that decides the numbers ----------------------------------------
+
+
+class NetConfig(Model):
+    """Shape of the Cosmos-Predict1 diffusion transformer (GeneralDIT)."""
+
+    model_channels: PositiveInt
+    """Width D of the hidden state."""
+    num_blocks: PositiveInt
+    """Number of blocks, each self-attention, cross-attention, MLP."""
+    num_heads: PositiveInt
+    """Attention heads; must divide model_channels into an even head size."""
+    latent_channels: PositiveInt = 16
+    """Channels of the tokenizer's latent, in and out."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLP in units of model_channels."""
+    text_channels: PositiveInt = 1024
+    """Width of the text embeddings (T5-11B: 1024)."""
+    adaln_lora_dim: PositiveInt = 256
+    """Rank of the adaLN-LoRA modulation."""
+    patch_size: PositiveInt = 2
+    """Latent rows and columns per token."""
+    max_latent_size: PositiveInt = 240
+    """Largest latent height and width that the position tables admit."""
+    max_latent_frames: PositiveInt = 128
+    """Largest number of latent frames that the position tables admit."""
+    rope_ratio_t: float = 2.0
+    """NTK extrapolation ratio of the rotary embedding over time."""
+    rope_ratio_h: float = 1.0
+    """NTK extrapolation ratio of the rotary embedding over rows."""
+    rope_ratio_w: float = 1.0
+    """NTK extrapolation ratio of the rotary embedding over columns."""
+    extra_pos_emb: Literal["auto", "learnable", "none"] = "auto"
+    """Learnable absolute position embedding added in every block; auto = as the checkpoint has it."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.model_channels % self.num_heads or (self.model_channels // self.num_heads) % 2:
+            raise ValueError(
+                f"num_heads: {self.num_heads} does not divide model_channels {self.model_channels} "
+                "into heads of an even size"
+            )
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head."""
+        return self.model_channels // self.num_heads
+
+
+class VideoConfig(Model):
+    """The window of pixels that one sample shows."""
+
+    num_pixel_frames: PositiveInt
+    """Frames per window, 8n+1."""
+    height: PositiveInt
+    """Rows in pixels, a multiple of 16."""
+    width: PositiveInt
+    """Columns in pixels, a multiple of 16."""
+    fps: Annotated[float, Field(gt=0)] | None = None
+    """Frames per second given to the network; null = as the video says."""
+    window_stride: PositiveInt = 1
+    """Pixel frames between the starts of neighbouring windows."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_video_size(self.num_pixel_frames, self.height, self.width)
+        return self
+
+
+def check_video_size(num_pixel_frames: int, height: int, width: int) -> None:
+    """Raise ValueError unless frames are 8n+1 and sizes are multiples of 16."""
+    problems = []
+    if (num_pixel_frames - 1) % LATENT_SCALE:
+        low = num_pixel_frames - (num_pixel_frames - 1) % LATENT_SCALE
+        problems.append(
+            f"num_pixel_frames: {num_pixel_frames} is not 8n+1; use {low} or {low + LATENT_SCALE}"
+        )
+    for name, value in (("height", height), ("width", width)):
+        if value % 16:
+            low = max(16, value - value % 16)
+            problems.append(f"{name}: {value} is not a multiple of 16; use {low} or {low + 16}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+class TextConfig(Model):
+    """How captions become the cross-attention context."""
+
+    max_length: PositiveInt = 512
+    """Longest caption in tokens, end token included."""
+    padding: Literal["pad", "trim"] = "pad"
+    """pad: zeros up to max_length, as pre-training and inference; trim: the reference's training."""
+    dropout: Fraction = 0.2
+    """Share of samples whose text is replaced by zeros."""
+
+
+class ConditioningConfig(Model):
+    """Which latent frames the network is shown, and how noisy."""
+
+    min_cond_latent_frames: Annotated[int, Field(ge=0)] = 0
+    """Fewest known latent frames, drawn uniformly."""
+    max_cond_latent_frames: Annotated[int, Field(ge=0)] = 1
+    """Most known latent frames."""
+    flag_dropout: Fraction = 0.2
+    """Share of samples whose known frames and mask are blanked."""
+    augment_sigma_p_mean: float = -3.0
+    """Mean of ln sigma of the noise on known frames (reference bridge config: 0)."""
+    augment_sigma_p_std: float = 2.0
+    """Standard deviation of ln sigma of the noise on known frames (reference bridge config: 1)."""
+    augment_sigma_multiplier: float = 1.0
+    """Factor on sigma of the noise on known frames (reference bridge config: 4)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_cond_latent_frames > self.max_cond_latent_frames:
+            raise ValueError(
+                f"min_cond_latent_frames: {self.min_cond_latent_frames} is more than "
+                f"max_cond_latent_frames {self.max_cond_latent_frames}"
+            )
+        return self
+
+
+class DiffusionConfig(Model):
+    """EDM noise and loss."""
+
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    """Standard deviation of the latents given to the network."""
+    p_mean: float = 0.0
+    """Mean of ln sigma."""
+    p_std: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of ln sigma."""
+    sigma_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on sigma; the reference's adjust_video_noise is the square root of the latent frames."""
+    use_logvar: bool = True
+    """Weigh the loss by the learned uncertainty (Kendall)."""
+    loss_frames: Literal["generated", "all"] = "generated"
+    """Frames in the mean of the loss; all = the reference, which counts known frames too."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
+    sigma_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of sigma, rotary angles and loss; bfloat16 emulates the reference."""
+
+
+class OptimizerConfig(Model):
+    """AdamW, its schedule and clipping."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2**-14.3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled weight decay, on all parameters as in the reference."""
+    beta1: Fraction = 0.9
+    """Decay of the first moment."""
+    beta2: Fraction = 0.99
+    """Decay of the second moment."""
+    eps: Annotated[float, Field(gt=0)] = 1e-10
+    """Added to the root of the second moment."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global gradient norm."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps of linear warm-up; null = min(2500, 5 % of max_steps). The reference has 2500."""
+    start_factor: Fraction = 1e-6
+    """Learning rate factor at step 0."""
+    final_factor: Fraction = 1.0
+    """Learning rate factor at max_steps, reached linearly from decay_start; 1 = constant."""
+    decay_start: Fraction = 0.0
+    """Share of max_steps after which the linear decay begins (never before the warm-up ends)."""
+    on_bad_gradient: Literal["fail", "zero"] = "fail"
+    """A NaN or infinite gradient: stop with its parameter's name, or zero it as the reference."""
+
+
+class EmaConfig(Model):
+    """Power-function exponential moving average (EDM2)."""
+
+    enabled: bool = True
+    """Keep an average of the weights."""
+    rate: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
+    """Relative width s of the averaging profile; the exponent follows from it."""
+    source_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Weights that are averaged: as the optimizer has them, or rounded as the reference."""
+
+
+class TrainerConfig(Model):
+    """Length of a run and what happens at its steps."""
+
+    max_steps: PositiveInt = 2000
+    """Optimizer steps."""
+    global_batch_size: PositiveInt = 8
+    """Samples per optimizer step over all processes."""
+    micro_batch_size: PositiveInt = 1
+    """Samples per forward pass of one process."""
+    save_every_steps: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep_last: PositiveInt = 2
+    """Checkpoints to resume from that are kept; exported weights are kept by keep_exports."""
+    keep_exports: PositiveInt = 4
+    """Exported iter_*_model.pt sets that are kept."""
+    log_every_steps: PositiveInt = 10
+    """Steps between log lines."""
+    validate_every_steps: PositiveInt | None = None
+    """Steps between held-out losses; null = before the first step and after the last."""
+    validation_draws: PositiveInt = 4
+    """Fixed noise draws per held-out window."""
+    seed: int = 0
+    """Seed of the data order, the noise and fresh weights."""
+    init: Literal["checkpoint", "random"] = "checkpoint"
+    """Start from the model's weights or from random ones."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto = CUDA if there is one."""
+    threads_per_process: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of each process; null = leave to PyTorch."""
+
+
+class TokenizerConfig(Model):
+    """How videos become latents."""
+
+    chunk_pixel_frames: PositiveInt
+    """Frames that are encoded together, 8n+1; longer videos are multiples of it."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the cached latents and, on CUDA, of the encoder."""
+    batch_size: PositiveInt = 8
+    """Windows per encoder call."""
+
+
+class Experiment(Model):
+    """A named, complete description of the numbers of a post-training run."""
+
+    name: str
+    """Name, as in the reference's experiment=NAME."""
+    project: str = "posttraining"
+    """First folder under the output root."""
+    group: str = "diffusion_video2world_instruction"
+    """Second folder under the output root."""
+    net: NetConfig
+    video: VideoConfig
+    tokenizer: TokenizerConfig
+    text: TextConfig = TextConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of one window: chunks are encoded each for itself."""
+        chunk = self.tokenizer.chunk_pixel_frames
+        return self.video.num_pixel_frames // chunk * (1 + (chunk - 1) // LATENT_SCALE)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        known, total = self.conditioning.max_cond_latent_frames, self.num_latent_frames
+        if known >= total and total > 1:
+            raise ValueError(
+                f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames"
+            )
+        if self.video.num_pixel_frames % self.tokenizer.chunk_pixel_frames:
+            raise ValueError(
+                f"video.num_pixel_frames: {self.video.num_pixel_frames} is not a multiple of "
+                f"tokenizer.chunk_pixel_frames {self.tokenizer.chunk_pixel_frames}"
+            )
+        if self.trainer.global_batch_size % self.trainer.micro_batch_size:
+            raise ValueError(
+                f"trainer.global_batch_size: {self.trainer.global_batch_size} is not a multiple of "
+                f"trainer.micro_batch_size {self.trainer.micro_batch_size}"
+            )
+        return self
+
+
+class SamplingConfig(Model):
+    """Parameters of one inference item."""
+
+    num_steps: PositiveInt = 35
+    """Sampler steps."""
+    guidance: Annotated[float, Field(ge=0)] = 7.0
+    """g in F_cond + g (F_cond - F_uncond); 0 = no second pass."""
+    seed: int = 1
+    """Seed of the initial noise; sample i of a list uses a stream of its own."""
+    num_pixel_frames: PositiveInt = 121
+    height: PositiveInt = 704
+    width: PositiveInt = 1280
+    fps: Annotated[float, Field(gt=0)] = 24.0
+    """Frames per second given to the network and written to the file."""
+    num_input_frames: Literal[1, 9] = 1
+    """Known pixel frames: 1 (one latent frame) or 9 (two)."""
+    input_frames: Literal["first", "last"] = "last"
+    """Which frames of a conditioning video are known; the reference takes the last."""
+    negative_prompt: str | None = None
+    """Text of the second pass; null = a default of ours; empty = the embedding of ''."""
+    sampler: Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"] = "edm_euler"
+    """edm_euler: the reference's inference; res_*: its multistep solvers in x0 space."""
+    sigma_max: Annotated[float, Field(gt=0)] = 80.0
+    sigma_min: Annotated[float, Field(gt=0)] = 0.0002
+    known_frames: Literal["correct", "legacy"] = "correct"
+    """legacy repeats the reference's wrong inverse preconditioning of known frames."""
+    pixel_range: Literal["exact", "legacy"] = "exact"
+    """Known frames are x / 127.5 - 1 as in training; legacy: x / 128 - 1 as the reference's inference."""
+    batch_size: PositiveInt = 1
+    """Samples per forward pass."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_video_size(self.num_pixel_frames, self.height, self.width)
+        return self
+
+
+TRAINER_PACE = (
+    "micro_batch_size",
+    "save_every_steps",
+    "keep_last",
+    "keep_exports",
+    "log_every_steps",
+    "validate_every_steps",
+    "validation_draws",
+    "device",
+    "threads_per_process",
+)
+"""Trainer settings that change how a run proceeds, not what it computes: the sum over the global batch is the same."""
+
+
+def decisive_options(experiment: Experiment) -> dict[str, Any]:
+    """The options that decide the weights; a run is continued only under the same ones."""
+    return experiment.model_dump(
+        mode="json", exclude={"trainer": set(TRAINER_PACE), "tokenizer": {"batch_size"}}
+    )
