@@ -33,6 +33,17 @@ def test_job_needs_only_a_dataset_and_an_experiment():
     assert job.published_name == "short"
 
 
+def test_model_may_be_published_under_the_name_of_the_recipe():
+    name = "Cosmos-Predict1-7B-Video2World_instruction_post-trained"
+
+    assert make_job({"outputs.name": name}).published_name == name
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", ""])
+def test_name_of_a_published_model_is_one_folder(name):
+    assert "spec.outputs.name" in "".join(problems_of(make_document({"outputs.name": name})))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -18,8 +18,8 @@ from cosmos_operator.api.base import (
     ArtifactName,
     Count,
     CountOrZero,
-    ItemName,
     ObjectName,
+    PublishedName,
     Seconds,
     immutable,
     rules,
@@ -141,7 +141,7 @@ class CredentialsSpec(ApiModel):
 class OutputsSpec(ApiModel):
     """What the job leaves."""
 
-    name: ItemName | None = None
+    name: PublishedName | None = None
     """Name of the published model, checkpoints/NAME/model.pt; omitted = the job's name."""
     weights: Literal["Ema", "Regular"] = "Ema"
     """Averaged weights, or those of the last step."""
