@@ -1,6 +1,6 @@
 """Command line of the worker: one subcommand per stage. ``--help`` imports no torch.
 
-This is the only file that reads the environment, configures logging and turns errors into exit codes.
+This is the file that finds the volumes in the environment, configures logging and turns errors into exit codes.
 """
 
 from __future__ import annotations
