@@ -162,6 +162,8 @@ class PublishConfig(StageConfig):
 
     run_uri: str
     """Folder of the run: output root/PROJECT/GROUP/NAME."""
+    job: str
+    """Name of the job; a published model is replaced by the job that published it only."""
     name: str
     """Name of the published model."""
     net: NetConfig

@@ -165,7 +165,7 @@ class DiffusionConfig(Model):
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
     sigma_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of sigma, rotary angles and loss; bfloat16 emulates the reference."""
+    """What sigma is rounded to and rotary angles are computed in; bfloat16 emulates the reference."""
 
 
 class OptimizerConfig(Model):
@@ -284,6 +284,11 @@ class Experiment(Model):
             raise ValueError(
                 f"video.num_pixel_frames: {self.video.num_pixel_frames} is not a multiple of "
                 f"tokenizer.chunk_pixel_frames {self.tokenizer.chunk_pixel_frames}"
+            )
+        if self.text.padding == "trim" and self.trainer.micro_batch_size > 1:
+            raise ValueError(
+                "text.padding: 'trim' gives each caption a context of its own length, so samples cannot share a "
+                f"micro-batch; use 'pad', or trainer.micro_batch_size=1 (got {self.trainer.micro_batch_size})"
             )
         if self.trainer.global_batch_size % self.trainer.micro_batch_size:
             raise ValueError(

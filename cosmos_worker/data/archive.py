@@ -127,6 +127,7 @@ def extract_tar(stream: CountingReader, folder: Path, name: str) -> int:
     num_files = 0
     seen: set[PurePosixPath] = set()
     try:
+        # typeshed wants more of a stream than the read() that mode "r|" uses
         with tarfile.open(fileobj=stream, mode="r|*") as archive:  # type: ignore[call-overload]
             for member in archive:
                 path = check_member(member, seen, name)

@@ -234,4 +234,6 @@ class CosmosModel(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """F of :meth:`CosmosDiT.forward` and the log variance (B,) of each sample's noise level."""
         c_noise_B = inputs[1]
-        return self.net(*inputs), self.logvar(c_noise_B)[:, 0]
+        with torch.autocast(c_noise_B.device.type, enabled=False):  # the loss stays float32
+            logvar_B = self.logvar(c_noise_B.float())[:, 0]
+        return self.net(*inputs), logvar_B

@@ -48,7 +48,9 @@ class Attention(nn.Module):
         def heads(projection: nn.Sequential, source: Tensor) -> Tensor:
             split = projection[0](source).unflatten(-1, (self.num_heads, -1))
             if len(projection) > 1:
-                split = projection[1](split)
+                split = projection[1](
+                    split.float()
+                )  # as the weight, also where products are bfloat16
             return split.transpose(1, 2)
 
         q_BNLK, k_BNSK = heads(self.to_q, x_BLD), heads(self.to_k, context_BSD)

@@ -131,7 +131,7 @@ def _embed(
             f"{config.net.text_channels} (net.text_channels); use the encoder that the model was trained with"
         )
     embeddings = encoder.encode(texts, config.text.max_length)
-    by_prompt = dict(zip(texts, embeddings, strict=False))
+    by_prompt = dict(zip(texts, embeddings, strict=True))
     return by_prompt, embeddings[-1] if sampling.guidance > 0 else None
 
 

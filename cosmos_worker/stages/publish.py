@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 DESCRIPTION_FILE = "model.json"
 
 
-def check_not_foreign(target: Path, run_uri: str) -> None:
+def check_not_foreign(target: Path, job: str) -> None:
     """A published name belongs to the job that took it.
 
     Raises:
@@ -41,16 +41,11 @@ def check_not_foreign(target: Path, run_uri: str) -> None:
         if description.is_file()
         else None
     )
-    if owner != job_of(run_uri):
+    if owner != job:
         raise CheckpointError(
-            f"{target / MODEL_FILE}: belongs to {owner or 'nobody that published it'}, not to {job_of(run_uri)}; "
+            f"{target / MODEL_FILE}: belongs to {owner or 'nobody that published it'}, not to {job}; "
             "choose another outputs.name, or move that folder away"
         )
-
-
-def job_of(run_uri: str) -> str:
-    """Name of the job: first folder of the run's address, without its key."""
-    return run_uri.rpartition("://")[2].split("/")[0].rpartition("-")[0]
 
 
 def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
@@ -61,7 +56,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         RetryableError: disk full; an earlier published model is intact.
     """
     run_path, target = volumes.resolve(config.run_uri), volumes.resolve(config.target_uri)
-    check_not_foreign(target, config.run_uri)
+    check_not_foreign(target, config.job)
     step, source = find_export(run_path, config.weights, config.step)
     target.mkdir(parents=True, exist_ok=True)
     for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
@@ -76,7 +71,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     digest = sha256_of_file(target / MODEL_FILE)
     description = {
         "name": config.name,
-        "job": job_of(config.run_uri),
+        "job": config.job,
         "made_of": str(source.relative_to(run_path)),
         "run": config.run_uri,
         "step": step,

@@ -169,7 +169,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override] # closures are not needed here
         """Update all weights."""
         for group in self.param_groups:
             for weight in group["params"]:

@@ -273,7 +273,7 @@ class Simulator:
     ) -> None:
         """Put each shadow patch under its body, shifted away from the light."""
         slope = -np.array(scene.light_xyz[:2]) / scene.light_xyz[2] * 0.35
-        for shadow, cube in zip(shadows, cubes, strict=False):
+        for shadow, cube in zip(shadows[:-1], cubes, strict=True):  # the last one is the finger's
             xyz, turn = bullet.getBasePositionAndOrientation(cube, physicsClientId=self._client)
             shift = slope * 2 * layout.CUBE_HALF_M
             spot = (xyz[0] + shift[0], xyz[1] + shift[1], 0.0008)

@@ -92,6 +92,14 @@ def test_bad_override_is_explained(override: str, message: str) -> None:
         get_experiment(BRIDGE, [override])
 
 
+def test_trimmed_captions_do_not_share_a_micro_batch() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"text\.padding: 'trim' .* use 'pad', or trainer\.micro_batch_size=1 \(got 8\)",
+    ):
+        get_experiment("video2world_instruction_push_tiny", ["text.padding=trim"])
+
+
 def test_unknown_experiment_names_the_nearest() -> None:
     with pytest.raises(
         ConfigError, match=r"got 'video2world_bridge'; did you mean 'video2world_instruction_bridge"

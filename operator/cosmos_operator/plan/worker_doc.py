@@ -126,6 +126,7 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         key="",
         target_uri="",
         run_uri=run_address(run),
+        job=inputs.job.name,
         name=inputs.job.published_name,
         net=inputs.experiment.net,
         weights=WEIGHTS[outputs.weights],

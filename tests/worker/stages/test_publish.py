@@ -30,6 +30,7 @@ def publish_config(run_uri: str, **options: object) -> PublishConfig:
             "key": "k",
             "target_uri": "checkpoints://arm_post-trained",
             "run_uri": run_uri,
+            "job": "arm",
             "name": "arm_post-trained",
             "net": SMALL_NET,
             **options,
@@ -83,7 +84,7 @@ def test_publish_refuses_the_name_of_another_job(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"belongs to arm, not to leg; choose another outputs\.name"
     ):
-        publish.run(publish_config(write_run(tmp_path, "leg")), volumes)
+        publish.run(publish_config(write_run(tmp_path, "leg"), job="leg"), volumes)
 
     assert sha256_of_file(tmp_path / "arm_post-trained" / "model.pt") == before
 

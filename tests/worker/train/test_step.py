@@ -1,0 +1,51 @@
+"""Losses of a micro-batch in the types that matrix products may have."""
+
+from __future__ import annotations
+
+import torch
+from training import SMALL_NET, small_experiment, small_model
+
+from cosmos_worker.train.batches import Batch
+from cosmos_worker.train.draws import draw_noise
+from cosmos_worker.train.step import batch_loss
+
+SHAPE = (SMALL_NET.latent_channels, 3, 4, 4)
+
+
+def test_bfloat16_products_leave_the_loss_in_float32() -> None:
+    experiment, model = small_experiment(), small_model()
+    generator = torch.Generator().manual_seed(3)
+    batch = Batch(
+        0.5 * torch.randn(2, *SHAPE, generator=generator),
+        torch.randn(2, 8, SMALL_NET.text_channels, generator=generator),
+        torch.full((2,), 10.0),
+    )
+    noise = draw_noise(SHAPE, experiment, "train", 0, range(2))
+    exact, rounded = (
+        batch_loss(
+            model,
+            batch,
+            noise,
+            experiment.diffusion.model_copy(update={"compute_dtype": dtype}),
+            torch.device("cpu"),
+        )
+        for dtype in ("float32", "bfloat16")
+    )
+
+    with torch.autocast("cpu", torch.bfloat16):
+        inputs = (
+            batch.x0_BCTHW,
+            noise.sigma_B,
+            batch.text_BSD,
+            torch.zeros(2, 1, *SHAPE[1:]),
+            batch.fps_B,
+        )
+        net_output, logvar = model(*inputs)
+
+    assert net_output.dtype == torch.bfloat16
+    assert logvar.dtype == torch.float32
+    assert rounded.total.dtype == torch.float32
+    assert rounded.total != exact.total
+    torch.testing.assert_close(
+        rounded.total, exact.total, rtol=2e-2, atol=2e-2
+    )  # bfloat16 has 8 bits
