@@ -1,8 +1,10 @@
 """Errors of the operator and of ``cosmos``, split by what the caller should do about them.
 
 OperatorError
-├── InvalidSpec       never retry: the job is wrong; every problem is one line     exit code 2
-└── WorkspaceBusy     another run uses the workspace: wait for it or end it        exit code 74
+├── InvalidSpec         never retry: the job is wrong; every problem is one line     exit code 2
+├── WorkspaceBusy       another run uses the workspace: wait for it or end it        exit code 74
+├── ClusterUnavailable  the API server cannot be reached or is busy: try again later
+└── Refused             the API server says no to a request, and why
 """
 
 from __future__ import annotations
@@ -32,3 +34,17 @@ class WorkspaceBusy(OperatorError):  # noqa: N818 - it is a state, not a mistake
     """Another run, or a worker that it left behind, holds the workspace."""
 
     exit_code = EXIT_RETRY
+
+
+class ClusterUnavailable(OperatorError):  # noqa: N818 - it is a state, not a mistake
+    """The API server cannot be reached, is overloaded, or has a newer object: the same pass may succeed later."""
+
+    exit_code = EXIT_RETRY
+
+
+class Refused(OperatorError):  # noqa: N818 - it is an answer, not a mistake
+    """The API server refused a request; ``status`` is the HTTP status, ``message`` its reason."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+        super().__init__(f"the API server refused ({status}): {message}")

@@ -1,0 +1,44 @@
+"""The kinds of object that the operator reads or writes, and where the API server has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cosmos_operator.api.base import GROUP, KIND, PLURAL, VERSION
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Where the API server has a kind."""
+
+    group: str
+    """Empty for the core group."""
+    version: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """``group/version``, or the version alone in the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+KINDS: dict[str, Resource] = {
+    KIND: Resource(GROUP, VERSION, PLURAL),
+    "Job": Resource("batch", "v1", "jobs"),
+    "PyTorchJob": Resource("kubeflow.org", "v1", "pytorchjobs"),
+    "TrainJob": Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs"),
+    "Pod": Resource("", "v1", "pods"),
+    "Service": Resource("", "v1", "services"),
+    "ConfigMap": Resource("", "v1", "configmaps"),
+    "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims"),
+    "StorageClass": Resource("storage.k8s.io", "v1", "storageclasses", namespaced=False),
+    "Node": Resource("", "v1", "nodes", namespaced=False),
+    "Event": Resource("", "v1", "events"),
+    "LocalQueue": Resource("kueue.x-k8s.io", "v1beta1", "localqueues"),
+    "Workload": Resource("kueue.x-k8s.io", "v1beta1", "workloads"),
+    "Lease": Resource("coordination.k8s.io", "v1", "leases"),
+}
+
+OPTIONAL_KINDS = ("PyTorchJob", "TrainJob", "LocalQueue", "Workload")
+"""Kinds that another operator brings; the API server may lack them."""

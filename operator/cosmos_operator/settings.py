@@ -1,0 +1,100 @@
+"""What an installation decides: read once, from the YAML file that the chart writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from cosmos_operator.api.base import ApiModel
+from cosmos_operator.errors import InvalidSpec
+
+
+class SecretReference(ApiModel):
+    """A Secret in the namespace of each job; jobs in namespaces without it go on without it."""
+
+    name: str = ""
+    """Name of the Secret; empty = none."""
+    key: str = "token"
+    """Key in the Secret."""
+
+
+class LeaseSettings(ApiModel):
+    """The Lease that keeps a second operator from acting."""
+
+    name: str = "cosmos-operator"
+    """Name of the Lease."""
+    namespace: str = "default"
+    """Its namespace, that of the operator."""
+
+
+Period = Annotated[float, Field(gt=0)]
+
+
+class Settings(ApiModel):
+    """Settings of one installation of the operator."""
+
+    worker_image: str = "cosmos-worker:latest"
+    """Image of all pods of jobs that name none."""
+    worker_cpu_image: str = ""
+    """The same for jobs without GPUs; empty = worker_image."""
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When nodes pull the worker's image."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Secrets for the registry, in the namespace of each job."""
+    pod_annotations: dict[str, str] = Field(default_factory=dict)
+    """Annotations of every pod, such as those that keep an autoscaler from moving it."""
+    hub_endpoint: str = ""
+    """Address of a mirror of the Hugging Face Hub; empty = the Hub."""
+    hugging_face_secret: SecretReference = SecretReference()
+    """Token of stages that fetch, for jobs that name none."""
+    wandb_secret: SecretReference = SecretReference(key="api-key")
+    """WANDB_API_KEY of the training."""
+    s3_secret: SecretReference = SecretReference()
+    """AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, two keys of the Secret, of stages that fetch."""
+    watch_namespaces: tuple[str, ...] = ()
+    """Namespaces whose jobs are carried out; empty = all."""
+    resync_seconds: Period = 300
+    """Every job is looked at again at least this often, against lost watch events."""
+    poll_seconds: Period = 15
+    """Time between two looks at a running job's log."""
+    progress_seconds: Annotated[float, Field(ge=0)] = 10
+    """Shortest time between two writes of mere progress."""
+    retry_backoff_seconds: Annotated[float, Field(ge=0)] = 10
+    """Wait before the second attempt; doubles with each attempt without progress, up to 5 minutes."""
+    queue_grace_seconds: Annotated[float, Field(ge=0)] = 60
+    """Time after which a queue that took no notice of a workload is reported."""
+    can_list_nodes: bool = True
+    """Whether the operator may read nodes, to compare what jobs ask for with what there is."""
+    lease: LeaseSettings = LeaseSettings()
+    """The Lease of the operator."""
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of /healthz and /readyz."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """Port of /metrics."""
+
+    def image_for(self, gpus_per_node: int) -> str:
+        """Image of a job that names none."""
+        return self.worker_image if gpus_per_node else self.worker_cpu_image or self.worker_image
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a settings file.
+
+    Raises:
+        InvalidSpec: no such file, or wrong values; every problem is one line.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return Settings.model_validate(document)
+    except FileNotFoundError:
+        raise InvalidSpec([f"{path}: no such file; give the operator's settings"]) from None
+    except yaml.YAMLError as error:
+        raise InvalidSpec([f"{path}: not YAML: {' '.join(str(error).split())}"]) from None
+    except ValidationError as error:
+        raise InvalidSpec(
+            f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']} (got {problem['input']!r})"
+            for problem in error.errors()
+        ) from None
