@@ -74,7 +74,7 @@ def test_render_prints_manifests_that_kubectl_can_read(job_file, capsys):
     assert main(["render", str(job_file)]) == 0
 
     manifests = list(yaml.safe_load_all(capsys.readouterr().out))
-    assert {m["kind"] for m in manifests} == {"ConfigMap", "Job", "PyTorchJob"}
+    assert {m["kind"] for m in manifests} == {"ConfigMap", "Job", "PyTorchJob", "Service"}
     assert len({(m["kind"], m["metadata"]["name"]) for m in manifests}) == len(manifests)
 
 

@@ -22,6 +22,11 @@ State = Literal[
     "Pending", "Preparing", "Queued", "Training", "Publishing", "Generating",
     "Suspended", "Succeeded", "Failed",
 ]  # fmt: skip
+Outcome = Literal[
+    "Running", "Succeeded", "Suspended", "Stopped", "Preempted", "Evicted", "NodeLost", "Deleted",
+    "GpuFault", "IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled", "DeadlineExceeded",
+    "UserError",
+]  # fmt: skip
 ConditionType = Literal[
     "Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "LatentsReady",
     "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed",
@@ -88,7 +93,7 @@ class Attempt(ApiModel):
 
     number: Annotated[int, Field(ge=1)]
     """1 for the first."""
-    backend: Literal["PyTorchJob", "Job"]
+    backend: Literal["PyTorchJob", "Job", "TrainJob"]
     """Kind of the workload."""
     workload: Text
     """Name of the workload."""
@@ -96,10 +101,7 @@ class Attempt(ApiModel):
     """Step that it continued from."""
     end_step: NonNegative | None = None
     """Last step that it reported."""
-    outcome: Literal[
-        "Running", "Succeeded", "Stopped", "Preempted", "Evicted", "NodeLost", "Crashed",
-        "Stalled", "DeadlineExceeded", "UserError",
-    ] = "Running"  # fmt: skip
+    outcome: Outcome = "Running"
     """How it ended."""
     message: Message = ""
     """What the worker said when it ended."""
@@ -166,6 +168,8 @@ class PostTrainingJobStatus(ApiModel):
     """Complete checkpoints of the training run."""
     attempts: Annotated[tuple[Attempt, ...], Field(json_schema_extra=_list_map("number", 10))] = ()
     """The last ten starts of the training."""
+    failed_attempts: NonNegative = 0
+    """Starts that count towards runPolicy.maxAttempts."""
     inference: Annotated[
         tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
     ] = ()

@@ -110,7 +110,7 @@ class RunPolicySpec(ApiModel):
     stall_timeout_seconds: Seconds = 1800
     """Restart the training if it reports no progress for this long."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Attempts that end in a crash or a stall before the job fails; preemptions do not count."""
+    """Attempts that may crash or stall; preemptions do not count. Two in a row without progress end the job at once."""
     ttl_seconds_after_finished: Seconds | None = None
     """Delete the job this long after it finished (its files stay); omitted = keep it."""
 
@@ -118,8 +118,8 @@ class RunPolicySpec(ApiModel):
 class BackendSpec(ApiModel):
     """What runs the training."""
 
-    type: Literal["Auto", "PyTorchJob", "Job"] = "Auto"
-    """PyTorchJob: Kubeflow training-operator; Job: indexed batch/v1 Job; Auto: PyTorchJob where it is installed."""
+    type: Literal["Auto", "PyTorchJob", "Job", "TrainJob"] = "Auto"
+    """PyTorchJob or TrainJob of Kubeflow, or indexed Job; Auto: PyTorchJob where it is installed, otherwise Job."""
 
 
 class SecretKey(ApiModel):

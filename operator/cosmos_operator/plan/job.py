@@ -6,6 +6,7 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.names import ATTEMPT_LABEL, DEPENDS_ANNOTATION, attempt_name
 from cosmos_operator.plan.pod import Manifest, build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
+from cosmos_operator.settings import Settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -29,10 +30,10 @@ def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
 
 
 def build_stage_job(
-    job: PostTrainingJob, stage: Stage, name: str, config_map: str, default_image: str
+    job: PostTrainingJob, stage: Stage, name: str, config_map: str, settings: Settings
 ) -> Manifest:
     """The Job of a stage other than the training. User errors and bugs fail at once, other exits are tried again."""
-    template = build_pod_template(job, stage, config_map=config_map, default_image=default_image)
+    template = build_pod_template(job, stage, config_map=config_map, settings=settings)
     codes = sorted({EXIT_BUG, EXIT_USER_ERROR})
     rules = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -54,16 +55,27 @@ def build_stage_job(
 
 
 def build_training_job(
-    job: PostTrainingJob, stage: Stage, config_map: str, default_image: str, attempt: int
+    job: PostTrainingJob,
+    stage: Stage,
+    config_map: str,
+    settings: Settings,
+    attempt: int,
+    avoid_nodes: tuple[str, ...] = (),
 ) -> tuple[Manifest, ...]:
     """The training as an indexed Job, and the headless Service by which its pods find each other.
 
     One attempt: the whole gang fails with its first pod, the operator starts the next.
     """
     name = attempt_name(job.name, attempt)
-    environment = _rendezvous(stage, name) if stage.nodes > 1 else ()
+    service = f"{name}-ranks"
+    environment = _rendezvous(stage, name, service) if stage.nodes > 1 else ()
     template = build_pod_template(
-        job, stage, config_map=config_map, default_image=default_image, environment=environment
+        job,
+        stage,
+        config_map=config_map,
+        settings=settings,
+        environment=environment,
+        avoid_nodes=avoid_nodes,
     )
     template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
     header = workload_metadata(job, stage, name)
@@ -83,26 +95,26 @@ def build_training_job(
     }
     if stage.nodes == 1:
         return (workload,)
-    template["spec"]["subdomain"] = name
-    return (_headless_service(job, stage, name), workload)
+    template["spec"]["subdomain"] = service
+    return (_headless_service(job, stage, name, service), workload)
 
 
-def _rendezvous(stage: Stage, name: str) -> tuple[Manifest, ...]:
+def _rendezvous(stage: Stage, name: str, service: str) -> tuple[Manifest, ...]:
     """Where the pods of several nodes meet, as PyTorchJob would tell them."""
     index = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}
     return (
         {"name": "PET_NNODES", "value": str(stage.nodes)},
         {"name": "PET_NODE_RANK", "valueFrom": index},
-        {"name": "MASTER_ADDR", "value": f"{name}-0.{name}"},
+        {"name": "MASTER_ADDR", "value": f"{name}-0.{service}"},
         {"name": "MASTER_PORT", "value": str(RENDEZVOUS_PORT)},
     )
 
 
-def _headless_service(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
+def _headless_service(job: PostTrainingJob, stage: Stage, name: str, service: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(job, stage, name),
+        "metadata": metadata(job, stage, service),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,

@@ -15,6 +15,9 @@ KEY_LABEL = f"{GROUP}/key"
 """Content key of the stage."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """Number of the attempt, on workloads of the training."""
+ROLE_LABEL = f"{GROUP}/role"
+"""``leader`` on the pod whose log tells how far the training is."""
+LEADER = "leader"
 DEPENDS_ANNOTATION = f"{GROUP}/depends-on"
 """Stages that must have finished, separated by commas."""
 
@@ -36,9 +39,13 @@ def folder_name(name: str, key: str) -> str:
     return f"{fit(safe, 80)}-{key}"
 
 
-def object_name(job: str | None, stage: str, key: str) -> str:
-    """Name of a stage's objects: ``<job>-<stage>-<key>``, or ``cosmos-<stage>-<key>`` if jobs share it."""
-    return fit(f"{job or 'cosmos'}-{stage}-{key}")
+def object_name(job: str | None, stage: str, key: str, variant: str = "") -> str:
+    """Name of a stage's objects: ``<job>-<stage>-<key>``, or ``cosmos-<stage>-<key>-<variant>`` if jobs share it.
+
+    The variant stands for where a shared stage reads and writes: jobs with other claims share nothing.
+    """
+    parts = (job or "cosmos", stage, key, variant)
+    return fit("-".join(part for part in parts if part))
 
 
 def attempt_name(job: str, attempt: int) -> str:

@@ -8,6 +8,7 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts, mount_path
+from cosmos_operator.settings import Settings
 from cosmos_worker.layout import VOLUMES, volume_variable
 from cosmos_worker.termination import VARIABLE as TERMINATION_VARIABLE
 
@@ -17,9 +18,13 @@ TERMINATION_PATH = "/dev/termination-log"
 SCRATCH = "/tmp"  # noqa: S108 - a folder in the pod's own emptyDir
 USER_ID = 1000
 TRAIN_GRACE_SECONDS = 300
-"""Time to save a checkpoint after SIGTERM."""
+"""Time between SIGTERM and SIGKILL of a training pod."""
+SAVE_MARGIN_SECONDS = 30
+"""What of it the worker keeps for leaving in order; the rest is for saving a checkpoint."""
 FETCHING = ("fetch-model", "prepare-dataset")
 """Stages that may use the network and the credentials for it."""
+HOSTNAME = "kubernetes.io/hostname"
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 Manifest = dict[str, Any]
 
@@ -42,9 +47,10 @@ def build_pod_template(
     stage: Stage,
     *,
     config_map: str,
-    default_image: str,
+    settings: Settings,
     container: str = "worker",
     environment: tuple[Manifest, ...] = (),
+    avoid_nodes: tuple[str, ...] = (),
 ) -> Manifest:
     """The pod template of a stage.
 
@@ -52,9 +58,10 @@ def build_pod_template(
         job: the job.
         stage: one of its stages.
         config_map: name of the ConfigMap with the stage's document.
-        default_image: image where the job names none.
+        settings: what the installation decides, such as the image of jobs that name none.
         container: name of the container; PyTorchJob wants ``pytorch``.
         environment: further variables, such as the rendezvous of an indexed Job.
+        avoid_nodes: nodes whose hardware failed.
     """
     scheduling = job.spec.scheduling
     spec: Manifest = {
@@ -70,9 +77,13 @@ def build_pod_template(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, stage, container, default_image, environment)],
+        "containers": [_container(job, stage, container, settings, environment)],
         "volumes": _volumes(job, stage, config_map),
     }
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if avoid_nodes:
+        spec["affinity"] = _away_from(avoid_nodes)
     if scheduling.priority_class_name:
         spec["priorityClassName"] = scheduling.priority_class_name
     if scheduling.node_selector:
@@ -82,17 +93,26 @@ def build_pod_template(
             {name: value for name, value in toleration.model_dump().items() if value}
             for toleration in scheduling.tolerations
         ]
-    return {
-        "metadata": {"labels": labels(owner_of(job, stage), stage.name, stage.key)},
-        "spec": spec,
+    header: Manifest = {
+        "labels": labels(owner_of(job, stage), stage.name, stage.key),
+        "annotations": {"kubectl.kubernetes.io/default-container": container},
     }
+    header["annotations"] |= settings.pod_annotations
+    return {"metadata": header, "spec": spec}
+
+
+def _away_from(nodes: tuple[str, ...]) -> Manifest:
+    expression = {"key": HOSTNAME, "operator": "NotIn", "values": list(nodes)}
+    terms = [{"matchExpressions": [expression]}]
+    required = {"nodeSelectorTerms": terms}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
 
 
 def _container(
     job: PostTrainingJob,
     stage: Stage,
     name: str,
-    default_image: str,
+    settings: Settings,
     environment: tuple[Manifest, ...],
 ) -> Manifest:
     command = ["cosmos-worker", stage.kind, "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"]
@@ -100,9 +120,10 @@ def _container(
         command += ["--nproc-per-node", str(stage.processes_per_node)]
     return {
         "name": name,
-        "image": job.spec.compute.image or default_image,
+        "image": job.spec.compute.image or settings.image_for(job.spec.compute.gpus_per_node),
+        "imagePullPolicy": settings.image_pull_policy,
         "command": command,
-        "env": [*_environment(job, stage), *environment],
+        "env": [*_environment(job, stage, settings), *environment],
         "resources": _resources(job, stage),
         "terminationMessagePath": TERMINATION_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -115,17 +136,47 @@ def _container(
     }
 
 
-def _environment(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
+def _environment(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:
     values = {volume_variable(v): mount_path(v) for v in VOLUMES if v in stage.volumes}
     values |= {"HOME": SCRATCH, TERMINATION_VARIABLE: TERMINATION_PATH}
-    result: list[Manifest] = [{"name": name, "value": value} for name, value in values.items()]
-    secret = job.spec.credentials.hugging_face
+    if stage.kind == "train":
+        values["COSMOS_SAVE_SECONDS"] = str(TRAIN_GRACE_SECONDS - SAVE_MARGIN_SECONDS)
     if stage.kind not in FETCHING:
-        result.append({"name": "HF_HUB_OFFLINE", "value": "1"})
-    elif secret is not None:
-        reference = {"name": secret.name, "key": secret.key}
-        result.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
-    return result
+        values["HF_HUB_OFFLINE"] = "1"
+    elif settings.hub_endpoint:
+        values["HF_ENDPOINT"] = settings.hub_endpoint
+    result: list[Manifest] = [{"name": name, "value": value} for name, value in values.items()]
+    node = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    result.append({"name": "NODE_NAME", "valueFrom": node})
+    return result + _secrets(job, stage, settings)
+
+
+def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:
+    """Variables out of Secrets: those that the job names must exist, those of the installation may."""
+    own, found = job.spec.credentials.hugging_face, list[Manifest]()
+
+    def add(variable: str, secret: str, key: str, optional: bool) -> None:
+        reference: Manifest = {"name": secret, "key": key}
+        if optional:
+            reference["optional"] = True
+        found.append({"name": variable, "valueFrom": {"secretKeyRef": reference}})
+
+    if stage.kind in FETCHING:
+        if own is not None:
+            add("HF_TOKEN", own.name, own.key, False)
+        elif settings.hugging_face_secret.name:
+            add(
+                "HF_TOKEN",
+                settings.hugging_face_secret.name,
+                settings.hugging_face_secret.key,
+                True,
+            )
+        if settings.s3_secret.name:
+            for key in S3_KEYS:
+                add(key, settings.s3_secret.name, key, True)
+    if stage.kind == "train" and settings.wandb_secret.name:
+        add("WANDB_API_KEY", settings.wandb_secret.name, settings.wandb_secret.key, True)
+    return found
 
 
 def _resources(job: PostTrainingJob, stage: Stage) -> Manifest:

@@ -8,33 +8,45 @@ from __future__ import annotations
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.job import is_queued, workload_metadata
-from cosmos_operator.plan.names import ATTEMPT_LABEL, attempt_name
+from cosmos_operator.plan.names import ATTEMPT_LABEL, LEADER, ROLE_LABEL, attempt_name
 from cosmos_operator.plan.pod import Manifest, build_pod_template
 from cosmos_operator.plan.stages import Stage
+from cosmos_operator.settings import Settings
 
 CONTAINER = "pytorch"
 """The name that PyTorchJob demands."""
 
 
 def build_pytorchjob(
-    job: PostTrainingJob, stage: Stage, config_map: str, default_image: str, attempt: int
-) -> Manifest:
+    job: PostTrainingJob,
+    stage: Stage,
+    config_map: str,
+    settings: Settings,
+    attempt: int,
+    avoid_nodes: tuple[str, ...] = (),
+) -> tuple[Manifest, ...]:
     """The PyTorchJob of one attempt: a master, and a worker for each further node."""
 
     def replicas(count: int) -> Manifest:
         template = build_pod_template(
-            job, stage, config_map=config_map, default_image=default_image, container=CONTAINER
+            job,
+            stage,
+            config_map=config_map,
+            settings=settings,
+            container=CONTAINER,
+            avoid_nodes=avoid_nodes,
         )
         template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
         del template["spec"]["restartPolicy"]  # stated for the replica; twice is an event each time
         return {"replicas": count, "restartPolicy": "Never", "template": template}
 
     replica_specs = {"Master": replicas(1)}
+    replica_specs["Master"]["template"]["metadata"]["labels"][ROLE_LABEL] = LEADER
     if stage.nodes > 1:
         replica_specs["Worker"] = replicas(stage.nodes - 1)
     header = workload_metadata(job, stage, attempt_name(job.name, attempt))
     header["labels"][ATTEMPT_LABEL] = str(attempt)
-    return {
+    workload = {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
         "metadata": header,
@@ -45,3 +57,4 @@ def build_pytorchjob(
             "pytorchReplicaSpecs": replica_specs,
         },
     }
+    return (workload,)

@@ -11,29 +11,36 @@ from typing import Any
 import yaml
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.job import build_stage_job, build_training_job
-from cosmos_operator.plan.names import object_name
-from cosmos_operator.plan.pod import CONFIG_FILE, Manifest, metadata, owner_of
-from cosmos_operator.plan.pytorchjob import build_pytorchjob
+from cosmos_operator.plan.backend import Backend, choose_backend
+from cosmos_operator.plan.job import build_stage_job
+from cosmos_operator.plan.names import JOB_LABEL, STAGE_LABEL, object_name
+from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, Manifest, metadata, owner_of
 from cosmos_operator.plan.stages import Stage
-from cosmos_worker.layout import VOLUMES
+from cosmos_operator.plan.volumes import build_mounts
+from cosmos_operator.settings import Settings
+from cosmos_worker.layout import VOLUMES, content_key
 
-DEFAULT_IMAGE = "cosmos-worker:latest"
-"""Image where neither the job nor the installation names one."""
+EVERYTHING_SERVED = frozenset({"PyTorchJob", "TrainJob"})
 
 
 def build_manifests(
     job: PostTrainingJob,
     stages: Sequence[Stage],
     *,
-    default_image: str = DEFAULT_IMAGE,
+    settings: Settings | None = None,
     attempt: int = 1,
 ) -> list[Manifest]:
     """Everything that a job needs: claims, one ConfigMap and one workload for each stage, in the order of the plan."""
-    manifests = build_claims(job)
+    settings = settings or Settings()
+    backend = choose_backend(job.spec.backend.type, EVERYTHING_SERVED)
+    manifests = [*build_claims(job), build_leader_service(job, backend)]
     for stage in stages:
         manifests.append(build_config_map(job, stage))
-        manifests += build_workload(job, stage, default_image=default_image, attempt=attempt)
+        name = stage_name(job, stage)
+        if stage.kind == "train":
+            manifests += backend.build(job, stage, name, settings, attempt, ())
+        else:
+            manifests.append(build_stage_job(job, stage, name, name, settings))
     return manifests
 
 
@@ -68,9 +75,20 @@ def build_claims(job: PostTrainingJob) -> list[Manifest]:
     return list(claims.values())
 
 
-def config_map_name(job: PostTrainingJob, stage: Stage) -> str:
+def stage_name(job: PostTrainingJob, stage: Stage) -> str:
     """Name of a stage's ConfigMap, and of its Job unless it is the training."""
-    return object_name(owner_of(job, stage), stage.name, stage.key)
+    variant = _variant(job, stage) if stage.is_shared else ""
+    return object_name(owner_of(job, stage), stage.name, stage.key, variant)
+
+
+def _variant(job: PostTrainingJob, stage: Stage) -> str:
+    """What sets the pods of jobs with the same stage apart: their claims, and the credentials of those that fetch."""
+    mounts = [
+        [mount.claim_name, mount.sub_path, mount.mount_path]
+        for mount in build_mounts(job, stage.document)
+    ]
+    secret = job.spec.credentials.hugging_face if stage.kind in FETCHING else None
+    return content_key([mounts, secret and secret.model_dump()])[:6]
 
 
 def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
@@ -79,22 +97,31 @@ def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(job, stage, config_map_name(job, stage)),
+        "metadata": metadata(job, stage, stage_name(job, stage)),
         "immutable": True,
         "data": {CONFIG_FILE: text},
     }
 
 
-def build_workload(
-    job: PostTrainingJob, stage: Stage, *, default_image: str, attempt: int
-) -> tuple[Manifest, ...]:
-    """The workload of a stage, preceded by what it needs."""
-    config_map = config_map_name(job, stage)
-    if stage.kind != "train":
-        return (build_stage_job(job, stage, config_map, config_map, default_image),)
-    if job.spec.backend.type == "Job":
-        return build_training_job(job, stage, config_map, default_image, attempt)
-    return (build_pytorchjob(job, stage, config_map, default_image, attempt),)
+def build_leader_service(job: PostTrainingJob, backend: Backend) -> Manifest:
+    """The headless Service that always selects the training's leader: ``kubectl logs -f svc/<job>``."""
+    header: Manifest = {
+        "name": job.name,
+        "labels": {
+            "app.kubernetes.io/managed-by": "cosmos",
+            "app.kubernetes.io/part-of": "cosmos",
+            JOB_LABEL: job.name,
+        },
+    }
+    if job.metadata.namespace is not None:
+        header["namespace"] = job.metadata.namespace
+    selector = {JOB_LABEL: job.name, STAGE_LABEL: "train", **backend.leader_labels}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": header,
+        "spec": {"clusterIP": "None", "selector": selector},
+    }
 
 
 # --- YAML ------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ..
         mounts.append(Mount(spec.claim_name, sub_path, mount_path(volume), not writes, volume))
     texts = tuple(_texts(document.model_dump()))
     dataset = job.spec.dataset.source.claim
-    for claim in _named_claims(job):
+    for claim in dict.fromkeys(named_claims(job).values()):
         path = f"{CLAIM_ROOT}/{claim}"
         # the index of a dataset points into the claim that holds its videos
         indexed = (
@@ -68,16 +68,14 @@ def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ..
     return tuple(mounts)
 
 
-def _named_claims(job: PostTrainingJob) -> tuple[str, ...]:
-    spec = job.spec
-    sources = (
-        spec.model.source,
-        spec.tokenizer.source,
-        spec.embeddings.source,
-        spec.dataset.source,
-    )
-    names = [s.claim.claim_name for s in sources if s is not None and s.claim is not None]
-    return tuple(dict.fromkeys(name for name in names if name is not None))
+def named_claims(job: PostTrainingJob) -> dict[str, str]:
+    """Field of a source → the claim that it names by itself."""
+    found: dict[str, str] = {}
+    for name in ("model", "tokenizer", "embeddings", "dataset"):
+        source = getattr(job.spec, name).source
+        if source is not None and source.claim is not None and source.claim.claim_name is not None:
+            found[f"spec.{name}.source.claim.claimName"] = source.claim.claim_name
+    return found
 
 
 def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - any value of a document

@@ -1,0 +1,1 @@
+"""What to do about a PostTrainingJob, from what was seen: pure functions, no I/O, no clock."""

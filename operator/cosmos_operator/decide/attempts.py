@@ -1,0 +1,61 @@
+"""Bookkeeping of attempts: what they are called, whether they got on, when the next may begin. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from cosmos_operator.api.status import Attempt
+from cosmos_operator.decide.times import parse_time
+
+MAX_LISTED = 10
+MAX_BACKOFF_S = 300.0
+FAILURES_WITHOUT_PROGRESS = 2
+UNLIMITED_BY_TIME = ("Suspended",)
+"""Outcomes after which the next attempt begins at once."""
+
+
+def progressed(attempt: Attempt) -> bool:
+    """Whether an attempt did any step beyond the one that it continued from."""
+    return (attempt.end_step or 0) > (attempt.start_step or 0)
+
+
+def is_hopeless(attempts: Sequence[Attempt]) -> bool:
+    """Whether the last attempts all failed without getting on: another one would end in the same way."""
+    last = attempts[-FAILURES_WITHOUT_PROGRESS:]
+    return len(last) == FAILURES_WITHOUT_PROGRESS and all(
+        attempt.counted and not progressed(attempt) for attempt in last
+    )
+
+
+def backoff_s(attempts: Sequence[Attempt], first_s: float) -> float:
+    """Seconds between the end of the last attempt and the next."""
+    last = attempts[-1]
+    if last.outcome in UNLIMITED_BY_TIME or (progressed(last) and not last.counted):
+        return 0.0
+    idle = 0
+    for attempt in reversed(attempts):
+        if progressed(attempt) or attempt.outcome in UNLIMITED_BY_TIME:
+            break
+        idle += 1
+    delay: float = first_s * 2.0 ** max(0, idle - 1)
+    return min(delay, MAX_BACKOFF_S)
+
+
+def wait_s(attempts: Sequence[Attempt], first_s: float, now: datetime) -> float:
+    """Seconds from now until the next attempt may begin."""
+    last = attempts[-1]
+    if last.finish_time is None:
+        return 0.0
+    passed = (now - parse_time(last.finish_time)).total_seconds()
+    return max(0.0, backoff_s(attempts, first_s) - passed)
+
+
+def listed(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """The attempts that the status shows."""
+    return tuple(attempts[-MAX_LISTED:])
+
+
+def changed(attempt: Attempt, **values: object) -> Attempt:
+    """A copy with other values; None leaves a value as it is."""
+    return attempt.model_copy(update={k: v for k, v in values.items() if v is not None})

@@ -1,0 +1,87 @@
+"""How an attempt ended, out of the endings of its pods: the outcome, and whether it counts. Pure.
+
+Ranks drag each other down, so the pods of one attempt often tell different stories. The one that explains the others
+wins: a mistake of the user before a fault of the machine, before a crash, before "my peer is gone".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cosmos_operator.api.status import Outcome
+from cosmos_operator.decide.pods import Ending
+from cosmos_worker.errors import (
+    EXIT_CONTINUE,
+    EXIT_GPU_FAULT,
+    EXIT_OK,
+    EXIT_PEER_LOST,
+    EXIT_RETRY,
+    EXIT_USER_ERROR,
+)
+
+COUNTED: frozenset[Outcome] = frozenset(
+    {"IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled"}
+)
+"""Outcomes that count towards runPolicy.maxAttempts."""
+SUSPECT: frozenset[Outcome] = frozenset({"GpuFault", "NodeLost"})
+"""Outcomes after which the node is avoided."""
+FINAL: frozenset[Outcome] = frozenset({"Succeeded", "UserError", "DeadlineExceeded"})
+"""Outcomes after which there is no further attempt."""
+
+_BY_EXIT_CODE: dict[int, Outcome] = {
+    EXIT_OK: "Succeeded",
+    EXIT_USER_ERROR: "UserError",
+    EXIT_RETRY: "IoFailed",
+    EXIT_CONTINUE: "Stopped",
+    EXIT_PEER_LOST: "PeerLost",
+    EXIT_GPU_FAULT: "GpuFault",
+}
+_BY_DISRUPTION: dict[str, Outcome] = {
+    "PreemptionByScheduler": "Preempted",
+    "Preempting": "Preempted",
+    "EvictionByEvictionAPI": "Evicted",
+    "TerminationByKubelet": "Evicted",
+    "Evicted": "Evicted",
+    "DeletionByTaintManager": "NodeLost",
+    "DeletionByPodGC": "NodeLost",
+    "NodeLost": "NodeLost",
+    "NodeShutdown": "Evicted",
+    "Terminated": "Evicted",
+}
+_PRECEDENCE: tuple[Outcome, ...] = (
+    "UserError", "GpuFault", "NodeLost", "Preempted", "Evicted", "OutOfMemory", "IoFailed",
+    "Crashed", "Deleted", "Stopped", "PeerLost", "Succeeded",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The ending that explains an attempt, and what it amounts to."""
+
+    outcome: Outcome
+    ending: Ending
+
+    @property
+    def counts(self) -> bool:
+        """Whether the attempt counts towards runPolicy.maxAttempts."""
+        return self.outcome in COUNTED
+
+
+def outcome_of(ending: Ending) -> Outcome:
+    """What one ending means by itself."""
+    if ending.exit_code in (EXIT_USER_ERROR, EXIT_GPU_FAULT):
+        return _BY_EXIT_CODE[ending.exit_code]
+    if ending.disruption and ending.exit_code != EXIT_OK:
+        return _BY_DISRUPTION.get(ending.disruption, "Evicted")
+    if ending.reason in ("OOMKilled", "OutOfMemory"):
+        return "OutOfMemory"
+    return _BY_EXIT_CODE.get(ending.exit_code, "Crashed")
+
+
+def classify(endings: Iterable[Ending]) -> Verdict | None:
+    """The verdict on an attempt, or None if none of its pods left a trace."""
+    verdicts = [Verdict(outcome_of(ending), ending) for ending in endings]
+    if not verdicts:
+        return None
+    return min(verdicts, key=lambda verdict: _PRECEDENCE.index(verdict.outcome))

@@ -1,0 +1,56 @@
+"""The conditions of a job in the making: an answer holds since it last changed. Pure."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from cosmos_operator.api.status import Condition, ConditionType
+from cosmos_operator.decide.times import format_time
+
+ORDER: tuple[ConditionType, ...] = typing.get_args(ConditionType)
+MAX_MESSAGE = 4096
+Answer = Literal["True", "False", "Unknown"]
+
+
+class Conditions:
+    """Conditions by type.
+
+    Args:
+        previous: those of the last pass.
+        now: time of this pass.
+        generation: generation of the job that this pass is about.
+    """
+
+    def __init__(self, previous: Iterable[Condition], now: datetime, generation: int) -> None:
+        self._found = {condition.type: condition for condition in previous}
+        self._previous = dict(self._found)
+        self._now, self._generation = format_time(now), generation
+
+    def set(self, kind: ConditionType, status: Answer, reason: str, message: str = "") -> None:
+        """Answer a question; the transition time moves only if the answer differs from the last pass's."""
+        before = self._previous.get(kind)
+        since = before.last_transition_time if before and before.status == status else self._now
+        self._found[kind] = Condition.model_construct(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message[:MAX_MESSAGE],
+            last_transition_time=since,
+            observed_generation=self._generation,
+        )
+
+    def get(self, kind: ConditionType) -> Condition | None:
+        """The answer so far."""
+        return self._found.get(kind)
+
+    def is_true(self, kind: ConditionType) -> bool:
+        """Whether the answer is yes."""
+        found = self._found.get(kind)
+        return found is not None and found.status == "True"
+
+    def all(self) -> tuple[Condition, ...]:
+        """All answers, in the order in which a job goes through them."""
+        return tuple(self._found[kind] for kind in ORDER if kind in self._found)

@@ -1,0 +1,92 @@
+"""The pods of one attempt, seen together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cosmos_operator.api.status import Attempt
+from cosmos_operator.decide.draft import Draft, Manifest
+from cosmos_operator.decide.log_lines import LogFacts, read_log
+from cosmos_operator.decide.pods import Ending, ending_of, is_over, is_terminating, name_of
+from cosmos_operator.decide.times import seconds_since
+from cosmos_operator.plan.backend import BACKENDS, Backend
+from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
+from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.worker_doc import run_address
+from cosmos_worker.config import TrainConfig
+
+STUCK_AFTER_S = 60
+"""A pod that should have ended so long ago is on a node that does not answer; it is no longer waited for."""
+
+
+@dataclass(frozen=True)
+class Gang:
+    """An attempt's workload, pods and log."""
+
+    workload: Manifest | None
+    pods: tuple[Manifest, ...]
+    leader: Manifest | None
+    """The pod of the first rank."""
+    active: tuple[Manifest, ...]
+    """Pods that have not ended."""
+    endings: tuple[Ending, ...]
+    facts: LogFacts
+    """Of the leader's log."""
+    has_log: bool
+
+    @property
+    def active_names(self) -> list[str]:
+        """Names of the pods that have not ended."""
+        return [name_of(pod) for pod in self.active]
+
+    @property
+    def first_ending(self) -> Ending | None:
+        """The leader's ending, or another pod's."""
+        own = ending_of(self.leader) if self.leader is not None else None
+        return own or next(iter(self.endings), None)
+
+    @property
+    def leaving(self) -> Manifest | None:
+        """A pod that somebody takes away while the others still run."""
+        return next((pod for pod in self.pods if is_terminating(pod)), None)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether some pods have ended while others have not."""
+        return bool(self.active) and len(self.active) < len(self.pods)
+
+    def explaining(self, fits: Callable[[Ending], bool]) -> Ending | None:
+        """The first ending that fits."""
+        return next((ending for ending in self.endings if fits(ending)), None)
+
+    def run_address(self, stage: Stage) -> str:
+        """Volume address of the training run."""
+        assert isinstance(stage.document, TrainConfig)
+        return run_address(stage.document)
+
+
+def read_gang(draft: Draft, backend: Backend, attempt: Attempt) -> Gang:
+    """Everything of one attempt."""
+    used = BACKENDS.get(attempt.backend, backend)
+    workload = draft.observed.get(used.kind, attempt.workload)
+    if workload is not None and not draft.owns(workload):
+        workload = None
+    labels = {JOB_LABEL: draft.job.name, ATTEMPT_LABEL: str(attempt.number)}
+    pods = draft.observed.pods_with(labels)
+    if workload is None:  # pods of an earlier job of the same name say nothing about this one
+        pods = tuple(pod for pod in pods if not is_over(pod))
+    leaders = [
+        pod for pod in pods if used.leader_labels.items() <= pod["metadata"]["labels"].items()
+    ]
+    leader = next((pod for pod in leaders if not is_over(pod)), next(iter(leaders), None))
+    text = draft.observed.logs.get(name_of(leader)) if leader is not None else None
+    active = tuple(pod for pod in pods if not is_over(pod) and not _is_stuck(draft, pod))
+    endings = tuple(ending for pod in pods if (ending := ending_of(pod)) is not None)
+    return Gang(workload, pods, leader, active, endings, read_log(text or ""), text is not None)
+
+
+def _is_stuck(draft: Draft, pod: Manifest) -> bool:
+    """The deletionTimestamp is the time by which the pod should have ended."""
+    due = pod["metadata"].get("deletionTimestamp")
+    return due is not None and seconds_since(due, draft.now) > STUCK_AFTER_S

@@ -1,0 +1,291 @@
+"""The training: one workload an attempt, started, watched, stopped and repeated by us alone. Pure.
+
+No attempt begins before all pods of the one before have ended, and a gang that loses a member is stopped as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cosmos_operator.api.status import Attempt, Checkpoints, Outcome
+from cosmos_operator.decide import attempts as book
+from cosmos_operator.decide.classify import COUNTED, SUSPECT, classify, outcome_of
+from cosmos_operator.decide.draft import Draft, Manifest
+from cosmos_operator.decide.gang import Gang, read_gang
+from cosmos_operator.decide.pods import Ending
+from cosmos_operator.decide.progress import report_progress
+from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
+from cosmos_operator.decide.times import format_duration, format_time
+from cosmos_operator.decide.training_watch import watch
+from cosmos_operator.decide.workloads import is_being_deleted, read_state
+from cosmos_operator.plan.backend import Backend
+from cosmos_operator.plan.names import attempt_name
+from cosmos_operator.plan.render import build_config_map, build_leader_service, stage_name
+from cosmos_operator.plan.stages import Stage
+
+MAX_MESSAGE = 1024
+
+
+@dataclass
+class Training:
+    """The training of one pass."""
+
+    draft: Draft
+    stage: Stage
+    backend: Backend
+
+    def advance(self) -> StageView:
+        """Look at the training and do what its attempts need."""
+        draft = self.draft
+        self._remember()
+        if not draft.attempts:
+            return self._begin_first()
+        gang = read_gang(draft, self.backend, self.attempt)
+        self._learn(gang)
+        view = self._look(gang) if self.attempt.outcome == "Running" else self._after(gang)
+        draft.progress = report_progress(draft, self.stage, gang, view)
+        return view
+
+    # --- what is known --------------------------------------------------------------------
+
+    @property
+    def attempt(self) -> Attempt:
+        """The latest attempt."""
+        return self.draft.attempts[-1]
+
+    def _remember(self) -> None:
+        """Attempts of the last status, and one whose status was never written but whose workload is there."""
+        draft = self.draft
+        draft.attempts = draft.previous.attempts
+        draft.failed_attempts = draft.previous.failed_attempts
+        draft.checkpoints = draft.previous.checkpoints
+        number = draft.attempts[-1].number if draft.attempts else 0
+        while self._workload(number + 1) is not None:
+            number += 1
+            self._append(number)
+
+    def _workload(self, number: int) -> Manifest | None:
+        found = self.draft.observed.get(
+            self.backend.kind, attempt_name(self.draft.job.name, number)
+        )
+        return found if found is not None and self.draft.owns(found) else None
+
+    def _append(self, number: int) -> None:
+        known = self.draft.checkpoints.latest_step if self.draft.checkpoints else None
+        attempt = Attempt.model_construct(
+            number=number,
+            backend=self.backend.kind,
+            workload=attempt_name(self.draft.job.name, number),
+            start_step=known,
+        )
+        self.draft.attempts = book.listed([*self.draft.attempts, attempt])
+
+    def _change(self, **values: object) -> None:
+        self.draft.attempts = (*self.draft.attempts[:-1], book.changed(self.attempt, **values))
+
+    def _learn(self, gang: Gang) -> None:
+        """Steps and checkpoints, from the log and from what the pods said when they ended."""
+        facts, endings = gang.facts, gang.endings
+        steps = [facts.step, *(ending.step for ending in endings)]
+        saved = [facts.checkpoint, *(ending.checkpoint for ending in endings)]
+        known = self.draft.checkpoints.latest_step if self.draft.checkpoints else None
+        latest = max((step for step in (known, *saved) if step is not None), default=None)
+        if latest is not None:
+            self.draft.checkpoints = Checkpoints.model_construct(
+                latest_step=latest, latest_address=gang.run_address(self.stage)
+            )
+        step = max((s for s in (self.attempt.end_step, *steps) if s is not None), default=None)
+        self._change(end_step=step, start_step=facts.start_step)
+        if gang.workload is not None and self.attempt.start_time is None:
+            created = gang.workload["metadata"]["creationTimestamp"]
+            self._change(start_time=created)
+
+    # --- an attempt that runs -------------------------------------------------------------
+
+    def _look(self, gang: Gang) -> StageView:
+        draft, workload = self.draft, gang.workload
+        if workload is None:
+            return self._vanished()
+        if is_being_deleted(workload):
+            self._end("Deleted", "its workload was deleted", None)
+            return self._after(gang)
+        state = read_state(workload)
+        if state.state == "Succeeded":
+            self._end("Succeeded", "", gang.first_ending)
+            return self._succeeded(gang)
+        if state.state == "Failed":
+            return self._failed(gang, f"{state.reason}: {state.message}".strip(": "))
+        if draft.suspended:
+            return self._stop(gang, "Suspended", "spec.runPolicy.suspend is true")
+        if draft.failure is not None:
+            return self._stop(gang, "DeadlineExceeded", draft.failure.message)
+        result = watch(draft, self.stage, gang)
+        if result.outcome is not None:
+            if result.outcome == "DeadlineExceeded":
+                draft.fail("StartDeadlineExceeded", result.message)
+            return self._stop(gang, result.outcome, result.message, node=result.node)
+        return result.view
+
+    def _vanished(self) -> StageView:
+        """There is no workload: it was never made, or somebody deleted it."""
+        if self.attempt.start_time is not None:
+            self._end("Deleted", "its workload was deleted", None)
+            return self._next()
+        if self._is_held():
+            self.draft.attempts = self.draft.attempts[:-1]
+            return self._held()
+        return self._create()
+
+    def _failed(self, gang: Gang, said: str) -> StageView:
+        verdict = classify(gang.endings)
+        if verdict is None or verdict.outcome == "Succeeded":
+            self._end("Crashed", f"its pods left no trace ({said})", None)
+        else:
+            self._end(verdict.outcome, verdict.ending.message or said, verdict.ending)
+        return self._after(gang)
+
+    def _stop(self, gang: Gang, outcome: Outcome, message: str, node: str = "") -> StageView:
+        """Stop a running attempt for a reason of ours; its pods get the time to save."""
+        assert gang.workload is not None
+        self._end(outcome, message, gang.first_ending, node=node)
+        self.draft.delete(gang.workload, message)
+        self.draft.look_again(SHORT_WAIT_S)
+        return self._stopping(gang)
+
+    def _end(self, outcome: Outcome, message: str, ending: Ending | None, node: str = "") -> None:
+        counted = outcome in COUNTED
+        self._change(
+            outcome=outcome,
+            message=message[:MAX_MESSAGE],
+            counted=counted,
+            exit_code=ending.exit_code if ending else None,
+            node=(ending.node if ending else node) or node or None,
+            finish_time=format_time(self.draft.now),
+        )
+        self.draft.failed_attempts += counted
+
+    # --- an attempt that has ended --------------------------------------------------------
+
+    def _after(self, gang: Gang) -> StageView:
+        outcome = self.attempt.outcome
+        if outcome == "Succeeded":
+            return self._succeeded(gang)
+        if gang.workload is not None and (gang.active or is_being_deleted(gang.workload)):
+            if outcome in ("Suspended", "Stalled", "DeadlineExceeded") or gang.is_broken:
+                self.draft.delete(gang.workload, f"attempt {self.attempt.number}: {outcome}")
+            self.draft.look_again(SHORT_WAIT_S)
+            return self._stopping(gang)
+        if outcome == "UserError":
+            ending = gang.explaining(lambda one: outcome_of(one) == "UserError")
+            reason = ending.reason if ending and ending.reason.isalnum() else "UserError"
+            self.draft.fail(reason, f"training: {self.attempt.message}")
+            return StageView("Failed", reason, self.attempt.message)
+        return self._next()
+
+    def _succeeded(self, gang: Gang) -> StageView:
+        return StageView("Succeeded", "Trained", ending=gang.first_ending, workload=gang.workload)
+
+    def _stopping(self, gang: Gang) -> StageView:
+        number = self.attempt.number
+        pods = ", ".join(gang.active_names) or "its workload"
+        message = f"attempt {number} ({self.attempt.outcome}) ends: waits for {pods}"
+        return StageView("Waiting", "Stopping", message, workload=gang.workload)
+
+    def _next(self) -> StageView:
+        """Begin the next attempt, unless the job is held, has no attempts left, or must wait."""
+        draft, policy = self.draft, self.draft.job.spec.run_policy
+        if self._is_held():
+            return self._held()
+        last = self.attempt
+        if draft.failed_attempts >= policy.max_attempts and last.counted:
+            return self._give_up(
+                "AttemptsExhausted",
+                f"{draft.failed_attempts} of spec.runPolicy.maxAttempts={policy.max_attempts} attempts failed; "
+                f"the last: {last.outcome}: {last.message}",
+            )
+        if book.is_hopeless(draft.attempts):
+            return self._give_up(
+                "NoProgress",
+                f"two attempts in a row failed at step {last.end_step or 0} without progress; the last: "
+                f"{last.outcome}: {last.message}",
+            )
+        wait = book.wait_s(draft.attempts, draft.settings.retry_backoff_seconds, draft.now)
+        if wait > 0:
+            draft.look_again(wait)
+            message = f"attempt {last.number} ended ({last.outcome}); the next begins in {format_duration(wait)}"
+            return StageView("Waiting", "BackingOff", message)
+        self._clean_up(last.number)
+        self._append(last.number + 1)
+        return self._create()
+
+    def _give_up(self, reason: str, message: str) -> StageView:
+        self.draft.fail(reason, f"training: {message}")
+        return StageView("Failed", reason, message)
+
+    def _is_held(self) -> bool:
+        """Whether no attempt may begin now."""
+        draft = self.draft
+        return draft.suspended or draft.failure is not None or draft.is_held
+
+    def _held(self) -> StageView:
+        if self.draft.suspended:
+            return StageView("Waiting", "Suspended", "spec.runPolicy.suspend is true")
+        if self.draft.failure is not None:
+            return StageView("Waiting", "Failed", self.draft.failure.message)
+        return StageView("Waiting", "Waiting", "waits for what the job needs")
+
+    def _clean_up(self, number: int) -> None:
+        """Delete workloads before the last: its finished pods stay for their logs."""
+        for earlier in range(max(1, number - book.MAX_LISTED), number):
+            workload = self._workload(earlier)
+            if workload is not None:
+                self.draft.delete(workload, f"attempt {number} has ended since")
+
+    # --- beginning ------------------------------------------------------------------------
+
+    def _begin_first(self) -> StageView:
+        missing = [need for need in self.stage.depends_on if need not in self.draft.done]
+        if missing:
+            return StageView("Waiting", "Waiting", f"waits for {', '.join(missing)}")
+        if self._is_held():
+            return self._held()
+        self._append(1)
+        return self._create()
+
+    def _create(self) -> StageView:
+        """Create what the latest attempt needs."""
+        draft, stage, attempt = self.draft, self.stage, self.attempt
+        config_map = stage_name(draft.job, stage)
+        if draft.observed.get("ConfigMap", config_map) is None:
+            draft.create(build_config_map(draft.job, stage))
+        if draft.observed.get("Service", draft.job.name) is None:
+            draft.create(build_leader_service(draft.job, self.backend))
+        avoid = self._nodes_to_avoid()
+        manifests = self.backend.build(
+            draft.job, stage, config_map, draft.settings, attempt.number, avoid
+        )
+        for manifest in manifests:
+            key = (manifest["kind"], manifest["metadata"]["name"])
+            found = draft.observed.get(*key)
+            if found is not None and not draft.owns(found):
+                draft.look_again(SHORT_WAIT_S)
+                message = f"{key[0]} {key[1]!r} exists and does not belong to this job; delete it or rename the job"
+                return StageView("Blocked", "NameConflict", message)
+            if found is None:
+                draft.create(manifest)
+            if refusal := draft.observed.refusals.get(key):
+                draft.look_again(draft.settings.poll_seconds)
+                return StageView(
+                    "Blocked", "Refused", f"{key[0]} {key[1]} cannot be created: {refusal}"
+                )
+        draft.look_again(draft.settings.poll_seconds)
+        return StageView("Running", "Starting", f"starts attempt {attempt.number}")
+
+    def _nodes_to_avoid(self) -> tuple[str, ...]:
+        """Nodes whose hardware failed, as long as enough others remain."""
+        draft = self.draft
+        suspects = {a.node for a in draft.attempts if a.outcome in SUSPECT and a.node}
+        if draft.observed.nodes is None:
+            return tuple(sorted(suspects))
+        others = {node["metadata"]["name"] for node in draft.observed.nodes} - suspects
+        return tuple(sorted(suspects)) if len(others) >= self.stage.nodes else ()

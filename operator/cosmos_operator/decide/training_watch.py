@@ -1,0 +1,121 @@
+"""A running attempt: whether it starts in time, is whole, and gets on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cosmos_operator.api.status import Outcome
+from cosmos_operator.decide.classify import outcome_of
+from cosmos_operator.decide.draft import Draft, Manifest
+from cosmos_operator.decide.gang import Gang
+from cosmos_operator.decide.pods import (
+    Ending,
+    Obstacle,
+    disruption_of,
+    ending_of,
+    first_obstacle,
+    is_over,
+    name_of,
+    phase_of,
+)
+from cosmos_operator.decide.preflight import gpu_shortage
+from cosmos_operator.decide.queueing import waits_in_queue
+from cosmos_operator.decide.stage_jobs import StageView
+from cosmos_operator.decide.times import format_duration, seconds_since
+from cosmos_operator.plan.stages import Stage
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen: how far the attempt is, or an outcome with which it must be stopped."""
+
+    view: StageView
+    outcome: Outcome | None = None
+    message: str = ""
+    node: str = ""
+
+
+def watch(draft: Draft, stage: Stage, gang: Gang) -> Watched:
+    """Look at an attempt whose workload is neither finished nor being deleted."""
+    workload = gang.workload
+    assert workload is not None
+    if waits_in_queue(draft, workload):
+        draft.condition("Running", "False", "Queued", "waits for its queue")
+        admitted = draft.conditions.get("Admitted")
+        return Watched(StageView("Blocked", "Queued", admitted.message if admitted else ""))
+    if gang.leaving is not None:
+        return _member_is_leaving(gang.leaving)
+    draft.look_again(draft.settings.poll_seconds)
+    running = [pod for pod in gang.pods if phase_of(pod) == "Running" or is_over(pod)]
+    if len(running) < stage.nodes:
+        return _starting(draft, stage, gang, len(running))
+    draft.condition("Running", "True", "AllPodsRunning", f"{stage.nodes} of {stage.nodes} pods run")
+    return _progressing(draft, gang)
+
+
+def _member_is_leaving(pod: Manifest) -> Watched:
+    """A gang without one of its members cannot go on; the others save and leave as well."""
+    disruption = disruption_of(pod)
+    node = str(pod["spec"].get("nodeName", ""))
+    ending = ending_of(pod) or Ending(143, "", "", node=node, disruption=disruption)
+    outcome: Outcome = outcome_of(ending) if disruption else "Deleted"
+    why = f" ({disruption})" if disruption else ""
+    message = f"pod {name_of(pod)} on node {node or '?'} was taken away{why}"
+    return Watched(StageView("Waiting", "Stopping", message), outcome, message, node)
+
+
+def _starting(draft: Draft, stage: Stage, gang: Gang, num_running: int) -> Watched:
+    obstacle = _obstacle(draft, stage, gang)
+    reason = obstacle.reason if obstacle else "Starting"
+    message = obstacle.message if obstacle else f"{num_running} of {stage.nodes} pods run"
+    draft.condition("Running", "False", reason, message)
+    deadline = draft.job.spec.run_policy.start_deadline_seconds
+    assert gang.workload is not None
+    age = seconds_since(gang.workload["metadata"].get("creationTimestamp"), draft.now)
+    if deadline is not None:
+        if age > deadline:
+            text = f"training has not started within spec.runPolicy.startDeadlineSeconds={deadline}: {message}"
+            return Watched(StageView("Failed", reason, text), "DeadlineExceeded", text)
+        draft.look_again(deadline - age + 1)
+    return Watched(StageView("Blocked" if obstacle else "Running", reason, message))
+
+
+def _obstacle(draft: Draft, stage: Stage, gang: Gang) -> Obstacle | None:
+    """Why pods are missing or do not start."""
+    workload = gang.workload
+    assert workload is not None
+    obstacle = first_obstacle(gang.active)
+    if obstacle is not None and obstacle.reason == "Unschedulable":
+        shortage = gpu_shortage(draft, stage.gpus, stage.nodes)
+        if shortage:
+            return Obstacle(obstacle.reason, f"{obstacle.message}; the training {shortage}")
+    if obstacle is not None:
+        return obstacle
+    keys = [("Pod", name_of(pod)) for pod in gang.active if phase_of(pod) == "Pending"]
+    if len(gang.pods) < stage.nodes:
+        keys.append((workload["kind"], workload["metadata"]["name"]))
+    warning = next((w for key in keys if (w := draft.observed.warnings.get(key))), "")
+    return Obstacle("NotStarting", warning) if warning else None
+
+
+def _progressing(draft: Draft, gang: Gang) -> Watched:
+    """Whether the leader still reports progress."""
+    timeout = draft.job.spec.run_policy.stall_timeout_seconds
+    if gang.leader is None or not gang.has_log:
+        draft.condition("Progressing", "Unknown", "NoLog", "the leader's log cannot be read yet")
+        return Watched(StageView("Running", "Running", "the training begins"))
+    started = gang.leader.get("status", {}).get("startTime")
+    idle = seconds_since(gang.facts.report_time or started, draft.now)
+    if started is not None:
+        idle = min(idle, seconds_since(started, draft.now))
+    if idle > timeout:
+        message = (
+            f"no progress for {format_duration(idle)} (spec.runPolicy.stallTimeoutSeconds={timeout}), last step "
+            f"{gang.facts.step if gang.facts.step is not None else 'unknown'}"
+        )
+        draft.condition("Progressing", "False", "Stalled", message)
+        node = str(gang.leader["spec"].get("nodeName", ""))
+        return Watched(StageView("Waiting", "Stalled", message), "Stalled", message, node)
+    draft.look_again(max(1.0, timeout - idle + 1))
+    draft.condition("Progressing", "True", "StepsReported", "the training reports progress")
+    return Watched(StageView("Running", "Running", ""))

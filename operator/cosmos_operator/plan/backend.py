@@ -1,0 +1,72 @@
+"""The seam between the training and what runs it: PyTorchJob, an indexed Job, or TrainJob. Pure.
+
+All three are given the same pod, one workload an attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan.job import INDEX_ANNOTATION, build_training_job
+from cosmos_operator.plan.names import LEADER, ROLE_LABEL
+from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.plan.pytorchjob import build_pytorchjob
+from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.trainjob import build_trainjob
+from cosmos_operator.settings import Settings
+
+BackendKind = Literal["PyTorchJob", "Job", "TrainJob"]
+Build = Callable[
+    [PostTrainingJob, Stage, str, Settings, int, tuple[str, ...]], tuple[Manifest, ...]
+]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run the training."""
+
+    kind: BackendKind
+    """Kind of the workload."""
+    container: str
+    """Name of the training's container in its pods."""
+    leader_labels: Mapping[str, str]
+    """Labels that only the pod of the first rank has."""
+    needs: str
+    """What brings the kind to a cluster, for messages; empty = every cluster has it."""
+    build: Build
+    """(job, stage, config map, settings, attempt, nodes to avoid) → manifests of one attempt, the workload last."""
+
+
+_FIRST_INDEX = {INDEX_ANNOTATION: "0"}
+
+BACKENDS: dict[str, Backend] = {
+    backend.kind: backend
+    for backend in (
+        Backend(
+            "PyTorchJob",
+            "pytorch",
+            {ROLE_LABEL: LEADER},
+            "Kubeflow training-operator v1 (CustomResourceDefinition pytorchjobs.kubeflow.org)",
+            build_pytorchjob,
+        ),
+        Backend("Job", "worker", _FIRST_INDEX, "", build_training_job),
+        Backend(
+            "TrainJob",
+            "node",
+            _FIRST_INDEX,
+            "Kubeflow Trainer v2.2 or later (CustomResourceDefinition trainjobs.trainer.kubeflow.org) and the "
+            "ClusterTrainingRuntime cosmos-torch of the chart (trainer.runtime.create=true)",
+            build_trainjob,
+        ),
+    )
+}
+
+
+def choose_backend(wanted: str, served: frozenset[str]) -> Backend:
+    """The backend that a job asks for; Auto is PyTorchJob where it is served, otherwise Job."""
+    if wanted == "Auto":
+        return BACKENDS["PyTorchJob" if "PyTorchJob" in served else "Job"]
+    return BACKENDS[wanted]
