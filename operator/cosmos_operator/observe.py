@@ -57,7 +57,7 @@ async def observe(
         objects=reader.objects,
         pods=tuple(reader.pods.values()),
         claim_names=tuple(n for kind, n in reader.objects if kind == "PersistentVolumeClaim"),
-        storage_classes=await reader.read_storage_classes(),
+        storage_classes=await reader.read_storage_classes() if settings.can_list_nodes else None,
         nodes=tuple(await cluster.list("Node", None)) if wants_nodes else None,
         served=reader.served,
         queue_names=queue_names,
@@ -103,10 +103,6 @@ class _Reader:
                 found = await self.cluster.get(kind, self.namespace, name)
                 if found is not None:
                     self._keep(kind, [found])
-        for kind, name in (("Service", self.job.name),):
-            if (kind, name) not in self.objects:
-                found = await self.cluster.get(kind, self.namespace, name)
-                self._keep(kind, [found] if found is not None else [])
         claims = await self.cluster.list("PersistentVolumeClaim", self.namespace)
         self._keep("PersistentVolumeClaim", claims)
 

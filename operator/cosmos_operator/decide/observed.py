@@ -21,7 +21,8 @@ class Observed:
     """Pods of these workloads."""
     claim_names: tuple[str, ...] = ()
     """All claims of the namespace, for messages."""
-    storage_classes: Mapping[str, Manifest] = field(default_factory=dict)
+    storage_classes: Mapping[str, Manifest] | None = field(default_factory=dict)
+    """Classes of claims that are not bound; None = the operator may not read them."""
     nodes: tuple[Manifest, ...] | None = None
     """None = the operator may not read nodes."""
     served: frozenset[str] = frozenset()

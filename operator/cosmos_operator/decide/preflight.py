@@ -123,6 +123,8 @@ def _binding_problem(
 def _waits_for_pod(draft: Draft, claim: Manifest) -> bool:
     """Whether a claim binds only when a pod uses it, so that waiting for it would be for ever."""
     name = claim["spec"].get("storageClassName")
+    if draft.observed.storage_classes is None:
+        return True  # whether it binds cannot be known before a pod wants it
     found = draft.observed.storage_classes.get(name) if name else None
     return found is not None and found.get("volumeBindingMode") == "WaitForFirstConsumer"
 

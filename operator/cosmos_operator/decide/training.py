@@ -170,9 +170,11 @@ class Training:
         outcome = self.attempt.outcome
         if outcome == "Succeeded":
             return self._succeeded(gang)
-        if gang.workload is not None and (gang.active or is_being_deleted(gang.workload)):
-            if outcome in ("Suspended", "Stalled", "DeadlineExceeded") or gang.is_broken:
-                self.draft.delete(gang.workload, f"attempt {self.attempt.number}: {outcome}")
+        workload = gang.workload
+        if gang.active or (workload is not None and is_being_deleted(workload)):
+            stopped_by_us = outcome in ("Suspended", "Stalled", "DeadlineExceeded")
+            if workload is not None and (stopped_by_us or gang.is_broken):
+                self.draft.delete(workload, f"attempt {self.attempt.number}: {outcome}")
             self.draft.look_again(SHORT_WAIT_S)
             return self._stopping(gang)
         if outcome == "UserError":

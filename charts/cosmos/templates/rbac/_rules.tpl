@@ -1,0 +1,79 @@
+{{- /* What the operator does in the namespaces of jobs. Nothing here reads a Secret; keep it so. */}}
+{{- define "cosmos.namespacedRules" -}}
+# jobs: delete is spec.runPolicy.ttlSecondsAfterFinished; finalizers lets children name a job as their owner
+- apiGroups: [cosmos.dev]
+  resources: [posttrainingjobs]
+  verbs: [get, list, watch, delete]
+- apiGroups: [cosmos.dev]
+  resources: [posttrainingjobs/status]
+  verbs: [get, patch]
+- apiGroups: [cosmos.dev]
+  resources: [posttrainingjobs/finalizers]
+  verbs: [update]
+# workloads are created and deleted, never changed; patch adds a further owner to a Job that jobs share
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete, patch]
+- apiGroups: [kubeflow.org]
+  resources: [pytorchjobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [trainer.kubeflow.org]
+  resources: [trainjobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, create, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, create]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, create]
+# why something waits or failed, and how far it is
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [get, list, create, patch]
+- apiGroups: [kueue.x-k8s.io]
+  resources: [localqueues, workloads]
+  verbs: [get, list]
+{{- end }}
+
+{{- /* What it reads of the cluster: whether nodes have what a job asks for, how a claim will be bound. */}}
+{{- define "cosmos.clusterRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get, list]
+- apiGroups: [storage.k8s.io]
+  resources: [storageclasses]
+  verbs: [get, list]
+{{- end }}
+
+{{- /* Metadata and binding of a role: (dict "root" . "kind" "Role" "name" ... "namespace" ...). */}}
+{{- define "cosmos.roleHeader" -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}
+metadata:
+  name: {{ .name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels: {{- include "cosmos.labels" .root | nindent 4 }}
+{{- end }}
+
+{{- define "cosmos.roleBinding" -}}
+{{ include "cosmos.roleHeader" (merge (dict "kind" (printf "%sBinding" .kind)) .) }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ .kind }}
+  name: {{ .name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "cosmos.serviceAccount" .root }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}

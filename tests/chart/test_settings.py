@@ -1,0 +1,164 @@
+"""The settings file that the chart writes, the images, and the operator's pod."""
+
+import pytest
+import yaml
+from helm_chart import NAMESPACE, find_one, nested, render
+
+from cosmos_operator.settings import Settings
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def read_settings(changes=None, **options):
+    config_map = find_one(render(changes, **options), "ConfigMap", "cosmos-operator")
+    return Settings.model_validate(yaml.safe_load(config_map["data"]["settings.yaml"]))
+
+
+def operator_pod(changes=None):
+    return find_one(render(changes), "Deployment")["spec"]["template"]
+
+
+def images(changes=None):
+    """Operator, worker, worker for the CPU."""
+    settings = read_settings(changes)
+    (container,) = operator_pod(changes)["spec"]["containers"]
+    return container["image"], settings.worker_image, settings.worker_cpu_image
+
+
+def test_file_states_every_setting():
+    config_map = find_one(render(), "ConfigMap", "cosmos-operator")
+    document = yaml.safe_load(config_map["data"]["settings.yaml"])
+
+    assert set(document) == set(Settings().model_dump(by_alias=True))
+
+
+def test_default_settings():
+    settings = read_settings()
+
+    assert settings.lease.name == "cosmos-operator"
+    assert settings.lease.namespace == NAMESPACE
+    assert settings.can_list_nodes
+    assert settings.watch_namespaces == ()
+    assert settings.image_pull_secrets == ()
+    assert settings.pod_annotations["karpenter.sh/do-not-disrupt"] == "true"
+    assert settings.hugging_face_secret.name == ""
+
+
+def test_values_reach_the_settings():
+    settings = read_settings({
+        "image.pullPolicy": "Always",
+        "imagePullSecrets": [{"name": "one"}, {"name": "two"}],
+        "jobs.podAnnotations": {"a": "1", "karpenter.sh/do-not-disrupt": None},
+        "hub.endpoint": "https://hub.example.com",
+        "secrets.huggingFace": {"existingSecret": "hf", "key": "hub"},
+        "secrets.wandb": {"existingSecret": "wb"},
+        "secrets.s3.existingSecret": "store",
+        "operator.timing.pollSeconds": 0.5,
+        "operator.healthPort": 9000,
+        "operator.metricsPort": 9001,
+    })  # fmt: skip
+
+    assert settings.image_pull_policy == "Always"
+    assert settings.image_pull_secrets == ("one", "two")
+    assert set(settings.pod_annotations) == {"a", "cluster-autoscaler.kubernetes.io/safe-to-evict"}
+    assert settings.hub_endpoint == "https://hub.example.com"
+    assert (settings.hugging_face_secret.name, settings.hugging_face_secret.key) == ("hf", "hub")
+    assert (settings.wandb_secret.name, settings.wandb_secret.key) == ("wb", "api-key")
+    assert settings.s3_secret.name == "store"
+    assert (settings.poll_seconds, settings.health_port, settings.metrics_port) == (0.5, 9000, 9001)
+
+
+@pytest.mark.parametrize(("values", "watched", "nodes"), [
+    ({"watchNamespaces": ["a", "b", "a"]}, ("a", "b"), True),
+    ({"rbac.scope": "Namespaced"}, (NAMESPACE,), False),
+    ({"rbac.scope": "Namespaced", "watchNamespaces": ["a"]}, ("a",), False),
+])  # fmt: skip
+def test_scope_reaches_the_settings(values, watched, nodes):
+    settings = read_settings(values)
+
+    assert (settings.watch_namespaces, settings.can_list_nodes) == (watched, nodes)
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+    ({}, ("cosmos-operator:0.1.0", "cosmos-worker:0.1.0", "cosmos-worker-cpu:0.1.0")),
+    (
+        {"global.imageRegistry": "mirror.example.com/x/", "image.worker.registry": "other"},
+        tuple(
+            f"mirror.example.com/x/cosmos-{name}:0.1.0"
+            for name in ("operator", "worker", "worker-cpu")
+        ),
+    ),
+    (
+        {
+            "image.operator": {"registry": "r:5000", "tag": "next"},
+            "image.worker": {"repository": "a/b", "tag": "1", "digest": DIGEST},
+            "image.workerCpu.repository": "",
+        },
+        ("r:5000/cosmos-operator:next", f"a/b@{DIGEST}", ""),
+    ),
+])  # fmt: skip
+def test_images(values, expected):
+    assert images(values) == expected
+
+
+def image_fields(value):
+    if isinstance(value, dict):
+        yield from (inner for name, inner in value.items() if name == "image")
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from image_fields(inner)
+
+
+def test_no_image_escapes_the_registry_of_a_mirror():
+    switches = {"trainer.runtime.create": True, "tests.smoke.enabled": True, "image.list": True}
+    manifests = render({"global.imageRegistry": "mirror"} | switches)
+    manifests = [m for m in manifests if m["kind"] != "CustomResourceDefinition"]
+    listed = find_one(manifests, "ConfigMap", "cosmos-images")["data"]["images.txt"].split()
+
+    assert listed == [
+        "mirror/cosmos-operator:0.1.0",
+        "mirror/cosmos-worker:0.1.0",
+        "mirror/cosmos-worker-cpu:0.1.0",
+    ]
+    assert len(list(image_fields(manifests))) == 5  # Deployment, runtime, three tests
+    assert set(image_fields(manifests)) <= set(listed)
+
+
+def test_operator_pod():
+    deployment = find_one(render(), "Deployment")["spec"]
+    pod = deployment["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    assert container["command"] == ["cosmos-operator", "--settings", "/etc/cosmos/settings.yaml"]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {
+        "health": 8080,
+        "metrics": 8081,
+    }
+    assert pod["serviceAccountName"] == "cosmos-operator"
+
+
+def test_change_of_settings_restarts_the_operator():
+    def checksum(changes=None):
+        return operator_pod(changes)["metadata"]["annotations"]["checksum/settings"]
+
+    assert checksum() == checksum({"operator.podLabels": {"a": "b"}})
+    assert checksum() != checksum({"hub.endpoint": "https://hub.example.com"})
+
+
+def test_selector_is_not_what_values_change():
+    values = {"operator.podLabels": {"app.kubernetes.io/component": "x", "team": "y"}}
+    deployment = find_one(render(values), "Deployment")["spec"]
+
+    assert (
+        deployment["selector"]["matchLabels"].items()
+        <= deployment["template"]["metadata"]["labels"].items()
+    )
+    assert deployment["template"]["metadata"]["labels"]["team"] == "y"
+
+
+def test_nested_values():
+    assert nested({"a.b": 1, "a.c": 2}) == {"a": {"b": 1, "c": 2}}

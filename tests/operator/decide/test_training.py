@@ -1,0 +1,386 @@
+"""Attempts: how they begin, end, count, and follow each other."""
+
+from __future__ import annotations
+
+import pytest
+from decisions import Simulation
+
+from cosmos_operator.decide.times import format_time
+from cosmos_operator.settings import Settings
+
+TWO_NODES = {"compute": {"nodes": 2, "processesPerNode": 1}}
+
+
+def training(changes=None, **options):
+    """A job whose first attempt runs and has reported step 10 of 40."""
+    simulation = Simulation(changes, **options)
+    simulation.prepare()
+    run(simulation, 10)
+    return simulation
+
+
+def run(simulation, step):
+    """Start the pods of the latest attempt and let it report a step."""
+    pods = simulation.start_pods(simulation.running_attempt())
+    report(simulation, step, pods[0])
+    simulation.settle()
+
+
+def report(simulation, step, pod=None):
+    pod = pod or simulation.pods_of(simulation.attempts[-1]["workload"])[0]
+    name = pod["metadata"]["name"]
+    simulation.say(name, f"step={step}/40 loss=0.1834 lr=2e-5 samples/s=8.50 eta=1:10")
+
+
+def outcomes(simulation):
+    return [attempt["outcome"] for attempt in simulation.attempts]
+
+
+def test_first_attempt_begins_when_everything_is_prepared():
+    simulation = Simulation()
+    simulation.settle()
+    assert simulation.workload_names("PyTorchJob") == []
+
+    simulation.prepare()
+
+    assert simulation.workload_names("PyTorchJob") == ["push-1"]
+    assert simulation.status["state"] == "Training"
+
+
+def test_progress_is_read_from_the_log():
+    simulation = training()
+
+    progress = simulation.status["progress"]
+    assert progress["summary"] == "10/40"
+    assert (progress["loss"], progress["samplesPerSecond"]) == ("0.1834", "8.50")
+    assert (progress["etaSeconds"], progress["eta"]) == (70, "1m10s")
+    assert simulation.condition("Running")["status"] == "True"
+    assert simulation.condition("Progressing")["status"] == "True"
+
+
+def test_mere_progress_is_written_only_now_and_then():
+    simulation = training()
+    simulation.pass_time(3)
+    report(simulation, 11)
+    assert simulation.decide().status["progress"]["step"] == 10
+
+    simulation.pass_time(10)
+    report(simulation, 12)
+    assert simulation.decide().status["progress"]["step"] == 12
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason", "outcome", "counted"),
+    [
+        (1, "Bug", "Crashed", True),
+        (137, "Killed", "Crashed", True),
+        (137, "OOMKilled", "OutOfMemory", True),
+        (74, "OSError", "IoFailed", True),
+        (75, "Stopped", "Stopped", False),
+        (81, "GpuFault", "GpuFault", False),
+    ],
+)
+def test_failed_attempt_is_classified_and_followed_by_another(exit_code, reason, outcome, counted):
+    simulation = training(TWO_NODES)
+    simulation.fail(simulation.running_attempt(), exit_code, reason, step=10)
+    simulation.step()
+    simulation.pass_time(600)
+    simulation.settle()
+
+    assert outcomes(simulation) == [outcome, "Running"]
+    assert simulation.attempts[0]["counted"] is counted
+    assert simulation.status["failedAttempts"] == int(counted)
+    assert simulation.attempts[-1]["workload"] == "push-2"
+
+
+@pytest.mark.parametrize(
+    ("disruption", "outcome"),
+    [
+        ("PreemptionByScheduler", "Preempted"),
+        ("EvictionByEvictionAPI", "Evicted"),
+        ("DeletionByTaintManager", "NodeLost"),
+    ],
+)
+def test_disrupted_gang_is_stopped_whole_and_begun_again_without_counting(disruption, outcome):
+    simulation = training(TWO_NODES)
+    pod = simulation.pods["push-1-worker-0"]
+    pod["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+    pod["status"]["conditions"] = [
+        {"type": "DisruptionTarget", "status": "True", "reason": disruption}
+    ]
+
+    simulation.settle()
+    assert outcomes(simulation) == [outcome]
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
+    simulation.let_go()
+    simulation.settle()
+
+    assert outcomes(simulation) == [outcome, "Running"]
+    assert simulation.status["failedAttempts"] == 0
+
+
+def test_next_attempt_waits_until_every_pod_has_ended():
+    simulation = training(TWO_NODES)
+    simulation.end_pod(simulation.pods["push-1-master-0"], 1, step=10)
+    simulation.finish(simulation.running_attempt(), "Failed")
+    simulation.pass_time(60)
+    simulation.settle()
+    assert outcomes(simulation) == ["Crashed"]
+
+    simulation.let_go()
+    simulation.pass_time(60)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Crashed", "Running"]
+
+
+def test_pod_on_a_node_that_does_not_answer_is_not_waited_for_for_ever():
+    simulation = training(TWO_NODES)
+    pod = simulation.pods["push-1-worker-0"]
+    pod["status"]["conditions"] = [
+        {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+    ]
+    pod["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+    simulation.settle()
+    workload = simulation.running_attempt()
+    simulation.end_pod(simulation.pods["push-1-master-0"], 75, "Stopped", step=12)
+    del simulation.objects["PyTorchJob", workload["metadata"]["name"]]
+
+    simulation.settle()
+    assert outcomes(simulation) == ["NodeLost"]
+    simulation.pass_time(500)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["NodeLost", "Running"]
+
+
+def test_user_error_fails_the_job_with_its_message():
+    simulation = training(TWO_NODES)
+    simulation.fail(simulation.running_attempt(), 2, "DataError", message="window 3: no latents")
+    simulation.settle()
+
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "DataError")
+    assert "window 3: no latents" in failed["message"]
+    assert simulation.status["state"] == "Failed"
+    assert simulation.decide().actions == ()
+
+
+def test_attempts_run_out():
+    simulation = training({"runPolicy": {"maxAttempts": 2}})
+    for number, step in ((1, 10), (2, 20)):
+        simulation.fail(simulation.running_attempt(), 1, step=step)
+        simulation.step()
+        simulation.pass_time(600)
+        simulation.settle()
+        if number == 1:
+            run(simulation, 20)
+
+    assert simulation.condition("Failed")["reason"] == "AttemptsExhausted"
+    assert "maxAttempts=2" in simulation.status["message"]
+
+
+def test_two_failures_without_progress_end_the_job_early():
+    simulation = Simulation({"runPolicy": {"maxAttempts": 10}})
+    simulation.prepare()
+    for _ in range(2):
+        simulation.fail(simulation.running_attempt(), 1)
+        simulation.step()
+        simulation.pass_time(600)
+        simulation.settle()
+
+    assert simulation.condition("Failed")["reason"] == "NoProgress"
+    assert len(simulation.attempts) == 2
+
+
+def test_raising_max_attempts_lets_a_failed_job_go_on():
+    simulation = training({"runPolicy": {"maxAttempts": 1}})
+    simulation.fail(simulation.running_attempt(), 1, step=20)
+    simulation.settle()
+    assert simulation.status["state"] == "Failed"
+
+    simulation.document["spec"]["runPolicy"]["maxAttempts"] = 3
+    simulation.document["metadata"]["generation"] = 2
+    simulation.pass_time(600)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Crashed", "Running"]
+    assert simulation.condition("Failed")["status"] == "False"
+
+
+def test_stalled_attempt_is_stopped_and_counted():
+    simulation = training({"runPolicy": {"stallTimeoutSeconds": 60}})
+    simulation.pass_time(61)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Stalled"]
+    assert "no progress for 1m01s" in simulation.attempts[0]["message"]
+    simulation.let_go()
+    simulation.pass_time(600)
+    simulation.settle()
+    assert outcomes(simulation) == ["Stalled", "Running"]
+
+
+def test_leader_without_a_readable_log_is_not_called_stalled():
+    simulation = training({"runPolicy": {"stallTimeoutSeconds": 60}})
+    simulation.logs.clear()
+    simulation.pass_time(1000)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Running"]
+    assert simulation.condition("Progressing")["status"] == "Unknown"
+
+
+def test_start_deadline_fails_the_job_and_says_what_it_waited_for():
+    simulation = Simulation({"runPolicy": {"startDeadlineSeconds": 100}})
+    simulation.prepare()
+    pods = simulation.start_pods(simulation.running_attempt(), phase="Pending")
+    pods[0]["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    ]
+    simulation.settle()
+    assert simulation.condition("Running")["reason"] == "Unschedulable"
+    simulation.pass_time(101)
+    simulation.settle()
+
+    assert simulation.condition("Failed")["reason"] == "StartDeadlineExceeded"
+    assert "0/3 nodes are available" in simulation.status["message"]
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
+
+
+def test_suspend_stops_with_a_checkpoint_and_resume_continues():
+    simulation = training()
+    simulation.document["spec"]["runPolicy"] = {"suspend": True}
+    simulation.settle()
+    assert outcomes(simulation) == ["Suspended"]
+    pod = simulation.pods["push-1-master-0"]
+    simulation.say("push-1-master-0", "checkpoint step=12 folder=/x")
+    simulation.end_pod(pod, 75, "Stopped", step=12, checkpoint=12)
+    simulation.settle()
+    simulation.let_go()
+    simulation.settle()
+    assert simulation.status["state"] == "Suspended"
+    assert simulation.status["message"] == "suspended; continues from step 12"
+    assert simulation.workload_names("PyTorchJob") == []
+
+    simulation.document["spec"]["runPolicy"] = {"suspend": False}
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Suspended", "Running"]
+    assert simulation.attempts[-1]["startStep"] == 12
+    assert simulation.status["failedAttempts"] == 0
+
+
+def test_deleted_workload_is_replaced_by_the_next_attempt():
+    simulation = training()
+    simulation._forget("push-1")
+    simulation.settle()
+    simulation.pass_time(60)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Deleted", "Running"]
+
+
+def test_workload_that_was_never_made_is_made_under_the_same_name():
+    simulation = Simulation()
+    simulation.prepare()
+    simulation._forget("push-1")
+    del simulation.attempts[0]["startTime"]  # as if the API server had failed between status and creation
+    simulation.settle()
+
+    assert simulation.workload_names("PyTorchJob") == ["push-1"]
+    assert [attempt["number"] for attempt in simulation.attempts] == [1]
+
+
+def test_attempt_whose_status_was_lost_is_known_by_its_workload():
+    simulation = training()
+    del simulation.document["status"]["attempts"]
+    simulation.settle()
+
+    assert [attempt["number"] for attempt in simulation.attempts] == [1]
+    assert simulation.workload_names("PyTorchJob") == ["push-1"]
+
+
+def test_workload_of_an_earlier_job_of_the_same_name_is_waited_for():
+    simulation = Simulation()
+    simulation.objects["PyTorchJob", "push-1"] = {
+        "kind": "PyTorchJob",
+        "metadata": {"name": "push-1", "uid": "x", "labels": {"cosmos.dev/stage": "train"}},
+        "spec": {},
+    }
+    simulation.prepare()
+    assert simulation.condition("Running")["reason"] == "NameConflict"
+
+    simulation._forget("push-1")
+    simulation.settle()
+    assert simulation.running_attempt()["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
+
+
+def test_gpu_fault_keeps_the_next_attempt_off_the_node():
+    gpus = {"compute": {"gpusPerNode": 1}}
+    simulation = Simulation(gpus)
+    nodes = [{"metadata": {"name": f"node{i}"}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}} for i in range(3)]  # fmt: skip
+    simulation.extra["nodes"] = tuple(nodes)
+    simulation.prepare()
+    run(simulation, 10)
+    simulation.fail(simulation.running_attempt(), 81, "GpuFault", step=11)
+    simulation.step()
+    simulation.pass_time(60)
+    simulation.settle()
+
+    affinity = str(simulation.running_attempt()["spec"]["pytorchReplicaSpecs"]["Master"])
+    assert "'operator': 'NotIn', 'values': ['node0']" in affinity
+
+
+def test_backoff_doubles_without_progress():
+    simulation = Simulation(settings=Settings(retryBackoffSeconds=10))
+    simulation.prepare()
+    simulation.fail(simulation.running_attempt(), 81, "GpuFault")
+    simulation.settle()
+    assert simulation.log[-1].requeue_after_s == pytest.approx(10, abs=1)
+    simulation.pass_time(11)
+    simulation.settle()
+    simulation.fail(simulation.running_attempt(), 81, "GpuFault")
+    simulation.settle()
+
+    assert simulation.log[-1].requeue_after_s == pytest.approx(20, abs=1)
+
+
+def test_active_deadline_stops_and_fails():
+    simulation = training({"runPolicy": {"activeDeadlineSeconds": 3000}})
+    simulation.pass_time(3001)
+    simulation.settle()
+
+    assert simulation.condition("Failed")["reason"] == "DeadlineExceeded"
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
+
+
+def test_queued_training_waits_for_admission_and_says_so():
+    simulation = Simulation(
+        {"scheduling": {"queueName": "team-a"}},
+        served=frozenset({"PyTorchJob", "LocalQueue", "Workload"}),
+    )
+    simulation.extra["queue_names"] = ("team-a",)
+    simulation.prepare()
+    assert simulation.status["state"] == "Queued"
+    assert simulation.condition("Admitted")["reason"] == "QuotaPending"
+    simulation.pass_time(61)
+    simulation.settle()
+    assert simulation.condition("Admitted")["reason"] == "QueueNotHonored"
+    assert "kubeflow.org/pytorchjob" in simulation.condition("Admitted")["message"]
+
+    simulation.running_attempt()["spec"]["runPolicy"]["suspend"] = False
+    run(simulation, 5)
+
+    assert simulation.condition("Admitted")["status"] == "True"
+    assert simulation.status["state"] == "Training"
+
+
+def test_trainjob_runs_the_same_pod():
+    served = frozenset({"TrainJob"})
+    simulation = Simulation({"backend": {"type": "TrainJob"}}, served=served)
+    simulation.prepare()
+
+    assert simulation.workload_names("TrainJob") == ["push-1"]
+    trainer = simulation.running_attempt()["spec"]["trainer"]
+    assert trainer["command"][:2] == ["cosmos-worker", "train"]
