@@ -21,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder of reference tensors (*.safetensors) to check against",
     )
+    parser.addoption(
+        "--real-cluster",
+        action="store_true",
+        help="run tests/scenarios on the real one-node Kubernetes of tests/cluster/harness",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,7 +16,7 @@ from cosmos_operator.decide.preflight import claim_fields
 from cosmos_operator.decide.stage_jobs import POD_LABEL
 from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.walk import QUESTIONS
-from cosmos_operator.decide.workloads import read_state
+from cosmos_operator.decide.workloads import WORKLOAD_KINDS, read_state
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.plan.names import JOB_LABEL
 from cosmos_operator.plan.render import stage_name
@@ -28,7 +28,6 @@ Manifest = dict[str, Any]
 LOG_LINES = 100
 LATE_AFTER_S = 3.0
 """Age from which on an object that makes no headway is asked for its warnings."""
-WORKLOAD_KINDS = ("Job", "PyTorchJob", "TrainJob")
 
 
 async def observe(

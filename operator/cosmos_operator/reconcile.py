@@ -108,7 +108,8 @@ class Reconciler:
             {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
-                "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+                # with its uid: a job of the same name that was made since has a status of its own
+                "metadata": {name: metadata[name] for name in ("name", "namespace", "uid")},
                 "status": after,
             }
         )

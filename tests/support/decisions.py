@@ -141,7 +141,11 @@ class Simulation:
     def add_claim(self, name: str, **spec: Any) -> None:
         self.objects["PersistentVolumeClaim", name] = {
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "uid": f"claim-{name}", "creationTimestamp": format_time(START)},
+            "metadata": {
+                "name": name,
+                "uid": f"claim-{name}",
+                "creationTimestamp": format_time(START),
+            },
             "spec": {"accessModes": ["ReadWriteMany"], **spec},
             "status": {"phase": "Bound"},
         }
@@ -169,7 +173,9 @@ class Simulation:
         else:
             count = spec.get("completions", 1)
             replicas = [(str(i), copy.deepcopy(spec["template"])) for i in range(count)]
-        return [self._start_pod(name, i, suffix, t, phase) for i, (suffix, t) in enumerate(replicas)]
+        return [
+            self._start_pod(name, i, suffix, t, phase) for i, (suffix, t) in enumerate(replicas)
+        ]
 
     def _start_pod(
         self, workload: str, index: int, suffix: str, template: Manifest, phase: str
@@ -226,7 +232,9 @@ class Simulation:
             self.end_pod(pod, 0, "Succeeded", **said)
         self.finish(workload)
 
-    def fail(self, workload: Manifest, exit_code: int, reason: str = "Crashed", **said: Any) -> None:
+    def fail(
+        self, workload: Manifest, exit_code: int, reason: str = "Crashed", **said: Any
+    ) -> None:
         """The first pod ends badly, the others with it."""
         pods = self.pods_of(workload["metadata"]["name"]) or self.start_pods(workload)
         self.end_pod(pods[0], exit_code, reason, **said)
@@ -239,7 +247,9 @@ class Simulation:
         for pod in list(self.pods.values()):
             if "deletionTimestamp" in pod["metadata"]:
                 del self.pods[pod["metadata"]["name"]]
-        for _, name in [k for k, one in self.objects.items() if "deletionTimestamp" in one["metadata"]]:
+        for _, name in [
+            k for k, one in self.objects.items() if "deletionTimestamp" in one["metadata"]
+        ]:
             self._forget(name)
 
     def _forget(self, name: str) -> None:

@@ -19,8 +19,10 @@ from cosmos_operator.decide.draft import Draft
 from cosmos_operator.decide.observed import Observed
 from cosmos_operator.decide.preflight import check_backend, check_queue, check_storage
 from cosmos_operator.decide.summary import build_status, refuse, summarize, transition_events
+from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S
 from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.walk import walk
+from cosmos_operator.decide.workloads import WORKLOAD_KINDS, is_being_deleted, read_state
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.plan.stages import plan_stages
 from cosmos_operator.settings import Settings
@@ -43,7 +45,7 @@ def decide(document: Manifest, observed: Observed, now: datetime, settings: Sett
     generation = int(document["metadata"].get("generation", 0))
     conditions = Conditions(previous.conditions, now, generation)
     if is_finished(previous, generation):
-        return _after_the_end(document, previous, now, settings)
+        return _after_the_end(document, previous, observed, now)
     try:
         job = parse_job({name: document[name] for name in document if name != "status"})
         stages = plan_stages(job)
@@ -83,9 +85,11 @@ def is_finished(status: PostTrainingJobStatus, generation: int) -> bool:
 
 
 def _after_the_end(
-    document: Manifest, status: PostTrainingJobStatus, now: datetime, settings: Settings
+    document: Manifest, status: PostTrainingJobStatus, observed: Observed, now: datetime
 ) -> Decision:
-    """Delete a finished job when its time has come; its files stay."""
+    """Stop what still runs, and delete a finished job when its time has come; its files stay."""
+    if left_over := _left_over(str(document["metadata"]["uid"]), observed):
+        return Decision(left_over, requeue_after_s=SHORT_WAIT_S)
     policy = document.get("spec", {}).get("runPolicy") or {}
     ttl = policy.get("ttlSecondsAfterFinished")
     if ttl is None or status.completion_time is None:
@@ -96,6 +100,18 @@ def _after_the_end(
     metadata = document["metadata"]
     why = f"spec.runPolicy.ttlSecondsAfterFinished={ttl}"
     return Decision((Delete(document["kind"], metadata["name"], metadata["uid"], why),))
+
+
+def _left_over(uid: str, observed: Observed) -> tuple[Delete, ...]:
+    """Workloads that run on for nobody: a stage that is shared with another job goes on."""
+    found = []
+    for (kind, name), one in observed.objects.items():
+        if kind not in WORKLOAD_KINDS or is_being_deleted(one):
+            continue
+        owners = {owner["uid"] for owner in one["metadata"].get("ownerReferences", ())}
+        if owners == {uid} and read_state(one).state in ("Active", "Suspended"):
+            found.append(Delete(kind, name, one["metadata"]["uid"], "the job has ended"))
+    return tuple(found)
 
 
 def _check_deadline(draft: Draft) -> None:

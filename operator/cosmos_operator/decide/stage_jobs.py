@@ -53,7 +53,7 @@ def advance(draft: Draft, stage: Stage) -> StageView:
         return _failed(draft, stage, workload)
     if state.state == "Succeeded":
         return StageView("Succeeded", "Ready", ending=_last_ending(draft, name), workload=workload)
-    if draft.suspended or draft.failure is not None:
+    if draft.suspended:
         return _stop(draft, stage, workload)
     return _running(draft, stage, workload)
 
@@ -124,7 +124,7 @@ def _failed(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
 def _stop(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
     """Delete a running Job, unless another job uses it as well."""
     if len(workload["metadata"].get("ownerReferences", ())) <= 1:
-        draft.delete(workload, "the job is suspended" if draft.suspended else "the job has failed")
+        draft.delete(workload, "the job is suspended")
         draft.look_again(SHORT_WAIT_S)
         return StageView("Waiting", "Stopping", f"stops {stage.name}", workload=workload)
     return StageView(

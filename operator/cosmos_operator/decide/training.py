@@ -24,6 +24,8 @@ from cosmos_operator.plan.render import build_config_map, build_leader_service, 
 from cosmos_operator.plan.stages import Stage
 
 MAX_MESSAGE = 1024
+CONSEQUENCES = ("PeerLost", "Stopped", "Succeeded")
+"""Outcomes of pods that ended because others did."""
 
 
 @dataclass
@@ -138,8 +140,12 @@ class Training:
 
     def _failed(self, gang: Gang, said: str) -> StageView:
         verdict = classify(gang.endings)
-        if verdict is None or verdict.outcome == "Succeeded":
+        missing = self.stage.nodes - len(gang.pods)
+        if verdict is None and missing <= 0:
             self._end("Crashed", f"its pods left no trace ({said})", None)
+        elif verdict is None or (missing > 0 and verdict.outcome in CONSEQUENCES):
+            # pods that crash stay; those that are gone were taken away, and the others ended for that reason
+            self._end("Deleted", f"{missing} of its {self.stage.nodes} pods were taken away", None)
         else:
             self._end(verdict.outcome, verdict.ending.message or said, verdict.ending)
         return self._after(gang)

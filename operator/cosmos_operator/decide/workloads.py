@@ -9,6 +9,7 @@ from typing import Any, Literal
 Manifest = dict[str, Any]
 State = Literal["Suspended", "Active", "Succeeded", "Failed"]
 
+WORKLOAD_KINDS = ("Job", "PyTorchJob", "TrainJob")
 _SUCCEEDED = {"Job": "Complete", "PyTorchJob": "Succeeded", "TrainJob": "Complete"}
 
 

@@ -285,7 +285,9 @@ def test_workload_that_was_never_made_is_made_under_the_same_name():
     simulation = Simulation()
     simulation.prepare()
     simulation._forget("push-1")
-    del simulation.attempts[0]["startTime"]  # as if the API server had failed between status and creation
+    del simulation.attempts[0][
+        "startTime"
+    ]  # as if the API server had failed between status and creation
     simulation.settle()
 
     assert simulation.workload_names("PyTorchJob") == ["push-1"]

@@ -1,0 +1,401 @@
+"""Everything around the training: what a job needs, its stages, inference, its end."""
+
+from __future__ import annotations
+
+import pytest
+from decisions import Simulation
+
+from cosmos_operator.decide.decision import AddOwner, Create, Delete
+from cosmos_operator.decide.times import format_time
+
+STAGES = ["fetch-model", "prepare-dataset", "embed-text", "cache-latents"]
+
+
+def finished(changes=None):
+    """A job that has succeeded."""
+    simulation = Simulation(changes)
+    simulation.prepare()
+    finish_rest(simulation)
+    return simulation
+
+
+def finish_rest(simulation):
+    """All workloads succeed until the job has ended."""
+    for _ in range(6):
+        for (kind, _), one in list(simulation.objects.items()):
+            if kind in ("Job", "PyTorchJob") and "status" not in one:
+                simulation.succeed(one, result={"videos": 3})
+        simulation.settle()
+
+
+def begun(simulation):
+    return {
+        one["metadata"]["labels"]["cosmos.dev/stage"]
+        for (kind, _), one in simulation.objects.items()
+        if kind == "Job"
+    }
+
+
+# --- before anything runs ---------------------------------------------------------------------
+
+
+def test_stages_begin_when_those_before_them_have_finished():
+    simulation = Simulation()
+    simulation.settle()
+    assert begun(simulation) == {"fetch-model", "prepare-dataset"}
+    assert simulation.status["state"] == "Preparing"
+
+    simulation.succeed(simulation.stage_job("fetch-model"))
+    simulation.settle()
+    assert begun(simulation) == {"fetch-model", "prepare-dataset"}
+
+    simulation.succeed(simulation.stage_job("prepare-dataset"))
+    simulation.settle()
+    assert begun(simulation) >= {*STAGES, "generate-before"}
+
+
+def test_missing_claim_is_named_with_those_that_are_there():
+    simulation = Simulation({"storage": {"datasets": {"claimName": "lab"}}})
+    simulation.add_claim("scratch")
+    decision = simulation.settle()
+
+    found = simulation.condition("StorageReady")
+    assert (found["status"], found["reason"]) == ("False", "ClaimNotFound")
+    assert "spec.storage.datasets.claimName: no claim 'lab'" in found["message"]
+    assert "there: cosmos, scratch" in found["message"]
+    assert begun(simulation) == set()
+    assert decision.requeue_after_s is not None
+
+    simulation.add_claim("lab")
+    simulation.settle()
+    assert begun(simulation) != set()
+
+
+def test_claim_that_the_job_asks_for_is_created_without_an_owner():
+    simulation = Simulation({"storage": {"checkpoints": {"claimName": "new", "create": {"size": "1Gi"}}}})  # fmt: skip
+    simulation.step()
+
+    claim = simulation.objects["PersistentVolumeClaim", "new"]
+    assert "ownerReferences" not in claim["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "compute", "reason"),
+    [
+        ("ReadWriteOnce", {"nodes": 2, "processesPerNode": 1}, "AccessModeInsufficient"),
+        ("ReadWriteOncePod", {"processesPerNode": 2}, "AccessModeInsufficient"),
+    ],
+)
+def test_access_mode_that_does_not_serve_the_pods_is_refused(mode, compute, reason):
+    simulation = Simulation({"compute": compute})
+    simulation.objects["PersistentVolumeClaim", "cosmos"]["spec"]["accessModes"] = [mode]
+    simulation.settle()
+
+    found = simulation.condition("StorageReady")
+    assert (found["status"], found["reason"]) == ("False", reason)
+    assert "ReadWriteMany" in found["message"]
+
+
+@pytest.mark.parametrize(("binding", "goes_on"), [("WaitForFirstConsumer", True), ("Immediate", False)])  # fmt: skip
+def test_unbound_claim_is_waited_for_unless_it_waits_for_a_pod(binding, goes_on):
+    simulation = Simulation()
+    claim = simulation.objects["PersistentVolumeClaim", "cosmos"]
+    claim["status"] = {"phase": "Pending"}
+    claim["spec"]["storageClassName"] = "local"
+    simulation.extra["storage_classes"] = {"local": {"volumeBindingMode": binding}}
+    simulation.settle()
+
+    assert (begun(simulation) != set()) is goes_on
+    assert simulation.condition("StorageReady")["status"] == ("True" if goes_on else "False")
+
+
+def test_backend_that_the_cluster_lacks_is_named_with_what_brings_it():
+    simulation = Simulation({"backend": {"type": "PyTorchJob"}}, served=frozenset())
+    simulation.settle()
+
+    found = simulation.condition("Accepted")
+    assert (found["status"], found["reason"]) == ("False", "BackendUnavailable")
+    assert "Kubeflow training-operator" in found["message"]
+    assert "this cluster has: Job" in found["message"]
+    assert begun(simulation) == set()
+
+
+def test_auto_backend_is_a_job_where_nothing_else_is_installed():
+    simulation = Simulation(served=frozenset())
+    simulation.prepare()
+
+    assert simulation.attempts[-1]["backend"] == "Job"
+
+
+@pytest.mark.parametrize(
+    ("served", "queues", "reason", "words"),
+    [
+        (frozenset({"PyTorchJob"}), (), "QueueingUnavailable", "needs Kueue"),
+        (frozenset({"PyTorchJob", "LocalQueue"}), ("b",), "QueueNotFound", "there: b"),
+    ],
+)
+def test_queue_that_is_not_there_is_named(served, queues, reason, words):
+    simulation = Simulation({"scheduling": {"queueName": "a"}}, served=served)
+    simulation.extra["queue_names"] = queues
+    simulation.settle()
+
+    found = simulation.condition("Admitted")
+    assert (found["status"], found["reason"]) == ("False", reason)
+    assert words in found["message"]
+    assert begun(simulation) == set()
+
+
+def test_unknown_experiment_fails_the_job_at_once():
+    simulation = Simulation({"training": {"experiment": "video2world_nothing"}})
+    simulation.settle()
+
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "InvalidSpec")
+    assert "video2world_nothing" in failed["message"]
+    assert "video2world_instruction_push_tiny" in failed["message"]
+
+
+# --- stages -------------------------------------------------------------------------------------
+
+
+def test_user_error_of_a_stage_fails_the_job_with_the_workers_words():
+    simulation = Simulation()
+    simulation.settle()
+    simulation.fail(simulation.stage_job("prepare-dataset"), 2, "DataError", message="no clips in /data")  # fmt: skip
+    simulation.settle()
+
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "DataError")
+    assert failed["message"] == "prepare-dataset: no clips in /data"
+    assert simulation.condition("DatasetReady")["status"] == "False"
+
+
+def test_failure_stops_what_only_this_job_uses_and_leaves_what_others_use():
+    simulation = Simulation()
+    simulation.settle()
+    shared = simulation.stage_job("fetch-model")
+    simulation.start_pods(shared)
+    shared["metadata"]["ownerReferences"].append({"uid": "another"})
+    simulation.fail(simulation.stage_job("prepare-dataset"), 2, "DataError")
+    simulation.step()
+
+    assert not [a for a in simulation.decide().actions if isinstance(a, Delete)]
+    del shared["metadata"]["ownerReferences"][1:]
+    deleted = [a.name for a in simulation.decide().actions if isinstance(a, Delete)]
+    assert deleted == [shared["metadata"]["name"]]
+
+
+def test_finished_job_of_another_is_shared_not_repeated():
+    first = Simulation()
+    first.settle()
+    job = first.stage_job("fetch-model")
+    first.succeed(job)
+    job["metadata"]["ownerReferences"] = [{"uid": "another"}]
+    decision = first.step()
+
+    assert first.condition("ModelReady")["status"] == "True"
+    shared = [a for a in decision.actions if isinstance(a, AddOwner) and a.kind == "Job"]
+    assert [a.name for a in shared] == [job["metadata"]["name"]]
+    assert shared[0].owner["controller"] is False
+
+
+def test_job_that_failed_before_this_one_was_made_is_made_anew():
+    simulation = Simulation()
+    simulation.settle()
+    job = simulation.stage_job("fetch-model")
+    simulation.pass_time(-3600)
+    simulation.fail(job, 2, "ConfigError")
+    simulation.pass_time(3600)
+    decision = simulation.step()
+
+    assert [a.name for a in decision.actions if isinstance(a, Delete)] == [job["metadata"]["name"]]
+    simulation.settle()
+    assert "status" not in simulation.stage_job("fetch-model")
+
+
+def test_job_that_vanishes_is_made_again_until_its_result_is_on_record():
+    simulation = Simulation()
+    simulation.settle()
+    job = simulation.stage_job("fetch-model")
+    simulation._forget(job["metadata"]["name"])
+    simulation.settle()
+    simulation.succeed(simulation.stage_job("fetch-model"))
+    simulation.settle()
+    simulation._forget(job["metadata"]["name"])
+    simulation.settle()
+
+    assert "fetch-model" not in begun(simulation)
+    assert simulation.condition("ModelReady")["status"] == "True"
+
+
+def test_document_of_a_running_job_is_restored():
+    simulation = Simulation()
+    simulation.settle()
+    name = simulation.stage_job("fetch-model")["metadata"]["name"]
+    del simulation.objects["ConfigMap", name]
+
+    created = [a.manifest for a in simulation.step().actions if isinstance(a, Create)]
+    assert [(m["kind"], m["metadata"]["name"]) for m in created] == [("ConfigMap", name)]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason", "words"),
+    [
+        ({"reason": "ImagePullBackOff", "message": "not found"}, "ImagePullFailed", "spec.compute.image"),
+        ({"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}, "ContainerNotCreated", 'secret "hub" not found'),
+    ],
+)  # fmt: skip
+def test_pod_that_does_not_start_is_explained(waiting, reason, words):
+    simulation = Simulation()
+    simulation.settle()
+    (pod,) = simulation.start_pods(simulation.stage_job("fetch-model"), phase="Pending")
+    pod["status"]["containerStatuses"] = [
+        {"name": "worker", "image": "x", "state": {"waiting": waiting}}
+    ]
+    simulation.settle()
+
+    found = simulation.condition("ModelReady")
+    assert (found["status"], found["reason"]) == ("False", reason)
+    assert words in found["message"]
+    assert words in simulation.status["message"]
+
+
+def test_more_gpus_than_any_node_has_are_named():
+    simulation = Simulation({"compute": {"gpusPerNode": 8}, "training.overrides": ["trainer.micro_batch_size=1"]})  # fmt: skip
+    simulation.extra["nodes"] = (
+        {"metadata": {"name": "node1"}, "status": {"allocatable": {"nvidia.com/gpu": "4"}}},
+    )
+    simulation.prepare()
+    (pod,) = simulation.start_pods(simulation.running_attempt(), phase="Pending")
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
+    ]
+    simulation.settle()
+
+    found = simulation.condition("Running")
+    assert found["reason"] == "Unschedulable"
+    assert "asks for 8 nvidia.com/gpu on each of 1 node; nodes: node1 has 4" in found["message"]
+
+
+def test_refusal_of_the_api_server_is_passed_on():
+    simulation = Simulation()
+    simulation.settle()
+    name = simulation.stage_job("fetch-model")["metadata"]["name"]
+    simulation._forget(name)
+    simulation.extra["refusals"] = {("Job", name): "exceeded quota: lab"}
+    status = simulation.decide().status
+
+    found = next(c for c in status["conditions"] if c["type"] == "ModelReady")
+    assert (found["status"], found["reason"]) == ("False", "Refused")
+    assert "exceeded quota: lab" in found["message"]
+
+
+def test_suspended_job_begins_nothing_and_stops_what_runs():
+    simulation = Simulation()
+    simulation.settle()
+    job = simulation.stage_job("fetch-model")
+    simulation.start_pods(job)
+    simulation.document["spec"]["runPolicy"] = {"suspend": True}
+    simulation.settle()
+
+    assert "deletionTimestamp" in job["metadata"]
+    assert simulation.status["state"] == "Suspended"
+    assert simulation.condition("Suspended")["status"] == "True"
+    simulation.let_go()
+    simulation.settle()
+    assert begun(simulation) == set()
+    simulation.document["spec"]["runPolicy"] = {"suspend": False}
+    simulation.settle()
+    assert begun(simulation) == {"fetch-model", "prepare-dataset"}
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def test_job_succeeds_with_its_results_in_the_status():
+    simulation = finished()
+
+    assert simulation.status["state"] == "Succeeded"
+    assert simulation.condition("Succeeded")["status"] == "True"
+    assert simulation.condition("Failed")["status"] == "False"
+    assert simulation.status["progress"]["summary"] == "40/40"
+    assert {one["name"] for one in simulation.status["outputs"]} == {"model", "report"}
+    results = simulation.status["inference"]
+    assert [(one["name"], one["state"], one.get("numVideos")) for one in results] == [
+        ("before", "Succeeded", None),
+        ("after", "Succeeded", 3),
+    ]
+    assert all(one["address"].startswith("checkpoints://") for one in results)
+    assert simulation.decide().actions == ()
+
+
+def test_appended_inference_item_runs_alone_after_the_end():
+    simulation = finished()
+    jobs = begun(simulation)
+    item = {"name": "more", "inputs": [{"prompt": "push it", "conditioning": "/data/x.png"}]}
+    simulation.document["spec"]["inference"].append(item)
+    simulation.document["metadata"]["generation"] = 2
+    simulation.settle()
+
+    assert begun(simulation) - jobs == {"generate-more"}
+    assert simulation.status["state"] == "Generating"
+    assert simulation.condition("Succeeded")["status"] == "Unknown"
+    finish_rest(simulation)
+    assert simulation.status["state"] == "Succeeded"
+    assert [one["name"] for one in simulation.status["inference"]] == ["before", "after", "more"]
+
+
+def test_finished_jobs_workloads_may_go_without_being_repeated():
+    simulation = finished()
+    for name in simulation.workload_names():
+        simulation._forget(name)
+    simulation.document["metadata"]["generation"] = 2
+    simulation.settle()
+
+    assert simulation.workload_names() == []
+    assert simulation.status["state"] == "Succeeded"
+
+
+def test_failed_inference_fails_the_job_after_the_others_have_run():
+    simulation = Simulation()
+    simulation.prepare()
+    simulation.succeed(simulation.running_attempt())
+    simulation.settle()
+    simulation.succeed(simulation.stage_job("publish"))
+    simulation.settle()
+    simulation.fail(simulation.stage_job("generate-after"), 2, "DataError", message="no such image")
+    simulation.settle()
+
+    assert simulation.condition("Published")["status"] == "True"
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "InferenceFailed")
+    assert "after: generate-after: no such image" in failed["message"]
+
+
+def test_finished_job_is_deleted_after_its_time():
+    simulation = finished({"runPolicy": {"ttlSecondsAfterFinished": 100}})
+    assert simulation.decide().requeue_after_s == pytest.approx(100, abs=1)
+    simulation.pass_time(101)
+
+    (action,) = simulation.decide().actions
+    assert isinstance(action, Delete)
+    assert (action.kind, action.name) == ("PostTrainingJob", "push")
+
+
+def test_job_that_is_being_deleted_is_left_alone():
+    simulation = Simulation()
+    simulation.document["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+
+    decision = simulation.decide()
+    assert (decision.actions, decision.status) == ((), None)
+
+
+def test_events_tell_what_changed_once():
+    simulation = finished()
+    events = [event for decision in simulation.log for event in decision.events]
+
+    reasons = [event.reason for event in events]
+    assert reasons.count("AttemptStarted") == 1
+    assert reasons.count("AttemptSucceeded") == 1
+    assert reasons.count("Finished") == 1
+    assert not [event for event in events if event.is_warning]

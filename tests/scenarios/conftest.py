@@ -1,0 +1,46 @@
+"""The world of the scenarios: in this process by default, the real cluster with ``--real-cluster``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from scenario_world import CLAIM, FakeWorld, World
+
+from cosmos_operator.api.crd import build_crd
+
+
+@pytest.fixture(scope="session")
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """A namespace with a claim, watched by an operator."""
+    if request.config.getoption("--real-cluster"):
+        yield request.getfixturevalue("real_world")
+        return
+    from fakekube import FakeKube
+
+    with FakeKube(images=("cosmos-worker:test", "cosmos-worker-cpu:test")) as kube:
+        kube.install_crd(build_crd())
+        fake = FakeWorld(tmp_path_factory.mktemp("world"), kube)
+        claim = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": CLAIM},
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        }
+        fake.api.call("POST", fake.api.core("persistentvolumeclaims"), claim)
+        fake.start_operator()
+        yield fake
+        fake.stop()
+        assert kube.mishaps == []
+
+
+@pytest.fixture(autouse=True)
+def operator_runs(world: World) -> None:
+    """Every scenario begins with a running operator and an open node."""
+    world.start_operator()
+    world.uncordon()

@@ -1,0 +1,75 @@
+"""Requests that only the cluster knows to be impossible: a condition says what was asked, what there is, what to do."""
+
+from __future__ import annotations
+
+from scenario_world import World
+
+
+def test_claim_that_is_not_there(world: World) -> None:
+    world.submit("no-claim", storage={"datasets": {"claimName": "archive"}})
+    found = world.wait_condition("no-claim", "StorageReady", "ClaimNotFound")
+
+    assert "spec.storage.datasets.claimName: no claim 'archive'" in found["message"]
+    assert "there: cosmos" in found["message"]
+    assert world.status("no-claim")["state"] == "Pending"
+    world.delete("no-claim")
+
+
+def test_secret_that_is_not_there(world: World) -> None:
+    world.submit("no-secret", credentials={"huggingFace": {"name": "hub-token"}})
+    found = world.wait_condition("no-secret", "ModelReady", "ContainerNotCreated")
+
+    assert 'secret "hub-token" not found' in found["message"]
+    world.delete("no-secret")
+
+
+def test_image_that_cannot_be_pulled(world: World) -> None:
+    image = "localhost:5000/cosmos-missing:none"
+    world.submit("no-image", compute={"nodes": 1, "image": image}, embeddings={"encoder": "Other", "source": {"path": "/x"}})  # fmt: skip
+    found = world.wait_condition("no-image", "ModelReady", "ImagePullFailed")
+
+    assert image in found["message"]
+    assert "spec.compute.image" in found["message"]
+    world.delete("no-image")
+
+
+def test_more_gpus_than_any_node_has(world: World) -> None:
+    world.submit(
+        "no-gpus",
+        training={
+            "experiment": "video2world_instruction_push_tiny",
+            "overrides": ["trainer.micro_batch_size=1"],
+        },
+        compute={"nodes": 1, "gpusPerNode": 16, "preparation": {"gpus": 0}},
+    )
+    found = world.wait_condition("no-gpus", "Running", "Unschedulable")
+
+    assert "asks for 16 nvidia.com/gpu on each of 1 node" in found["message"]
+    assert "spec.compute" in found["message"]
+    world.delete("no-gpus")
+
+
+def test_unknown_experiment(world: World) -> None:
+    world.submit("no-experiment", training={"experiment": "video2world_nothing"})
+    status = world.wait_state("no-experiment", "Failed")
+
+    assert "video2world_nothing" in status["message"]
+    assert "video2world_instruction_bridge_57frames" in status["message"]
+    assert world.condition("no-experiment", "Accepted")["reason"] == "InvalidSpec"
+
+
+def test_queue_where_nothing_queues(world: World) -> None:
+    world.submit("no-queue", scheduling={"queueName": "team-a"})
+    found = world.wait_condition("no-queue", "Admitted", "QueueingUnavailable")
+
+    assert "'team-a' needs Kueue" in found["message"]
+    world.delete("no-queue")
+
+
+def test_data_that_is_not_in_the_image_fails_with_the_workers_words(world: World) -> None:
+    world.lack_data("/nowhere")
+    world.submit("no-data", dataset={"source": {"path": "/nowhere"}})
+    status = world.wait_state("no-data", "Failed")
+
+    assert "/nowhere" in status["message"]
+    assert world.condition("no-data", "DatasetReady")["status"] == "False"

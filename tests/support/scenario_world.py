@@ -1,0 +1,327 @@
+"""A cluster with a running operator, as scenario tests see it: the fast one in this process, or the real one.
+
+Both are spoken to over HTTP in the same way. Only what a person would do to machines differs: killing a process,
+draining a node, restarting the operator.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fakekube import FakeKube, Fault
+from fakekube.client import Api
+
+Manifest = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "posttrainingjob.yaml"
+CLAIM = "cosmos"
+
+
+class Refusal(Exception):
+    """The API server said no."""
+
+
+class World(ABC):
+    """A namespace with a claim ``cosmos``, watched by an operator."""
+
+    is_real: bool
+    patience: float
+    """Seconds after which something that should have happened is given up."""
+    api: Api
+
+    # --- jobs -------------------------------------------------------------------------------
+
+    def document(self, name: str, **changes: Any) -> Manifest:
+        """The example job under another name, without inference, with fields of spec replaced.
+
+        Steps are few, checkpoints many: ``steps=60, everySteps=10``.
+        """
+        document: Manifest = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+        document["metadata"]["name"] = name
+        spec = document["spec"]
+        spec["training"]["steps"] = 60
+        spec["checkpoints"] = {"everySteps": 10}
+        spec["inference"] = []
+        spec["outputs"] = {"name": name}
+        spec |= copy.deepcopy(changes)
+        return document
+
+    def apply(self, document: Manifest) -> Manifest:
+        """Create a job.
+
+        Raises:
+            Refusal: with the API server's words.
+        """
+        status, body = self.api.call("POST", self.api.jobs, document)
+        if status != 201:
+            raise Refusal(body["message"])
+        return dict(body)
+
+    def submit(self, name: str, **changes: Any) -> Manifest:
+        """Create a job from the example."""
+        return self.apply(self.document(name, **changes))
+
+    def patch(self, name: str, spec: Manifest) -> Manifest:
+        """Merge into the specification of a job.
+
+        Raises:
+            Refusal: with the API server's words.
+        """
+        path = f"{self.api.jobs}/{name}"
+        status, body = self.api.call("PATCH", path, {"spec": spec}, kind="merge")
+        if status != 200:
+            raise Refusal(body["message"])
+        return dict(body)
+
+    def delete(self, name: str) -> None:
+        """Delete a job, as ``kubectl delete`` does."""
+        body = {"propagationPolicy": "Background"}
+        self.api.call("DELETE", f"{self.api.jobs}/{name}", body)
+
+    def job(self, name: str) -> Manifest | None:
+        """The job, or None."""
+        status, body = self.api.call("GET", f"{self.api.jobs}/{name}")
+        return dict(body) if status == 200 else None
+
+    def status(self, name: str) -> Manifest:
+        """Status of a job."""
+        found = self.job(name)
+        assert found is not None, f"{name} is gone"
+        return dict(found.get("status", {}))
+
+    def condition(self, name: str, kind: str) -> Manifest:
+        """A condition of a job; empty if it has none of that type."""
+        conditions = self.status(name).get("conditions", ())
+        return next((dict(one) for one in conditions if one["type"] == kind), {})
+
+    # --- waiting ----------------------------------------------------------------------------
+
+    def wait(self, what: str, test: Callable[[], Any], seconds: float | None = None) -> Any:
+        """What a test returns, once it is true."""
+        end = time.monotonic() + (seconds or self.patience)
+        while not (found := test()):
+            assert time.monotonic() < end, f"it did not happen: {what}\n{self.describe()}"
+            time.sleep(0.5 if self.is_real else 0.05)
+        return found
+
+    def wait_state(self, name: str, *states: str, seconds: float | None = None) -> Manifest:
+        """The status of a job once it has one of these states; a job that fails first is an error."""
+
+        def test() -> Manifest | None:
+            job = self.job(name)
+            assert job is not None, f"{name} is gone"
+            status = dict(job.get("status", {}))
+            if status.get("observedGeneration") != job["metadata"]["generation"]:
+                return None
+            if status.get("state") == "Failed" and "Failed" not in states:
+                raise AssertionError(f"{name} failed: {status['message']}\n{self.describe()}")
+            return status if status.get("state") in states else None
+
+        result: Manifest = self.wait(f"{name} is {' or '.join(states)}", test, seconds)
+        return result
+
+    def wait_step(self, name: str, step: int, attempt: int = 1) -> Manifest:
+        """The status of a job once an attempt of its training has reported this step."""
+
+        def test() -> Manifest | None:
+            status = self.status(name)
+            found = [a for a in status.get("attempts", ()) if a["number"] == attempt]
+            reached = found and found[0].get("endStep", 0) >= step
+            return status if reached else None
+
+        result: Manifest = self.wait(f"attempt {attempt} of {name} reaches step {step}", test)
+        return result
+
+    def wait_condition(self, name: str, kind: str, reason: str) -> Manifest:
+        """A condition once it has this reason."""
+
+        def test() -> Manifest | None:
+            found = self.condition(name, kind)
+            return found if found.get("reason") == reason else None
+
+        result: Manifest = self.wait(f"{kind} of {name} says {reason}", test)
+        return result
+
+    # --- other objects ----------------------------------------------------------------------
+
+    def list(self, path: str, selector: str = "") -> list[Manifest]:
+        """Objects of a kind, by the path of its group and its plural, such as ``/apis/batch/v1 jobs``."""
+        group, _, plural = path.partition(" ")
+        query = {"labelSelector": selector} if selector else {}
+        where = f"{group}/namespaces/{self.api.namespace}/{plural}"
+        status, body = self.api.call("GET", where, **query)
+        return list(body["items"]) if status == 200 else []
+
+    def stage_jobs(self, stage: str) -> list[Manifest]:
+        """Jobs of a stage, of all PostTrainingJobs."""
+        return self.list("/apis/batch/v1 jobs", f"cosmos.dev/stage={stage}")
+
+    def pods(self, name: str, *, running: bool = False) -> list[Manifest]:
+        """Training pods of a job."""
+        found = self.list("/api/v1 pods", f"cosmos.dev/job={name},cosmos.dev/stage=train")
+        return [pod for pod in found if not running or pod["status"].get("phase") == "Running"]
+
+    def workers(self, name: str) -> list[Manifest]:
+        """Running training pods other than the leader's."""
+        found = self.pods(name, running=True)
+        return [pod for pod in found if "leader" not in str(pod["metadata"]["labels"])]
+
+    def owned(self, name: str) -> list[Manifest]:
+        """Everything that belongs to a job alone."""
+        selector = f"cosmos.dev/job={name}"
+        paths = (
+            "/apis/batch/v1 jobs", "/apis/kubeflow.org/v1 pytorchjobs", "/api/v1 pods",
+            "/api/v1 configmaps", "/api/v1 services",
+        )  # fmt: skip
+        return [one for path in paths for one in self.list(path, selector)]
+
+    def delete_pod(self, name: str) -> None:
+        """Delete a pod with its grace."""
+        self.api.call("DELETE", f"{self.api.core('pods')}/{name}")
+
+    def describe(self) -> str:
+        """All jobs in a line each, for messages."""
+        lines = []
+        for job in self.api.call("GET", self.api.jobs)[1].get("items", ()):
+            status = job.get("status", {})
+            attempts = [(a["number"], a["outcome"]) for a in status.get("attempts", ())]
+            lines.append(
+                f"{job['metadata']['name']}: {status.get('state')}: {status.get('message')} {attempts}"
+            )
+        return "\n".join([*lines, self.operator_log()])
+
+    # --- what differs -----------------------------------------------------------------------
+
+    @abstractmethod
+    def kill_process(self, pod: str) -> None:
+        """SIGKILL a training process in a pod."""
+
+    def lack_data(self, path: str) -> None:
+        """From now on a folder is missing in the image; in a real image a folder that is not there is missing."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Cordon the node and evict all training pods of the namespace."""
+
+    @abstractmethod
+    def uncordon(self) -> None:
+        """Let pods onto the node again."""
+
+    @abstractmethod
+    def kill_operator(self) -> None:
+        """End the operator without warning."""
+
+    @abstractmethod
+    def start_operator(self) -> None:
+        """Start the operator if it does not run."""
+
+    @abstractmethod
+    def checkpoint_files(self, name: str) -> list[str]:
+        """Checkpoints of a job on the claim, by their paths."""
+
+    @abstractmethod
+    def operator_log(self) -> str:
+        """The last lines of the operator's log."""
+
+
+class FakeWorld(World):
+    """The in-process API server, simulated pods, and the real operator as a process beside it.
+
+    Args:
+        folder: for the operator's files.
+        kube: the cluster, started.
+        number: of the namespace.
+    """
+
+    is_real = False
+    patience = 30.0
+
+    def __init__(self, folder: Path, kube: FakeKube, namespace: str = "default") -> None:
+        self.kube = kube
+        self.api = Api(kube.url)
+        self.api.namespace = namespace
+        self._log = folder / "operator.log"
+        self._settings = folder / "settings.yaml"
+        self._kubeconfig = kube.write_kubeconfig(folder / "kubeconfig")
+        settings = {
+            "pollSeconds": 0.3,
+            "progressSeconds": 0,
+            "retryBackoffSeconds": 0.2,
+            "queueGraceSeconds": 1,
+            "workerImage": "cosmos-worker:test",
+            "workerCpuImage": "cosmos-worker-cpu:test",
+            "healthPort": 0,
+            "metricsPort": 0,
+        }
+        self._settings.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self._operator: subprocess.Popen[bytes] | None = None
+
+    def start_operator(self) -> None:
+        if self._operator is not None:
+            return
+        command = [
+            sys.executable,
+            "-m",
+            "cosmos_operator.manager",
+            "--settings",
+            str(self._settings),
+        ]
+        with self._log.open("ab") as log:
+            self._operator = subprocess.Popen(
+                [*command, "--kubeconfig", str(self._kubeconfig)], stdout=log, stderr=log
+            )
+
+    def kill_operator(self) -> None:
+        if self._operator is not None:
+            self._operator.kill()
+            self._operator.wait()
+            self._operator = None
+            self._free_lease()
+
+    def _free_lease(self) -> None:
+        """A killed operator's Lease runs out by itself, after a time that these tests do not wait for."""
+        self.api.call(
+            "DELETE", "/apis/coordination.k8s.io/v1/namespaces/default/leases/cosmos-operator"
+        )
+
+    def stop(self) -> None:
+        """End the operator in order."""
+        if self._operator is not None:
+            self._operator.send_signal(signal.SIGTERM)
+            assert self._operator.wait(10) == 0, self.operator_log()
+            self._operator = None
+
+    def kill_process(self, pod: str) -> None:
+        self.kube.kill_process(pod, namespace=self.api.namespace)
+
+    def lack_data(self, path: str) -> None:
+        text = f"{path}: no such folder; name one that is in the image"
+        fault = Fault("prepare-dataset", exit_code=2, reason="DataError", message=text)
+        self.kube.add_fault(fault)
+
+    def drain(self) -> None:
+        self.kube.drain("node-1")
+
+    def uncordon(self) -> None:
+        self.kube.uncordon("node-1")
+
+    def checkpoint_files(self, name: str) -> list[str]:
+        disk = self.kube.disk(CLAIM, self.api.namespace)
+        return [
+            str(path) for path in disk if re.search(rf"{name}-[0-9a-f]{{12}}/.*iter_", str(path))
+        ]
+
+    def operator_log(self) -> str:
+        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
+        return "\n".join(lines[-30:])
