@@ -6,7 +6,14 @@ WorkerError
 │   ├── DataError        a dataset, a clip, a caption, an embedding, a latent
 │   └── CheckpointError  a weight file or a training checkpoint
 ├── RetryableError       the same command may succeed later (disk, network)  exit code 74
-└── StopRequested        a checkpoint was saved after SIGTERM: continue me   exit code 75
+└── StopRequested        stopped after SIGTERM, nothing is lost: continue me exit code 75
+
+Failures of the machinery come as exceptions of PyTorch or as signals; ``failures.py`` recognises them:
+
+PeerLost                 another process, or the network between them, is gone   exit code 80
+GpuFault                 the GPU or its driver failed: try another node          exit code 81
+OutOfMemory              of the GPU: exit code 1; of the container: exit code 137
+Killed, Crashed          ended by signal N from outside, or of its own doing: exit code 128 + N
 
 Anything else is a bug of ours and ends with a traceback and exit code 1. A message is one line that says
 where, what was got, what is allowed and what to do.
@@ -19,6 +26,10 @@ EXIT_BUG = 1
 EXIT_USER_ERROR = 2
 EXIT_RETRY = 74  # EX_IOERR of sysexits.h
 EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h
+EXIT_PEER_LOST = 80  # as sysexits.h ends at 78, this and the next are ours
+EXIT_GPU_FAULT = 81
+EXIT_SIGNAL = 128
+"""Plus the number of the signal."""
 
 
 class WorkerError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 
@@ -11,6 +12,16 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 10.0
+
+
+def shows_bars() -> bool:
+    """Whether standard error is a terminal that can show a bar; some report a width of 0 and show nothing."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # it only looks like a terminal
+        return False
 
 
 class Progress:
@@ -30,7 +41,8 @@ class Progress:
         self.done = 0
         self._interval_s = interval_s
         self._started = self._logged = time.monotonic()
-        self._bar = tqdm(total=total, unit=unit, desc=name) if sys.stderr.isatty() else None
+        shown = shows_bars()
+        self._bar = tqdm(total=total, unit=unit, desc=name, disable=False) if shown else None
 
     def advance(self, count: int = 1) -> None:
         """So many units more are done."""

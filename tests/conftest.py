@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from vectors import DEFAULT_FOLDER, vector_paths
 
+if TYPE_CHECKING:
+    from harness.cluster import LocalCluster
+    from real_world import RealWorld
+
 SUFFIX = "_vector_path"
+HARNESS = Path(__file__).parent / "cluster"
+"""The harness of the real cluster is a package beside the tests, not an installed one."""
+KEEP_VARIABLE = "COSMOS_CLUSTER_KEEP"
+"""Set it to leave the cluster running after the tests; the next run starts in no time, with what is in it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,3 +55,52 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are rewritten instead of compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+# --- the real cluster ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def local_cluster() -> Iterator[LocalCluster]:
+    """The running one-node Kubernetes. One that ran before the tests goes on running after them."""
+    sys.path.insert(0, str(HARNESS))
+    from harness import lifecycle, preflight
+    from harness.cluster import LocalCluster
+
+    found = preflight.problem()
+    if found:
+        if os.environ.get("CI"):
+            pytest.fail(f"the tests of the real cluster cannot run: {found}", pytrace=False)
+        pytest.skip(found)
+    logging.getLogger("harness").setLevel(logging.INFO)
+    ran_before = lifecycle.is_running()
+    yield LocalCluster.start()
+    if not ran_before and not os.environ.get(KEEP_VARIABLE):
+        LocalCluster().stop()
+
+
+@pytest.fixture(scope="session")
+def real_world(local_cluster: LocalCluster) -> RealWorld:
+    """The cluster with the operator installed, and the training-operator."""
+    from real_world import RealWorld
+
+    local_cluster.install_training_operator()
+    return RealWorld(local_cluster)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what explains a failure on the real cluster, and say where."""
+    report = yield
+    if report.failed and "harness" in sys.modules:
+        from harness import lifecycle
+        from harness.cluster import LocalCluster
+        from harness.paths import cache
+
+        if lifecycle.is_running():
+            name = re.sub(r"\W+", "-", item.nodeid).strip("-")
+            folder = LocalCluster().collect(cache() / "failures" / name)
+            report.sections.append(("cluster", f"logs, objects and events are in {folder}"))
+    return report

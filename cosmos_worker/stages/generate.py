@@ -47,11 +47,15 @@ Embedding = NDArray[np.float16]
 def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
     """Generate what is not there yet, then list and summarise all results.
 
+    Returns:
+        item, folder (address), kept (videos of an earlier run), seconds (of this one), and the summary of all videos.
+
     Raises:
         ConfigError: inputs or sizes that cannot be.
         DataError: unreadable inputs.
         CheckpointError: network, tokenizer or encoder do not fit.
     """
+    started = time.monotonic()
     target = volumes.resolve(config.target_uri)
     inputs_file = volumes.resolve(config.inputs_file_uri) if config.inputs_file_uri else None
     inputs = collect_inputs(config.inputs, inputs_file, volumes)
@@ -76,7 +80,13 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         finished |= _generate(config, volumes, tokenizer, device, inputs, pending, requests)
     results = [record for record in (finished[one.id] for one in inputs) if record is not None]
     records.write_list(target, results)
-    return {"item": config.name, "kept": len(inputs) - len(pending), **records.summarise(results)}
+    return {
+        "item": config.name,
+        "folder": config.target_uri,
+        "kept": len(inputs) - len(pending),
+        "seconds": round(time.monotonic() - started, 1),
+        **records.summarise(results),
+    }
 
 
 def _choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:

@@ -92,6 +92,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         digest,
     )
     return {
+        "name": config.name,
         "model": str(target / MODEL_FILE),
         "step": step,
         "weights": config.weights,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from cosmos_worker.errors import ConfigError, RetryableError
 from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import Experiment
+from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import WindowDataset
 from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.loop import Trainer, run_training
@@ -120,6 +122,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         weights = volumes.resolve(config.model_uri) if config.model_uri else None
         model = build_model(experiment, weights).to(processes.device)
         logger.info("training %s", describe_run(experiment, model, dataset, processes))
-        trainer = Trainer(experiment, folder, model, dataset, held_out, processes)
+        position_file = PositionFile.from_environment(os.environ)
+        trainer = Trainer(experiment, folder, model, dataset, held_out, processes, position_file)
         trainer.resume()
         return {"run": str(folder), **run_training(trainer, stop)}

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cosmos_worker.errors import StopRequested
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -56,8 +58,15 @@ def join_processes(device: str, threads: int | None) -> Iterator[Processes]:
         torch.set_num_threads(threads)
     if world_size > 1:
         dist.init_process_group("nccl" if use_cuda else "gloo")
+    # after a failure the group is not left in order: its peers may wait in it, and it for them
     try:
         yield Processes(rank, world_size, here)
-    finally:
-        if world_size > 1:
-            dist.destroy_process_group()
+    except StopRequested:
+        _leave(world_size)
+        raise
+    _leave(world_size)
+
+
+def _leave(world_size: int) -> None:
+    if world_size > 1:
+        dist.destroy_process_group()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import Experiment, decisive_options
+from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import Batch, WindowDataset
 from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.draws import draw_noise
@@ -75,7 +76,8 @@ def micro_batch_positions(
 class Trainer:
     """A run in progress.
 
-    model is the plain network with its uncertainty head, on the device; held_out may be empty.
+    model is the plain network with its uncertainty head, on the device; held_out may be empty; position_file is
+    for the launcher.
     """
 
     experiment: Experiment
@@ -84,6 +86,7 @@ class Trainer:
     dataset: WindowDataset
     held_out: WindowDataset
     processes: Processes
+    position_file: PositionFile = field(default_factory=PositionFile)
 
     def __post_init__(self) -> None:
         trainer, optimizer = self.experiment.trainer, self.experiment.optimizer
@@ -127,6 +130,7 @@ class Trainer:
         """
         state = load_latest_state(self.run)
         if state is None:
+            self._tell_position()
             return
         self._check_same_run(state)
         self.model.load_state_dict(state.tensors["model"])
@@ -134,7 +138,11 @@ class Trainer:
         if self.ema is not None:
             self.ema.load(state.tensors["ema"])
         self.done_steps = self.saved_step = int(state.progress["step"])
+        self._tell_position()
         logger.info("continued step=%d from=%s", self.done_steps, state.folder)
+
+    def _tell_position(self) -> None:
+        self.position_file.write(self.done_steps, self.saved_step if self.saved_step >= 0 else None)
 
     def _check_same_run(self, state: TrainingState) -> None:
         differing = differing_keys(state.progress["experiment"], decisive_options(self.experiment))
@@ -168,8 +176,9 @@ class Trainer:
             prune_states(self.run, self.experiment.trainer.keep_last)
             prune_exports(self.run, self.experiment.trainer.keep_exports)
             logger.info("checkpoint step=%d folder=%s", self.done_steps, folder)
-        self.saved_step = self.done_steps
         self.processes.barrier()
+        self.saved_step = self.done_steps
+        self._tell_position()
 
     # --- one step ----------------------------------------------------------------------------
 
@@ -199,6 +208,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(step)
         self.done_steps += 1
+        self._tell_position()
         return result, rate
 
     def _names(self, samples: Sequence[int]) -> str:
@@ -229,7 +239,7 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
     """Train to max_steps, reporting and saving on the way; call after :meth:`Trainer.resume`.
 
     Returns:
-        Steps and last losses.
+        Steps, step of the last checkpoint, and last losses.
 
     Raises:
         StopRequested: asked to stop; a checkpoint was saved.
@@ -281,7 +291,7 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
     trainer.save()
     if log:
         log.close()
-    return {**result, "steps": trainer.done_steps}
+    return {**result, "steps": trainer.done_steps, "checkpoint": trainer.saved_step}
 
 
 def _validate(trainer: Trainer, log: MetricsLog | None) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cosmos_worker.layout import METRICS_FILE, atomic_write
+from cosmos_worker.progress import shows_bars
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class MetricsLog:
             total=max_steps,
             initial=first_step,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=not shows_bars(),
             dynamic_ncols=True,
         )
 

@@ -31,7 +31,9 @@ from cosmos_operator.plan.stages import plan_stages
 from cosmos_worker.errors import (
     EXIT_BUG,
     EXIT_CONTINUE,
+    EXIT_GPU_FAULT,
     EXIT_OK,
+    EXIT_PEER_LOST,
     EXIT_RETRY,
     EXIT_USER_ERROR,
 )
@@ -49,6 +51,8 @@ SENTENCES = {
     EXIT_USER_ERROR: "the input is wrong; correct it, then run the same command",
     EXIT_RETRY: "the machine failed (disk, network); the same command tries again",
     EXIT_CONTINUE: CONTINUE_SENTENCE,
+    EXIT_PEER_LOST: "another training process, or the network between them, was lost; the same command continues",
+    EXIT_GPU_FAULT: "the GPU failed or is missing; use another one, the same command continues",
 }
 
 

@@ -25,7 +25,11 @@ def test_secret_that_is_not_there(world: World) -> None:
 
 def test_image_that_cannot_be_pulled(world: World) -> None:
     image = "localhost:5000/cosmos-missing:none"
-    world.submit("no-image", compute={"nodes": 1, "image": image}, embeddings={"encoder": "Other", "source": {"path": "/x"}})  # fmt: skip
+    unknown = {
+        "encoder": "Other",
+        "source": {"path": "/x"},
+    }  # nobody has prepared it: a pod must start
+    world.submit("no-image", compute={"nodes": 1, "image": image}, embeddings=unknown)
     found = world.wait_condition("no-image", "ModelReady", "ImagePullFailed")
 
     assert image in found["message"]

@@ -20,8 +20,8 @@ def test_job_trains_publishes_and_samples(world: World) -> None:
     world.submit("whole", inference=[ITEM])
     status = world.wait_state("whole", "Succeeded")
 
-    assert status["progress"]["summary"] == "60/60"
-    assert status["checkpoints"]["latestStep"] == 60
+    assert status["progress"]["summary"] == f"{world.steps}/{world.steps}"
+    assert status["checkpoints"]["latestStep"] == world.steps
     assert [a["outcome"] for a in status["attempts"]] == ["Succeeded"]
     assert status["inference"][0]["numVideos"] == 1
     addresses = {one["name"]: one["address"] for one in status["outputs"]}
@@ -46,7 +46,8 @@ def test_item_appended_to_a_finished_job_is_generated(world: World) -> None:
 
 def test_jobs_with_the_same_inputs_share_their_preparation(world: World) -> None:
     world.submit("share-a")
-    world.submit("share-b", training={"experiment": "video2world_instruction_push_tiny", "steps": 20, "seed": 7})  # fmt: skip
+    other = {"experiment": "video2world_instruction_push_tiny", "steps": 20, "seed": 7}
+    world.submit("share-b", training=other)
     for name in ("share-a", "share-b"):
         world.wait_state(name, "Succeeded")
 

@@ -1,4 +1,4 @@
-"""A cluster of plain values for tests of decisions: decide, apply the actions, let workloads run or die, decide again."""
+"""A cluster of plain values for tests of decisions: decide, act, let workloads run or die, decide again."""
 
 from __future__ import annotations
 

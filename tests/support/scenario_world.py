@@ -28,7 +28,7 @@ EXAMPLE = ROOT / "examples" / "posttrainingjob.yaml"
 CLAIM = "cosmos"
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - it is an answer
     """The API server said no."""
 
 
@@ -39,18 +39,17 @@ class World(ABC):
     patience: float
     """Seconds after which something that should have happened is given up."""
     api: Api
+    steps = 60
+    """Steps of each training, with a checkpoint every ten."""
 
     # --- jobs -------------------------------------------------------------------------------
 
     def document(self, name: str, **changes: Any) -> Manifest:
-        """The example job under another name, without inference, with fields of spec replaced.
-
-        Steps are few, checkpoints many: ``steps=60, everySteps=10``.
-        """
+        """The example job under another name, short, without inference, with fields of spec replaced."""
         document: Manifest = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
         document["metadata"]["name"] = name
         spec = document["spec"]
-        spec["training"]["steps"] = 60
+        spec["training"]["steps"] = self.steps
         spec["checkpoints"] = {"everySteps": 10}
         spec["inference"] = []
         spec["outputs"] = {"name": name}
@@ -207,8 +206,9 @@ class World(ABC):
     def kill_process(self, pod: str) -> None:
         """SIGKILL a training process in a pod."""
 
+    @abstractmethod
     def lack_data(self, path: str) -> None:
-        """From now on a folder is missing in the image; in a real image a folder that is not there is missing."""
+        """From now on a folder is missing in the image."""
 
     @abstractmethod
     def drain(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,107 @@ def test_termination_message_fits_4_kib(message_file: Path) -> None:
     assert len(message_file.read_text()) <= 4096
     assert message["reason"] == "DataError"
     assert message["step"] == 3
+
+
+def test_message_is_one_line_of_strict_json(message_file: Path) -> None:
+    termination.write("ConfigError", "a: wrong\n  b: wrong\n", result={"loss": float("nan")})
+
+    message = json.loads(message_file.read_text(), parse_constant=pytest.fail)
+    assert message["message"] == "a: wrong; b: wrong"
+    assert message["result"] == {"loss": None}
+
+
+def test_large_results_are_dropped_whole(message_file: Path) -> None:
+    result = {"steps": 3, "files": ["x" * 50] * 100, "table": [["y" * 99] * 60], "run": "r"}
+
+    termination.write("Succeeded", "train done", result=result)
+
+    message = json.loads(message_file.read_text())
+    assert message["result"] == {"steps": 3, "run": "r", "omitted": ["table", "files"]}
+    assert message["message"] == "train done"
+
+
+def test_message_that_nobody_can_take_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(termination.VARIABLE, str(tmp_path / "absent" / "log"))
+
+    assert main(["fetch-model", "--config", str(write_document(tmp_path))]) == 0
+
+
+def test_success_is_told_with_its_result_also_when_it_was_done_before(
+    tmp_path: Path, message_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE_NAME", "node-a")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.pt").write_bytes(b"weights")
+    document = write_document(tmp_path, artifacts=[artifact(tmp_path, source)])
+
+    assert main(["fetch-model", "--config", str(document)]) == 0
+    first = json.loads(message_file.read_text())
+    assert main(["fetch-model", "--config", str(document)]) == 0
+    second = json.loads(message_file.read_text())
+
+    assert first["reason"] == second["reason"] == "Succeeded"
+    assert first["node"] == "node-a"
+    assert first["message"].startswith("fetch-model done in ")
+    assert second["message"] == "fetch-model was already done"
+    assert first["result"] == second["result"]
+    assert first["result"]["artifacts"][0]["name"] == "m"
+
+
+STAGE_THAT_IS_STOPPED = """
+import concurrent.futures, sys, time, types
+from cosmos_worker import cli, stopping
+from cosmos_worker.layout import atomic_write
+from pathlib import Path
+
+def run(config, volumes):
+    with atomic_write(Path(config.target_uri) / "file") as stream:
+        stream.write(b"half")
+        sys.stderr.write("ready\\n")
+        try:
+            if sys.argv[2] == "busy":
+                stopping.LATE_S = 0.5
+                with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                    pool.submit(time.sleep, 60).result()
+            time.sleep(60)
+        except Exception:  # as libraries do
+            pass
+
+stage = types.ModuleType("cosmos_worker.stages.fetch_model")
+stage.run = run
+sys.modules[stage.__name__] = stage
+sys.exit(cli.main(["fetch-model", "--config", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("mode", ["asleep", "busy"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_ends_a_stage_at_once(
+    tmp_path: Path, message_file: Path, mode: str, number: signal.Signals
+) -> None:
+    document = write_document(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAGE_THAT_IS_STOPPED, str(document), mode],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    started = time.monotonic()
+    process.send_signal(number)
+    _, log = process.communicate()
+
+    assert time.monotonic() - started < 5
+    assert process.returncode == 75, log
+    message = json.loads(message_file.read_text())
+    assert message["reason"] == "Stopped"
+    assert "fetch-model was stopped by" in message["message"]
+    left = [path.name for path in (tmp_path / "out").iterdir()]
+    assert not [name for name in left if not name.endswith(".tmp")]
+    assert mode == "busy" or not left
 
 
 @pytest.mark.parametrize("stage", STAGE_CONFIGS)

@@ -18,8 +18,8 @@ from cosmos_operator.decide.decision import Decision, Delete
 from cosmos_operator.decide.draft import Draft
 from cosmos_operator.decide.observed import Observed
 from cosmos_operator.decide.preflight import check_backend, check_queue, check_storage
-from cosmos_operator.decide.summary import build_status, refuse, summarize, transition_events
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S
+from cosmos_operator.decide.summary import build_status, refuse, summarize, transition_events
 from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.walk import walk
 from cosmos_operator.decide.workloads import WORKLOAD_KINDS, is_being_deleted, read_state

@@ -26,42 +26,64 @@ def unfinished(simulation):
 
 
 def happen(simulation, event, choice):
-    workloads = unfinished(simulation)
-    workload = workloads[choice % len(workloads)] if workloads else None
-    training = [one for one in workloads if one["kind"] == "PyTorchJob"]
-    if event == "pass":
-        simulation.step()
-    elif event == "time":
-        simulation.pass_time(20)
-    elif event == "suspend" or event == "resume":
-        simulation.document["spec"]["runPolicy"] = {
-            "suspend": event == "suspend",
-            "maxAttempts": 50,
-        }
-        simulation.document["metadata"]["generation"] += 1
-    elif event == "let_go":
-        simulation.let_go()
-    elif event == "lose_status" and simulation.status.get("attempts"):
-        simulation.status["attempts"] = simulation.status["attempts"][:-1]
-    elif workload is None:
+    """Something happens to the job, to a workload, or to the training if there is one."""
+    if event in GENERAL:
+        GENERAL[event](simulation)
         return
-    elif event == "start" and not simulation.pods_of(workload["metadata"]["name"]):
+    workloads = unfinished(simulation)
+    training = [one for one in workloads if one["kind"] == "PyTorchJob"]
+    if event in TO_ANY and workloads:
+        TO_ANY[event](simulation, workloads[choice % len(workloads)])
+    elif event in TO_TRAINING and training:
+        TO_TRAINING[event](simulation, training[0], choice + 1)
+
+
+def change(simulation, suspend):
+    simulation.document["spec"]["runPolicy"] = {"suspend": suspend, "maxAttempts": 50}
+    simulation.document["metadata"]["generation"] += 1
+
+
+def lose_status(simulation):
+    if simulation.status.get("attempts"):
+        simulation.status["attempts"] = simulation.status["attempts"][:-1]
+
+
+def start(simulation, workload):
+    if not simulation.pods_of(workload["metadata"]["name"]):
         simulation.start_pods(workload)
-    elif event == "report" and training and simulation.pods_of(training[0]["metadata"]["name"]):
-        pod = simulation.pods_of(training[0]["metadata"]["name"])[0]
-        simulation.say(
-            pod["metadata"]["name"], f"step={choice + 1}/40 loss=0.5 samples/s=1.0 eta=1:00"
-        )
-    elif event == "succeed":
-        simulation.succeed(workload)
-    elif event == "vanish":
-        simulation._forget(workload["metadata"]["name"])
-    elif training and event in ("crash", "stop", "gpu"):
-        code = {"crash": 1, "stop": 75, "gpu": 81}[event]
-        simulation.fail(training[0], code, "Crashed", step=choice + 1)
-    elif training and event == "evict":
-        for pod in simulation.pods_of(training[0]["metadata"]["name"], active=True)[:1]:
-            pod["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+
+
+def report(simulation, workload, step):
+    for pod in simulation.pods_of(workload["metadata"]["name"])[:1]:
+        text = f"step={step}/40 loss=0.5 samples/s=1.0 eta=1:00"
+        simulation.say(pod["metadata"]["name"], text)
+
+
+def evict(simulation, workload, step):
+    for pod in simulation.pods_of(workload["metadata"]["name"], active=True)[:1]:
+        pod["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+
+
+GENERAL = {
+    "pass": lambda simulation: simulation.step(),
+    "time": lambda simulation: simulation.pass_time(20),
+    "suspend": lambda simulation: change(simulation, True),
+    "resume": lambda simulation: change(simulation, False),
+    "let_go": lambda simulation: simulation.let_go(),
+    "lose_status": lose_status,
+}
+TO_ANY = {
+    "start": start,
+    "succeed": lambda simulation, workload: simulation.succeed(workload),
+    "vanish": lambda simulation, workload: simulation._forget(workload["metadata"]["name"]),
+}
+TO_TRAINING = {
+    "report": report,
+    "evict": evict,
+    "crash": lambda simulation, workload, step: simulation.fail(workload, 1, step=step),
+    "stop": lambda simulation, workload, step: simulation.fail(workload, 75, "Stopped", step=step),
+    "gpu": lambda simulation, workload, step: simulation.fail(workload, 81, "GpuFault", step=step),
+}
 
 
 def active_attempts(simulation):
@@ -75,7 +97,7 @@ def active_attempts(simulation):
 
 histories = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 39)), max_size=40)
 quick = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
@@ -86,7 +108,11 @@ def test_two_attempts_never_run_at_once_and_nothing_is_both_made_and_deleted(his
     for event, choice in history:
         happen(simulation, event, choice)
         decision = simulation.decide()
-        made = {(a.manifest["kind"], a.manifest["metadata"]["name"]) for a in decision.actions if isinstance(a, Create)}  # fmt: skip
+        made = {
+            (a.manifest["kind"], a.manifest["metadata"]["name"])
+            for a in decision.actions
+            if isinstance(a, Create)
+        }
         gone = {(a.kind, a.name) for a in decision.actions if isinstance(a, Delete)}
         assert not made & gone
         assert len(active_attempts(simulation)) <= 1

@@ -241,8 +241,12 @@ def test_document_of_a_running_job_is_restored():
 @pytest.mark.parametrize(
     ("waiting", "reason", "words"),
     [
-        ({"reason": "ImagePullBackOff", "message": "not found"}, "ImagePullFailed", "spec.compute.image"),
-        ({"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}, "ContainerNotCreated", 'secret "hub" not found'),
+        (("ImagePullBackOff", "not found"), "ImagePullFailed", "spec.compute.image"),
+        (
+            ("CreateContainerConfigError", 'secret "hub" not found'),
+            "ContainerNotCreated",
+            'secret "hub" not found',
+        ),
     ],
 )  # fmt: skip
 def test_pod_that_does_not_start_is_explained(waiting, reason, words):
@@ -250,7 +254,11 @@ def test_pod_that_does_not_start_is_explained(waiting, reason, words):
     simulation.settle()
     (pod,) = simulation.start_pods(simulation.stage_job("fetch-model"), phase="Pending")
     pod["status"]["containerStatuses"] = [
-        {"name": "worker", "image": "x", "state": {"waiting": waiting}}
+        {
+            "name": "worker",
+            "image": "x",
+            "state": {"waiting": {"reason": waiting[0], "message": waiting[1]}},
+        }
     ]
     simulation.settle()
 
@@ -261,7 +269,8 @@ def test_pod_that_does_not_start_is_explained(waiting, reason, words):
 
 
 def test_more_gpus_than_any_node_has_are_named():
-    simulation = Simulation({"compute": {"gpusPerNode": 8}, "training.overrides": ["trainer.micro_batch_size=1"]})  # fmt: skip
+    eight = {"compute": {"gpusPerNode": 8}, "training.overrides": ["trainer.micro_batch_size=1"]}
+    simulation = Simulation(eight)
     simulation.extra["nodes"] = (
         {"metadata": {"name": "node1"}, "status": {"allocatable": {"nvidia.com/gpu": "4"}}},
     )

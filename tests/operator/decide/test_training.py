@@ -321,7 +321,8 @@ def test_workload_of_an_earlier_job_of_the_same_name_is_waited_for():
 def test_gpu_fault_keeps_the_next_attempt_off_the_node():
     gpus = {"compute": {"gpusPerNode": 1}}
     simulation = Simulation(gpus)
-    nodes = [{"metadata": {"name": f"node{i}"}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}} for i in range(3)]  # fmt: skip
+    offer = {"allocatable": {"nvidia.com/gpu": "8"}}
+    nodes = [{"metadata": {"name": f"node{i}"}, "status": offer} for i in range(3)]
     simulation.extra["nodes"] = tuple(nodes)
     simulation.prepare()
     run(simulation, 10)

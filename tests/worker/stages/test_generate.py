@@ -78,6 +78,8 @@ def test_generate_writes_videos_records_and_list(
     assert lines[1] == record
     assert result["videos"] == 3
     assert result["kept"] == 0
+    assert result["folder"] == config.target_uri
+    assert result["seconds"] > 0
     assert 0 <= result["follow_share"] <= 1
     assert result["gain_db"] == pytest.approx(
         result["mean_psnr_db"] - result["mean_copy_psnr_db"], abs=2e-3

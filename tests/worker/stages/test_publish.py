@@ -48,6 +48,7 @@ def test_publish_copies_the_latest_average_and_describes_it(tmp_path: Path) -> N
     )
     facts = json.loads(description.read_text())
     assert result["step"] == 20
+    assert result["name"] == facts["name"]
     assert torch.load(model, weights_only=True)["net.affline_norm.weight"].dtype == torch.float32
     assert facts["made_of"] == "checkpoints/iter_000000020_ema_model.pt"
     assert facts["sha256"] == sha256_of_file(model) == result["sha256"]

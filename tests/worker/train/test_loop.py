@@ -73,6 +73,7 @@ def test_training_lowers_the_loss_and_writes_what_the_reference_writes(
         f"iter_{step:09d}_{kind}_model.pt" for step in (20, 40) for kind in ("ema", "reg")
     ]
     assert [step for step, _ in list_states(run)] == [40]
+    assert (result["steps"], result["checkpoint"]) == (40, 40)
     assert result["validation_loss_after"] < result["validation_loss_before"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))

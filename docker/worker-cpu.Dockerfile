@@ -1,0 +1,70 @@
+# The worker for jobs without GPUs, with the example's models and videos. From the repository's root:
+#
+#   docker build -f docker/worker-cpu.Dockerfile -t REGISTRY/cosmos-worker-cpu:TAG .
+#
+# Behind a proxy or a mirror, give the certificates and uv's configuration as build secrets; no layer keeps them:
+#   --secret id=ca-bundle,src=/etc/ssl/certs/ca-certificates.crt --secret id=uv-config,src=uv.toml
+ARG BASE_IMAGE=python:3.12-slim
+
+# What to install, apart from pyproject.toml, so that only a change of packages makes the packages' layer anew.
+FROM ${BASE_IMAGE} AS requirements
+WORKDIR /requirements
+COPY pyproject.toml docker/constraints.txt docker/requirements.py ./
+RUN python3 requirements.py worker
+
+# The installer and the build tool. Neither is in the final image.
+FROM ${BASE_IMAGE} AS tools
+COPY --from=requirements /requirements/uv.txt /requirements/constraints.txt /requirements/
+RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
+    if [ -e /run/secrets/ca-bundle ]; then export SSL_CERT_FILE=/run/secrets/ca-bundle PIP_CERT=/run/secrets/ca-bundle; fi; \
+    if [ -e /run/secrets/uv-config ]; then export UV_CONFIG_FILE=/run/secrets/uv-config; fi; \
+    python3 -m venv /tools \
+ && /tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /requirements/uv.txt \
+ && /tools/bin/uv pip install --no-cache --python /tools -c /requirements/constraints.txt hatchling
+
+# The packages: the large layer, made in place because copying it from another stage would double the work.
+# triton compiles kernels for GPUs; torch works without it. PyAV and decord bring their own ffmpeg.
+FROM ${BASE_IMAGE} AS packages
+COPY --from=requirements /requirements/packages.txt /requirements/uv.txt /requirements/constraints.txt /requirements/
+RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
+    if [ -e /run/secrets/ca-bundle ]; then export SSL_CERT_FILE=/run/secrets/ca-bundle PIP_CERT=/run/secrets/ca-bundle; fi; \
+    if [ -e /run/secrets/uv-config ]; then export UV_CONFIG_FILE=/run/secrets/uv-config; fi; \
+    mkdir /build && echo triton > /build/left-out.txt && python3 -m venv /build/tools \
+ && /build/tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /requirements/uv.txt \
+ && python3 -m venv --without-pip /opt/cosmos \
+ && /build/tools/bin/uv pip install --no-cache --compile-bytecode --python /opt/cosmos -c /requirements/constraints.txt \
+      --excludes /build/left-out.txt -r /requirements/packages.txt \
+ && rm -r /build \
+ && cd /opt/cosmos/lib/python3*/site-packages \
+ && echo /opt/cosmos-code > cosmos-code.pth \
+ && /opt/cosmos/bin/python -B -c 'import av, decord, safetensors, torch, transformers'
+
+# Our code, in a folder of its own.
+FROM tools AS code
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY operator operator
+COPY cosmos_worker cosmos_worker
+RUN python3 -m venv --without-pip /opt/cosmos \
+ && /tools/bin/python -m hatchling build -t wheel -d /wheels \
+ && /tools/bin/uv pip install --offline --no-cache --no-deps --python /opt/cosmos --target /opt/cosmos-code /wheels/*.whl \
+ && /opt/cosmos/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/cosmos-code
+
+FROM packages
+COPY examples/pushing /opt/cosmos/examples/pushing
+COPY --from=code /opt/cosmos-code /opt/cosmos-code
+ENV PATH=/opt/cosmos-code/bin:/opt/cosmos/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="cosmos-worker-cpu" \
+      org.opencontainers.image.description="Stages of a PostTrainingJob on CPUs, with a tiny example" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# Any user id works: everything is readable by all, and nothing is written but in /tmp and on mounted volumes.
+USER 1000:0
+WORKDIR /tmp
+ENTRYPOINT ["cosmos-worker"]

@@ -1,0 +1,174 @@
+"""One queue of jobs to look at: each at most once at a time, again after a while, later after failures.
+
+Knows nothing of Kubernetes. All methods are for the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from cosmos_operator.errors import OperatorError
+
+Key = tuple[str, str]
+"""Namespace and name of a job."""
+Handle = Callable[[Key], Awaitable["float | None"]]
+"""One pass over a job; returns the seconds after which it wants another one, or None."""
+
+WORKERS = 4
+FIRST_BACKOFF_S = 1.0
+LONGEST_BACKOFF_S = 300.0
+
+logger = logging.getLogger(__name__)
+
+
+class Timer(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Give it up."""
+
+    def when(self) -> float:
+        """When it comes, on the clock of the scheduler."""
+
+
+class Scheduler(Protocol):
+    """What the queue needs to know of time; an event loop has it."""
+
+    def time(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+    def call_later(self, delay: float, callback: Callable[[Key], object], key: Key, /) -> Timer:
+        """Call back after so many seconds."""
+
+
+class WorkQueue:
+    """Keys that wait for a pass, and the workers that carry passes out."""
+
+    def __init__(
+        self, handle: Handle, *, workers: int = WORKERS, scheduler: Scheduler | None = None
+    ) -> None:
+        self._handle = handle
+        self._num_workers = workers
+        self._scheduler: Scheduler = scheduler or asyncio.get_running_loop()
+        self._waiting: dict[Key, None] = {}  # in order of arrival
+        self._running: dict[Key, float] = {}  # since when
+        self._again: set[Key] = set()  # asked for while running
+        self._timers: dict[Key, Timer] = {}
+        self._failures: dict[Key, int] = {}
+        self._wake_up = asyncio.Event()
+        self._is_closed = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def depth(self) -> int:
+        """Keys that could run now if a worker were free."""
+        return len(self._waiting) + len(self._again)
+
+    def longest_run_s(self) -> float:
+        """Seconds since the oldest pass that still runs began; 0 if none runs."""
+        now = self._scheduler.time()
+        return max((now - since for since in self._running.values()), default=0.0)
+
+    def add(self, key: Key) -> None:
+        """Let the key run as soon as possible; if it runs now, once more after that."""
+        if self._is_closed:
+            return
+        if key in self._running:
+            self._again.add(key)
+            return
+        self._waiting.setdefault(key)
+        self._wake_up.set()
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Let the key run in so many seconds, unless it is to run earlier anyway."""
+        if self._is_closed:
+            return
+        due = self._scheduler.time() + seconds
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._timers[key] = self._scheduler.call_later(max(seconds, 0.0), self._expire, key)
+
+    async def run(self) -> None:
+        """Carry out passes until ``close``."""
+        self._tasks = [
+            asyncio.create_task(self._work(), name=f"queue worker {index}")
+            for index in range(self._num_workers)
+        ]
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    async def close(self, grace_s: float = 2.0) -> None:
+        """Begin no further pass, and let those that run end; those that do not in time are cancelled.
+
+        Keys that wait are dropped: whoever starts next finds them in its first list.
+        """
+        self._is_closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._waiting.clear()
+        self._again.clear()
+        self._wake_up.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _expire(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def _work(self) -> None:
+        while not self._is_closed:
+            if not self._waiting:
+                self._wake_up.clear()
+                await self._wake_up.wait()
+                continue
+            key = next(iter(self._waiting))
+            del self._waiting[key]
+            await self._pass(key)
+
+    async def _pass(self, key: Key) -> None:
+        """Run the key once; the answer of this pass replaces what was planned before it."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        self._running[key] = self._scheduler.time()
+        try:
+            after_s = await self._handle(key)
+        except Exception as error:
+            after_s = self._backoff_s(key)
+            _report(key, error, after_s)
+        else:
+            self._failures.pop(key, None)
+        finally:
+            del self._running[key]
+        if after_s is not None:
+            self.add_after(key, after_s)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def _backoff_s(self, key: Key) -> float:
+        """Seconds until a failed key runs again: doubled with each failure in a row."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        return float(min(FIRST_BACKOFF_S * 2 ** min(failures, 16), LONGEST_BACKOFF_S))
+
+
+def _report(key: Key, error: Exception, after_s: float) -> None:
+    name = "/".join(key)
+    if isinstance(error, OperatorError):
+        logger.warning("job=%s retry_in_s=%g %s", name, after_s, " ".join(str(error).split()))
+    else:
+        logger.error("job=%s retry_in_s=%g a bug in the operator", name, after_s, exc_info=error)

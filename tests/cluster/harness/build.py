@@ -1,0 +1,113 @@
+"""Programs built from Go modules: Kubernetes, the training-operator and a pause program."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.commands import run
+from harness.constants import GO_VERSION, KUBERNETES_VERSION, TRAINING_OPERATOR_VERSION
+from harness.errors import HarnessError
+from harness.paths import HARNESS, artifact, artifact_path, cache
+
+logger = logging.getLogger(__name__)
+
+KUBERNETES_MODULE = HARNESS / "kubernetes"
+VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+TRAINING_OPERATOR_MODULE = "github.com/kubeflow/training-operator"
+PAUSE_SOURCE = HARNESS / "pause" / "main.go"
+
+
+def go() -> str:
+    """The go command, if its version is the one that we need."""
+    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if not found:
+        raise HarnessError(
+            f"go is not installed; the cluster's programs are built with {GO_VERSION}"
+        )
+    version = run([found, "env", "GOVERSION"], environment={"GOTOOLCHAIN": "local"}).strip()
+    if version.split(".")[:2] != GO_VERSION.split("."):
+        raise HarnessError(
+            f"{found} is {version}; Kubernetes {KUBERNETES_VERSION} is built with {GO_VERSION} "
+            "(1.27 makes an API server whose OpenAPI kubectl refuses): put that version first on PATH"
+        )
+    return found
+
+
+def version_flags() -> str:
+    """Linker flags without which the server calls itself v0.0.0-master."""
+    major, minor, _ = KUBERNETES_VERSION.split(".")
+    values = {"gitVersion": f"v{KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor}
+    flags = [f"-X {p}.{key}={value}" for p in VERSION_PACKAGES for key, value in values.items()]
+    return " ".join(["-s", "-w", *flags])
+
+
+def _kubernetes_ingredients() -> list[str | bytes | Path]:
+    module = [KUBERNETES_MODULE / "go.mod", KUBERNETES_MODULE / "go.sum"]
+    return [*module, version_flags(), GO_VERSION]
+
+
+def kubernetes() -> Path:
+    """The folder with kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy and kubelet."""
+
+    def make(folder: Path) -> None:
+        logger.info("Kubernetes %s is built from its modules: about 8 minutes", KUBERNETES_VERSION)
+        arguments = ["-mod=readonly", "-trimpath", "-ldflags", version_flags(), "tool"]
+        _install(arguments, folder / "bin", KUBERNETES_MODULE)
+
+    return artifact("kubernetes", _kubernetes_ingredients(), make) / "bin"
+
+
+def kubernetes_is_built() -> bool:
+    """Whether the cache has Kubernetes' programs, so that no compiler is needed."""
+    return artifact_path("kubernetes", _kubernetes_ingredients()).is_dir()
+
+
+def training_operator() -> Path:
+    """A folder with the training-operator's program (bin/) and its own manifests (manifests/)."""
+    version = f"v{TRAINING_OPERATOR_VERSION}"
+
+    def make(folder: Path) -> None:
+        logger.info("training-operator %s is built from its module: about 3 minutes", version)
+        command = f"{TRAINING_OPERATOR_MODULE}/cmd/training-operator.v1@{version}"
+        _install(["-trimpath", "-ldflags", "-s -w", command], folder / "bin", folder)
+        found = run(
+            [go(), "mod", "download", "-json", f"{TRAINING_OPERATOR_MODULE}@{version}"],
+            folder=folder,
+        )
+        source = Path(json.loads(found)["Dir"]) / "manifests"
+        shutil.copytree(source, folder / "manifests", copy_function=shutil.copyfile)
+        run(["chmod", "-R", "u+w", folder / "manifests"])
+
+    return artifact("training-operator", [version, GO_VERSION], make)
+
+
+def pause() -> Path:
+    """A static program that sleeps until it is told to stop."""
+
+    def make(folder: Path) -> None:
+        environment = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
+        flags = ["-trimpath", "-ldflags", "-s -w", "-o", str(folder / "pause")]
+        run([go(), "build", *flags, PAUSE_SOURCE], environment=environment, folder=folder)
+
+    return artifact("pause", [PAUSE_SOURCE, GO_VERSION], make) / "pause"
+
+
+def _install(arguments: Sequence[str], binaries: Path, folder: Path) -> None:
+    """``go install`` with a build cache of its own, removed afterwards: Kubernetes leaves 6 GB in it."""
+    objects = cache() / "go-build"
+    environment = {
+        "CGO_ENABLED": "0",
+        "GOBIN": str(binaries),
+        "GOCACHE": os.environ.get("COSMOS_CLUSTER_GOCACHE", str(objects)),
+        "GOFLAGS": "-buildvcs=false",
+        "GOTOOLCHAIN": "local",
+    }
+    try:
+        run([go(), "install", *arguments], environment=environment, folder=folder)
+    finally:
+        shutil.rmtree(objects, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""What the API server answers when it refuses: a Status object, with the texts of the real one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+Problem = tuple[str, str, str]
+"""Type of the cause (FieldValueInvalid, ...), field, text after the field."""
+
+
+class ApiError(Exception):
+    """A refused request."""
+
+    def __init__(
+        self, code: int, reason: str, message: str, details: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message, self.details = code, reason, message, details or {}
+
+    def to_status(self) -> dict[str, Any]:
+        """The body of the answer."""
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "details": self.details,
+            "code": self.code,
+        }
+
+
+def _details(group: str, kind: str, name: str) -> dict[str, Any]:
+    values = {"name": name, "group": group, "kind": kind}
+    return {key: value for key, value in values.items() if value}
+
+
+def _qualified(group: str, plural: str) -> str:
+    return f"{plural}.{group}" if group else plural
+
+
+def not_found(group: str, plural: str, name: str) -> ApiError:
+    """No object of that name."""
+    message = f'{_qualified(group, plural)} "{name}" not found'
+    return ApiError(404, "NotFound", message, _details(group, plural, name))
+
+
+def no_such_path() -> ApiError:
+    """A group, version or resource that is not served."""
+    return ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def already_exists(group: str, plural: str, name: str) -> ApiError:
+    """The name is taken."""
+    message = f'{_qualified(group, plural)} "{name}" already exists'
+    return ApiError(409, "AlreadyExists", message, _details(group, plural, name))
+
+
+def conflict(group: str, plural: str, name: str, why: str) -> ApiError:
+    """The object is not what the request expects."""
+    message = f'Operation cannot be fulfilled on {_qualified(group, plural)} "{name}": {why}'
+    return ApiError(409, "Conflict", message, _details(group, plural, name))
+
+
+def forbidden(group: str, plural: str, name: str, why: str) -> ApiError:
+    """An admission rule says no."""
+    message = f'{_qualified(group, plural)} "{name}" is forbidden: {why}'
+    return ApiError(403, "Forbidden", message, _details(group, plural, name))
+
+
+def invalid(group: str, kind: str, name: str, problems: list[Problem]) -> ApiError:
+    """Wrong values; every problem is named."""
+    texts = list(dict.fromkeys(f"{field}: {text}" for _, field, text in problems))
+    joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    message = f'{_qualified(group, kind)} "{name}" is invalid: {joined}'
+    causes = [{"reason": cause, "message": text, "field": field} for cause, field, text in problems]
+    return ApiError(422, "Invalid", message, {**_details(group, kind, name), "causes": causes})
+
+
+def bad_request(message: str) -> ApiError:
+    """A request that cannot be read."""
+    return ApiError(400, "BadRequest", message)
+
+
+def expired(asked: int, oldest: int) -> ApiError:
+    """A watch from a version that is forgotten."""
+    return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")
+
+
+def quoted(value: Any) -> str:
+    """A value as the real server prints it in a message."""
+    if isinstance(value, bool | int | float) or value is None:
+        return json.dumps(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,148 @@
+"""The real cluster with the operator installed by helm, as scenario tests see it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from fakekube.client import Api
+from scenario_world import CLAIM, ROOT, World
+
+if TYPE_CHECKING:
+    from harness.cluster import LocalCluster
+
+RELEASE = "cosmos"
+NAMESPACE = "lab"
+OPERATOR = "cosmos-operator"
+OPERATOR_PODS = "app.kubernetes.io/component=operator"
+CHART = ROOT / "charts" / "cosmos"
+
+
+class RealWorld(World):
+    """A namespace that enforces Pod Security ``restricted``, with the chart installed in it.
+
+    Args:
+        cluster: running.
+    """
+
+    is_real = True
+    patience = 240.0
+    steps = 120
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        from harness.volumes import make_persistent_volume
+
+        self.cluster = cluster
+        self.images = {
+            name: cluster.build_and_push(name) for name in ("cosmos-operator", "cosmos-worker-cpu")
+        }
+        cluster.make_namespace(NAMESPACE)
+        self.folder = make_persistent_volume(
+            f"{NAMESPACE}-{CLAIM}", namespace=NAMESPACE, claim=CLAIM, size="500Gi"
+        )
+        self.api = connect(cluster.kubeconfig)
+        self.api.namespace = NAMESPACE
+        self.install()
+
+    def values(self) -> dict[str, Any]:
+        """Values of the chart: our images, and an operator that does not wait long."""
+
+        def image(name: str) -> dict[str, str]:
+            registry, _, rest = self.images[name].partition("/")
+            repository, _, tag = rest.rpartition(":")
+            return {"registry": registry, "repository": repository, "tag": tag}
+
+        return {
+            "image": {
+                "operator": image("cosmos-operator"),
+                "workerCpu": image("cosmos-worker-cpu"),
+            },
+            "storage": {"claim": {"volumeName": f"{NAMESPACE}-{CLAIM}"}},
+            "operator": {
+                "timing": {"pollSeconds": 2, "progressSeconds": 1, "retryBackoffSeconds": 1}
+            },
+        }
+
+    def helm(self, *arguments: str) -> str:
+        """Run helm in the namespace."""
+        return self.cluster.helm(*arguments, f"--namespace={NAMESPACE}")
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        """Run kubectl in the namespace."""
+        return self.cluster.kubectl(f"--namespace={NAMESPACE}", *arguments, check=check)
+
+    def install(self, *options: str) -> str:
+        """Install or upgrade the chart, and wait for the operator."""
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as stream:
+            yaml.safe_dump(self.values(), stream)
+            stream.flush()
+            said = self.helm(
+                "upgrade", "--install", RELEASE, str(CHART), "--values", stream.name, *options
+            )
+        self.wait_for_operator()
+        return said
+
+    def wait_for_operator(self) -> None:
+        """The operator is ready."""
+        self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "--timeout=120s")
+
+    def kill_process(self, pod: str) -> None:
+        self.cluster.kill_container_process(NAMESPACE, pod, local_rank=0)
+
+    def lack_data(self, path: str) -> None:
+        """What is not in a real image is missing anyway."""
+
+    def drain(self) -> None:
+        self.kubectl(
+            "drain", self.cluster.node, "--ignore-daemonsets", "--delete-emptydir-data", "--force",
+            "--pod-selector=cosmos.dev/stage=train", "--timeout=120s",
+        )  # fmt: skip
+
+    def uncordon(self) -> None:
+        self.cluster.uncordon()
+
+    def kill_operator(self) -> None:
+        self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=0")
+        options = ("--grace-period=0", "--force", "--ignore-not-found")
+        self.kubectl("delete", "pod", "--selector", OPERATOR_PODS, *options)
+
+    def start_operator(self) -> None:
+        self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=1")
+        self.wait_for_operator()
+
+    def checkpoint_files(self, name: str) -> list[str]:
+        return [str(path) for path in self.folder.glob(f"checkpoints/{name}-*/**/iter_*_model.pt")]
+
+    def operator_log(self) -> str:
+        return self.kubectl("logs", f"deployment/{OPERATOR}", "--tail=30", check=False)
+
+    def events(self, name: str) -> list[str]:
+        """Reasons of a job's events."""
+        which = f"--field-selector=involvedObject.name={name}"
+        found = json.loads(self.kubectl("get", "events", which, "--output=json"))
+        return [event["reason"] for event in found["items"]]
+
+
+def connect(kubeconfig: Path) -> Api:
+    """A client with the certificates of a kubeconfig."""
+    document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
+    files = {}
+    for name, text in (
+        ("ca", cluster["certificate-authority-data"]),
+        ("cert", user["client-certificate-data"]),
+        ("key", user["client-key-data"]),
+    ):
+        with tempfile.NamedTemporaryFile(delete=False) as stream:
+            stream.write(base64.b64decode(text))
+        files[name] = stream.name
+    context = ssl.create_default_context(cafile=files["ca"])
+    context.load_cert_chain(files["cert"], files["key"])
+    for name in files.values():
+        Path(name).unlink()
+    return Api(cluster["server"], ssl_context=context)
