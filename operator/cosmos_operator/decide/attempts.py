@@ -11,6 +11,8 @@ from cosmos_operator.decide.times import parse_time
 MAX_LISTED = 10
 MAX_BACKOFF_S = 300.0
 FAILURES_WITHOUT_PROGRESS = 2
+GPU_FAULTS_WITHOUT_PROGRESS = 5
+"""So many GPUs in a row do not break: rather the image or the driver is wrong."""
 UNLIMITED_BY_TIME = ("Suspended",)
 """Outcomes after which the next attempt begins at once."""
 
@@ -22,9 +24,12 @@ def progressed(attempt: Attempt) -> bool:
 
 def is_hopeless(attempts: Sequence[Attempt]) -> bool:
     """Whether the last attempts all failed without getting on: another one would end in the same way."""
-    last = attempts[-FAILURES_WITHOUT_PROGRESS:]
-    return len(last) == FAILURES_WITHOUT_PROGRESS and all(
-        attempt.counted and not progressed(attempt) for attempt in last
+    idle = [attempt for attempt in attempts if not progressed(attempt)]
+    failed, faults = attempts[-FAILURES_WITHOUT_PROGRESS:], attempts[-GPU_FAULTS_WITHOUT_PROGRESS:]
+    if len(failed) == FAILURES_WITHOUT_PROGRESS and all(a.counted and a in idle for a in failed):
+        return True
+    return len(faults) == GPU_FAULTS_WITHOUT_PROGRESS and all(
+        a.outcome == "GpuFault" and a in idle for a in faults
     )
 
 

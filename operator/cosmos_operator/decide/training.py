@@ -214,7 +214,7 @@ class Training:
         if book.is_hopeless(draft.attempts):
             return self._give_up(
                 "NoProgress",
-                f"two attempts in a row failed at step {last.end_step or 0} without progress; the last: "
+                f"attempts in a row ended at step {last.end_step or 0} without progress; the last: "
                 f"{last.outcome}: {last.message}",
             )
         wait = book.wait_s(draft.attempts, draft.settings.retry_backoff_seconds, draft.now)

@@ -387,3 +387,16 @@ def test_trainjob_runs_the_same_pod():
     assert simulation.workload_names("TrainJob") == ["push-1"]
     trainer = simulation.running_attempt()["spec"]["trainer"]
     assert trainer["command"][:2] == ["cosmos-worker", "train"]
+
+
+def test_gpu_faults_without_any_progress_end_the_job_in_the_end():
+    simulation = Simulation()
+    simulation.prepare()
+    for _ in range(5):
+        simulation.fail(simulation.running_attempt(), 81, "GpuFault")
+        simulation.step()
+        simulation.pass_time(600)
+        simulation.settle()
+
+    assert simulation.condition("Failed")["reason"] == "NoProgress"
+    assert simulation.status["failedAttempts"] == 0

@@ -40,7 +40,7 @@ def fields_of(value: Any, shape: Shape, path: Path = ()) -> Fields:
 
 
 def _item_name(item: Object, keys: tuple[str, ...]) -> str:
-    named = {name: item.get(name) for name in keys}
+    named = {name: item.get(name) for name in keys} if isinstance(item, dict) else {}
     return f"k:{json.dumps(named, separators=(',', ':'), sort_keys=True)}"
 
 

@@ -79,10 +79,10 @@ def _children(value: Any, node: Node) -> Iterator[tuple[Any, Any, Node]]:
             yield index, inner, node["items"]
 
 
-def _below(path: str, key: Any, node: Node) -> str:
+def _below(path: str, key: Any) -> str:
     if isinstance(key, int):
         return f"{path}[{key}]"
-    return f"{path}.{key}".lstrip(".") if key in node.get("properties", {}) else f"{path}[{key}]"
+    return f"{path}.{key}".lstrip(".")
 
 
 # --- pruning and defaults --------------------------------------------------------------------
@@ -97,7 +97,7 @@ def _prune(value: Any, node: Node, path: str, always: set[str] = frozenset()) ->
                 yield f"{path}.{key}".lstrip(".")
     for key, inner, schema in _children(value, node):
         if not (always and key == "metadata"):
-            yield from _prune(inner, schema, _below(path, key, node))
+            yield from _prune(inner, schema, _below(path, key))
 
 
 def _drop_nulls(value: Any, node: Node) -> None:
@@ -157,7 +157,7 @@ def _check(value: Any, node: Node, path: str, root: str) -> Iterator[Problem]:
             if key not in value:
                 yield "FieldValueRequired", f"{where}.{key}".lstrip("."), "Required value"
     for key, inner, schema in _children(value, node):
-        yield from _check(inner, schema, _below(path, key, node), root)
+        yield from _check(inner, schema, _below(path, key), root)
 
 
 def _bounds(value: Any, node: Node, path: str) -> Iterator[tuple[str, str]]:
@@ -228,13 +228,15 @@ def _duplicates(value: Any, node: Node, path: str) -> Iterator[Problem]:
         names = node.get("x-kubernetes-list-map-keys", ())
         seen: list[Any] = []
         for index, item in enumerate(value):
+            if kind == "map" and not isinstance(item, dict):
+                continue  # of the wrong type, which is told elsewhere
             key = {name: item.get(name) for name in names} if kind == "map" else item
             if key in seen:
                 text = f"Duplicate value: {quoted(key)}"
                 yield "FieldValueDuplicate", f"{path}[{index}]", text
             seen.append(key)
     for key, inner, schema in _children(value, node):
-        yield from _duplicates(inner, schema, _below(path, key, node))
+        yield from _duplicates(inner, schema, _below(path, key))
 
 
 # --- rules -----------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ def _check_rules(value: Any, old: Any, node: Node, path: str, related: bool) -> 
             yield "FieldValueInvalid", path or "<nil>", f"{shown}: {text}"
     for key, inner, schema in _children(value, node):
         before, has_before = _before(key, inner, old, node) if related else (None, False)
-        yield from _check_rules(inner, before, schema, _below(path, key, node), has_before)
+        yield from _check_rules(inner, before, schema, _below(path, key), has_before)
 
 
 def _before(key: Any, value: Any, old: Any, node: Node) -> tuple[Any, bool]:

@@ -129,7 +129,7 @@ def test_generate_gives_the_same_frames_alone_and_in_a_batch(
         for name in ("all/clip-1.mp4", "one/clip-1.mp4", "all/clip-2.mp4")
     )
     # another order of additions, half-precision embeddings, H.264: some pixels differ, the picture does not
-    assert np.abs(together - alone).mean() < 0.5
+    assert np.abs(together - alone).mean() < 1  # 0.3 to 0.6 of 255, depending on the CPU
     assert np.abs(together - other).mean() > 5
 
 

@@ -1,0 +1,150 @@
+"""What the API server itself refuses: every limit of the schema, every CEL rule, with the words that a person sees."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+from limits import Limit, find_limits, place, spell
+from scenario_world import World
+
+from cosmos_operator.api.base import RULES
+from cosmos_operator.api.crd import build_schema
+
+SPEC = build_schema()["properties"]["spec"]
+LIMITS = list(find_limits(SPEC, ("spec",)))
+ITEM = {"name": "clip", "inputs": [{"prompt": "push it", "conditioning": "/x.png"}]}
+BOTH = {"path": "/x", "huggingFace": {"repo": "lab/x"}}
+
+CREATED: list[tuple[dict[str, Any], str]] = [
+    ({"dataset": {"source": BOTH}}, "give exactly one of path, claim, url, huggingFace"),
+    ({"dataset": {"source": {}}}, "give exactly one of path, claim, url, huggingFace"),
+    (
+        {"compute": {"gpusPerNode": 4, "processesPerNode": 2}},
+        "processesPerNode must equal gpusPerNode; omit it where there are GPUs",
+    ),
+    ({"inference": [{"name": "clip"}]}, "give exactly one of inputs and inputsFile"),
+    ({"inference": [{**ITEM, "inputsFile": "/x"}]}, "give exactly one of inputs and inputsFile"),
+    (
+        {"inference": [{**ITEM, "parameters": {"numPixelFrames": 58}}]},
+        "numPixelFrames must be 8n+1, such as 57 or 121",
+    ),
+]
+"""Fields of a new job, and the message of the rule that they break."""
+
+ADVICE = "cannot be changed; create another PostTrainingJob (finished stages are shared)"
+EDITED: list[tuple[dict[str, Any], str]] = [
+    ({"model": {"name": "Other"}}, f"model {ADVICE}"),
+    ({"tokenizer": {"name": "Other"}}, f"tokenizer {ADVICE}"),
+    ({"dataset": {"camera": 1}}, f"dataset {ADVICE}"),
+    ({"embeddings": {"maxLength": 9}}, f"embeddings {ADVICE}"),
+    ({"training": {"steps": 9}}, f"training {ADVICE}"),
+    ({"compute": {"nodes": 4}}, f"compute {ADVICE}"),
+    ({"checkpoints": {"keepLast": 9}}, f"checkpoints {ADVICE}"),
+    ({"storage": {"models": {"claimName": "other"}}}, f"storage {ADVICE}"),
+    ({"backend": {"type": "Job"}}, f"backend {ADVICE}"),
+    ({"outputs": {"weights": "Regular"}}, f"outputs {ADVICE}"),
+    ({"scheduling": {"queueName": "other"}}, f"queueName {ADVICE}"),
+    ({"inference": []}, "inference items cannot be removed; append new ones"),
+    (
+        {"inference": [{**ITEM, "gpus": 1}]},
+        "inference items cannot be changed; append one with another name",
+    ),
+]
+"""Changes to a job with an inference item, and the message of the rule that they break."""
+
+PACE = [
+    {"runPolicy": {"suspend": False, "maxAttempts": 9, "stallTimeoutSeconds": 60}},
+    {"scheduling": {"priorityClassName": "high", "nodeSelector": {"a": "b"}}},
+    {"credentials": {"huggingFace": {"name": "hub"}}},
+    {"inference": [ITEM, {**ITEM, "name": "more"}]},
+]
+"""Changes that are admitted."""
+
+
+def rule_messages(schema: dict[str, Any]) -> set[str]:
+    """Messages of all rules below a schema."""
+    found = {rule["message"] for rule in schema.get(RULES, ())}
+    children = [*schema.get("properties", {}).values(), schema.get("items")]
+    return found.union(*(rule_messages(child) for child in children if isinstance(child, dict)))
+
+
+def create(world: World, document: dict[str, Any]) -> tuple[int, str]:
+    """Status and message of creating a job, without creating it."""
+    status, body = world.api.call("POST", world.api.jobs, document, dryRun="All")
+    return status, body.get("message", "")
+
+
+def test_every_rule_is_tried_below() -> None:
+    tried = {message for _, message in (*CREATED, *EDITED)}
+
+    assert rule_messages(SPEC) == tried
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{spell(limit[0])}-{limit[1]}")
+def test_value_beyond_a_limit_is_refused_at_its_place(world: World, limit: Limit) -> None:
+    path, _, value = limit
+    document = place(world.document("limits"), path, value)
+
+    status, message = create(world, document)
+
+    assert status == 422, message
+    assert re.search(rf"{re.escape(spell(path))}(?![\w.]*\w)", message), message
+
+
+def test_document_that_the_limits_are_tried_on_is_accepted(world: World) -> None:
+    assert create(world, world.document("limits"))[0] == 201
+
+
+@pytest.mark.parametrize("name", ["Upper", "a" * 41, "1st", "a_b", "-a"])
+def test_name_that_is_no_short_label_is_refused(world: World, name: str) -> None:
+    status, message = create(world, world.document(name))
+
+    assert status == 422
+    assert "metadata.name" in message
+
+
+@pytest.mark.parametrize(("change", "wanted"), CREATED, ids=str)
+def test_new_job_that_breaks_a_rule_is_refused(
+    world: World, change: dict[str, Any], wanted: str
+) -> None:
+    status, message = create(world, world.document("rules", **change))
+
+    assert status == 422, message
+    assert wanted in message
+
+
+@pytest.fixture(scope="module")
+def edited(world: World) -> str:
+    """A job that is there to be edited."""
+    world.submit(
+        "rules-edited", inference=[ITEM], runPolicy={"suspend": True}, compute={"nodes": 2}
+    )
+    return "rules-edited"
+
+
+def edit(world: World, name: str, change: dict[str, Any]) -> tuple[int, str]:
+    """Status and message of editing a job, without editing it."""
+    path = f"{world.api.jobs}/{name}"
+    body = {"spec": copy.deepcopy(change)}
+    status, answer = world.api.call("PATCH", path, body, kind="merge", dryRun="All")
+    return status, answer.get("message", "")
+
+
+@pytest.mark.parametrize(("change", "wanted"), EDITED, ids=lambda value: str(value)[:60])
+def test_edit_that_breaks_a_rule_is_refused(
+    world: World, edited: str, change: dict[str, Any], wanted: str
+) -> None:
+    status, message = edit(world, edited, change)
+
+    assert status == 422, message
+    assert wanted in message
+
+
+@pytest.mark.parametrize("change", PACE, ids=lambda value: str(value)[:60])
+def test_edit_of_the_pace_is_admitted(world: World, edited: str, change: dict[str, Any]) -> None:
+    status, message = edit(world, edited, change)
+
+    assert status == 200, message
