@@ -1,5 +1,6 @@
 # make quickstart   set up and post-train the example (examples/quickstart.yaml)
 # make test         set up and run every check: lint, types, layers, tests
+# make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
 # make constraints  choose new versions of all packages
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ UV := $(shell command -v uv || echo $(CURDIR)/$(BIN)/uv)
 CONSTRAINTS := docker/constraints.txt
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 
-.PHONY: setup quickstart test unit multiproc lint dataset constraints clean
+.PHONY: setup quickstart test unit multiproc cluster lint dataset constraints clean
 
 setup: $(READY)
 
@@ -33,6 +34,10 @@ unit: $(READY)
 
 multiproc: $(READY)
 	$(BIN)/pytest -m multiproc
+
+cluster: $(READY)
+	$(BIN)/pytest -rs -m "not multiproc" --real-cluster tests/cluster tests/scenarios
+	$(BIN)/pytest -rs -q --real-cluster -k contract tests/fakekube
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import kopf
+from kopf._cogs.structs.credentials import Vault  # operator(vault=...) takes one; not exported
 
 from cosmos_operator.api.base import GROUP, KIND
 from cosmos_operator.cluster.kinds import KINDS

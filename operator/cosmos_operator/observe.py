@@ -18,7 +18,7 @@ from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.walk import QUESTIONS
 from cosmos_operator.decide.workloads import WORKLOAD_KINDS, read_state
 from cosmos_operator.errors import InvalidSpec
-from cosmos_operator.plan.names import JOB_LABEL
+from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.plan.render import stage_name
 from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_operator.settings import Settings
@@ -140,10 +140,13 @@ class _Reader:
         return tuple(name_of(queue) for queue in queues), tuple(workloads)
 
     async def read_logs(self) -> dict[str, str]:
-        """Last lines of every pod of ours that runs or has run."""
+        """Last lines of the pods that run, and of the training's latest attempt even when it has ended."""
+        attempts = [_attempt_of(pod) for pod in self.pods.values()]
+        latest = max(attempts, default=0)
         found = {}
         for name, pod in self.pods.items():
-            if phase_of(pod) == "Pending":
+            ended = is_over(pod) and (latest == 0 or _attempt_of(pod) != latest)
+            if phase_of(pod) == "Pending" or ended:
                 continue
             container = pod["spec"]["containers"][0]["name"]
             text = await self.cluster.read_log(self.namespace, name, container, LOG_LINES)
@@ -198,6 +201,11 @@ class _Reader:
             return ""
         newest = max(events, key=lambda event: _time_of(event))
         return " ".join(str(newest.get("message", "")).split())
+
+
+def _attempt_of(pod: Manifest) -> int:
+    """Number of the attempt that a training pod belongs to; 0 for other pods."""
+    return int(pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL, 0))
 
 
 def _time_of(event: Manifest) -> str:

@@ -233,6 +233,10 @@ async def test_watch_goes_on_after_the_server_dropped_it(kube):
     await watching.stop()
 
 
+@pytest.mark.skipif(
+    not hasattr(kopf.OperatorSettings().watching, "label_selectors"),
+    reason="kopf before 1.45 goes on without a watch that failed; the audit of watches notices",
+)
 async def test_end_of_the_watches_is_an_error(kube):
     kube.refuse(lambda call: call.verb == "list", 404, "NotFound", "no such kind")
     watching = Watching(kube, ["ConfigMap"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import ssl
 import tempfile
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from fakekube.client import Api
-from scenario_world import CLAIM, ROOT, World
+from scenario_world import CLAIM, EXAMPLE, ROOT, World
 
 if TYPE_CHECKING:
     from harness.cluster import LocalCluster
+
+__all__ = ["EXAMPLE", "NAMESPACE", "RELEASE", "RealWorld"]
 
 RELEASE = "cosmos"
 NAMESPACE = "lab"
@@ -75,6 +78,17 @@ class RealWorld(World):
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         """Run kubectl in the namespace."""
         return self.cluster.kubectl(f"--namespace={NAMESPACE}", *arguments, check=check)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment for programs that tests start by themselves."""
+        from harness.packages import environment
+
+        return {**os.environ, **environment(), "KUBECONFIG": str(self.cluster.kubeconfig)}
+
+    def command(self, *arguments: str) -> list[str]:
+        """A kubectl command for the namespace."""
+        return ["kubectl", f"--namespace={NAMESPACE}", *arguments]
 
     def install(self, *options: str) -> str:
         """Install or upgrade the chart, and wait for the operator."""

@@ -1,0 +1,120 @@
+"""README's way through a cluster, command by command, and what the quickstart has learned there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from real_world import EXAMPLE, NAMESPACE, RealWorld
+
+from cosmos_worker.data.video import read_video
+from cosmos_worker.evaluate.tracking import score_push
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+JOB = "quickstart"
+COLUMNS = ["NAME", "STATE", "PROGRESS", "LOSS", "ETA", "ATTEMPT", "AGE"]
+WIDE_COLUMNS = [*COLUMNS, "GPUS", "NODES", "CHECKPOINT", "MESSAGE"]
+
+
+@pytest.fixture(scope="module")
+def watched(real_world: RealWorld) -> list[str]:
+    """``kubectl get ptj -w`` from before the job is there until it has ended; the job stays."""
+    command = real_world.command("get", "ptj", "--watch")
+    watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=real_world.environment)
+    real_world.kubectl("apply", "--filename", str(EXAMPLE))
+    lines: list[str] = []
+    try:
+        real_world.kubectl("wait", "--for=condition=Running", f"ptj/{JOB}", "--timeout=600s")
+        lines.append(real_world.kubectl("get", "ptj", JOB))
+        real_world.kubectl("wait", "--for=condition=Succeeded", f"ptj/{JOB}", "--timeout=1200s")
+    finally:
+        watch.terminate()
+        output, _ = watch.communicate()
+    return [*lines, *output.splitlines()]
+
+
+def test_get_shows_how_far_it_is(real_world: RealWorld, watched: list[str]) -> None:
+    first, *changes = watched
+    header, line = first.splitlines()
+
+    assert header.split() == COLUMNS
+    assert line.split()[:2] == [JOB, "Training"]
+    states = [row.split()[1] for row in changes if row.startswith(JOB) and len(row.split()) > 2]
+    assert [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]] == [
+        "Preparing", "Training", "Publishing", "Generating", "Succeeded",
+    ]  # fmt: skip
+    assert any("200/700" in row or "210/700" in row for row in changes)
+    wide = real_world.kubectl("get", "ptj", JOB, "--output=wide").splitlines()
+    assert wide[0].split() == WIDE_COLUMNS
+    assert wide[1].split()[:3] == [JOB, "Succeeded", "700/700"]
+    assert "published checkpoints://pushing-tiny/model.pt" in wide[1]
+
+
+def test_training_ran_as_a_master_and_a_worker(real_world: RealWorld, watched: list[str]) -> None:
+    (job,) = real_world.list("/apis/kubeflow.org/v1 pytorchjobs", f"cosmos.dev/job={JOB}")
+
+    replicas = job["spec"]["pytorchReplicaSpecs"]
+    assert {name: replica["replicas"] for name, replica in replicas.items()} == {
+        "Master": 1,
+        "Worker": 1,
+    }
+    namespace = json.loads(real_world.cluster.kubectl("get", "ns", NAMESPACE, "--output=json"))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_logs_of_the_service_are_the_leaders(real_world: RealWorld, watched: list[str]) -> None:
+    log = real_world.kubectl("logs", f"svc/{JOB}")
+
+    assert "step=700/700 loss=" in log
+    assert "checkpoint step=700" in log
+    assert "samples/s=" in log
+
+
+def test_describe_answers_every_question(real_world: RealWorld, watched: list[str]) -> None:
+    text = real_world.kubectl("describe", f"ptj/{JOB}")
+
+    for kind in ("Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "Admitted",
+                 "Running", "Progressing", "Published", "Succeeded", "Failed"):  # fmt: skip
+        assert f"Type:                  {kind}" in text
+    for reason in ("AttemptStarted", "AttemptSucceeded", "Finished"):
+        assert reason in text
+
+
+def test_checkpoints_and_model_are_on_the_claim(real_world: RealWorld, watched: list[str]) -> None:
+    published = real_world.folder / "checkpoints" / "pushing-tiny"
+
+    assert (published / "model.pt").is_file()
+    assert json.loads((published / "model.json").read_text())
+    names = {Path(path).name for path in real_world.checkpoint_files(JOB)}
+    assert {"iter_000000700_reg_model.pt", "iter_000000700_ema_model.pt"} <= names
+
+
+def share_that_follows(real_world: RealWorld, item: str) -> float:
+    """Scored here, from the MP4 files on the claim and their prompts."""
+    results = real_world.status(JOB)["inference"]
+    address = next(one["address"] for one in results if one["name"] == item)
+    folder = real_world.folder / address.replace("://", "/")
+    records = [json.loads(line) for line in (folder / "generated.jsonl").read_text().splitlines()]
+    scores = [
+        score_push(read_video(folder / f"{record['id']}.mp4"), record["prompt"]).follows
+        for record in records
+    ]
+    assert len(scores) == 64
+    return sum(scores) / len(scores)
+
+
+def test_videos_follow_the_instruction(real_world: RealWorld, watched: list[str]) -> None:
+    base, one, two = (share_that_follows(real_world, name) for name in ("base-one", "one", "two"))
+
+    assert base < 0.5
+    assert one >= 0.90
+    assert two >= 0.75
+
+
+def test_report_is_on_the_claim(real_world: RealWorld, watched: list[str]) -> None:
+    outputs = {one["name"]: one["address"] for one in real_world.status(JOB)["outputs"]}
+
+    assert (real_world.folder / outputs["report"].replace("://", "/")).is_file()
