@@ -36,7 +36,7 @@ RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
       -name '*.py' ! -name __init__.py -delete \
  && find . -depth -type d \( -name __pycache__ -o -name tests -o -name test \) -exec rm -r {} + \
  && echo /opt/cosmos-code > cosmos-code.pth \
- && /opt/cosmos/bin/python -c 'import aiohttp, kopf, prometheus_client, pydantic, yaml; from kubernetes.aio import client, config, dynamic, watch; client.ApiClient' \
+ && /opt/cosmos/bin/python -c 'import aiohttp, kopf, prometheus_client, pydantic, yaml; from kubernetes.aio import client; client.ApiClient' \
  && /opt/cosmos/bin/python -m compileall -q -f --invalidation-mode unchecked-hash .
 
 # Our code, in a folder of its own.

@@ -222,14 +222,19 @@ class _Watches:
         self._loop = asyncio.get_running_loop()
         if self._is_stopped:
             return
-        await kopf.operator(
-            registry=self._registry,
-            settings=build_settings(),
-            identity=IDENTITY,
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-            stop_flag=self._stop,
-        )
+        vault = Vault()
+        try:
+            await kopf.operator(
+                registry=self._registry,
+                settings=build_settings(),
+                identity=IDENTITY,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._stop,
+                vault=vault,
+            )
+        finally:
+            await vault.close()  # kopf does so too, but requests of its start may open it again
 
     def stop(self) -> None:
         """Ask from another thread to end soon."""

@@ -15,7 +15,7 @@ KUEUE = "kueue.x-k8s.io/v1beta1/LocalQueue"
     ([TRAINJOB], {}, ["TrainJob: yes", "--set trainer.runtime.create=true"], "TrainJob: no"),
     ([TRAINJOB], {"trainer.runtime.create": True}, ["TrainJob: yes"], "--set trainer"),
     ([KUEUE], {}, ["Kueue: yes", "spec.scheduling.queueName", "kubeflow.org/pytorchjob"], "Kueue: no"),
-    ([], {}, ["no claim was made", "--set storage.claim.create=true"], "outlives"),
+    ([], {"storage.claim.create": False}, ["no claim was made", "--set storage.claim.create=true"], "outlives"),
     ([], {"storage.claim.create": True}, ["claim cosmos (500Gi, ReadWriteMany)"], "no claim"),
     ([], {"storage.claim": {"create": True, "name": "x"}}, ["name it in spec.storage"], "no claim"),
     ([], {"crds.install": False}, ["PostTrainingJob: MISSING", "cosmos crd | kubectl"], "!"),

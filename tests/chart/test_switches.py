@@ -1,4 +1,4 @@
-"""What each switch adds; everything is off by default."""
+"""What each switch adds; all but the claim are off by default."""
 
 import pytest
 import yaml
@@ -12,7 +12,6 @@ from cosmos_operator.plan.pod import FETCHING
 
 SWITCHES = {
     "image.list": {"ConfigMap"},
-    "storage.claim.create": {"PersistentVolumeClaim"},
     "networkPolicy.operator": {"NetworkPolicy"},
     "networkPolicy.workers": {"NetworkPolicy"},
     "metrics.serviceMonitor.create": {"Service", "ServiceMonitor"},
@@ -39,6 +38,10 @@ def test_switch_adds_its_objects(switch):
 def claims(**values):
     values = {f"storage.claim.{name}": value for name, value in values.items()}
     return find(render({"storage.claim.create": True} | values), "PersistentVolumeClaim")
+
+
+def test_no_claim_is_made_where_that_is_switched_off():
+    assert find(render({"storage.claim.create": False}), "PersistentVolumeClaim") == []
 
 
 def test_claim():

@@ -156,6 +156,7 @@ async def test_crd_that_comes_later_is_watched(kube, tmp_path, monkeypatch, capl
 
 async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypatch):
     monkeypatch.setattr(watcher, "MISSING_POLL_S", 0.1)
+    monkeypatch.setattr(watcher, "SERVED_POLL_S", 0.5)
     kube.install_crd(build_crd())
     make_ptj(kube, "one")
     async with running(kube, tmp_path) as op:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import ssl
 import tempfile
 from pathlib import Path
@@ -35,7 +36,7 @@ class RealWorld(World):
 
     is_real = True
     patience = 240.0
-    steps = 120
+    steps = 60
 
     def __init__(self, cluster: LocalCluster) -> None:
         from harness.volumes import make_persistent_volume
@@ -51,6 +52,13 @@ class RealWorld(World):
         self.api = connect(cluster.kubeconfig)
         self.api.namespace = NAMESPACE
         self.install()
+        self._forget_earlier_sessions()
+
+    def _forget_earlier_sessions(self) -> None:
+        """A cluster that was left running has jobs and files of before."""
+        self.kubectl("delete", "ptj", "--all", "--cascade=foreground", "--timeout=120s")
+        for path in self.folder.glob("*/*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def values(self) -> dict[str, Any]:
         """Values of the chart: our images, and an operator that does not wait long."""
