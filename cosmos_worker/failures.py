@@ -35,7 +35,8 @@ MAX_TEXT = 600
 
 GPU_FAULT = re.compile(
     r"uncorrectable (ECC|NVLink) error|over nvlink or a hardware error|fallen off the bus|GPU is lost"
-    r"|busy or unavailable|no CUDA-capable device|No CUDA GPUs are available|system not yet initialized"
+    r"|busy or unavailable|no CUDA-capable device|No CUDA GPUs are available|Found no NVIDIA driver"
+    r"|system not yet initialized"
     r"|unspecified launch failure|CUDA error: unknown error|Cuda failure (\d+ )?'unknown error'|\bXid\b",
     re.IGNORECASE,
 )

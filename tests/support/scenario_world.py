@@ -49,7 +49,7 @@ class World(ABC):
         document: Manifest = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
         document["metadata"]["name"] = name
         spec = document["spec"]
-        spec["training"]["steps"] = self.steps
+        spec["training"] |= {"steps": self.steps, "overrides": ["trainer.validation_draws=1"]}
         spec["checkpoints"] = {"everySteps": 10}
         spec["inference"] = []
         spec["outputs"] = {"name": name}

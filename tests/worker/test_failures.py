@@ -30,6 +30,7 @@ NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3763, "
         (RuntimeError("CUDA error: unspecified launch failure"), 81, "GpuFault"),
         (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), 81, "GpuFault"),
         (RuntimeError("Unable to determine the device handle: GPU is lost"), 81, "GpuFault"),
+        (RuntimeError("Found no NVIDIA driver on your system."), 81, "GpuFault"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), 1, "Bug"),
         (RuntimeError("CUDA error: device-side assert triggered"), 1, "Bug"),
         (
