@@ -56,8 +56,10 @@ def test_cluster_without_the_training_operator(real_world: RealWorld) -> None:
         assert "this cluster has: Job" in found["message"]
 
         real_world.submit("asks-nothing")
-        status = real_world.wait_state("asks-nothing", "Succeeded")
+        status = real_world.wait_step("asks-nothing", 10)
         assert status["attempts"][0]["backend"] == "Job"
+        real_world.delete("asks-nothing")
     finally:
         real_world.cluster.install_training_operator()
-    real_world.wait_state("asks-pytorchjob", "Succeeded")
+    real_world.wait_step("asks-pytorchjob", 10)
+    real_world.delete("asks-pytorchjob")

@@ -43,9 +43,9 @@ def test_get_shows_how_far_it_is(real_world: RealWorld, watched: list[str]) -> N
     assert header.split() == COLUMNS
     assert line.split()[:2] == [JOB, "Training"]
     states = [row.split()[1] for row in changes if row.startswith(JOB) and len(row.split()) > 2]
-    assert [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]] == [
-        "Preparing", "Training", "Publishing", "Generating", "Succeeded",
-    ]  # fmt: skip
+    in_turn = [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]]
+    # Preparing is there too, unless an earlier job of this session has prepared the same
+    assert in_turn[-4:] == ["Training", "Publishing", "Generating", "Succeeded"]
     assert any("200/700" in row or "210/700" in row for row in changes)
     wide = real_world.kubectl("get", "ptj", JOB, "--output=wide").splitlines()
     assert wide[0].split() == WIDE_COLUMNS
