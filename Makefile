@@ -36,7 +36,7 @@ multiproc: $(READY)
 	$(BIN)/pytest -m multiproc
 
 cluster: $(READY)
-	$(BIN)/pytest -rs -m "not multiproc" --real-cluster tests/cluster tests/scenarios
+	$(BIN)/pytest -v -rs --timeout 900 --durations 15 -m "not multiproc" --real-cluster tests/cluster tests/scenarios
 	$(BIN)/pytest -rs -q --real-cluster -k contract tests/fakekube
 
 lint: $(READY)
