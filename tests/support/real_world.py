@@ -42,6 +42,7 @@ class RealWorld(World):
         from harness.volumes import make_persistent_volume
 
         self.cluster = cluster
+        self._is_without_operator = self._is_drained = False
         self.images = {
             name: cluster.build_and_push(name) for name in ("cosmos-operator", "cosmos-worker-cpu")
         }
@@ -120,22 +121,28 @@ class RealWorld(World):
         """What is not in a real image is missing anyway."""
 
     def drain(self) -> None:
+        self._is_drained = True
         self.kubectl(
             "drain", self.cluster.node, "--ignore-daemonsets", "--delete-emptydir-data", "--force",
             "--pod-selector=cosmos.dev/stage=train", "--timeout=120s",
         )  # fmt: skip
 
     def uncordon(self) -> None:
-        self.cluster.uncordon()
+        if self._is_drained:
+            self.cluster.uncordon()
+            self._is_drained = False
 
     def kill_operator(self) -> None:
+        self._is_without_operator = True
         self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=0")
         options = ("--grace-period=0", "--force", "--ignore-not-found")
         self.kubectl("delete", "pod", "--selector", OPERATOR_PODS, *options)
 
     def start_operator(self) -> None:
-        self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=1")
-        self.wait_for_operator()
+        if self._is_without_operator:
+            self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=1")
+            self.wait_for_operator()
+            self._is_without_operator = False
 
     def checkpoint_files(self, name: str) -> list[str]:
         return [str(path) for path in self.folder.glob(f"checkpoints/{name}-*/**/iter_*_model.pt")]
