@@ -12,14 +12,14 @@ from cosmos_operator.decide import attempts as book
 from cosmos_operator.decide.classify import COUNTED, SUSPECT, classify, outcome_of
 from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.gang import Gang, read_gang
-from cosmos_operator.decide.pods import Ending
+from cosmos_operator.decide.pods import Ending, name_of
 from cosmos_operator.decide.progress import report_progress
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
 from cosmos_operator.decide.times import format_duration, format_time
 from cosmos_operator.decide.training_watch import watch
 from cosmos_operator.decide.workloads import is_being_deleted, read_state
 from cosmos_operator.plan.backend import Backend
-from cosmos_operator.plan.names import attempt_name
+from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL, attempt_name
 from cosmos_operator.plan.render import build_config_map, build_leader_service, stage_name
 from cosmos_operator.plan.stages import Stage
 
@@ -263,6 +263,11 @@ class Training:
     def _create(self) -> StageView:
         """Create what the latest attempt needs."""
         draft, stage, attempt = self.draft, self.stage, self.attempt
+        labels = {JOB_LABEL: draft.job.name, ATTEMPT_LABEL: str(attempt.number)}
+        if left := draft.observed.pods_with(labels):
+            draft.look_again(SHORT_WAIT_S)
+            message = f"waits for pod {name_of(left[0])} of a deleted job of the same name"
+            return StageView("Waiting", "NameConflict", message)
         config_map = stage_name(draft.job, stage)
         if draft.observed.get("ConfigMap", config_map) is None:
             draft.create(build_config_map(draft.job, stage))

@@ -400,3 +400,16 @@ def test_gpu_faults_without_any_progress_end_the_job_in_the_end():
 
     assert simulation.condition("Failed")["reason"] == "NoProgress"
     assert simulation.status["failedAttempts"] == 0
+
+
+def test_pods_of_a_deleted_job_of_the_same_name_are_waited_for():
+    earlier = training()
+    simulation = Simulation()
+    simulation.pods = earlier.pods
+    simulation.prepare()
+    assert simulation.workload_names("PyTorchJob") == []
+    assert simulation.condition("Running")["reason"] == "NameConflict"
+
+    simulation.pods.clear()
+    simulation.settle()
+    assert simulation.workload_names("PyTorchJob") == ["push-1"]
