@@ -42,7 +42,7 @@ def _finished(before: Progress | None, total: int) -> Progress:
     values = {"step": total, "total_steps": total, "summary": f"{total}/{total}"}
     rest = {"eta_seconds": None, "eta": ""}
     if before is None:
-        return Progress.model_construct(**values, **rest)  # type: ignore[arg-type]
+        return Progress.model_construct(**values, **rest)  # type: ignore[arg-type]  # as Progress has them
     return before.model_copy(update={**values, **rest})
 
 
