@@ -30,7 +30,7 @@ INACTIVITY_S = 90.0
 """Time without any event, bookmarks included, after which a watch is begun anew. Bookmarks come once a minute."""
 BACKOFFS_S = (1, 2, 4, 8)
 """Waits between tries of a request that is refused; after that the watches end."""
-STOP_S = 2.0
+STOP_S = 10.0
 """Longest wait for the watches to end."""
 
 Connect = Callable[[], Awaitable[Connection]]

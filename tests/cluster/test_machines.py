@@ -6,14 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from real_world import RealWorld
+from scenario_world import ITEM
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-
-MICRO = {
-    "experiment": "video2world_instruction_push_tiny",
-    "steps": 20,
-    "overrides": ["trainer.micro_batch_size=1"],
-}
 
 
 @pytest.fixture
@@ -29,7 +24,7 @@ def test_pods_with_gpus_are_placed_and_a_missing_driver_is_no_crash(
 ) -> None:
     image = real_world.images["cosmos-worker-cpu"]
     compute = {"nodes": 1, "gpusPerNode": 2, "image": image, "preparation": {"gpus": 0}}
-    real_world.submit("gpus", training=MICRO, compute=compute, runPolicy={"maxAttempts": 1})
+    real_world.submit("gpus", compute=compute, runPolicy={"maxAttempts": 1})
     status = real_world.wait(
         "the first attempt ends",
         lambda: (
@@ -55,10 +50,12 @@ def test_cluster_without_the_training_operator(real_world: RealWorld) -> None:
         assert "pytorchjobs.kubeflow.org" in found["message"]
         assert "this cluster has: Job" in found["message"]
 
-        real_world.submit("asks-nothing")
-        status = real_world.wait_step("asks-nothing", 10)
+        compute = {"nodes": 2, "processesPerNode": 1}
+        real_world.submit("asks-nothing", compute=compute, inference=[ITEM])
+        status = real_world.wait_state("asks-nothing", "Succeeded")
         assert status["attempts"][0]["backend"] == "Job"
-        real_world.delete("asks-nothing")
+        address = status["inference"][0]["address"].replace("://", "/")
+        assert list((real_world.folder / address).glob("*.mp4"))
     finally:
         real_world.cluster.install_training_operator()
     real_world.wait_step("asks-pytorchjob", 10)

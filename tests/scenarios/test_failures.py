@@ -1,107 +1,145 @@
-"""What dies in the middle of a job, and that nothing is lost."""
+"""What dies in the middle of a job, and that nothing is lost.
+
+Most of it happens to one training, "survivor", in the order of the tests: each breaks the attempt that the one before
+left running.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from scenario_world import Manifest, World
 
 
-def attempts(status: Manifest) -> list[str]:
-    return [one["outcome"] for one in status["attempts"]]
+@pytest.fixture(scope="module")
+def survivor(world: World) -> str:
+    """A training without end, on two nodes."""
+    world.start_operator()
+    world.uncordon()
+    world.submit("survivor", **world.endless)
+    return "survivor"
 
 
-def continued(status: Manifest) -> bool:
-    """Whether the last attempt began from a checkpoint."""
-    return bool(status["attempts"][-1].get("startStep", 0) >= 10)
+def get_on(world: World, name: str) -> Manifest:
+    """The status once the latest attempt has run on all nodes and done ten steps."""
+
+    def test() -> Manifest | None:
+        status = world.status(name)
+        attempt = (status.get("attempts") or [{}])[-1]
+        steps = attempt.get("endStep", 0) - attempt.get("startStep", 0)
+        running = len(world.pods(name, running=True)) == 2
+        return status if attempt.get("outcome") == "Running" and running and steps >= 10 else None
+
+    result: Manifest = world.wait(f"the latest attempt of {name} gets on", test)
+    return result
+
+
+def break_attempt(world: World, name: str, harm: Callable[[], object]) -> Manifest:
+    """Harm an attempt that gets on; the attempt, after another one has continued from its checkpoint."""
+    before = get_on(world, name)
+    number, saved = before["attempts"][-1]["number"], before["checkpoints"]["latestStep"]
+    assert saved >= 5
+    harm()
+    world.wait(
+        "another attempt begins", lambda: world.status(name)["attempts"][-1]["number"] > number
+    )
+    after = get_on(world, name)
+
+    broken, following = after["attempts"][-2:]
+    assert (broken["number"], following["number"]) == (number, number + 1)
+    assert following["startStep"] >= saved, "what was saved is continued from"
+    return dict(broken)
+
+
+def test_deleted_trainer_pod_costs_an_attempt_but_no_steps(world: World, survivor: str) -> None:
+    get_on(world, survivor)
+    (worker,) = world.workers(survivor)
+    broken = break_attempt(world, survivor, lambda: world.delete_pod(worker["metadata"]["name"]))
+
+    assert broken["outcome"] in ("Deleted", "Stopped")
+    assert world.status(survivor)["failedAttempts"] == 0
+
+
+def test_killed_worker_process_is_counted_and_continued(world: World, survivor: str) -> None:
+    (worker,) = world.workers(survivor)
+    broken = break_attempt(world, survivor, lambda: world.kill_process(worker["metadata"]["name"]))
+
+    assert broken["outcome"] == "Crashed"
+    assert "SIGKILL" in broken["message"]
+    assert world.status(survivor)["failedAttempts"] == 1
+
+
+def test_drained_node_stops_the_gang_which_continues_when_it_is_back(
+    world: World, survivor: str
+) -> None:
+    def drain_and_return() -> None:
+        world.drain()
+        world.wait("the gang has stopped", lambda: not world.pods(survivor, running=True))
+        found = world.wait_condition(survivor, "Running", "Unschedulable")
+        assert "unschedulable" in found["message"]
+        world.uncordon()
+
+    broken = break_attempt(world, survivor, drain_and_return)
+
+    assert broken["outcome"] in ("Evicted", "Stopped", "Deleted")
+    assert world.status(survivor)["failedAttempts"] == 1, "that of the test before"
+
+
+def test_suspended_job_saves_and_resumes_where_it_stopped(world: World, survivor: str) -> None:
+    def suspend_and_resume() -> None:
+        step = world.status(survivor)["attempts"][-1]["endStep"]
+        world.patch(survivor, {"runPolicy": {"suspend": True}})
+        world.wait("its pods are gone", lambda: not world.pods(survivor))
+        status = world.wait_state(survivor, "Suspended")
+        assert status["checkpoints"]["latestStep"] >= step, "it saved when it was stopped"
+        pace = {"suspend": False, "maxAttempts": 5, "stallTimeoutSeconds": 900}
+        world.patch(survivor, {"runPolicy": pace})
+
+    broken = break_attempt(world, survivor, suspend_and_resume)
+
+    assert broken["outcome"] == "Suspended"
+
+
+def test_job_of_a_deleted_jobs_name_continues_from_its_files(world: World, survivor: str) -> None:
+    saved = get_on(world, survivor)["checkpoints"]["latestStep"]
+    world.delete(survivor)
+    world.submit(survivor, **world.endless)
+    status = get_on(world, survivor)
+
+    assert [one["number"] for one in status["attempts"]] == [1]
+    assert status["attempts"][0]["startStep"] >= saved
+
+
+def test_deleted_job_takes_everything_with_it_but_its_files(world: World, survivor: str) -> None:
+    get_on(world, survivor)
+    assert world.owned(survivor)
+
+    world.delete(survivor)
+
+    world.wait("all that it owned is gone", lambda: not world.owned(survivor))
+    assert world.job(survivor) is None
+    assert world.checkpoint_files(survivor)
 
 
 def test_operator_killed_at_every_stage_changes_nothing(world: World) -> None:
-    world.submit("headless")
-    seen = set()
-    for state in ("Preparing", "Training", "Publishing", "Succeeded"):
+    embeddings = world.document("headless")["spec"]["embeddings"]
+    # nobody else has prepared this; it takes its time
+    world.submit("headless", embeddings={**embeddings, "maxLength": 96})
+    seen: list[str] = []
+    while "Succeeded" not in seen:
         status = world.wait(
-            f"headless gets to {state}",
+            f"headless leaves {seen}",
             lambda: (s := world.status("headless")) and s.get("state") not in (None, *seen) and s,
         )
-        seen.add(status["state"])
+        seen.append(status["state"])
         if status["state"] == "Succeeded":
             break
         world.kill_operator()
+        if status["state"] == "Training":
+            world.wait("the training ends", lambda: not world.pods("headless", running=True))
         world.start_operator()
-    status = world.wait_state("headless", "Succeeded")
 
-    assert attempts(status) == ["Succeeded"]
+    assert seen[-4:] == ["Preparing", "Training", "Publishing", "Succeeded"]
+    assert [one["outcome"] for one in status["attempts"]] == ["Succeeded"]
     assert status["progress"]["summary"] == f"{world.steps}/{world.steps}"
-
-
-def test_operator_that_was_away_catches_up(world: World) -> None:
-    world.submit("away")
-    world.wait_step("away", 10)
-    world.kill_operator()
-    world.wait("the training ends", lambda: not world.pods("away", running=True))
-    world.start_operator()
-    status = world.wait_state("away", "Succeeded")
-
-    assert attempts(status) == ["Succeeded"]
-
-
-def test_deleted_trainer_pod_costs_an_attempt_but_no_steps(world: World) -> None:
-    world.submit("deleted")
-    world.wait_step("deleted", 20)
-    (worker,) = world.workers("deleted")
-    world.delete_pod(worker["metadata"]["name"])
-    status = world.wait_state("deleted", "Succeeded")
-
-    assert attempts(status)[-1] == "Succeeded"
-    assert len(attempts(status)) == 2
-    assert status["failedAttempts"] == 0
-    assert continued(status)
-
-
-def test_killed_worker_process_is_counted_and_continued(world: World) -> None:
-    world.submit("killed")
-    world.wait_step("killed", 20)
-    (worker,) = world.workers("killed")
-    world.kill_process(worker["metadata"]["name"])
-    status = world.wait_state("killed", "Succeeded")
-
-    assert attempts(status) == ["Crashed", "Succeeded"]
-    assert "SIGKILL" in status["attempts"][0]["message"]
-    assert status["failedAttempts"] == 1
-    assert continued(status)
-
-
-def test_drained_node_stops_the_gang_which_continues_when_it_is_back(world: World) -> None:
-    world.submit("drained")
-    world.wait_step("drained", 20)
-    world.drain()
-    world.wait("the gang has stopped", lambda: not world.pods("drained", running=True))
-    status = world.wait(
-        "the next attempt waits",
-        lambda: (s := world.status("drained")) and len(s["attempts"]) == 2 and s,
-    )
-    assert attempts(status)[0] in ("Evicted", "Stopped", "Deleted")
-    found = world.wait_condition("drained", "Running", "Unschedulable")
-    assert "unschedulable" in found["message"]
-
-    world.uncordon()
-    status = world.wait_state("drained", "Succeeded")
-
-    assert status["failedAttempts"] == 0
-    assert continued(status)
-
-
-def test_suspended_job_saves_and_resumes_where_it_stopped(world: World) -> None:
-    world.submit("paused")
-    world.wait_step("paused", 15)
-    world.patch("paused", {"runPolicy": {"suspend": True}})
-    world.wait("its pods are gone", lambda: not world.pods("paused"))
-    status = world.wait_state("paused", "Suspended")
-    assert attempts(status) == ["Suspended"]
-    saved = status["checkpoints"]["latestStep"]
-    assert saved >= 10
-
-    world.patch("paused", {"runPolicy": {"suspend": False}})
-    status = world.wait_state("paused", "Succeeded")
-
-    assert attempts(status) == ["Suspended", "Succeeded"]
-    assert status["attempts"][1]["startStep"] >= saved

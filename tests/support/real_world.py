@@ -36,7 +36,6 @@ class RealWorld(World):
 
     is_real = True
     patience = 240.0
-    steps = 40
 
     def __init__(self, cluster: LocalCluster) -> None:
         from harness.volumes import make_persistent_volume

@@ -26,6 +26,16 @@ Manifest = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "posttrainingjob.yaml"
 CLAIM = "cosmos"
+INPUT = {
+    "prompt": "push the red cube left",
+    "conditioning": "/opt/cosmos/examples/pushing/dataset/videos/test/one-000000/rgb.mp4",
+}
+SAMPLING = {
+    "numPixelFrames": 17, "height": 128, "width": 160, "fps": 10, "steps": 2, "sampler": "Res2Ab",
+    "guidance": 1, "numInputFrames": 1, "inputFrames": "First",
+}  # fmt: skip
+ITEM = {"name": "clip", "inputs": [INPUT], "parameters": SAMPLING}
+"""An inference item: one short video."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
@@ -39,22 +49,34 @@ class World(ABC):
     patience: float
     """Seconds after which something that should have happened is given up."""
     api: Api
-    steps = 60
-    """Steps of each training, with a checkpoint every ten."""
+    steps = 20
+    """Steps of a training that is to end soon, on one node, with a checkpoint every ten."""
 
     # --- jobs -------------------------------------------------------------------------------
 
     def document(self, name: str, **changes: Any) -> Manifest:
-        """The example job under another name, short, without inference, with fields of spec replaced."""
+        """The example job under another name, short, on one node, without inference, with fields of spec replaced."""
         document: Manifest = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
         document["metadata"]["name"] = name
         spec = document["spec"]
-        spec["training"] |= {"steps": self.steps, "overrides": ["trainer.validation_draws=1"]}
+        overrides = ["trainer.validation_draws=1", "trainer.micro_batch_size=2"]
+        spec["training"] |= {"steps": self.steps, "overrides": overrides}
+        spec["compute"] = {"nodes": 1, "processesPerNode": 1}
         spec["checkpoints"] = {"everySteps": 10}
         spec["inference"] = []
         spec["outputs"] = {"name": name}
         spec |= copy.deepcopy(changes)
         return document
+
+    @property
+    def endless(self) -> Manifest:
+        """Fields of spec of a training that never ends by itself, on two nodes, with a checkpoint every five steps."""
+        training = self.document("endless")["spec"]["training"]
+        return {
+            "training": training | {"steps": 100_000},
+            "compute": {"nodes": 2, "processesPerNode": 1},
+            "checkpoints": {"everySteps": 5},
+        }
 
     def apply(self, document: Manifest) -> Manifest:
         """Create a job.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cosmos_operator.api.status import Attempt
+from cosmos_operator.decide.classify import classify
 from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.log_lines import LogFacts, read_log
 from cosmos_operator.decide.pods import Ending, ending_of, is_over, is_terminating, name_of
@@ -16,6 +17,8 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.worker_doc import run_address
 from cosmos_worker.config import TrainConfig
 
+CONSEQUENCES = ("PeerLost", "Stopped", "Succeeded")
+"""Outcomes of pods that ended because others did."""
 STUCK_AFTER_S = 60
 """A pod that should have ended so long ago is on a node that does not answer; it is no longer waited for."""
 
@@ -50,6 +53,13 @@ class Gang:
     def leaving(self) -> Manifest | None:
         """A pod that somebody takes away while the others still run."""
         return next((pod for pod in self.pods if is_terminating(pod)), None)
+
+    @property
+    def has_failed_by_itself(self) -> bool:
+        """Whether a pod that nobody took away has failed, and not merely because of the others."""
+        own = [ending_of(pod) for pod in self.pods if "deletionTimestamp" not in pod["metadata"]]
+        verdict = classify(ending for ending in own if ending is not None)
+        return verdict is not None and verdict.outcome not in CONSEQUENCES
 
     @property
     def is_broken(self) -> bool:

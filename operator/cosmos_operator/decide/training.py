@@ -11,7 +11,7 @@ from cosmos_operator.api.status import Attempt, Checkpoints, Outcome
 from cosmos_operator.decide import attempts as book
 from cosmos_operator.decide.classify import COUNTED, SUSPECT, classify, outcome_of
 from cosmos_operator.decide.draft import Draft, Manifest
-from cosmos_operator.decide.gang import Gang, read_gang
+from cosmos_operator.decide.gang import CONSEQUENCES, Gang, read_gang
 from cosmos_operator.decide.pods import Ending, name_of
 from cosmos_operator.decide.progress import report_progress
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
@@ -24,8 +24,6 @@ from cosmos_operator.plan.render import build_config_map, build_leader_service, 
 from cosmos_operator.plan.stages import Stage
 
 MAX_MESSAGE = 1024
-CONSEQUENCES = ("PeerLost", "Stopped", "Succeeded")
-"""Outcomes of pods that ended because others did."""
 
 
 @dataclass
@@ -121,6 +119,9 @@ class Training:
             return self._stop(gang, "Suspended", "spec.runPolicy.suspend is true")
         if draft.failure is not None:
             return self._stop(gang, "DeadlineExceeded", draft.failure.message)
+        if gang.leaving is not None and gang.has_failed_by_itself:
+            # the workload's controller takes the others away before it says that the workload has failed
+            return self._failed(gang, "a pod failed")
         result = watch(draft, self.stage, gang)
         if result.outcome is not None:
             if result.outcome == "DeadlineExceeded":

@@ -134,6 +134,21 @@ def test_next_attempt_waits_until_every_pod_has_ended():
     assert outcomes(simulation) == ["Crashed", "Running"]
 
 
+def test_pod_that_failed_explains_why_the_others_are_taken_away():
+    """The training-operator deletes the others before it says that the PyTorchJob has failed."""
+    simulation = training(TWO_NODES)
+    simulation.end_pod(simulation.pods["push-1-worker-0"], 137, "Killed", message="SIGKILL")
+    simulation.pods["push-1-master-0"]["metadata"]["deletionTimestamp"] = format_time(
+        simulation.now
+    )
+
+    simulation.step()
+
+    (attempt,) = simulation.attempts
+    assert (attempt["outcome"], attempt["message"]) == ("Crashed", "SIGKILL")
+    assert simulation.status["failedAttempts"] == 1
+
+
 def test_pod_on_a_node_that_does_not_answer_is_not_waited_for_for_ever():
     simulation = training(TWO_NODES)
     pod = simulation.pods["push-1-worker-0"]
