@@ -16,7 +16,7 @@ from cosmos_operator.decide.pods import Ending, name_of
 from cosmos_operator.decide.progress import report_progress
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
 from cosmos_operator.decide.times import format_duration, format_time
-from cosmos_operator.decide.training_watch import watch
+from cosmos_operator.decide.training_watch import member_is_leaving, watch
 from cosmos_operator.decide.workloads import is_being_deleted, read_state
 from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL, attempt_name
@@ -142,7 +142,11 @@ class Training:
     def _failed(self, gang: Gang, said: str) -> StageView:
         verdict = classify(gang.endings)
         missing = self.stage.nodes - len(gang.pods)
-        if verdict is None and missing <= 0:
+        unexplained = verdict is None or verdict.outcome in CONSEQUENCES
+        if gang.leaving is not None and unexplained:
+            taken = member_is_leaving(gang.leaving)
+            self._end(taken.outcome or "Deleted", taken.message, None, node=taken.node)
+        elif verdict is None and missing <= 0:
             self._end("Crashed", f"its pods left no trace ({said})", None)
         elif verdict is None or (missing > 0 and verdict.outcome in CONSEQUENCES):
             # pods that crash stay; those that are gone were taken away, and the others ended for that reason

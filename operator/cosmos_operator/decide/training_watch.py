@@ -44,7 +44,7 @@ def watch(draft: Draft, stage: Stage, gang: Gang) -> Watched:
         admitted = draft.conditions.get("Admitted")
         return Watched(StageView("Blocked", "Queued", admitted.message if admitted else ""))
     if gang.leaving is not None:
-        return _member_is_leaving(gang.leaving)
+        return member_is_leaving(gang.leaving)
     draft.look_again(draft.settings.poll_seconds)
     running = [pod for pod in gang.pods if phase_of(pod) == "Running" or is_over(pod)]
     if len(running) < stage.nodes:
@@ -53,7 +53,7 @@ def watch(draft: Draft, stage: Stage, gang: Gang) -> Watched:
     return _progressing(draft, gang)
 
 
-def _member_is_leaving(pod: Manifest) -> Watched:
+def member_is_leaving(pod: Manifest) -> Watched:
     """A gang without one of its members cannot go on; the others save and leave as well."""
     disruption = disruption_of(pod)
     node = str(pod["spec"].get("nodeName", ""))

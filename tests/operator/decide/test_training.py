@@ -149,6 +149,21 @@ def test_pod_that_failed_explains_why_the_others_are_taken_away():
     assert simulation.status["failedAttempts"] == 1
 
 
+def test_workload_that_failed_while_a_deleted_pod_still_saves_has_not_crashed():
+    """The training-operator counts a pod as failed as soon as it is being deleted."""
+    simulation = training(TWO_NODES)
+    for name in ("push-1-worker-0", "push-1-master-0"):
+        simulation.pods[name]["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+    simulation.finish(simulation.running_attempt(), "Failed", message="1 replica failed")
+
+    simulation.step()
+
+    (attempt,) = simulation.attempts
+    assert attempt["outcome"] == "Deleted"
+    assert "was taken away" in attempt["message"]
+    assert simulation.status["failedAttempts"] == 0
+
+
 def test_pod_on_a_node_that_does_not_answer_is_not_waited_for_for_ever():
     simulation = training(TWO_NODES)
     pod = simulation.pods["push-1-worker-0"]
