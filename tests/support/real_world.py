@@ -75,7 +75,12 @@ class RealWorld(World):
             },
             "storage": {"claim": {"volumeName": f"{NAMESPACE}-{CLAIM}"}},
             "operator": {
-                "timing": {"pollSeconds": 2, "progressSeconds": 1, "retryBackoffSeconds": 1}
+                "timing": {
+                    "pollSeconds": 2,
+                    "progressSeconds": 1,
+                    "retryBackoffSeconds": 1,
+                    "queueGraceSeconds": 5,
+                }
             },
         }
 

@@ -59,7 +59,8 @@ class World(ABC):
         document: Manifest = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
         document["metadata"]["name"] = name
         spec = document["spec"]
-        overrides = ["trainer.validation_draws=1", "trainer.micro_batch_size=2"]
+        small = ("validation_draws=1", "global_batch_size=4", "micro_batch_size=2")
+        overrides = [f"trainer.{setting}" for setting in small]
         spec["training"] |= {"steps": self.steps, "overrides": overrides}
         spec["compute"] = {"nodes": 1, "processesPerNode": 1}
         spec["checkpoints"] = {"everySteps": 10}

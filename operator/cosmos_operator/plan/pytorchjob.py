@@ -1,7 +1,8 @@
 """Training stage → Kubeflow PyTorchJob (kubeflow.org/v1). Pure.
 
 One PyTorchJob an attempt, never restarted by the training-operator: its retries restart single replicas and its
-deadlines fire late, so attempts, deadlines and clean-up belong to our operator.
+deadlines fire late, and it deletes pods whose end it has not seen yet, with the reason that they give. So attempts,
+deadlines and clean-up belong to our operator.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def build_pytorchjob(
         "metadata": header,
         "spec": {
             # finished pods stay for kubectl logs; siblings that hang give their GPUs back
-            "runPolicy": {"cleanPodPolicy": "Running", "suspend": is_queued(job, stage)},
+            "runPolicy": {"cleanPodPolicy": "None", "suspend": is_queued(job, stage)},
             "nprocPerNode": str(stage.processes_per_node),
             "pytorchReplicaSpecs": replica_specs,
         },
