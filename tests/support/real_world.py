@@ -75,12 +75,7 @@ class RealWorld(World):
             },
             "storage": {"claim": {"volumeName": f"{NAMESPACE}-{CLAIM}"}},
             "operator": {
-                "timing": {
-                    "pollSeconds": 2,
-                    "progressSeconds": 1,
-                    "retryBackoffSeconds": 1,
-                    "queueGraceSeconds": 5,
-                }
+                "timing": {"pollSeconds": 2, "progressSeconds": 1, "retryBackoffSeconds": 1}
             },
         }
 

@@ -1,4 +1,4 @@
-"""What comes from Go modules: the programs of Kubernetes, the training-operator and pause, the API of Kueue."""
+"""Programs built from Go modules: Kubernetes, the training-operator and a pause program."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import run
-from harness.constants import (
-    GO_VERSION,
-    KUBERNETES_VERSION,
-    KUEUE_VERSION,
-    TRAINING_OPERATOR_VERSION,
-)
+from harness.constants import GO_VERSION, KUBERNETES_VERSION, TRAINING_OPERATOR_VERSION
 from harness.errors import HarnessError
 from harness.paths import HARNESS, artifact, artifact_path, cache
 
@@ -24,7 +19,6 @@ logger = logging.getLogger(__name__)
 KUBERNETES_MODULE = HARNESS / "kubernetes"
 VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 TRAINING_OPERATOR_MODULE = "github.com/kubeflow/training-operator"
-KUEUE_MODULE = "sigs.k8s.io/kueue"
 PAUSE_SOURCE = HARNESS / "pause" / "main.go"
 
 
@@ -81,22 +75,15 @@ def training_operator() -> Path:
         logger.info("training-operator %s is built from its module: about 3 minutes", version)
         command = f"{TRAINING_OPERATOR_MODULE}/cmd/training-operator.v1@{version}"
         _install(["-trimpath", "-ldflags", "-s -w", command], folder / "bin", folder)
-        source = _source(f"{TRAINING_OPERATOR_MODULE}@{version}", folder) / "manifests"
+        found = run(
+            [go(), "mod", "download", "-json", f"{TRAINING_OPERATOR_MODULE}@{version}"],
+            folder=folder,
+        )
+        source = Path(json.loads(found)["Dir"]) / "manifests"
         shutil.copytree(source, folder / "manifests", copy_function=shutil.copyfile)
         run(["chmod", "-R", "u+w", folder / "manifests"])
 
     return artifact("training-operator", [version, GO_VERSION], make)
-
-
-def kueue_crds() -> Path:
-    """A folder with the CustomResourceDefinitions of Kueue, from its module; nothing is compiled."""
-
-    def make(folder: Path) -> None:
-        source = _source(f"{KUEUE_MODULE}@v{KUEUE_VERSION}", folder)
-        for crd in (source / "config" / "components" / "crd" / "bases").glob("*.yaml"):
-            shutil.copyfile(crd, folder / crd.name)
-
-    return artifact("kueue-crds", [KUEUE_VERSION], make)
 
 
 def pause() -> Path:
@@ -108,12 +95,6 @@ def pause() -> Path:
         run([go(), "build", *flags, PAUSE_SOURCE], environment=environment, folder=folder)
 
     return artifact("pause", [PAUSE_SOURCE, GO_VERSION], make) / "pause"
-
-
-def _source(module: str, folder: Path) -> Path:
-    """The folder of a module's source, downloaded if it is not there."""
-    found = run([go(), "mod", "download", "-json", module], folder=folder)
-    return Path(json.loads(found)["Dir"])
 
 
 def _install(arguments: Sequence[str], binaries: Path, folder: Path) -> None:

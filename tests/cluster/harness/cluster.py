@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness import control_plane, images, kueue_api, lifecycle, pods, training_operator, volumes
+from harness import control_plane, images, lifecycle, pods, training_operator, volumes
 from harness.commands import run
 from harness.constants import NODE, REGISTRY_OF_PODS
 from harness.errors import CommandError
@@ -166,14 +166,6 @@ class LocalCluster:
     def remove_training_operator(self) -> None:
         """Remove the training-operator, its CRDs and with them every PyTorchJob."""
         training_operator.remove()
-
-    def install_kueue_api(self) -> None:
-        """Define Kueue's resources; its controller is not there."""
-        kueue_api.install()
-
-    def remove_kueue_api(self) -> None:
-        """Remove Kueue's resources."""
-        kueue_api.remove()
 
     def collect(self, folder: Path) -> Path:
         """Copy what explains a failure into a folder: the daemons' logs, the pods' logs, objects and events."""
