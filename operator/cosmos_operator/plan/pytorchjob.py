@@ -52,7 +52,7 @@ def build_pytorchjob(
         "kind": "PyTorchJob",
         "metadata": header,
         "spec": {
-            # finished pods stay for kubectl logs; siblings that hang give their GPUs back
+            # ended pods stay, for kubectl logs and for why they ended; our operator stops those that are left
             "runPolicy": {"cleanPodPolicy": "None", "suspend": is_queued(job, stage)},
             "nprocPerNode": str(stage.processes_per_node),
             "pytorchReplicaSpecs": replica_specs,
