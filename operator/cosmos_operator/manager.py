@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None, make_handle: MakeHandle = make_
     except OperatorError as error:
         logger.error("%s", error)
         return error.exit_code
-    except Exception:
+    except Exception:  # an edge: whatever it is, the exit code says that it is ours
         logger.exception("a bug in the operator")
         return EXIT_BUG
     logger.info("stopped")

@@ -146,7 +146,7 @@ class WorkQueue:
         self._running[key] = self._scheduler.time()
         try:
             after_s = await self._handle(key)
-        except Exception as error:
+        except Exception as error:  # an edge: one job that fails must not end the queue
             after_s = self._backoff_s(key)
             _report(key, error, after_s)
         else:
