@@ -208,7 +208,11 @@ class Simulation:
     def end_pod(self, pod: Manifest, exit_code: int, reason: str = "", **said: Any) -> None:
         """The worker of a pod ends, with its termination message."""
         message = json.dumps({"reason": reason or "Crashed", "message": "it ended", **said})
-        terminated = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed"}
+        terminated = {
+            "exitCode": exit_code,
+            "reason": "Error" if exit_code else "Completed",
+            "finishedAt": format_time(self.now),
+        }
         if reason == "OOMKilled":
             terminated["reason"], message = reason, ""
         terminated["message"] = message

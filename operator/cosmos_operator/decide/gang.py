@@ -9,8 +9,15 @@ from cosmos_operator.api.status import Attempt
 from cosmos_operator.decide.classify import classify
 from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.log_lines import LogFacts, read_log
-from cosmos_operator.decide.pods import Ending, ending_of, is_over, is_terminating, name_of
-from cosmos_operator.decide.times import seconds_since
+from cosmos_operator.decide.pods import (
+    Ending,
+    asked_to_leave_at,
+    ending_of,
+    is_over,
+    is_terminating,
+    name_of,
+)
+from cosmos_operator.decide.times import parse_time, seconds_since
 from cosmos_operator.plan.backend import BACKENDS, Backend
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.plan.stages import Stage
@@ -56,10 +63,20 @@ class Gang:
 
     @property
     def has_failed_by_itself(self) -> bool:
-        """Whether a pod that nobody took away has failed, and not merely because of the others."""
+        """Whether a pod that nobody took away has failed, and not merely because others were taken away."""
         own = [ending_of(pod) for pod in self.pods if "deletionTimestamp" not in pod["metadata"]]
         verdict = classify(ending for ending in own if ending is not None)
-        return verdict is not None and verdict.outcome not in CONSEQUENCES
+        if verdict is None:
+            return False
+        return verdict.outcome not in CONSEQUENCES or (
+            verdict.outcome == "PeerLost" and self._ended_before_any_was_deleted(verdict.ending)
+        )
+
+    def _ended_before_any_was_deleted(self, ending: Ending) -> bool:
+        deleted = [when for pod in self.pods if (when := asked_to_leave_at(pod)) is not None]
+        if not deleted or ending.finish_time is None:
+            return False
+        return parse_time(ending.finish_time) <= min(deleted)
 
     @property
     def is_broken(self) -> bool:

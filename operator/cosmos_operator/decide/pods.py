@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
+
+from cosmos_operator.decide.times import parse_time
 
 Manifest = dict[str, Any]
 
@@ -28,6 +31,8 @@ class Ending:
     """Of a stage that succeeded."""
     disruption: str = ""
     """Why Kubernetes ended the pod: the reason of its DisruptionTarget condition or of the pod itself."""
+    finish_time: str | None = None
+    """When the worker ended."""
 
 
 def name_of(pod: Manifest) -> str:
@@ -48,6 +53,15 @@ def is_over(pod: Manifest) -> bool:
 def is_terminating(pod: Manifest) -> bool:
     """Whether somebody deleted the pod and it still ends its work."""
     return "deletionTimestamp" in pod["metadata"] and not is_over(pod)
+
+
+def asked_to_leave_at(pod: Manifest) -> datetime | None:
+    """When somebody deleted the pod: it has its grace period from then until its deletionTimestamp."""
+    metadata = pod["metadata"]
+    due = metadata.get("deletionTimestamp")
+    if due is None:
+        return None
+    return parse_time(due) - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
 
 
 def disruption_of(pod: Manifest) -> str:
@@ -71,7 +85,8 @@ def ending_of(pod: Manifest) -> Ending | None:
     for status in _worker_statuses(pod):
         ended = status.get("state", {}).get("terminated")
         if ended is not None:
-            return _read_ending(ended, node, disruption)
+            found = _read_ending(ended, node, disruption)
+            return replace(found, finish_time=ended.get("finishedAt"))
     if phase_of(pod) == "Failed":
         status = pod.get("status", {})
         reason = disruption or str(status.get("reason", "Failed"))

@@ -11,13 +11,13 @@ from cosmos_operator.api.status import Attempt, Checkpoints, Outcome
 from cosmos_operator.decide import attempts as book
 from cosmos_operator.decide.classify import COUNTED, SUSPECT, classify, outcome_of
 from cosmos_operator.decide.draft import Draft, Manifest
-from cosmos_operator.decide.gang import CONSEQUENCES, Gang, read_gang
+from cosmos_operator.decide.gang import CONSEQUENCES, STUCK_AFTER_S, Gang, read_gang
 from cosmos_operator.decide.pods import Ending, name_of
 from cosmos_operator.decide.progress import report_progress
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
-from cosmos_operator.decide.times import format_duration, format_time
+from cosmos_operator.decide.times import format_duration, format_time, seconds_since
 from cosmos_operator.decide.training_watch import member_is_leaving, watch
-from cosmos_operator.decide.workloads import is_being_deleted, read_state
+from cosmos_operator.decide.workloads import WorkloadState, is_being_deleted, read_state
 from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL, attempt_name
 from cosmos_operator.plan.render import build_config_map, build_leader_service, stage_name
@@ -114,7 +114,7 @@ class Training:
             self._end("Succeeded", "", gang.first_ending)
             return self._succeeded(gang)
         if state.state == "Failed":
-            return self._failed(gang, f"{state.reason}: {state.message}".strip(": "))
+            return self._has_failed(gang, state)
         if draft.suspended:
             return self._stop(gang, "Suspended", "spec.runPolicy.suspend is true")
         if draft.failure is not None:
@@ -139,10 +139,22 @@ class Training:
             return self._held()
         return self._create()
 
+    def _has_failed(self, gang: Gang, state: WorkloadState) -> StageView:
+        """Pods that have ended may say only that others did; those are then given the time to say why."""
+        verdict = classify(gang.endings)
+        explained = verdict is not None and verdict.outcome not in CONSEQUENCES
+        age = seconds_since(state.finish_time, self.draft.now)
+        if explained or not gang.active or gang.leaving is not None or age > STUCK_AFTER_S:
+            return self._failed(gang, f"{state.reason}: {state.message}".strip(": "))
+        self.draft.look_again(SHORT_WAIT_S)
+        return self._stopping(gang)
+
     def _failed(self, gang: Gang, said: str) -> StageView:
         verdict = classify(gang.endings)
         missing = self.stage.nodes - len(gang.pods)
-        unexplained = verdict is None or verdict.outcome in CONSEQUENCES
+        unexplained = verdict is None or (
+            verdict.outcome in CONSEQUENCES and not gang.has_failed_by_itself
+        )
         if gang.leaving is not None and unexplained:
             taken = member_is_leaving(gang.leaving)
             self._end(taken.outcome or "Deleted", taken.message, None, node=taken.node)
@@ -196,12 +208,22 @@ class Training:
         return self._next()
 
     def _succeeded(self, gang: Gang) -> StageView:
+        """The model is there. Pods that do not end are not left with their GPUs."""
+        if gang.active:
+            if gang.workload is not None and self._has_ended_long_ago():
+                self.draft.delete(gang.workload, f"{', '.join(gang.active_names)} did not end")
+            self.draft.look_again(SHORT_WAIT_S)
+            return self._stopping(gang)
         return StageView("Succeeded", "Trained", ending=gang.first_ending, workload=gang.workload)
 
+    def _has_ended_long_ago(self) -> bool:
+        return seconds_since(self.attempt.finish_time, self.draft.now) > STUCK_AFTER_S
+
     def _stopping(self, gang: Gang) -> StageView:
-        number = self.attempt.number
+        number, outcome = self.attempt.number, self.attempt.outcome
         pods = ", ".join(gang.active_names) or "its workload"
-        message = f"attempt {number} ({self.attempt.outcome}) ends: waits for {pods}"
+        known = f" ({outcome})" if outcome != "Running" else ""
+        message = f"attempt {number}{known} ends: waits for {pods}"
         return StageView("Waiting", "Stopping", message, workload=gang.workload)
 
     def _next(self) -> StageView:

@@ -102,11 +102,10 @@ class LocalCluster:
     def set_gpus(self, count: int) -> None:
         """Let the node say that it has this many GPUs; 0 takes the resource away."""
         path = f"/{{}}/{GPU.replace('/', '~1')}"
-        node = self.get("node", NODE) or {}
-        status = node.get("status", {})
+        status = json.loads(self.kubectl("get", "node", NODE, "--output=json"))["status"]
         patch = []
         for where in ("capacity", "allocatable"):
-            has = GPU in status.get(where, {})  # type: ignore[attr-defined]
+            has = GPU in status.get(where, {})
             if count:
                 patch.append(
                     {"op": "add", "path": f"/status{path.format(where)}", "value": str(count)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from decisions import Simulation
 
@@ -147,6 +149,70 @@ def test_pod_that_failed_explains_why_the_others_are_taken_away():
     (attempt,) = simulation.attempts
     assert (attempt["outcome"], attempt["message"]) == ("Crashed", "SIGKILL")
     assert simulation.status["failedAttempts"] == 1
+
+
+def test_pod_that_only_lost_its_peer_does_not_explain_the_attempt():
+    """The pod that crashed may be reported after the one that waited for it in vain."""
+    simulation = training(TWO_NODES)
+    simulation.end_pod(simulation.pods["push-1-master-0"], 80, "PeerLost")
+    simulation.finish(simulation.running_attempt(), "Failed", message="1 replica failed")
+    simulation.settle()
+    assert outcomes(simulation) == ["Running"]
+    assert "waits for push-1-worker-0" in simulation.status["message"]
+
+    simulation.end_pod(simulation.pods["push-1-worker-0"], 137, "Killed", message="SIGKILL")
+    simulation.step()
+
+    (attempt,) = simulation.attempts
+    assert (attempt["outcome"], attempt["message"]) == ("Crashed", "SIGKILL")
+
+
+def test_peer_that_never_ends_is_not_waited_for_for_ever():
+    simulation = training(TWO_NODES)
+    simulation.end_pod(simulation.pods["push-1-master-0"], 80, "PeerLost")
+    simulation.finish(simulation.running_attempt(), "Failed", message="1 replica failed")
+    simulation.settle()
+    simulation.pass_time(61)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["PeerLost"]
+    assert simulation.status["failedAttempts"] == 1
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
+
+
+@pytest.mark.parametrize(("ended_after_s", "outcome"), [(0, "PeerLost"), (5, "Deleted")])
+def test_what_came_first_tells_a_lost_peer_from_a_deleted_pod(ended_after_s, outcome):
+    """The Job controller deletes the other pods of a Job as soon as one has failed."""
+    simulation = training({**TWO_NODES, "backend": {"type": "Job"}})
+    deleted = simulation.now
+    peer, other = simulation.pods_of("push-1")
+    simulation.pass_time(ended_after_s)
+    simulation.end_pod(peer, 80, "PeerLost")
+    due = format_time(deleted + timedelta(seconds=300))
+    other["metadata"] |= {"deletionTimestamp": due, "deletionGracePeriodSeconds": 300}
+
+    simulation.step()
+
+    assert outcomes(simulation) == [outcome]
+
+
+def test_pod_that_hangs_after_the_leader_has_succeeded_is_stopped():
+    simulation = training(TWO_NODES)
+    simulation.end_pod(simulation.pods["push-1-master-0"], 0, "Succeeded", step=40)
+    simulation.finish(simulation.running_attempt())
+    simulation.settle()
+    assert outcomes(simulation) == ["Succeeded"]
+    assert "waits for push-1-worker-0" in simulation.status["message"]
+    assert "deletionTimestamp" not in simulation.running_attempt()["metadata"]
+
+    simulation.pass_time(61)
+    simulation.settle()
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
+    simulation.let_go()
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Succeeded"]
+    assert simulation.stage_job("publish")
 
 
 def test_workload_that_failed_while_a_deleted_pod_still_saves_has_not_crashed():
