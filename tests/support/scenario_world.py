@@ -203,7 +203,8 @@ class World(ABC):
         """Everything that belongs to a job alone."""
         selector = f"cosmos.dev/job={name}"
         paths = (
-            "/apis/batch/v1 jobs", "/apis/kubeflow.org/v1 pytorchjobs", "/api/v1 pods",
+            "/apis/batch/v1 jobs", "/apis/kubeflow.org/v1 pytorchjobs",
+            "/apis/trainer.kubeflow.org/v1alpha1 trainjobs", "/api/v1 pods",
             "/api/v1 configmaps", "/api/v1 services",
         )  # fmt: skip
         return [one for path in paths for one in self.list(path, selector)]

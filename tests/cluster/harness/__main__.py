@@ -13,10 +13,24 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from harness import base_image, build, images, lifecycle, preflight, training_operator
+from harness import (
+    base_image,
+    images,
+    kueue,
+    lifecycle,
+    preflight,
+    trainer,
+    training_operator,
+)
 from harness.errors import HarnessError
 from harness.packages import environment
 from harness.paths import cache, kubeconfig
+
+ADDONS = {
+    "training-operator": (training_operator.install, training_operator.remove),
+    "trainer": (trainer.install, trainer.remove),
+    "kueue": (kueue.install, kueue.remove),
+}
 
 
 def main() -> int:
@@ -62,8 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     add("status", "say what runs", _status)
     add("kubeconfig", "print the path of the administrator's kubeconfig", _kubeconfig)
     add("env", "print shell assignments of KUBECONFIG and PATH (kubectl, helm)", _environment)
-    addon = add("training-operator", "deploy or remove the training-operator", _training_operator)
-    addon.add_argument("what", choices=("install", "remove"))
+    for name in ADDONS:
+        addon = add(name, f"deploy or remove {name}", _addon)
+        addon.add_argument("what", choices=("install", "remove"))
+        addon.set_defaults(addon=name)
     add("clean", "remove cached images and registry data; the programs stay", _clean)
     return parser
 
@@ -81,8 +97,9 @@ def _refuse_unless_possible() -> None:
 def _build(_: argparse.Namespace) -> None:
     _refuse_unless_possible()
     environment()
-    build.training_operator()
     base_image.archive()
+    for make in (training_operator.controller, trainer.jobset, trainer.trainer, kueue.controller):
+        make().build()
 
 
 def _up(options: argparse.Namespace) -> None:
@@ -119,11 +136,10 @@ def _environment(_: argparse.Namespace) -> None:
     _say("export NO_PROXY='*' no_proxy='*'")
 
 
-def _training_operator(options: argparse.Namespace) -> None:
-    if options.what == "install":
-        training_operator.install()
-    else:
-        training_operator.remove()
+def _addon(options: argparse.Namespace) -> None:
+    install, remove = ADDONS[options.addon]
+    action = install if options.what == "install" else remove
+    action()
 
 
 def _clean(_: argparse.Namespace) -> None:

@@ -48,7 +48,12 @@ def in_registry() -> str:
         if not registry.has(name, tag()):
             in_storage()
             push(name, tag())
-    return f"{REGISTRY_OF_PODS}/{name}:{tag()}"
+    return name_in_registry()
+
+
+def name_in_registry() -> str:
+    """What pods call it, whether the registry has it or not."""
+    return f"{REGISTRY_OF_PODS}/{BASE_IMAGE.rpartition('/')[2]}:{tag()}"
 
 
 def _options(root: Path | str) -> list[str]:

@@ -1,8 +1,7 @@
-"""Programs built from Go modules: Kubernetes, the training-operator and a pause program."""
+"""Programs of Go: Kubernetes from its modules, and a pause program."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import run
-from harness.constants import GO_VERSION, KUBERNETES_VERSION, TRAINING_OPERATOR_VERSION
+from harness.constants import GO_VERSION, KUBERNETES_VERSION
 from harness.errors import HarnessError
 from harness.paths import HARNESS, artifact, artifact_path, cache
 
@@ -18,7 +17,6 @@ logger = logging.getLogger(__name__)
 
 KUBERNETES_MODULE = HARNESS / "kubernetes"
 VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-TRAINING_OPERATOR_MODULE = "github.com/kubeflow/training-operator"
 PAUSE_SOURCE = HARNESS / "pause" / "main.go"
 
 
@@ -57,7 +55,7 @@ def kubernetes() -> Path:
     def make(folder: Path) -> None:
         logger.info("Kubernetes %s is built from its modules: about 8 minutes", KUBERNETES_VERSION)
         arguments = ["-mod=readonly", "-trimpath", "-ldflags", version_flags(), "tool"]
-        _install(arguments, folder / "bin", KUBERNETES_MODULE)
+        install(arguments, folder / "bin", KUBERNETES_MODULE)
 
     return artifact("kubernetes", _kubernetes_ingredients(), make) / "bin"
 
@@ -65,25 +63,6 @@ def kubernetes() -> Path:
 def kubernetes_is_built() -> bool:
     """Whether the cache has Kubernetes' programs, so that no compiler is needed."""
     return artifact_path("kubernetes", _kubernetes_ingredients()).is_dir()
-
-
-def training_operator() -> Path:
-    """A folder with the training-operator's program (bin/) and its own manifests (manifests/)."""
-    version = f"v{TRAINING_OPERATOR_VERSION}"
-
-    def make(folder: Path) -> None:
-        logger.info("training-operator %s is built from its module: about 3 minutes", version)
-        command = f"{TRAINING_OPERATOR_MODULE}/cmd/training-operator.v1@{version}"
-        _install(["-trimpath", "-ldflags", "-s -w", command], folder / "bin", folder)
-        found = run(
-            [go(), "mod", "download", "-json", f"{TRAINING_OPERATOR_MODULE}@{version}"],
-            folder=folder,
-        )
-        source = Path(json.loads(found)["Dir"]) / "manifests"
-        shutil.copytree(source, folder / "manifests", copy_function=shutil.copyfile)
-        run(["chmod", "-R", "u+w", folder / "manifests"])
-
-    return artifact("training-operator", [version, GO_VERSION], make)
 
 
 def pause() -> Path:
@@ -97,7 +76,7 @@ def pause() -> Path:
     return artifact("pause", [PAUSE_SOURCE, GO_VERSION], make) / "pause"
 
 
-def _install(arguments: Sequence[str], binaries: Path, folder: Path) -> None:
+def install(arguments: Sequence[str], binaries: Path, folder: Path) -> None:
     """``go install`` with a build cache of its own, removed afterwards: Kubernetes leaves 6 GB in it."""
     objects = cache() / "go-build"
     environment = {

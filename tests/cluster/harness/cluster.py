@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness import control_plane, images, lifecycle, pods, training_operator, volumes
+from harness import (
+    control_plane,
+    images,
+    kueue,
+    lifecycle,
+    pods,
+    trainer,
+    training_operator,
+    volumes,
+)
 from harness.commands import run
 from harness.constants import NODE, REGISTRY_OF_PODS
 from harness.errors import CommandError
@@ -165,6 +174,22 @@ class LocalCluster:
     def remove_training_operator(self) -> None:
         """Remove the training-operator, its CRDs and with them every PyTorchJob."""
         training_operator.remove()
+
+    def install_kueue(self) -> None:
+        """Deploy Kueue, which admits workloads that name a queue."""
+        kueue.install()
+
+    def remove_kueue(self) -> None:
+        """Remove Kueue with its queues."""
+        kueue.remove()
+
+    def install_trainer(self) -> None:
+        """Deploy Kubeflow Trainer v2, which runs TrainJobs, and JobSet."""
+        trainer.install()
+
+    def remove_trainer(self) -> None:
+        """Remove Kubeflow Trainer v2 and JobSet, and every TrainJob with them."""
+        trainer.remove()
 
     def collect(self, folder: Path) -> Path:
         """Copy what explains a failure into a folder: the daemons' logs, the pods' logs, objects and events."""

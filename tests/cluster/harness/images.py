@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import base_image, buildah, oci, registry, runtime
-from harness.build import training_operator
-from harness.constants import REGISTRY_OF_PODS, TRAINING_OPERATOR_VERSION
+from harness import base_image, buildah, registry, runtime
+from harness.constants import REGISTRY_OF_PODS
 from harness.errors import HarnessError
-from harness.paths import REPOSITORY, cache, digest, lock
+from harness.paths import REPOSITORY, digest, lock
 
 logger = logging.getLogger(__name__)
 
@@ -112,21 +110,3 @@ def _forget_older(image: str) -> None:
     gone |= {r for r in listed if r.startswith(IDENTITY) and listed[r] not in named}
     if gone:
         runtime.ctr("images", "remove", *sorted(gone))
-
-
-def training_operator_image() -> str:
-    """The training-operator's program alone in an image, in the registry."""
-    name, version = "training-operator", f"v{TRAINING_OPERATOR_VERSION}"
-    with lock("images"):
-        if not registry.has(name, version):
-            folder = cache() / "training-operator-image"
-            folder.mkdir(exist_ok=True)
-            program = training_operator() / "bin" / "training-operator.v1"
-            layer = oci.layer_of({"/manager": program}, folder / "layer.tar")
-            archive = folder / "image.tar"
-            local = f"localhost/{name}:{version}"
-            oci.write_image(local, layer, archive, entrypoint=["/manager"], user="65532")
-            buildah.pull_archive(archive)
-            buildah.push(name, version)
-            shutil.rmtree(folder)
-    return f"{REGISTRY_OF_PODS}/{name}:{version}"

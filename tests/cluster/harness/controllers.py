@@ -1,0 +1,153 @@
+"""Controllers of other projects in the cluster: built from their Go modules, deployed from their own manifests.
+
+A controller's program is alone in its image, and a kustomization over its manifests sets that image, asks for little
+of the node's processors, and adds what the controller's own file (training_operator.py, kueue.py, trainer.py) says.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import oci, registry
+from harness.build import go, install
+from harness.buildah import pull_archive, push
+from harness.commands import run
+from harness.constants import GO_VERSION, REGISTRY_OF_PODS
+from harness.control_plane import kubectl
+from harness.images import preload
+from harness.paths import artifact, cache, lock, state
+
+logger = logging.getLogger(__name__)
+
+Manifest = Mapping[str, Any]
+USER = "65532"
+WAIT = "180s"
+PROGRAM = "manager"
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A controller, where it comes from, and how it is deployed."""
+
+    name: str
+    """Of its image, and of its folders in the cache."""
+    module: str
+    version: str
+    package: str
+    """The program's main package."""
+    manifests: str
+    """The module's folder of kustomizations."""
+    bases: tuple[str, ...]
+    """Kustomizations below it that are deployed."""
+    namespace: str
+    deployment: str
+    crd: str
+    """A resource that it serves."""
+    container: str = "manager"
+    objects: tuple[Manifest, ...] = ()
+    """Objects beside the manifests."""
+    kustomization: Manifest = field(default_factory=dict)
+    """Further fields of our kustomization."""
+    container_patch: Manifest = field(default_factory=dict)
+    pod_patch: Manifest = field(default_factory=dict)
+
+    def build(self) -> Path:
+        """A folder with its program (bin/) and its manifests (manifests/)."""
+
+        def make(folder: Path) -> None:
+            logger.info("%s %s is built from its module: minutes", self.name, self.version)
+            module = (
+                folder / "module"
+            )  # of our own: not every module can be installed by name@version
+            module.mkdir()
+            run([go(), "mod", "init", "controller"], folder=module)
+            run([go(), "mod", "edit", f"-require={self.module}@{self.version}"], folder=module)
+            flags = ["-mod=mod", "-trimpath", "-ldflags", "-s -w"]
+            install([*flags, self.package], folder / "bin", module)
+            found = run([go(), "mod", "download", "-json", self.module], folder=module)
+            source = Path(json.loads(found)["Dir"]) / self.manifests
+            shutil.copytree(source, folder / "manifests", copy_function=shutil.copyfile)
+            run(["chmod", "-R", "u+w", folder / "manifests"])
+
+        return artifact(self.name, [self.module, self.version, self.package, GO_VERSION], make)
+
+    def image(self) -> str:
+        """Its program alone in an image, in the registry; returns what a pod calls it."""
+        with lock("images"):
+            if not registry.has(self.name, self.version):
+                folder = cache() / f"{self.name}-image"
+                folder.mkdir(exist_ok=True)
+                (program,) = (self.build() / "bin").iterdir()
+                layer = oci.layer_of({f"/{PROGRAM}": program}, folder / "layer.tar")
+                archive = folder / "image.tar"
+                local = f"localhost/{self.name}:{self.version}"
+                oci.write_image(local, layer, archive, entrypoint=[f"/{PROGRAM}"], user=USER)
+                pull_archive(archive)
+                push(self.name, self.version)
+                shutil.rmtree(folder)
+        return f"{REGISTRY_OF_PODS}/{self.name}:{self.version}"
+
+    def install(self) -> None:
+        """Deploy it and wait until it is ready."""
+        image = self.image()
+        preload(image)
+        overlay = self._write_overlay(image)
+        kubectl("apply", "--server-side", "--force-conflicts", f"--kustomize={overlay}")
+        kubectl("wait", "--for=condition=Established", f"crd/{self.crd}", f"--timeout={WAIT}")
+        where = f"--namespace={self.namespace}"
+        kubectl("rollout", "status", where, f"deployment/{self.deployment}", f"--timeout={WAIT}")
+
+    def remove(self) -> None:
+        """Remove it with its resources and all their objects."""
+        if self._overlay.exists():
+            gone = ("--ignore-not-found", "--wait", f"--timeout={WAIT}")
+            kubectl("delete", f"--kustomize={self._overlay}", *gone)
+
+    @property
+    def _overlay(self) -> Path:
+        return state() / self.name
+
+    def _write_overlay(self, image: str) -> Path:
+        """A kustomization over the module's. kustomize wants relative paths to folders."""
+        folder = self._overlay
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        files = {f"object-{i}.yaml": manifest for i, manifest in enumerate(self.objects)}
+        for name, manifest in files.items():
+            (folder / name).write_text(json.dumps(manifest, indent=1))
+        built = self.build() / "manifests"
+        kustomization = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [*(os.path.relpath(built / base, folder) for base in self.bases), *files],
+            "patches": [
+                {"target": {"kind": "Deployment"}, "patch": json.dumps(self._patch(image))}
+            ],
+            **self.kustomization,
+        }
+        (folder / "kustomization.yaml").write_text(json.dumps(kustomization, indent=1))
+        return folder
+
+    def _patch(self, image: str) -> Manifest:
+        probe = {"initialDelaySeconds": 1, "periodSeconds": 1}
+        container = {
+            "name": self.container,
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "resources": {"requests": {"cpu": "10m"}},
+            "readinessProbe": probe,
+            **self.container_patch,
+        }
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": self.deployment},
+            "spec": {"template": {"spec": {"containers": [container], **self.pod_patch}}},
+        }

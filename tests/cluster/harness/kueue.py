@@ -1,0 +1,31 @@
+"""Kueue, which admits workloads when their queue has room: batch Jobs and PyTorchJobs here."""
+
+from __future__ import annotations
+
+from harness.constants import KUEUE_VERSION
+from harness.controllers import Controller
+
+
+def controller() -> Controller:
+    """How it is built and deployed."""
+    return Controller(
+        name="kueue",
+        module="sigs.k8s.io/kueue",
+        version=f"v{KUEUE_VERSION}",
+        package="sigs.k8s.io/kueue/cmd/kueue",
+        manifests="config",
+        bases=("default",),
+        namespace="kueue-system",
+        deployment="kueue-controller-manager",
+        crd="localqueues.kueue.x-k8s.io",
+    )
+
+
+def install() -> None:
+    """Deploy it and wait until it serves its webhooks."""
+    controller().install()
+
+
+def remove() -> None:
+    """Remove it with its queues."""
+    controller().remove()

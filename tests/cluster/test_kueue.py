@@ -1,0 +1,102 @@
+"""Queues of the real Kueue: a job waits for its turn, is stopped for others, and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from real_world import NAMESPACE, RealWorld
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+QUEUE = "team-a"
+CLUSTER_QUEUE = "lab"
+KUEUE = "kueue.x-k8s.io/v1beta2"
+BACKENDS = {"PyTorchJob": "/apis/kubeflow.org/v1 pytorchjobs", "Job": "/apis/batch/v1 jobs"}
+
+
+def cluster_queue(num_pods: int, stop_policy: str = "None") -> dict[str, Any]:
+    """Room for so many pods."""
+    quotas = {"cpu": "100", "memory": "1Ti", "pods": str(num_pods)}
+    resources = [{"name": name, "nominalQuota": quota} for name, quota in quotas.items()]
+    group = {
+        "coveredResources": list(quotas),
+        "flavors": [{"name": "default", "resources": resources}],
+    }
+    return {
+        "apiVersion": KUEUE,
+        "kind": "ClusterQueue",
+        "metadata": {"name": CLUSTER_QUEUE},
+        "spec": {
+            "namespaceSelector": {},
+            "resourceGroups": [group],
+            "stopPolicy": stop_policy,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def kueue(real_world: RealWorld) -> Iterator[RealWorld]:
+    """The cluster with Kueue, and a queue that has room for one pod."""
+    cluster = real_world.cluster
+    cluster.install_kueue()
+    flavor = {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": "default"}}
+    queue = {
+        "apiVersion": KUEUE,
+        "kind": "LocalQueue",
+        "metadata": {"name": QUEUE, "namespace": NAMESPACE},
+        "spec": {"clusterQueue": CLUSTER_QUEUE},
+    }
+    cluster.apply(flavor, cluster_queue(1), queue)
+    yield real_world
+    cluster.remove_kueue()
+
+
+def test_queue_that_does_not_exist_is_named(kueue: RealWorld) -> None:
+    kueue.submit("lost", scheduling={"queueName": "team-b"})
+
+    found = kueue.wait_condition("lost", "Admitted", "QueueNotFound")
+
+    assert f"no LocalQueue 'team-b' in this namespace (there: {QUEUE})" in found["message"]
+    assert not kueue.pods("lost")
+    kueue.delete("lost")
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_training_waits_for_its_turn_is_stopped_for_others_and_goes_on(
+    kueue: RealWorld, kind: str
+) -> None:
+    name = f"queued-{kind.lower()}"
+    kueue.cluster.apply(cluster_queue(1))
+    kueue.submit(name, **kueue.endless, backend={"type": kind}, scheduling={"queueName": QUEUE})
+
+    kueue.wait(
+        "Kueue says why",
+        lambda: (
+            "insufficient quota for pods" in kueue.condition(name, "Admitted").get("message", "")
+        ),
+    )
+    assert kueue.condition(name, "Admitted")["reason"] == "QuotaPending"
+    assert kueue.status(name)["state"] == "Queued"
+    assert not kueue.pods(name)
+
+    kueue.cluster.apply(cluster_queue(2))
+    kueue.wait_step(name, 10)
+    assert kueue.condition(name, "Admitted")["reason"] == "QuotaReserved"
+
+    kueue.cluster.apply(cluster_queue(2, stop_policy="HoldAndDrain"))
+    kueue.wait("its pods are gone", lambda: not kueue.pods(name, running=True))
+    stopped = kueue.wait_state(name, "Queued")
+    saved = stopped["checkpoints"]["latestStep"]
+    assert saved >= 10, "it saved when it was stopped"
+
+    kueue.cluster.apply(cluster_queue(2))
+    status = kueue.wait_step(name, saved + 5)
+    (attempt,) = status["attempts"]
+    assert attempt["outcome"] == "Running"
+    assert status["failedAttempts"] == 0
+    (workload,) = kueue.list(BACKENDS[kind], f"cosmos.dev/job={name},cosmos.dev/attempt=1")
+    assert workload["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == QUEUE
+    kueue.delete(name)
+    kueue.wait("all that it owned is gone", lambda: not kueue.owned(name))

@@ -1,0 +1,42 @@
+"""TrainJobs of the real Kubeflow Trainer v2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from real_world import RealWorld
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def trainer(real_world: RealWorld) -> Iterator[RealWorld]:
+    """The cluster with Trainer v2, and the chart with its runtime."""
+    real_world.cluster.install_trainer()
+    real_world.install("--set=trainer.runtime.create=true")
+    yield real_world
+    real_world.install()
+    real_world.cluster.remove_trainer()
+
+
+def test_trainjob_trains_on_two_nodes_and_is_begun_again_when_a_worker_dies(
+    trainer: RealWorld,
+) -> None:
+    training = trainer.document("trainjob")["spec"]["training"] | {"steps": 60}
+    compute = {"nodes": 2, "processesPerNode": 1}
+    trainer.submit("trainjob", backend={"type": "TrainJob"}, training=training, compute=compute)
+    trainer.wait_step("trainjob", 15)
+    (workload,) = trainer.list("/apis/trainer.kubeflow.org/v1alpha1 trainjobs", "cosmos.dev/job")
+    assert workload["spec"]["trainer"]["numNodes"] == 2
+    assert len(trainer.pods("trainjob", running=True)) == 2
+
+    trainer.kill_process(trainer.workers("trainjob")[-1]["metadata"]["name"])
+
+    status = trainer.wait_state("trainjob", "Succeeded")
+    first, second = status["attempts"]
+    assert (first["backend"], first["outcome"]) == ("TrainJob", "Crashed")
+    assert "SIGKILL" in first["message"]
+    assert (second["outcome"], second["startStep"]) == ("Succeeded", 10)
+    trainer.delete("trainjob")
+    trainer.wait("all that it owned is gone", lambda: not trainer.owned("trainjob"))
