@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from harness import (
     base_image,
+    build,
     images,
     kueue,
     lifecycle,
@@ -96,10 +97,16 @@ def _refuse_unless_possible() -> None:
 
 def _build(_: argparse.Namespace) -> None:
     _refuse_unless_possible()
-    environment()
     base_image.archive()
-    for make in (training_operator.controller, trainer.jobset, trainer.trainer, kueue.controller):
-        make().build()
+    with build.shared_objects():
+        environment()
+        for make in (
+            training_operator.controller,
+            trainer.jobset,
+            trainer.trainer,
+            kueue.controller,
+        ):
+            make().build()
 
 
 def _up(options: argparse.Namespace) -> None:

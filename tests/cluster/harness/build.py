@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from harness.commands import run
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 KUBERNETES_MODULE = HARNESS / "kubernetes"
 VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 PAUSE_SOURCE = HARNESS / "pause" / "main.go"
+
+_objects_are_shared: ContextVar[bool] = ContextVar("objects are shared", default=False)
 
 
 def go() -> str:
@@ -78,7 +82,7 @@ def pause() -> Path:
 
 def install(arguments: Sequence[str], binaries: Path, folder: Path) -> None:
     """``go install`` with a build cache of its own, removed afterwards: Kubernetes leaves 6 GB in it."""
-    objects = cache() / "go-build"
+    objects = _objects()
     environment = {
         "CGO_ENABLED": "0",
         "GOBIN": str(binaries),
@@ -89,4 +93,20 @@ def install(arguments: Sequence[str], binaries: Path, folder: Path) -> None:
     try:
         run([go(), "install", *arguments], environment=environment, folder=folder)
     finally:
-        shutil.rmtree(objects, ignore_errors=True)
+        if not _objects_are_shared.get():
+            shutil.rmtree(objects, ignore_errors=True)
+
+
+@contextmanager
+def shared_objects() -> Iterator[None]:
+    """Let builds take over what those before them compiled; it is removed after the last."""
+    token = _objects_are_shared.set(True)
+    try:
+        yield
+    finally:
+        _objects_are_shared.reset(token)
+        shutil.rmtree(_objects(), ignore_errors=True)
+
+
+def _objects() -> Path:
+    return cache() / "go-build"
