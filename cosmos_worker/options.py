@@ -237,6 +237,20 @@ class TrainerConfig(Model):
     """CPU threads of each process; null = leave to PyTorch."""
 
 
+class ParallelConfig(Model):
+    """How a run is spread over its processes; what it computes stays the same but for rounding."""
+
+    sharding: Literal["none", "full", "hybrid"] = "none"
+    """none: every process has all weights (DDP); full: weights, gradients, optimizer and average are spread over all
+    processes (FSDP2); hybrid: over groups of shard_group_size, each with a copy."""
+    shard_group_size: PositiveInt | None = None
+    """Processes per copy with hybrid sharding; null = those of one node."""
+    context_parallel: PositiveInt = 1
+    """Neighbouring processes that share the latent frames of a sample, for long videos; must divide the frames."""
+    activation_checkpointing: Literal["none", "block", "selective"] = "none"
+    """What is computed again in the backward pass: nothing, every block, or all but matrix products and attention."""
+
+
 class TokenizerConfig(Model):
     """How videos become latents."""
 
@@ -266,6 +280,7 @@ class Experiment(Model):
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
     trainer: TrainerConfig = TrainerConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @property
     def num_latent_frames(self) -> int:
@@ -352,5 +367,6 @@ TRAINER_PACE = (
 def decisive_options(experiment: Experiment) -> dict[str, Any]:
     """The options that decide the weights; a run is continued only under the same ones."""
     return experiment.model_dump(
-        mode="json", exclude={"trainer": set(TRAINER_PACE), "tokenizer": {"batch_size"}}
+        mode="json",
+        exclude={"trainer": set(TRAINER_PACE), "tokenizer": {"batch_size"}, "parallel": True},
     )

@@ -1,41 +1,47 @@
 """Training checkpoints to resume from: a folder that is whole, with digests, or absent.
 
-``state/iter_000000500/`` holds ``state.pt`` (weights, optimizer, average), ``progress.json`` (step, data order,
-experiment) and ``complete.json`` (size and SHA-256 of each). It is written under a temporary name, synced, renamed.
+``state/iter_000000500/`` holds ``shards/`` (weights, optimizer, average; torch.distributed.checkpoint, a file or more
+of each process, so that any number of processes can continue), ``progress.json`` (step, data order, experiment) and
+``complete.json`` (size and SHA-256 of each file). It is written under a temporary name, synced, renamed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch.distributed import ProcessGroup
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.layout import sha256_of_file, sync_folder, write_json
 
 STATE_FOLDER = "state"
-STATE_FILE = "state.pt"
+SHARDS_FOLDER = "shards"
 PROGRESS_FILE = "progress.json"
 COMPLETE_FILE = "complete.json"
 NAME = re.compile(r"^iter_(\d{9})$")
 TEMPORARY_SUFFIX = ".tmp"
 
+Files = dict[str, dict[str, Any]]
+"""Size and SHA-256 by path below a checkpoint."""
+
 
 @dataclass(frozen=True)
-class TrainingState:
-    """A loaded checkpoint: tensors (weights, optimizer, ema) and progress (step, data_order, experiment)."""
+class SavedState:
+    """A complete checkpoint: its folder, and progress (step, data_order, experiment)."""
 
     folder: Path
-    tensors: dict[str, Any]
     progress: dict[str, Any]
 
 
@@ -48,10 +54,10 @@ def reporting_full_disk(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, CheckpointException) as error:
         usage = shutil.disk_usage(folder)
         raise RetryableError(
-            f"{folder}: cannot write a checkpoint ({' '.join(str(error).split())[:160]}); {usage.free / 2**30:.2f} GiB "
+            f"{folder}: cannot write a checkpoint ({_reason(error)[:160]}); {usage.free / 2**30:.2f} GiB "
             f"of {usage.total / 2**30:.2f} GiB are free; make room or lower trainer.keep_last and "
             "trainer.keep_exports; earlier checkpoints are intact"
         ) from error
@@ -67,45 +73,98 @@ def list_states(run: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def save_state(run: Path, step: int, tensors: dict[str, Any], progress: dict[str, Any]) -> Path:
-    """Write the checkpoint of a step.
+def _temporary(run: Path, step: int) -> Path:
+    return run / STATE_FOLDER / f".iter_{step:09d}{TEMPORARY_SUFFIX}"
+
+
+def begin_state(run: Path, step: int) -> Path:
+    """An empty folder for the shards of a step, under a temporary name; the main process calls this.
+
+    Raises:
+        RetryableError: disk full or another failed write.
+    """
+    folder = _temporary(run, step)
+    (run / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+    with reporting_full_disk(run / STATE_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / SHARDS_FOLDER).mkdir(parents=True)
+    return folder
+
+
+def shards_path(run: Path, step: int) -> Path:
+    """Where all processes write the shards of a step between :func:`begin_state` and :func:`complete_state`."""
+    return _temporary(run, step) / SHARDS_FOLDER
+
+
+@contextmanager
+def _alone_or_together() -> Iterator[None]:
+    """A process without a group works alone, which is what is meant and no reason for a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def save_shards(folder: Path, tensors: dict[str, Any], group: ProcessGroup | None) -> None:
+    """Write what this process has of the tensors; all processes of the group call this."""
+    with _alone_or_together():
+        save(tensors, checkpoint_id=os.fspath(folder), process_group=group)
+
+
+def describe_own_shards(folder: Path, rank: int) -> Files:
+    """Sizes and digests of what a process has written; the main process also answers for the metadata."""
+    patterns = (f"__{rank}_*", *((".metadata",) if rank == 0 else ()))
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    return {f"{SHARDS_FOLDER}/{path.name}": _describe(path) for path in paths}
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+
+
+def complete_state(run: Path, step: int, progress: dict[str, Any], shards: Files) -> Path:
+    """Make the checkpoint of a step visible, now that all shards are written; the main process calls this.
 
     Raises:
         RetryableError: disk full or another failed write; earlier checkpoints are intact.
     """
-    parent = run / STATE_FOLDER
-    parent.mkdir(parents=True, exist_ok=True)
+    parent, temporary = run / STATE_FOLDER, _temporary(run, step)
     final = parent / f"iter_{step:09d}"
-    temporary = parent / f".{final.name}{TEMPORARY_SUFFIX}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with reporting_full_disk(parent):
-            temporary.mkdir()
-            with (temporary / STATE_FILE).open("wb") as stream:
-                torch.save(tensors, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            write_json(temporary / PROGRESS_FILE, {**progress, "step": step})
-            files = {
-                name: {
-                    "bytes": (temporary / name).stat().st_size,
-                    "sha256": sha256_of_file(temporary / name),
-                }
-                for name in (STATE_FILE, PROGRESS_FILE)
-            }
-            write_json(temporary / COMPLETE_FILE, files)
-            if final.exists():
-                shutil.rmtree(final)
-            temporary.rename(final)
-            sync_folder(parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with reporting_full_disk(parent):
+        write_json(temporary / PROGRESS_FILE, {**progress, "step": step})
+        own = {PROGRESS_FILE: _describe(temporary / PROGRESS_FILE)}
+        write_json(temporary / COMPLETE_FILE, {**shards, **own})
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        sync_folder(parent)
     return final
 
 
-def _check_files(folder: Path) -> None:
-    for name, expected in json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8")).items():
-        path = folder / name
+def discard_state(run: Path, step: int) -> None:
+    """Remove what has been written of a step."""
+    shutil.rmtree(_temporary(run, step), ignore_errors=True)
+
+
+def find_latest_state(run: Path) -> SavedState | None:
+    """The newest complete checkpoint; None if there is none."""
+    states = list_states(run)
+    if not states:
+        return None
+    _, folder = states[-1]
+    progress = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+    return SavedState(folder, progress)
+
+
+def check_files(state: SavedState, share: int = 0, num_shares: int = 1) -> None:
+    """Compare a share of a checkpoint's files with its marker.
+
+    Raises:
+        CheckpointError: a file differs.
+    """
+    folder = state.folder
+    files: Files = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+    for name in sorted(files)[share::num_shares]:
+        path, expected = folder / name, files[name]
         got = path.stat().st_size if path.is_file() else None
         if got != expected["bytes"] or sha256_of_file(path) != expected["sha256"]:
             raise CheckpointError(
@@ -114,25 +173,27 @@ def _check_files(folder: Path) -> None:
             )
 
 
-def load_latest_state(run: Path) -> TrainingState | None:
-    """The newest complete checkpoint, verified; None if there is none.
+def load_into(state: SavedState, tensors: dict[str, Any]) -> None:
+    """Read a checkpoint into tensors in place, spread as they are now; all processes call this.
 
     Raises:
-        CheckpointError: its files differ from its marker.
+        CheckpointError: it cannot be read, or lacks one of them.
     """
-    states = list_states(run)
-    if not states:
-        return None
-    _, folder = states[-1]
-    _check_files(folder)
-    progress = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
     try:
-        tensors = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+        with _alone_or_together():
+            load(tensors, checkpoint_id=os.fspath(state.folder / SHARDS_FOLDER))
+    except (CheckpointException, RuntimeError, OSError, ValueError) as error:
+        reason = _reason(error)[:300]
         raise CheckpointError(
-            f"{folder / STATE_FILE}: cannot be read: {error}; delete {folder}"
-        ) from None
-    return TrainingState(folder, tensors, progress)
+            f"{state.folder}: cannot be read: {reason}; delete it to continue from the checkpoint before it"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What happened, in one line; torch.distributed.checkpoint wraps the errors of all processes."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return " ".join(str(error).split())
 
 
 def prune_states(run: Path, keep_last: int) -> None:

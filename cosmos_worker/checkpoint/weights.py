@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cosmos_worker.checkpoint.shards import fill
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.layout import atomic_write
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
@@ -120,21 +121,37 @@ def load_model(
         CheckpointError: unreadable file or keys that do not fit.
         ConfigError: the extra position embedding is asked for and absent, or the other way round.
     """
+    model, state = open_model(path, config, rope_dtype)
+    model = model.to_empty(device="cpu")
+    fill_model(model, state)
+    return model
+
+
+def open_model(
+    path: Path, config: NetConfig, rope_dtype: torch.dtype = torch.float32
+) -> tuple[CosmosModel, dict[str, Tensor]]:
+    """The network on the meta device, and the weights that fit it, still in their file.
+
+    Raises like :func:`load_model`.
+    """
     state = read_weight_file(path)
     extra = has_extra_pos_emb(state, config.extra_pos_emb, path)
     with_logvar = any(key.startswith(LOGVAR_PREFIX) for key in state)
     with torch.device("meta"):
         model = CosmosModel(config, extra, rope_dtype)
     check_keys(state, model, path, with_logvar)
-    model = model.to_empty(device="cpu")
-    with torch.no_grad():
-        model.net.pos_embedder.init_positions()
-        if not with_logvar:
-            model.init_logvar(torch.Generator().manual_seed(0))
-        for key, target in model.state_dict().items():
-            if key in state and key not in OPTIONAL_KEYS:
-                target.copy_(state[key])
-    return model
+    return model, state
+
+
+@torch.no_grad()
+def fill_model(model: CosmosModel, state: Mapping[str, Tensor]) -> None:
+    """Give a network without values those of a file: of a sharded one, what this process has."""
+    model.net.pos_embedder.init_positions()
+    if not any(key.startswith(LOGVAR_PREFIX) for key in state):
+        model.init_logvar(torch.Generator().manual_seed(0))
+    for key, target in model.state_dict().items():
+        if key in state and key not in OPTIONAL_KEYS:
+            fill(target, state[key])
 
 
 def load_network(path: Path, config: NetConfig, device: torch.device | str = "cpu") -> CosmosDiT:

@@ -7,11 +7,14 @@ S text tokens, K head dim. Source: cosmos-predict1 GeneralDIT / VideoExtendGener
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
+from cosmos_worker.model.context_parallel import gather_result, own_share
 from cosmos_worker.model.layers import (
     NORM_EPS,
     DiTBlock,
@@ -27,6 +30,16 @@ from cosmos_worker.options import NetConfig
 NUM_MASK_CHANNELS = 2
 """Condition mask and padding mask, concatenated to the latent."""
 NUM_LOGVAR_CHANNELS = 128
+
+
+RunBlock = Callable[..., Tensor]
+"""(block, its inputs) → its output; activation checkpointing is a way to run a block."""
+
+
+def call(block: nn.Module, *inputs: object) -> Tensor:
+    """Run a block and keep what its backward pass needs."""
+    out: Tensor = block(*inputs)
+    return out
 
 
 class PatchEmbed(nn.Module):
@@ -82,6 +95,8 @@ class CosmosDiT(nn.Module):
         D = config.model_channels
         self.config = config
         self.rope_dtype = rope_dtype
+        self.run_block: RunBlock = call
+        self._context_group: ProcessGroup | None = None
         max_tokens = config.max_latent_size // config.patch_size
         self.x_embedder = PatchEmbed(
             config.latent_channels + NUM_MASK_CHANNELS, config.patch_size, D
@@ -160,17 +175,38 @@ class CosmosDiT(nn.Module):
             padding_mask_B1HW: 1 on padded pixels, any size (nearest-resized); None = zeros.
         """
         size = self.check_size(x_BCTHW)
-        z_BLD = self.x_embedder(self._with_masks(x_BCTHW, cond_mask_B1THW, padding_mask_B1HW))
+        share = self._own_share
+        z_BLD = self.x_embedder(
+            share(self._with_masks(x_BCTHW, cond_mask_B1THW, padding_mask_B1HW), 2)
+        )
         emb_BD, lora_B3D = self.embed_timestep(c_noise_B)
-        angles = self.pos_embedder(size, fps_B, self.rope_dtype)
+        angles = share(self.pos_embedder(size, fps_B, self.rope_dtype), 1)
         angles_B1LK = torch.cat([angles, angles], dim=-1)[:, None]
         rotation = (angles_B1LK.cos(), angles_B1LK.sin())
-        extra_1LD = None if self.extra_pos_embedder is None else self.extra_pos_embedder(size)
+        extra_1LD = None
+        if self.extra_pos_embedder is not None:
+            extra_1LD = share(self.extra_pos_embedder(size), 1)
         for block in self.blocks.values():
             if extra_1LD is not None:
                 z_BLD = z_BLD + extra_1LD
-            z_BLD = block(z_BLD, emb_BD, lora_B3D, text_BSD, rotation)
-        return self._unpatch(self.final_layer(z_BLD, emb_BD, lora_B3D), size)
+            z_BLD = self.run_block(block, z_BLD, emb_BD, lora_B3D, text_BSD, rotation)
+        y_BLP = self.final_layer(z_BLD, emb_BD, lora_B3D)
+        if self._context_group is not None:
+            y_BLP = gather_result(y_BLP, 1, self._context_group)
+        return self._unpatch(y_BLP, size)
+
+    def share_frames(self, group: ProcessGroup) -> None:
+        """From now on each process of the group computes its share of the frames; all get the whole output.
+
+        Gradients then are parts, whose mean over the processes is the gradient.
+        """
+        self._context_group = group
+        for block in self.blocks.values():
+            assert isinstance(block, DiTBlock)
+            block.self_attention.context_group = group
+
+    def _own_share(self, x: Tensor, dim: int) -> Tensor:
+        return x if self._context_group is None else own_share(x, dim, self._context_group)
 
     def _with_masks(
         self, x_BCTHW: Tensor, cond_mask_B1THW: Tensor, padding: Tensor | None

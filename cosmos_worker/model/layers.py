@@ -10,10 +10,17 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
+from cosmos_worker.model.context_parallel import gather
 from cosmos_worker.model.rope import rotate
 
 NORM_EPS = 1e-6
+
+
+def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """The norm in float32, whatever the type of its input and of its weight."""
+    return F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
 
 
 class Attention(nn.Module):
@@ -23,12 +30,15 @@ class Attention(nn.Module):
         model_channels: D.
         context_channels: width of keys and values before projection (D for self-attention).
         num_heads: N.
+
+    With a ``context_group``, keys and values are those of all its processes.
     """
 
     def __init__(self, model_channels: int, context_channels: int, num_heads: int) -> None:
         super().__init__()
         head_dim = model_channels // num_heads
         self.num_heads = num_heads
+        self.context_group: ProcessGroup | None = None
         self.to_q = nn.Sequential(
             nn.Linear(model_channels, model_channels, bias=False),
             nn.RMSNorm(head_dim, eps=NORM_EPS),
@@ -47,18 +57,19 @@ class Attention(nn.Module):
 
         def heads(projection: nn.Sequential, source: Tensor) -> Tensor:
             split = projection[0](source).unflatten(-1, (self.num_heads, -1))
-            if len(projection) > 1:
-                split = projection[1](
-                    split.float()
-                )  # as the weight, also where products are bfloat16
+            for norm in projection[1:]:
+                assert isinstance(norm, nn.RMSNorm)
+                split = rms_norm(norm, split)
             return split.transpose(1, 2)
 
         q_BNLK, k_BNSK = heads(self.to_q, x_BLD), heads(self.to_k, context_BSD)
         v_BNSK = heads(self.to_v, context_BSD)
         if rotation is not None:
             q_BNLK, k_BNSK = rotate(q_BNLK, *rotation), rotate(k_BNSK, *rotation)
-        dtype = v_BNSK.dtype
-        out_BNLK = F.scaled_dot_product_attention(q_BNLK.to(dtype), k_BNSK.to(dtype), v_BNSK)
+        k_BNSK = k_BNSK.to(v_BNSK.dtype)
+        if self.context_group is not None:
+            k_BNSK, v_BNSK = (gather(one, 2, self.context_group) for one in (k_BNSK, v_BNSK))
+        out_BNLK = F.scaled_dot_product_attention(q_BNLK.to(v_BNSK.dtype), k_BNSK, v_BNSK)
         out: Tensor = self.to_out(out_BNLK.transpose(1, 2).flatten(2))
         return out
 
@@ -169,6 +180,13 @@ class DiTBlock(nn.Module):
                 MlpLayer(model_channels, mlp_ratio, lora_dim),
             )
         )
+
+    @property
+    def self_attention(self) -> Attention:
+        """The attention among tokens."""
+        layer = self.blocks[0]
+        assert isinstance(layer, AttentionLayer)
+        return layer.block.attn
 
     def forward(
         self,

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
-from cosmos_worker.checkpoint.weights import load_model
+from cosmos_worker.checkpoint.weights import fill_model, open_model
 from cosmos_worker.config import TrainConfig
 from cosmos_worker.errors import ConfigError, RetryableError
 from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
@@ -23,6 +24,8 @@ from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import WindowDataset
 from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.loop import Trainer, run_training
+from cosmos_worker.train.parallel import Layout, lay_out, spread
+from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.stop import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -30,21 +33,36 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 
 
-def build_model(experiment: Experiment, weights: Path | None) -> CosmosModel:
-    """The network with the model's weights, or fresh ones with trainer.init=random.
+def build_model(
+    experiment: Experiment, weights: Path | None, layout: Layout, device: torch.device
+) -> CosmosModel:
+    """The network with the model's weights, or fresh ones with trainer.init=random, spread over the processes.
 
     Raises:
         ConfigError: no weights are named and init is checkpoint.
+        CheckpointError: the weights do not fit.
     """
+    model, state = _open(experiment, weights)
+    bfloat16 = use_bfloat16(experiment.diffusion, device)
+    spread(model, experiment.parallel, layout, torch.bfloat16 if bfloat16 else torch.float32)
+    model = model.to_empty(device=device)
+    fill_model(model, state)
+    return model
+
+
+def _open(experiment: Experiment, weights: Path | None) -> tuple[CosmosModel, dict[str, Tensor]]:
+    """The network on the meta device, and its weights elsewhere."""
     rope_dtype = getattr(torch, experiment.diffusion.sigma_dtype)
-    if experiment.trainer.init == "random":
-        model = CosmosModel(experiment.net, experiment.net.extra_pos_emb == "learnable", rope_dtype)
-        with torch.no_grad():
-            model.init_weights(torch.Generator().manual_seed(experiment.trainer.seed))
-        return model
-    if weights is None:
-        raise ConfigError("model_uri: got null; name a model.pt, or set trainer.init=random")
-    return load_model(weights, experiment.net, rope_dtype)
+    if experiment.trainer.init == "checkpoint":
+        if weights is None:
+            raise ConfigError("model_uri: got null; name a model.pt, or set trainer.init=random")
+        return open_model(weights, experiment.net, rope_dtype)
+    arguments = (experiment.net, experiment.net.extra_pos_emb == "learnable", rope_dtype)
+    fresh = CosmosModel(*arguments)
+    with torch.no_grad():
+        fresh.init_weights(torch.Generator().manual_seed(experiment.trainer.seed))
+    with torch.device("meta"):
+        return CosmosModel(*arguments), fresh.state_dict()
 
 
 def describe_run(
@@ -120,9 +138,12 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         dataset = WindowDataset(index, text, latents, "train", experiment)
         held_out = WindowDataset(index, text, latents, "val", experiment)
         weights = volumes.resolve(config.model_uri) if config.model_uri else None
-        model = build_model(experiment, weights).to(processes.device)
+        layout = lay_out(experiment, processes)
+        model = build_model(experiment, weights, layout, processes.device)
         logger.info("training %s", describe_run(experiment, model, dataset, processes))
         position_file = PositionFile.from_environment(os.environ)
-        trainer = Trainer(experiment, folder, model, dataset, held_out, processes, position_file)
+        trainer = Trainer(
+            experiment, folder, model, dataset, held_out, processes, layout, position_file
+        )
         trainer.resume()
         return {"run": str(folder), **run_training(trainer, stop)}

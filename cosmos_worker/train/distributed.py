@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from cosmos_worker.errors import StopRequested
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,21 @@ class Processes:
     rank: int
     world_size: int
     device: torch.device
+    local_world_size: int = 1
+    """Processes on this node."""
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files."""
         return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over all processes."""
@@ -33,6 +47,14 @@ class Processes:
             dist.all_reduce(values)
             values /= self.world_size
         return values
+
+    def new_cpu_group(self) -> ProcessGroup | None:
+        """A further group of all processes, for collectives that run beside others; None for a single process."""
+        if self.world_size == 1:
+            return None
+        group = dist.new_group(backend="gloo")
+        assert isinstance(group, ProcessGroup)  # all processes belong to it
+        return group
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -51,16 +73,18 @@ def join_processes(device: str, threads: int | None) -> Iterator[Processes]:
     use_cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     here = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(here)
     if threads is not None:
         torch.set_num_threads(threads)
     if world_size > 1:
-        dist.init_process_group("nccl" if use_cuda else "gloo")
+        # checkpoints are written while the training goes on, which needs a group of its own for the CPU
+        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo")
     # after a failure the group is not left in order: its peers may wait in it, and it for them
     try:
-        yield Processes(rank, world_size, here)
+        yield Processes(rank, world_size, here, local_world_size)
     except StopRequested:
         _leave(world_size)
         raise

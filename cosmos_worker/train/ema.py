@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from cosmos_worker.checkpoint.shards import local_part
 
 
 def ema_exponent(rate: float) -> float:
@@ -25,7 +25,7 @@ def ema_beta(step: int, rate: float) -> float:
 
 
 class PowerEma:
-    """Average of all parameters, float32.
+    """Average of all parameters, float32, spread over processes as they are.
 
     Args:
         model: parameters are averaged under their names; buffers are not.
@@ -46,12 +46,8 @@ class PowerEma:
         """Take in the weights after optimizer update number ``step``, counted from 0."""
         weight = 1 - ema_beta(step, self.rate)
         sources = [
-            value.detach().to(self.source_dtype).to(torch.float32)
+            local_part(value.detach()).to(self.source_dtype).to(torch.float32)
             for value in self._sources.values()
         ]
-        torch._foreach_lerp_(list(self.average.values()), sources, weight)
-
-    def load(self, average: Mapping[str, Tensor]) -> None:
-        """Replace the average by a saved one."""
-        for name, value in self.average.items():
-            value.copy_(average[name])
+        averages = [local_part(value) for value in self.average.values()]
+        torch._foreach_lerp_(averages, sources, weight)

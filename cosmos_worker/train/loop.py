@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from cosmos_worker.checkpoint.export import prune_exports, write_exports
-from cosmos_worker.checkpoint.state import (
-    TrainingState,
-    load_latest_state,
-    prune_states,
-    save_state,
-)
+from cosmos_worker.checkpoint.shards import gather_to_main
+from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state, load_into
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
@@ -30,6 +24,8 @@ from cosmos_worker.train.draws import draw_noise
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.metrics import MetricsLog
 from cosmos_worker.train.order import DataOrder
+from cosmos_worker.train.parallel import Layout, replicate
+from cosmos_worker.train.saver import Exports, Saver
 from cosmos_worker.train.schedule import learning_rate
 from cosmos_worker.train.step import StepResult, batch_loss, train_step
 from cosmos_worker.train.stop import StopSignal
@@ -76,8 +72,8 @@ def micro_batch_positions(
 class Trainer:
     """A run in progress.
 
-    model is the plain network with its uncertainty head, on the device; held_out may be empty; position_file is
-    for the launcher.
+    model is the network with its uncertainty head, on the device and spread as layout says; held_out may be empty;
+    position_file is for the launcher.
     """
 
     experiment: Experiment
@@ -86,6 +82,7 @@ class Trainer:
     dataset: WindowDataset
     held_out: WindowDataset
     processes: Processes
+    layout: Layout = field(default_factory=Layout)
     position_file: PositionFile = field(default_factory=PositionFile)
 
     def __post_init__(self) -> None:
@@ -96,13 +93,11 @@ class Trainer:
         self.positions = micro_batch_positions(
             trainer.global_batch_size,
             trainer.micro_batch_size,
-            self.processes.rank,
-            self.processes.world_size,
+            self.layout.data_rank,
+            self.layout.data_size,
         )
         self.model.logvar.requires_grad_(self.experiment.diffusion.use_logvar)
-        self.parallel: nn.Module = self.model
-        if self.processes.world_size > 1:
-            self.parallel = DistributedDataParallel(self.model)
+        self.parallel = replicate(self.model, self.layout, self.processes)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=optimizer.learning_rate,
@@ -117,34 +112,49 @@ class Trainer:
             if ema.enabled
             else None
         )
+        self.saver = Saver(self.run, self.processes, trainer.keep_last, trainer.keep_exports)
         self.done_steps = 0
-        self.saved_step = -1
+        self.saved_step = self.begun_step = -1
 
     # --- continue ----------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Continue from the newest complete checkpoint, if there is one.
+        """Continue from the newest complete checkpoint, if there is one, whatever processes wrote it.
 
         Raises:
             CheckpointError: it is damaged, or belongs to another configuration or dataset.
         """
-        state = load_latest_state(self.run)
+        state = find_latest_state(self.run)
         if state is None:
             self._tell_position()
             return
         self._check_same_run(state)
-        self.model.load_state_dict(state.tensors["model"])
-        self.optimizer.load_state_dict(state.tensors["optimizer"])
-        if self.ema is not None:
-            self.ema.load(state.tensors["ema"])
-        self.done_steps = self.saved_step = int(state.progress["step"])
+        check_files(state, self.processes.rank, self.processes.world_size)
+        tensors = self._tensors()
+        load_into(state, tensors)
+        set_state_dict(
+            self.model,
+            self.optimizer,
+            model_state_dict=tensors["model"],
+            optim_state_dict=tensors["optimizer"],
+        )
+        self.done_steps = self.saved_step = self.begun_step = int(state.progress["step"])
         self._tell_position()
         logger.info("continued step=%d from=%s", self.done_steps, state.folder)
+
+    def _tensors(self) -> dict[str, Any]:
+        """Everything that changes in training, by parameter names; the average is the very one in use."""
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        return {
+            "model": model,
+            "optimizer": optimizer,
+            "ema": dict(self.ema.average) if self.ema else {},
+        }
 
     def _tell_position(self) -> None:
         self.position_file.write(self.done_steps, self.saved_step if self.saved_step >= 0 else None)
 
-    def _check_same_run(self, state: TrainingState) -> None:
+    def _check_same_run(self, state: SavedState) -> None:
         differing = differing_keys(state.progress["experiment"], decisive_options(self.experiment))
         if differing:
             raise CheckpointError(
@@ -155,30 +165,47 @@ class Trainer:
 
     # --- save --------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Write exports and checkpoint of the steps done, then delete old ones; the main process writes."""
-        if self.saved_step == self.done_steps:
+    def begin_save(self) -> None:
+        """Begin to write checkpoint and exports of the steps done; the training may go on.
+
+        Raises:
+            RetryableError: a failed write; complete checkpoints are intact.
+        """
+        if self.begun_step == self.done_steps:
             return
-        if self.processes.is_main:
-            average = self.ema.average if self.ema else None
-            state = self.model.state_dict()
-            write_exports(self.run, self.done_steps, state, average, torch.bfloat16)
-            tensors = {
-                "model": state,
-                "optimizer": self.optimizer.state_dict(),
-                "ema": average or {},
-            }
-            progress = {
-                "data_order": self.order.state(self.done_steps),
-                "experiment": decisive_options(self.experiment),
-            }
-            folder = save_state(self.run, self.done_steps, tensors, progress)
-            prune_states(self.run, self.experiment.trainer.keep_last)
-            prune_exports(self.run, self.experiment.trainer.keep_exports)
-            logger.info("checkpoint step=%d folder=%s", self.done_steps, folder)
-        self.processes.barrier()
-        self.saved_step = self.done_steps
-        self._tell_position()
+        progress = {
+            "data_order": self.order.state(self.done_steps),
+            "experiment": decisive_options(self.experiment),
+        }
+        self.finish_save()
+        self.saver.begin(self.done_steps, self._tensors(), self._exports(), progress)
+        self.begun_step = self.done_steps
+
+    def finish_save(self) -> None:
+        """Wait until the checkpoint that is being written is complete.
+
+        Raises:
+            RetryableError: a failed write; complete checkpoints are intact.
+        """
+        step = self.saver.finish()
+        if step is not None:
+            self.saved_step = step
+            self._tell_position()
+
+    def save(self) -> None:
+        """Write checkpoint and exports of the steps done, and wait."""
+        self.begin_save()
+        self.finish_save()
+
+    def _exports(self) -> Exports:
+        is_main, state = self.processes.is_main, self.model.state_dict()
+        halved = {name: torch.bfloat16 for name, one in state.items() if one.is_floating_point()}
+        regular = gather_to_main(state, halved, is_main)
+        average = None
+        if self.ema is not None:
+            buffers = dict(self.model.named_buffers())
+            average = gather_to_main({**buffers, **self.ema.average}, {}, is_main)
+        return Exports(regular, average)
 
     # --- one step ----------------------------------------------------------------------------
 
@@ -217,22 +244,34 @@ class Trainer:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """EDM loss on held-out windows at fixed noise, weights as they are now."""
-        trainer = self.experiment.trainer
-        total, count = 0.0, 0
-        for first in range(0, len(self.held_out), trainer.micro_batch_size):
-            samples = range(first, min(first + trainer.micro_batch_size, len(self.held_out)))
-            batch = self.held_out.batch(samples)
-            for draw in range(trainer.validation_draws):
-                noise = draw_noise(
-                    self.held_out.latent_shape, self.experiment, "validation", draw, list(samples)
-                )
-                loss = batch_loss(
-                    self.model, batch, noise, self.experiment.diffusion, self.processes.device
-                )
-                total += float(loss.edm) * len(samples)
-                count += len(samples)
-        return total / count
+        """EDM loss on held-out windows at fixed noise, weights as they are now; every process does a share."""
+        trainer, held_out = self.experiment.trainer, self.held_out
+        size = trainer.micro_batch_size
+        work = [
+            (range(first, min(first + size, len(held_out))), draw)
+            for first in range(0, len(held_out), size)
+            for draw in range(trainer.validation_draws)
+        ]
+        totals = torch.zeros(2, device=self.processes.device)
+        rounds = -(-len(work) // self.layout.data_size)
+        for i in range(rounds):
+            item = i * self.layout.data_size + self.layout.data_rank
+            # the network may be spread over all processes, so those without work repeat some
+            samples, draw = work[item % len(work)]
+            noise = draw_noise(
+                held_out.latent_shape, self.experiment, "validation", draw, list(samples)
+            )
+            loss = batch_loss(
+                self.model,
+                held_out.batch(samples),
+                noise,
+                self.experiment.diffusion,
+                self.processes.device,
+            )
+            if item < len(work):
+                totals += torch.stack([loss.edm, torch.ones_like(loss.edm)]) * len(samples)
+        total, count = self.processes.mean(totals).tolist()
+        return float(total / count)
 
 
 def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
@@ -251,19 +290,20 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
             trainer.run, trainer.done_steps, options.max_steps, options.global_batch_size
         )
     result: dict[str, Any] = {}
-    sums, counted = torch.zeros(4), 0
+    sums, counted = torch.zeros(3), 0
     if trainer.done_steps == 0:
         result["validation_loss_before"] = _validate(trainer, log)
     while trainer.done_steps < options.max_steps:
         result_of_step, rate = trainer.step()
-        # one small collective a step: mean losses, and whether any process was asked to stop
-        shared = torch.cat([result_of_step.losses.cpu(), torch.tensor([float(stop.requested)])])
+        # one small collective a step: mean losses, whether any process was asked to stop, and whether all have written
+        flags = torch.tensor([float(stop.requested), float(trainer.saver.has_written)])
+        shared = torch.cat([result_of_step.losses.cpu(), flags])
         shared = processes.mean(shared.to(processes.device)).cpu()
-        sums, counted = sums + shared, counted + 1
+        sums, counted = sums + shared[:3], counted + 1
         done = trainer.done_steps
         if log and (done % options.log_every_steps == 0 or done == options.max_steps):
             names = ("loss", "edm_loss", "mse")
-            means = dict(zip(names, (sums[:3] / counted).tolist(), strict=True))
+            means = dict(zip(names, (sums / counted).tolist(), strict=True))
             result.update(means)
             log.step(
                 done,
@@ -273,7 +313,9 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
                     "grad_norm": result_of_step.grad_norm,
                 },
             )
-            sums, counted = torch.zeros(4), 0
+            sums, counted = torch.zeros(3), 0
+        if shared[4] == 1:
+            trainer.finish_save()
         if shared[3] > 0:
             trainer.save()
             raise StopRequested(
@@ -286,7 +328,7 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
         ):
             _validate(trainer, log)
         if done % options.save_every_steps == 0:
-            trainer.save()
+            trainer.begin_save()
     result["validation_loss_after"] = _validate(trainer, log)
     trainer.save()
     if log:
@@ -295,8 +337,9 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
 
 
 def _validate(trainer: Trainer, log: MetricsLog | None) -> float | None:
-    if log is None or not len(trainer.held_out):
+    if not len(trainer.held_out):
         return None
     loss = trainer.validation_loss()
-    log.validation(trainer.done_steps, loss)
+    if log:
+        log.validation(trainer.done_steps, loss)
     return round(loss, 6)

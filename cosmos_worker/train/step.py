@@ -8,8 +8,11 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from cosmos_worker.checkpoint.shards import local_part
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
 from cosmos_worker.options import DiffusionConfig, OptimizerConfig
@@ -59,7 +62,13 @@ class StepResult:
 
 
 def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    if isinstance(model, DistributedDataParallel) and not is_last:
+    """Put off what the last micro-batch does for all: DDP's reduction, or that between copies of a sharded model.
+
+    Within a copy gradients are reduced each time, or every process would hold those of the whole model.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_all_reduce(is_last)
+    elif isinstance(model, DistributedDataParallel) and not is_last:
         return model.no_sync()
     return nullcontext()
 
@@ -71,9 +80,9 @@ def clip_gradients(model: nn.Module, config: OptimizerConfig, describe: Callable
         DataError: NaN or infinite gradients while on_bad_gradient is fail; names parameters and samples.
     """
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
+    norm = _total_norm(named)
     if not torch.isfinite(norm):
-        bad = [name for name, grad in named if not torch.isfinite(grad).all()]
+        bad = [name for name, grad in named if not torch.isfinite(local_part(grad)).all()]
         if config.on_bad_gradient == "fail":
             raise DataError(
                 f"{describe()}: NaN or infinite gradient in {len(bad)} parameters "
@@ -81,10 +90,15 @@ def clip_gradients(model: nn.Module, config: OptimizerConfig, describe: Callable
                 "or set optimizer.on_bad_gradient=zero; the last checkpoint is intact"
             )
         for _, grad in named:
-            grad.nan_to_num_(0.0, 0.0, 0.0)
-        norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
+            local_part(grad).nan_to_num_(0.0, 0.0, 0.0)
+        norm = _total_norm(named)
     torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, norm)
     return float(norm)
+
+
+def _total_norm(named: Sequence[tuple[str, Tensor]]) -> Tensor:
+    norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def train_step(
@@ -99,7 +113,7 @@ def train_step(
     """One update of the weights from all micro-batches of this process.
 
     Args:
-        model: :class:`CosmosModel`, or DDP around it.
+        model: :class:`CosmosModel`, sharded or not, or DDP around it.
         optimizer: its learning rate is set by the caller.
         micro_batches: samples and their noise.
         diffusion: loss options.

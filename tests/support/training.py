@@ -18,6 +18,7 @@ from cosmos_worker.options import (
     Experiment,
     NetConfig,
     OptimizerConfig,
+    ParallelConfig,
     TextConfig,
     TokenizerConfig,
     TrainerConfig,
@@ -37,13 +38,17 @@ SMALL_NET = NetConfig(
 )
 
 
-def small_experiment(**trainer: object) -> Experiment:
-    """A network of 2 blocks and 32 channels on latents of 3 frames of 4x4."""
+def small_experiment(
+    num_latent_frames: int = 3, parallel: ParallelConfig | None = None, **trainer: object
+) -> Experiment:
+    """A network of 2 blocks and 32 channels on latents of a few frames of 4x4."""
+    num_pixel_frames = 8 * (num_latent_frames - 1) + 1
     return Experiment(
         name="small",
         net=SMALL_NET,
-        video=VideoConfig(num_pixel_frames=17, height=32, width=32),
-        tokenizer=TokenizerConfig(chunk_pixel_frames=17, dtype="float32"),
+        video=VideoConfig(num_pixel_frames=num_pixel_frames, height=32, width=32),
+        tokenizer=TokenizerConfig(chunk_pixel_frames=num_pixel_frames, dtype="float32"),
+        parallel=parallel or ParallelConfig(),
         text=TextConfig(max_length=8),
         conditioning=ConditioningConfig(max_cond_latent_frames=1),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
@@ -81,13 +86,17 @@ def write_model(path: Path, **options: object) -> Path:
 
 
 def write_training_inputs(
-    root: Path, num_windows: int = 10, bad_latent: Tensor | None = None
+    root: Path,
+    num_windows: int = 10,
+    bad_latent: Tensor | None = None,
+    num_latent_frames: int = 3,
 ) -> None:
     """Write root/{index,text,latents} with train windows and two val windows.
 
     Args:
         root: is created.
         num_windows: training windows.
+        num_latent_frames: of every window.
         bad_latent: multiplied into the first latent, such as infinity-free huge values.
     """
     generator = torch.Generator().manual_seed(7)
@@ -108,7 +117,7 @@ def write_training_inputs(
     )
     with LatentWriter(root / "latents", "random") as writer:
         for clip in clips:
-            latent = torch.randn(16, 3, 4, 4, generator=generator)
+            latent = torch.randn(16, num_latent_frames, 4, 4, generator=generator)
             if bad_latent is not None and clip.clip_id == "train/0":
                 latent = latent * bad_latent
             writer.add(f"{clip.clip_id}@0", latent)

@@ -11,10 +11,25 @@ import pytest
 import torch
 
 from cosmos_worker.checkpoint.export import find_export, list_exports, prune_exports, write_exports
-from cosmos_worker.checkpoint.state import list_states, load_latest_state, prune_states, save_state
+from cosmos_worker.checkpoint.state import (
+    check_files,
+    find_latest_state,
+    list_states,
+    load_into,
+    prune_states,
+)
 from cosmos_worker.errors import CheckpointError, RetryableError
+from cosmos_worker.train.distributed import Processes
+from cosmos_worker.train.saver import Exports, Saver
 
 STATE = {"net.weight": torch.arange(4.0)}
+
+
+def save(run: Path, step: int, state: dict[str, torch.Tensor] = STATE, **progress: str) -> Path:
+    saver = Saver(run, Processes(0, 1, torch.device("cpu")), keep_last=9, keep_exports=9)
+    saver.begin(step, {"model": state}, Exports(STATE, None), progress)
+    assert saver.finish() == step
+    return list_states(run)[-1][1]
 
 
 @pytest.fixture
@@ -34,25 +49,51 @@ def small_disk() -> Iterator[Path]:
 
 
 def test_state_survives_a_file(tmp_path: Path) -> None:
-    save_state(tmp_path, 5, {"model": STATE}, {"note": "x"})
+    save(tmp_path, 5, note="x")
 
-    state = load_latest_state(tmp_path)
+    state = find_latest_state(tmp_path)
 
     assert state is not None
     assert state.progress == {"note": "x", "step": 5}
-    assert torch.equal(state.tensors["model"]["net.weight"], STATE["net.weight"])
+    check_files(state)
+    loaded = {"model": {"net.weight": torch.zeros(4)}}
+    load_into(state, loaded)
+    assert torch.equal(loaded["model"]["net.weight"], STATE["net.weight"])
+
+
+def test_state_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    state = find_latest_state(tmp_path)
+    assert state is not None
+
+    with pytest.raises(CheckpointError, match=r"cannot be read: .*net\.other.*; delete it"):
+        load_into(state, {"model": {"net.other": torch.zeros(4)}})
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, Processes(0, 1, torch.device("cpu")), keep_last=9, keep_exports=9)
+    weight = torch.zeros(3)
+    saver.begin(1, {"model": {"net.weight": weight}}, Exports(STATE, None), {})
+    weight += 1
+
+    assert saver.finish() == 1
+    state = find_latest_state(tmp_path)
+    assert state is not None
+    loaded = {"model": {"net.weight": torch.ones(3)}}
+    load_into(state, loaded)
+    assert torch.equal(loaded["model"]["net.weight"], torch.zeros(3))
 
 
 def test_no_state_is_none(tmp_path: Path) -> None:
-    assert load_latest_state(tmp_path) is None
+    assert find_latest_state(tmp_path) is None
 
 
 def test_incomplete_state_is_not_seen(tmp_path: Path) -> None:
-    save_state(tmp_path, 5, {"model": STATE}, {})
-    folder = save_state(tmp_path, 10, {"model": STATE}, {})
+    save(tmp_path, 5)
+    folder = save(tmp_path, 10)
     (folder / "complete.json").unlink()
 
-    state = load_latest_state(tmp_path)
+    state = find_latest_state(tmp_path)
 
     assert state is not None
     assert state.progress["step"] == 5
@@ -60,7 +101,7 @@ def test_incomplete_state_is_not_seen(tmp_path: Path) -> None:
 
 def test_old_states_are_pruned(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        save_state(tmp_path, step, {"model": STATE}, {})
+        save(tmp_path, step)
 
     prune_states(tmp_path, keep_last=2)
 
@@ -68,21 +109,20 @@ def test_old_states_are_pruned(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_reported_and_leaves_the_earlier_checkpoint(small_disk: Path) -> None:
-    save_state(small_disk, 1, {"model": STATE}, {})
-    write_exports(small_disk, 1, STATE, STATE, torch.float32)
+    save(small_disk, 1)
     large = {"net.weight": torch.zeros(1 << 20)}
 
     with pytest.raises(
         RetryableError, match=r"cannot write a checkpoint .* GiB of .* are free; make room"
     ):
-        save_state(small_disk, 2, {"model": large}, {})
+        save(small_disk, 2, large)
     with pytest.raises(RetryableError, match="earlier checkpoints are intact"):
-        write_exports(small_disk, 2, large, None, torch.float32)
+        write_exports(small_disk, 3, large, None, torch.float32)
 
-    state = load_latest_state(small_disk)
+    state = find_latest_state(small_disk)
     assert state is not None
     assert state.progress["step"] == 1
-    assert list(list_exports(small_disk, "reg")) == [1]
+    assert list(list_exports(small_disk, "reg")) == [1, 2], "only the state was too large"
     assert [path.name for path in (small_disk / "state").iterdir()] == ["iter_000000001"]
     assert not list((small_disk / "checkpoints").glob(".*"))
 

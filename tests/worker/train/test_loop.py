@@ -21,7 +21,7 @@ from cosmos_worker.checkpoint.weights import load_model
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError, StopRequested
 from cosmos_worker.layout import Volumes
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import loop
+from cosmos_worker.train import loop, saver
 from cosmos_worker.train.stop import StopSignal
 
 VOLUMES = Volumes()
@@ -119,21 +119,19 @@ def test_killed_during_a_save_continues_from_the_checkpoint_before(
 
     config = train_config(inputs, small_experiment(), tmp_path / "broken")
     train_stage.run(train_config(inputs, small_experiment(), tmp_path / "whole"), VOLUMES)
-    original = loop.save_state
+    original = saver.complete_state
 
     def die_at_step_4(run: Path, step: int, *arguments: object) -> Path:
         if step == 4:
-            leftover = run / "state" / ".iter_000000004.tmp"
-            leftover.mkdir()
-            (leftover / "state.pt").write_bytes(b"half")
             raise Killed
         return original(run, step, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_state", die_at_step_4)
+        patch.setattr(saver, "complete_state", die_at_step_4)
         with pytest.raises(Killed):
             train_stage.run(config, VOLUMES)
     assert [number for number, _ in list_states(run_path(tmp_path / "broken"))] == [2]
+    assert list((run_path(tmp_path / "broken") / "state").glob(".*")), "what it had written"
 
     train_stage.run(config, VOLUMES)
 
@@ -153,11 +151,11 @@ def test_continuing_with_other_options_is_refused(inputs: Path, tmp_path: Path) 
 def test_continuing_a_damaged_checkpoint_is_refused(inputs: Path, tmp_path: Path) -> None:
     config = train_config(inputs, small_experiment(max_steps=2), tmp_path)
     train_stage.run(config, VOLUMES)
-    damaged = run_path(tmp_path) / "state" / "iter_000000002" / "state.pt"
+    damaged = run_path(tmp_path) / "state" / "iter_000000002" / "shards" / "__0_0.distcp"
     damaged.write_bytes(damaged.read_bytes()[:-100])
 
     with pytest.raises(
-        CheckpointError, match=r"state\.pt: damaged .* delete .*iter_000000002 to continue"
+        CheckpointError, match=r"__0_0\.distcp: damaged .* delete .*iter_000000002 to continue"
     ):
         train_stage.run(config, VOLUMES)
 

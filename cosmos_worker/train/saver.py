@@ -1,0 +1,130 @@
+"""Checkpoints and exports, written while the training goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
+
+from cosmos_worker.checkpoint.export import prune_exports, write_exports
+from cosmos_worker.checkpoint.state import (
+    STATE_FOLDER,
+    Files,
+    begin_state,
+    complete_state,
+    describe_own_shards,
+    discard_state,
+    prune_states,
+    reporting_full_disk,
+    save_shards,
+    shards_path,
+)
+from cosmos_worker.errors import RetryableError
+from cosmos_worker.train.distributed import Processes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Whole weights on the CPU of the main process; average: None = no EMA."""
+
+    regular: Mapping[str, Tensor]
+    average: Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class _Pending:
+    step: int
+    progress: dict[str, Any]
+    written: Future[Files]
+
+
+class Saver:
+    """Writes one checkpoint at a time; all processes call every method at the same step.
+
+    Args:
+        run: folder of the run.
+        processes: all of them.
+        keep_last, keep_exports: how many are kept.
+    """
+
+    def __init__(self, run: Path, processes: Processes, keep_last: int, keep_exports: int) -> None:
+        self.run, self.processes = run, processes
+        self.keep_last, self.keep_exports = keep_last, keep_exports
+        # writing goes on beside the training, whose collectives have another group
+        self._group = processes.new_cpu_group()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._pending: _Pending | None = None
+
+    @property
+    def has_written(self) -> bool:
+        """Whether this process has written its part of a checkpoint that is not complete yet."""
+        return self._pending is not None and self._pending.written.done()
+
+    def begin(
+        self, step: int, tensors: dict[str, Any], exports: Exports, progress: dict[str, Any]
+    ) -> None:
+        """Copy everything to the CPU and begin to write; an earlier checkpoint is completed first.
+
+        Raises:
+            RetryableError: a failed write, here or of the earlier checkpoint; complete ones are intact.
+        """
+        self.finish()
+        with self._failing_together(step):
+            if self.processes.is_main:
+                begin_state(self.run, step)
+        staged = BlockingAsyncStager().stage(tensors)
+        written = self._thread.submit(self._write, step, staged, exports)
+        self._pending = _Pending(step, progress, written)
+
+    def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
+        if self.processes.is_main:
+            write_exports(self.run, step, exports.regular, exports.average, torch.bfloat16)
+        with reporting_full_disk(self.run / STATE_FOLDER):
+            save_shards(shards_path(self.run, step), staged, self._group)
+        return describe_own_shards(shards_path(self.run, step), self.processes.rank)
+
+    def finish(self) -> int | None:
+        """Wait until the checkpoint is written and make it visible; returns its step, or None if there is none.
+
+        Raises:
+            RetryableError: a failed write; earlier checkpoints are intact.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        with self._failing_together(pending.step):
+            files = pending.written.result()
+        shards: Files = {}
+        for some in self.processes.gather(files):
+            shards.update(some)
+        with self._failing_together(pending.step):
+            if self.processes.is_main:
+                folder = complete_state(self.run, pending.step, pending.progress, shards)
+                prune_states(self.run, self.keep_last)
+                prune_exports(self.run, self.keep_exports)
+                logger.info("checkpoint step=%d folder=%s", pending.step, folder)
+        return pending.step
+
+    @contextmanager
+    def _failing_together(self, step: int) -> Iterator[None]:
+        """A failed write of one process is an error of all, and leaves nothing."""
+        failure = None
+        try:
+            yield
+        except RetryableError as error:
+            failure = error
+        others = [text for text in self.processes.gather(str(failure or "")) if text]
+        if others:
+            if self.processes.is_main:
+                discard_state(self.run, step)
+            raise failure or RetryableError(others[0])

@@ -1,0 +1,163 @@
+"""However a run is spread over processes, it computes the same. Real processes, gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from training import run_path, small_experiment, train_config, write_model, write_training_inputs
+
+from cosmos_worker.checkpoint.export import list_exports
+from cosmos_worker.checkpoint.state import list_states
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.layout import Volumes
+from cosmos_worker.options import Experiment, ParallelConfig
+from cosmos_worker.stages import train as train_stage
+from cosmos_worker.train.distributed import Processes
+from cosmos_worker.train.parallel import lay_out
+
+FRAMES = 4
+WAYS = {
+    "ddp": (2, {}),
+    "full": (2, {"sharding": "full"}),
+    "full on four": (4, {"sharding": "full"}),
+    "hybrid": (4, {"sharding": "hybrid", "shard_group_size": 2}),
+    "two share frames": (2, {"context_parallel": 2}),
+    "four share frames, full": (4, {"context_parallel": 4, "sharding": "full"}),
+    "two share frames, hybrid, every block again": (
+        4,
+        {
+            "context_parallel": 2,
+            "sharding": "hybrid",
+            "shard_group_size": 2,
+            "activation_checkpointing": "block",
+        },
+    ),
+    "full, products kept": (2, {"sharding": "full", "activation_checkpointing": "selective"}),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("inputs")
+    write_training_inputs(root, num_latent_frames=FRAMES)
+    write_model(root / "model.pt")
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    target = tmp_path_factory.mktemp("alone")
+    train_stage.run(train_config(inputs, experiment(), target), Volumes())
+    return target
+
+
+def experiment(**options: object) -> Experiment:
+    parallel = ParallelConfig(**options)
+    return small_experiment(num_latent_frames=FRAMES, micro_batch_size=1, parallel=parallel)
+
+
+def train(inputs: Path, target: Path, processes: int, **options: object) -> str:
+    """Train with torchrun; returns the log."""
+    target.mkdir(exist_ok=True)
+    document = target / "train.yaml"
+    config = train_config(inputs, experiment(**options), target)
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
+    done = subprocess.run(
+        [*command, "--nproc-per-node", str(processes)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def weights(target: Path, kind: str) -> dict[str, torch.Tensor]:
+    return torch.load(list(list_exports(run_path(target), kind).values())[-1], weights_only=True)
+
+
+def lines(target: Path) -> list[dict[str, float]]:
+    text = (run_path(target) / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_same_run(alone: Path, spread: Path) -> None:
+    for key, value in weights(alone, "ema").items():
+        torch.testing.assert_close(
+            weights(spread, "ema")[key], value, atol=2e-6, rtol=1e-5, msg=key
+        )
+    for one, other in zip(lines(alone), lines(spread), strict=True):
+        shown = ("loss", "edm_loss", "grad_norm", "validation_loss")
+        assert {k: v for k, v in other.items() if k in shown} == pytest.approx(
+            {k: v for k, v in one.items() if k in shown}, rel=2e-5
+        )
+
+
+@pytest.mark.multiproc
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", WAYS)
+def test_spread_run_computes_what_one_process_does(
+    inputs: Path, alone: Path, tmp_path: Path, way: str
+) -> None:
+    processes, options = WAYS[way]
+    train(inputs, tmp_path, processes, **options)
+
+    assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.multiproc
+@pytest.mark.timeout(300)
+def test_saved_by_four_is_continued_by_two_and_by_one(
+    inputs: Path, alone: Path, tmp_path: Path
+) -> None:
+    train(inputs, tmp_path, 4, sharding="full")
+    run = run_path(tmp_path)
+    assert [step for step, _ in list_states(run)] == [2, 4, 6]
+
+    for last, processes, options in ((4, 2, {"sharding": "full"}), (2, 1, {})):
+        for step, folder in list_states(run):
+            if step > last:
+                (folder / "complete.json").unlink()
+        log = train(inputs, tmp_path, processes, **options)
+        assert f"continued step={last}" in log
+        assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["block", "selective"])
+def test_activation_checkpointing_changes_no_bit(
+    inputs: Path, alone: Path, tmp_path: Path, kind: str
+) -> None:
+    chosen = experiment(activation_checkpointing=kind)
+    train_stage.run(train_config(inputs, chosen, tmp_path), Volumes())
+
+    for key, value in weights(alone, "ema").items():
+        assert torch.equal(weights(tmp_path, "ema")[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context_parallel": 3}, "parallel.context_parallel: 3 does not divide the 8 processes"),
+        (
+            {"context_parallel": 8},
+            "parallel.context_parallel: 8 does not divide the 4 latent frames",
+        ),
+        (
+            {"sharding": "hybrid", "shard_group_size": 3},
+            "parallel.shard_group_size: 3 must divide the 8 processes",
+        ),
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        lay_out(experiment(**options), Processes(0, 8, torch.device("cpu")))
