@@ -206,6 +206,20 @@ class EmaConfig(Model):
     """Weights that are averaged: as the optimizer has them, or rounded as the reference."""
 
 
+class LoraConfig(Model):
+    """Low-rank adaptation: the network is frozen, and some of its layers learn a small correction."""
+
+    rank: PositiveInt = 8
+    """Rank of the corrections."""
+    alpha: Annotated[float, Field(gt=0)] = 8.0
+    """Corrections are scaled by alpha / rank."""
+    targets: Annotated[tuple[Literal["q", "k", "v", "out", "mlp"], ...], Field(min_length=1)] = (
+        "q",
+        "v",
+    )
+    """Layers that learn: queries, keys, values and output of both attentions of a block, and its MLP."""
+
+
 class TrainerConfig(Model):
     """Length of a run and what happens at its steps."""
 
@@ -279,6 +293,8 @@ class Experiment(Model):
     diffusion: DiffusionConfig = DiffusionConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
+    lora: LoraConfig | None = None
+    """Train a low-rank correction instead of all weights; exported weights contain it."""
     trainer: TrainerConfig = TrainerConfig()
     parallel: ParallelConfig = ParallelConfig()
 

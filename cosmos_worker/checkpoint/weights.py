@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cosmos_worker.checkpoint.shards import fill
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.layout import atomic_write
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
+from cosmos_worker.model.shards import fill
 from cosmos_worker.options import NetConfig
 
 EXTRA_PREFIX = "net.extra_pos_embedder."

@@ -19,10 +19,12 @@ from cosmos_worker.config import TrainConfig
 from cosmos_worker.errors import ConfigError, RetryableError
 from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
 from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.options import Experiment
 from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import WindowDataset
 from cosmos_worker.train.distributed import Processes, join_processes
+from cosmos_worker.train.draws import sample_generator
 from cosmos_worker.train.loop import Trainer, run_training
 from cosmos_worker.train.parallel import Layout, lay_out, spread
 from cosmos_worker.train.step import use_bfloat16
@@ -44,9 +46,14 @@ def build_model(
     """
     model, state = _open(experiment, weights)
     bfloat16 = use_bfloat16(experiment.diffusion, device)
-    spread(model, experiment.parallel, layout, torch.bfloat16 if bfloat16 else torch.float32)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    if experiment.lora is not None:
+        add_lora(model, experiment.lora, dtype)
+    spread(model, experiment.parallel, layout, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state)
+    seed = experiment.trainer.seed
+    init_lora(model, lambda name: sample_generator(seed, "lora", name))
     return model
 
 
@@ -74,7 +81,8 @@ def describe_run(
     C, T, H, W = dataset.latent_shape
     tokens = T * H * W // experiment.net.patch_size**2
     return (
-        f"parameters={sum(p.numel() for p in model.parameters())} device={processes.device} "
+        f"parameters={sum(p.numel() for p in model.parameters())} "
+        f"trained={sum(p.numel() for p in model.parameters() if p.requires_grad)} device={processes.device} "
         f"processes={processes.world_size} windows={len(dataset)} latent={C}x{T}x{H}x{W} "
         f"tokens_per_sample={tokens} global_batch_size={trainer.global_batch_size} "
         f"samples_per_process={trainer.global_batch_size // processes.world_size} "

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cosmos_worker.checkpoint.shards import local_part
+from cosmos_worker.model.shards import local_part
 
 
 def ema_exponent(rate: float) -> float:
@@ -25,7 +25,7 @@ def ema_beta(step: int, rate: float) -> float:
 
 
 class PowerEma:
-    """Average of all parameters, float32, spread over processes as they are.
+    """Average of all parameters that are trained, float32, spread over processes as they are.
 
     Args:
         model: parameters are averaged under their names; buffers are not.
@@ -36,7 +36,7 @@ class PowerEma:
     def __init__(self, model: nn.Module, rate: float, source_dtype: torch.dtype) -> None:
         self.rate = rate
         self.source_dtype = source_dtype
-        self._sources = dict(model.named_parameters())
+        self._sources = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.average = {
             name: value.detach().float().clone() for name, value in self._sources.items()
         }

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 
-from cosmos_worker.checkpoint.shards import gather_to_main
 from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state, load_into
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.model.lora import merge_lora
+from cosmos_worker.model.shards import gather_to_main
 from cosmos_worker.options import Experiment, decisive_options
 from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import Batch, WindowDataset
@@ -137,14 +142,21 @@ class Trainer:
             self.optimizer,
             model_state_dict=tensors["model"],
             optim_state_dict=tensors["optimizer"],
+            options=self._what_changes,
         )
         self.done_steps = self.saved_step = self.begun_step = int(state.progress["step"])
         self._tell_position()
         logger.info("continued step=%d from=%s", self.done_steps, state.folder)
 
+    @property
+    def _what_changes(self) -> StateDictOptions:
+        """Frozen weights are those of the model that was begun with: they are not saved."""
+        frozen = self.experiment.lora is not None
+        return StateDictOptions(ignore_frozen_params=frozen, strict=not frozen)
+
     def _tensors(self) -> dict[str, Any]:
         """Everything that changes in training, by parameter names; the average is the very one in use."""
-        model, optimizer = get_state_dict(self.model, self.optimizer)
+        model, optimizer = get_state_dict(self.model, self.optimizer, options=self._what_changes)
         return {
             "model": model,
             "optimizer": optimizer,
@@ -198,14 +210,13 @@ class Trainer:
         self.finish_save()
 
     def _exports(self) -> Exports:
-        is_main, state = self.processes.is_main, self.model.state_dict()
-        halved = {name: torch.bfloat16 for name, one in state.items() if one.is_floating_point()}
-        regular = gather_to_main(state, halved, is_main)
+        is_main = self.processes.is_main
+        state = gather_to_main(self.model.state_dict(), is_main)
         average = None
         if self.ema is not None:
-            buffers = dict(self.model.named_buffers())
-            average = gather_to_main({**buffers, **self.ema.average}, {}, is_main)
-        return Exports(regular, average)
+            average = {**state, **gather_to_main(self.ema.average, is_main)}
+            average = merge_lora(average, self.model)
+        return Exports(merge_lora(state, self.model), average)
 
     # --- one step ----------------------------------------------------------------------------
 

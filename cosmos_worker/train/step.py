@@ -12,9 +12,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from cosmos_worker.checkpoint.shards import local_part
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
+from cosmos_worker.model.shards import local_part
 from cosmos_worker.options import DiffusionConfig, OptimizerConfig
 from cosmos_worker.train.batches import Batch
 

@@ -16,6 +16,7 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import (
     ConditioningConfig,
     Experiment,
+    LoraConfig,
     NetConfig,
     OptimizerConfig,
     ParallelConfig,
@@ -39,7 +40,10 @@ SMALL_NET = NetConfig(
 
 
 def small_experiment(
-    num_latent_frames: int = 3, parallel: ParallelConfig | None = None, **trainer: object
+    num_latent_frames: int = 3,
+    parallel: ParallelConfig | None = None,
+    lora: LoraConfig | None = None,
+    **trainer: object,
 ) -> Experiment:
     """A network of 2 blocks and 32 channels on latents of a few frames of 4x4."""
     num_pixel_frames = 8 * (num_latent_frames - 1) + 1
@@ -49,6 +53,7 @@ def small_experiment(
         video=VideoConfig(num_pixel_frames=num_pixel_frames, height=32, width=32),
         tokenizer=TokenizerConfig(chunk_pixel_frames=num_pixel_frames, dtype="float32"),
         parallel=parallel or ParallelConfig(),
+        lora=lora,
         text=TextConfig(max_length=8),
         conditioning=ConditioningConfig(max_cond_latent_frames=1),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2),

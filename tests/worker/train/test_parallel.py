@@ -17,7 +17,7 @@ from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, ParallelConfig
+from cosmos_worker.options import Experiment, LoraConfig, ParallelConfig
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.parallel import lay_out
@@ -55,16 +55,18 @@ def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def experiment(**options: object) -> Experiment:
+def experiment(lora: LoraConfig | None = None, **options: object) -> Experiment:
     parallel = ParallelConfig(**options)
-    return small_experiment(num_latent_frames=FRAMES, micro_batch_size=1, parallel=parallel)
+    return small_experiment(FRAMES, parallel, lora, micro_batch_size=1)
 
 
-def train(inputs: Path, target: Path, processes: int, **options: object) -> str:
+def train(
+    inputs: Path, target: Path, processes: int, lora: LoraConfig | None = None, **options: object
+) -> str:
     """Train with torchrun; returns the log."""
     target.mkdir(exist_ok=True)
     document = target / "train.yaml"
-    config = train_config(inputs, experiment(**options), target)
+    config = train_config(inputs, experiment(lora, **options), target)
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
     done = subprocess.run(
@@ -109,6 +111,19 @@ def test_spread_run_computes_what_one_process_does(
     train(inputs, tmp_path, processes, **options)
 
     assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.multiproc
+@pytest.mark.timeout(300)
+def test_spread_low_rank_run_computes_what_one_process_does(inputs: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(rank=2, targets=("q", "mlp"))
+    train_stage.run(
+        train_config(inputs, experiment(lora), tmp_path / "alone"),
+        Volumes(),
+    )
+    train(inputs, tmp_path / "spread", 2, lora, sharding="full")
+
+    assert_same_run(tmp_path / "alone", tmp_path / "spread")
 
 
 @pytest.mark.multiproc

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
@@ -28,21 +27,16 @@ def fill(target: Tensor, whole: Tensor) -> None:
     target.to_local().copy_(part)
 
 
-def gather_to_main(
-    tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], is_main: bool
-) -> dict[str, Tensor]:
+def gather_to_main(tensors: Mapping[str, Tensor], is_main: bool) -> dict[str, Tensor]:
     """Whole tensors on the CPU of the main process, one after the other; nothing elsewhere. All processes call this.
 
     Args:
         tensors: by name, in the same order everywhere.
-        dtypes: types to convert to, by name; others stay as they are.
         is_main: whether this process gets them.
     """
     gathered = {}
     for name, tensor in tensors.items():
         part = tensor.detach()
-        if name in dtypes:
-            part = part.to(dtypes[name])
         whole = part.full_tensor() if isinstance(part, DTensor) else part
         if is_main:
             gathered[name] = whole.to("cpu", copy=True)

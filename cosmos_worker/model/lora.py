@@ -1,0 +1,109 @@
+"""Low-rank adaptation (Hu et al. 2021): frozen linear layers that learn a small correction, W + scale B A."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.model.shards import fill
+from cosmos_worker.options import LoraConfig
+
+LAYERS = {
+    "q": r"\.attn\.to_q\.0$",
+    "k": r"\.attn\.to_k\.0$",
+    "v": r"\.attn\.to_v\.0$",
+    "out": r"\.attn\.to_out\.0$",
+    "mlp": r"\.block\.layer[12]$",
+}
+"""Linear layers of the blocks by the names of ``lora.targets``: of both attentions, and of the MLP."""
+
+
+class LoraLinear(nn.Linear):
+    """A frozen linear layer without bias, with its correction; ``weight`` keeps its name.
+
+    Args:
+        weight_OI: of the layer, (out, in).
+        rank: of the correction.
+        scale: factor of the correction.
+    """
+
+    def __init__(self, weight_OI: Tensor, rank: int, scale: float) -> None:
+        out_channels, in_channels = weight_OI.shape
+        super().__init__(in_channels, out_channels, bias=False, device="meta")
+        self.weight = nn.Parameter(weight_OI, requires_grad=False)
+        self.scale = scale
+        self.lora_A = nn.Parameter(weight_OI.new_empty(rank, in_channels, dtype=torch.float32))
+        self.lora_B = nn.Parameter(weight_OI.new_empty(out_channels, rank, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) → (..., out)."""
+        correction = F.linear(F.linear(x, self.lora_A), self.lora_B)
+        return F.linear(x, self.weight) + self.scale * correction
+
+
+def add_lora(model: CosmosModel, config: LoraConfig, dtype: torch.dtype) -> None:
+    """Freeze the network and give the chosen layers a correction; new parameters have no values yet.
+
+    Args:
+        model: on the meta device.
+        config: which layers, and how.
+        dtype: of the frozen weights of the blocks, which is that of their products.
+
+    Raises:
+        ConfigError: no layer is chosen.
+    """
+    model.net.requires_grad_(False)
+    model.net.blocks.to(dtype)
+    patterns = [LAYERS[target] for target in config.targets]
+    chosen = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any(re.search(p, name) for p in patterns)
+    ]
+    if not chosen:
+        raise ConfigError(f"lora.targets: {list(config.targets)} names no layer of this network")
+    for name in chosen:
+        parent, _, own = name.rpartition(".")
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        layer = LoraLinear(linear.weight.detach(), config.rank, config.alpha / config.rank)
+        setattr(model.get_submodule(parent), own, layer)
+
+
+def init_lora(model: nn.Module, generator_of: Callable[[str], torch.Generator]) -> None:
+    """Corrections that are zero and can learn: A uniform as a fresh linear layer, B zero; the same however spread.
+
+    Args:
+        model: with corrections without values.
+        generator_of: the random numbers of a layer, by its name.
+    """
+    for name, layer in _lora_layers(model):
+        bound = 1 / math.sqrt(layer.in_features)
+        whole = torch.empty(layer.lora_A.shape)
+        whole.uniform_(-bound, bound, generator=generator_of(name))
+        with torch.no_grad():
+            fill(layer.lora_A, whole)
+        nn.init.zeros_(layer.lora_B)
+
+
+def merge_lora(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Whole weights with their corrections added, under the names of a network without any; empty gives empty."""
+    merged = dict(state)
+    for name, layer in _lora_layers(model):
+        if f"{name}.weight" in merged:
+            A, B = merged.pop(f"{name}.lora_A"), merged.pop(f"{name}.lora_B")
+            merged[f"{name}.weight"] = merged[f"{name}.weight"].float() + layer.scale * (B @ A)
+    return merged
+
+
+def _lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            yield name, module
