@@ -15,8 +15,10 @@ from cosmos_worker.options import (
     DiffusionConfig,
     EmaConfig,
     Experiment,
+    LoraConfig,
     NetConfig,
     OptimizerConfig,
+    ParallelConfig,
     TextConfig,
     TokenizerConfig,
     TrainerConfig,
@@ -48,9 +50,17 @@ BRIDGE_57 = Experiment(
     net=NET_7B,
     video=VideoConfig(num_pixel_frames=57, height=256, width=320),
     tokenizer=TokenizerConfig(chunk_pixel_frames=57),
+    parallel=ParallelConfig(sharding="full", activation_checkpointing="selective"),
 )
 BRIDGE_57_14B = BRIDGE_57.model_copy(
     update={"name": "video2world_instruction_bridge_57frames_14b", "net": NET_14B}
+)
+BRIDGE_57_LORA = BRIDGE_57.model_copy(
+    update={
+        "name": "video2world_instruction_bridge_57frames_lora",
+        "lora": LoraConfig(rank=16, alpha=16.0, targets=("q", "k", "v", "out", "mlp")),
+        "optimizer": OptimizerConfig(learning_rate=2**-10, weight_decay=0.0),
+    }
 )
 PUSH_TINY = Experiment(
     name="video2world_instruction_push_tiny",
@@ -82,7 +92,8 @@ PUSH_TINY = Experiment(
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (BRIDGE_57, BRIDGE_57_14B, PUSH_TINY)
+    experiment.name: experiment
+    for experiment in (BRIDGE_57, BRIDGE_57_14B, BRIDGE_57_LORA, PUSH_TINY)
 }
 
 

@@ -207,10 +207,13 @@ class EmaConfig(Model):
 
 
 class LoraConfig(Model):
-    """Low-rank adaptation: the network is frozen, and some of its layers learn a small correction."""
+    """Low-rank adaptation: the network is frozen, and some of its layers learn a small correction.
 
-    rank: PositiveInt = 8
-    """Rank of the corrections."""
+    Exported weights contain it.
+    """
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of the corrections; 0 = no adaptation, all weights are trained."""
     alpha: Annotated[float, Field(gt=0)] = 8.0
     """Corrections are scaled by alpha / rank."""
     targets: Annotated[tuple[Literal["q", "k", "v", "out", "mlp"], ...], Field(min_length=1)] = (
@@ -293,8 +296,7 @@ class Experiment(Model):
     diffusion: DiffusionConfig = DiffusionConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
-    lora: LoraConfig | None = None
-    """Train a low-rank correction instead of all weights; exported weights contain it."""
+    lora: LoraConfig = LoraConfig()
     trainer: TrainerConfig = TrainerConfig()
     parallel: ParallelConfig = ParallelConfig()
 

@@ -47,7 +47,7 @@ def build_model(
     model, state = _open(experiment, weights)
     bfloat16 = use_bfloat16(experiment.diffusion, device)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    if experiment.lora is not None:
+    if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     spread(model, experiment.parallel, layout, dtype)
     model = model.to_empty(device=device)

@@ -151,7 +151,7 @@ class Trainer:
     @property
     def _what_changes(self) -> StateDictOptions:
         """Frozen weights are those of the model that was begun with: they are not saved."""
-        frozen = self.experiment.lora is not None
+        frozen = self.experiment.lora.rank > 0
         return StateDictOptions(ignore_frozen_params=frozen, strict=not frozen)
 
     def _tensors(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def small_experiment(
         video=VideoConfig(num_pixel_frames=num_pixel_frames, height=32, width=32),
         tokenizer=TokenizerConfig(chunk_pixel_frames=num_pixel_frames, dtype="float32"),
         parallel=parallel or ParallelConfig(),
-        lora=lora,
+        lora=lora or LoraConfig(),
         text=TextConfig(max_length=8),
         conditioning=ConditioningConfig(max_cond_latent_frames=1),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
