@@ -1,4 +1,4 @@
-"""Command line of the worker: one subcommand per stage. ``--help`` imports no torch.
+"""Command line of the worker: one subcommand per stage, and those of ``commands.py``. ``--help`` imports no torch.
 
 This is the file that finds the volumes in the environment, configures logging and turns errors into exit codes.
 """
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from cosmos_worker import launch, outcomes, termination
+from cosmos_worker.commands import add_commands
 from cosmos_worker.config import STAGE_CONFIGS, StageConfig
 from cosmos_worker.documents import load_stage_config
-from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK
+from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK, WorkerError
 from cosmos_worker.failures import classify
 from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
 from cosmos_worker.outcomes import Outcome
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
                 metavar="N",
                 help="start N processes through torchrun",
             )
+    add_commands(commands)
     return parser
 
 
@@ -117,6 +119,8 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``cosmos-worker``; returns the exit code."""
     options = build_parser().parse_args(arguments)
+    if options.command not in STAGE_CONFIGS:
+        return _run_command(options)
     is_launcher = options.command == "train" and options.nproc_per_node is not None
     configure_logging(is_launcher)
     silence_foreign_bars()
@@ -136,6 +140,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = classify(error)
         _log_failure(outcome, error)
     return _end(outcome)
+
+
+def _run_command(options: argparse.Namespace) -> int:
+    """Run a command that is no stage; its result is what it prints."""
+    configure_logging()
+    try:
+        options.run(options)
+    except WorkerError as error:
+        return _end(classify(error))
+    return EXIT_OK
 
 
 def _stop_handling(stage: str) -> AbstractContextManager[None]:

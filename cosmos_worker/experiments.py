@@ -1,13 +1,15 @@
 """Named experiments: complete, typed presets. No torch here.
 
-Numbers of the instruction experiment: cosmos-predict1, Video2World instruction post-training (experiment
-``video2world_instruction_bridge_57frames``), with the recommended variants where the reference has bugs.
+Numbers: cosmos-predict1, experiments ``video2world_instruction_bridge_57frames`` and
+``video2world_7b_example_cosmos_nemo_assets`` with its smaller variants, and the recommended ones where the reference
+has bugs (learning rate 0, 720 rows that are no multiple of 16, warm-up beyond the end).
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.options import (
@@ -91,9 +93,79 @@ PUSH_TINY = Experiment(
     ),
 )
 
+VIDEO2WORLD = Experiment(
+    name="video2world_7b_example_cosmos_nemo_assets",
+    group="diffusion_video2world",
+    net=NET_7B,
+    video=VideoConfig(num_pixel_frames=121, height=704, width=1280),
+    tokenizer=TokenizerConfig(chunk_pixel_frames=121, batch_size=1),
+    conditioning=ConditioningConfig(max_cond_latent_frames=2, flag_dropout=0.0),
+    diffusion=DiffusionConfig(sigma_multiplier=4.0),
+    trainer=TrainerConfig(save_every_steps=200),
+    parallel=ParallelConfig(sharding="full", activation_checkpointing="block"),
+)
+
+
+def _video2world(suffix: str, frames: int, size: int, gpus: int, has_ema: bool) -> Experiment:
+    """A smaller plain Video2World; the reference keeps the sigma multiplier of 121 frames for all of them."""
+    changes = {
+        "name": f"{VIDEO2WORLD.name}_{suffix}",
+        "video": VideoConfig(num_pixel_frames=frames, height=size, width=size),
+        "tokenizer": TokenizerConfig(chunk_pixel_frames=frames),
+        "ema": EmaConfig(enabled=has_ema),
+        "trainer": TrainerConfig(global_batch_size=gpus, save_every_steps=200),
+    }
+    return VIDEO2WORLD.model_copy(update=changes)
+
+
+VIDEO2WORLD_4GPU_80GB = _video2world("4gpu_80gb", frames=121, size=384, gpus=4, has_ema=True)
+VIDEO2WORLD_8GPU_40GB = _video2world("8gpu_40gb", frames=25, size=384, gpus=8, has_ema=False)
+VIDEO2WORLD_4GPU_40GB = _video2world("4gpu_40gb", frames=17, size=192, gpus=4, has_ema=False)
+VIDEO2WORLD_14B = VIDEO2WORLD.model_copy(
+    update={
+        "name": "video2world_14b_example_cosmos_nemo_assets",
+        "net": NET_14B,
+        "trainer": TrainerConfig(global_batch_size=16, save_every_steps=200),
+        "parallel": VIDEO2WORLD.parallel.model_copy(update={"context_parallel": 2}),
+    }
+)
+
+
+# --- the list --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """GPUs that a preset is made for."""
+
+    num_gpus: int
+    gpu_memory_gib: int
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment, what it is for, and where it runs."""
+
+    experiment: Experiment
+    description: str
+    """One line."""
+    hardware: Hardware | None
+    """None = a CPU."""
+
+
+PRESETS = (
+    Preset(BRIDGE_57, "7B follows instructions of a robot dataset (Bridge)", Hardware(8, 80)),
+    Preset(BRIDGE_57_14B, "14B follows instructions of a robot dataset", Hardware(8, 80)),
+    Preset(BRIDGE_57_LORA, "7B with LoRA, for one GPU of 40 GB", Hardware(1, 40)),
+    Preset(VIDEO2WORLD, "7B, plain Video2World at 720p", Hardware(8, 80)),
+    Preset(VIDEO2WORLD_4GPU_80GB, "7B, plain, long and small, for 4 GPUs", Hardware(4, 80)),
+    Preset(VIDEO2WORLD_8GPU_40GB, "7B, plain, short and small, for 40 GB GPUs", Hardware(8, 40)),
+    Preset(VIDEO2WORLD_4GPU_40GB, "7B, plain, smallest, for 4 GPUs of 40 GB", Hardware(4, 40)),
+    Preset(VIDEO2WORLD_14B, "14B, plain Video2World at 720p", Hardware(32, 80)),
+    Preset(PUSH_TINY, "the quickstart: a tiny network on a simulated robot arm", None),
+)
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment
-    for experiment in (BRIDGE_57, BRIDGE_57_14B, BRIDGE_57_LORA, PUSH_TINY)
+    preset.experiment.name: preset.experiment for preset in PRESETS
 }
 
 

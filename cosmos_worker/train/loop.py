@@ -28,6 +28,7 @@ from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.draws import draw_noise
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.metrics import MetricsLog
+from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.parallel import Layout, replicate
 from cosmos_worker.train.saver import Exports, Saver
@@ -91,7 +92,7 @@ class Trainer:
     position_file: PositionFile = field(default_factory=PositionFile)
 
     def __post_init__(self) -> None:
-        trainer, optimizer = self.experiment.trainer, self.experiment.optimizer
+        trainer = self.experiment.trainer
         self.order = DataOrder(
             len(self.dataset), trainer.global_batch_size, trainer.seed, self.dataset.digest
         )
@@ -103,14 +104,7 @@ class Trainer:
         )
         self.model.logvar.requires_grad_(self.experiment.diffusion.use_logvar)
         self.parallel = replicate(self.model, self.layout, self.processes)
-        self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=optimizer.learning_rate,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=True,
-        )
+        self.optimizer = build_optimizer(self.model, self.experiment.optimizer)
         ema = self.experiment.ema
         self.ema = (
             PowerEma(self.model, ema.rate, getattr(torch, ema.source_dtype))

@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from cosmos_operator.api.crd import build_schema
-from cosmos_worker.experiments import EXPERIMENTS
+from cosmos_worker.experiments import PRESETS, Preset
 from cosmos_worker.options import Experiment, TrainerConfig
 from cosmos_worker.overrides import nested_model
 
 Row = tuple[str, str, str, str]
+PRESET_HEADER = ("experiment", "for", "frames", "size", "steps", "samples a step", "GPUs")
 
 
 def job_page() -> str:
@@ -32,18 +33,55 @@ def job_page() -> str:
 
 
 def experiment_page() -> str:
-    """Options of experiments with the values of each preset."""
-    rows = [
-        (f"`{path}`", *(_value(_get(preset, path)) for preset in EXPERIMENTS.values()), description)
+    """Presets, all options with the values of the first preset, and where the others differ."""
+    first, *others = [preset.experiment for preset in PRESETS]
+    options = [
+        (f"`{path}`", _value(_get(first, path)), description)
         for path, description in _options(Experiment)
     ]
-    header = ("option", *(f"`{name}`" for name in EXPERIMENTS), "meaning")
     note = (
         "Written from the models by `cosmos fields experiment`; a test keeps this page in step with them. "
+        "`cosmos-worker experiments` prints the memory that each needs; [memory.md](memory.md) says how it is computed."
+    )
+    change = (
         "Change an option with `training.overrides: [key.sub=value]`. `null` means: see its meaning; "
         f"for example `trainer.init` is one of {', '.join(_choices(TrainerConfig, 'init'))}."
     )
-    return "\n\n".join(["# Experiments", note, _table(header, rows)]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                "# Experiments",
+                note,
+                _table(PRESET_HEADER, map(_preset_row, PRESETS)),
+                "## Options",
+                change,
+                _table(("option", f"`{first.name}`", "meaning"), options),
+                "## Where the others differ",
+                _table(("experiment", "options"), [_differences(first, other) for other in others]),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _preset_row(preset: Preset) -> tuple[str, ...]:
+    experiment, hardware = preset.experiment, preset.hardware
+    video, trainer = experiment.video, experiment.trainer
+    return (
+        f"`{experiment.name}`",
+        preset.description,
+        str(video.num_pixel_frames),
+        f"{video.height}x{video.width}",
+        str(trainer.max_steps),
+        str(trainer.global_batch_size),
+        "none" if hardware is None else f"{hardware.num_gpus} of {hardware.gpu_memory_gib} GB",
+    )
+
+
+def _differences(first: Experiment, other: Experiment) -> tuple[str, str]:
+    changed = [path for path, _ in _options(Experiment) if _get(first, path) != _get(other, path)]
+    values = [f"`{path}={_value(_get(other, path))[1:]}" for path in changed if path != "name"]
+    return f"`{other.name}`", ", ".join(values)
 
 
 def _schema_rows(schema: dict[str, Any], path: str) -> Iterator[Row]:
