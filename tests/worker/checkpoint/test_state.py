@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +12,6 @@ from cosmos_worker.checkpoint.state import list_states, load_latest_state, prune
 from cosmos_worker.errors import CheckpointError, RetryableError
 
 STATE = {"net.weight": torch.arange(4.0)}
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 1 MiB; mounting it needs root.
-
-    Not below pytest's folder, which could not be removed if a test were killed before the end.
-    """
-    folder = tempfile.mkdtemp(prefix="cosmos-small-disk-")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    mounted = subprocess.run(mount, capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield Path(folder)
-    subprocess.run(["umount", "--lazy", folder], check=True)
-    Path(folder).rmdir()
 
 
 def test_state_survives_a_file(tmp_path: Path) -> None:
