@@ -27,7 +27,7 @@ from cosmos_worker.options import NetConfig
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-5}
 """Outputs reach 5; the two networks order their float32 sums differently."""
 GRADIENT_TOLERANCE = {"atol": 1e-6, "rtol": 2e-4}
-"""Gradients reach 0.1, those of a block's first layers pass all others."""
+"""Of the largest gradients, 0.02 to 0.7, the difference is 4e-7; of the smallest, 8e-4, it is 5e-8."""
 
 NET_7B_LIKE = SMALL_NET.model_copy(update={"model_channels": 96, "num_heads": 4})
 NET_14B_LIKE = NET_7B_LIKE.model_copy(
@@ -165,13 +165,8 @@ def test_folder_that_diffusers_writes_computes_the_same_here(
 def test_comparison_fails_when_the_network_is_another(theirs: ModuleType, tmp_path: Path) -> None:
     ours, given = random_model(NET_7B_LIKE, True), inputs(NET_7B_LIKE, 4.0)
     save_weight_file(tmp_path / "model.pt", ours.state_dict(), torch.float32)
-    convert_weights(
-        tmp_path / "model.pt",
-        tmp_path / "out",
-        "diffusers",
-        NET_14B_LIKE.model_copy(update={"num_blocks": 2}),
-        Limits(),
-    )
+    stretched = NET_7B_LIKE.model_copy(update={"rope_ratio_h": 2.0})
+    convert_weights(tmp_path / "model.pt", tmp_path / "out", "diffusers", stretched, Limits())
     other = open_theirs(theirs, tmp_path / "out", NET_7B_LIKE)
 
     with torch.no_grad(), pytest.raises(AssertionError, match="not close"):
