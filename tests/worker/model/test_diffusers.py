@@ -7,6 +7,7 @@ torchvision, which is not installed here: the test gives it as one more channel 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,10 @@ from cosmos_worker.checkpoint.safetensors_files import Limits
 from cosmos_worker.checkpoint.weights import load_model, save_weight_file
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import NetConfig
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="the diffusers of our huggingface-hub needs Python 3.11"
+)
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-5}
 """Outputs reach 5; the two networks order their float32 sums differently."""
@@ -43,8 +48,6 @@ CASES = [
 @pytest.fixture(scope="module")
 def theirs() -> ModuleType:
     """Diffusers' module; importing it takes seconds, so only these tests do."""
-    reason = "diffusers that goes with our huggingface-hub needs Python 3.11"
-    pytest.importorskip("diffusers", reason=reason)
     from diffusers.models.transformers import transformer_cosmos
 
     return transformer_cosmos

@@ -7,6 +7,7 @@ since it counts the levels from the other end.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,10 @@ from cosmos_worker.tokenizer.network import (
     AutoencoderConfig,
     CausalVideoAutoencoder,
     load_autoencoder,
+)
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="the diffusers of our huggingface-hub needs Python 3.11"
 )
 
 TINY = AutoencoderConfig(channels=8, num_res_blocks=1)
@@ -57,7 +62,6 @@ def their_name(name: str, num_levels: int) -> str:
 
 def their_autoencoder(ours: CausalVideoAutoencoder) -> Any:
     """Diffusers' autoencoder with our weights, all of them and no others."""
-    pytest.importorskip("diffusers", reason="diffusers here needs Python 3.11")
     from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
 
     config = ours.config
