@@ -1,6 +1,7 @@
 """Command line of the worker: one subcommand per stage, and those of ``commands.py``. ``--help`` imports no torch.
 
 This is the file that finds the volumes in the environment, configures logging and turns errors into exit codes.
+``export`` is no stage: it takes its few options from the command line and leaves no marker.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import faulthandler
 import importlib
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -41,6 +43,7 @@ STAGE_HELP = {
     "generate": "sample videos from a checkpoint",
     "report": "write report.html of a run and its videos",
 }
+EXPORT = "export"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,7 +72,49 @@ def build_parser() -> argparse.ArgumentParser:
                 help="start N processes through torchrun",
             )
     add_commands(commands)
+    _add_export(commands)
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text}; give a positive number")
+    return value
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "write weights in another form: model.pt, safetensors, or a folder of diffusers"
+    export = commands.add_parser(EXPORT, help=text, description=text)
+    export.add_argument(
+        "--from",
+        required=True,
+        metavar="PATH",
+        dest="source",
+        help="weight file or folder in any form that can be loaded",
+    )
+    export.add_argument(
+        "--to", required=True, metavar="FOLDER", dest="target", help="new folder of the result"
+    )
+    export.add_argument("--format", required=True, choices=("pt", "safetensors", "diffusers"))
+    export.add_argument(
+        "--dtype",
+        choices=("keep", "bfloat16", "float32"),
+        default="keep",
+        help="type of the tensors (default: as they are)",
+    )
+    export.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="experiment whose network it is, where the folder of the weights does not say",
+    )
+    export.add_argument(
+        "--max-shard-gib",
+        type=_positive,
+        default=4.0,
+        metavar="GIB",
+        help="largest file of safetensors (default: 4)",
+    )
 
 
 def configure_logging(is_launcher: bool = False) -> None:
@@ -127,6 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcomes.folder_of(os.environ) is not None:
         terminate_with_parent()
     try:
+        if options.command == EXPORT:
+            with _stop_handling(EXPORT):
+                return _end(_export(options, Volumes.from_environment(os.environ)))
         config = load_stage_config(options.command, options.config, options.overrides)
         if is_launcher:
             return launch.launch(options.config, options.overrides, options.nproc_per_node)
@@ -150,6 +198,25 @@ def _run_command(options: argparse.Namespace) -> int:
     except WorkerError as error:
         return _end(classify(error))
     return EXIT_OK
+
+
+def _export(options: argparse.Namespace, volumes: Volumes) -> Outcome:
+    """Convert weights as the command line says."""
+    import torch
+
+    from cosmos_worker.checkpoint.convert import convert_weights, find_network
+    from cosmos_worker.checkpoint.safetensors_files import Limits
+
+    source, target = volumes.resolve(options.source), volumes.resolve(options.target)
+    net = find_network(source, options.experiment)
+    dtype = None if options.dtype == "keep" else getattr(torch, options.dtype)
+    limits = Limits(dtype, int(options.max_shard_gib * 2**30))
+    description = convert_weights(source, target, options.format, net, limits)
+    message = (
+        f"wrote {target} files={len(description['files'])} parameters={description['parameters']}"
+    )
+    logger.info("%s", message)
+    return Outcome(EXIT_OK, "Succeeded", message, result={"folder": str(target)})
 
 
 def _stop_handling(stage: str) -> AbstractContextManager[None]:

@@ -24,6 +24,7 @@ VOLUMES = ("models", "datasets", "embeddings", "checkpoints")
 ADDRESS = re.compile(r"^(?P<volume>[a-z][a-z0-9+.-]*)://(?P<path>.*)$")
 
 MODEL_FILE = "model.pt"
+DESCRIPTION_FILE = "model.json"
 ENCODER_FILE = "encoder.jit"
 DECODER_FILE = "decoder.jit"
 MEAN_STD_FILE = "mean_std.pt"

@@ -1,22 +1,24 @@
-"""Weight files: NVIDIA's key names in, a strict network out; and the other way round.
+"""Weight files and folders in, a strict network out; and NVIDIA's single file out.
 
-Accepted: flat dicts of ``net.*`` (and ``logvar.*``), with or without the ``net.`` prefix, with or without the extra
-position embedding, saved by torch.save, loadable with weights_only=True. Missing, extra or misshaped keys are errors
-that list them.
+Accepted: what torch.save wrote (``torch_file``), safetensors in one file or shards, folders of diffusers; tensors under
+``net.*`` (and ``logvar.*``), with or without the ``net.`` prefix, with or without the extra position embedding.
+Missing, extra or misshaped keys are errors that list them. Files are memory-mapped, shards one at a time, and the
+network is built without memory until it is filled.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from cosmos_worker.checkpoint import diffusers_folder, safetensors_files
+from cosmos_worker.checkpoint.torch_file import EXTRA_STATE_SUFFIX, read_torch_file
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.layout import atomic_write
+from cosmos_worker.layout import MODEL_FILE, atomic_write
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.shards import fill
 from cosmos_worker.options import NetConfig
@@ -26,32 +28,68 @@ OPTIONAL_KEYS = ("net.pos_embedder.seq",)
 """Buffers that follow from the configuration, so files may lack them."""
 LOGVAR_PREFIX = "logvar."
 SHOWN_KEYS = 8
+FOLDER_CONTENT = (
+    MODEL_FILE,
+    f"{diffusers_folder.TRANSFORMER_FOLDER}/*{safetensors_files.INDEX_SUFFIX}",
+    f"{diffusers_folder.TRANSFORMER_FOLDER}/*{safetensors_files.SUFFIX}",
+    f"*{safetensors_files.INDEX_SUFFIX}",
+    f"*{safetensors_files.SUFFIX}",
+)
+"""What a folder is searched for, the first that is there."""
 
 
-def read_weight_file(path: Path) -> dict[str, Tensor]:
-    """Read a weight file, memory-mapped, and return its tensors under ``net.*`` and ``logvar.*`` names.
+def locate(path: Path) -> Path:
+    """The weight file, or index of shards, of a file or folder.
+
+    Raises:
+        CheckpointError: none, or several of one kind.
+    """
+    if path.is_file():
+        return path
+    for pattern in FOLDER_CONTENT:
+        found = sorted(path.glob(pattern)) if path.is_dir() else []
+        if len(found) > 1:
+            names = ", ".join(str(file.relative_to(path)) for file in found[:SHOWN_KEYS])
+            raise CheckpointError(
+                f"{path}: holds {len(found)} weight files and no index ({names}); name the one to load"
+            )
+        if found:
+            return found[0]
+    raise CheckpointError(
+        f"{path}: no such weight file; expected model.pt, iter_*_model.pt, *.safetensors, or a folder with "
+        f"{', '.join(FOLDER_CONTENT)}"
+    )
+
+
+def read_weight_file(path: Path) -> Mapping[str, Tensor]:
+    """Tensors of a weight file or folder under ``net.*`` and ``logvar.*`` names, memory-mapped when asked for.
 
     Raises:
         CheckpointError: missing, truncated or unsafe file, or something else than a flat dict of tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file; expected model.pt or iter_*_model.pt")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: cannot be read as a weight file ({reason}); fetch or publish it again"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f"{path}: holds {type(state).__name__}, not a flat dict of tensors; expected keys net.* and logvar.*"
-        )
-    if any(key.startswith("net.") for key in state):
-        return state
+    file = locate(path)
+    if not safetensors_files.is_safetensors(file):
+        state = read_torch_file(file)
+        return {new: state[old] for old, new in _own_names(state).items()}
+    places = safetensors_files.find_tensors(file)
+    beside = file.parent.parent / f"{diffusers_folder.LOGVAR_STEM}{safetensors_files.SUFFIX}"
+    if file.parent.name == diffusers_folder.TRANSFORMER_FOLDER and beside.is_file():
+        places |= safetensors_files.find_tensors(beside)
+    return safetensors_files.LazyTensors(
+        {new: places[old] for old, new in _own_names(places).items()}
+    )
+
+
+def _own_names(names: Iterable[str]) -> dict[str, str]:
+    """Name in a file → ours, without extra states."""
+    kept = [name for name in names if not name.endswith(EXTRA_STATE_SUFFIX)]
+    renamed = diffusers_folder.reference_names(kept)
+    if renamed is not None:
+        return renamed
+    bare = not any(name.startswith("net.") for name in kept)
     return {
-        key if key.startswith(LOGVAR_PREFIX) else f"net.{key}": value
-        for key, value in state.items()
+        name: f"net.{name}" if bare and not name.startswith(LOGVAR_PREFIX) else name
+        for name in kept
     }
 
 
@@ -110,33 +148,19 @@ def check_keys(
         )
 
 
-def load_model(
-    path: Path, config: NetConfig, rope_dtype: torch.dtype = torch.float32
-) -> CosmosModel:
-    """Build network and uncertainty head with the weights of a file, float32, on the CPU.
-
-    A file without ``logvar.*`` (network only) gets a neutral uncertainty head.
-
-    Raises:
-        CheckpointError: unreadable file or keys that do not fit.
-        ConfigError: the extra position embedding is asked for and absent, or the other way round.
-    """
-    model, state = open_model(path, config, rope_dtype)
-    model = model.to_empty(device="cpu")
-    fill_model(model, state)
-    return model
-
-
 def open_model(
     path: Path, config: NetConfig, rope_dtype: torch.dtype = torch.float32
-) -> tuple[CosmosModel, dict[str, Tensor]]:
-    """The network on the meta device, and the weights that fit it, still in their file.
+) -> tuple[CosmosModel, Mapping[str, Tensor]]:
+    """The network on the meta device, and the weights that fit it, still in their files.
 
     Raises like :func:`load_model`.
     """
     state = read_weight_file(path)
     extra = has_extra_pos_emb(state, config.extra_pos_emb, path)
     with_logvar = any(key.startswith(LOGVAR_PREFIX) for key in state)
+    described = diffusers_folder.read_config(locate(path))
+    if described is not None:
+        diffusers_folder.check_config(described, config, extra, locate(path))
     with torch.device("meta"):
         model = CosmosModel(config, extra, rope_dtype)
     check_keys(state, model, path, with_logvar)
@@ -145,7 +169,10 @@ def open_model(
 
 @torch.no_grad()
 def fill_model(model: CosmosModel, state: Mapping[str, Tensor]) -> None:
-    """Give a network without values those of a file: of a sharded one, what this process has."""
+    """Give a network without values those of a file, one tensor at a time; of a sharded one, what this process has.
+
+    Without ``logvar.*`` (network only) the uncertainty head is neutral.
+    """
     model.net.pos_embedder.init_positions()
     if not any(key.startswith(LOGVAR_PREFIX) for key in state):
         model.init_logvar(torch.Generator().manual_seed(0))
@@ -154,16 +181,41 @@ def fill_model(model: CosmosModel, state: Mapping[str, Tensor]) -> None:
             fill(target, state[key])
 
 
+def load_model(
+    path: Path,
+    config: NetConfig,
+    rope_dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> CosmosModel:
+    """Build network and uncertainty head with the weights of a file or folder, float32.
+
+    Host memory holds the network, if that is its device, and the pages of one file.
+
+    Raises:
+        CheckpointError: unreadable file or keys that do not fit.
+        ConfigError: the extra position embedding is asked for and absent, or the other way round.
+    """
+    model, state = open_model(path, config, rope_dtype)
+    model = model.to_empty(device=device)
+    fill_model(model, state)
+    return model
+
+
 def load_network(path: Path, config: NetConfig, device: torch.device | str = "cpu") -> CosmosDiT:
     """The network alone, for sampling: eval mode, no gradients. Raises like :func:`load_model`."""
-    net = load_model(path, config).net
-    return net.requires_grad_(False).eval().to(device)
+    return load_model(path, config, device=device).net.requires_grad_(False).eval()
 
 
-def save_weight_file(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write a flat dict atomically; floating-point tensors in ``dtype``, each with storage of its own."""
+def save_weight_file(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+    """Write a flat dict atomically, each tensor with storage of its own.
+
+    Args:
+        path: the reference loads it as ``<name>/model.pt``.
+        state: under ``net.*`` and ``logvar.*``.
+        dtype: type of floating-point tensors; None = as they are.
+    """
     flat = {
-        key: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).clone()
+        key: value.detach().to("cpu", safetensors_files.target_dtype(value, dtype), copy=True)
         for key, value in state.items()
     }
     with atomic_write(path) as stream:

@@ -10,10 +10,11 @@ from typing import Any
 
 from cosmos_worker.checkpoint.export import find_export
 from cosmos_worker.checkpoint.state import reporting_full_disk
-from cosmos_worker.checkpoint.weights import load_model
+from cosmos_worker.checkpoint.weights import open_model
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import (
+    DESCRIPTION_FILE,
     MODEL_FILE,
     RESOLVED_CONFIG_FILE,
     Volumes,
@@ -23,8 +24,6 @@ from cosmos_worker.layout import (
 )
 
 logger = logging.getLogger(__name__)
-
-DESCRIPTION_FILE = "model.json"
 
 
 def check_not_foreign(target: Path, job: str) -> None:
@@ -65,9 +64,8 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         with source.open("rb") as weights:
             shutil.copyfileobj(weights, stream, 1 << 22)
         stream.flush()
-        model = load_model(
-            Path(stream.name), config.net
-        )  # raises before the earlier one is replaced
+        # raises before the earlier one is replaced
+        model, _ = open_model(Path(stream.name), config.net)
     digest = sha256_of_file(target / MODEL_FILE)
     description = {
         "name": config.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def build_model(
     return model
 
 
-def _open(experiment: Experiment, weights: Path | None) -> tuple[CosmosModel, dict[str, Tensor]]:
+def _open(experiment: Experiment, weights: Path | None) -> tuple[CosmosModel, Mapping[str, Tensor]]:
     """The network on the meta device, and its weights elsewhere."""
     rope_dtype = getattr(torch, experiment.diffusion.sigma_dtype)
     if experiment.trainer.init == "checkpoint":

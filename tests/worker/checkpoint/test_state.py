@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,22 +27,6 @@ def save(run: Path, step: int, state: dict[str, torch.Tensor] = STATE, **progres
     saver.begin(step, {"model": state}, Exports(STATE, None), progress)
     assert saver.finish() == step
     return list_states(run)[-1][1]
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 1 MiB; mounting it needs root.
-
-    Not below pytest's folder, which could not be removed if a test were killed before the end.
-    """
-    folder = tempfile.mkdtemp(prefix="cosmos-small-disk-")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    mounted = subprocess.run(mount, capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield Path(folder)
-    subprocess.run(["umount", "--lazy", folder], check=True)
-    Path(folder).rmdir()
 
 
 def test_state_survives_a_file(tmp_path: Path) -> None:

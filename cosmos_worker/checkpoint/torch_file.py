@@ -1,0 +1,58 @@
+"""Weight files written by torch.save: flat, with Transformer Engine's extra states, or wrapped as LoRA runs do."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cosmos_worker.errors import CheckpointError
+
+WRAPPER = ("ema", "model")
+"""Entries of a wrapped file, best first: the averaged weights are those to sample from."""
+EXTRA_STATE_SUFFIX = "_extra_state"
+"""Entries of Transformer Engine, which hold scales of FP8 and are of no use to another network."""
+
+
+def read_torch_file(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file, memory-mapped, under the names in it, without extra states.
+
+    Raises:
+        CheckpointError: truncated or unsafe file, or something else than tensors by name.
+    """
+    try:
+        # The reference's trainer saves extra states as BytesIO. It holds bytes, which are never unpickled.
+        with torch.serialization.safe_globals([io.BytesIO]):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        ValueError,
+        TypeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: cannot be read as a weight file ({reason}); fetch or publish it again"
+        ) from None
+    state = _unwrapped(state)
+    if isinstance(state, dict):
+        state = {k: v for k, v in state.items() if not str(k).endswith(EXTRA_STATE_SUFFIX)}
+        if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+            return state
+    raise CheckpointError(
+        f"{path}: holds {type(state).__name__}, not a flat dict of tensors; expected keys net.* and logvar.*"
+    )
+
+
+def _unwrapped(state: object) -> object:
+    """The first dictionary with entries of ``{"model": ..., "ema": ...}``; anything else as it is."""
+    if not isinstance(state, Mapping) or not state or not set(state) <= set(WRAPPER):
+        return state
+    parts = [state[name] for name in WRAPPER if isinstance(state.get(name), Mapping)]
+    return next((part for part in parts if part), state)
