@@ -10,14 +10,13 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cosmos_worker.data.actions import parse_actions
 from cosmos_worker.data.candidate import Candidate, Listing, refuse_duplicates
 from cosmos_worker.data.index import SPLITS, Split
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.errors import DataError
 
 ANNOTATION_FOLDER = "annotation"
-PER_FRAME_FIELDS = ("state", "continuous_gripper_state")
-"""Lists of an annotation with one entry per frame; checked where present."""
 
 
 def list_bridge(root: Path, camera: int) -> Listing:
@@ -72,7 +71,7 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
         source=name,
         video=_video(document, camera, name),
         caption=_caption(document, name),
-        num_annotated=_lengths(document, name),
+        num_annotated=parse_actions(document, name).lengths,
     )
 
 
@@ -103,14 +102,3 @@ def _caption(document: dict[str, Any], name: str) -> str:
     if not caption:
         raise BadClip(name, "caption_empty", f"texts[0] is {texts[0]!r}")
     return caption
-
-
-def _lengths(document: dict[str, Any], name: str) -> dict[str, int]:
-    lengths = {}
-    for key in PER_FRAME_FIELDS:
-        if key in document:
-            if not isinstance(document[key], list):
-                value = f"{key} is {document[key]!r:.80}, not a list"
-                raise BadClip(name, "annotation_broken", value)
-            lengths[key] = len(document[key])
-    return lengths
