@@ -40,6 +40,8 @@ STAGE_HELP = {
     "generate": "sample videos from a checkpoint",
     "report": "write report.html of a run and its videos",
 }
+PARALLEL_STAGES = ("train", "cache-latents")
+"""Stages that several processes can share."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
             dest="overrides",
             help="override a value",
         )
-        if stage == "train":
+        if stage in PARALLEL_STAGES:
             command.add_argument(
                 "--nproc-per-node",
                 type=int,
@@ -117,7 +119,7 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``cosmos-worker``; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    is_launcher = options.command == "train" and options.nproc_per_node is not None
+    is_launcher = options.command in PARALLEL_STAGES and options.nproc_per_node is not None
     configure_logging(is_launcher)
     silence_foreign_bars()
     if outcomes.folder_of(os.environ) is not None:
@@ -125,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_stage_config(options.command, options.config, options.overrides)
         if is_launcher:
-            return launch.launch(options.config, options.overrides, options.nproc_per_node)
+            return launch.launch(
+                options.command, options.config, options.overrides, options.nproc_per_node
+            )
         with _stop_handling(options.command):
             outcome = run_stage(options.command, config, Volumes.from_environment(os.environ))
     except StopNow as stop:
