@@ -52,6 +52,19 @@ BRIDGE_57 = Experiment(
 BRIDGE_57_14B = BRIDGE_57.model_copy(
     update={"name": "video2world_instruction_bridge_57frames_14b", "net": NET_14B}
 )
+HD_121 = Experiment(
+    name="video2world_121frames_720p",
+    group="diffusion_video2world",
+    net=NET_7B,
+    video=VideoConfig(num_pixel_frames=121, height=704, width=1280, window_stride=8),
+    tokenizer=TokenizerConfig(chunk_pixel_frames=121, batch_size=1),
+    conditioning=ConditioningConfig(max_cond_latent_frames=2, flag_dropout=0.0),
+    diffusion=DiffusionConfig(sigma_multiplier=4.0),
+    trainer=TrainerConfig(save_every_steps=200),
+)
+"""Captioned videos, as the reference's ``video2world_7b_example_hdvila``; differs: a learning rate that is not 0, 704
+rows as the model was trained instead of 720, and a window every 8 frames, since one takes 7 MB of latents."""
+HD_121_14B = HD_121.model_copy(update={"name": "video2world_121frames_720p_14b", "net": NET_14B})
 PUSH_TINY = Experiment(
     name="video2world_instruction_push_tiny",
     net=NET_TINY,
@@ -82,7 +95,8 @@ PUSH_TINY = Experiment(
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (BRIDGE_57, BRIDGE_57_14B, PUSH_TINY)
+    experiment.name: experiment
+    for experiment in (BRIDGE_57, BRIDGE_57_14B, HD_121, HD_121_14B, PUSH_TINY)
 }
 
 

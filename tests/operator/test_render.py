@@ -123,7 +123,10 @@ def test_claim_that_a_source_names_is_mounted_where_its_files_are_read():
 
 @pytest.mark.parametrize(("gpus", "options"), [(1, []), (4, ["--nproc-per-node", "4"])])
 def test_latents_are_made_by_a_process_on_each_gpu(gpus, options):
-    changes = {"compute": {"image": "w@sha256:0", "gpusPerNode": 4, "preparation": {"gpus": gpus}}}
+    changes = {
+        "compute": {"image": "w@sha256:0", "gpusPerNode": 4, "preparation": {"gpus": gpus}},
+        "training.overrides": ["trainer.micro_batch_size=1"],
+    }
     (latents,) = [
         workload
         for workload in workloads_of(manifests_of(changes))

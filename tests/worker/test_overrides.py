@@ -31,6 +31,20 @@ def test_bridge_experiment_has_the_numbers_of_the_recipe() -> None:
     )
 
 
+@pytest.mark.parametrize("size", ["", "_14b"])
+def test_720p_experiment_has_the_numbers_of_the_recipe(size: str) -> None:
+    experiment = EXPERIMENTS[f"video2world_121frames_720p{size}"]
+    video, conditioning = experiment.video, experiment.conditioning
+
+    assert (video.num_pixel_frames, video.height, video.width) == (121, 704, 1280)
+    assert experiment.num_latent_frames == 16
+    assert experiment.diffusion.sigma_multiplier == experiment.num_latent_frames**0.5
+    assert (conditioning.min_cond_latent_frames, conditioning.max_cond_latent_frames) == (0, 2)
+    assert conditioning.flag_dropout == 0
+    assert experiment.net == EXPERIMENTS[f"{BRIDGE}{size}"].net
+    assert (experiment.project, experiment.group) == ("posttraining", "diffusion_video2world")
+
+
 def test_overrides_change_values_of_any_type() -> None:
     experiment = get_experiment(
         BRIDGE,
@@ -102,9 +116,10 @@ def test_trimmed_captions_do_not_share_a_micro_batch() -> None:
 
 def test_unknown_experiment_names_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"got 'video2world_bridge'; did you mean 'video2world_instruction_bridge"
+        ConfigError,
+        match=r"got 'video2world_instruct_bridge'; did you mean 'video2world_instruction_bridge",
     ):
-        get_experiment("video2world_bridge")
+        get_experiment("video2world_instruct_bridge")
 
 
 def test_several_problems_are_reported_together() -> None:
