@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from cosmos_worker.progress import Progress
+
+QUEUE = 16
+"""Items per thread that wait for it: memory holds results, not what is still to do."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,11 +34,14 @@ def map_in_threads(
     """
     progress = Progress(name, len(items), unit)
     results: list[Result] = []
+    pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(num_workers, thread_name_prefix=name)
     try:
-        for result in pool.map(function, items):
-            results.append(result)
-            progress.advance()
+        for number, item in enumerate(items, start=1):
+            pending.append(pool.submit(function, item))
+            while pending and (number == len(items) or len(pending) > QUEUE * num_workers):
+                results.append(pending.popleft().result())
+                progress.advance()
     finally:
         pool.shutdown(cancel_futures=True)
         progress.close()
