@@ -119,7 +119,10 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
 
 
 def _tokenizer(config: CacheLatentsConfig, volumes: Volumes, place: Place) -> base.VideoTokenizer:
-    device = f"cuda:{place.local_rank}" if torch.cuda.is_available() else "cpu"
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = f"cuda:{place.local_rank}"
+        torch.cuda.set_device(device)  # for constants of the scripts that name no device index
     if config.tokenizer_uri == EMBEDDED:
         return load_tokenizer(EMBEDDED, config.tokenizer, device)
     return load_tokenizer(volumes.resolve(config.tokenizer_uri), config.tokenizer, device)
