@@ -44,6 +44,8 @@ STAGE_HELP = {
     "report": "write report.html of a run and its videos",
 }
 EXPORT = "export"
+PARALLEL_STAGES = ("train", "cache-latents")
+"""Stages that several processes can share."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
             dest="overrides",
             help="override a value",
         )
-        if stage == "train":
+        if stage in PARALLEL_STAGES:
             command.add_argument(
                 "--nproc-per-node",
                 type=int,
@@ -166,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     if options.command not in STAGE_CONFIGS:
         return _run_command(options)
-    is_launcher = options.command == "train" and options.nproc_per_node is not None
+    is_launcher = options.command in PARALLEL_STAGES and options.nproc_per_node is not None
     configure_logging(is_launcher)
     silence_foreign_bars()
     if outcomes.folder_of(os.environ) is not None:
@@ -177,7 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _end(_export(options, Volumes.from_environment(os.environ)))
         config = load_stage_config(options.command, options.config, options.overrides)
         if is_launcher:
-            return launch.launch(options.config, options.overrides, options.nproc_per_node)
+            return launch.launch(
+                options.command, options.config, options.overrides, options.nproc_per_node
+            )
         with _stop_handling(options.command):
             outcome = run_stage(options.command, config, Volumes.from_environment(os.environ))
     except StopNow as stop:

@@ -112,8 +112,8 @@ class PrepareDatasetConfig(StageConfig):
     """Fail if fewer training windows than this remain (one global batch)."""
     camera: Annotated[int, Field(ge=0)] = 0
     """Index into the annotation's list of videos."""
-    num_workers: Annotated[int, Field(ge=1)] = 2
-    """Clips that are checked at the same time."""
+    num_workers: PositiveInt | None = None
+    """Clips that are checked at the same time; null = as many as this container has CPUs."""
 
 
 class EmbedTextConfig(StageConfig):

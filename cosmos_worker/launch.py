@@ -186,10 +186,11 @@ def _temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def launch(config: Path, overrides: Sequence[str], processes: int) -> int:
-    """Train with this many processes on this node; returns the exit code of the worker.
+def launch(stage: str, config: Path, overrides: Sequence[str], processes: int) -> int:
+    """Run a stage with this many processes on this node; returns the exit code of the worker.
 
     Args:
+        stage: train or cache-latents.
         config: stage document.
         overrides: key.sub=value.
         processes: processes on this node.
@@ -198,7 +199,7 @@ def launch(config: Path, overrides: Sequence[str], processes: int) -> int:
         ConfigError: the rendezvous in the environment is wrong.
         RetryableError: the first node's name has no address.
     """
-    program = ["--module", "cosmos_worker.cli", "train", "--config", str(config)]
+    program = ["--module", "cosmos_worker.cli", stage, "--config", str(config)]
     for override in overrides:
         program += ["--set", override]
     return launch_program(program, processes, os.environ)

@@ -6,98 +6,18 @@ that leave the folder are refused with the member's name.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tarfile
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from cosmos_worker.config import UrlSource
-from cosmos_worker.errors import DataError, RetryableError
+from cosmos_worker.data.download import Download
+from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-SCHEMES = ("http", "https", "file")
-TIMEOUT_S = 60.0
-LOG_INTERVAL_S = 10.0
-RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class CountingReader:
-    """A stream that keeps the digest and the number of the bytes that went through, and logs progress."""
-
-    def __init__(self, stream: IO[bytes], url: str, size_bytes: int | None) -> None:
-        self._stream = stream
-        self._url = url
-        self._size_bytes = size_bytes
-        self._digest = hashlib.sha256()
-        self._last_log = time.monotonic()
-        self.num_bytes = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Read as from the stream.
-
-        Raises:
-            RetryableError: the connection breaks or ends early.
-        """
-        try:
-            piece = self._stream.read(size)
-        except (OSError, HTTPException) as error:
-            raise RetryableError(f"{self._url}: connection lost: {error}; run again") from None
-        self._digest.update(piece)
-        self.num_bytes += len(piece)
-        if not piece and self._size_bytes is not None and self.num_bytes < self._size_bytes:
-            raise RetryableError(
-                f"{self._url}: connection ended after {self.num_bytes} of {self._size_bytes} bytes; run again"
-            )
-        if time.monotonic() - self._last_log >= LOG_INTERVAL_S:
-            self._last_log = time.monotonic()
-            total = self._size_bytes or 0
-            logger.info("fetching url=%s mib=%d/%d", self._url, self.num_bytes >> 20, total >> 20)
-        return piece
-
-    def finish(self) -> str:
-        """Read what is left after the archive's end and return the SHA-256 of everything."""
-        while self.read(1 << 20):
-            pass
-        return self._digest.hexdigest()
-
-
-@contextmanager
-def open_url(url: str) -> Iterator[CountingReader]:
-    """Open a URL for reading.
-
-    Raises:
-        DataError: another scheme, or the server says that there is no such file.
-        RetryableError: no connection, or an error of the server that may pass.
-    """
-    scheme = urllib.parse.urlsplit(url).scheme
-    if scheme not in SCHEMES:
-        raise DataError(f"{url}: scheme {scheme!r}; use one of {', '.join(SCHEMES)}")
-    try:
-        response = urllib.request.urlopen(url, timeout=TIMEOUT_S)  # noqa: S310 - scheme checked above
-    except urllib.error.HTTPError as error:
-        kind = RetryableError if error.code in RETRYABLE_STATUS else DataError
-        message = f"{url}: the server answers {error.code} {error.reason}; check the address"
-        error.close()
-        raise kind(message) from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, FileNotFoundError) or scheme == "file":
-            raise DataError(f"{url}: {error.reason}; check the address") from None
-        raise RetryableError(f"{url}: {error.reason}; check the network and run again") from None
-    with response:
-        length = response.headers.get("Content-Length")
-        yield CountingReader(response, url, int(length) if length else None)
 
 
 def extract_url(source: UrlSource, folder: Path) -> None:
@@ -107,7 +27,7 @@ def extract_url(source: UrlSource, folder: Path) -> None:
         DataError: not a tar, a member that is refused, or another digest than expected.
         RetryableError: the network fails.
     """
-    with open_url(source.url) as stream:
+    with Download(source.url) as stream:
         logger.info("fetching url=%s", source.url)
         num_files = extract_tar(stream, folder, source.url)
         digest = stream.finish()
@@ -118,7 +38,7 @@ def extract_url(source: UrlSource, folder: Path) -> None:
     logger.info("fetched url=%s files=%d sha256=%s", source.url, num_files, digest)
 
 
-def extract_tar(stream: CountingReader, folder: Path, name: str) -> int:
+def extract_tar(stream: Download, folder: Path, name: str) -> int:
     """Write the plain files of a tar stream of any compression below ``folder``; returns their number.
 
     Raises:

@@ -10,36 +10,43 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cosmos_worker.data.actions import parse_actions
 from cosmos_worker.data.candidate import Candidate, Listing, refuse_duplicates
 from cosmos_worker.data.index import SPLITS, Split
+from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.errors import DataError
 
 ANNOTATION_FOLDER = "annotation"
-PER_FRAME_FIELDS = ("state", "continuous_gripper_state")
-"""Lists of an annotation with one entry per frame; checked where present."""
 
 
-def list_bridge(root: Path, camera: int) -> Listing:
+def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
     """Read all annotations below ``root/annotation``, sorted by split and file name.
 
     Args:
         root: folder with annotation/ and videos/.
         camera: index into each annotation's list of videos.
+        num_workers: annotations that are read at the same time; pays on network disks.
 
     Raises:
         DataError: no annotation at all, or two clips with the same id.
     """
-    candidates: list[Candidate] = []
-    bad: list[BadClip] = []
-    for split in SPLITS:
-        for path in sorted((root / ANNOTATION_FOLDER / split).glob("*.json")):
-            if path.name.startswith("."):
-                continue
-            try:
-                candidates.append(read_annotation(root, path, split, camera))
-            except BadClip as problem:
-                bad.append(problem)
+    files = [
+        (split, path)
+        for split in SPLITS
+        for path in sorted((root / ANNOTATION_FOLDER / split).glob("*.json"))
+        if not path.name.startswith(".")
+    ]
+
+    def outcome(file: tuple[Split, Path]) -> Candidate | BadClip:
+        try:
+            return read_annotation(root, file[1], file[0], camera)
+        except BadClip as problem:
+            return problem
+
+    outcomes = map_in_threads(outcome, files, num_workers, "read-annotations", "files")
+    candidates = [item for item in outcomes if isinstance(item, Candidate)]
+    bad = [item for item in outcomes if isinstance(item, BadClip)]
     if not candidates and not bad:
         raise DataError(
             f"{root / ANNOTATION_FOLDER}: no *.json in {', '.join(SPLITS)}; "
@@ -72,7 +79,7 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
         source=name,
         video=_video(document, camera, name),
         caption=_caption(document, name),
-        num_annotated=_lengths(document, name),
+        num_annotated=parse_actions(document, name).lengths,
     )
 
 
@@ -103,14 +110,3 @@ def _caption(document: dict[str, Any], name: str) -> str:
     if not caption:
         raise BadClip(name, "caption_empty", f"texts[0] is {texts[0]!r}")
     return caption
-
-
-def _lengths(document: dict[str, Any], name: str) -> dict[str, int]:
-    lengths = {}
-    for key in PER_FRAME_FIELDS:
-        if key in document:
-            if not isinstance(document[key], list):
-                value = f"{key} is {document[key]!r:.80}, not a list"
-                raise BadClip(name, "annotation_broken", value)
-            lengths[key] = len(document[key])
-    return lengths

@@ -5,10 +5,6 @@ decord alone cannot tell: it returns as many frames as the container claims, rep
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -19,16 +15,15 @@ import av
 
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.index import Clip, window_starts
+from cosmos_worker.data.journal import Journal, VideoFacts
+from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import TOO_SHORT, BadClip
 from cosmos_worker.data.video import REENCODE, first_video_stream, has_decord, open_video
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import sha256_of_file
 from cosmos_worker.options import VideoConfig
 
-logger = logging.getLogger(__name__)
-
-LOG_INTERVAL_S = 10.0
-RATE_TOLERANCE = Fraction(1, 10)
+RATE_TOLERANCE = 0.1
 """Largest deviation of a frame's duration from the median, as a share: admits times rounded to milliseconds up to
 60 frames per second, and not a single frame that is left out."""
 
@@ -48,28 +43,27 @@ class CheckedClips:
         return len(self.kept) + len(self.bad) + len(self.too_short)
 
 
-@dataclass(frozen=True)
-class VideoFacts:
-    """What decoding a whole file tells."""
+def check_clips(
+    root: Path, listing: Listing, video: VideoConfig, num_workers: int, journal: Journal
+) -> CheckedClips:
+    """Check all clips of a dataset, ``num_workers`` at the same time; the order is that of the listing.
 
-    num_frames: int
-    height: int
-    width: int
-    fps: float
-
-
-def check_clips(root: Path, listing: Listing, video: VideoConfig, num_workers: int) -> CheckedClips:
-    """Check all clips of a dataset, ``num_workers`` at the same time; the order is that of the listing."""
+    Args:
+        root: folder of the dataset.
+        listing: its clips.
+        video: the window.
+        num_workers: threads; decoders release the interpreter's lock.
+        journal: videos in it are not decoded again.
+    """
 
     def outcome(candidate: Candidate) -> Clip | BadClip:
         try:
-            return check_clip(root, candidate, video)
+            return check_clip(root, candidate, video, journal)
         except BadClip as problem:
             return problem
 
     has_decord()  # log the decoder once, before the threads start
-    with ThreadPoolExecutor(num_workers) as pool:  # decoders release the interpreter lock
-        outcomes = list(_logged(pool.map(outcome, listing.candidates), len(listing.candidates)))
+    outcomes = map_in_threads(outcome, listing.candidates, num_workers, "check-clips", "clips")
     problems = [item for item in outcomes if isinstance(item, BadClip)]
     return CheckedClips(
         kept=tuple(item for item in outcomes if isinstance(item, Clip)),
@@ -78,16 +72,7 @@ def check_clips(root: Path, listing: Listing, video: VideoConfig, num_workers: i
     )
 
 
-def _logged(outcomes: Iterator[Clip | BadClip], total: int) -> Iterator[Clip | BadClip]:
-    last = time.monotonic()
-    for number, item in enumerate(outcomes, start=1):
-        if number == total or time.monotonic() - last >= LOG_INTERVAL_S:
-            last = time.monotonic()
-            logger.info("checked clips=%d/%d", number, total)
-        yield item
-
-
-def check_clip(root: Path, candidate: Candidate, video: VideoConfig) -> Clip:
+def check_clip(root: Path, candidate: Candidate, video: VideoConfig, journal: Journal) -> Clip:
     """Check one clip against its video and annotation.
 
     Raises:
@@ -97,8 +82,7 @@ def check_clip(root: Path, candidate: Candidate, video: VideoConfig) -> Clip:
     if not path.is_file():
         value = f"its video {candidate.video} does not exist"
         raise BadClip(candidate.source, "video_missing", value)
-    facts = decode_fully(path, candidate.video)
-    _compare_with_reader(path, candidate.video, facts)
+    facts = examine(root, candidate.video, journal)
     for name, length in candidate.num_annotated.items():
         if length != facts.num_frames:
             value = f"{name} has {length} entries, {candidate.video} has {facts.num_frames} frames"
@@ -117,8 +101,32 @@ def check_clip(root: Path, candidate: Candidate, video: VideoConfig) -> Clip:
         height=facts.height,
         width=facts.width,
         window_starts=starts,
-        video_sha256=sha256_of_file(path),
+        video_sha256=facts.sha256,
     )
+
+
+def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
+    """What the journal knows of a video, else what decoding it tells.
+
+    Args:
+        root: folder of the dataset.
+        name: path of the file relative to it.
+        journal: receives the outcome.
+
+    Raises:
+        BadClip: the video is unusable.
+    """
+    outcome = journal.find(root, name)
+    if outcome is None:
+        try:
+            outcome = decode_fully(root / name, name)
+            _compare_with_reader(root / name, name, outcome)
+        except BadClip as problem:
+            outcome = problem
+        journal.add(root, name, outcome)
+    if isinstance(outcome, BadClip):
+        raise outcome
+    return outcome
 
 
 def decode_fully(path: Path, name: str) -> VideoFacts:
@@ -133,7 +141,7 @@ def decode_fully(path: Path, name: str) -> VideoFacts:
     """
     if path.stat().st_size == 0:
         raise BadClip(name, "video_empty", "0 bytes")
-    times: list[Fraction] = []
+    times: list[int] = []
     claimed = 0
     try:
         with av.open(str(path)) as container:
@@ -142,7 +150,7 @@ def decode_fully(path: Path, name: str) -> VideoFacts:
             tick, average = Fraction(stream.time_base), Fraction(stream.average_rate or 0)
             for frame in container.decode(stream):
                 _check_frame(frame, len(times), size, name)
-                times.append(frame.pts * tick)
+                times.append(frame.pts)
     except (av.FFmpegError, OSError) as error:
         value = f"{error.strerror or error} after {len(times)} of {claimed or 'unknown'} frames"
         raise BadClip(name, "video_unreadable", value) from None
@@ -155,10 +163,10 @@ def decode_fully(path: Path, name: str) -> VideoFacts:
     if claimed and claimed != len(times):
         value = f"{len(times)} frames can be decoded, the file claims {claimed}"
         raise BadClip(name, "frame_count", value)
-    fps = frame_rate(times, name) if len(times) > 1 else average
+    fps = frame_rate(times, tick, name) if len(times) > 1 else average
     if fps <= 0:
         raise BadClip(name, "variable_frame_rate", "no frame rate in it")
-    return VideoFacts(len(times), size[0], size[1], round(float(fps), 3))
+    return VideoFacts(len(times), size[0], size[1], round(float(fps), 3), sha256_of_file(path))
 
 
 def _check_frame(frame: Any, number: int, size: tuple[int, int], name: str) -> None:  # noqa: ANN401
@@ -171,11 +179,12 @@ def _check_frame(frame: Any, number: int, size: tuple[int, int], name: str) -> N
         raise BadClip(name, "variable_frame_rate", f"frame {number} has no timestamp")
 
 
-def frame_rate(times: list[Fraction], name: str) -> Fraction:
-    """Frames per second of presentation times in seconds, two or more.
+def frame_rate(times: list[int], tick: Fraction, name: str) -> Fraction:
+    """Frames per second of two or more presentation times.
 
     Args:
-        times: ascending presentation times.
+        times: ascending presentation times in ticks.
+        tick: seconds per tick.
         name: how messages call the file.
 
     Raises:
@@ -185,9 +194,12 @@ def frame_rate(times: list[Fraction], name: str) -> Fraction:
     usual = sorted(gaps)[len(gaps) // 2]
     for number, gap in enumerate(gaps):
         if gap <= 0 or abs(gap - usual) > usual * RATE_TOLERANCE:
-            value = f"variable frame rate: frame {number} lasts {float(gap):.4g} s, others {float(usual):.4g} s"
+            lasts, others = float(gap * tick), float(usual * tick)
+            value = (
+                f"variable frame rate: frame {number} lasts {lasts:.4g} s, others {others:.4g} s"
+            )
             raise BadClip(name, "variable_frame_rate", value)
-    return len(gaps) / (times[-1] - times[0])
+    return len(gaps) / ((times[-1] - times[0]) * tick)
 
 
 def _compare_with_reader(path: Path, name: str, facts: VideoFacts) -> None:

@@ -11,6 +11,7 @@ from cosmos_worker.errors import DataError
 Reason = Literal[
     "annotation_broken",
     "annotation_mismatch",
+    "action_broken",
     "camera_missing",
     "caption_missing",
     "caption_empty",
@@ -31,6 +32,7 @@ TOO_SHORT: Reason = "too_short"
 REMEDIES: dict[Reason, str] = {
     "annotation_broken": "repair or remove the annotation",
     "annotation_mismatch": "make annotation and video agree or remove both",
+    "action_broken": "repair the field, or remove it from the annotation: the training does not use it",
     "camera_missing": "choose another camera or remove the annotation",
     "caption_missing": "add the caption or remove the clip",
     "caption_empty": "write a caption or remove the clip",

@@ -1,6 +1,8 @@
 """cache-latents: every training and validation window through the tokenizer, once.
 
-The test split is held out: it is sampled from its files.
+The test split is held out: it is sampled from its files. Several processes (RANK of WORLD_SIZE) share the work
+without talking to each other: the windows are cut into shards, process r of w makes the shards r, r + w, r + 2w ..,
+and process 0 waits until all are in the folder. However many there are, the files are the same.
 """
 
 from __future__ import annotations
@@ -11,48 +13,73 @@ import math
 import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from cosmos_worker.cgroup import available_cpus
 from cosmos_worker.config import CacheLatentsConfig
+from cosmos_worker.data.ahead import decode_ahead
 from cosmos_worker.data.index import DatasetIndex, Window, read_index
-from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.layout import Volumes, content_key
-from cosmos_worker.options import LATENT_SCALE, VideoConfig
+from cosmos_worker.options import LATENT_SCALE
 from cosmos_worker.progress import Progress
 from cosmos_worker.tokenizer import base
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
-from cosmos_worker.tokenizer.store import WINDOWS_PER_SHARD, LatentStore, LatentWriter
+from cosmos_worker.tokenizer.store import (
+    WINDOWS_PER_SHARD,
+    LatentStore,
+    LatentWriter,
+    count_shards,
+)
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
 SHARD_BYTES = 256 << 20
-DECODE_AHEAD = 2
-"""Batches that are decoded while one is encoded."""
-MIB = 1 << 20
+MIN_SHARDS = 32
+"""A small cache is cut into so many shards, for up to as many processes to share."""
+PATIENCE_S = 3600.0
+POLL_S = 1.0
+LOG_INTERVAL_S = 30.0
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those that fill the cache, as torchrun says."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    """Number among the processes of this machine: that of its GPU."""
+    local_world_size: int = 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Place:
+        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; without them there is one process."""
+        names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+        return cls(*(int(environment.get(name, default)) for name, default in names.items()))
 
 
 def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
-    """Encode what the target folder lacks.
+    """Encode this process's share of what the target folder lacks.
 
     Returns:
-        windows, encoded, reused: counts; shape: (C, T, H, W) of a latent; dtype; bytes: of all latents;
-        seconds: of encoding; digest: of the store.
+        windows: of the whole cache; encoded: by this process; reused: those that were there when it began;
+        shape: (C, T, H, W) of a latent; dtype; bytes: of all latents; seconds: of this process; digest: of the
+        store, from process 0, which ends last.
 
     Raises:
         DataError: no index, no windows, an unreadable clip, a NaN latent, or a folder with other latents.
         CheckpointError: the tokenizer's folder is wrong.
-        RetryableError: not enough free disk.
+        RetryableError: not enough free disk, or the other processes make no progress.
     """
+    place = Place.from_environment(os.environ)
     index = read_index(volumes.resolve(config.dataset_uri))
     windows = [window for split in SPLITS for window in index.windows(split)]
     if not windows:
@@ -60,37 +87,42 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
             f"{config.dataset_uri}: no windows in the splits {' and '.join(SPLITS)}; "
             "see report.md of prepare-dataset for what was dropped"
         )
-    tokenizer = _tokenizer(config, volumes)
+    tokenizer = _tokenizer(config, volumes, place)
     target = volumes.resolve(config.target_uri)
     shape = latent_shape(config, tokenizer.latent_channels)
     window_bytes = math.prod(shape) * getattr(torch, config.tokenizer.dtype).itemsize
-    per_shard = windows_per_shard(window_bytes, config.tokenizer.batch_size)
+    per_shard = windows_per_shard(window_bytes, config.tokenizer.batch_size, len(windows))
     started = time.monotonic()
     with LatentWriter(
-        target, fingerprint(config, index, windows, tokenizer.digest), per_shard
+        target,
+        fingerprint(config, index, windows, tokenizer.digest),
+        per_shard,
+        place.rank,
+        place.world_size,
     ) as writer:
-        todo = [window for window in windows if window.window_id not in writer.done]
-        logger.info(
-            "windows=%d reused=%d to_encode=%d shape=%s mib=%.1f",
-            len(windows), len(windows) - len(todo), len(todo), shape,
-            len(todo) * window_bytes / MIB,
-        )  # fmt: skip
-        check_disk(target, len(todo), window_bytes)
-        _encode(index, todo, tokenizer, config, writer)
-    return {
+        reused = sum(window.window_id in writer.done for window in windows)
+        announce(target, len(windows), reused, window_bytes, per_shard)
+        own = share(windows, per_shard, place)
+        todo = [window for window in own if window.window_id not in writer.done]
+        _encode(index, todo, tokenizer, config, writer, place)
+    result = {
         "windows": len(windows),
         "encoded": len(todo),
-        "reused": len(windows) - len(todo),
+        "reused": reused,
         "shape": list(shape),
         "dtype": config.tokenizer.dtype,
         "bytes": len(windows) * window_bytes,
-        "seconds": round(time.monotonic() - started, 3),
-        "digest": LatentStore(target).digest,
     }
+    if place.rank == 0:
+        result["digest"] = wait_for_all(target, windows).digest
+    return {**result, "seconds": round(time.monotonic() - started, 3)}
 
 
-def _tokenizer(config: CacheLatentsConfig, volumes: Volumes) -> base.VideoTokenizer:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def _tokenizer(config: CacheLatentsConfig, volumes: Volumes, place: Place) -> base.VideoTokenizer:
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = f"cuda:{place.local_rank}"
+        torch.cuda.set_device(device)  # for constants of the scripts that name no device index
     if config.tokenizer_uri == EMBEDDED:
         return load_tokenizer(EMBEDDED, config.tokenizer, device)
     return load_tokenizer(volumes.resolve(config.tokenizer_uri), config.tokenizer, device)
@@ -102,12 +134,14 @@ def _encode(
     tokenizer: base.VideoTokenizer,
     config: CacheLatentsConfig,
     writer: LatentWriter,
+    place: Place,
 ) -> None:
     """Encode windows in batches and hand them to the writer, in order."""
     size, dtype = config.tokenizer.batch_size, getattr(torch, config.tokenizer.dtype)
     batches = [windows[start : start + size] for start in range(0, len(windows), size)]
     progress = Progress("cache-latents", len(windows), "windows")
-    for batch, pixels_BTHWC in decode_ahead(index, batches, config.video):
+    cpus = max(1, available_cpus() // place.local_world_size)
+    for batch, pixels_BTHWC in decode_ahead(index, batches, config.video, cpus):
         latents_BCTHW = tokenizer.encode(base.video_from_pixels(pixels_BTHWC)).to(dtype).cpu()
         for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
             writer.add(window.window_id, latent_CTHW)
@@ -127,10 +161,26 @@ def latent_shape(config: CacheLatentsConfig, channels: int) -> tuple[int, int, i
     return channels, num_chunks * per_chunk, rows, columns
 
 
-def windows_per_shard(window_bytes: int, batch_size: int) -> int:
-    """Windows of a full shard: a multiple of the batch, so that a resumed run cuts the same batches."""
-    wanted = min(WINDOWS_PER_SHARD, SHARD_BYTES // max(1, window_bytes))
+def windows_per_shard(window_bytes: int, batch_size: int, num_windows: int) -> int:
+    """Windows of a full shard: a multiple of the batch, so that a resumed run cuts the same batches.
+
+    At most WINDOWS_PER_SHARD and SHARD_BYTES, and so few that there are MIN_SHARDS for the processes to share.
+    """
+    wanted = min(
+        WINDOWS_PER_SHARD, SHARD_BYTES // max(1, window_bytes), -(-num_windows // MIN_SHARDS)
+    )
     return max(batch_size, wanted - wanted % batch_size)
+
+
+def share(windows: Sequence[Window], per_shard: int, place: Place) -> list[Window]:
+    """The windows of a process: those of every ``world_size``-th shard, in order."""
+    step = per_shard * place.world_size
+    first = per_shard * place.rank
+    return [
+        window
+        for start in range(first, len(windows), step)
+        for window in windows[start : start + per_shard]
+    ]
 
 
 def fingerprint(
@@ -152,65 +202,50 @@ def fingerprint(
     )
 
 
-def check_disk(folder: Path, num_windows: int, window_bytes: int) -> None:
-    """Raise RetryableError unless the folder's disk has room for the latents and 1 % more."""
-    needed, free = int(num_windows * window_bytes * 1.01), shutil.disk_usage(folder).free
+def announce(
+    folder: Path, num_windows: int, num_reused: int, window_bytes: int, per_shard: int
+) -> None:
+    """Log what the cache will take, and check that the disk has room for it and 1 % more.
+
+    Raises:
+        RetryableError: it has not.
+    """
+    num_missing = num_windows - num_reused
+    needed, free = int(num_missing * window_bytes * 1.01), shutil.disk_usage(folder).free
+    logger.info(
+        "latent cache windows=%d reused=%d to_encode=%d kib_per_window=%.1f shards=%d mib=%.1f mib_to_write=%.1f "
+        "mib_free=%.1f folder=%s",
+        num_windows, num_reused, num_missing, window_bytes / KIB, -(-num_windows // per_shard),
+        num_windows * window_bytes / MIB, needed / MIB, free / MIB, folder,
+    )  # fmt: skip
     if free < needed:
         raise RetryableError(
-            f"{folder}: {num_windows} latents of {window_bytes} bytes need {needed / MIB:.1f} MiB, "
-            f"{free / MIB:.1f} MiB are free; free space or enlarge the volume, then run again"
+            f"{folder}: {num_missing} latents of {window_bytes} bytes need {needed / MIB:.1f} MiB, "
+            f"{free / MIB:.1f} MiB are free; free space, enlarge the volume, or take fewer windows with a larger "
+            "video.window_stride"
         )
 
 
-# --- decoding --------------------------------------------------------------------------------
-
-
-def decode_ahead(
-    index: DatasetIndex, batches: Sequence[Sequence[Window]], video: VideoConfig
-) -> Iterator[tuple[Sequence[Window], Tensor]]:
-    """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller computes."""
-    threads = max(1, min(DECODE_AHEAD, (os.cpu_count() or 1) - 1))
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    pending: deque[tuple[Sequence[Window], Future[Tensor]]] = deque()
-    try:
-        for batch in batches:
-            pending.append((batch, pool.submit(read_batch, index, batch, video)))
-            if len(pending) > DECODE_AHEAD:
-                ready, pixels = pending.popleft()
-                yield ready, pixels.result()
-        while pending:
-            ready, pixels = pending.popleft()
-            yield ready, pixels.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def read_batch(index: DatasetIndex, batch: Sequence[Window], video: VideoConfig) -> Tensor:
-    """Pixels of windows, uint8 (B, T, H, W, 3); overlapping neighbours of one clip are decoded once.
+def wait_for_all(folder: Path, windows: Sequence[Window]) -> LatentStore:
+    """The store, once the other processes have written their shards too.
 
     Raises:
-        DataError: a clip that cannot be read.
+        DataError: a shard that is damaged or of something else.
+        RetryableError: no new shard in PATIENCE_S.
     """
-    length = video.num_pixel_frames
-    pixels = np.empty((len(batch), length, video.height, video.width, 3), dtype=np.uint8)
-    for first, last in _overlapping_runs(batch, length):
-        start, end = batch[first].start, batch[last].start + length
-        path = index.video_path(index.clip(batch[first].clip_id))
-        frames = read_window(path, start, end - start, video.height, video.width)
-        for number in range(first, last + 1):
-            offset = batch[number].start - start
-            pixels[number] = frames[offset : offset + length]
-    return torch.from_numpy(pixels)
-
-
-def _overlapping_runs(batch: Sequence[Window], length: int) -> Iterator[tuple[int, int]]:
-    """(first, last) positions of neighbours that are of one clip and overlap."""
-    first = 0
-    for number in range(1, len(batch) + 1):
-        if number < len(batch):
-            before, window = batch[number - 1], batch[number]
-            gap = window.start - before.start
-            if window.clip_id == before.clip_id and 0 <= gap < length:
-                continue
-        yield first, number - 1
-        first = number
+    store, last_news = LatentStore(folder), time.monotonic()
+    last_log = last_news
+    while missing := [window for window in windows if window.window_id not in store]:
+        now = time.monotonic()
+        if now - last_news > PATIENCE_S:
+            raise RetryableError(
+                f"{folder}: {len(missing)} of {len(windows)} windows are missing, such as {missing[0].window_id}, and "
+                f"the other processes have written nothing for {PATIENCE_S:.0f} s; start them again"
+            )
+        if now - last_log > LOG_INTERVAL_S:
+            last_log = now
+            logger.info("waiting windows=%d/%d", len(windows) - len(missing), len(windows))
+        time.sleep(POLL_S)
+        if count_shards(folder) != store.num_shards:
+            store, last_news = LatentStore(folder), time.monotonic()
+    return store

@@ -1,6 +1,7 @@
 """prepare-dataset: fetch, check every clip, write index.jsonl, summary.json and report.md.
 
-A dataset that fails the check leaves the files of an earlier run alone; its report is report-failed.md.
+A dataset that fails the check leaves the files of an earlier run alone; its report is report-failed.md. What was
+checked until then is kept in a journal: after an interruption or a repair only the other videos are decoded.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.cgroup import available_cpus
 from cosmos_worker.config import PrepareDatasetConfig
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
 from cosmos_worker.data.candidate import Listing, find_root
@@ -16,6 +18,7 @@ from cosmos_worker.data.check import check_clips
 from cosmos_worker.data.fetch import locate_dataset
 from cosmos_worker.data.folder import VIDEO_FOLDER, list_videos
 from cosmos_worker.data.index import write_index
+from cosmos_worker.data.journal import JOURNAL_FILE, Journal
 from cosmos_worker.data.report import find_failure, portable_root, render_report, summarize
 from cosmos_worker.layout import (
     DATASET_REPORT_FILE,
@@ -43,9 +46,14 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     """
     target = volumes.resolve(config.target_uri)
     folder = locate_dataset(config.source, volumes.resolve(config.data_uri), volumes)
-    root, listing = _list_clips(config, folder)
-    logger.info("checking root=%s clips=%d", root, listing.num_clips)
-    clips = check_clips(root, listing, config.video, config.num_workers)
+    num_workers = config.num_workers or available_cpus()
+    root, listing = _list_clips(config, folder, num_workers)
+    with Journal(target / JOURNAL_FILE) as journal:
+        logger.info(
+            "checking root=%s clips=%d videos_known=%d workers=%d",
+            root, listing.num_clips, len(journal), num_workers,
+        )  # fmt: skip
+        clips = check_clips(root, listing, config.video, num_workers, journal)
 
     report = render_report(config, root, clips)
     failure = find_failure(config, root, clips, target / FAILED_REPORT_FILE)
@@ -63,16 +71,19 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     write_json(target / SUMMARY_FILE, summary)
     _write_text(target / DATASET_REPORT_FILE, report)
     (target / FAILED_REPORT_FILE).unlink(missing_ok=True)
+    journal.path.unlink(missing_ok=True)
     return {
         **{key: summary[key] for key in ("clips", "splits", "dropped", "captions", "index_sha256")},
         "windows": sum(split["windows"] for split in summary["splits"].values()),
     }
 
 
-def _list_clips(config: PrepareDatasetConfig, folder: Path) -> tuple[Path, Listing]:
+def _list_clips(
+    config: PrepareDatasetConfig, folder: Path, num_workers: int
+) -> tuple[Path, Listing]:
     if config.layout == "bridge":
         root = find_root(folder, ANNOTATION_FOLDER, config.layout)
-        return root, list_bridge(root, config.camera)
+        return root, list_bridge(root, config.camera, num_workers)
     root = find_root(folder, VIDEO_FOLDER, config.layout)
     return root, list_videos(root)
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,19 @@ REMEDY = "delete the file and run cache-latents again"
 def shard_path(folder: Path, number: int) -> Path:
     """File of a shard."""
     return folder / f"latents-{number:05d}.safetensors"
+
+
+def shard_number(path: Path) -> int:
+    """Number of a shard, or of a temporary file of one."""
+    match = re.match(r"\.?latents-(\d+)\.", path.name)
+    if match is None:
+        raise DataError(f"{path}: not named by cache-latents; remove it from the folder")
+    return int(match[1])
+
+
+def count_shards(folder: Path) -> int:
+    """Complete shards in a folder."""
+    return sum(1 for _ in folder.glob(SHARD_PATTERN))
 
 
 class LatentStore:
@@ -76,6 +90,11 @@ class LatentStore:
 
     def __len__(self) -> int:
         return len(self._shards)
+
+    @property
+    def num_shards(self) -> int:
+        """Files that were found."""
+        return len(self._headers)
 
     @property
     def window_ids(self) -> list[str]:
@@ -128,11 +147,17 @@ class LatentStore:
 class LatentWriter:
     """Adds latents to a folder, shard by shard; what an interrupted writer has completed is kept.
 
-    Use as a context manager: leaving it without an error writes the last, shorter shard.
+    Use as a context manager: leaving it without an error writes the last, shorter shard. Several processes may fill
+    one folder, each with a writer of its own rank: writer r of w takes the shards r, r + w, r + 2w ..
     """
 
     def __init__(
-        self, folder: Path, fingerprint: str, windows_per_shard: int = WINDOWS_PER_SHARD
+        self,
+        folder: Path,
+        fingerprint: str,
+        windows_per_shard: int = WINDOWS_PER_SHARD,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """Open a folder, new or with shards of the same fingerprint.
 
@@ -140,6 +165,8 @@ class LatentWriter:
             folder: is created.
             fingerprint: names what the latents are made from (dataset, tokenizer, video size).
             windows_per_shard: windows of a full shard.
+            rank: this writer among those of the folder.
+            world_size: their number.
 
         Raises:
             DataError: the folder holds latents of something else, or a damaged shard.
@@ -148,9 +175,11 @@ class LatentWriter:
         self._folder = folder
         self._fingerprint = fingerprint
         self._windows_per_shard = windows_per_shard
+        self._rank, self._world_size = rank, world_size
         self._pending: dict[str, Tensor] = {}
         for rest in folder.glob(f".{SHARD_PATTERN}.*.tmp"):
-            rest.unlink()  # of a writer that was killed
+            if shard_number(rest) % world_size == rank:
+                rest.unlink()  # of a writer that was killed
         paths = sorted(folder.glob(SHARD_PATTERN))
         self._done: set[str] = set()
         if paths:
@@ -224,8 +253,9 @@ class LatentWriter:
         self._pending = {}
 
     def _free_path(self) -> Path:
-        """The first shard that does not exist: a deleted one comes back with the same windows."""
-        paths = (shard_path(self._folder, number) for number in itertools.count())
+        """This writer's first shard that does not exist: a deleted one comes back with the same windows."""
+        numbers = itertools.count(self._rank, self._world_size)
+        paths = (shard_path(self._folder, number) for number in numbers)
         return next(path for path in paths if not path.exists())
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError, DataError
+
+
+@lru_cache(maxsize=2)
+def permutation(num_samples: int, seed: int, epoch: int) -> Tensor:
+    """Order of the samples in an epoch, int64 (num_samples,); kept for the next step, not to be changed."""
+    generator = torch.Generator().manual_seed((seed << 32) + epoch)
+    return torch.randperm(num_samples, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -32,23 +41,14 @@ class DataOrder:
                 f"{self.global_batch_size}; lower trainer.global_batch_size or add data"
             )
 
-    def permutation(self, epoch: int) -> list[int]:
-        """Order of the samples in an epoch."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
-        order: list[int] = torch.randperm(self.num_samples, generator=generator).tolist()
-        return order
-
     def batch(self, step: int) -> list[int]:
         """Samples of optimizer step ``step``; batches run on across the end of an epoch."""
-        first = step * self.global_batch_size
-        epochs: dict[int, list[int]] = {}
-        samples = []
-        for position in range(first, first + self.global_batch_size):
-            epoch, offset = divmod(position, self.num_samples)
-            if epoch not in epochs:
-                epochs[epoch] = self.permutation(epoch)
-            samples.append(epochs[epoch][offset])
-        return samples
+        epoch, offset = divmod(step * self.global_batch_size, self.num_samples)
+        samples = permutation(self.num_samples, self.seed, epoch)[offset:]
+        if len(samples) < self.global_batch_size:
+            samples = torch.cat([samples, permutation(self.num_samples, self.seed, epoch + 1)])
+        first: list[int] = samples[: self.global_batch_size].tolist()
+        return first
 
     def state(self, step: int) -> dict[str, int | str]:
         """What a checkpoint after ``step`` steps stores."""

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from jobs import make_job
 
+from cosmos_operator.plan.names import STAGE_LABEL
 from cosmos_operator.plan.render import build_manifests, to_yaml
 from cosmos_operator.plan.stages import plan_stages
 from cosmos_worker.config import STAGE_CONFIGS
@@ -118,6 +119,24 @@ def test_claim_that_a_source_names_is_mounted_where_its_files_are_read():
     assert users == [
         "prepare-dataset", "embed-text", "cache-latents", "train", "generate-before", "report",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gpus", "options"), [(1, []), (4, ["--nproc-per-node", "4"])])
+def test_latents_are_made_by_a_process_on_each_gpu(gpus, options):
+    changes = {
+        "compute": {"image": "w@sha256:0", "gpusPerNode": 4, "preparation": {"gpus": gpus}},
+        "training.overrides": ["trainer.micro_batch_size=1"],
+    }
+    (latents,) = [
+        workload
+        for workload in workloads_of(manifests_of(changes))
+        if workload["metadata"]["labels"][STAGE_LABEL] == "cache-latents"
+    ]
+    (template,) = templates_of(latents)
+
+    (container,) = template["spec"]["containers"]
+    assert container["command"][4:] == options
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == str(gpus)
 
 
 def test_token_reaches_only_stages_that_fetch():

@@ -102,9 +102,10 @@ def test_trimmed_captions_do_not_share_a_micro_batch() -> None:
 
 def test_unknown_experiment_names_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"got 'video2world_bridge'; did you mean 'video2world_instruction_bridge"
+        ConfigError,
+        match=r"got 'video2world_instruct_bridge'; did you mean 'video2world_instruction_bridge",
     ):
-        get_experiment("video2world_bridge")
+        get_experiment("video2world_instruct_bridge")
 
 
 def test_several_problems_are_reported_together() -> None:

@@ -37,7 +37,8 @@ class PreparationSpec(ApiModel):
     """Compute of the stages around the training."""
 
     gpus: Annotated[int, Field(ge=0, le=64)] | None = None
-    """GPUs of embed-text and of cache-latents; omitted = 1 if the training has GPUs, otherwise 0."""
+    """GPUs of embed-text, which uses one, and of cache-latents, which runs a process on each; omitted = 1 if the
+    training has GPUs, otherwise 0."""
     resources: ResourcesSpec = ResourcesSpec()
     """Resources of each stage other than train and generate."""
 

@@ -116,7 +116,7 @@ def _container(
     environment: tuple[Manifest, ...],
 ) -> Manifest:
     command = ["cosmos-worker", stage.kind, "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"]
-    if stage.kind == "train":
+    if stage.kind == "train" or stage.processes_per_node > 1:
         command += ["--nproc-per-node", str(stage.processes_per_node)]
     return {
         "name": name,

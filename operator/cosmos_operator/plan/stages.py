@@ -72,7 +72,9 @@ def plan_stages(
         Stage("fetch-model", "fetch-model", fetch, ()),
         Stage("prepare-dataset", "prepare-dataset", dataset, ()),
         Stage("embed-text", "embed-text", worker_doc.embed_text(inputs, dataset), ready, gpus),
-        Stage("cache-latents", "cache-latents", latents, ready, gpus),
+        Stage(
+            "cache-latents", "cache-latents", latents, ready, gpus, processes_per_node=max(1, gpus)
+        ),
         Stage(
             "train",
             "train",

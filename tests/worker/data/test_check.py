@@ -10,6 +10,7 @@ from cosmos_worker.data.bridge import list_bridge
 from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.check import check_clip, check_clips, decode_fully
 from cosmos_worker.data.index import Clip
+from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.layout import sha256_of_file
 from cosmos_worker.options import VideoConfig
@@ -20,7 +21,8 @@ VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, window_stride=4)
 def check(root: Path, path: Path, **num_annotated: int) -> Clip:
     name = path.relative_to(root).as_posix()
     candidate = Candidate("train/a", "train", "annotation/a.json", name, "go", num_annotated)
-    return check_clip(root, candidate, VIDEO)
+    with Journal(root / "journal") as journal:
+        return check_clip(root, candidate, VIDEO, journal)
 
 
 def test_check_clip_measures_a_sound_clip(tmp_path: Path):
@@ -125,7 +127,8 @@ def test_check_clips_sorts_outcomes_in_the_order_of_the_dataset(tmp_path: Path):
     add_bridge_clip(tmp_path, "wrong", state=[[0.0] * 6])
     add_bridge_clip(tmp_path, "silent", texts=[""])
 
-    clips = check_clips(tmp_path, list_bridge(tmp_path, 0), VIDEO, num_workers=3)
+    with Journal(tmp_path / "journal") as journal:
+        clips = check_clips(tmp_path, list_bridge(tmp_path, 0), VIDEO, 3, journal)
 
     ids = [clip.clip_id for clip in clips.kept]
     assert ids == ["train/train0", "train/train1", "train/train2", "val/val0"]

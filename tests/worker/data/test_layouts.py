@@ -57,7 +57,7 @@ def test_list_bridge_uses_original_path_without_episode(tmp_path: Path):
         ({"videos": [{"video_path": "../x.mp4"}]}, "video_outside", r"'\.\./x\.mp4'; name a file"),
         ({"videos": [{"video_path": "/x.mp4"}]}, "video_outside", "'/x.mp4'; name a file inside"),
         ({"episode_id": ...}, "annotation_broken", "neither episode_id nor original_path"),
-        ({"state": 17}, "annotation_broken", "state is 17, not a list"),
+        ({"state": 17}, "action_broken", "state is 17, not a list; repair the field, or remove it"),
     ],
 )
 def test_list_bridge_reports_bad_annotation(tmp_path: Path, fields, reason, message):

@@ -1,18 +1,32 @@
+import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+import yaml
 from clips import write_clip
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_tokenizer import write_script, write_tiny_tokenizer
 
 from cosmos_worker.config import CacheLatentsConfig
-from cosmos_worker.data.index import Clip, read_index, write_index
+from cosmos_worker.data.index import Clip, Window, read_index, write_index
 from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.layout import SUMMARY_FILE, Volumes, sha256_of_file, write_json
+from cosmos_worker.layout import (
+    SUMMARY_FILE,
+    Volumes,
+    read_marker,
+    sha256_of_file,
+    write_json,
+)
 from cosmos_worker.options import TokenizerConfig, VideoConfig
 from cosmos_worker.stages import cache_latents
+from cosmos_worker.stages.cache_latents import Place, share
 from cosmos_worker.tokenizer.base import video_from_pixels
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.tokenizer.store import LatentStore
@@ -179,7 +193,8 @@ def test_too_little_disk_is_said_before_anything_is_encoded(
     dataset = write_dataset(tmp_path / "data", {"train/a": (0, 8)})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
 
-    with pytest.raises(RetryableError, match=r"2 latents of 512 bytes need .* MiB are free"):
+    message = r"2 latents of 512 bytes need .* MiB are free; free space, enlarge .*window_stride"
+    with pytest.raises(RetryableError, match=message):
         cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
 
 
@@ -197,14 +212,113 @@ def test_the_size_is_logged_before_and_progress_while_encoding(tmp_path, tokeniz
         cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
 
     lines = [record.getMessage() for record in caplog.records]
-    size = next(i for i, line in enumerate(lines) if "to_encode=2" in line and "mib=" in line)
+    size = next(i for i, line in enumerate(lines) if "to_encode=2 kib_per_window=0.5" in line)
     done = next(i for i, line in enumerate(lines) if "windows=2/2" in line and "eta_s=" in line)
     assert size < done
 
 
 @pytest.mark.parametrize(
-    ("window_bytes", "batch_size", "expected"),
-    [(330_000, 8, 256), (330_000, 7, 252), (7_200_000, 8, 32), (10**9, 8, 8), (100, 300, 300)],
+    ("window_bytes", "batch_size", "num_windows", "expected"),
+    [
+        (330_000, 8, 10**6, 256),
+        (330_000, 7, 10**6, 252),
+        (7_200_000, 8, 10**6, 32),
+        (10**9, 8, 10**6, 8),
+        (100, 300, 10**6, 300),
+        (330_000, 8, 480, 8),
+        (330_000, 8, 3200, 96),
+    ],
 )
-def test_shards_are_whole_batches(window_bytes, batch_size, expected):
-    assert cache_latents.windows_per_shard(window_bytes, batch_size) == expected
+def test_shards_are_whole_batches(window_bytes, batch_size, num_windows, expected):
+    assert cache_latents.windows_per_shard(window_bytes, batch_size, num_windows) == expected
+
+
+# --- several processes -----------------------------------------------------------------------
+
+
+def be_rank(monkeypatch, rank, world_size):
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+@given(num_windows=st.integers(0, 60), per_shard=st.integers(1, 9), world_size=st.integers(1, 5))
+def test_shares_are_whole_shards_and_cover_every_window_once(num_windows, per_shard, world_size):
+    windows = [Window("train/a", start) for start in range(num_windows)]
+    shares = [share(windows, per_shard, Place(rank, world_size)) for rank in range(world_size)]
+
+    assert sorted(w.start for part in shares for w in part) == list(range(num_windows))
+    for rank, part in enumerate(shares):
+        assert all(w.start // per_shard % world_size == rank for w in part)
+        assert part == sorted(part, key=lambda window: window.start)
+
+
+def test_processes_write_the_files_of_a_single_one(tmp_path, tokenizer_folder, monkeypatch):
+    dataset = write_dataset(tmp_path / "data", {f"train/{c}": (0, 5, 8) for c in "abc"})
+    whole = cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "one"), Volumes())
+    config = make_config(dataset, tokenizer_folder, tmp_path / "three")
+
+    results = []
+    for rank in (2, 1, 0):
+        be_rank(monkeypatch, rank, 3)
+        results.append(cache_latents.run(config, Volumes()))
+
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
+    assert [result["encoded"] for result in results] == [2, 3, 4]
+    assert [result["reused"] for result in results] == [0, 2, 5]
+    assert [result.get("digest") for result in results] == [None, None, whole["digest"]]
+
+
+def test_another_number_of_processes_goes_on(tmp_path, tokenizer_folder, monkeypatch):
+    dataset = write_dataset(tmp_path / "data", {f"train/{c}": (0, 5, 8) for c in "abc"})
+    cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "one"), Volumes())
+    config = make_config(dataset, tokenizer_folder, tmp_path / "two")
+    be_rank(monkeypatch, 1, 3)
+    cache_latents.run(config, Volumes())
+
+    for rank in (1, 0):
+        be_rank(monkeypatch, rank, 2)
+        result = cache_latents.run(config, Volumes())
+
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert result["encoded"] == 4  # shards 0 and 2; the first run made 1 and 4, rank 1 made 3
+
+
+def test_process_0_gives_up_on_processes_that_do_not_come(tmp_path, tokenizer_folder, monkeypatch):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0, 5, 8)})
+    monkeypatch.setattr(cache_latents, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(cache_latents, "POLL_S", 0.05)
+    be_rank(monkeypatch, 0, 2)
+
+    message = r"1 of 3 windows are missing, such as train/a@8, and the other processes have written"
+    with pytest.raises(RetryableError, match=message):
+        cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "out"), Volumes())
+
+
+@pytest.mark.multiproc
+def test_two_processes_leave_one_marker(tmp_path, tokenizer_folder):
+    dataset = write_dataset(tmp_path / "data", {f"train/{c}": (0, 5, 8) for c in "abc"})
+    cache_latents.run(make_config(dataset, tokenizer_folder, tmp_path / "one"), Volumes())
+    document = tmp_path / "stage.yaml"
+    config = make_config(dataset, tokenizer_folder, tmp_path / "two")
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "cosmos_worker.cli", "cache-latents"),
+            *("--config", str(document), "--nproc-per-node", "2"),
+        ],
+        env={**os.environ, "COSMOS_TERMINATION_LOG": str(tmp_path / "termination.json")},
+        check=True,
+    )
+
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    marker = read_marker(tmp_path / "two", "k")
+    message = json.loads((tmp_path / "termination.json").read_text())
+    assert marker is not None
+    assert marker["result"]["windows"] == 9
+    assert message["reason"] == "Succeeded"
+    assert message["result"] == marker["result"]

@@ -1,6 +1,8 @@
 """prepare-dataset on small real datasets."""
 
 import json
+import logging
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from clips import (
 )
 from fake_hub import point_client, serve_hub
 
+from cosmos_worker.cgroup import available_cpus
 from cosmos_worker.config import PrepareDatasetConfig
 from cosmos_worker.data.index import read_index
 from cosmos_worker.errors import DataError
@@ -148,7 +151,9 @@ def test_run_fails_above_the_limit_and_keeps_the_earlier_index(tmp_path: Path, v
         "texts[0] is ''; write a caption or remove the clip"
     )
     assert "silent.json | caption_empty" in report.read_text()
-    assert files_of(target) == {**before, "report-failed.md": report.read_bytes()}
+    after = files_of(target)
+    assert after.pop(".checked.jsonl")
+    assert after == {**before, "report-failed.md": report.read_bytes()}
 
 
 def test_run_removes_the_failed_report_once_it_succeeds(tmp_path: Path, volumes, target):
@@ -159,6 +164,46 @@ def test_run_removes_the_failed_report_once_it_succeeds(tmp_path: Path, volumes,
     run(make_config({"path": str(root)}), volumes)
 
     assert sorted(files_of(target)) == ["index.jsonl", "report.md", "summary.json"]
+
+
+def spoil(video: Path) -> None:
+    """Replace a video by noise that looks as if nobody had touched it: same size, same time."""
+    status = video.stat()
+    video.write_bytes(b"x" * status.st_size)
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_run_decodes_no_video_again_after_a_failure(tmp_path: Path, volumes, target):
+    root = write_bridge_dataset(tmp_path / "data", train=3, val=0)
+    missing = add_bridge_clip(root, "late")
+    video = missing.read_bytes()
+    missing.unlink()
+    config = make_config({"path": str(root)}, max_bad_fraction=0)
+    with pytest.raises(DataError, match="1 of 4 clips"):
+        run(config, volumes)
+
+    spoil(root / "videos/train/train0/rgb.mp4")
+    missing.write_bytes(video)
+    result = run(config, volumes)
+
+    assert result["clips"] == {"found": 4, "kept": 4, "bad": 0, "too_short": 0}
+    assert sorted(files_of(target)) == ["index.jsonl", "report.md", "summary.json"]
+    with pytest.raises(DataError, match=r"videos/train/train0/rgb\.mp4: Invalid data"):
+        run(config, volumes)
+
+
+def test_run_uses_the_cpus_of_the_container_unless_told(tmp_path: Path, volumes, caplog):
+    source = {"path": str(write_bridge_dataset(tmp_path / "data", train=2, val=0))}
+
+    with caplog.at_level(logging.INFO):
+        run(make_config(source, num_workers=3), volumes)
+        run(make_config(source), volumes)
+
+    text = caplog.text
+    assert "clips=2 videos_known=0 workers=3" in text
+    assert f"clips=2 videos_known=0 workers={available_cpus()}" in text
+    assert "read-annotations files=2/2 per_s=" in text
+    assert "check-clips clips=2/2 per_s=" in text
 
 
 def test_run_refuses_dataset_smaller_than_one_batch(tmp_path: Path, volumes, target):

@@ -112,6 +112,31 @@ def test_rests_of_a_killed_writer_are_removed(tmp_path):
     assert not rest.exists()
 
 
+def test_writers_of_several_processes_fill_one_folder(tmp_path):
+    latents = make_latents(6)
+    write(tmp_path / "one", latents)
+    items = list(latents.items())
+
+    for rank, own in ((1, items[2:4]), (0, items[:2] + items[4:])):
+        with LatentWriter(tmp_path / "two", "f", 2, rank, 2) as writer:
+            for window_id, latent in own:
+                writer.add(window_id, latent)
+
+    one, two = sorted((tmp_path / "one").iterdir()), sorted((tmp_path / "two").iterdir())
+    assert [path.name for path in one] == [path.name for path in two]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_writer_leaves_what_another_process_is_writing(tmp_path):
+    names = [f".latents-0000{number}.safetensors.abc.tmp" for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half a shard")
+
+    LatentWriter(tmp_path, "f", 2, 1, 2)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [names[0], names[2]]
+
+
 def test_writer_refuses_a_folder_of_other_latents(tmp_path):
     write(tmp_path, make_latents(2), "one")
 

@@ -20,6 +20,12 @@ def test_order_shows_every_sample_once_an_epoch() -> None:
     assert seen[:10] != seen[10:]
 
 
+def test_order_is_the_same_in_every_version() -> None:
+    order = DataOrder(num_samples=5, global_batch_size=3, seed=3, digest="d")
+
+    assert [order.batch(step) for step in (0, 1, 2)] == [[4, 0, 1], [3, 2, 0], [4, 2, 3]]
+
+
 def test_order_of_a_step_does_not_depend_on_the_steps_before() -> None:
     assert DataOrder(10, 4, 3, "d").batch(7) == DataOrder(10, 4, 3, "d").batch(7)
 

@@ -1,0 +1,103 @@
+"""What checking each video has told so far, so that an interrupted check does not decode everything again.
+
+One JSON line a video, appended as it is checked. A line counts for the file as it was then: same size, same time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from typing_extensions import Self
+
+from cosmos_worker.data.problems import BadClip
+
+JOURNAL_FILE = ".checked.jsonl"
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What decoding a whole file tells."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    sha256: str
+
+
+class Journal:
+    """The outcome of each video; as a context manager it can be added to. The caller removes its file when done."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there; a line that an interruption has cut is left out."""
+        self.path = path
+        self._known: dict[tuple[str, int, int], VideoFacts | BadClip] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+                self._read(line)
+        self._stream: IO[str]
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self.path.open("a", encoding="utf-8")
+        self._stream.write("\n")  # ends a line that was cut
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def _read(self, line: str) -> None:
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            facts, problem = entry["facts"], entry["problem"]
+            key = (str(entry["video"]), int(entry["size"]), int(entry["mtime_ns"]))
+            self._known[key] = BadClip(**problem) if facts is None else VideoFacts(**facts)
+        except (ValueError, KeyError, TypeError):
+            return
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, root: Path, video: str) -> VideoFacts | BadClip | None:
+        """The outcome of a video, if it was checked as it is now.
+
+        Args:
+            root: folder of the dataset.
+            video: path of an existing file relative to it.
+        """
+        return self._known.get(_key(root, video))
+
+    def add(self, root: Path, video: str, outcome: VideoFacts | BadClip) -> None:
+        """Note the outcome of a video; threads may call this at the same time."""
+        _, size, mtime_ns = _key(root, video)
+        facts, problem = None, None
+        if isinstance(outcome, BadClip):
+            problem = {"file": outcome.file, "reason": outcome.reason, "value": outcome.value}
+        else:
+            facts = asdict(outcome)
+        entry = {
+            "video": video,
+            "size": size,
+            "mtime_ns": mtime_ns,
+            "facts": facts,
+            "problem": problem,
+        }
+        with self._lock:
+            self._stream.write(json.dumps(entry) + "\n")
+            self._stream.flush()
+
+
+def _key(root: Path, video: str) -> tuple[str, int, int]:
+    status = (root / video).stat()
+    return video, status.st_size, status.st_mtime_ns
