@@ -128,7 +128,6 @@ def preset_setup(preset: Preset) -> Setup | None:
         preset.experiment,
         num_gpus=hardware.num_gpus,
         gpu_memory=hardware.gpu_memory_gib * GIB,
-        optimizer_bits=preset.experiment.optimizer.state_bits,
         **preset.experiment.parallel.model_dump(),
     )
 
@@ -178,7 +177,7 @@ def _facts(plan: MemoryPlan) -> Iterator[tuple[str, str]]:
     yield (
         "layout",
         f"gpus={setup.num_gpus} sharding={setup.sharding} shards={setup.num_shards} "
-        f"activation_checkpointing={setup.activation_checkpointing} optimizer_bits={setup.optimizer_bits}",
+        f"activation_checkpointing={setup.activation_checkpointing}",
     )
     yield (
         "disk",
@@ -190,7 +189,7 @@ def _parts(plan: MemoryPlan) -> Iterator[tuple[str, int, str]]:
     frozen = "bfloat16 where frozen" if plan.setup.experiment.lora.rank else "float32"
     yield "weights", plan.weights, frozen
     yield "gradients", plan.gradients, "float32"
-    yield "optimizer states", plan.optimizer, f"2 x {plan.setup.optimizer_bits} bits a parameter"
+    yield "optimizer states", plan.optimizer, "two moments, float32"
     yield "EMA", plan.ema, "float32" if plan.ema else "off"
     yield "copies", plan.copies, "estimate: gathered or rounded weights, gradients on their way"
     yield "activations", plan.activations, "estimate"
@@ -205,7 +204,6 @@ def _plan(options: argparse.Namespace) -> None:
             num_gpus=options.gpus,
             gpus_per_node=min(options.gpus, options.gpus_per_node),
             gpu_memory=options.gpu_memory,
-            optimizer_bits=experiment.optimizer.state_bits,
             **experiment.parallel.model_dump(),
         )
     )

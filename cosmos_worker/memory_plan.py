@@ -15,14 +15,11 @@ from cosmos_worker.units import GIB
 
 Sharding = Literal["none", "full", "hybrid"]
 Checkpointing = Literal["none", "block", "selective"]
-OptimizerBits = Literal[32, 8]
 
 MASK_CHANNELS = 2
 """Condition mask and padding mask beside the latent's channels."""
 FLOAT_BYTES = 4
 BFLOAT_BYTES = 2
-QUANTISED_BLOCK = 256
-"""Values of an 8-bit optimizer state that share one float32 scale."""
 CONTEXT_BYTES = 2 * GIB
 """CUDA context, NCCL, workspaces of the libraries."""
 FRAGMENTATION = 0.05
@@ -95,11 +92,6 @@ def checkpoint_bytes(experiment: Experiment) -> int:
 
 
 # --- what one GPU holds ----------------------------------------------------------------------
-
-
-def optimizer_bytes_per_parameter(bits: OptimizerBits) -> float:
-    """Two moments of AdamW: float32, or 8 bits with one scale a block."""
-    return 2 * FLOAT_BYTES if bits == 32 else 2 * (1 + FLOAT_BYTES / QUANTISED_BLOCK)
 
 
 def copies_bytes(size: NetSize, sharded: bool, num_gpus: int, width: int) -> int:
@@ -192,7 +184,6 @@ class Setup:
     context_parallel: int = 1
     """GPUs that share the tokens of one sample."""
     activation_checkpointing: Checkpointing = "none"
-    optimizer_bits: OptimizerBits = 32
 
     @property
     def num_shards(self) -> int:
@@ -327,7 +318,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
         size,
         weights=ceil(weight_bytes(experiment, width) / setup.num_shards),
         gradients=own * FLOAT_BYTES,
-        optimizer=int(own * optimizer_bytes_per_parameter(setup.optimizer_bits)),
+        optimizer=2 * own * FLOAT_BYTES,
         ema=own * FLOAT_BYTES if experiment.ema.enabled else 0,
         copies=copies_bytes(size, setup.num_shards > 1, setup.num_gpus, width)
         if trained == size.parameters

@@ -53,8 +53,6 @@ def _changes(setup: Setup) -> Iterator[Remedy]:
         yield Remedy(
             f"parallel.context_parallel={parallel}", replace(setup, context_parallel=parallel)
         )
-    if setup.optimizer_bits == 32:
-        yield Remedy("optimizer.state_bits=8", replace(setup, optimizer_bits=8))
     if setup.experiment.ema.enabled:
         yield Remedy("ema.enabled=false", _without_ema(setup))
 

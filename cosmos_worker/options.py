@@ -181,8 +181,6 @@ class OptimizerConfig(Model):
     """Decay of the second moment."""
     eps: Annotated[float, Field(gt=0)] = 1e-10
     """Added to the root of the second moment."""
-    state_bits: Literal[32, 8] = 32
-    """Bits of each of the two moments; 8 (torchao) saves 6 bytes a parameter, in blocks of 256 with a scale."""
     implementation: Literal["torch", "apex"] = "torch"
     """Who computes the update: torch's fused AdamW, or apex's FusedAdam, which must be installed and needs CUDA."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0

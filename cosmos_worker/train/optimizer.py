@@ -25,30 +25,11 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         "weight_decay": config.weight_decay,
     }
     if config.implementation == "apex":
-        return _apex(trained, options, config)
-    if config.state_bits == 8:
-        return _eight_bit(trained, options)
+        return _apex(trained, options)
     return torch.optim.AdamW(trained, **options, fused=True)
 
 
-def _eight_bit(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
-    try:
-        from torchao.optim import AdamW8bit
-    except ImportError as error:
-        raise ConfigError(
-            f"optimizer.state_bits: 8 needs torchao ({error}); install it, or set optimizer.state_bits=32"
-        ) from None
-    optimizer: torch.optim.Optimizer = AdamW8bit(trained, **options)
-    return optimizer
-
-
-def _apex(
-    trained: list[nn.Parameter], options: dict[str, Any], config: OptimizerConfig
-) -> torch.optim.Optimizer:
-    if config.state_bits != 32:
-        raise ConfigError(
-            f"optimizer.implementation: 'apex' has no states of {config.state_bits} bits; use 'torch'"
-        )
+def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
     try:
         from apex.optimizers import FusedAdam
     except ImportError as error:

@@ -53,7 +53,6 @@ def test_plan_prints_sizes_and_memory_by_part(capsys: pytest.CaptureFixture[str]
     ("option", "total"),
     [
         ("parallel.activation_checkpointing=block", "27.72"),
-        ("optimizer.state_bits=8", "46.60"),
         ("ema.enabled=false", "48.25"),
         ("parallel.context_parallel=2", "38.85"),
     ],
@@ -93,7 +92,6 @@ def test_plan_that_does_not_fit_is_exit_code_2_with_advice(
     ("arguments", "message"),
     [
         (["--gpus", "0"], "got '0'; expected a whole number of at least 1"),
-        (["optimizer.state_bits=4", "--gpus", "8"], "optimizer.state_bits"),
         (["optimizer.eps", "--gpus", "8"], "expected key.sub=value"),
         (["parallel.context_parallel=3", "--gpus", "8"], "3 does not divide 8 GPUs"),
     ],

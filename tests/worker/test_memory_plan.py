@@ -153,7 +153,6 @@ def test_twice_the_samples_or_half_the_tokens() -> None:
         (Setup(BRIDGE_14B, sharding="full"), 35.7),
         (Setup(PLAIN.model_copy(update={"ema": PLAIN.ema.model_copy(update={"enabled": False})}),
                num_gpus=1), 115.8),
-        (Setup(BRIDGE, num_gpus=1, optimizer_bits=8), 101.5),
     ],
 )  # fmt: skip
 def test_states_have_20_bytes_a_parameter(setup: Setup, gigabytes: float) -> None:
