@@ -167,6 +167,22 @@ def test_pod_that_only_lost_its_peer_does_not_explain_the_attempt():
     assert (attempt["outcome"], attempt["message"]) == ("Crashed", "SIGKILL")
 
 
+def test_pods_that_outlive_a_failed_workload_are_stopped():
+    """The training-operator fails a PyTorchJob that Kueue resumes while old pods still end, and starts a new one."""
+    simulation = training(TWO_NODES)
+    del simulation.pods["push-1-worker-0"]
+    simulation.finish(simulation.running_attempt(), "Failed", message="1 replica failed")
+    simulation.pass_time(61)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Deleted"]
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
+    simulation.let_go()
+    simulation.pass_time(60)
+    simulation.settle()
+    assert outcomes(simulation) == ["Deleted", "Running"]
+
+
 def test_peer_that_never_ends_is_not_waited_for_for_ever():
     simulation = training(TWO_NODES)
     simulation.end_pod(simulation.pods["push-1-master-0"], 80, "PeerLost")
