@@ -24,6 +24,20 @@ PATCHED_POD_FIELDS = (
 """Fields of a pod that a TrainJob may change in its runtime, of those that our pods set."""
 
 
+def _mount_each_volume_once(pod: Manifest, container: Manifest) -> None:
+    """A TrainJob's patch lists mounts by the names of their volumes, so each folder of a claim needs a volume."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = []
+    for mount in container["volumeMounts"]:
+        taken = [one["name"] for one in mounts]
+        name = mount["name"]
+        if name in taken:
+            name = f"{name}-{len(taken)}"
+            volumes[name] = {**volumes[mount["name"]], "name": name}
+        mounts.append({**mount, "name": name})
+    pod["volumes"], container["volumeMounts"] = list(volumes.values()), mounts
+
+
 def build_trainjob(
     job: PostTrainingJob,
     stage: Stage,
@@ -44,6 +58,7 @@ def build_trainjob(
     template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
     pod = template["spec"]
     container = pod["containers"][0]
+    _mount_each_volume_once(pod, container)
     header = workload_metadata(job, stage, attempt_name(job.name, attempt))
     header["labels"][ATTEMPT_LABEL] = str(attempt)
     trainer: Manifest = {

@@ -491,6 +491,22 @@ def test_queued_training_waits_for_admission_and_says_so():
     assert simulation.status["state"] == "Training"
 
 
+def test_trainjob_mounts_each_volume_once():
+    """Its patch of the runtime's pod is a map by the names of the volumes."""
+    simulation = Simulation({"backend": {"type": "TrainJob"}}, served=frozenset({"TrainJob"}))
+    simulation.prepare()
+
+    (patch,) = simulation.running_attempt()["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    mounted = [mount["name"] for mount in pod["containers"][0]["volumeMounts"]]
+    assert len(mounted) == len(set(mounted))
+    claims = {v["name"]: v.get("persistentVolumeClaim") for v in pod["volumes"]}
+    paths = {m["mountPath"]: claims[m["name"]] for m in pod["containers"][0]["volumeMounts"]}
+    for volume in ("models", "datasets", "embeddings", "checkpoints"):
+        assert paths[f"/mnt/cosmos/{volume}"] == {"claimName": "cosmos"}
+
+
 def test_trainjob_runs_the_same_pod():
     served = frozenset({"TrainJob"})
     simulation = Simulation({"backend": {"type": "TrainJob"}}, served=served)
