@@ -86,7 +86,7 @@ def test_training_waits_for_its_turn_is_stopped_for_others_and_goes_on(
     assert kueue.condition(name, "Admitted")["reason"] == "QuotaReserved"
 
     kueue.cluster.apply(cluster_queue(2, stop_policy="HoldAndDrain"))
-    kueue.wait("its pods are gone", lambda: not kueue.pods(name, running=True))
+    kueue.wait("its pods are gone", lambda: not kueue.pods(name))
     stopped = kueue.wait_state(name, "Queued")
     saved = stopped["checkpoints"]["latestStep"]
     assert saved >= 10, "it saved when it was stopped"

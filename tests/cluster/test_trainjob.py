@@ -37,6 +37,7 @@ def test_trainjob_trains_on_two_nodes_and_is_begun_again_when_a_worker_dies(
     first, second = status["attempts"]
     assert (first["backend"], first["outcome"]) == ("TrainJob", "Crashed")
     assert "SIGKILL" in first["message"]
-    assert (second["outcome"], second["startStep"]) == ("Succeeded", 10)
+    assert second["outcome"] == "Succeeded"
+    assert second["startStep"] >= 10, "it continued from a checkpoint"
     trainer.delete("trainjob")
     trainer.wait("all that it owned is gone", lambda: not trainer.owned("trainjob"))

@@ -78,11 +78,6 @@ class Gang:
             return False
         return parse_time(ending.finish_time) <= min(deleted)
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether some pods have ended while others have not."""
-        return bool(self.active) and len(self.active) < len(self.pods)
-
     def explaining(self, fits: Callable[[Ending], bool]) -> Ending | None:
         """The first ending that fits."""
         return next((ending for ending in self.endings if fits(ending)), None)

@@ -195,8 +195,7 @@ class Training:
             return self._succeeded(gang)
         workload = gang.workload
         if gang.active or (workload is not None and is_being_deleted(workload)):
-            stopped_by_us = outcome in ("Suspended", "Stalled", "DeadlineExceeded")
-            if workload is not None and (stopped_by_us or gang.is_broken):
+            if workload is not None:  # nobody else ends what is left of it
                 self.draft.delete(workload, f"attempt {self.attempt.number}: {outcome}")
             self.draft.look_again(SHORT_WAIT_S)
             return self._stopping(gang)

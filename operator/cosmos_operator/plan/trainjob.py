@@ -1,7 +1,7 @@
 """Training stage → TrainJob of Kubeflow Trainer v2 (trainer.kubeflow.org/v1alpha1, 2.2 or later). Pure.
 
 The runtime ``cosmos-torch``, which the chart installs, holds an empty pod; everything that decides comes from here:
-image, command and resources in ``trainer``, the rest of the pod as a patch of the runtime.
+image, command, environment and resources in ``trainer``, the rest of the pod as a patch of the runtime.
 """
 
 from __future__ import annotations
@@ -24,6 +24,20 @@ PATCHED_POD_FIELDS = (
 """Fields of a pod that a TrainJob may change in its runtime, of those that our pods set."""
 
 
+def _mount_each_volume_once(pod: Manifest, container: Manifest) -> None:
+    """A TrainJob's patch lists mounts by the names of their volumes, so each folder of a claim needs a volume."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts: list[Manifest] = []
+    for mount in container["volumeMounts"]:
+        taken = [one["name"] for one in mounts]
+        name = mount["name"]
+        if name in taken:
+            name = f"{name}-{len(taken)}"
+            volumes[name] = {**volumes[mount["name"]], "name": name}
+        mounts.append({**mount, "name": name})
+    pod["volumes"], container["volumeMounts"] = list(volumes.values()), mounts
+
+
 def build_trainjob(
     job: PostTrainingJob,
     stage: Stage,
@@ -44,18 +58,20 @@ def build_trainjob(
     template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
     pod = template["spec"]
     container = pod["containers"][0]
+    _mount_each_volume_once(pod, container)
     header = workload_metadata(job, stage, attempt_name(job.name, attempt))
     header["labels"][ATTEMPT_LABEL] = str(attempt)
     trainer: Manifest = {
         "image": container["image"],
         "command": container["command"],
+        "env": container["env"],
         "numNodes": stage.nodes,
         "numProcPerNode": stage.processes_per_node,
         "resourcesPerNode": container["resources"],
     }
     pod_patch: Manifest = {name: pod[name] for name in PATCHED_POD_FIELDS if name in pod}
     pod_patch["containers"] = [
-        {name: container[name] for name in ("name", "env", "volumeMounts", "securityContext")}
+        {name: container[name] for name in ("name", "volumeMounts", "securityContext")}
     ]
     node_patch = {
         "name": CONTAINER,

@@ -16,7 +16,7 @@ def jobset() -> Controller:
         version=f"v{JOBSET_VERSION}",
         package="sigs.k8s.io/jobset",
         manifests="config",
-        bases=("default"),
+        bases=("default",),
         namespace="jobset-system",
         deployment="jobset-controller-manager",
         crd="jobsets.jobset.x-k8s.io",

@@ -167,6 +167,22 @@ def test_pod_that_only_lost_its_peer_does_not_explain_the_attempt():
     assert (attempt["outcome"], attempt["message"]) == ("Crashed", "SIGKILL")
 
 
+def test_pods_that_outlive_a_failed_workload_are_stopped():
+    """The training-operator fails a PyTorchJob that Kueue resumes while old pods still end, and starts a new one."""
+    simulation = training(TWO_NODES)
+    del simulation.pods["push-1-worker-0"]
+    simulation.finish(simulation.running_attempt(), "Failed", message="1 replica failed")
+    simulation.pass_time(61)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Deleted"]
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
+    simulation.let_go()
+    simulation.pass_time(60)
+    simulation.settle()
+    assert outcomes(simulation) == ["Deleted", "Running"]
+
+
 def test_peer_that_never_ends_is_not_waited_for_for_ever():
     simulation = training(TWO_NODES)
     simulation.end_pod(simulation.pods["push-1-master-0"], 80, "PeerLost")
@@ -473,6 +489,22 @@ def test_queued_training_waits_for_admission_and_says_so():
 
     assert simulation.condition("Admitted")["status"] == "True"
     assert simulation.status["state"] == "Training"
+
+
+def test_trainjob_mounts_each_volume_once():
+    """Its patch of the runtime's pod is a map by the names of the volumes."""
+    simulation = Simulation({"backend": {"type": "TrainJob"}}, served=frozenset({"TrainJob"}))
+    simulation.prepare()
+
+    (patch,) = simulation.running_attempt()["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    mounted = [mount["name"] for mount in pod["containers"][0]["volumeMounts"]]
+    assert len(mounted) == len(set(mounted))
+    claims = {v["name"]: v.get("persistentVolumeClaim") for v in pod["volumes"]}
+    paths = {m["mountPath"]: claims[m["name"]] for m in pod["containers"][0]["volumeMounts"]}
+    for volume in ("models", "datasets", "embeddings", "checkpoints"):
+        assert paths[f"/mnt/cosmos/{volume}"] == {"claimName": "cosmos"}
 
 
 def test_trainjob_runs_the_same_pod():

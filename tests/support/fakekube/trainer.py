@@ -108,6 +108,16 @@ def _metadata(train: Object, name: str) -> Object:
             "ownerReferences": [reference(train)]}  # fmt: skip
 
 
+def _check_patch(pod: Object) -> None:
+    """What the real API server and webhook refuse."""
+    for container in pod.get("containers", ()):
+        mounted = [mount["name"] for mount in container.get("volumeMounts", ())]
+        if len(mounted) != len(set(mounted)):
+            raise ApiError(422, "Invalid", f"volumeMounts: duplicate value in {mounted}")
+        if container["name"] == "node" and container.get("env"):
+            raise ApiError(422, "Invalid", "must not have envs for the node container")
+
+
 def _build_job(train: Object, runtime: Object) -> Object:
     replicated = next(
         j for j in runtime["spec"]["template"]["spec"]["replicatedJobs"] if j["name"] == "node"
@@ -116,6 +126,7 @@ def _build_job(train: Object, runtime: Object) -> Object:
     for patch in train["spec"].get("runtimePatches", ()):
         for job in patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]:
             if job["name"] == "node":
+                _check_patch(job["template"]["spec"]["template"]["spec"])
                 template = strategic_patch(template, job["template"]["spec"]["template"], Shape())
     name, trainer = train["metadata"]["name"], train["spec"]["trainer"]
     nodes = trainer.get("numNodes", 1)
@@ -133,7 +144,7 @@ def _build_job(train: Object, runtime: Object) -> Object:
     }
     rank = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
     container["env"] = [
-        *container.get("env", []),
+        *trainer.get("env", []),
         *({"name": key, "value": value} for key, value in values.items()),
         {"name": "PET_NODE_RANK", "valueFrom": rank},
     ]
