@@ -87,8 +87,8 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     trainer, ema = experiment.trainer, experiment.ema.enabled
     state = 3 * FLOAT_BYTES + (FLOAT_BYTES if ema else 0)
     exports = BFLOAT_BYTES + (FLOAT_BYTES if ema else 0)
-    each = state * (trainer.keep_last + 1) + exports * (trainer.keep_exports + 1)
-    return net_size(experiment.net).parameters * each
+    states = trained_parameters(experiment) * state * (trainer.keep_last + 1)
+    return states + net_size(experiment.net).parameters * exports * (trainer.keep_exports + 1)
 
 
 # --- what one GPU holds ----------------------------------------------------------------------
@@ -287,8 +287,11 @@ def weight_bytes(experiment: Experiment, width: int) -> int:
     return blocks * width + (size.outer_parameters + learned) * FLOAT_BYTES
 
 
-def lora_copies_bytes(size: NetSize, trained: int, setup: Setup, width: int) -> int:
-    """Copies while a step computes, of a frozen network: no gradients of blocks are on their way."""
+def _copies(setup: Setup, size: NetSize, width: int) -> int:
+    """Copies while a step computes; of a frozen network only the corrections have gradients."""
+    if not setup.experiment.lora.rank:
+        return copies_bytes(size, setup.num_shards > 1, setup.num_gpus, width)
+    trained = trained_parameters(setup.experiment)
     if setup.num_shards > 1:
         return (2 * size.block_parameters + size.outer_parameters) * width
     rounded = (size.outer_parameters + trained) * width if width < FLOAT_BYTES else 0
@@ -309,8 +312,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
     check_setup(setup)
     experiment, size = setup.experiment, net_size(setup.experiment.net)
     width = compute_width(experiment)
-    trained = trained_parameters(experiment)
-    own = ceil(trained / setup.num_shards)
+    own = ceil(trained_parameters(experiment) / setup.num_shards)
     samples = setup.micro_batch_size
     tokens = ceil(samples * tokens_per_sample(experiment) / setup.context_parallel)
     return MemoryPlan(
@@ -320,9 +322,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
         gradients=own * FLOAT_BYTES,
         optimizer=2 * own * FLOAT_BYTES,
         ema=own * FLOAT_BYTES if experiment.ema.enabled else 0,
-        copies=copies_bytes(size, setup.num_shards > 1, setup.num_gpus, width)
-        if trained == size.parameters
-        else lora_copies_bytes(size, trained, setup, width),
+        copies=_copies(setup, size, width),
         activations=activation_bytes(
             experiment.net,
             tokens,
