@@ -166,7 +166,7 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``cosmos-worker``; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    if options.command not in STAGE_CONFIGS:
+    if options.command not in (*STAGE_CONFIGS, EXPORT):
         return _run_command(options)
     is_launcher = options.command in PARALLEL_STAGES and options.nproc_per_node is not None
     configure_logging(is_launcher)
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    """Run a command that is no stage; its result is what it prints."""
+    """Run a command whose result is what it prints."""
     configure_logging()
     try:
         options.run(options)
