@@ -171,7 +171,7 @@ def test_killed_process_continues_in_the_same_bits(inputs: Path, tmp_path: Path)
     options = {"max_steps": 60, "save_every_steps": 2, "keep_last": 2}
     whole = start(inputs, tmp_path / "whole", 2, **options)
     broken = start(inputs, tmp_path / "broken", 2, **options)
-    wait_for(broken, "step=5/")
+    wait_for(broken, "checkpoint step=4")
     for pid in descendants(broken.pid):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -390,7 +390,7 @@ def test_stop_of_one_node_stops_and_saves_both(inputs: Path, tmp_path: Path, sto
 
 def test_kill_on_one_node_is_a_lost_peer_on_the_other(inputs: Path, tmp_path: Path) -> None:
     nodes = start_nodes(inputs, tmp_path, max_steps=100_000, save_every_steps=2)
-    wait_for(nodes[0], "step=3/")
+    wait_for(nodes[0], "checkpoint step=4")  # so the other knows that of step 2
     (agent,) = child_processes(nodes[1].pid)
     os.kill(next(child_processes(agent)), signal.SIGKILL)
     logs = [node.communicate()[1] for node in nodes]
