@@ -8,20 +8,13 @@ of each process, so that any number of processes can continue), ``progress.json`
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch.distributed import ProcessGroup
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.layout import sha256_of_file, sync_folder, write_json
@@ -44,6 +37,11 @@ class SavedState:
     folder: Path
     progress: dict[str, Any]
 
+    @property
+    def shards(self) -> Path:
+        """The folder of its tensors."""
+        return self.folder / SHARDS_FOLDER
+
 
 @contextmanager
 def reporting_full_disk(folder: Path) -> Iterator[None]:
@@ -54,10 +52,10 @@ def reporting_full_disk(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, CheckpointException) as error:
+    except (OSError, RuntimeError) as error:
         usage = shutil.disk_usage(folder)
         raise RetryableError(
-            f"{folder}: cannot write a checkpoint ({_reason(error)[:160]}); {usage.free / 2**30:.2f} GiB "
+            f"{folder}: cannot write a checkpoint ({' '.join(str(error).split())[:160]}); {usage.free / 2**30:.2f} GiB "
             f"of {usage.total / 2**30:.2f} GiB are free; make room or lower trainer.keep_last and "
             "trainer.keep_exports; earlier checkpoints are intact"
         ) from error
@@ -94,20 +92,6 @@ def begin_state(run: Path, step: int) -> Path:
 def shards_path(run: Path, step: int) -> Path:
     """Where all processes write the shards of a step between :func:`begin_state` and :func:`complete_state`."""
     return _temporary(run, step) / SHARDS_FOLDER
-
-
-@contextmanager
-def _alone_or_together() -> Iterator[None]:
-    """A process without a group works alone, which is what is meant and no reason for a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
-
-
-def save_shards(folder: Path, tensors: dict[str, Any], group: ProcessGroup | None) -> None:
-    """Write what this process has of the tensors; all processes of the group call this."""
-    with _alone_or_together():
-        save(tensors, checkpoint_id=os.fspath(folder), process_group=group)
 
 
 def describe_own_shards(folder: Path, rank: int) -> Files:
@@ -171,29 +155,6 @@ def check_files(state: SavedState, share: int = 0, num_shares: int = 1) -> None:
                 f"{path}: damaged ({got} bytes, expected {expected['bytes']} with another digest); "
                 f"delete {folder} to continue from the checkpoint before it"
             )
-
-
-def load_into(state: SavedState, tensors: dict[str, Any]) -> None:
-    """Read a checkpoint into tensors in place, spread as they are now; all processes call this.
-
-    Raises:
-        CheckpointError: it cannot be read, or lacks one of them.
-    """
-    try:
-        with _alone_or_together():
-            load(tensors, checkpoint_id=os.fspath(state.folder / SHARDS_FOLDER))
-    except (CheckpointException, RuntimeError, OSError, ValueError) as error:
-        reason = _reason(error)[:300]
-        raise CheckpointError(
-            f"{state.folder}: cannot be read: {reason}; delete it to continue from the checkpoint before it"
-        ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """What happened, in one line; torch.distributed.checkpoint wraps the errors of all processes."""
-    if isinstance(error, CheckpointException) and error.failures:
-        error = next(iter(error.failures.values()))[0]
-    return " ".join(str(error).split())
 
 
 def prune_states(run: Path, keep_last: int) -> None:

@@ -1,29 +1,46 @@
-"""Tensors that are spread over processes: the part that this process has, and the whole."""
+"""Tensors that are spread over processes: the part that this process has, and the whole.
+
+PyTorch's DTensor and FSDP2 take seconds to import, so they are known here by what they can do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeGuard
 
-from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+
+def is_spread(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is a DTensor."""
+    return hasattr(tensor, "placements")
+
+
+def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
+    """Whether FSDP2 has sharded it."""
+    return hasattr(model, "set_requires_all_reduce")
 
 
 def local_part(tensor: Tensor) -> Tensor:
     """The part of this process, sharing memory; the tensor itself if it is not spread."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_spread(tensor) else tensor
 
 
 def fill(target: Tensor, whole: Tensor) -> None:
     """Copy this process's part of a whole tensor, such as one of a memory-mapped file, of which only it is read."""
-    if not isinstance(target, DTensor):
+    if not is_spread(target):
         target.copy_(whole)
         return
     part = whole
     for mesh_dim, placement in enumerate(target.placements):
-        if isinstance(placement, Shard):
-            chunks = part.chunk(target.device_mesh.size(mesh_dim), placement.dim)
+        if placement.is_shard(dim=0):  # FSDP2 cuts along the first dimension
+            chunks = part.chunk(target.device_mesh.size(mesh_dim))
             rank = target.device_mesh.get_local_rank(mesh_dim)
-            part = chunks[rank] if rank < len(chunks) else part.narrow(placement.dim, 0, 0)
+            part = chunks[rank] if rank < len(chunks) else part[:0]
     target.to_local().copy_(part)
 
 
@@ -37,7 +54,7 @@ def gather_to_main(tensors: Mapping[str, Tensor], is_main: bool) -> dict[str, Te
     gathered = {}
     for name, tensor in tensors.items():
         part = tensor.detach()
-        whole = part.full_tensor() if isinstance(part, DTensor) else part
+        whole = part.full_tensor() if is_spread(part) else part
         if is_main:
             gathered[name] = whole.to("cpu", copy=True)
     return gathered

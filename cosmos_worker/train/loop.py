@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_state_dict,
-)
 
-from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state, load_into
+from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
@@ -129,33 +124,26 @@ class Trainer:
             return
         self._check_same_run(state)
         check_files(state, self.processes.rank, self.processes.world_size)
+        from cosmos_worker.checkpoint.shard_files import load_shards, restore
+
         tensors = self._tensors()
-        load_into(state, tensors)
-        set_state_dict(
-            self.model,
-            self.optimizer,
-            model_state_dict=tensors["model"],
-            optim_state_dict=tensors["optimizer"],
-            options=self._what_changes,
-        )
+        load_shards(state.shards, tensors)
+        restore(self.model, self.optimizer, tensors, self._saves_frozen)
         self.done_steps = self.saved_step = self.begun_step = int(state.progress["step"])
         self._tell_position()
         logger.info("continued step=%d from=%s", self.done_steps, state.folder)
 
     @property
-    def _what_changes(self) -> StateDictOptions:
-        """Frozen weights are those of the model that was begun with: they are not saved."""
-        frozen = self.experiment.lora.rank > 0
-        return StateDictOptions(ignore_frozen_params=frozen, strict=not frozen)
+    def _saves_frozen(self) -> bool:
+        """With LoRA the frozen weights are those of the model that was begun with."""
+        return not self.experiment.lora.rank
 
     def _tensors(self) -> dict[str, Any]:
         """Everything that changes in training, by parameter names; the average is the very one in use."""
-        model, optimizer = get_state_dict(self.model, self.optimizer, options=self._what_changes)
-        return {
-            "model": model,
-            "optimizer": optimizer,
-            "ema": dict(self.ema.average) if self.ema else {},
-        }
+        from cosmos_worker.checkpoint.shard_files import collect
+
+        average = dict(self.ema.average) if self.ema else {}
+        return {**collect(self.model, self.optimizer, self._saves_frozen), "ema": average}
 
     def _tell_position(self) -> None:
         self.position_file.write(self.done_steps, self.saved_step if self.saved_step >= 0 else None)

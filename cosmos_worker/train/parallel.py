@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import (
     CheckpointPolicy,
@@ -110,6 +109,8 @@ def spread(
     model.net.run_block = _run_block(config.activation_checkpointing)
     if layout.shard_mesh is None:
         return
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # takes seconds
+
     policy = MixedPrecisionPolicy(
         param_dtype=product_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )

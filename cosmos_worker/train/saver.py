@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from cosmos_worker.checkpoint.export import prune_exports, write_exports
 from cosmos_worker.checkpoint.state import (
@@ -24,7 +23,6 @@ from cosmos_worker.checkpoint.state import (
     discard_state,
     prune_states,
     reporting_full_disk,
-    save_shards,
     shards_path,
 )
 from cosmos_worker.errors import RetryableError
@@ -82,13 +80,17 @@ class Saver:
         with self._failing_together(step):
             if self.processes.is_main:
                 begin_state(self.run, step)
-        staged = BlockingAsyncStager().stage(tensors)
+        from cosmos_worker.checkpoint.shard_files import copy_to_cpu
+
+        staged = copy_to_cpu(tensors)
         written = self._thread.submit(self._write, step, staged, exports)
         self._pending = _Pending(step, progress, written)
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
         if self.processes.is_main:
             write_exports(self.run, step, exports.regular, exports.average, torch.bfloat16)
+        from cosmos_worker.checkpoint.shard_files import save_shards
+
         with reporting_full_disk(self.run / STATE_FOLDER):
             save_shards(shards_path(self.run, step), staged, self._group)
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)

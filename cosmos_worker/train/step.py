@@ -8,13 +8,11 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
-from cosmos_worker.model.shards import local_part
+from cosmos_worker.model.shards import is_sharded, is_spread, local_part
 from cosmos_worker.options import DiffusionConfig, OptimizerConfig
 from cosmos_worker.train.batches import Batch
 
@@ -66,7 +64,7 @@ def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[Non
 
     Within a copy gradients are reduced each time, or every process would hold those of the whole model.
     """
-    if isinstance(model, FSDPModule):
+    if is_sharded(model):
         model.set_requires_all_reduce(is_last)
     elif isinstance(model, DistributedDataParallel) and not is_last:
         return model.no_sync()
@@ -98,7 +96,7 @@ def clip_gradients(model: nn.Module, config: OptimizerConfig, describe: Callable
 
 def _total_norm(named: Sequence[tuple[str, Tensor]]) -> Tensor:
     norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return norm.full_tensor() if is_spread(norm) else norm
 
 
 def train_step(

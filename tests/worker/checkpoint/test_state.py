@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cosmos_worker.checkpoint.export import find_export, list_exports, prune_exports, write_exports
+from cosmos_worker.checkpoint.shard_files import load_shards
 from cosmos_worker.checkpoint.state import (
     check_files,
     find_latest_state,
     list_states,
-    load_into,
     prune_states,
 )
 from cosmos_worker.errors import CheckpointError, RetryableError
@@ -38,7 +38,7 @@ def test_state_survives_a_file(tmp_path: Path) -> None:
     assert state.progress == {"note": "x", "step": 5}
     check_files(state)
     loaded = {"model": {"net.weight": torch.zeros(4)}}
-    load_into(state, loaded)
+    load_shards(state.shards, loaded)
     assert torch.equal(loaded["model"]["net.weight"], STATE["net.weight"])
 
 
@@ -48,7 +48,7 @@ def test_state_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     assert state is not None
 
     with pytest.raises(CheckpointError, match=r"cannot be read: .*net\.other.*; delete it"):
-        load_into(state, {"model": {"net.other": torch.zeros(4)}})
+        load_shards(state.shards, {"model": {"net.other": torch.zeros(4)}})
 
 
 def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
     state = find_latest_state(tmp_path)
     assert state is not None
     loaded = {"model": {"net.weight": torch.ones(3)}}
-    load_into(state, loaded)
+    load_shards(state.shards, loaded)
     assert torch.equal(loaded["model"]["net.weight"], torch.zeros(3))
 
 

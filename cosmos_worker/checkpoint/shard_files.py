@@ -1,0 +1,103 @@
+"""Tensors of a training in the files of torch.distributed.checkpoint.
+
+It takes seconds to import, so it is imported by what saves or loads, when it does.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed import ProcessGroup
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from cosmos_worker.errors import CheckpointError
+
+Tensors = dict[str, Any]
+
+
+def collect(model: nn.Module, optimizer: torch.optim.Optimizer, with_frozen: bool) -> Tensors:
+    """Weights and optimizer states by parameter names, sharing memory where they can; all processes call this."""
+    weights, states = get_state_dict(model, optimizer, options=_options(with_frozen))
+    return {"model": weights, "optimizer": states}
+
+
+def restore(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors, with_frozen: bool
+) -> None:
+    """Take over what :func:`collect` gave and :func:`load_shards` filled; all processes call this."""
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=tensors["model"],
+        optim_state_dict=tensors["optimizer"],
+        options=_options(with_frozen),
+    )
+
+
+def _options(with_frozen: bool) -> StateDictOptions:
+    return StateDictOptions(ignore_frozen_params=not with_frozen, strict=with_frozen)
+
+
+def copy_to_cpu(tensors: Tensors) -> Tensors:
+    """A copy that the training does not change."""
+    staged: Tensors = BlockingAsyncStager().stage(tensors)
+    return staged
+
+
+def save_shards(folder: Path, tensors: Tensors, group: ProcessGroup | None) -> None:
+    """Write what this process has of the tensors; all processes of the group call this.
+
+    Raises:
+        OSError: a failed write, of any process.
+    """
+    try:
+        with _alone_or_together():
+            save(tensors, checkpoint_id=os.fspath(folder), process_group=group)
+    except CheckpointException as error:
+        raise OSError(_reason(error)) from error
+
+
+def load_shards(folder: Path, tensors: Tensors) -> None:
+    """Read into tensors in place, spread as they are now; all processes call this.
+
+    Raises:
+        CheckpointError: the files cannot be read, or lack one of them.
+    """
+    try:
+        with _alone_or_together():
+            load(tensors, checkpoint_id=os.fspath(folder))
+    except (CheckpointException, RuntimeError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder.parent}: cannot be read: {_reason(error)[:300]}; delete it to continue from the checkpoint "
+            "before it"
+        ) from error
+
+
+@contextmanager
+def _alone_or_together() -> Iterator[None]:
+    """A process without a group works alone, which is what is meant and no reason for a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _reason(error: BaseException) -> str:
+    """What happened, in one line; the library wraps the errors of all processes."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return " ".join(str(error).split())
