@@ -38,12 +38,7 @@ class _Gather(torch.autograd.Function):
         return own, None, None
 
 
-class _GatherResult(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: ProcessGroup) -> Tensor:  # noqa: ANN401 - autograd's
-        ctx.dim, ctx.group = dim, group
-        return _all_gather(x, dim, group)
-
+class _GatherResult(_Gather):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - autograd's
         return own_share(grad, ctx.dim, ctx.group) * ctx.group.size(), None, None
