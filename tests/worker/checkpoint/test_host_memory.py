@@ -75,24 +75,25 @@ def write_forms(folder: Path, net: NetConfig) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def loads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Load]:
-    """Loads of each form, after those of a small network, which bring PyTorch's code into memory."""
-    todo = [
-        (path, net)
+    """A load of each form in a process of its own, which would otherwise reuse what the one before gave back."""
+    small, large = (
+        write_forms(tmp_path_factory.mktemp(name), net)
         for name, net in (("small", SMALL), ("large", LARGE))
-        for path in write_forms(tmp_path_factory.mktemp(name), net)
-    ]
-    argument = json.dumps([(str(path), net.model_dump(mode="json")) for path, net in todo])
-    result = subprocess.run(
-        [sys.executable, "-c", LOADS, argument], capture_output=True, text=True, check=False
     )
+    return {path.name: measure(first, path) for first, path in zip(small, large, strict=True)}
+
+
+def measure(small: Path, large: Path) -> Load:
+    """The load of a network, after that of a small one, which brings PyTorch's code into memory."""
+    todo = [
+        (str(path), net.model_dump(mode="json")) for path, net in ((small, SMALL), (large, LARGE))
+    ]
+    command = [sys.executable, "-c", LOADS, json.dumps(todo)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    found = {}
-    for (path, net), line in zip(todo, result.stdout.splitlines(), strict=True):
-        if net is LARGE:
-            peak, network = (int(word) for word in line.split())
-            weights = [p for p in path.rglob("*") if p.suffix in (".pt", ".safetensors")]
-            found[path.name] = Load(peak, network, [p.stat().st_size for p in weights])
-    return found
+    peak, network = (int(word) for word in result.stdout.splitlines()[-1].split())
+    weights = [path for path in large.rglob("*") if path.suffix in (".pt", ".safetensors")]
+    return Load(peak, network, [path.stat().st_size for path in weights])
 
 
 @pytest.mark.parametrize("form", FORMS)
