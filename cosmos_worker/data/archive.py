@@ -48,7 +48,6 @@ def extract_tar(stream: Download, folder: Path, name: str) -> int:
     seen: set[PurePosixPath] = set()
     try:
         # typeshed wants more of a stream than the read() that mode "r|" uses
-        # typeshed knows the mode only for files that can also seek; a stream is read once
         with tarfile.open(fileobj=stream, mode="r|*") as archive:  # type: ignore[call-overload]
             for member in archive:
                 path = check_member(member, seen, name)
