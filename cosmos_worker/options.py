@@ -388,5 +388,10 @@ def decisive_options(experiment: Experiment) -> dict[str, Any]:
     """The options that decide the weights; a run is continued only under the same ones."""
     return experiment.model_dump(
         mode="json",
-        exclude={"trainer": set(TRAINER_PACE), "tokenizer": {"batch_size"}, "parallel": True},
+        exclude={
+            "trainer": set(TRAINER_PACE),
+            "tokenizer": {"batch_size"},
+            "optimizer": {"implementation"},
+            "parallel": True,
+        },
     )

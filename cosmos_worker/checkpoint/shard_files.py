@@ -78,6 +78,11 @@ def load_shards(folder: Path, tensors: Tensors) -> None:
     Raises:
         CheckpointError: the files cannot be read, or lack one of them.
     """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder.parent}: has no {folder.name}, as checkpoints of an earlier version; continue it with that "
+            "version, or start a run of another name"
+        )
     try:
         with _alone_or_together():
             load(tensors, checkpoint_id=os.fspath(folder))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state
+from cosmos_worker.config import parse_document
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
@@ -116,7 +117,7 @@ class Trainer:
         """Continue from the newest complete checkpoint, if there is one, whatever processes wrote it.
 
         Raises:
-            CheckpointError: it is damaged, or belongs to another configuration or dataset.
+            CheckpointError: it is damaged, of an earlier format, or belongs to another configuration or dataset.
         """
         state = find_latest_state(self.run)
         if state is None:
@@ -149,7 +150,9 @@ class Trainer:
         self.position_file.write(self.done_steps, self.saved_step if self.saved_step >= 0 else None)
 
     def _check_same_run(self, state: SavedState) -> None:
-        differing = differing_keys(state.progress["experiment"], decisive_options(self.experiment))
+        # options that came later have their defaults, which is what the run was trained with
+        saved = parse_document(Experiment, state.progress["experiment"], str(state.folder))
+        differing = differing_keys(decisive_options(saved), decisive_options(self.experiment))
         if differing:
             raise CheckpointError(
                 f"{state.folder}: was trained with other options: {', '.join(differing)}; "

@@ -126,6 +126,26 @@ def test_archive_with_a_digest_is_known_by_it_alone():
     assert first[1].document.data_uri == second[1].document.data_uri
 
 
+@pytest.mark.parametrize(
+    ("override", "changes"),
+    [
+        ("parallel.sharding=full", False),
+        ("parallel.context_parallel=3", False),
+        ("optimizer.implementation=apex", False),
+        ("trainer.log_every_steps=1", False),
+        ("lora.rank=4", True),
+        ("optimizer.learning_rate=1e-4", True),
+    ],
+)
+def test_how_a_training_runs_does_not_decide_its_key(override, changes):
+    plain, changed = (
+        next(stage for stage in plan_stages(make_job(change)) if stage.kind == "train")
+        for change in (None, {"training.overrides": [override]})
+    )
+
+    assert (plain.key != changed.key) is changes
+
+
 def test_addresses_carry_the_keys_of_what_made_them():
     stages = {stage.name: stage for stage in plan_stages(make_job())}
     run = stages["train"].document

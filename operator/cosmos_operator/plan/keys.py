@@ -12,7 +12,7 @@ from typing import Any
 
 from cosmos_worker.config import Source, StageConfig
 from cosmos_worker.layout import content_key
-from cosmos_worker.options import TRAINER_PACE
+from cosmos_worker.options import TRAINER_PACE, LoraConfig
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),
@@ -22,6 +22,8 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "cache-latents": ("tokenizer.batch_size",),
     "train": (
         "experiment.tokenizer.batch_size",
+        "experiment.parallel",
+        "experiment.optimizer.implementation",
         *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
     ),
     "publish": (),
@@ -29,6 +31,10 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 """Values of each stage's document that do not decide its result."""
+ADDED: dict[str, dict[str, Any]] = {
+    "train": {"experiment.lora": LoraConfig().model_dump(mode="json")},
+}
+"""Options that came later, with their defaults: where they are not used, work that was done before them counts."""
 
 
 def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> str:
@@ -42,6 +48,9 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
     values = document.model_dump(mode="json", exclude={"key", "target_uri"})
     for path in NOT_DECIDING[kind]:
         _remove(values, path)
+    for path, default in ADDED.get(kind, {}).items():
+        if _parent(values, path)[path.rpartition(".")[2]] == default:
+            _remove(values, path)
     return content_key({"kind": kind, "document": values, "needs": list(needs)})
 
 
@@ -58,8 +67,11 @@ def source_key(kind: str, source: Source, fingerprints: Mapping[str, str]) -> st
     return content_key(value)
 
 
-def _remove(values: dict[str, Any], path: str) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
+def _parent(values: dict[str, Any], path: str) -> dict[str, Any]:
+    for part in path.split(".")[:-1]:
         values = values[part]
-    del values[last]
+    return values
+
+
+def _remove(values: dict[str, Any], path: str) -> None:
+    del _parent(values, path)[path.rpartition(".")[2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.checkpoint.weights import load_model
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError, StopRequested
-from cosmos_worker.layout import Volumes
+from cosmos_worker.layout import Volumes, sha256_of_file, write_json
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import loop, saver
 from cosmos_worker.train.stop import StopSignal
@@ -146,6 +147,44 @@ def test_continuing_with_other_options_is_refused(inputs: Path, tmp_path: Path) 
         CheckpointError, match=r"trainer\.max_steps \(2 -> 4\); continue with the same options"
     ):
         train_stage.run(train_config(inputs, small_experiment(max_steps=4), tmp_path), VOLUMES)
+
+
+def test_run_of_a_version_without_a_later_option_is_continued(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = train_config(inputs, small_experiment(), tmp_path)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(StopRequested):
+            train_stage.run(config, VOLUMES)
+    folder = list_states(run_path(tmp_path))[-1][1]
+    progress = json.loads((folder / "progress.json").read_text())
+    del progress["experiment"]["lora"]
+    write_json(folder / "progress.json", progress)
+    marker = json.loads((folder / "complete.json").read_text())
+    marker["progress.json"] = {
+        "bytes": (folder / "progress.json").stat().st_size,
+        "sha256": sha256_of_file(folder / "progress.json"),
+    }
+    write_json(folder / "complete.json", marker)
+
+    assert train_stage.run(config, VOLUMES)["steps"] == 6
+
+
+def test_checkpoint_of_an_earlier_format_is_refused(inputs: Path, tmp_path: Path) -> None:
+    config = train_config(inputs, small_experiment(max_steps=2), tmp_path)
+    train_stage.run(config, VOLUMES)
+    (tmp_path / "complete-k.json").unlink(missing_ok=True)
+    folder = list_states(run_path(tmp_path))[-1][1]
+    shutil.rmtree(folder / "shards")
+    marker = json.loads((folder / "complete.json").read_text())
+    own = {name: value for name, value in marker.items() if not name.startswith("shards/")}
+    write_json(folder / "complete.json", own)
+
+    with pytest.raises(
+        CheckpointError, match="has no shards, as checkpoints of an earlier version"
+    ):
+        train_stage.run(config, VOLUMES)
 
 
 def test_continuing_a_damaged_checkpoint_is_refused(inputs: Path, tmp_path: Path) -> None:
