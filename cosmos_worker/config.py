@@ -2,7 +2,7 @@
 
 Defaults live in the experiments (``experiments.py``) and in the PostTrainingJob models of the operator; a stage
 document that the plan writes is complete. Fields that end in ``_uri`` are volume addresses
-(``models://name/model.pt``) or plain paths.
+(``models://name``) or plain paths.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class TrainConfig(StageConfig):
     run_name: str
     """NAME of the run's folder."""
     model_uri: str | None
-    """model.pt to start from; null with trainer.init=random."""
+    """Weights to start from: a file, or a folder with any form that can be loaded; null with trainer.init=random."""
     dataset_uri: str
     embeddings_uri: str
     latents_uri: str
@@ -190,7 +190,7 @@ class GenerateConfig(StageConfig):
     name: str
     """Name of the inference item."""
     checkpoint_uri: str
-    """model.pt of the network."""
+    """Weights of the network: a file, or a folder with any form that can be loaded."""
     net: NetConfig
     text: TextConfig
     sigma_data: float = 0.5

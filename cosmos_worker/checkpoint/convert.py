@@ -25,6 +25,7 @@ from cosmos_worker.checkpoint.weights import (
     save_weight_file,
 )
 from cosmos_worker.config import load_yaml, parse_document
+from cosmos_worker.data.weight_forms import CONFIG_FILE, LOGVAR_FILE, SUFFIX, TRANSFORMER_FOLDER
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import EXPERIMENTS, get_experiment
 from cosmos_worker.layout import (
@@ -159,10 +160,10 @@ def _write_diffusers(
     """Write transformer/, and logvar.safetensors for what diffusers has no place for."""
     names = diffusers_folder.diffusers_names(config["num_layers"])
     kept = {theirs: ours for ours, theirs in names.items() if ours in state}
-    transformer = folder / diffusers_folder.TRANSFORMER_FOLDER
+    transformer = folder / TRANSFORMER_FOLDER
     transformer.mkdir()
-    write_json(transformer / diffusers_folder.CONFIG_FILE, config)
+    write_json(transformer / CONFIG_FILE, config)
     write_shards(transformer, diffusers_folder.STEM, state, kept, limits)
     logvar = {name: name for name in state if name.startswith(LOGVAR_PREFIX)}
     if logvar:
-        write_shards(folder, diffusers_folder.LOGVAR_STEM, state, logvar, limits)
+        write_shards(folder, LOGVAR_FILE.removesuffix(SUFFIX), state, logvar, limits)

@@ -8,6 +8,7 @@ network is built without memory until it is filled.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,18 @@ from torch import Tensor
 
 from cosmos_worker.checkpoint import diffusers_folder, safetensors_files
 from cosmos_worker.checkpoint.torch_file import EXTRA_STATE_SUFFIX, read_torch_file
+from cosmos_worker.data.candidate import folder_content
+from cosmos_worker.data.weight_forms import (
+    ACCEPTED,
+    LOGVAR_FILE,
+    TRANSFORMER_FOLDER,
+    choose_weights,
+    companions,
+    list_names,
+    shards_of,
+)
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.layout import MODEL_FILE, atomic_write
+from cosmos_worker.layout import atomic_write, sha256_of_file
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.shards import fill
 from cosmos_worker.options import NetConfig
@@ -28,14 +39,6 @@ OPTIONAL_KEYS = ("net.pos_embedder.seq",)
 """Buffers that follow from the configuration, so files may lack them."""
 LOGVAR_PREFIX = "logvar."
 SHOWN_KEYS = 8
-FOLDER_CONTENT = (
-    MODEL_FILE,
-    f"{diffusers_folder.TRANSFORMER_FOLDER}/*{safetensors_files.INDEX_SUFFIX}",
-    f"{diffusers_folder.TRANSFORMER_FOLDER}/*{safetensors_files.SUFFIX}",
-    f"*{safetensors_files.INDEX_SUFFIX}",
-    f"*{safetensors_files.SUFFIX}",
-)
-"""What a folder is searched for, the first that is there."""
 
 
 def locate(path: Path) -> Path:
@@ -46,19 +49,39 @@ def locate(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    for pattern in FOLDER_CONTENT:
-        found = sorted(path.glob(pattern)) if path.is_dir() else []
-        if len(found) > 1:
-            names = ", ".join(str(file.relative_to(path)) for file in found[:SHOWN_KEYS])
-            raise CheckpointError(
-                f"{path}: holds {len(found)} weight files and no index ({names}); name the one to load"
-            )
-        if found:
-            return found[0]
-    raise CheckpointError(
-        f"{path}: no such weight file; expected model.pt, iter_*_model.pt, *.safetensors, or a folder with "
-        f"{', '.join(FOLDER_CONTENT)}"
-    )
+    chosen = choose_weights(list_names(path), str(path)) if path.is_dir() else None
+    if chosen is None:
+        held = f" (it holds {folder_content(path)})" if path.is_dir() else ""
+        raise CheckpointError(
+            f"{path}: no such weight file{held}; expected one, or a folder with {ACCEPTED}"
+        )
+    return path / chosen
+
+
+def list_files(path: Path) -> list[Path]:
+    """All files that decide what :func:`open_model` gives: weights, shards, and what lies beside them.
+
+    Raises like :func:`locate`.
+    """
+    file = locate(path)
+    files = [file, *(file.parent / name for name in shards_of(file))]
+    if file.parent.name == TRANSFORMER_FOLDER:
+        root = file.parent.parent
+        there, _ = companions(str(file.relative_to(root)), list_names(root))
+        files += [root / name for name in there]
+    return files
+
+
+def digest_weights(path: Path) -> str:
+    """SHA-256 of a weight file, or over those of all files of a form that has several.
+
+    Raises like :func:`locate`.
+    """
+    files = list_files(path)
+    if len(files) == 1:
+        return sha256_of_file(files[0])
+    digests = [f"{file.name} {sha256_of_file(file)}" for file in files]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def read_weight_file(path: Path) -> Mapping[str, Tensor]:
@@ -72,8 +95,8 @@ def read_weight_file(path: Path) -> Mapping[str, Tensor]:
         state = read_torch_file(file)
         return {new: state[old] for old, new in _own_names(state).items()}
     places = safetensors_files.find_tensors(file)
-    beside = file.parent.parent / f"{diffusers_folder.LOGVAR_STEM}{safetensors_files.SUFFIX}"
-    if file.parent.name == diffusers_folder.TRANSFORMER_FOLDER and beside.is_file():
+    beside = file.parent.parent / LOGVAR_FILE
+    if file.parent.name == TRANSFORMER_FOLDER and beside.is_file():
         places |= safetensors_files.find_tensors(beside)
     return safetensors_files.LazyTensors(
         {new: places[old] for old, new in _own_names(places).items()}

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosmos_worker.checkpoint.weights import load_network
+from cosmos_worker.checkpoint.weights import digest_weights, load_network
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
+from cosmos_worker.layout import GENERATED_FILE, Volumes
 from cosmos_worker.progress import Progress
 from cosmos_worker.sample import records
 from cosmos_worker.sample.inputs import (
@@ -114,10 +114,10 @@ def _digest_models(
     config: GenerateConfig, volumes: Volumes, tokenizer: VideoTokenizer
 ) -> dict[str, str]:
     checkpoint = volumes.resolve(config.checkpoint_uri)
-    if not checkpoint.is_file():
+    if not checkpoint.exists():
         raise CheckpointError(f"{checkpoint}: no such weight file; publish the model first")
     return {
-        "checkpoint_sha256": sha256_of_file(checkpoint),
+        "checkpoint_sha256": digest_weights(checkpoint),
         "tokenizer_digest": tokenizer.digest,
         "encoder_identity": encoder_identity(
             volumes.resolve(config.encoder_uri), config.text.max_length

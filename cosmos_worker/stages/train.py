@@ -62,7 +62,9 @@ def _open(experiment: Experiment, weights: Path | None) -> tuple[CosmosModel, Ma
     rope_dtype = getattr(torch, experiment.diffusion.sigma_dtype)
     if experiment.trainer.init == "checkpoint":
         if weights is None:
-            raise ConfigError("model_uri: got null; name a model.pt, or set trainer.init=random")
+            raise ConfigError(
+                "model_uri: got null; name a folder or file of weights, or set trainer.init=random"
+            )
         return open_model(weights, experiment.net, rope_dtype)
     arguments = (experiment.net, experiment.net.extra_pos_emb == "learnable", rope_dtype)
     fresh = CosmosModel(*arguments)

@@ -36,7 +36,8 @@ class BaseModelSpec(ApiModel):
     name: ArtifactName = "Cosmos-Predict1-7B-Video2World"
     """Name of the model; its size must be that of the experiment."""
     source: Source | None = None
-    """Folder with model.pt; omitted = the repository nvidia/NAME on the Hugging Face Hub."""
+    """Folder with the weights: model.pt, safetensors, diffusers, or iter_*_model.pt of a training; omitted = the
+    repository nvidia/NAME on the Hugging Face Hub."""
 
 
 class TokenizerSpec(ApiModel):
