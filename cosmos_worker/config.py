@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError, model_validator
 from typing_extensions import Self
 
 from cosmos_worker.errors import ConfigError
@@ -152,6 +152,8 @@ class TrainConfig(StageConfig):
     """NAME of the run's folder."""
     model_uri: str | None
     """Weights to start from: a file, or a folder with any form that can be loaded; null with trainer.init=random."""
+    model_lora_scale: PositiveFloat | None = None
+    """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
     dataset_uri: str
     embeddings_uri: str
     latents_uri: str
@@ -191,6 +193,8 @@ class GenerateConfig(StageConfig):
     """Name of the inference item."""
     checkpoint_uri: str
     """Weights of the network: a file, or a folder with any form that can be loaded."""
+    checkpoint_lora_scale: PositiveFloat | None = None
+    """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
     net: NetConfig
     text: TextConfig
     sigma_data: float = 0.5

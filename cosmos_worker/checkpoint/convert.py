@@ -106,6 +106,7 @@ def convert_weights(
     form: Form,
     net: NetConfig,
     limits: Limits,
+    lora_scale: float | None = None,
 ) -> dict[str, Any]:
     """Write weights in another form and check what was written.
 
@@ -115,6 +116,7 @@ def convert_weights(
         form: pt: ``model.pt``; safetensors: ``model*.safetensors``; diffusers: ``transformer/`` and logvar.safetensors.
         net: network of the weights.
         limits: type of the tensors, size of the files.
+        lora_scale: factor of LoRA corrections in the source, which are merged; None = as it says, or there are none.
 
     Returns:
         What is in ``model.json``.
@@ -124,7 +126,7 @@ def convert_weights(
         ConfigError: the target exists.
         RetryableError: disk full.
     """
-    model, state = open_model(source, net)
+    model, state = open_model(source, net, lora_scale=lora_scale)
     with _new_folder(target) as folder, reporting_full_disk(target.parent):
         if form == "pt":
             save_weight_file(folder / MODEL_FILE, state, limits.dtype)

@@ -1,9 +1,9 @@
 """Weight files and folders in, a strict network out; and NVIDIA's single file out.
 
 Accepted: what torch.save wrote (``torch_file``), safetensors in one file or shards, folders of diffusers; tensors under
-``net.*`` (and ``logvar.*``), with or without the ``net.`` prefix, with or without the extra position embedding.
-Missing, extra or misshaped keys are errors that list them. Files are memory-mapped, shards one at a time, and the
-network is built without memory until it is filled.
+``net.*`` (and ``logvar.*``), with or without the ``net.`` prefix, with or without the extra position embedding. LoRA
+corrections are merged (``lora_files``). Missing, extra or misshaped keys are errors that list them. Files are
+memory-mapped, shards one at a time, and the network is built without memory until it is filled.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.checkpoint import diffusers_folder, safetensors_files
+from cosmos_worker.checkpoint.lora_files import merge_corrections, plain_names
 from cosmos_worker.checkpoint.torch_file import EXTRA_STATE_SUFFIX, read_torch_file
 from cosmos_worker.data.candidate import folder_content
 from cosmos_worker.data.weight_forms import (
@@ -84,12 +85,21 @@ def digest_weights(path: Path) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def read_weight_file(path: Path) -> Mapping[str, Tensor]:
+def read_weight_file(path: Path, lora_scale: float | None = None) -> Mapping[str, Tensor]:
     """Tensors of a weight file or folder under ``net.*`` and ``logvar.*`` names, memory-mapped when asked for.
+
+    Args:
+        path: a file, or a folder with any form.
+        lora_scale: factor of the LoRA corrections in it, which are merged; None = as it says, or there are none.
 
     Raises:
         CheckpointError: missing, truncated or unsafe file, or something else than a flat dict of tensors.
+        ConfigError: a scale for what is not there.
     """
+    return merge_corrections(_read_tensors(path), path, lora_scale)
+
+
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     file = locate(path)
     if not safetensors_files.is_safetensors(file):
         state = read_torch_file(file)
@@ -105,7 +115,13 @@ def read_weight_file(path: Path) -> Mapping[str, Tensor]:
 
 def _own_names(names: Iterable[str]) -> dict[str, str]:
     """Name in a file → ours, without extra states."""
-    kept = [name for name in names if not name.endswith(EXTRA_STATE_SUFFIX)]
+    plain = plain_names(name for name in names if not name.endswith(EXTRA_STATE_SUFFIX))
+    ours = _reference_names(list(plain.values()))
+    return {name: ours[new] for name, new in plain.items()}
+
+
+def _reference_names(kept: list[str]) -> dict[str, str]:
+    """Of diffusers, or without the prefix, → the reference's."""
     renamed = diffusers_folder.reference_names(kept)
     if renamed is not None:
         return renamed
@@ -172,13 +188,16 @@ def check_keys(
 
 
 def open_model(
-    path: Path, config: NetConfig, rope_dtype: torch.dtype = torch.float32
+    path: Path,
+    config: NetConfig,
+    rope_dtype: torch.dtype = torch.float32,
+    lora_scale: float | None = None,
 ) -> tuple[CosmosModel, Mapping[str, Tensor]]:
     """The network on the meta device, and the weights that fit it, still in their files.
 
     Raises like :func:`load_model`.
     """
-    state = read_weight_file(path)
+    state = read_weight_file(path, lora_scale)
     extra = has_extra_pos_emb(state, config.extra_pos_emb, path)
     with_logvar = any(key.startswith(LOGVAR_PREFIX) for key in state)
     described = diffusers_folder.read_config(locate(path))
@@ -209,6 +228,7 @@ def load_model(
     config: NetConfig,
     rope_dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    lora_scale: float | None = None,
 ) -> CosmosModel:
     """Build network and uncertainty head with the weights of a file or folder, float32.
 
@@ -218,15 +238,21 @@ def load_model(
         CheckpointError: unreadable file or keys that do not fit.
         ConfigError: the extra position embedding is asked for and absent, or the other way round.
     """
-    model, state = open_model(path, config, rope_dtype)
+    model, state = open_model(path, config, rope_dtype, lora_scale)
     model = model.to_empty(device=device)
     fill_model(model, state)
     return model
 
 
-def load_network(path: Path, config: NetConfig, device: torch.device | str = "cpu") -> CosmosDiT:
+def load_network(
+    path: Path,
+    config: NetConfig,
+    device: torch.device | str = "cpu",
+    lora_scale: float | None = None,
+) -> CosmosDiT:
     """The network alone, for sampling: eval mode, no gradients. Raises like :func:`load_model`."""
-    return load_model(path, config, device=device).net.requires_grad_(False).eval()
+    model = load_model(path, config, device=device, lora_scale=lora_scale)
+    return model.net.requires_grad_(False).eval()
 
 
 def save_weight_file(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:

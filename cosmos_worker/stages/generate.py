@@ -168,7 +168,8 @@ def _generate(
     sampling, target = config.sampling, volumes.resolve(config.target_uri)
     texts, negative = _embed(config, volumes, device, [one.prompt for one in inputs])
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
-    net = load_network(volumes.resolve(config.checkpoint_uri), config.net, device)
+    checkpoint = volumes.resolve(config.checkpoint_uri)
+    net = load_network(checkpoint, config.net, device, config.checkpoint_lora_scale)
     frames = chunked_latent_frames(sampling.num_pixel_frames, config.tokenizer.chunk_pixel_frames)
     settings = Settings(
         sampling, frames, config.text, config.sigma_data, negative, _compute_dtype(config, device)

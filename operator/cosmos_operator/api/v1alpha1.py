@@ -38,6 +38,9 @@ class BaseModelSpec(ApiModel):
     source: Source | None = None
     """Folder with the weights: model.pt, safetensors, diffusers, or iter_*_model.pt of a training; omitted = the
     repository nvidia/NAME on the Hugging Face Hub."""
+    lora_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Factor of the LoRA corrections that the weights hold beside the network's; they are merged. NVIDIA's LoRA
+    experiments use 1; omitted = the weights say it, or hold none."""
 
 
 class TokenizerSpec(ApiModel):

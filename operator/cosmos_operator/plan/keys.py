@@ -32,7 +32,8 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
 }
 """Values of each stage's document that do not decide its result."""
 ADDED: dict[str, dict[str, Any]] = {
-    "train": {"experiment.lora": LoraConfig().model_dump(mode="json")},
+    "train": {"experiment.lora": LoraConfig().model_dump(mode="json"), "model_lora_scale": None},
+    "generate": {"checkpoint_lora_scale": None},
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
 WEIGHTS: dict[str, str] = {"train": "model_uri", "generate": "checkpoint_uri"}
