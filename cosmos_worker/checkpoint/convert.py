@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from cosmos_worker.checkpoint import diffusers_folder
 from cosmos_worker.checkpoint.safetensors_files import Limits, write_shards
 from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.checkpoint.weight_files import locate
 from cosmos_worker.checkpoint.weights import (
     LOGVAR_PREFIX,
-    locate,
     open_model,
     save_weight_file,
 )

@@ -8,7 +8,6 @@ memory-mapped, shards one at a time, and the network is built without memory unt
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -19,18 +18,10 @@ from torch import Tensor
 from cosmos_worker.checkpoint import diffusers_folder, safetensors_files
 from cosmos_worker.checkpoint.lora_files import merge_corrections, plain_names
 from cosmos_worker.checkpoint.torch_file import EXTRA_STATE_SUFFIX, read_torch_file
-from cosmos_worker.data.candidate import folder_content
-from cosmos_worker.data.weight_forms import (
-    ACCEPTED,
-    LOGVAR_FILE,
-    TRANSFORMER_FOLDER,
-    choose_weights,
-    companions,
-    list_names,
-    shards_of,
-)
+from cosmos_worker.checkpoint.weight_files import locate
+from cosmos_worker.data.weight_forms import LOGVAR_FILE, TRANSFORMER_FOLDER
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.layout import atomic_write, sha256_of_file
+from cosmos_worker.layout import atomic_write
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.shards import fill
 from cosmos_worker.options import NetConfig
@@ -40,49 +31,6 @@ OPTIONAL_KEYS = ("net.pos_embedder.seq",)
 """Buffers that follow from the configuration, so files may lack them."""
 LOGVAR_PREFIX = "logvar."
 SHOWN_KEYS = 8
-
-
-def locate(path: Path) -> Path:
-    """The weight file, or index of shards, of a file or folder.
-
-    Raises:
-        CheckpointError: none, or several of one kind.
-    """
-    if path.is_file():
-        return path
-    chosen = choose_weights(list_names(path), str(path)) if path.is_dir() else None
-    if chosen is None:
-        held = f" (it holds {folder_content(path)})" if path.is_dir() else ""
-        raise CheckpointError(
-            f"{path}: no such weight file{held}; expected one, or a folder with {ACCEPTED}"
-        )
-    return path / chosen
-
-
-def list_files(path: Path) -> list[Path]:
-    """All files that decide what :func:`open_model` gives: weights, shards, and what lies beside them.
-
-    Raises like :func:`locate`.
-    """
-    file = locate(path)
-    files = [file, *(file.parent / name for name in shards_of(file))]
-    if file.parent.name == TRANSFORMER_FOLDER:
-        root = file.parent.parent
-        there, _ = companions(str(file.relative_to(root)), list_names(root))
-        files += [root / name for name in there]
-    return files
-
-
-def digest_weights(path: Path) -> str:
-    """SHA-256 of a weight file, or over those of all files of a form that has several.
-
-    Raises like :func:`locate`.
-    """
-    files = list_files(path)
-    if len(files) == 1:
-        return sha256_of_file(files[0])
-    digests = [f"{file.name} {sha256_of_file(file)}" for file in files]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def read_weight_file(path: Path, lora_scale: float | None = None) -> Mapping[str, Tensor]:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosmos_worker.checkpoint.weights import digest_weights, load_network
+from cosmos_worker.checkpoint.weight_files import digest_weights
+from cosmos_worker.checkpoint.weights import load_network
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes

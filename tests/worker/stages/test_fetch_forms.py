@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from fake_hub import COMMIT, point_client, serve_hub
@@ -18,7 +19,8 @@ from training import SMALL_NET, small_model, write_model
 
 from cosmos_worker.checkpoint.convert import convert_weights
 from cosmos_worker.checkpoint.safetensors_files import Limits
-from cosmos_worker.checkpoint.weights import digest_weights, list_files, load_model
+from cosmos_worker.checkpoint.weight_files import digest_weights
+from cosmos_worker.checkpoint.weights import load_model
 from cosmos_worker.config import FetchModelConfig
 from cosmos_worker.data import pace
 from cosmos_worker.errors import CheckpointError, DataError
@@ -134,6 +136,22 @@ def test_form_from_the_hub(
     assert fetch(volumes, hugging_face={"repo": "owner/name"}) == result  # without a server
 
 
+@pytest.mark.parametrize("form", ["shards", "diffusers"])
+def test_form_from_the_cache_of_the_hub(
+    tmp_path: Path, volumes: Volumes, target: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_form(form, tmp_path / "repo")
+    with serve_hub(source) as hub:
+        point_client(monkeypatch, hub.url, tmp_path / "cache")
+        huggingface_hub.snapshot_download("owner/name")
+    point_client(monkeypatch, hub.url, tmp_path / "cache", offline=True)
+
+    result = fetch(volumes, hugging_face={"repo": "owner/name"})
+
+    check_fetched(result, target, form, source)
+    assert result["commit"] == COMMIT
+
+
 def test_one_form_is_fetched_where_a_repository_has_two(
     tmp_path: Path, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,8 +259,10 @@ def test_digest_is_that_of_all_files_that_are_loaded(tmp_path: Path, form: str) 
 
     (source / "README.md").write_text("changed")
     assert digest_weights(source) == before
-    for path in list_files(source):
-        change(path)
+    weights = [name for name in expected_files(form, source) if not name.endswith("config.json")]
+    assert weights
+    for name in weights:
+        change(source / name)
         changed = digest_weights(source)
         assert changed != before
         before = changed
