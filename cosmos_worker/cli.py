@@ -117,6 +117,12 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="GIB",
         help="largest file of safetensors (default: 4)",
     )
+    export.add_argument(
+        "--lora-scale",
+        type=_positive,
+        metavar="SCALE",
+        help="factor of LoRA corrections in the weights, which are merged (NVIDIA's experiments: 1)",
+    )
 
 
 def configure_logging(is_launcher: bool = False) -> None:
@@ -215,7 +221,7 @@ def _export(options: argparse.Namespace, volumes: Volumes) -> Outcome:
     net = find_network(source, options.experiment)
     dtype = None if options.dtype == "keep" else getattr(torch, options.dtype)
     limits = Limits(dtype, int(options.max_shard_gib * 2**30))
-    description = convert_weights(source, target, options.format, net, limits)
+    description = convert_weights(source, target, options.format, net, limits, options.lora_scale)
     message = (
         f"wrote {target} files={len(description['files'])} parameters={description['parameters']}"
     )

@@ -2,7 +2,7 @@
 
 Defaults live in the experiments (``experiments.py``) and in the PostTrainingJob models of the operator; a stage
 document that the plan writes is complete. Fields that end in ``_uri`` are volume addresses
-(``models://name/model.pt``) or plain paths.
+(``models://name``) or plain paths.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError, model_validator
 from typing_extensions import Self
 
 from cosmos_worker.errors import ConfigError
@@ -151,7 +151,9 @@ class TrainConfig(StageConfig):
     run_name: str
     """NAME of the run's folder."""
     model_uri: str | None
-    """model.pt to start from; null with trainer.init=random."""
+    """Weights to start from: a file, or a folder with any form that can be loaded; null with trainer.init=random."""
+    model_lora_scale: PositiveFloat | None = None
+    """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
     dataset_uri: str
     embeddings_uri: str
     latents_uri: str
@@ -190,7 +192,9 @@ class GenerateConfig(StageConfig):
     name: str
     """Name of the inference item."""
     checkpoint_uri: str
-    """model.pt of the network."""
+    """Weights of the network: a file, or a folder with any form that can be loaded."""
+    checkpoint_lora_scale: PositiveFloat | None = None
+    """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
     net: NetConfig
     text: TextConfig
     sigma_data: float = 0.5

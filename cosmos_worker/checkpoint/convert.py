@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from cosmos_worker.checkpoint import diffusers_folder
 from cosmos_worker.checkpoint.safetensors_files import Limits, write_shards
 from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.checkpoint.weight_files import locate
 from cosmos_worker.checkpoint.weights import (
     LOGVAR_PREFIX,
-    locate,
     open_model,
     save_weight_file,
 )
 from cosmos_worker.config import load_yaml, parse_document
+from cosmos_worker.data.weight_forms import CONFIG_FILE, LOGVAR_FILE, SUFFIX, TRANSFORMER_FOLDER
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import EXPERIMENTS, get_experiment
 from cosmos_worker.layout import (
@@ -105,6 +106,7 @@ def convert_weights(
     form: Form,
     net: NetConfig,
     limits: Limits,
+    lora_scale: float | None = None,
 ) -> dict[str, Any]:
     """Write weights in another form and check what was written.
 
@@ -114,6 +116,7 @@ def convert_weights(
         form: pt: ``model.pt``; safetensors: ``model*.safetensors``; diffusers: ``transformer/`` and logvar.safetensors.
         net: network of the weights.
         limits: type of the tensors, size of the files.
+        lora_scale: factor of LoRA corrections in the source, which are merged; None = as it says, or there are none.
 
     Returns:
         What is in ``model.json``.
@@ -123,7 +126,7 @@ def convert_weights(
         ConfigError: the target exists.
         RetryableError: disk full.
     """
-    model, state = open_model(source, net)
+    model, state = open_model(source, net, lora_scale=lora_scale)
     with _new_folder(target) as folder, reporting_full_disk(target.parent):
         if form == "pt":
             save_weight_file(folder / MODEL_FILE, state, limits.dtype)
@@ -159,10 +162,10 @@ def _write_diffusers(
     """Write transformer/, and logvar.safetensors for what diffusers has no place for."""
     names = diffusers_folder.diffusers_names(config["num_layers"])
     kept = {theirs: ours for ours, theirs in names.items() if ours in state}
-    transformer = folder / diffusers_folder.TRANSFORMER_FOLDER
+    transformer = folder / TRANSFORMER_FOLDER
     transformer.mkdir()
-    write_json(transformer / diffusers_folder.CONFIG_FILE, config)
+    write_json(transformer / CONFIG_FILE, config)
     write_shards(transformer, diffusers_folder.STEM, state, kept, limits)
     logvar = {name: name for name in state if name.startswith(LOGVAR_PREFIX)}
     if logvar:
-        write_shards(folder, diffusers_folder.LOGVAR_STEM, state, logvar, limits)
+        write_shards(folder, LOGVAR_FILE.removesuffix(SUFFIX), state, logvar, limits)

@@ -14,13 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cosmos_worker.data.weight_forms import CONFIG_FILE
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.options import NetConfig
 
-TRANSFORMER_FOLDER = "transformer"
-CONFIG_FILE = "config.json"
 STEM = "diffusion_pytorch_model"
-LOGVAR_STEM = "logvar"
 CLASS_NAME = "CosmosTransformer3DModel"
 
 OUTER_NAMES = {

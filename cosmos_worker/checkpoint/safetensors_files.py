@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cosmos_worker.data.weight_forms import INDEX_SUFFIX, SUFFIX, read_index
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import write_json
-
-SUFFIX = ".safetensors"
-INDEX_SUFFIX = ".safetensors.index.json"
 
 Place = tuple[Path, str]
 """File and name in it."""
@@ -68,13 +65,7 @@ def find_tensors(path: Path) -> dict[str, Place]:
     """
     if not path.name.endswith(INDEX_SUFFIX):
         return {name: (path, name) for name in _open(path).keys()}  # noqa: SIM118 - no mapping
-    try:
-        index: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        places = {name: (path.parent / Path(file).name, name) for name, file in index.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not an index of shards ({type(error).__name__}: {error}); fetch the model again"
-        ) from None
+    places = {name: (path.parent / file, name) for name, file in read_index(path).items()}
     for shard in sorted({file for file, _ in places.values()}):
         absent = {name for name, (file, _) in places.items() if file == shard} - set(
             _open(shard).keys()

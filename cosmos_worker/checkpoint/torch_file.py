@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
 
-WRAPPER = ("ema", "model")
-"""Entries of a wrapped file, best first: the averaged weights are those to sample from."""
+WRAPPER = {"model", "ema", "trained_data_record"}
+"""Entries of a wrapped file; the last counts samples and is not looked at."""
 EXTRA_STATE_SUFFIX = "_extra_state"
 """Entries of Transformer Engine, which hold scales of FP8 and are of no use to another network."""
 
@@ -51,8 +51,14 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(state: object) -> object:
-    """The first dictionary with entries of ``{"model": ..., "ema": ...}``; anything else as it is."""
-    if not isinstance(state, Mapping) or not state or not set(state) <= set(WRAPPER):
+    """The tensors of ``{"model": ..., "ema": ...}``, averaged where there is an average; anything else as it is.
+
+    The average has what was trained only, with dashes for dots, as names of buffers must not hold dots.
+    """
+    if not isinstance(state, Mapping) or not state or not set(state) <= WRAPPER:
         return state
-    parts = [state[name] for name in WRAPPER if isinstance(state.get(name), Mapping)]
-    return next((part for part in parts if part), state)
+    model, average = (
+        state[name] if isinstance(state.get(name), Mapping) else {} for name in ("model", "ema")
+    )
+    averaged = {str(name).replace("-", "."): value for name, value in average.items()}
+    return {**model, **averaged} or state

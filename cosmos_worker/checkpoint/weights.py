@@ -1,9 +1,9 @@
 """Weight files and folders in, a strict network out; and NVIDIA's single file out.
 
 Accepted: what torch.save wrote (``torch_file``), safetensors in one file or shards, folders of diffusers; tensors under
-``net.*`` (and ``logvar.*``), with or without the ``net.`` prefix, with or without the extra position embedding.
-Missing, extra or misshaped keys are errors that list them. Files are memory-mapped, shards one at a time, and the
-network is built without memory until it is filled.
+``net.*`` (and ``logvar.*``), with or without the ``net.`` prefix, with or without the extra position embedding. LoRA
+corrections are merged (``lora_files``). Missing, extra or misshaped keys are errors that list them. Files are
+memory-mapped, shards one at a time, and the network is built without memory until it is filled.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.checkpoint import diffusers_folder, safetensors_files
+from cosmos_worker.checkpoint.lora_files import merge_corrections, plain_names
 from cosmos_worker.checkpoint.torch_file import EXTRA_STATE_SUFFIX, read_torch_file
+from cosmos_worker.checkpoint.weight_files import locate
+from cosmos_worker.data.weight_forms import LOGVAR_FILE, TRANSFORMER_FOLDER
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.layout import MODEL_FILE, atomic_write
+from cosmos_worker.layout import atomic_write
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.shards import fill
 from cosmos_worker.options import NetConfig
@@ -28,52 +31,30 @@ OPTIONAL_KEYS = ("net.pos_embedder.seq",)
 """Buffers that follow from the configuration, so files may lack them."""
 LOGVAR_PREFIX = "logvar."
 SHOWN_KEYS = 8
-FOLDER_CONTENT = (
-    MODEL_FILE,
-    f"{diffusers_folder.TRANSFORMER_FOLDER}/*{safetensors_files.INDEX_SUFFIX}",
-    f"{diffusers_folder.TRANSFORMER_FOLDER}/*{safetensors_files.SUFFIX}",
-    f"*{safetensors_files.INDEX_SUFFIX}",
-    f"*{safetensors_files.SUFFIX}",
-)
-"""What a folder is searched for, the first that is there."""
 
 
-def locate(path: Path) -> Path:
-    """The weight file, or index of shards, of a file or folder.
-
-    Raises:
-        CheckpointError: none, or several of one kind.
-    """
-    if path.is_file():
-        return path
-    for pattern in FOLDER_CONTENT:
-        found = sorted(path.glob(pattern)) if path.is_dir() else []
-        if len(found) > 1:
-            names = ", ".join(str(file.relative_to(path)) for file in found[:SHOWN_KEYS])
-            raise CheckpointError(
-                f"{path}: holds {len(found)} weight files and no index ({names}); name the one to load"
-            )
-        if found:
-            return found[0]
-    raise CheckpointError(
-        f"{path}: no such weight file; expected model.pt, iter_*_model.pt, *.safetensors, or a folder with "
-        f"{', '.join(FOLDER_CONTENT)}"
-    )
-
-
-def read_weight_file(path: Path) -> Mapping[str, Tensor]:
+def read_weight_file(path: Path, lora_scale: float | None = None) -> Mapping[str, Tensor]:
     """Tensors of a weight file or folder under ``net.*`` and ``logvar.*`` names, memory-mapped when asked for.
+
+    Args:
+        path: a file, or a folder with any form.
+        lora_scale: factor of the LoRA corrections in it, which are merged; None = as it says, or there are none.
 
     Raises:
         CheckpointError: missing, truncated or unsafe file, or something else than a flat dict of tensors.
+        ConfigError: a scale for what is not there.
     """
+    return merge_corrections(_read_tensors(path), path, lora_scale)
+
+
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     file = locate(path)
     if not safetensors_files.is_safetensors(file):
         state = read_torch_file(file)
         return {new: state[old] for old, new in _own_names(state).items()}
     places = safetensors_files.find_tensors(file)
-    beside = file.parent.parent / f"{diffusers_folder.LOGVAR_STEM}{safetensors_files.SUFFIX}"
-    if file.parent.name == diffusers_folder.TRANSFORMER_FOLDER and beside.is_file():
+    beside = file.parent.parent / LOGVAR_FILE
+    if file.parent.name == TRANSFORMER_FOLDER and beside.is_file():
         places |= safetensors_files.find_tensors(beside)
     return safetensors_files.LazyTensors(
         {new: places[old] for old, new in _own_names(places).items()}
@@ -82,7 +63,13 @@ def read_weight_file(path: Path) -> Mapping[str, Tensor]:
 
 def _own_names(names: Iterable[str]) -> dict[str, str]:
     """Name in a file → ours, without extra states."""
-    kept = [name for name in names if not name.endswith(EXTRA_STATE_SUFFIX)]
+    plain = plain_names(name for name in names if not name.endswith(EXTRA_STATE_SUFFIX))
+    ours = _reference_names(list(plain.values()))
+    return {name: ours[new] for name, new in plain.items()}
+
+
+def _reference_names(kept: list[str]) -> dict[str, str]:
+    """Of diffusers, or without the prefix, → the reference's."""
     renamed = diffusers_folder.reference_names(kept)
     if renamed is not None:
         return renamed
@@ -149,13 +136,16 @@ def check_keys(
 
 
 def open_model(
-    path: Path, config: NetConfig, rope_dtype: torch.dtype = torch.float32
+    path: Path,
+    config: NetConfig,
+    rope_dtype: torch.dtype = torch.float32,
+    lora_scale: float | None = None,
 ) -> tuple[CosmosModel, Mapping[str, Tensor]]:
     """The network on the meta device, and the weights that fit it, still in their files.
 
     Raises like :func:`load_model`.
     """
-    state = read_weight_file(path)
+    state = read_weight_file(path, lora_scale)
     extra = has_extra_pos_emb(state, config.extra_pos_emb, path)
     with_logvar = any(key.startswith(LOGVAR_PREFIX) for key in state)
     described = diffusers_folder.read_config(locate(path))
@@ -186,6 +176,7 @@ def load_model(
     config: NetConfig,
     rope_dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    lora_scale: float | None = None,
 ) -> CosmosModel:
     """Build network and uncertainty head with the weights of a file or folder, float32.
 
@@ -195,15 +186,21 @@ def load_model(
         CheckpointError: unreadable file or keys that do not fit.
         ConfigError: the extra position embedding is asked for and absent, or the other way round.
     """
-    model, state = open_model(path, config, rope_dtype)
+    model, state = open_model(path, config, rope_dtype, lora_scale)
     model = model.to_empty(device=device)
     fill_model(model, state)
     return model
 
 
-def load_network(path: Path, config: NetConfig, device: torch.device | str = "cpu") -> CosmosDiT:
+def load_network(
+    path: Path,
+    config: NetConfig,
+    device: torch.device | str = "cpu",
+    lora_scale: float | None = None,
+) -> CosmosDiT:
     """The network alone, for sampling: eval mode, no gradients. Raises like :func:`load_model`."""
-    return load_model(path, config, device=device).net.requires_grad_(False).eval()
+    model = load_model(path, config, device=device, lora_scale=lora_scale)
+    return model.net.requires_grad_(False).eval()
 
 
 def save_weight_file(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:

@@ -1,4 +1,4 @@
-"""Folders of model files: which files each kind needs, and how they get into the models volume.
+"""Folders of model files: from a folder, an archive or a repository into the models volume, checked for completeness.
 
 An artifact's files are first complete beside the target, then moved into it, so that a target holds whole files or
 none. A target that holds other files of the same names is never overwritten.
@@ -6,127 +6,82 @@ none. A target that holds other files of the same names is never overwritten.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_worker.config import Artifact
+from cosmos_worker.config import Artifact, HuggingFaceSource
 from cosmos_worker.data.archive import extract_url
-from cosmos_worker.data.candidate import folder_content
+from cosmos_worker.data.artifact_files import choose_files, with_shards
+from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.hub import download_repository
+from cosmos_worker.data.placing import Facts, describe_file, place_files
+from cosmos_worker.data.weight_forms import SUFFIX, choose_weights, list_names
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import (
-    DECODER_FILE,
-    ENCODER_FILE,
-    MEAN_STD_FILE,
-    MODEL_FILE,
-    Volumes,
-    content_key,
-    sha256_of_file,
-    sync_folder,
-    write_json,
-)
+from cosmos_worker.layout import MODEL_FILE, Volumes, content_key, write_json
 
 logger = logging.getLogger(__name__)
 
-LINK_SIZE_BYTES = 64 << 20
-"""Files of at least this size are hard-linked where source and target share a file system."""
 GIT_LFS = b"version https://git-lfs"
 """First bytes of the pointer that stands for a large file in a repository without Git LFS."""
-CONFIG_FILE = "config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
-"""A text encoder needs one of these."""
-TEXT_EXTRA_FILES = ("special_tokens_map.json", "added_tokens.json")
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""A text encoder's weights, best first; an index comes with the files that it names."""
-
-Facts = dict[str, dict[str, int | str]]
-"""File name → size_bytes and sha256."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which files of a folder or repository an artifact takes."""
+class Fetched:
+    """What a target folder has of an artifact."""
 
-    names: list[str]
-    """Files to take."""
-    missing: list[str]
-    """What is needed and not there."""
-
-
-def choose_files(kind: str, names: Sequence[str]) -> Choice:
-    """Pick the files of an artifact among all names of a folder or repository.
-
-    Args:
-        kind: model, tokenizer or text_encoder.
-        names: relative paths; files in sub-folders are never taken.
-
-    Returns:
-        The files to take, and what is missing.
-    """
-    there = set(names)
-    if kind == "model":
-        return _required((MODEL_FILE,), (CONFIG_FILE,), there)
-    if kind == "tokenizer":
-        return _required((ENCODER_FILE, DECODER_FILE, MEAN_STD_FILE), (CONFIG_FILE,), there)
-    choice = _required((CONFIG_FILE,), (*TOKENIZER_FILES, *TEXT_EXTRA_FILES), there)
-    if not there.intersection(TOKENIZER_FILES):
-        choice.missing.append(f"one of {', '.join(TOKENIZER_FILES)}")
-    weights = next((name for name in WEIGHT_FILES if name in there), None)
-    if weights is None:
-        choice.missing.append("model.safetensors or pytorch_model.bin, whole or in pieces")
-    else:
-        choice.names.append(weights)
-        if weights.endswith(".index.json"):
-            stem, suffix = weights.removesuffix(".index.json").rsplit(".", 1)
-            choice.names.extend(sorted(n for n in there if _is_piece(n, stem, suffix)))
-    return choice
+    files: Facts
+    commit: str | None = None
+    """Of the repository; None for other sources, and for what was fetched before commits were recorded."""
 
 
-def _required(required: Sequence[str], optional: Sequence[str], there: set[str]) -> Choice:
-    names = [name for name in (*required, *optional) if name in there]
-    return Choice(names, [name for name in required if name not in there])
-
-
-def _is_piece(name: str, stem: str, suffix: str) -> bool:
-    return name.startswith(f"{stem}-") and name.endswith(f".{suffix}") and "/" not in name
-
-
-def fetch_artifact(artifact: Artifact, volumes: Volumes) -> Facts:
+def fetch_artifact(artifact: Artifact, volumes: Volumes) -> Fetched:
     """Bring an artifact's files into its target folder and check them.
-
-    Returns:
-        File name → size in bytes and sha256.
 
     Raises:
         DataError: needed files are missing, or the target holds other files of these names.
+        CheckpointError: a model's weights are ambiguous, or their index is damaged.
         RetryableError: the network fails.
     """
     target = volumes.resolve(artifact.target_uri)
     if artifact.source.path is not None:
         files = _files_of_path(artifact, volumes.resolve(artifact.source.path))
-        return place_files(files, target, artifact.name, move=False)
-    record = target / f"fetched-{artifact.kind}.json"
-    facts = _fetched_before(artifact, record)
-    if facts is None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        facts = _fetch_remote(artifact, target)
-        write_json(record, {"source": artifact.source.model_dump(mode="json"), "files": facts})
-    return facts
+        fetched = Fetched(place_files(files, target, artifact.name, move=False))
+    else:
+        record = target / f"fetched-{artifact.kind}.json"
+        before = _fetched_before(artifact, record)
+        if before is None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fetched = _fetch_remote(artifact, target)
+            source = artifact.source.model_dump(mode="json")
+            held = {"source": source, "commit": fetched.commit, "files": fetched.files}
+            write_json(record, held)
+        else:
+            fetched = before
+    if artifact.kind == "model":
+        _check_loads(artifact, target, fetched.files)
+    return fetched
 
 
-def _fetched_before(artifact: Artifact, record: Path) -> Facts | None:
+def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
+    """What the later stages will load from the target is what was fetched.
+
+    Raises:
+        DataError: the target holds another, better form.
+    """
+    loaded = choose_weights(list_names(target), str(target))
+    if loaded not in files:
+        raise DataError(
+            f"{artifact.name}: {target / str(loaded)} would be loaded instead of {next(iter(files))}, which was "
+            "fetched; remove it if nothing needs it, or give the artifact another name"
+        )
+
+
+def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     """What an earlier run fetched from the same source, if all of it is still there."""
     if not record.is_file():
         return None
@@ -135,39 +90,57 @@ def _fetched_before(artifact: Artifact, record: Path) -> Facts | None:
     if held["source"] != artifact.source.model_dump(mode="json"):
         return None
     for name, facts in files.items():
-        path = record.with_name(name)
-        if not path.is_file() or _describe(path) != facts:
+        path = record.parent / name
+        if not path.is_file() or describe_file(path) != facts:
             return None
     logger.info("%s already fetched folder=%s", artifact.name, record.parent)
-    return files
+    return Fetched(files, held.get("commit"))
 
 
-def _fetch_remote(artifact: Artifact, target: Path) -> Facts:
+def _fetch_remote(artifact: Artifact, target: Path) -> Fetched:
     source = artifact.source
     if source.url is not None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
             extract_url(source.url, Path(name))
             root = _root_of_archive(artifact, Path(name))
-            return place_files(_files_in(artifact, root), target, artifact.name, move=True)
+            return Fetched(place_files(_files_in(artifact, root), target, artifact.name, move=True))
     assert source.hugging_face is not None
     partial = target.with_name(f".{target.name}.{content_key(source.model_dump())}.partial")
-    folder = download_repository(
-        source.hugging_face,
-        partial,
-        "model",
-        lambda names: choose_files(artifact.kind, names).names,
-    )
+    folder = _download(artifact, source.hugging_face, partial)
     is_download = folder.parent == partial
     facts = place_files(_files_in(artifact, folder), target, artifact.name, move=is_download)
     shutil.rmtree(partial, ignore_errors=True)
-    return facts
+    return Fetched(facts, folder.name)
+
+
+def _download(artifact: Artifact, source: HuggingFaceSource, partial: Path) -> Path:
+    """The artifact's files of a repository; a model's index first, then the shards that it names."""
+
+    def choose(names: Sequence[str]) -> list[str]:
+        choice = choose_files(artifact.kind, names)
+        if choice.missing:
+            where = f"hugging_face {source.repo}@{source.revision}"
+            raise _lacking(artifact, where, choice.missing, shorten(sorted(names)))
+        return choice.names
+
+    folder = download_repository(source, partial, "model", choose)
+    if artifact.kind != "model" or folder.parent != partial:
+        return folder
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    whole = with_shards(choose_files("model", names), folder)
+    if whole.missing:
+        pinned = source.model_copy(update={"revision": folder.name})
+        download_repository(
+            pinned, partial, "model", lambda names: [n for n in whole.names if n in names]
+        )
+    return folder
 
 
 def _files_of_path(artifact: Artifact, path: Path) -> dict[str, Path]:
-    if artifact.kind == "model" and path.is_file() and path.suffix == ".pt":
-        return {MODEL_FILE: path}
+    if artifact.kind == "model" and path.is_file() and path.suffix in (".pt", SUFFIX):
+        return {Path(MODEL_FILE).stem + path.suffix: path}
     if not path.is_dir():
-        hint = " or a .pt file" if artifact.kind == "model" else ""
+        hint = f" or a .pt or {SUFFIX} file" if artifact.kind == "model" else ""
         raise DataError(
             f"{artifact.name}: source path {artifact.source.path} ({path}) is no folder{hint}; "
             "correct the path or mount its volume"
@@ -181,14 +154,14 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     Raises:
         DataError: with all that is missing and what is there.
     """
-    names = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
-    choice = choose_files(artifact.kind, names)
-    missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
+    choice = choose_files(artifact.kind, list_names(folder))
+    if artifact.kind == "model":
+        choice = with_shards(choice, folder)
+        missing = choice.missing
+    else:
+        missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
     if missing:
-        raise DataError(
-            f"{artifact.name}: {folder} lacks {', '.join(missing)} for a {artifact.kind}; "
-            f"it holds {folder_content(folder)}; add the files or correct the source"
-        )
+        raise _lacking(artifact, str(folder), missing, folder_content(folder))
     for name in choice.names:
         with (folder / name).open("rb") as stream:
             if stream.read(len(GIT_LFS)) == GIT_LFS:
@@ -196,6 +169,13 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
                     f"{folder / name}: a Git LFS pointer, not the file; run 'git lfs pull' in that repository"
                 )
     return {name: folder / name for name in choice.names}
+
+
+def _lacking(artifact: Artifact, where: str, missing: Sequence[str], content: str) -> DataError:
+    return DataError(
+        f"{artifact.name}: {where} lacks {', '.join(missing)} for a {artifact.kind}; it holds {content}; "
+        "add the files or correct the source"
+    )
 
 
 def _missing_pieces(folder: Path, names: Sequence[str]) -> list[str]:
@@ -217,77 +197,13 @@ def _root_of_archive(artifact: Artifact, folder: Path) -> Path:
     """The folder of an archive that has the artifact's files: its root, or the only one below it that fits."""
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
     fitting = [
-        path
-        for path in folders
-        if not choose_files(artifact.kind, [p.name for p in path.iterdir() if p.is_file()]).missing
+        path for path in folders if not choose_files(artifact.kind, list_names(path)).missing
     ]
+    if artifact.kind == "model":  # transformer/ is also one by itself
+        fitting = [path for path in fitting if path.parent not in fitting]
     if len(fitting) > 1 and fitting[0] != folder:
         found = ", ".join(str(path.relative_to(folder)) for path in fitting[:5])
         raise DataError(
             f"{artifact.name}: {len(fitting)} folders of the archive hold a {artifact.kind} ({found}); pack one"
         )
     return fitting[0] if fitting else folder
-
-
-def place_files(files: Mapping[str, Path], target: Path, name: str, *, move: bool) -> Facts:
-    """Put files into the target folder, all or none, and describe them.
-
-    Args:
-        files: name in the target → file to take.
-        target: folder, may exist; a file in it that equals the wanted one stays.
-        name: the artifact, for messages.
-        move: the files may be taken away from where they are.
-
-    Returns:
-        File name → size in bytes and sha256.
-
-    Raises:
-        DataError: the target holds a different file of one of these names.
-    """
-    facts = {file: _describe(path) for file, path in files.items()}
-    absent = {}
-    for file, path in files.items():
-        present = target / file
-        if not present.exists():
-            absent[file] = path
-        elif not present.samefile(path) and _describe(present) != facts[file]:
-            raise DataError(
-                f"{name}: {present} exists with other content than the source's {path}; "
-                "remove it if nothing needs it, or give the artifact another name"
-            )
-    if absent:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".incoming.") as folder:
-            for file, path in absent.items():
-                _take(path, Path(folder) / file, move=move)
-            for file in absent:
-                (Path(folder) / file).replace(target / file)
-        sync_folder(target)
-    logger.info("%s files=%d new=%d folder=%s", name, len(files), len(absent), target)
-    return facts
-
-
-def _take(path: Path, copy: Path, *, move: bool) -> None:
-    """Move, hard-link or copy one file."""
-    path = path.resolve()  # a cached file of the Hub is a link
-    if move:
-        shutil.move(path, copy)
-        return
-    if path.stat().st_size >= LINK_SIZE_BYTES:
-        try:
-            os.link(path, copy)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-                raise
-            logger.info("copying file=%s reason=%s", path, error.strerror)
-    shutil.copyfile(path, copy)
-    with copy.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _describe(path: Path) -> dict[str, int | str]:
-    size_bytes = path.stat().st_size
-    if size_bytes >= LINK_SIZE_BYTES:
-        logger.info("hashing file=%s mib=%d", path, size_bytes >> 20)
-    return {"size_bytes": size_bytes, "sha256": sha256_of_file(path)}

@@ -73,6 +73,11 @@ def folder_content(folder: Path, limit: int = 8) -> str:
     if not folder.is_dir():
         return "nothing: it does not exist"
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    return shorten(names, limit)
+
+
+def shorten(names: Sequence[str], limit: int = 8) -> str:
+    """First of many names, for messages."""
     shown = ", ".join(names[:limit]) or "nothing"
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 

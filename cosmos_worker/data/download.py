@@ -14,13 +14,13 @@ from typing import Any
 
 from typing_extensions import Self
 
+from cosmos_worker.data.pace import Pace
 from cosmos_worker.errors import DataError, RetryableError
 
 logger = logging.getLogger(__name__)
 
 SCHEMES = ("http", "https", "file")
 TIMEOUT_S = 60.0
-LOG_INTERVAL_S = 10.0
 RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 PARTIAL_CONTENT = 206
 MAX_FAILURES = 6
@@ -50,7 +50,7 @@ class Download:
         etag = headers.get("ETag", "W/")
         self._version = headers.get("Last-Modified") if etag.startswith("W/") else etag
         self._digest = hashlib.sha256()
-        self._last_log = time.monotonic()
+        self._pace = Pace(self._size_bytes)
         self._failures = 0
         self.num_bytes = 0
 
@@ -92,10 +92,8 @@ class Download:
         self._failures = 0
         self._digest.update(piece)
         self.num_bytes += len(piece)
-        if time.monotonic() - self._last_log >= LOG_INTERVAL_S:
-            self._last_log = time.monotonic()
-            total = self._size_bytes or 0
-            logger.info("fetching url=%s mib=%d/%d", self._url, self.num_bytes >> 20, total >> 20)
+        if self._pace.is_due():
+            logger.info("fetching url=%s %s", self._url, self._pace.describe(self.num_bytes))
 
     def _reconnect(self, problem: str) -> None:
         """Connect again at the next byte.

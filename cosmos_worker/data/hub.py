@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
 from cosmos_worker.config import HuggingFaceSource
+from cosmos_worker.data.pace import FolderWatch
 from cosmos_worker.errors import DataError, RetryableError
+from cosmos_worker.progress import shows_bars
 
 logger = logging.getLogger(__name__)
 
@@ -77,29 +80,54 @@ def _download(
     source: HuggingFaceSource, folder: Path, repo_type: Literal["model", "dataset"], choose: Choose
 ) -> Path:
     import huggingface_hub
+    from huggingface_hub.hf_api import RepoFile
 
     api = huggingface_hub.HfApi()
     commit = api.repo_info(source.repo, repo_type=repo_type, revision=source.revision).sha
     if commit is None:
         raise RetryableError(f"hugging_face {source.repo}@{source.revision}: no commit; run again")
     snapshot = folder / commit
-    files = api.list_repo_files(source.repo, repo_type=repo_type, revision=commit)
-    wanted = choose(files)
-    logger.info("fetching repo=%s commit=%s files=%d", source.repo, commit, len(wanted))
+    tree = api.list_repo_tree(source.repo, repo_type=repo_type, revision=commit, recursive=True)
+    sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+    wanted = choose(list(sizes))
+    total = sum(sizes[name] for name in wanted)
+    logger.info(
+        "fetching repo=%s commit=%s files=%d mib=%d", source.repo, commit, len(wanted), total >> 20
+    )
     if wanted:
-        huggingface_hub.snapshot_download(
-            source.repo,
-            repo_type=repo_type,
-            revision=commit,
-            local_dir=snapshot,
-            allow_patterns=[glob.escape(name) for name in wanted],
-        )
+        with _bars_on_terminals_only(), FolderWatch(snapshot, total, f"repo={source.repo}"):
+            huggingface_hub.snapshot_download(
+                source.repo,
+                repo_type=repo_type,
+                revision=commit,
+                local_dir=snapshot,
+                allow_patterns=[glob.escape(name) for name in wanted],
+            )
     absent = [name for name in wanted if not (snapshot / name).is_file()]
     if absent:
         raise RetryableError(
             f"hugging_face {source.repo}@{commit}: {len(absent)} files did not arrive, such as {absent[0]}; run again"
         )
     return snapshot
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """The library draws its bars into log files too, a line for every step."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    change = not shows_bars() and not are_progress_bars_disabled()
+    if change:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if change:
+            enable_progress_bars()
 
 
 def _cached(source: HuggingFaceSource, repo_type: Literal["model", "dataset"]) -> Path:

@@ -83,6 +83,7 @@ def describe_request(
         "net": config.net.model_dump(mode="json"),
         "sigma_data": config.sigma_data,
         "checkpoint": config.checkpoint_uri,
+        "checkpoint_lora_scale": config.checkpoint_lora_scale,
         "metrics_wanted": list(config.metrics),
         **digests,
     }

@@ -16,8 +16,8 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
     """Fetch all artifacts.
 
     Returns:
-        ``artifacts``: for each its ``name``, ``kind``, ``folder`` and ``files``: file name → ``size_bytes``
-        and ``sha256``.
+        ``artifacts``: for each its ``name``, ``kind``, ``folder``, ``commit`` of its repository (None for other
+        sources) and ``files``: file name → ``size_bytes`` and ``sha256``.
 
     Raises:
         DataError: an artifact lacks files, or a target holds others.
@@ -26,13 +26,14 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
     artifacts = []
     for artifact in config.artifacts:
         logger.info("fetching artifact=%s kind=%s", artifact.name, artifact.kind)
-        files = fetch_artifact(artifact, volumes)
+        fetched = fetch_artifact(artifact, volumes)
         artifacts.append(
             {
                 "name": artifact.name,
                 "kind": artifact.kind,
                 "folder": artifact.target_uri,
-                "files": files,
+                "commit": fetched.commit,
+                "files": fetched.files,
             }
         )
     return {"artifacts": artifacts}

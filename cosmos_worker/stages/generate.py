@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cosmos_worker.checkpoint.weight_files import digest_weights
 from cosmos_worker.checkpoint.weights import load_network
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
+from cosmos_worker.layout import GENERATED_FILE, Volumes
 from cosmos_worker.progress import Progress
 from cosmos_worker.sample import records
 from cosmos_worker.sample.inputs import (
@@ -114,10 +115,10 @@ def _digest_models(
     config: GenerateConfig, volumes: Volumes, tokenizer: VideoTokenizer
 ) -> dict[str, str]:
     checkpoint = volumes.resolve(config.checkpoint_uri)
-    if not checkpoint.is_file():
+    if not checkpoint.exists():
         raise CheckpointError(f"{checkpoint}: no such weight file; publish the model first")
     return {
-        "checkpoint_sha256": sha256_of_file(checkpoint),
+        "checkpoint_sha256": digest_weights(checkpoint),
         "tokenizer_digest": tokenizer.digest,
         "encoder_identity": encoder_identity(
             volumes.resolve(config.encoder_uri), config.text.max_length
@@ -168,7 +169,8 @@ def _generate(
     sampling, target = config.sampling, volumes.resolve(config.target_uri)
     texts, negative = _embed(config, volumes, device, [one.prompt for one in inputs])
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
-    net = load_network(volumes.resolve(config.checkpoint_uri), config.net, device)
+    checkpoint = volumes.resolve(config.checkpoint_uri)
+    net = load_network(checkpoint, config.net, device, config.checkpoint_lora_scale)
     frames = chunked_latent_frames(sampling.num_pixel_frames, config.tokenizer.chunk_pixel_frames)
     settings = Settings(
         sampling, frames, config.text, config.sigma_data, negative, _compute_dtype(config, device)

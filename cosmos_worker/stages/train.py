@@ -36,15 +36,26 @@ LOCK_FILE = ".lock"
 
 
 def build_model(
-    experiment: Experiment, weights: Path | None, layout: Layout, device: torch.device
+    experiment: Experiment,
+    weights: Path | None,
+    layout: Layout,
+    device: torch.device,
+    lora_scale: float | None = None,
 ) -> CosmosModel:
     """The network with the model's weights, or fresh ones with trainer.init=random, spread over the processes.
+
+    Args:
+        experiment: network, adaptation, parallelism.
+        weights: file or folder.
+        layout: which process has what.
+        device: of the result.
+        lora_scale: factor of LoRA corrections in the weights, which are merged; None = as they say.
 
     Raises:
         ConfigError: no weights are named and init is checkpoint.
         CheckpointError: the weights do not fit.
     """
-    model, state = _open(experiment, weights)
+    model, state = _open(experiment, weights, lora_scale)
     bfloat16 = use_bfloat16(experiment.diffusion, device)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     if experiment.lora.rank:
@@ -57,13 +68,17 @@ def build_model(
     return model
 
 
-def _open(experiment: Experiment, weights: Path | None) -> tuple[CosmosModel, Mapping[str, Tensor]]:
+def _open(
+    experiment: Experiment, weights: Path | None, lora_scale: float | None
+) -> tuple[CosmosModel, Mapping[str, Tensor]]:
     """The network on the meta device, and its weights elsewhere."""
     rope_dtype = getattr(torch, experiment.diffusion.sigma_dtype)
     if experiment.trainer.init == "checkpoint":
         if weights is None:
-            raise ConfigError("model_uri: got null; name a model.pt, or set trainer.init=random")
-        return open_model(weights, experiment.net, rope_dtype)
+            raise ConfigError(
+                "model_uri: got null; name a folder or file of weights, or set trainer.init=random"
+            )
+        return open_model(weights, experiment.net, rope_dtype, lora_scale)
     arguments = (experiment.net, experiment.net.extra_pos_emb == "learnable", rope_dtype)
     fresh = CosmosModel(*arguments)
     with torch.no_grad():
@@ -147,7 +162,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         held_out = WindowDataset(index, text, latents, "val", experiment)
         weights = volumes.resolve(config.model_uri) if config.model_uri else None
         layout = lay_out(experiment, processes)
-        model = build_model(experiment, weights, layout, processes.device)
+        model = build_model(experiment, weights, layout, processes.device, config.model_lora_scale)
         logger.info("training %s", describe_run(experiment, model, dataset, processes))
         position_file = PositionFile.from_environment(os.environ)
         trainer = Trainer(

@@ -155,7 +155,6 @@ def test_addresses_carry_the_keys_of_what_made_them():
     assert run.latents_uri == f"embeddings://latents-{stages['cache-latents'].key}"
     assert run.embeddings_uri.startswith("embeddings://text-Tiny-T5-")
     assert run.model_uri.startswith("models://Tiny-")
-    assert run.model_uri.endswith("/model.pt")
     group = "posttraining/diffusion_video2world_instruction"
     folder = f"{run.target_uri}/{group}/video2world_instruction_push_tiny"
     assert stages["publish"].document.run_uri == folder
@@ -283,3 +282,13 @@ def test_every_document_is_complete_and_of_its_kind(steps, seed, nodes, gpus):
         assert len(stage.key) == 12
         written = [volume for volume, writes in stage.volumes.items() if writes]
         assert written == [ADDRESS.match(stage.document.target_uri)["volume"]]
+
+
+def test_scale_of_loras_decides_what_is_trained_and_sampled_from():
+    job = make_job({"model.loraScale": 1})
+    documents = {stage.name: stage.document for stage in plan_stages(job)}
+
+    assert changed({"model.loraScale": 1}) == AFTER | {"generate-before"}
+    assert documents["train"].model_lora_scale == 1
+    assert documents["generate-before"].checkpoint_lora_scale == 1
+    assert documents["generate-after"].checkpoint_lora_scale is None  # published weights are merged

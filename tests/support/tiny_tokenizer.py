@@ -66,16 +66,17 @@ def torchscript_allowed() -> Iterator[None]:
         yield
 
 
-def write_script(module: nn.Module, path: Path) -> None:
+def write_script(module: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a module as TorchScript."""
     with torchscript_allowed():
-        torch.jit.save(torch.jit.script(module.eval()), path)
+        torch.jit.save(torch.jit.script(module.to(dtype).eval()), path)
 
 
-def write_tiny_tokenizer(folder: Path) -> Path:
-    """Write encoder.jit, decoder.jit and mean_std.pt: causal, 8x8x8, 16 channels."""
+def write_tiny_tokenizer(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """Write encoder.jit, decoder.jit and mean_std.pt: causal, 8x8x8, 16 channels; the type is that of the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_script(Encoder(), folder / "encoder.jit")
-    write_script(Decoder(), folder / "decoder.jit")
-    torch.save(tiny_mean_std(), folder / "mean_std.pt")
+    write_script(Encoder(), folder / "encoder.jit", dtype)
+    write_script(Decoder(), folder / "decoder.jit", dtype)
+    mean, std = tiny_mean_std()
+    torch.save((mean.to(dtype), std.to(dtype)), folder / "mean_std.pt")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,20 @@ def write_model(path: Path, **options: object) -> Path:
     """Write :func:`small_model` as a weight file."""
     save_weight_file(path, small_model(**options).state_dict(), torch.float32)
     return path
+
+
+CORRECTED = "net.blocks.block0.blocks.0.block.attn.to_v.0.weight"
+"""The weight that :func:`with_correction` corrects."""
+
+
+def with_correction(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """Weights with a LoRA correction beside them, as NVIDIA names it, and B A of it."""
+    generator = torch.Generator().manual_seed(9)
+    rows, columns = state[CORRECTED].shape
+    A = 0.3 * torch.randn(2, columns, generator=generator)
+    B = 0.3 * torch.randn(rows, 2, generator=generator)
+    layer = CORRECTED.removesuffix(".0.weight")
+    return {**state, f"{layer}_lora.net.0.weight": A, f"{layer}_lora.net.1.weight": B}, B @ A
 
 
 def write_training_inputs(

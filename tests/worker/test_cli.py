@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training import SMALL_NET, write_model
+from training import CORRECTED, SMALL_NET, small_model, with_correction, write_model
 
 from cosmos_worker import termination
 from cosmos_worker.checkpoint.weights import read_weight_file
@@ -228,6 +228,21 @@ def test_export_writes_a_folder_and_says_so(
     message = json.loads(message_file.read_text())
     assert message["reason"] == "Succeeded"
     assert message["result"] == {"folder": str(tmp_path / "out")}
+
+
+def test_export_merges_corrections_by_the_scale_that_is_given(tmp_path: Path) -> None:
+    state = small_model().state_dict()
+    corrected, product = with_correction(state)
+    torch.save(corrected, tmp_path / "model.pt")
+    (tmp_path / "model.json").write_text(json.dumps({"net": SMALL_NET.model_dump(mode="json")}))
+    arguments = ["export", "--from", str(tmp_path), "--to", str(tmp_path / "out"), "--format", "pt"]
+
+    assert main(arguments) == 2
+    assert main([*arguments, "--lora-scale", "2"]) == 0
+
+    weights = read_weight_file(tmp_path / "out")
+    assert weights.keys() == state.keys()
+    torch.testing.assert_close(weights[CORRECTED], state[CORRECTED] + 2 * product)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,11 @@ class BaseModelSpec(ApiModel):
     name: ArtifactName = "Cosmos-Predict1-7B-Video2World"
     """Name of the model; its size must be that of the experiment."""
     source: Source | None = None
-    """Folder with model.pt; omitted = the repository nvidia/NAME on the Hugging Face Hub."""
+    """Folder with the weights: model.pt, safetensors, diffusers, or iter_*_model.pt of a training; omitted = the
+    repository nvidia/NAME on the Hugging Face Hub."""
+    lora_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Factor of the LoRA corrections that the weights hold beside the network's; they are merged. NVIDIA's LoRA
+    experiments use 1; omitted = the weights say it, or hold none."""
 
 
 class TokenizerSpec(ApiModel):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosmos_worker.config import Source, StageConfig
-from cosmos_worker.layout import content_key
+from cosmos_worker.layout import MODEL_FILE, content_key
 from cosmos_worker.options import TRAINER_PACE, LoraConfig
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
@@ -32,9 +32,12 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
 }
 """Values of each stage's document that do not decide its result."""
 ADDED: dict[str, dict[str, Any]] = {
-    "train": {"experiment.lora": LoraConfig().model_dump(mode="json")},
+    "train": {"experiment.lora": LoraConfig().model_dump(mode="json"), "model_lora_scale": None},
+    "generate": {"checkpoint_lora_scale": None},
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
+WEIGHTS: dict[str, str] = {"train": "model_uri", "generate": "checkpoint_uri"}
+"""Addresses of weights: a folder counts as its model.pt, by which documents named it before there were other forms."""
 
 
 def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> str:
@@ -51,6 +54,9 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
     for path, default in ADDED.get(kind, {}).items():
         if _parent(values, path)[path.rpartition(".")[2]] == default:
             _remove(values, path)
+    weights = WEIGHTS.get(kind)
+    if weights is not None and values[weights] is not None:
+        values[weights] = f"{values[weights].removesuffix(f'/{MODEL_FILE}')}/{MODEL_FILE}"
     return content_key({"kind": kind, "document": values, "needs": list(needs)})
 
 

@@ -111,7 +111,8 @@ def train(
         target_uri="",
         experiment=experiment,
         run_name=experiment.name,
-        model_uri=None if fresh else _base_checkpoint(inputs),
+        model_uri=None if fresh else inputs.model.target_uri,
+        model_lora_scale=None if fresh else inputs.job.spec.model.lora_scale,
         dataset_uri=dataset.target_uri,
         embeddings_uri=inputs.text_store,
         latents_uri=latents.target_uri,
@@ -145,7 +146,8 @@ def generate(
         key="",
         target_uri="",
         name=item.name,
-        checkpoint_uri=_base_checkpoint(inputs) if base else f"{published.target_uri}/{MODEL_FILE}",
+        checkpoint_uri=inputs.model.target_uri if base else f"{published.target_uri}/{MODEL_FILE}",
+        checkpoint_lora_scale=inputs.job.spec.model.lora_scale if base else None,
         net=experiment.net,
         text=experiment.text,
         sigma_data=experiment.diffusion.sigma_data,
@@ -211,10 +213,6 @@ def addresses(item: InferenceItem) -> tuple[str, ...]:
     for entry in item.inputs or ():
         found += [entry.conditioning, entry.ground_truth]
     return tuple(address for address in found if address is not None)
-
-
-def _base_checkpoint(inputs: Inputs) -> str:
-    return f"{inputs.model.target_uri}/{MODEL_FILE}"
 
 
 def _resolve(inputs: Inputs, address: str) -> str:

@@ -203,7 +203,8 @@ def test_folder_with_several_files_and_no_index_is_refused(tmp_path: Path) -> No
 
 def test_folder_without_weights_says_what_it_may_hold(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"no such weight file; expected .* a folder with model\.pt"
+        CheckpointError,
+        match=r"no such weight file .it holds nothing.; expected .* a folder with model\.pt",
     ):
         read_weight_file(tmp_path)
 

@@ -9,8 +9,8 @@ import pytest
 from fake_hub import point_client, serve_hub
 
 from cosmos_worker.config import FetchModelConfig
-from cosmos_worker.data import artifacts
-from cosmos_worker.data.artifacts import choose_files
+from cosmos_worker.data import placing
+from cosmos_worker.data.artifact_files import choose_files
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes
 from cosmos_worker.stages.fetch_model import run
@@ -92,7 +92,7 @@ def test_run_verifies_files_that_are_in_place(volumes, target):
 
 
 def test_run_links_big_files(tmp_path: Path, volumes, target, monkeypatch):
-    monkeypatch.setattr(artifacts, "LINK_SIZE_BYTES", 1)
+    monkeypatch.setattr(placing, "LINK_SIZE_BYTES", 1)
     source = write_files(tmp_path / "src", KIND_FILES["model"])
 
     run(make_config("model", {"path": str(source)}), volumes)
@@ -147,7 +147,10 @@ def test_run_does_not_replace_other_weights(tmp_path: Path, volumes, target):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("model", r"Tiny: source path models://gone .* is no folder or a \.pt file; correct"),
+        (
+            "model",
+            r"Tiny: source path models://gone .* is no folder or a \.pt or \.safetensors file",
+        ),
         ("tokenizer", r"Tiny: source path models://gone .* is no folder; correct the path"),
     ],
 )

@@ -240,7 +240,8 @@ def test_training_without_weights_needs_random_init(inputs: Path, tmp_path: Path
     )
 
     with pytest.raises(
-        ConfigError, match=r"model_uri: got null; name a model\.pt, or set trainer\.init=random"
+        ConfigError,
+        match=r"model_uri: got null; name a folder or file of weights, or set trainer\.init=random",
     ):
         train_stage.run(config, VOLUMES)
     fresh = config.model_copy(update={"experiment": small_experiment(max_steps=1, init="random")})

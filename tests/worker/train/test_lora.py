@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from training import (
+    CORRECTED,
     run_path,
     small_experiment,
+    small_model,
     train_config,
+    with_correction,
     write_model,
     write_training_inputs,
 )
@@ -17,7 +20,7 @@ from training import (
 from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.checkpoint.weights import load_model, read_weight_file
-from cosmos_worker.errors import StopRequested
+from cosmos_worker.errors import CheckpointError, StopRequested
 from cosmos_worker.layout import Volumes
 from cosmos_worker.options import Experiment, LoraConfig
 from cosmos_worker.stages import train as train_stage
@@ -60,6 +63,23 @@ def test_fresh_correction_changes_nothing(inputs: Path) -> None:
 
     for left, right in zip(adapted(*arguments), plain(*arguments), strict=True):
         assert torch.equal(left, right)
+
+
+def test_corrections_of_the_base_are_merged_by_the_scale_that_is_given(
+    inputs: Path, tmp_path: Path
+) -> None:
+    corrected, product = with_correction(small_model().state_dict())
+    torch.save(corrected, inputs / "corrected.pt")
+    config = train_config(inputs, small_experiment(max_steps=1), tmp_path).model_copy(
+        update={"model_uri": str(inputs / "corrected.pt")}
+    )
+
+    with pytest.raises(CheckpointError, match=r"not their scale; .*spec\.model\.loraScale"):
+        train_stage.run(config, Volumes())
+    train_stage.run(config.model_copy(update={"model_lora_scale": 2.0}), Volumes())
+
+    moved = exports(tmp_path, "reg")[CORRECTED].float() - small_model().state_dict()[CORRECTED]
+    torch.testing.assert_close(moved, 2 * product, rtol=0, atol=1e-2)  # bfloat16, and one step
 
 
 def test_only_the_chosen_layers_learn(inputs: Path) -> None:
