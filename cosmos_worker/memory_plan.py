@@ -10,6 +10,7 @@ from math import ceil
 from typing import Literal
 
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.optimizer_states import has_8bit_states, moment_bytes
 from cosmos_worker.options import Experiment, LoraConfig, NetConfig
 from cosmos_worker.units import GIB
 
@@ -74,6 +75,72 @@ def lora_parameters(net: NetConfig, lora: LoraConfig) -> int:
     sums = {"q": 2 * own, "k": own + text + D, "v": own + text + D, "out": 2 * own}
     sums["mlp"] = 2 * (D + int(D * net.mlp_ratio))
     return net.num_blocks * lora.rank * sum(sums[target] for target in lora.targets)
+
+
+def matrix_shapes(net: NetConfig) -> list[tuple[int, tuple[int, int]]]:
+    """All weights that are matrices: how often, and their shape (out, in)."""
+    D, text, lora = net.model_channels, net.text_channels, net.adaln_lora_dim
+    hidden, patch, rows = (
+        int(D * net.mlp_ratio),
+        net.patch_size**2,
+        net.max_latent_size // net.patch_size,
+    )
+    of_a_block = [
+        (3, (lora, D)),
+        (3, (3 * D, lora)),
+        (6, (D, D)),
+        (2, (D, text)),
+        (1, (hidden, D)),
+        (1, (D, hidden)),
+    ]
+    outside = [
+        (1, (D, patch * (net.latent_channels + MASK_CHANNELS))),
+        (1, (D, D)),
+        (1, (3 * D, D)),
+        (1, (patch * net.latent_channels, D)),
+        (1, (lora, D)),
+        (1, (2 * D, lora)),
+    ]
+    positions = [(1, (net.max_latent_frames, D)), (2, (rows, D))]
+    return [
+        *((net.num_blocks * count, shape) for count, shape in of_a_block),
+        *outside,
+        *(positions if net.extra_pos_emb != "none" else ()),
+    ]
+
+
+def lora_shapes(net: NetConfig, lora: LoraConfig) -> list[tuple[int, tuple[int, int]]]:
+    """All matrices of the corrections, as :func:`matrix_shapes`."""
+    D, text, hidden = net.model_channels, net.text_channels, int(net.model_channels * net.mlp_ratio)
+    square, of_text = (D, D), (D, text)
+    layers = {
+        "q": (square, square),
+        "k": (square, of_text),
+        "v": (square, of_text),
+        "out": (square, square),
+    }
+    layers["mlp"] = ((hidden, D), (D, hidden))
+    return [
+        (net.num_blocks, shape)
+        for target in lora.targets
+        for out, into in layers[target]
+        for shape in ((lora.rank, into), (out, lora.rank))
+    ]
+
+
+def optimizer_bytes(experiment: Experiment) -> int:
+    """Both moments of all parameters that are trained, without the uncertainty head."""
+    trained = trained_parameters(experiment)
+    if experiment.optimizer.state_bits == 32:
+        return moment_bytes(0, trained)
+    net, lora = experiment.net, experiment.lora
+    shapes = lora_shapes(net, lora) if lora.rank else matrix_shapes(net)
+    quantised = sum(
+        count * rows * columns
+        for count, (rows, columns) in shapes
+        if has_8bit_states((rows, columns))
+    )
+    return moment_bytes(quantised, trained - quantised)
 
 
 def tokens_per_sample(experiment: Experiment) -> int:
@@ -320,7 +387,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
         size,
         weights=ceil(weight_bytes(experiment, width) / setup.num_shards),
         gradients=own * FLOAT_BYTES,
-        optimizer=2 * own * FLOAT_BYTES,
+        optimizer=ceil(optimizer_bytes(experiment) / setup.num_shards),
         ema=own * FLOAT_BYTES if experiment.ema.enabled else 0,
         copies=_copies(setup, size, width),
         activations=activation_bytes(
