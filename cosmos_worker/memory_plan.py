@@ -10,15 +10,14 @@ from math import ceil
 from typing import Literal
 
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.optimizer_states import has_8bit_states, moment_bytes
+from cosmos_worker.memory_states import MASK_CHANNELS, product_parameters, quantised_parameters
+from cosmos_worker.optimizer_states import moment_bytes
 from cosmos_worker.options import Experiment, LoraConfig, NetConfig
 from cosmos_worker.units import GIB
 
 Sharding = Literal["none", "full", "hybrid"]
 Checkpointing = Literal["none", "block", "selective"]
 
-MASK_CHANNELS = 2
-"""Condition mask and padding mask beside the latent's channels."""
 FLOAT_BYTES = 4
 BFLOAT_BYTES = 2
 CONTEXT_BYTES = 2 * GIB
@@ -77,91 +76,37 @@ def lora_parameters(net: NetConfig, lora: LoraConfig) -> int:
     return net.num_blocks * lora.rank * sum(sums[target] for target in lora.targets)
 
 
-def matrix_shapes(net: NetConfig) -> list[tuple[int, tuple[int, int]]]:
-    """All weights that are matrices: how often, and their shape (out, in)."""
-    D, text, lora = net.model_channels, net.text_channels, net.adaln_lora_dim
-    hidden, patch, rows = (
-        int(D * net.mlp_ratio),
-        net.patch_size**2,
-        net.max_latent_size // net.patch_size,
-    )
-    of_a_block = [
-        (3, (lora, D)),
-        (3, (3 * D, lora)),
-        (6, (D, D)),
-        (2, (D, text)),
-        (1, (hidden, D)),
-        (1, (D, hidden)),
-    ]
-    outside = [
-        (1, (D, patch * (net.latent_channels + MASK_CHANNELS))),
-        (1, (D, D)),
-        (1, (3 * D, D)),
-        (1, (patch * net.latent_channels, D)),
-        (1, (lora, D)),
-        (1, (2 * D, lora)),
-    ]
-    positions = [(1, (net.max_latent_frames, D)), (2, (rows, D))]
-    return [
-        *((net.num_blocks * count, shape) for count, shape in of_a_block),
-        *outside,
-        *(positions if net.extra_pos_emb != "none" else ()),
-    ]
-
-
-def lora_shapes(net: NetConfig, lora: LoraConfig) -> list[tuple[int, tuple[int, int]]]:
-    """All matrices of the corrections, as :func:`matrix_shapes`."""
-    D, text, hidden = net.model_channels, net.text_channels, int(net.model_channels * net.mlp_ratio)
-    square, of_text = (D, D), (D, text)
-    layers = {
-        "q": (square, square),
-        "k": (square, of_text),
-        "v": (square, of_text),
-        "out": (square, square),
-    }
-    layers["mlp"] = ((hidden, D), (D, hidden))
-    return [
-        (net.num_blocks, shape)
-        for target in lora.targets
-        for out, into in layers[target]
-        for shape in ((lora.rank, into), (out, lora.rank))
-    ]
-
-
-def optimizer_bytes(experiment: Experiment) -> int:
-    """Both moments of all parameters that are trained, without the uncertainty head."""
-    trained = trained_parameters(experiment)
-    if experiment.optimizer.state_bits == 32:
-        return moment_bytes(0, trained)
-    net, lora = experiment.net, experiment.lora
-    shapes = lora_shapes(net, lora) if lora.rank else matrix_shapes(net)
-    quantised = sum(
-        count * rows * columns
-        for count, (rows, columns) in shapes
-        if has_8bit_states((rows, columns))
-    )
-    return moment_bytes(quantised, trained - quantised)
-
-
 def tokens_per_sample(experiment: Experiment) -> int:
     """Tokens of one window: latent frames, rows and columns in patches."""
     video, scale = experiment.video, 8 * experiment.net.patch_size
     return experiment.num_latent_frames * (video.height // scale) * (video.width // scale)
 
 
+def saved_bytes(experiment: Experiment) -> int:
+    """A checkpoint: weights that are trained, moments and average."""
+    kinds = 2 if experiment.ema.enabled else 1
+    return trained_parameters(experiment) * kinds * FLOAT_BYTES + optimizer_bytes(experiment)
+
+
 def checkpoint_bytes(experiment: Experiment) -> int:
     """Disk that a run's kept checkpoints and exports take, one more of each included while it is written."""
     trainer, ema = experiment.trainer, experiment.ema.enabled
-    state = 3 * FLOAT_BYTES + (FLOAT_BYTES if ema else 0)
     exports = BFLOAT_BYTES + (FLOAT_BYTES if ema else 0)
-    states = trained_parameters(experiment) * state * (trainer.keep_last + 1)
+    states = saved_bytes(experiment) * (trainer.keep_last + 1)
     return states + net_size(experiment.net).parameters * exports * (trainer.keep_exports + 1)
 
 
 # --- what one GPU holds ----------------------------------------------------------------------
 
 
-def copies_bytes(size: NetSize, sharded: bool, num_gpus: int, width: int) -> int:
+def copies_bytes(
+    size: NetSize,
+    sharded: bool,
+    num_gpus: int,
+    width: int,
+    recomputed: bool = False,
+    float8_parameters: int = 0,
+) -> int:
     """Copies of weights and gradients that exist only while a step computes.
 
     Args:
@@ -169,12 +114,16 @@ def copies_bytes(size: NetSize, sharded: bool, num_gpus: int, width: int) -> int
         sharded: blocks are gathered one after the other, the next while one computes; its gradients are in the
             width of the compute type, then float32 to be reduced.
         num_gpus: above 1 and not sharded, gradients have a second copy in the buckets of the all-reduce.
-        width: bytes of the compute type; autocast keeps rounded weights for all layers that are not sharded.
+        width: bytes of the compute type; autocast rounds the weights of layers that are not sharded.
+        recomputed: blocks are computed again in the backward pass, so that only one has rounded weights at a time.
+        float8_parameters: of a block, of layers that compute in float8 and are not rounded before.
     """
     if sharded:
         gathered = 2 * size.block_parameters + size.outer_parameters
         return gathered * width + size.block_parameters * (width + FLOAT_BYTES)
-    rounded = size.parameters * width if width < FLOAT_BYTES else 0
+    blocks = 1 if recomputed else size.num_blocks
+    weights = size.outer_parameters + blocks * (size.block_parameters - float8_parameters)
+    rounded = weights * width if width < FLOAT_BYTES else 0
     return rounded + (size.parameters * FLOAT_BYTES if num_gpus > 1 else 0)
 
 
@@ -344,6 +293,12 @@ def trained_parameters(experiment: Experiment) -> int:
     return net_size(experiment.net).parameters
 
 
+def optimizer_bytes(experiment: Experiment) -> int:
+    """Both moments of all parameters that are trained, without the uncertainty head."""
+    quantised = quantised_parameters(experiment)
+    return moment_bytes(quantised, trained_parameters(experiment) - quantised)
+
+
 def weight_bytes(experiment: Experiment, width: int) -> int:
     """All weights: float32, but those of frozen blocks in the compute type."""
     size = net_size(experiment.net)
@@ -357,7 +312,15 @@ def weight_bytes(experiment: Experiment, width: int) -> int:
 def _copies(setup: Setup, size: NetSize, width: int) -> int:
     """Copies while a step computes; of a frozen network only the corrections have gradients."""
     if not setup.experiment.lora.rank:
-        return copies_bytes(size, setup.num_shards > 1, setup.num_gpus, width)
+        is_float8 = setup.experiment.acceleration.linear == "float8"
+        return copies_bytes(
+            size,
+            setup.num_shards > 1,
+            setup.num_gpus,
+            width,
+            setup.activation_checkpointing != "none",
+            product_parameters(setup.experiment.net) if is_float8 else 0,
+        )
     trained = trained_parameters(setup.experiment)
     if setup.num_shards > 1:
         return (2 * size.block_parameters + size.outer_parameters) * width

@@ -1,4 +1,4 @@
-"""Which moments of the optimizer can have 8 bits: a rule about shapes, the same however weights are spread. No torch."""
+"""Which moments of the optimizer can have 8 bits: by their shape, however weights are spread. No torch."""
 
 from __future__ import annotations
 

@@ -359,7 +359,8 @@ class Experiment(Model):
         acceleration = self.acceleration
         if acceleration.linear == "float8" and self.lora.rank:
             raise ValueError(
-                f"acceleration.linear: 'float8' is not for LoRA (lora.rank {self.lora.rank}); use 'plain', or lora.rank=0"
+                f"acceleration.linear: 'float8' is not for LoRA (lora.rank {self.lora.rank}); use 'plain', or "
+                "lora.rank=0"
             )
         if acceleration.attention != "torch" and self.diffusion.compute_dtype == "float32":
             raise ValueError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from cosmos_worker.checkpoint.weights import save_weight_file
@@ -145,3 +149,19 @@ def train_config(root: Path, experiment: Experiment, target: Path | None = None)
 def run_path(target: Path) -> Path:
     """Folder of the run below an output root."""
     return target / "posttraining" / "diffusion_video2world_instruction" / "small"
+
+
+def train_with_processes(config: TrainConfig, target: Path, processes: int) -> str:
+    """Train with torchrun; returns the log."""
+    document = target / "train.yaml"
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
+    done = subprocess.run(
+        [*command, "--nproc-per-node", str(processes)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr

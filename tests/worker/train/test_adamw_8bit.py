@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from training import SMALL_NET, run_path, small_experiment, train_config, write_training_inputs
+from training import (
+    SMALL_NET,
+    run_path,
+    small_experiment,
+    train_config,
+    train_with_processes,
+    write_training_inputs,
+)
 
 from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
@@ -76,7 +80,9 @@ def test_rule_looks_at_whole_rows(shape: tuple[int, ...], expected: bool) -> Non
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is not None, reason="torchao is there")
 def test_without_torchao_they_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"state_bits: 8 cannot be used here .*torchao.*pip install 'torchao"):
+    with pytest.raises(
+        ConfigError, match=r"state_bits: 8 cannot be used here .*torchao.*pip install 'torchao"
+    ):
         build_optimizer(torch.nn.Linear(2, 2), OptimizerConfig(state_bits=8))
 
 
@@ -84,7 +90,9 @@ def test_torchao_that_cannot_be_imported_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.delitem(sys.modules, "cosmos_worker.train.adamw_8bit", raising=False)
 
-    with pytest.raises(ConfigError, match=r"state_bits: 8 cannot be used here .*torchao.*pip install 'torchao"):
+    with pytest.raises(
+        ConfigError, match=r"state_bits: 8 cannot be used here .*torchao.*pip install 'torchao"
+    ):
         build_optimizer(torch.nn.Linear(2, 2), OptimizerConfig(state_bits=8))
 
 
@@ -187,23 +195,6 @@ def test_run_with_other_moments_is_not_continued(inputs: Path, tmp_path: Path) -
 # --- several processes -----------------------------------------------------------------------
 
 
-def train(inputs: Path, target: Path, processes: int, sharding: str) -> str:
-    """Train with torchrun; returns the log."""
-    document = target / "train.yaml"
-    config = train_config(inputs, experiment(sharding), target)
-    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", str(processes)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
 def losses(target: Path) -> list[float]:
     text = (run_path(target) / "metrics.jsonl").read_text()
     return [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]
@@ -213,7 +204,7 @@ def losses(target: Path) -> list[float]:
 @pytest.mark.multiproc
 @pytest.mark.timeout(300)
 def test_saved_by_two_is_continued_by_one(inputs: Path, alone: Path, tmp_path: Path) -> None:
-    train(inputs, tmp_path, 2, "full")
+    train_with_processes(train_config(inputs, experiment("full"), tmp_path), tmp_path, 2)
     # gradients differ in their last bits, so that a moment here and there is rounded to its neighbour
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-3)
 
