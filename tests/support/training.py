@@ -99,6 +99,8 @@ def write_training_inputs(
     num_windows: int = 10,
     bad_latent: Tensor | None = None,
     num_latent_frames: int = 3,
+    latent_size: tuple[int, int] = (4, 4),
+    text_channels: int = 16,
 ) -> None:
     """Write root/{index,text,latents} with train windows and two val windows.
 
@@ -106,6 +108,8 @@ def write_training_inputs(
         root: is created.
         num_windows: training windows.
         num_latent_frames: of every window.
+        latent_size: rows and columns of every window.
+        text_channels: of every embedding.
         bad_latent: multiplied into the first latent, such as infinity-free huge values.
     """
     generator = torch.Generator().manual_seed(7)
@@ -120,13 +124,15 @@ def write_training_inputs(
     store = EmbeddingStore(root / "text", "random")
     store.add(
         {
-            f"push {i}": torch.randn(3 + i, 16, generator=generator).numpy().astype(np.float16)
+            f"push {i}": torch.randn(3 + i, text_channels, generator=generator)
+            .numpy()
+            .astype(np.float16)
             for i in range(3)
         }
     )
     with LatentWriter(root / "latents", "random") as writer:
         for clip in clips:
-            latent = torch.randn(16, num_latent_frames, 4, 4, generator=generator)
+            latent = torch.randn(16, num_latent_frames, *latent_size, generator=generator)
             if bad_latent is not None and clip.clip_id == "train/0":
                 latent = latent * bad_latent
             writer.add(f"{clip.clip_id}@0", latent)
