@@ -1,6 +1,7 @@
 # make quickstart   set up and post-train the example (examples/quickstart.yaml)
 # make test         set up and run every check: lint, types, layers, tests
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
+# make gpu          what needs a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make constraints  choose new versions of all packages
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ UV := $(shell command -v uv || echo $(CURDIR)/$(BIN)/uv)
 CONSTRAINTS := docker/constraints.txt
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 
-.PHONY: setup quickstart test unit multiproc cluster lint dataset constraints clean
+.PHONY: setup quickstart test unit multiproc cluster gpu lint dataset constraints clean
 
 setup: $(READY)
 
@@ -38,6 +39,9 @@ multiproc: $(READY)
 cluster: $(READY)
 	$(BIN)/pytest -v -rs --timeout 900 --durations 15 -m "not multiproc" --real-cluster tests/cluster tests/scenarios
 	$(BIN)/pytest -rs -q --real-cluster -k contract tests/fakekube
+
+gpu: $(READY)
+	$(BIN)/pytest -v -s -rs --timeout 7200 -m gpu $(if $(GPU_FOLDER),--basetemp $(GPU_FOLDER)) tests/gpu tests/worker
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ from cosmos_worker.machine_check import (
     parse_needs,
     require_all,
 )
+from cosmos_worker.memory_host import loading_bytes, saving_bytes
 from cosmos_worker.memory_plan import (
     MemoryPlan,
     Setup,
@@ -177,11 +178,16 @@ def _facts(plan: MemoryPlan) -> Iterator[tuple[str, str]]:
     yield (
         "layout",
         f"gpus={setup.num_gpus} sharding={setup.sharding} shards={setup.num_shards} "
-        f"activation_checkpointing={setup.activation_checkpointing}",
+        f"activation_checkpointing={setup.activation_checkpointing} linear={experiment.acceleration.linear}",
     )
     yield (
         "disk",
         f"{gib(checkpoint_bytes(experiment))} for the checkpoints and exports that are kept",
+    )
+    yield (
+        "host memory",
+        f"{gib(loading_bytes(setup))} for pages of the weight file, which can be taken back; "
+        f"{gib(saving_bytes(setup))} on the first node until a checkpoint is written (estimate)",
     )
 
 
@@ -189,7 +195,12 @@ def _parts(plan: MemoryPlan) -> Iterator[tuple[str, int, str]]:
     frozen = "bfloat16 where frozen" if plan.setup.experiment.lora.rank else "float32"
     yield "weights", plan.weights, frozen
     yield "gradients", plan.gradients, "float32"
-    yield "optimizer states", plan.optimizer, "two moments, float32"
+    bits = plan.setup.experiment.optimizer.state_bits
+    yield (
+        "optimizer states",
+        plan.optimizer,
+        "two moments, float32" if bits == 32 else "two moments, 8 bits",
+    )
     yield "EMA", plan.ema, "float32" if plan.ema else "off"
     yield "copies", plan.copies, "estimate: gathered or rounded weights, gradients on their way"
     yield "activations", plan.activations, "estimate"

@@ -65,6 +65,14 @@ BRIDGE_57_LORA = BRIDGE_57.model_copy(
         "optimizer": OptimizerConfig(learning_rate=2**-10, weight_decay=0.0),
     }
 )
+BRIDGE_57_1GPU = BRIDGE_57.model_copy(
+    update={
+        "name": "video2world_instruction_bridge_57frames_1gpu_80gb",
+        "optimizer": OptimizerConfig(state_bits=8),
+        "ema": EmaConfig(enabled=False),
+        "parallel": ParallelConfig(activation_checkpointing="block"),
+    }
+)
 PUSH_TINY = Experiment(
     name="video2world_instruction_push_tiny",
     net=NET_TINY,
@@ -157,6 +165,7 @@ class Preset:
 PRESETS = (
     Preset(BRIDGE_57, "7B follows instructions of a robot dataset (Bridge)", Hardware(8, 80)),
     Preset(BRIDGE_57_14B, "14B follows instructions of a robot dataset", Hardware(8, 80)),
+    Preset(BRIDGE_57_1GPU, "7B, all weights, on one GPU: moments of 8 bits", Hardware(1, 80)),
     Preset(BRIDGE_57_LORA, "7B with LoRA, for one GPU of 40 GB", Hardware(1, 40)),
     Preset(VIDEO2WORLD, "7B, plain Video2World at 720p", Hardware(8, 80)),
     Preset(VIDEO2WORLD_4GPU_80GB, "7B, plain, long and small, for 4 GPUs", Hardware(4, 80)),

@@ -117,6 +117,11 @@ def probe_apex(is_needed: bool) -> Finding:
     return _probe_import("apex", "apex.optimizers", is_needed)
 
 
+def probe_torchao(is_needed: bool) -> Finding:
+    """torchao, for 8-bit moments and float8."""
+    return _probe_import("torchao", "torchao", is_needed)
+
+
 def probe_decord(is_needed: bool) -> Finding:
     """decord, which decodes videos on Linux x86-64."""
     return _probe_import("decord", "decord", is_needed)

@@ -21,6 +21,7 @@ from cosmos_worker.documents import load_stage_config
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes
 from cosmos_worker.memory_plan import checkpoint_bytes
+from cosmos_worker.options import Experiment
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ ITEMS: dict[str, Item] = {
         machine.probe_apex,
         "use an image that has it, or build NVIDIA's sources with their C++ and CUDA extensions; no registry has it",
     ),
+    "torchao": Item(machine.probe_torchao, "pip install 'torchao>=0.17'"),
     "decord": Item(
         machine.probe_decord, "pip install decord on Linux x86-64; elsewhere PyAV decodes"
     ),
@@ -176,5 +178,16 @@ def _items_of(config: StageConfig) -> Iterator[str]:
         yield "av"
     if isinstance(config, TrainConfig) and config.experiment.trainer.device == "cuda":
         yield from ("driver", "cuda", "nccl", "shm")
+    if isinstance(config, TrainConfig):
+        yield from _libraries_of(config.experiment)
     if isinstance(config, GenerateConfig) and config.device == "cuda":
         yield from ("driver", "cuda")
+
+
+def _libraries_of(experiment: Experiment) -> Iterator[str]:
+    if experiment.optimizer.implementation == "apex":
+        yield "apex"
+    if experiment.optimizer.state_bits == 8 or experiment.acceleration.linear == "float8":
+        yield "torchao"
+    if experiment.acceleration.attention == "transformer_engine":
+        yield "te"

@@ -10,14 +10,14 @@ from math import ceil
 from typing import Literal
 
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.memory_states import MASK_CHANNELS, product_parameters, quantised_parameters
+from cosmos_worker.optimizer_states import moment_bytes
 from cosmos_worker.options import Experiment, LoraConfig, NetConfig
 from cosmos_worker.units import GIB
 
 Sharding = Literal["none", "full", "hybrid"]
 Checkpointing = Literal["none", "block", "selective"]
 
-MASK_CHANNELS = 2
-"""Condition mask and padding mask beside the latent's channels."""
 FLOAT_BYTES = 4
 BFLOAT_BYTES = 2
 CONTEXT_BYTES = 2 * GIB
@@ -82,19 +82,31 @@ def tokens_per_sample(experiment: Experiment) -> int:
     return experiment.num_latent_frames * (video.height // scale) * (video.width // scale)
 
 
+def saved_bytes(experiment: Experiment) -> int:
+    """A checkpoint: weights that are trained, moments and average."""
+    kinds = 2 if experiment.ema.enabled else 1
+    return trained_parameters(experiment) * kinds * FLOAT_BYTES + optimizer_bytes(experiment)
+
+
 def checkpoint_bytes(experiment: Experiment) -> int:
     """Disk that a run's kept checkpoints and exports take, one more of each included while it is written."""
     trainer, ema = experiment.trainer, experiment.ema.enabled
-    state = 3 * FLOAT_BYTES + (FLOAT_BYTES if ema else 0)
     exports = BFLOAT_BYTES + (FLOAT_BYTES if ema else 0)
-    states = trained_parameters(experiment) * state * (trainer.keep_last + 1)
+    states = saved_bytes(experiment) * (trainer.keep_last + 1)
     return states + net_size(experiment.net).parameters * exports * (trainer.keep_exports + 1)
 
 
 # --- what one GPU holds ----------------------------------------------------------------------
 
 
-def copies_bytes(size: NetSize, sharded: bool, num_gpus: int, width: int) -> int:
+def copies_bytes(
+    size: NetSize,
+    sharded: bool,
+    num_gpus: int,
+    width: int,
+    recomputed: bool = False,
+    float8_parameters: int = 0,
+) -> int:
     """Copies of weights and gradients that exist only while a step computes.
 
     Args:
@@ -102,12 +114,16 @@ def copies_bytes(size: NetSize, sharded: bool, num_gpus: int, width: int) -> int
         sharded: blocks are gathered one after the other, the next while one computes; its gradients are in the
             width of the compute type, then float32 to be reduced.
         num_gpus: above 1 and not sharded, gradients have a second copy in the buckets of the all-reduce.
-        width: bytes of the compute type; autocast keeps rounded weights for all layers that are not sharded.
+        width: bytes of the compute type; autocast rounds the weights of layers that are not sharded.
+        recomputed: blocks are computed again in the backward pass, so that only one has rounded weights at a time.
+        float8_parameters: of a block, of layers that compute in float8 and are not rounded before.
     """
     if sharded:
         gathered = 2 * size.block_parameters + size.outer_parameters
         return gathered * width + size.block_parameters * (width + FLOAT_BYTES)
-    rounded = size.parameters * width if width < FLOAT_BYTES else 0
+    blocks = 1 if recomputed else size.num_blocks
+    weights = size.outer_parameters + blocks * (size.block_parameters - float8_parameters)
+    rounded = weights * width if width < FLOAT_BYTES else 0
     return rounded + (size.parameters * FLOAT_BYTES if num_gpus > 1 else 0)
 
 
@@ -277,6 +293,12 @@ def trained_parameters(experiment: Experiment) -> int:
     return net_size(experiment.net).parameters
 
 
+def optimizer_bytes(experiment: Experiment) -> int:
+    """Both moments of all parameters that are trained, without the uncertainty head."""
+    quantised = quantised_parameters(experiment)
+    return moment_bytes(quantised, trained_parameters(experiment) - quantised)
+
+
 def weight_bytes(experiment: Experiment, width: int) -> int:
     """All weights: float32, but those of frozen blocks in the compute type."""
     size = net_size(experiment.net)
@@ -290,7 +312,15 @@ def weight_bytes(experiment: Experiment, width: int) -> int:
 def _copies(setup: Setup, size: NetSize, width: int) -> int:
     """Copies while a step computes; of a frozen network only the corrections have gradients."""
     if not setup.experiment.lora.rank:
-        return copies_bytes(size, setup.num_shards > 1, setup.num_gpus, width)
+        is_float8 = setup.experiment.acceleration.linear == "float8"
+        return copies_bytes(
+            size,
+            setup.num_shards > 1,
+            setup.num_gpus,
+            width,
+            setup.activation_checkpointing != "none",
+            product_parameters(setup.experiment.net) if is_float8 else 0,
+        )
     trained = trained_parameters(setup.experiment)
     if setup.num_shards > 1:
         return (2 * size.block_parameters + size.outer_parameters) * width
@@ -320,7 +350,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
         size,
         weights=ceil(weight_bytes(experiment, width) / setup.num_shards),
         gradients=own * FLOAT_BYTES,
-        optimizer=2 * own * FLOAT_BYTES,
+        optimizer=ceil(optimizer_bytes(experiment) / setup.num_shards),
         ema=own * FLOAT_BYTES if experiment.ema.enabled else 0,
         copies=_copies(setup, size, width),
         activations=activation_bytes(

@@ -32,6 +32,11 @@ def _without_ema(setup: Setup) -> Setup:
     return replace(setup, experiment=setup.experiment.model_copy(update={"ema": ema}))
 
 
+def _small_moments(setup: Setup) -> Setup:
+    optimizer = setup.experiment.optimizer.model_copy(update={"state_bits": 8})
+    return replace(setup, experiment=setup.experiment.model_copy(update={"optimizer": optimizer}))
+
+
 def _single_samples(setup: Setup) -> Setup:
     trainer = setup.experiment.trainer.model_copy(update={"micro_batch_size": 1})
     return replace(setup, experiment=setup.experiment.model_copy(update={"trainer": trainer}))
@@ -53,6 +58,9 @@ def _changes(setup: Setup) -> Iterator[Remedy]:
         yield Remedy(
             f"parallel.context_parallel={parallel}", replace(setup, context_parallel=parallel)
         )
+    optimizer = setup.experiment.optimizer
+    if optimizer.state_bits == 32 and optimizer.implementation == "torch":
+        yield Remedy("optimizer.state_bits=8", _small_moments(setup))
     if setup.experiment.ema.enabled:
         yield Remedy("ema.enabled=false", _without_ema(setup))
 

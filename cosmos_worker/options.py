@@ -183,6 +183,9 @@ class OptimizerConfig(Model):
     """Added to the root of the second moment."""
     implementation: Literal["torch", "apex"] = "torch"
     """Who computes the update: torch's fused AdamW, or apex's FusedAdam, which must be installed and needs CUDA."""
+    state_bits: Literal[32, 8] = 32
+    """Bits of each moment. 8 takes a quarter of the memory, rounds by blocks of 256 values, and needs torchao; weights
+    whose rows are not whole blocks keep float32."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest global gradient norm."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -195,6 +198,14 @@ class OptimizerConfig(Model):
     """Share of max_steps after which the linear decay begins (never before the warm-up ends)."""
     on_bad_gradient: Literal["fail", "zero"] = "fail"
     """A NaN or infinite gradient: stop with its parameter's name, or zero it as the reference."""
+
+    @model_validator(mode="after")
+    def _has_states(self) -> Self:
+        if self.implementation == "apex" and self.state_bits != 32:
+            raise ValueError(
+                f"state_bits: {self.state_bits} is not in apex; use implementation=torch, or state_bits=32"
+            )
+        return self
 
 
 class EmaConfig(Model):
@@ -270,6 +281,16 @@ class ParallelConfig(Model):
     """What is computed again in the backward pass: nothing, every block, or all but matrix products and attention."""
 
 
+class AccelerationConfig(Model):
+    """Faster kernels of libraries that need not be installed; asked for and absent is an error."""
+
+    attention: Literal["torch", "transformer_engine"] = "torch"
+    """Who computes attention. Transformer Engine needs CUDA and bfloat16; results differ by rounding."""
+    linear: Literal["plain", "float8"] = "plain"
+    """float8: products of the blocks' attention and MLP layers in float8 with one scale per tensor, forward and
+    backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. Not with LoRA."""
+
+
 class TokenizerConfig(Model):
     """How videos become latents."""
 
@@ -301,6 +322,7 @@ class Experiment(Model):
     lora: LoraConfig = LoraConfig()
     trainer: TrainerConfig = TrainerConfig()
     parallel: ParallelConfig = ParallelConfig()
+    acceleration: AccelerationConfig = AccelerationConfig()
 
     @property
     def num_latent_frames(self) -> int:
@@ -329,6 +351,21 @@ class Experiment(Model):
             raise ValueError(
                 f"trainer.global_batch_size: {self.trainer.global_batch_size} is not a multiple of "
                 f"trainer.micro_batch_size {self.trainer.micro_batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _acceleration_agrees(self) -> Self:
+        acceleration = self.acceleration
+        if acceleration.linear == "float8" and self.lora.rank:
+            raise ValueError(
+                f"acceleration.linear: 'float8' is not for LoRA (lora.rank {self.lora.rank}); use 'plain', or "
+                "lora.rank=0"
+            )
+        if acceleration.attention != "torch" and self.diffusion.compute_dtype == "float32":
+            raise ValueError(
+                f"acceleration.attention: {acceleration.attention!r} computes in bfloat16, not in "
+                "diffusion.compute_dtype 'float32'; use 'torch', or compute_dtype=bfloat16"
             )
         return self
 
@@ -393,5 +430,6 @@ def decisive_options(experiment: Experiment) -> dict[str, Any]:
             "tokenizer": {"batch_size"},
             "optimizer": {"implementation"},
             "parallel": True,
+            "acceleration": {"attention"},
         },
     )

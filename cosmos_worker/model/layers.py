@@ -6,6 +6,7 @@ B batch, L tokens, S text tokens, D model dim, N heads, K head dim.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from cosmos_worker.model.context_parallel import gather
 from cosmos_worker.model.rope import rotate
 
 NORM_EPS = 1e-6
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
@@ -31,7 +33,8 @@ class Attention(nn.Module):
         context_channels: width of keys and values before projection (D for self-attention).
         num_heads: N.
 
-    With a ``context_group``, keys and values are those of all its processes.
+    With a ``context_group``, keys and values are those of all its processes. ``attend`` is the kernel:
+    q (B, N, L, K), k and v (B, N, S, K) → (B, N, L, K).
     """
 
     def __init__(self, model_channels: int, context_channels: int, num_heads: int) -> None:
@@ -39,6 +42,7 @@ class Attention(nn.Module):
         head_dim = model_channels // num_heads
         self.num_heads = num_heads
         self.context_group: ProcessGroup | None = None
+        self.attend: Attend = F.scaled_dot_product_attention
         self.to_q = nn.Sequential(
             nn.Linear(model_channels, model_channels, bias=False),
             nn.RMSNorm(head_dim, eps=NORM_EPS),
@@ -69,7 +73,7 @@ class Attention(nn.Module):
         k_BNSK = k_BNSK.to(v_BNSK.dtype)
         if self.context_group is not None:
             k_BNSK, v_BNSK = (gather(one, 2, self.context_group) for one in (k_BNSK, v_BNSK))
-        out_BNLK = F.scaled_dot_product_attention(q_BNLK.to(v_BNSK.dtype), k_BNSK, v_BNSK)
+        out_BNLK = self.attend(q_BNLK.to(v_BNSK.dtype), k_BNSK, v_BNSK)
         out: Tensor = self.to_out(out_BNLK.transpose(1, 2).flatten(2))
         return out
 

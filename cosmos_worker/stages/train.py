@@ -22,6 +22,7 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.options import Experiment
 from cosmos_worker.outcomes import PositionFile
+from cosmos_worker.train.acceleration import accelerate
 from cosmos_worker.train.batches import WindowDataset
 from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.draws import sample_generator
@@ -52,7 +53,7 @@ def build_model(
         lora_scale: factor of LoRA corrections in the weights, which are merged; None = as they say.
 
     Raises:
-        ConfigError: no weights are named and init is checkpoint.
+        ConfigError: no weights are named and init is checkpoint, or an acceleration is not to be had.
         CheckpointError: the weights do not fit.
     """
     model, state = _open(experiment, weights, lora_scale)
@@ -60,6 +61,7 @@ def build_model(
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
+    accelerate(model, experiment.acceleration, device)
     spread(model, experiment.parallel, layout, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state)

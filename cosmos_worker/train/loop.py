@@ -24,7 +24,7 @@ from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.draws import draw_noise
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.metrics import MetricsLog
-from cosmos_worker.train.optimizer import build_optimizer
+from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.parallel import Layout, replicate
 from cosmos_worker.train.saver import Exports, Saver
@@ -217,8 +217,7 @@ class Trainer:
         step, experiment = self.done_steps, self.experiment
         samples = self.order.batch(step)
         rate = learning_rate(experiment.optimizer, experiment.trainer.max_steps, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         result = train_step(
             self.parallel,
             self.optimizer,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.options import OptimizerConfig
+from cosmos_worker.train.optional import import_for
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -26,7 +27,18 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     }
     if config.implementation == "apex":
         return _apex(trained, options)
+    if config.state_bits == 8:
+        return _torchao(trained, options)
     return torch.optim.AdamW(trained, **options, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of the next update; where it is a tensor, the compiled update reads that one."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
@@ -39,4 +51,14 @@ def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.O
     if any(parameter.device.type != "cuda" for parameter in trained):
         raise ConfigError("optimizer.implementation: 'apex' needs CUDA; use 'torch' on a CPU")
     optimizer: torch.optim.Optimizer = FusedAdam(trained, **options, adam_w_mode=True)
+    return optimizer
+
+
+def _torchao(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
+    module = import_for(
+        "optimizer.state_bits: 8",
+        "cosmos_worker.train.adamw_8bit",
+        "pip install 'torchao>=0.17', or use 32",
+    )
+    optimizer: torch.optim.Optimizer = module.AdamW8bit(trained, **options)
     return optimizer

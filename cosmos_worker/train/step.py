@@ -32,7 +32,10 @@ def batch_loss(
     """Loss of a micro-batch; tensors are moved to the device here."""
     moved = Noise(*(getattr(noise, field.name).to(device) for field in fields(noise)))
     x0_BCTHW = batch.x0_BCTHW.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(config, device)):
+    # a weight is used once, so a cache of rounded ones would only keep those of blocks that are computed again
+    with torch.autocast(
+        device.type, torch.bfloat16, enabled=use_bfloat16(config, device), cache_enabled=False
+    ):
         denoised = denoise(
             model,
             x0_BCTHW,

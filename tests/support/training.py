@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from cosmos_worker.checkpoint.weights import save_weight_file
@@ -110,6 +114,8 @@ def write_training_inputs(
     num_windows: int = 10,
     bad_latent: Tensor | None = None,
     num_latent_frames: int = 3,
+    latent_size: tuple[int, int] = (4, 4),
+    text_channels: int = 16,
 ) -> None:
     """Write root/{index,text,latents} with train windows and two val windows.
 
@@ -117,6 +123,8 @@ def write_training_inputs(
         root: is created.
         num_windows: training windows.
         num_latent_frames: of every window.
+        latent_size: rows and columns of every window.
+        text_channels: of every embedding.
         bad_latent: multiplied into the first latent, such as infinity-free huge values.
     """
     generator = torch.Generator().manual_seed(7)
@@ -131,13 +139,15 @@ def write_training_inputs(
     store = EmbeddingStore(root / "text", "random")
     store.add(
         {
-            f"push {i}": torch.randn(3 + i, 16, generator=generator).numpy().astype(np.float16)
+            f"push {i}": torch.randn(3 + i, text_channels, generator=generator)
+            .numpy()
+            .astype(np.float16)
             for i in range(3)
         }
     )
     with LatentWriter(root / "latents", "random") as writer:
         for clip in clips:
-            latent = torch.randn(16, num_latent_frames, 4, 4, generator=generator)
+            latent = torch.randn(16, num_latent_frames, *latent_size, generator=generator)
             if bad_latent is not None and clip.clip_id == "train/0":
                 latent = latent * bad_latent
             writer.add(f"{clip.clip_id}@0", latent)
@@ -160,3 +170,19 @@ def train_config(root: Path, experiment: Experiment, target: Path | None = None)
 def run_path(target: Path) -> Path:
     """Folder of the run below an output root."""
     return target / "posttraining" / "diffusion_video2world_instruction" / "small"
+
+
+def train_with_processes(config: TrainConfig, target: Path, processes: int) -> str:
+    """Train with torchrun; returns the log."""
+    document = target / "train.yaml"
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
+    done = subprocess.run(
+        [*command, "--nproc-per-node", str(processes)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr

@@ -72,6 +72,16 @@ def test_hybrid_sharding_has_a_group(capsys: pytest.CaptureFixture[str]) -> None
     assert "sharding=hybrid shards=4" in capsys.readouterr().out
 
 
+def test_plan_counts_the_memory_of_the_node(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan("parallel.sharding=full", "--gpus", "8") == 0
+
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("host")]
+    assert line == (
+        "host memory       13.5 GiB for pages of the weight file, which can be taken back; "
+        "188.7 GiB on the first node until a checkpoint is written (estimate)"
+    )
+
+
 def test_plan_that_does_not_fit_is_exit_code_2_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

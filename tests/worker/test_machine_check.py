@@ -118,6 +118,16 @@ def test_training_needs_its_device_and_space_for_checkpoints(
     assert needs.folders == ((tmp_path / "out", checkpoint_bytes(small_experiment())),)
 
 
+def test_training_needs_the_libraries_that_it_asks_for(tmp_path: Path) -> None:
+    path = write_train_document(tmp_path, "cpu")
+    document = yaml.safe_load(path.read_text())
+    document["experiment"]["optimizer"]["state_bits"] = 8
+    document["experiment"]["acceleration"]["attention"] = "transformer_engine"
+    path.write_text(yaml.safe_dump(document))
+
+    assert needs_of_document(path, Volumes()).items == {"torch", "torchao", "te"}
+
+
 def test_folders_are_those_of_the_volumes(tmp_path: Path) -> None:
     path = tmp_path / "stage.yaml"
     path.write_text("{key: k, target_uri: 'models://m', artifacts: []}")

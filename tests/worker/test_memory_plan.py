@@ -12,6 +12,7 @@ from training import SMALL_NET, small_experiment
 
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import EXPERIMENTS, NET_7B, NET_14B, NET_TINY
+from cosmos_worker.memory_host import loading_bytes, saving_bytes
 from cosmos_worker.memory_plan import (
     Checkpointing,
     Setup,
@@ -21,13 +22,16 @@ from cosmos_worker.memory_plan import (
     copies_bytes,
     kept_block_bytes,
     net_size,
+    optimizer_bytes,
     plan_memory,
     trained_parameters,
     weight_bytes,
 )
 from cosmos_worker.memory_remedies import find_remedies, require_fit
+from cosmos_worker.memory_states import product_parameters, quantised_parameters
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.lora import add_lora
+from cosmos_worker.optimizer_states import has_8bit_states
 from cosmos_worker.options import LoraConfig, NetConfig
 from cosmos_worker.units import GIB
 
@@ -176,6 +180,53 @@ def test_low_rank_counts_equal_the_network(targets: tuple[str, ...]) -> None:
     assert weight_bytes(experiment, 2) == held
 
 
+@pytest.mark.parametrize("net", [NET_7B, NET_14B, NET_TINY, SMALL_NET])
+@pytest.mark.parametrize("lora", [LoraConfig(), LoraConfig(rank=256, targets=("q", "k", "mlp"))])
+def test_moments_of_8_bits_are_counted_by_the_shapes_of_the_network(
+    net: NetConfig, lora: LoraConfig
+) -> None:
+    experiment = small_experiment(lora=lora).model_copy(update={"net": net})
+    optimizer = experiment.optimizer.model_copy(update={"state_bits": 8})
+    with torch.device("meta"):
+        model = CosmosModel(net, extra_pos_emb=True)
+    if lora.rank:
+        add_lora(model, lora, torch.bfloat16)
+
+    found = quantised_parameters(experiment.model_copy(update={"optimizer": optimizer}))
+
+    shapes = [p.shape for p in model.net.parameters() if p.requires_grad]
+    assert found == sum(shape.numel() for shape in shapes if has_8bit_states(shape))
+    assert quantised_parameters(experiment) == 0
+
+
+def test_moments_of_8_bits_of_the_7b_take_a_quarter() -> None:
+    optimizer = BRIDGE.optimizer.model_copy(update={"state_bits": 8})
+    small = optimizer_bytes(BRIDGE.model_copy(update={"optimizer": optimizer}))
+
+    assert small / optimizer_bytes(BRIDGE) == pytest.approx(0.254, abs=0.001)
+
+
+def test_float8_layers_are_counted_by_the_network() -> None:
+    with torch.device("meta"):
+        block = CosmosDiT(NET_7B, extra_pos_emb=True).blocks["block0"]
+    layers = [one for name, one in block.named_modules() if "block." in name]
+
+    assert product_parameters(NET_7B) == sum(
+        one.weight.numel() for one in layers if isinstance(one, nn.Linear)
+    )
+
+
+def test_node_holds_the_checkpoint_and_the_exports_while_they_are_written() -> None:
+    parameters = net_size(BRIDGE.net).parameters
+    eight = saving_bytes(Setup(BRIDGE, sharding="full"))
+    sixteen = saving_bytes(Setup(BRIDGE, num_gpus=16, sharding="full"))
+
+    # weights, moments and average of all; weights and average whole; the file of the average
+    assert eight == pytest.approx(parameters * (16 + 8 + 4), rel=1e-6)
+    assert sixteen == pytest.approx(parameters * (8 + 8 + 4), rel=1e-6)
+    assert loading_bytes(Setup(BRIDGE)) == 2 * parameters
+
+
 def test_hybrid_sharding_is_within_its_group() -> None:
     batch = BRIDGE.trainer.model_copy(update={"global_batch_size": 16})
     setup = Setup(
@@ -196,6 +247,12 @@ def test_copies_of_weights_and_gradients() -> None:
     assert copies_bytes(size, sharded=False, num_gpus=1, width=4) == 0
     assert copies_bytes(size, sharded=False, num_gpus=1, width=2) == 2 * size.parameters
     assert copies_bytes(size, sharded=False, num_gpus=2, width=2) == 6 * size.parameters
+    one_block = copies_bytes(size, sharded=False, num_gpus=1, width=2, recomputed=True)
+    assert one_block == 2 * (size.outer_parameters + size.block_parameters)
+    float8 = copies_bytes(
+        size, False, 1, 2, recomputed=True, float8_parameters=size.block_parameters
+    )
+    assert float8 == 2 * size.outer_parameters
     gathered = copies_bytes(size, sharded=True, num_gpus=8, width=2)
     assert gathered == 10 * size.block_parameters + 2 * size.outer_parameters
 
@@ -250,7 +307,8 @@ def test_what_fits_is_accepted() -> None:
         ),
         (
             Setup(BRIDGE, num_gpus=1),
-            r"it fits with --gpus 2 parallel.sharding=full parallel.activation_checkpointing=block",
+            r"it fits with parallel.activation_checkpointing=block optimizer.state_bits=8 ema.enabled=false "
+            r"\(7\d\.\d GiB\), or with --gpus 2 parallel.sharding=full parallel.activation_checkpointing=block",
         ),
         (
             Setup(PLAIN, sharding="full"),

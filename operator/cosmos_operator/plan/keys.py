@@ -12,7 +12,12 @@ from typing import Any
 
 from cosmos_worker.config import Source, StageConfig
 from cosmos_worker.layout import MODEL_FILE, content_key
-from cosmos_worker.options import TRAINER_PACE, LoraConfig
+from cosmos_worker.options import (
+    TRAINER_PACE,
+    AccelerationConfig,
+    LoraConfig,
+    OptimizerConfig,
+)
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),
@@ -24,6 +29,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         "experiment.tokenizer.batch_size",
         "experiment.parallel",
         "experiment.optimizer.implementation",
+        "experiment.acceleration.attention",
         *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
     ),
     "publish": (),
@@ -32,7 +38,12 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
 }
 """Values of each stage's document that do not decide its result."""
 ADDED: dict[str, dict[str, Any]] = {
-    "train": {"experiment.lora": LoraConfig().model_dump(mode="json"), "model_lora_scale": None},
+    "train": {
+        "model_lora_scale": None,
+        "experiment.lora": LoraConfig().model_dump(mode="json"),
+        "experiment.optimizer.state_bits": OptimizerConfig().state_bits,
+        "experiment.acceleration": {"linear": AccelerationConfig().linear},
+    },
     "generate": {"checkpoint_lora_scale": None},
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""

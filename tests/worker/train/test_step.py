@@ -12,6 +12,27 @@ from cosmos_worker.train.step import batch_loss
 SHAPE = (SMALL_NET.latent_channels, 3, 4, 4)
 
 
+def test_rounded_weights_are_not_kept_for_later() -> None:
+    experiment, model = small_experiment(), small_model()
+    batch = Batch(torch.zeros(1, *SHAPE), torch.zeros(1, 8, SMALL_NET.text_channels), torch.ones(1))
+    seen: list[tuple[bool, bool]] = []
+    model.net.final_layer.register_forward_hook(
+        lambda *_: seen.append(
+            (torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled())
+        )
+    )
+
+    batch_loss(
+        model,
+        batch,
+        draw_noise(SHAPE, experiment, "train", 0, range(1)),
+        experiment.diffusion.model_copy(update={"compute_dtype": "bfloat16"}),
+        torch.device("cpu"),
+    )
+
+    assert seen == [(True, False)]
+
+
 def test_bfloat16_products_leave_the_loss_in_float32() -> None:
     experiment, model = small_experiment(), small_model()
     generator = torch.Generator().manual_seed(3)

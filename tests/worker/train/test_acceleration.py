@@ -1,0 +1,271 @@
+"""float8 by emulation on a CPU; Transformer Engine's interface by a stand-in, itself on a GPU only."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from training import (
+    run_path,
+    small_experiment,
+    small_model,
+    train_config,
+    train_with_processes,
+    write_model,
+    write_training_inputs,
+)
+
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.layout import Volumes
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.options import (
+    AccelerationConfig,
+    Experiment,
+    ParallelConfig,
+    decisive_options,
+)
+from cosmos_worker.stages import train as train_stage
+from cosmos_worker.train.acceleration import accelerate, attend_by
+
+CPU = torch.device("cpu")
+FLOAT8 = AccelerationConfig(linear="float8")
+ENGINE = AccelerationConfig(attention="transformer_engine")
+needs_torchao = pytest.mark.skipif(
+    importlib.util.find_spec("torchao") is None, reason="torchao is not installed"
+)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_engine = pytest.mark.skipif(
+    importlib.util.find_spec("transformer_engine") is None,
+    reason="transformer-engine is not installed",
+)
+
+
+def accelerated(config: AccelerationConfig, device: torch.device = CPU) -> CosmosModel:
+    model = small_model()
+    accelerate(model, config, device)
+    return model.to(device)
+
+
+def output_and_gradients(model: CosmosModel, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
+    """Output of the network, and all gradients in one vector."""
+    generator = torch.Generator().manual_seed(3)
+    inputs = (
+        torch.randn(2, 16, 3, 4, 4, generator=generator),
+        torch.randn(2, generator=generator),
+        torch.randn(2, 8, 16, generator=generator),
+        torch.zeros(2, 1, 3, 4, 4),
+        torch.full((2,), 10.0),
+    )
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        output = model.net(*(one.to(device) for one in inputs))
+    output.float().square().mean().backward()
+    gradients = [p.grad.flatten() for p in model.net.parameters() if p.grad is not None]
+    return output.detach().float().cpu(), torch.cat(gradients).cpu()
+
+
+def assert_within(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    difference = ((found - expected).norm() / expected.norm()).item()
+    assert 0 < difference < tolerance
+
+
+# --- float8 ----------------------------------------------------------------------------------
+
+
+@needs_torchao
+def test_float8_is_close_in_output_and_gradients() -> None:
+    output, gradients = output_and_gradients(accelerated(FLOAT8))
+    expected = output_and_gradients(small_model())
+
+    # float8 has 3 bits of fraction forward and 2 for gradients
+    assert_within(output, expected[0], 0.05)
+    assert_within(gradients, expected[1], 0.15)
+
+
+@needs_torchao
+def test_float8_leaves_weights_and_other_layers_alone() -> None:
+    model, plain = accelerated(FLOAT8), small_model()
+
+    state = model.state_dict()
+    assert list(state) == list(plain.state_dict())
+    assert all(torch.equal(state[key], value) for key, value in plain.state_dict().items())
+    kinds = {name: type(one) for name, one in model.named_modules() if isinstance(one, nn.Linear)}
+    changed = {name for name, kind in kinds.items() if kind is not nn.Linear}
+    assert len(changed) == 2 * (4 + 4 + 2)
+    assert all(".attn." in name or ".block.layer" in name for name in changed)
+
+
+@needs_torchao
+def test_float8_training_lowers_the_loss(tmp_path: Path) -> None:
+    write_training_inputs(tmp_path)
+    write_model(tmp_path / "model.pt")
+    chosen = small_experiment(max_steps=40, save_every_steps=40).model_copy(
+        update={"acceleration": FLOAT8}
+    )
+
+    result = train_stage.run(train_config(tmp_path, chosen), Volumes())
+
+    assert result["validation_loss_after"] < result["validation_loss_before"]
+
+
+def losses(target: Path) -> list[float]:
+    text = (run_path(target) / "metrics.jsonl").read_text()
+    return [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]
+
+
+@needs_torchao
+@pytest.mark.multiproc
+@pytest.mark.timeout(300)
+def test_sharded_float8_computes_what_one_process_does(tmp_path: Path) -> None:
+    def config(name: str, **parallel: object) -> tuple[object, Path]:
+        chosen = small_experiment(parallel=ParallelConfig(**parallel), micro_batch_size=1)
+        target = tmp_path / name
+        target.mkdir()
+        return train_config(
+            tmp_path, chosen.model_copy(update={"acceleration": FLOAT8}), target
+        ), target
+
+    write_training_inputs(tmp_path)
+    write_model(tmp_path / "model.pt")
+    alone, spread = config("alone"), config("spread", sharding="full")
+    train_stage.run(alone[0], Volumes())
+    train_with_processes(*spread, 2)
+
+    # rounding differs in the last bit, which now and then is another float8 number
+    assert losses(spread[1]) == pytest.approx(losses(alone[1]), rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "module", "message"),
+    [
+        (FLOAT8, "torchao", r"linear: 'float8' cannot be used here .*; pip install 'torchao"),
+        (ENGINE, "transformer_engine", r"attention: 'transformer_engine' needs CUDA.*use 'torch'"),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    config: AccelerationConfig, module: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (module, "torchao.float8"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(ConfigError, match=message):
+        accelerate(small_model(), config, CPU)
+
+
+@needs_torchao
+def test_float8_needs_sides_that_it_admits() -> None:
+    model = small_model()
+    for name in [
+        name for name, one in model.net.blocks.named_modules() if isinstance(one, nn.Linear)
+    ]:
+        parent, _, own = name.rpartition(".")
+        setattr(model.net.blocks.get_submodule(parent), own, nn.Linear(24, 24))
+
+    with pytest.raises(ConfigError, match="no layer of this network has sides"):
+        accelerate(model, FLOAT8, CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": {"rank": 2}, "acceleration": {"linear": "float8"}}, "'float8' is not for LoRA"),
+        (
+            {
+                "diffusion": {"compute_dtype": "float32"},
+                "acceleration": {"attention": "transformer_engine"},
+            },
+            "computes in bfloat16",
+        ),
+    ],
+)
+def test_options_that_contradict_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Experiment.model_validate({**small_experiment().model_dump(), **changes})
+
+
+def test_float8_decides_the_weights_and_who_computes_attention_does_not() -> None:
+    def decisive(config: AccelerationConfig) -> dict[str, object]:
+        return decisive_options(small_experiment().model_copy(update={"acceleration": config}))
+
+    assert decisive(ENGINE) == decisive(AccelerationConfig()) != decisive(FLOAT8)
+
+
+# --- Transformer Engine ----------------------------------------------------------------------
+
+
+class Kernel(nn.Module):
+    """Attention on (batch, tokens, heads, channels), as Transformer Engine's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = nn.Parameter(torch.zeros(1))
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        assert all(one.is_contiguous() for one in (q, k, v))
+        turned = (one.transpose(1, 2) for one in (q, k, v))
+        return F.scaled_dot_product_attention(*turned).transpose(1, 2).flatten(2)
+
+
+def test_kernel_of_another_order_computes_the_same() -> None:
+    model, plain = small_model(), small_model()
+    attend = attend_by(Kernel())
+    for block in model.net.blocks.values():
+        block.self_attention.attend = attend
+
+    assert list(model.state_dict()) == list(plain.state_dict()), "the kernel is no part of it"
+    for found, expected in zip(
+        output_and_gradients(model), output_and_gradients(plain), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_attention_is_that_of_the_kernel() -> None:
+    calls: list[torch.Size] = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        calls.append(k.shape)
+        return F.scaled_dot_product_attention(q, k, v)
+
+    model = small_model()
+    for layer in model.net.blocks["block0"].blocks[:2]:
+        layer.block.attn.attend = attend
+    output_and_gradients(model)
+
+    assert [shape[2] for shape in calls] == [12, 8]  # tokens, then the caption
+
+
+# --- on a GPU --------------------------------------------------------------------------------
+
+
+def on_cuda(make: Callable[[torch.device], CosmosModel]) -> tuple[Tensor, Tensor]:
+    device = torch.device("cuda")
+    return output_and_gradients(make(device), device)
+
+
+@needs_cuda
+@needs_engine
+@pytest.mark.gpu
+def test_transformer_engine_computes_what_torch_does() -> None:
+    output, gradients = on_cuda(lambda device: accelerated(ENGINE, device))
+    expected = on_cuda(lambda device: small_model().to(device))
+
+    # both round to bfloat16, in another order
+    torch.testing.assert_close(output, expected[0], rtol=0.02, atol=0.02)
+    assert (gradients - expected[1]).norm() < 0.02 * expected[1].norm()
+
+
+@needs_cuda
+@needs_torchao
+@pytest.mark.gpu
+def test_float8_on_a_gpu_is_close() -> None:
+    output, gradients = on_cuda(lambda device: accelerated(FLOAT8, device))
+    expected = on_cuda(lambda device: small_model().to(device))
+
+    assert_within(output, expected[0], 0.05)
+    assert_within(gradients, expected[1], 0.15)
