@@ -96,7 +96,7 @@ class VideoConfig(Model):
 
     @property
     def size_name(self) -> str:
-        """frames x height x width, such as 57x256x320: the name of a bucket."""
+        """Frames x height x width, such as 57x256x320: the name of a bucket."""
         return f"{self.num_pixel_frames}x{self.height}x{self.width}"
 
 

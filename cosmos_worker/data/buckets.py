@@ -53,7 +53,9 @@ def _factor(ratio: Fraction) -> Fraction:
     return max(ratio, 1 / ratio)
 
 
-def group_windows(windows: Iterable[Window], sizes: Sizes, where: str) -> dict[str | None, list[Window]]:
+def group_windows(
+    windows: Iterable[Window], sizes: Sizes, where: str
+) -> dict[str | None, list[Window]]:
     """The windows of each bucket, in the order of the buckets and of the index; some may have none.
 
     Args:

@@ -73,8 +73,8 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
 
     Returns:
         windows: of the whole cache; encoded: by this process; reused: those that were there when it began;
-        shape: (C, T, H, W) of a latent, or shapes: those of each bucket; dtype; bytes: of all latents; seconds: of this process; digest: of the
-        store, from process 0, which ends last.
+        shape: (C, T, H, W) of a latent, or shapes: those of each bucket; dtype; bytes: of all latents; seconds: of
+        this process; digest: of the store, from process 0, which ends last.
 
     Raises:
         DataError: no index, no windows, an unreadable clip, a NaN latent, or a folder with other latents.
@@ -103,7 +103,7 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
         announce(target, parts, writer.done)
         encoded = _encode(index, parts, tokenizer, config, writer, place)
     shapes = {part.name: list(part.shape) for part in parts}
-    result = {
+    result: dict[str, Any] = {
         "windows": len(windows),
         "encoded": encoded,
         "reused": reused,
