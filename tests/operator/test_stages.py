@@ -134,6 +134,8 @@ def test_archive_with_a_digest_is_known_by_it_alone():
         ("optimizer.implementation=apex", False),
         ("trainer.log_every_steps=1", False),
         ("lora.rank=4", True),
+        ("buckets=[]", False),
+        ("buckets=[{num_pixel_frames: 9, height: 64, width: 64}]", True),
         ("optimizer.learning_rate=1e-4", True),
     ],
 )
@@ -144,6 +146,18 @@ def test_how_a_training_runs_does_not_decide_its_key(override, changes):
     )
 
     assert (plain.key != changed.key) is changes
+
+
+def test_buckets_decide_index_latents_and_training():
+    override = "buckets=[{num_pixel_frames: 9, height: 64, width: 64}]"
+
+    assert (
+        changed({"training.overrides": [override]})
+        == {"prepare-dataset", "cache-latents", "embed-text"} | AFTER
+    )
+    stages = {s.name: s.document for s in plan_stages(make_job({"training.overrides": [override]}))}
+    wanted = stages["train"].experiment.buckets
+    assert stages["prepare-dataset"].buckets == stages["cache-latents"].buckets == wanted != ()
 
 
 def test_addresses_carry_the_keys_of_what_made_them():
