@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from jobs import make_job
 
 from cosmos_operator.plan.stages import plan_stages
+from cosmos_operator.validate import describe_numbers
 from cosmos_worker.config import STAGE_CONFIGS
 from cosmos_worker.layout import ADDRESS
 
@@ -158,6 +159,15 @@ def test_buckets_decide_index_latents_and_training():
     stages = {s.name: s.document for s in plan_stages(make_job({"training.overrides": [override]}))}
     wanted = stages["train"].experiment.buckets
     assert stages["prepare-dataset"].buckets == stages["cache-latents"].buckets == wanted != ()
+
+
+def test_validate_says_the_windows_of_every_bucket():
+    override = "buckets=[{num_pixel_frames: 9, height: 64, width: 64}, {num_pixel_frames: 17, height: 32, width: 64}]"
+    job = make_job({"training.overrides": [override]})
+
+    assert next(describe_numbers(job)).endswith(
+        ": windows of 9 frames, 64x64 pixels or 17 frames, 32x64 pixels"
+    )
 
 
 def test_addresses_carry_the_keys_of_what_made_them():

@@ -124,3 +124,16 @@ def test_example_in_the_docs_is_valid() -> None:
     assert [bucket.size_name for bucket in experiment.buckets] == [
         "121x704x1280", "121x1280x704", "57x704x1280",
     ]  # fmt: skip
+
+
+def test_report_names_the_buckets_instead_of_one_size() -> None:
+    from cosmos_worker.report.page import describe_experiment
+
+    buckets = push((17, 128, 160), (9, 160, 128))
+    config = yaml.safe_dump({"experiment": buckets.model_dump(mode="json")})
+    told = dict(describe_experiment(config))
+
+    assert told["buckets (frames x rows x columns)"] == "17x128x160, 9x160x128"
+    assert not {"frames", "rows", "columns"} & set(told)
+    plain = yaml.safe_dump({"experiment": get_experiment(PUSH).model_dump(mode="json")})
+    assert dict(describe_experiment(plain))["rows"] == "128"
