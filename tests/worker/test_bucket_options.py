@@ -105,7 +105,10 @@ def test_largest_bucket_decides_the_memory() -> None:
 
 
 def test_plan_counts_the_largest_bucket(capsys: pytest.CaptureFixture[str]) -> None:
-    buckets = "buckets=[{num_pixel_frames: 9, height: 256, width: 256}, {num_pixel_frames: 57, height: 512, width: 640}]"
+    small, large = (
+        f"{{num_pixel_frames: {n}, height: {h}, width: 640}}" for n, h in ((9, 256), (57, 512))
+    )
+    buckets = f"buckets=[{small}, {large}]"
     command = ["plan", "--experiment", "video2world_instruction_bridge_57frames", "--gpus", "8"]
 
     assert main([*command, buckets, "--gpu-memory", "80GiB"]) == 0
