@@ -384,6 +384,9 @@ def _window_problems(experiment: Experiment, video: VideoConfig, where: str) -> 
         yield (
             f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames{of}"
         )
+    share = experiment.parallel.context_parallel
+    if experiment.buckets and total % share:
+        yield f"parallel.context_parallel: {share} does not divide the {total} latent frames of {where}"
     net = experiment.net
     if total > net.max_latent_frames:
         yield (

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 from cosmos_worker.config import parse_document
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import get_experiment

@@ -68,9 +68,8 @@ def lay_out(experiment: Experiment, processes: Processes) -> Layout:
     for video in experiment.windows:
         frames = experiment.latent_frames(video)
         if frames % share:
-            of = f" of bucket {video.size_name}" if experiment.buckets else ""
             raise ConfigError(
-                f"parallel.context_parallel: {share} does not divide the {frames} latent frames{of}"
+                f"parallel.context_parallel: {share} does not divide the {frames} latent frames"
             )
     context_group = None
     if share > 1:

@@ -67,6 +67,11 @@ def test_experiment_without_buckets_trains_on_its_video() -> None:
             r"max_cond_latent_frames: 2 leaves no frame to generate of 2 latent frames of buckets\.1",
         ),
         (
+            ((17, 128, 160), (9, 128, 160)),
+            ("parallel.context_parallel=3",),
+            r"parallel\.context_parallel: 3 does not divide the 2 latent frames of buckets\.1",
+        ),
+        (
             ((17, 128, 160), (9, 128, 160), (17, 128, 160)),
             (),
             r"buckets\.2: 17x128x160 is also the size of buckets\.0; remove one of them",

@@ -16,14 +16,12 @@ from buckets import TALL, WIDE, bucket_experiment, write_bucket_inputs
 from training import run_path, small_experiment, train_config
 
 from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.errors import CheckpointError, ConfigError, DataError, StopRequested
+from cosmos_worker.errors import CheckpointError, DataError, StopRequested
 from cosmos_worker.layout import Volumes
 from cosmos_worker.options import Experiment, ParallelConfig
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import loop
 from cosmos_worker.train.batches import Batch, WindowDataset
-from cosmos_worker.train.distributed import Processes
-from cosmos_worker.train.parallel import lay_out
 from cosmos_worker.train.stop import StopSignal
 
 VOLUMES = Volumes()
@@ -207,11 +205,3 @@ def test_bucket_smaller_than_a_batch_is_refused_before_training(
 
     with pytest.raises(DataError, match=r"bucket 17x32x48 has 6 training windows, fewer than"):
         train_stage.run(train_config(inputs, large, tmp_path), VOLUMES)
-
-
-def test_frames_of_every_bucket_must_be_shared_evenly() -> None:
-    experiment = bucket_experiment(ParallelConfig(context_parallel=3))
-
-    message = r"context_parallel: 3 does not divide the 2 latent frames of bucket 9x48x32"
-    with pytest.raises(ConfigError, match=message):
-        lay_out(experiment, Processes(0, 3, torch.device("cpu")))
