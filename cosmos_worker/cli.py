@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-from cosmos_worker import launch, outcomes, termination
+from cosmos_worker import launch, outcomes, reference_cli, termination
 from cosmos_worker.commands import add_commands
 from cosmos_worker.config import STAGE_CONFIGS, StageConfig
 from cosmos_worker.documents import load_stage_config
@@ -171,7 +171,10 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``cosmos-worker``; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if reference_cli.is_reference(given):
+        return _run_reference(given)
+    options = build_parser().parse_args(given)
     if options.command not in (*STAGE_CONFIGS, EXPORT):
         return _run_command(options)
     is_launcher = options.command in PARALLEL_STAGES and options.nproc_per_node is not None
@@ -198,6 +201,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = classify(error)
         _log_failure(outcome, error)
     return _end(outcome)
+
+
+def _run_reference(arguments: Sequence[str]) -> int:
+    """Train as the reference's command line says."""
+    configure_logging()
+    try:
+        own = reference_cli.write_document(arguments, os.environ)
+    except WorkerError as error:
+        return _end(classify(error))
+    return EXIT_OK if own is None else main(own)
 
 
 def _run_command(options: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from cosmos_worker.memory_plan import (
     MemoryPlan,
     Setup,
     checkpoint_bytes,
+    largest_window,
     plan_memory,
     tokens_per_sample,
     trained_parameters,
@@ -116,8 +117,10 @@ def describe_preset(preset: Preset) -> Iterator[str]:
 
 
 def _window(experiment: Experiment) -> str:
-    video = experiment.video
-    return f"{video.num_pixel_frames} frames of {video.height}x{video.width}"
+    video = largest_window(experiment)
+    size = f"{video.num_pixel_frames} frames of {video.height}x{video.width}"
+    number = len(experiment.buckets)
+    return f"{size} (largest of {number} buckets)" if number else size
 
 
 def preset_setup(preset: Preset) -> Setup | None:
@@ -168,7 +171,8 @@ def _facts(plan: MemoryPlan) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{size.parameters:,} in {size.entries} entries of a weight file"
     yield "trained", f"{trained_parameters(experiment):,}"
     yield "sample", f"{_window(experiment)} = {tokens:,} tokens"
-    yield "step", f"{batch} samples = {batch * tokens:,} tokens"
+    most = "at most " if len(experiment.buckets) > 1 else ""
+    yield "step", f"{batch} samples = {most}{batch * tokens:,} tokens"
     forward = setup.micro_batch_size * tokens // setup.context_parallel
     shared = f" shared by {setup.context_parallel}" if setup.context_parallel > 1 else ""
     yield (

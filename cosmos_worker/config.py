@@ -106,6 +106,8 @@ class PrepareDatasetConfig(StageConfig):
     layout: Literal["bridge", "videos"]
     """bridge: annotation/{train,val,test}/*.json; videos: videos/*.mp4 with metas/*.txt."""
     video: VideoConfig
+    buckets: tuple[VideoConfig, ...] = ()
+    """Windows of several sizes; empty = those of video."""
     max_bad_fraction: Fraction = 0.05
     """Fail if a larger share of the clips is unusable."""
     min_clips: PositiveInt = 1
@@ -141,6 +143,8 @@ class CacheLatentsConfig(StageConfig):
     tokenizer_uri: str
     """Folder with encoder.jit, decoder.jit, mean_std.pt; or the word 'embedded'."""
     video: VideoConfig
+    buckets: tuple[VideoConfig, ...] = ()
+    """Those of prepare-dataset."""
     tokenizer: TokenizerConfig
 
 

@@ -12,7 +12,13 @@ from typing import Literal
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.memory_states import MASK_CHANNELS, product_parameters, quantised_parameters
 from cosmos_worker.optimizer_states import moment_bytes
-from cosmos_worker.options import Experiment, LoraConfig, NetConfig
+from cosmos_worker.options import (
+    LATENT_SCALE,
+    Experiment,
+    LoraConfig,
+    NetConfig,
+    VideoConfig,
+)
 from cosmos_worker.units import GIB
 
 Sharding = Literal["none", "full", "hybrid"]
@@ -76,10 +82,20 @@ def lora_parameters(net: NetConfig, lora: LoraConfig) -> int:
     return net.num_blocks * lora.rank * sum(sums[target] for target in lora.targets)
 
 
+def window_tokens(experiment: Experiment, video: VideoConfig) -> int:
+    """Tokens of a window: latent frames, rows and columns in patches."""
+    scale = LATENT_SCALE * experiment.net.patch_size
+    return experiment.latent_frames(video) * (video.height // scale) * (video.width // scale)
+
+
+def largest_window(experiment: Experiment) -> VideoConfig:
+    """The window with the most tokens, which decides the memory."""
+    return max(experiment.windows, key=lambda video: window_tokens(experiment, video))
+
+
 def tokens_per_sample(experiment: Experiment) -> int:
-    """Tokens of one window: latent frames, rows and columns in patches."""
-    video, scale = experiment.video, 8 * experiment.net.patch_size
-    return experiment.num_latent_frames * (video.height // scale) * (video.width // scale)
+    """Tokens of the largest window."""
+    return window_tokens(experiment, largest_window(experiment))
 
 
 def saved_bytes(experiment: Experiment) -> int:

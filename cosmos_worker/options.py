@@ -5,6 +5,7 @@ Defaults of the values live here and in the experiments. No torch here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -92,6 +93,11 @@ class VideoConfig(Model):
     def _sizes_fit(self) -> Self:
         check_video_size(self.num_pixel_frames, self.height, self.width)
         return self
+
+    @property
+    def size_name(self) -> str:
+        """Frames x height x width, such as 57x256x320: the name of a bucket."""
+        return f"{self.num_pixel_frames}x{self.height}x{self.width}"
 
 
 def check_video_size(num_pixel_frames: int, height: int, width: int) -> None:
@@ -313,6 +319,8 @@ class Experiment(Model):
     """Second folder under the output root."""
     net: NetConfig
     video: VideoConfig
+    buckets: tuple[VideoConfig, ...] = ()
+    """Windows of several sizes and lengths in one run, instead of video: each clip goes to the bucket that fits it."""
     tokenizer: TokenizerConfig
     text: TextConfig = TextConfig()
     conditioning: ConditioningConfig = ConditioningConfig()
@@ -325,23 +333,36 @@ class Experiment(Model):
     acceleration: AccelerationConfig = AccelerationConfig()
 
     @property
+    def windows(self) -> tuple[VideoConfig, ...]:
+        """The kinds of windows that are trained on: the buckets, or the one video."""
+        return self.buckets or (self.video,)
+
+    @property
     def num_latent_frames(self) -> int:
-        """Latent frames of one window: chunks are encoded each for itself."""
-        chunk = self.tokenizer.chunk_pixel_frames
-        return self.video.num_pixel_frames // chunk * (1 + (chunk - 1) // LATENT_SCALE)
+        """Latent frames of one window of video."""
+        return self.latent_frames(self.video)
+
+    def latent_frames(self, video: VideoConfig) -> int:
+        """Latent frames of a window: one chunk, or several that are encoded each for itself."""
+        chunk = min(self.tokenizer.chunk_pixel_frames, video.num_pixel_frames)
+        return video.num_pixel_frames // chunk * (1 + (chunk - 1) // LATENT_SCALE)
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        known, total = self.conditioning.max_cond_latent_frames, self.num_latent_frames
-        if known >= total and total > 1:
-            raise ValueError(
-                f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames"
-            )
+    def _windows_fit(self) -> Self:
         if self.video.num_pixel_frames % self.tokenizer.chunk_pixel_frames:
             raise ValueError(
                 f"video.num_pixel_frames: {self.video.num_pixel_frames} is not a multiple of "
                 f"tokenizer.chunk_pixel_frames {self.tokenizer.chunk_pixel_frames}"
             )
+        problems = [*_repeated(self.buckets)]
+        for where, video in _named_windows(self):
+            problems += _window_problems(self, video, where)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
         if self.text.padding == "trim" and self.trainer.micro_batch_size > 1:
             raise ValueError(
                 "text.padding: 'trim' gives each caption a context of its own length, so samples cannot share a "
@@ -368,6 +389,53 @@ class Experiment(Model):
                 "diffusion.compute_dtype 'float32'; use 'torch', or compute_dtype=bfloat16"
             )
         return self
+
+
+def _named_windows(experiment: Experiment) -> Iterator[tuple[str, VideoConfig]]:
+    """Each kind of window and the path of its option."""
+    if not experiment.buckets:
+        yield "video", experiment.video
+    yield from ((f"buckets.{i}", bucket) for i, bucket in enumerate(experiment.buckets))
+
+
+def _repeated(buckets: tuple[VideoConfig, ...]) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for i, bucket in enumerate(buckets):
+        other = first.setdefault(bucket.size_name, i)
+        if other != i:
+            yield f"buckets.{i}: {bucket.size_name} is also the size of buckets.{other}; remove one of them"
+
+
+def _window_problems(experiment: Experiment, video: VideoConfig, where: str) -> Iterator[str]:
+    """Why tokenizer, conditioning or network do not admit a window."""
+    frames, chunk = video.num_pixel_frames, experiment.tokenizer.chunk_pixel_frames
+    if frames > chunk and frames % chunk:
+        yield (
+            f"{where}.num_pixel_frames: {frames} is more than tokenizer.chunk_pixel_frames {chunk} and no multiple "
+            "of it; use shorter windows, or a larger chunk"
+        )
+        return
+    known, total = experiment.conditioning.max_cond_latent_frames, experiment.latent_frames(video)
+    if known >= total and total > 1:
+        of = f" of {where}" if experiment.buckets else ""
+        yield (
+            f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames{of}"
+        )
+    share = experiment.parallel.context_parallel
+    if experiment.buckets and total % share:
+        yield f"parallel.context_parallel: {share} does not divide the {total} latent frames of {where}"
+    net = experiment.net
+    if total > net.max_latent_frames:
+        yield (
+            f"{where}.num_pixel_frames: {frames} are {total} latent frames, the network admits at most "
+            f"{net.max_latent_frames} (net.max_latent_frames)"
+        )
+    for name, size in (("height", video.height), ("width", video.width)):
+        if size > LATENT_SCALE * net.max_latent_size:
+            yield (
+                f"{where}.{name}: {size} is more than the network admits; use at most "
+                f"{LATENT_SCALE * net.max_latent_size} (net.max_latent_size {net.max_latent_size})"
+            )
 
 
 class SamplingConfig(Model):

@@ -5,6 +5,7 @@ decord alone cannot tell: it returns as many frames as the container claims, rep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import Any
 
 import av
 
+from cosmos_worker.data.buckets import choose_bucket
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.index import Clip, window_starts
 from cosmos_worker.data.journal import Journal, VideoFacts
@@ -44,7 +46,12 @@ class CheckedClips:
 
 
 def check_clips(
-    root: Path, listing: Listing, video: VideoConfig, num_workers: int, journal: Journal
+    root: Path,
+    listing: Listing,
+    video: VideoConfig,
+    num_workers: int,
+    journal: Journal,
+    buckets: Sequence[VideoConfig] = (),
 ) -> CheckedClips:
     """Check all clips of a dataset, ``num_workers`` at the same time; the order is that of the listing.
 
@@ -54,11 +61,12 @@ def check_clips(
         video: the window.
         num_workers: threads; decoders release the interpreter's lock.
         journal: videos in it are not decoded again.
+        buckets: windows to choose from instead, if there are any.
     """
 
     def outcome(candidate: Candidate) -> Clip | BadClip:
         try:
-            return check_clip(root, candidate, video, journal)
+            return check_clip(root, candidate, video, journal, buckets)
         except BadClip as problem:
             return problem
 
@@ -72,8 +80,14 @@ def check_clips(
     )
 
 
-def check_clip(root: Path, candidate: Candidate, video: VideoConfig, journal: Journal) -> Clip:
-    """Check one clip against its video and annotation.
+def check_clip(
+    root: Path,
+    candidate: Candidate,
+    video: VideoConfig,
+    journal: Journal,
+    buckets: Sequence[VideoConfig] = (),
+) -> Clip:
+    """Check one clip against its video and annotation; arguments of :func:`check_clips`.
 
     Raises:
         BadClip: also, with reason ``too_short``, for a sound clip without a window.
@@ -87,9 +101,11 @@ def check_clip(root: Path, candidate: Candidate, video: VideoConfig, journal: Jo
         if length != facts.num_frames:
             value = f"{name} has {length} entries, {candidate.video} has {facts.num_frames} frames"
             raise BadClip(candidate.source, "annotation_mismatch", value)
-    starts = window_starts(facts.num_frames, video.num_pixel_frames, video.window_stride)
-    if not starts:
-        value = f"{facts.num_frames} frames, one window takes {video.num_pixel_frames}"
+    chosen = choose_bucket(facts.num_frames, facts.height, facts.width, buckets or (video,))
+    if chosen is None:
+        shortest = min(bucket.num_pixel_frames for bucket in buckets or (video,))
+        taker = "one window" if not buckets else "the shortest bucket"
+        value = f"{facts.num_frames} frames, {taker} takes {shortest}"
         raise BadClip(candidate.video, TOO_SHORT, value)
     return Clip(
         clip_id=candidate.clip_id,
@@ -100,8 +116,11 @@ def check_clip(root: Path, candidate: Candidate, video: VideoConfig, journal: Jo
         fps=facts.fps,
         height=facts.height,
         width=facts.width,
-        window_starts=starts,
+        window_starts=window_starts(
+            facts.num_frames, chosen.num_pixel_frames, chosen.window_stride
+        ),
         video_sha256=facts.sha256,
+        bucket=chosen.size_name if buckets else None,
     )
 
 

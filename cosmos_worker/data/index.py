@@ -44,6 +44,8 @@ class Clip:
     """First frame of each window, ascending; not empty."""
     video_sha256: str
     """SHA-256 of the file."""
+    bucket: str | None = None
+    """Size of its windows, such as 57x256x320; None = the dataset has no buckets."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Window:
     clip_id: str
     start: int
     """First frame."""
+    bucket: str | None = None
+    """That of the clip."""
 
     @property
     def window_id(self) -> str:
@@ -75,7 +79,7 @@ class DatasetIndex:
     def windows(self, split: str) -> list[Window]:
         """All windows of a split, in the order of the index; empty if it has none."""
         return [
-            Window(clip.clip_id, start)
+            Window(clip.clip_id, start, clip.bucket)
             for clip in self.clips
             if clip.split == split
             for start in clip.window_starts
@@ -114,7 +118,7 @@ def write_index(folder: Path, clips: Sequence[Clip]) -> str:
     path = folder / INDEX_FILE
     with atomic_write(path, "w") as stream:
         for clip in clips:
-            stream.write(json.dumps(asdict(clip), ensure_ascii=False, sort_keys=True) + "\n")
+            stream.write(json.dumps(_line_of(clip), ensure_ascii=False, sort_keys=True) + "\n")
     return sha256_of_file(path)
 
 
@@ -147,6 +151,14 @@ def read_index(folder: Path) -> DatasetIndex:
             f"{summary}: root {root} is no folder; put the videos back or run prepare-dataset again"
         )
     return DatasetIndex(root, clips)
+
+
+def _line_of(clip: Clip) -> dict[str, Any]:
+    """A clip as JSON; a dataset without buckets has no word of them."""
+    line = asdict(clip)
+    if clip.bucket is None:
+        del line["bucket"]
+    return line
 
 
 def _clip_of(line: dict[str, Any]) -> Clip:

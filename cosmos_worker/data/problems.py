@@ -46,7 +46,7 @@ REMEDIES: dict[Reason, str] = {
     "frame_size": REENCODE,
     "variable_frame_rate": "re-encode it at a constant rate (ffmpeg -i OLD -r FPS -c:v libx264 NEW) "
     "or remove the clip",
-    "too_short": "lower experiment.video.num_pixel_frames or leave the clip out",
+    "too_short": "lower experiment.video.num_pixel_frames (or add a shorter bucket) or leave the clip out",
 }
 assert set(REMEDIES) == set(get_args(Reason))
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.data.buckets import stretch
 from cosmos_worker.data.check import CheckedClips
-from cosmos_worker.data.index import SPLITS
+from cosmos_worker.data.index import SPLITS, Clip
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes
+from cosmos_worker.options import VideoConfig
 
 NUM_EXAMPLES = 3
 """Dropped clips that an error message names; the report names all."""
@@ -46,7 +48,25 @@ def summarize(config: PrepareDatasetConfig, clips: CheckedClips) -> dict[str, An
         "fps": _histogram(f"{clip.fps:g}" for clip in clips.kept),
         "num_frames": _histogram(str(clip.num_frames) for clip in clips.kept),
         "captions": len({clip.caption for clip in clips.kept}),
+        **({"buckets": summarize_buckets(config.buckets, clips.kept)} if config.buckets else {}),
     }
+
+
+def summarize_buckets(buckets: Sequence[VideoConfig], kept: Sequence[Clip]) -> dict[str, Any]:
+    """Clips, windows of each split and largest change of aspect ratio of every bucket."""
+    found = {}
+    for bucket in buckets:
+        own = [clip for clip in kept if clip.bucket == bucket.size_name]
+        largest = max((stretch(clip.height, clip.width, bucket) for clip in own), default=1)
+        found[bucket.size_name] = {
+            "clips": len(own),
+            "windows": {
+                split: sum(len(clip.window_starts) for clip in own if clip.split == split)
+                for split in SPLITS
+            },
+            "largest_stretch": round(float(largest), 3),
+        }
+    return found
 
 
 def _histogram(values: Iterable[str]) -> dict[str, int]:
@@ -68,15 +88,15 @@ def portable_root(root: Path, folder: Path, volumes: Volumes) -> str:
 def render_report(config: PrepareDatasetConfig, root: Path, clips: CheckedClips) -> str:
     """The report in Markdown: what was kept, and every dropped clip with its reason and remedy."""
     summary = summarize(config, clips)
-    counts, video = summary["clips"], config.video
+    counts = summary["clips"]
     lines = [
         "# Dataset check",
         "",
         f"{root}, layout {config.layout}: {counts['found']} clips, {counts['kept']} kept, "
-        f"{counts['bad']} unusable, {counts['too_short']} shorter than the window.",
+        f"{counts['bad']} unusable, {counts['too_short']} shorter than "
+        f"{'every bucket' if config.buckets else 'the window'}.",
         "",
-        f"A window is {video.num_pixel_frames} frames, every {video.window_stride} frames, resized to "
-        f"{video.height}x{video.width} (height x width) without keeping the aspect ratio.",
+        *_windows(config, summary),
         "",
         "| split | clips | windows |",
         "|---|---|---|",
@@ -91,6 +111,31 @@ def render_report(config: PrepareDatasetConfig, root: Path, clips: CheckedClips)
         *_dropped_table("Clips shorter than the window", clips.too_short),
     ]
     return "\n".join(lines)
+
+
+def _windows(config: PrepareDatasetConfig, summary: dict[str, Any]) -> list[str]:
+    """What a window is; with buckets what there is of each."""
+    video = config.video
+    if not config.buckets:
+        return [
+            f"A window is {video.num_pixel_frames} frames, every {video.window_stride} frames, resized to "
+            f"{video.height}x{video.width} (height x width) without keeping the aspect ratio."
+        ]
+    rows = [
+        f"| {name} | {bucket.window_stride} | {n['clips']} | "
+        f"{' | '.join(str(n['windows'][split]) for split in SPLITS)} | {n['largest_stretch']:g} |"
+        for bucket in config.buckets
+        for name, n in [(bucket.size_name, summary["buckets"][bucket.size_name])]
+    ]
+    return [
+        "Each clip is in the bucket (frames x height x width) that fits it best. A window is resized to it without "
+        "keeping the aspect ratio; the largest stretch is the factor by which that of a clip changes.",
+        "",
+        f"| bucket | every .. frames | clips | {' windows | '.join(SPLITS)} windows | largest stretch |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        f"| dropped: fill no bucket | | {summary['clips']['too_short']} | | | | |",
+    ]
 
 
 def _counts(histogram: dict[str, int], limit: int = 12) -> str:
@@ -129,9 +174,27 @@ def find_failure(
     num_windows = sum(len(clip.window_starts) for clip in clips.kept if clip.split == "train")
     if num_windows < config.min_clips:
         return DataError(
-            f"{root}: the dataset is smaller than one batch: {num_windows} training windows of "
-            f"{config.video.num_pixel_frames} frames, {config.min_clips} needed ({num_bad} clips unusable, "
+            f"{root}: the dataset is smaller than one batch: {num_windows} training windows"
+            f"{_of_frames(config)}, {config.min_clips} needed ({num_bad} clips unusable, "
             f"{len(clips.too_short)} shorter than the window, all in {report}); "
             "lower trainer.global_batch_size or add data"
         )
+    return _small_bucket(config, root, clips, report)
+
+
+def _of_frames(config: PrepareDatasetConfig) -> str:
+    return "" if config.buckets else f" of {config.video.num_pixel_frames} frames"
+
+
+def _small_bucket(
+    config: PrepareDatasetConfig, root: Path, clips: CheckedClips, report: Path
+) -> DataError | None:
+    """The error of the first bucket that has fewer training windows than a batch, which are of one bucket."""
+    for name, counts in summarize_buckets(config.buckets, clips.kept).items():
+        num_windows = counts["windows"]["train"]
+        if num_windows < config.min_clips:
+            return DataError(
+                f"{root}: bucket {name} has {num_windows} training windows, a batch takes {config.min_clips} of one "
+                f"bucket (all counts in {report}); remove the bucket, lower trainer.global_batch_size or add data"
+            )
     return None

@@ -93,6 +93,10 @@ def describe_experiment(config: str) -> list[tuple[str, str]]:
         ("seed", "experiment.trainer.seed"),
     )
     found = [(name, look_up(path)) for name, path in wanted]
+    if buckets := look_up("experiment.buckets"):
+        sizes = [f"{b['num_pixel_frames']}x{b['height']}x{b['width']}" for b in buckets]
+        found = [one for one in found if one[0] not in ("frames", "rows", "columns")]
+        found.insert(3, ("buckets (frames x rows x columns)", ", ".join(sizes)))
     return [
         (name, f"{v:g}" if isinstance(v, float) else str(v)) for name, v in found if v is not None
     ]

@@ -2,7 +2,8 @@
 
 The test split is held out: it is sampled from its files. Several processes (RANK of WORLD_SIZE) share the work
 without talking to each other: the windows are cut into shards, process r of w makes the shards r, r + w, r + 2w ..,
-and process 0 waits until all are in the folder. However many there are, the files are the same.
+and process 0 waits until all are in the folder. However many there are, the files are the same. With buckets a shard
+holds windows of one, and those of the first bucket come first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ import torch
 from cosmos_worker.cgroup import available_cpus
 from cosmos_worker.config import CacheLatentsConfig
 from cosmos_worker.data.ahead import decode_ahead
+from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import DatasetIndex, Window, read_index
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.layout import Volumes, content_key
-from cosmos_worker.options import LATENT_SCALE
+from cosmos_worker.options import LATENT_SCALE, TokenizerConfig, VideoConfig
 from cosmos_worker.progress import Progress
 from cosmos_worker.tokenizer import base
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
@@ -71,8 +73,8 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
 
     Returns:
         windows: of the whole cache; encoded: by this process; reused: those that were there when it began;
-        shape: (C, T, H, W) of a latent; dtype; bytes: of all latents; seconds: of this process; digest: of the
-        store, from process 0, which ends last.
+        shape: (C, T, H, W) of a latent, or shapes: those of each bucket; dtype; bytes: of all latents; seconds: of
+        this process; digest: of the store, from process 0, which ends last.
 
     Raises:
         DataError: no index, no windows, an unreadable clip, a NaN latent, or a folder with other latents.
@@ -89,29 +91,25 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
         )
     tokenizer = _tokenizer(config, volumes, place)
     target = volumes.resolve(config.target_uri)
-    shape = latent_shape(config, tokenizer.latent_channels)
-    window_bytes = math.prod(shape) * getattr(torch, config.tokenizer.dtype).itemsize
-    per_shard = windows_per_shard(window_bytes, config.tokenizer.batch_size, len(windows))
+    parts = cut_parts(config, windows, tokenizer.latent_channels)
     started = time.monotonic()
     with LatentWriter(
         target,
-        fingerprint(config, index, windows, tokenizer.digest),
-        per_shard,
-        place.rank,
-        place.world_size,
+        fingerprint(config, index, parts, tokenizer.digest),
+        rank=place.rank,
+        world_size=place.world_size,
     ) as writer:
         reused = sum(window.window_id in writer.done for window in windows)
-        announce(target, len(windows), reused, window_bytes, per_shard)
-        own = share(windows, per_shard, place)
-        todo = [window for window in own if window.window_id not in writer.done]
-        _encode(index, todo, tokenizer, config, writer, place)
-    result = {
+        announce(target, parts, writer.done)
+        encoded = _encode(index, parts, tokenizer, config, writer, place)
+    shapes = {part.name: list(part.shape) for part in parts}
+    result: dict[str, Any] = {
         "windows": len(windows),
-        "encoded": len(todo),
+        "encoded": encoded,
         "reused": reused,
-        "shape": list(shape),
+        **({"shapes": shapes} if config.buckets else {"shape": shapes[None]}),
         "dtype": config.tokenizer.dtype,
-        "bytes": len(windows) * window_bytes,
+        "bytes": sum(part.num_bytes for part in parts),
     }
     if place.rank == 0:
         result["digest"] = wait_for_all(target, windows).digest
@@ -130,35 +128,92 @@ def _tokenizer(config: CacheLatentsConfig, volumes: Volumes, place: Place) -> ba
 
 def _encode(
     index: DatasetIndex,
-    windows: Sequence[Window],
+    parts: Sequence[Part],
     tokenizer: base.VideoTokenizer,
     config: CacheLatentsConfig,
     writer: LatentWriter,
     place: Place,
-) -> None:
-    """Encode windows in batches and hand them to the writer, in order."""
+) -> int:
+    """Encode this process's missing windows, part after part, and hand them to the writer; returns their number."""
     size, dtype = config.tokenizer.batch_size, getattr(torch, config.tokenizer.dtype)
-    batches = [windows[start : start + size] for start in range(0, len(windows), size)]
-    progress = Progress("cache-latents", len(windows), "windows")
+    todo = [
+        [window for window in part.share(place) if window.window_id not in writer.done]
+        for part in parts
+    ]
+    num_windows = sum(map(len, todo))
+    progress = Progress("cache-latents", num_windows, "windows")
     cpus = max(1, available_cpus() // place.local_world_size)
-    for batch, pixels_BTHWC in decode_ahead(index, batches, config.video, cpus):
-        latents_BCTHW = tokenizer.encode(base.video_from_pixels(pixels_BTHWC)).to(dtype).cpu()
-        for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
-            writer.add(window.window_id, latent_CTHW)
-        progress.advance(len(batch))
+    for part, windows in zip(parts, todo, strict=True):
+        writer.begin_shards(part.per_shard)
+        batches = [windows[start : start + size] for start in range(0, len(windows), size)]
+        for batch, pixels_BTHWC in decode_ahead(index, batches, part.video, cpus):
+            latents_BCTHW = tokenizer.encode(base.video_from_pixels(pixels_BTHWC)).to(dtype).cpu()
+            for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
+                writer.add(window.window_id, latent_CTHW)
+            progress.advance(len(batch))
     progress.close()
+    return num_windows
 
 
 # --- sizes and identity ----------------------------------------------------------------------
 
 
-def latent_shape(config: CacheLatentsConfig, channels: int) -> tuple[int, int, int, int]:
+@dataclass(frozen=True)
+class Part:
+    """The windows of one size, and how they are cut into shards."""
+
+    name: str | None
+    """Bucket; None = there are none."""
+    video: VideoConfig
+    windows: Sequence[Window]
+    shape: tuple[int, int, int, int]
+    """(C, T, H, W) of a latent."""
+    window_bytes: int
+    per_shard: int
+    """Windows of a full shard."""
+    first_shard: int
+    """Number of the first of its shards among those of all parts."""
+
+    @property
+    def num_shards(self) -> int:
+        """Files of this part."""
+        return -(-len(self.windows) // self.per_shard)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all its latents."""
+        return len(self.windows) * self.window_bytes
+
+    def share(self, place: Place) -> list[Window]:
+        """The windows of a process."""
+        return share(self.windows, self.per_shard, place, self.first_shard)
+
+
+def cut_parts(config: CacheLatentsConfig, windows: Sequence[Window], channels: int) -> list[Part]:
+    """The windows by bucket, and the shards of each.
+
+    Raises:
+        DataError: the index was made with other buckets.
+    """
+    sizes = bucket_sizes(config.video, config.buckets)
+    itemsize = getattr(torch, config.tokenizer.dtype).itemsize
+    parts: list[Part] = []
+    num_shards = 0
+    for name, own in group_windows(windows, sizes, config.dataset_uri).items():
+        shape = latent_shape(sizes[name], config.tokenizer, channels)
+        window_bytes = math.prod(shape) * itemsize
+        per_shard = windows_per_shard(window_bytes, config.tokenizer.batch_size, len(own))
+        parts.append(Part(name, sizes[name], own, shape, window_bytes, per_shard, num_shards))
+        num_shards += parts[-1].num_shards
+    return parts
+
+
+def latent_shape(
+    video: VideoConfig, tokenizer: TokenizerConfig, channels: int
+) -> tuple[int, int, int, int]:
     """(C, T, H, W) of a window's latent; windows longer than a chunk are several independent chunks."""
-    video, chunk = config.video, config.tokenizer.chunk_pixel_frames
-    per_chunk = base.latent_frames(min(chunk, video.num_pixel_frames))
-    num_chunks = max(1, video.num_pixel_frames // chunk)
-    rows, columns = video.height // LATENT_SCALE, video.width // LATENT_SCALE
-    return channels, num_chunks * per_chunk, rows, columns
+    frames = base.chunked_latent_frames(video.num_pixel_frames, tokenizer.chunk_pixel_frames)
+    return channels, frames, video.height // LATENT_SCALE, video.width // LATENT_SCALE
 
 
 def windows_per_shard(window_bytes: int, batch_size: int, num_windows: int) -> int:
@@ -172,10 +227,19 @@ def windows_per_shard(window_bytes: int, batch_size: int, num_windows: int) -> i
     return max(batch_size, wanted - wanted % batch_size)
 
 
-def share(windows: Sequence[Window], per_shard: int, place: Place) -> list[Window]:
-    """The windows of a process: those of every ``world_size``-th shard, in order."""
+def share(
+    windows: Sequence[Window], per_shard: int, place: Place, first_shard: int = 0
+) -> list[Window]:
+    """The windows of a process: those of every ``world_size``-th shard, in order.
+
+    Args:
+        windows: of a part.
+        per_shard: windows of a full shard.
+        place: of the process.
+        first_shard: shards of the parts before, which are counted as well.
+    """
     step = per_shard * place.world_size
-    first = per_shard * place.rank
+    first = per_shard * ((place.rank - first_shard) % place.world_size)
     return [
         window
         for start in range(first, len(windows), step)
@@ -184,45 +248,56 @@ def share(windows: Sequence[Window], per_shard: int, place: Place) -> list[Windo
 
 
 def fingerprint(
-    config: CacheLatentsConfig, index: DatasetIndex, windows: Sequence[Window], tokenizer: str
+    config: CacheLatentsConfig, index: DatasetIndex, parts: Sequence[Part], tokenizer: str
 ) -> str:
-    """Key of everything that decides the latents: tokenizer, clips, windows, size, chunk, type."""
+    """Key of everything that decides the latents: tokenizer, clips, windows, sizes, chunk, type."""
     clips = hashlib.sha256()
-    for window in windows:
-        clips.update(f"{window.window_id} {index.clip(window.clip_id).video_sha256}\n".encode())
-    size = config.video
+    for part in parts:
+        clips.update(f"bucket {part.name}\n".encode() if part.name else b"")
+        for window in part.windows:
+            digest = index.clip(window.clip_id).video_sha256
+            clips.update(f"{window.window_id} {digest}\n".encode())
+    sizes = [[v.num_pixel_frames, v.height, v.width] for v in (part.video for part in parts)]
     return content_key(
         {
             "tokenizer": tokenizer,
             "windows": clips.hexdigest(),
-            "pixels": [size.num_pixel_frames, size.height, size.width],
+            "pixels": sizes if config.buckets else sizes[0],
             "chunk": config.tokenizer.chunk_pixel_frames,
             "dtype": config.tokenizer.dtype,
         }
     )
 
 
-def announce(
-    folder: Path, num_windows: int, num_reused: int, window_bytes: int, per_shard: int
-) -> None:
-    """Log what the cache will take, and check that the disk has room for it and 1 % more.
+def announce(folder: Path, parts: Sequence[Part], done: Collection[str]) -> None:
+    """Log what the cache will take by bucket, and check that the disk has room for it and 1 % more.
+
+    Args:
+        folder: of the cache.
+        parts: its windows.
+        done: windows that are there.
 
     Raises:
         RetryableError: it has not.
     """
-    num_missing = num_windows - num_reused
-    needed, free = int(num_missing * window_bytes * 1.01), shutil.disk_usage(folder).free
-    logger.info(
-        "latent cache windows=%d reused=%d to_encode=%d kib_per_window=%.1f shards=%d mib=%.1f mib_to_write=%.1f "
-        "mib_free=%.1f folder=%s",
-        num_windows, num_reused, num_missing, window_bytes / KIB, -(-num_windows // per_shard),
-        num_windows * window_bytes / MIB, needed / MIB, free / MIB, folder,
-    )  # fmt: skip
-    if free < needed:
+    free, all_missing, all_needed = shutil.disk_usage(folder).free, 0, 0
+    for part in parts:
+        num_missing = sum(window.window_id not in done for window in part.windows)
+        needed = int(num_missing * part.window_bytes * 1.01)
+        all_missing, all_needed = all_missing + num_missing, all_needed + needed
+        logger.info(
+            "latent cache %swindows=%d reused=%d to_encode=%d kib_per_window=%.1f shards=%d mib=%.1f "
+            "mib_to_write=%.1f mib_free=%.1f folder=%s",
+            f"bucket={part.name} " if part.name else "", len(part.windows),
+            len(part.windows) - num_missing, num_missing, part.window_bytes / KIB, part.num_shards,
+            part.num_bytes / MIB, needed / MIB, free / MIB, folder,
+        )  # fmt: skip
+    if free < all_needed:
+        sizes = " or ".join(str(part.window_bytes) for part in parts)
         raise RetryableError(
-            f"{folder}: {num_missing} latents of {window_bytes} bytes need {needed / MIB:.1f} MiB, "
+            f"{folder}: {all_missing} latents of {sizes} bytes need {all_needed / MIB:.1f} MiB, "
             f"{free / MIB:.1f} MiB are free; free space, enlarge the volume, or take fewer windows with a larger "
-            "video.window_stride"
+            "window_stride"
         )
 
 

@@ -38,10 +38,12 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
 
     Returns:
         ``clips`` (found, kept, bad, too_short), ``splits`` (clips and windows of each), ``windows`` (of all
-        splits), ``dropped`` (reason → clips), ``captions`` (distinct) and ``index_sha256``.
+        splits), ``dropped`` (reason → clips), ``captions`` (distinct) and ``index_sha256``; with buckets also
+        ``buckets`` (clips, windows of each split, largest stretch).
 
     Raises:
-        DataError: unusable source, too many bad clips, or fewer training windows than ``min_clips``.
+        DataError: unusable source, too many bad clips, or fewer training windows, in all or in a bucket, than
+            ``min_clips``.
         RetryableError: the network fails.
     """
     target = volumes.resolve(config.target_uri)
@@ -53,7 +55,7 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
             "checking root=%s clips=%d videos_known=%d workers=%d",
             root, listing.num_clips, len(journal), num_workers,
         )  # fmt: skip
-        clips = check_clips(root, listing, config.video, num_workers, journal)
+        clips = check_clips(root, listing, config.video, num_workers, journal, config.buckets)
 
     report = render_report(config, root, clips)
     failure = find_failure(config, root, clips, target / FAILED_REPORT_FILE)
@@ -66,14 +68,20 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
         logger.warning(
             "dropped clips=%d reason=%s report=%s", number, reason, target / DATASET_REPORT_FILE
         )
+    for name, counts in summary.get("buckets", {}).items():
+        logger.info(
+            "bucket=%s clips=%d train_windows=%d val_windows=%d",
+            name, counts["clips"], counts["windows"]["train"], counts["windows"]["val"],
+        )  # fmt: skip
     summary["root"] = portable_root(root, target, volumes)
     summary["index_sha256"] = write_index(target, clips.kept)
     write_json(target / SUMMARY_FILE, summary)
     _write_text(target / DATASET_REPORT_FILE, report)
     (target / FAILED_REPORT_FILE).unlink(missing_ok=True)
     journal.path.unlink(missing_ok=True)
+    told = ("clips", "splits", "dropped", "captions", "index_sha256", "buckets")
     return {
-        **{key: summary[key] for key in ("clips", "splits", "dropped", "captions", "index_sha256")},
+        **{key: summary[key] for key in told if key in summary},
         "windows": sum(split["windows"] for split in summary["splits"].values()),
     }
 

@@ -95,12 +95,14 @@ def describe_run(
     """One line: sizes and the batch arithmetic."""
     trainer = experiment.trainer
     epochs = trainer.max_steps * trainer.global_batch_size / max(1, len(dataset))
-    C, T, H, W = dataset.latent_shape
-    tokens = T * H * W // experiment.net.patch_size**2
+    shapes = [dataset.latent_shape(name) for name in dataset.sizes]
+    latents = ",".join("x".join(map(str, shape)) for shape in shapes)
+    patch = experiment.net.patch_size**2
+    tokens = ",".join(str(T * H * W // patch) for _, T, H, W in shapes)
     return (
         f"parameters={sum(p.numel() for p in model.parameters())} "
         f"trained={sum(p.numel() for p in model.parameters() if p.requires_grad)} device={processes.device} "
-        f"processes={processes.world_size} windows={len(dataset)} latent={C}x{T}x{H}x{W} "
+        f"processes={processes.world_size} windows={len(dataset)} latent={latents} "
         f"tokens_per_sample={tokens} global_batch_size={trainer.global_batch_size} "
         f"samples_per_process={trainer.global_batch_size // processes.world_size} "
         f"steps={trainer.max_steps} epochs={epochs:.2f}"

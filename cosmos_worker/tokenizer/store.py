@@ -208,6 +208,11 @@ class LatentWriter:
         """Windows that are safely on disk."""
         return frozenset(self._done)
 
+    def begin_shards(self, windows_per_shard: int) -> None:
+        """Write what is queued; full shards hold so many windows from here on, such as those of another size."""
+        self.flush()
+        self._windows_per_shard = windows_per_shard
+
     def add(self, window_id: str, latent_CTHW: Tensor) -> None:
         """Queue one latent; a full shard is written at once.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import Window, read_index
-from cosmos_worker.options import Experiment
+from cosmos_worker.errors import DataError
+from cosmos_worker.options import LATENT_SCALE, Experiment
 from cosmos_worker.text.batch import pad_text
 from cosmos_worker.text.store import EmbeddingStore
 from cosmos_worker.tokenizer.store import LatentStore
@@ -45,6 +47,10 @@ class WindowDataset:
     ) -> None:
         self.index = read_index(index_folder)
         self.windows: list[Window] = self.index.windows(split)
+        self.sizes = bucket_sizes(experiment.video, experiment.buckets)
+        self.members = _members(
+            group_windows(self.windows, self.sizes, str(index_folder)), self.windows
+        )
         self.latents = LatentStore(latents_folder)
         self.embeddings = EmbeddingStore(embeddings_folder)
         self.experiment = experiment
@@ -57,32 +63,35 @@ class WindowDataset:
         """Identity of the samples and their order."""
         names = "\n".join(
             f"{window.window_id} {self.index.clip(window.clip_id).caption}"
+            + (f" {window.bucket}" if window.bucket else "")
             for window in self.windows
         )
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int, int]:
-        """(C, T, H, W) of one sample."""
-        video, net = self.experiment.video, self.experiment.net
+    def latent_shape(self, bucket: str | None) -> tuple[int, int, int, int]:
+        """(C, T, H, W) of the samples of a bucket; None without buckets."""
+        video, experiment = self.sizes[bucket], self.experiment
         return (
-            net.latent_channels,
-            self.experiment.num_latent_frames,
-            video.height // 8,
-            video.width // 8,
+            experiment.net.latent_channels,
+            experiment.latent_frames(video),
+            video.height // LATENT_SCALE,
+            video.width // LATENT_SCALE,
         )
 
     def batch(self, samples: Sequence[int]) -> Batch:
-        """Put samples together.
+        """Put samples of one bucket together.
 
         Raises:
-            DataError: a latent or an embedding that is missing or not finite.
+            DataError: a latent or an embedding that is missing, not finite, or of another size.
         """
         windows = [self.windows[sample] for sample in samples]
         clips = [self.index.clip(window.clip_id) for window in windows]
-        latents = torch.stack([self.latents.get(window.window_id).float() for window in windows])
+        bucket = windows[0].bucket
+        latents = torch.stack(
+            [self._latent(window, self.latent_shape(bucket)) for window in windows]
+        )
         text = self.experiment.text
-        fps = [self.experiment.video.fps or clip.fps for clip in clips]
+        fps = [self.sizes[bucket].fps or clip.fps for clip in clips]
         return Batch(
             latents * self.experiment.diffusion.sigma_data,
             pad_text(
@@ -90,3 +99,23 @@ class WindowDataset:
             ),
             torch.tensor(fps, dtype=torch.float32),
         )
+
+    def _latent(self, window: Window, shape: tuple[int, int, int, int]) -> Tensor:
+        latent = self.latents.get(window.window_id).float()
+        if latent.shape != shape:
+            raise DataError(
+                f"window {window.window_id}: its latent is {tuple(latent.shape)}, the experiment's are {shape} "
+                "(channels, frames, rows, columns); run cache-latents for this experiment"
+            )
+        return latent
+
+
+def _members(
+    groups: Mapping[str | None, Sequence[Window]], windows: Sequence[Window]
+) -> dict[str | None, Tensor]:
+    """Samples of each bucket: numbers of its windows among all, int64."""
+    numbers = {window.window_id: number for number, window in enumerate(windows)}
+    return {
+        name: torch.tensor([numbers[window.window_id] for window in group], dtype=torch.int64)
+        for name, group in groups.items()
+    }

@@ -20,6 +20,7 @@ from cosmos_worker.model.shards import gather_to_main
 from cosmos_worker.options import Experiment, decisive_options
 from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import Batch, WindowDataset
+from cosmos_worker.train.bucket_order import BucketOrder
 from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.draws import draw_noise
 from cosmos_worker.train.ema import PowerEma
@@ -89,9 +90,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         trainer = self.experiment.trainer
-        self.order = DataOrder(
+        whole = DataOrder(
             len(self.dataset), trainer.global_batch_size, trainer.seed, self.dataset.digest
         )
+        self.order = BucketOrder(whole, self.dataset.members)
+        for line in self.order.describe():
+            logger.info("%s", line)
         self.positions = micro_batch_positions(
             trainer.global_batch_size,
             trainer.micro_batch_size,
@@ -158,7 +162,7 @@ class Trainer:
                 f"{state.folder}: was trained with other options: {', '.join(differing)}; "
                 "continue with the same options, or start a run of another name"
             )
-        self.order.check_state(state.progress["data_order"], str(state.folder))
+        self.order.whole.check_state(state.progress["data_order"], str(state.folder))
 
     # --- save --------------------------------------------------------------------------------
 
@@ -171,7 +175,7 @@ class Trainer:
         if self.begun_step == self.done_steps:
             return
         progress = {
-            "data_order": self.order.state(self.done_steps),
+            "data_order": self.order.whole.state(self.done_steps),
             "experiment": decisive_options(self.experiment),
         }
         self.finish_save()
@@ -207,9 +211,8 @@ class Trainer:
 
     def _micro_batch(self, samples: Sequence[int], positions: Sequence[int]) -> tuple[Batch, Noise]:
         batch = self.dataset.batch([samples[position] for position in positions])
-        noise = draw_noise(
-            self.dataset.latent_shape, self.experiment, "train", self.done_steps, positions
-        )
+        shape = batch.x0_BCTHW.shape[1:]
+        noise = draw_noise(shape, self.experiment, "train", self.done_steps, positions)
         return batch, noise
 
     def step(self) -> tuple[StepResult, float]:
@@ -243,8 +246,10 @@ class Trainer:
         trainer, held_out = self.experiment.trainer, self.held_out
         size = trainer.micro_batch_size
         work = [
-            (range(first, min(first + size, len(held_out))), draw)
-            for first in range(0, len(held_out), size)
+            (samples.tolist(), draw)
+            for members in held_out.members.values()
+            for samples in members.split(size)
+            if len(samples)
             for draw in range(trainer.validation_draws)
         ]
         totals = torch.zeros(2, device=self.processes.device)
@@ -253,12 +258,12 @@ class Trainer:
             item = i * self.layout.data_size + self.layout.data_rank
             # the network may be spread over all processes, so those without work repeat some
             samples, draw = work[item % len(work)]
-            noise = draw_noise(
-                held_out.latent_shape, self.experiment, "validation", draw, list(samples)
-            )
+            batch = held_out.batch(samples)
+            shape = batch.x0_BCTHW.shape[1:]
+            noise = draw_noise(shape, self.experiment, "validation", draw, samples)
             loss = batch_loss(
                 self.model,
-                held_out.batch(samples),
+                batch,
                 noise,
                 self.experiment.diffusion,
                 self.processes.device,

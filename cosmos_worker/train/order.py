@@ -11,7 +11,7 @@ from torch import Tensor
 from cosmos_worker.errors import CheckpointError, DataError
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # two for each bucket
 def permutation(num_samples: int, seed: int, epoch: int) -> Tensor:
     """Order of the samples in an epoch, int64 (num_samples,); kept for the next step, not to be changed."""
     generator = torch.Generator().manual_seed((seed << 32) + epoch)

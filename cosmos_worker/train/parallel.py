@@ -66,10 +66,12 @@ def lay_out(experiment: Experiment, processes: Processes) -> Layout:
         raise ConfigError(
             f"parallel.context_parallel: {share} does not divide the {size} processes"
         )
-    if experiment.num_latent_frames % share:
-        raise ConfigError(
-            f"parallel.context_parallel: {share} does not divide the {experiment.num_latent_frames} latent frames"
-        )
+    for video in experiment.windows:
+        frames = experiment.latent_frames(video)
+        if frames % share:
+            raise ConfigError(
+                f"parallel.context_parallel: {share} does not divide the {frames} latent frames"
+            )
     context_group = None
     if share > 1:
         mesh = init_device_mesh(processes.device.type, (size // share, share))

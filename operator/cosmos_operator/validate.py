@@ -38,11 +38,11 @@ def describe_numbers(job: PostTrainingJob) -> Iterator[str]:
     trainer, processes = experiment.trainer, compute.nodes * compute.num_processes_per_node
     accumulation = trainer.global_batch_size // (trainer.micro_batch_size * processes)
     samples = trainer.max_steps * trainer.global_batch_size
-    video = experiment.video
-    yield (
-        f"experiment {experiment.name}: windows of {video.num_pixel_frames} frames, "
-        f"{video.height}x{video.width} pixels"
+    windows = " or ".join(
+        f"{video.num_pixel_frames} frames, {video.height}x{video.width} pixels"
+        for video in experiment.windows
     )
+    yield f"experiment {experiment.name}: windows of {windows}"
     yield (
         f"training: {compute.nodes} node{'s' if compute.nodes > 1 else ''} x "
         f"{compute.num_processes_per_node} processes on {trainer.device}"

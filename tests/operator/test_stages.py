@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from jobs import make_job
 
 from cosmos_operator.plan.stages import plan_stages
+from cosmos_operator.validate import describe_numbers
 from cosmos_worker.config import STAGE_CONFIGS
 from cosmos_worker.layout import ADDRESS
 
@@ -137,6 +138,8 @@ def test_archive_with_a_digest_is_known_by_it_alone():
         ("acceleration.linear=float8", True),
         ("optimizer.state_bits=8", True),
         ("lora.rank=4", True),
+        ("buckets=[]", False),
+        ("buckets=[{num_pixel_frames: 9, height: 64, width: 64}]", True),
         ("optimizer.learning_rate=1e-4", True),
     ],
 )
@@ -147,6 +150,27 @@ def test_how_a_training_runs_does_not_decide_its_key(override, changes):
     )
 
     assert (plain.key != changed.key) is changes
+
+
+def test_buckets_decide_index_latents_and_training():
+    override = "buckets=[{num_pixel_frames: 9, height: 64, width: 64}]"
+
+    assert (
+        changed({"training.overrides": [override]})
+        == {"prepare-dataset", "cache-latents", "embed-text"} | AFTER
+    )
+    stages = {s.name: s.document for s in plan_stages(make_job({"training.overrides": [override]}))}
+    wanted = stages["train"].experiment.buckets
+    assert stages["prepare-dataset"].buckets == stages["cache-latents"].buckets == wanted != ()
+
+
+def test_validate_says_the_windows_of_every_bucket():
+    override = "buckets=[{num_pixel_frames: 9, height: 64, width: 64}, {num_pixel_frames: 17, height: 32, width: 64}]"
+    job = make_job({"training.overrides": [override]})
+
+    assert next(describe_numbers(job)).endswith(
+        ": windows of 9 frames, 64x64 pixels or 17 frames, 32x64 pixels"
+    )
 
 
 def test_addresses_carry_the_keys_of_what_made_them():

@@ -38,8 +38,11 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
 }
 """Values of each stage's document that do not decide its result."""
 ADDED: dict[str, dict[str, Any]] = {
+    "prepare-dataset": {"buckets": []},
+    "cache-latents": {"buckets": []},
     "train": {
         "model_lora_scale": None,
+        "experiment.buckets": [],
         "experiment.lora": LoraConfig().model_dump(mode="json"),
         "experiment.optimizer.state_bits": OptimizerConfig().state_bits,
         "experiment.acceleration": {"linear": AccelerationConfig().linear},

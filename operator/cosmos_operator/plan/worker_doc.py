@@ -63,6 +63,7 @@ def prepare_dataset(inputs: Inputs) -> PrepareDatasetConfig:
         data_uri=f"{inputs.dataset_folder}/data",
         layout=LAYOUTS[dataset.layout],
         video=experiment.video,
+        buckets=experiment.buckets,
         max_bad_fraction=dataset.max_bad_fraction,
         min_clips=experiment.trainer.global_batch_size,
         camera=dataset.camera,
@@ -95,6 +96,7 @@ def cache_latents(inputs: Inputs, dataset: PrepareDatasetConfig) -> CacheLatents
         dataset_uri=dataset.target_uri,
         tokenizer_uri=inputs.tokenizer.target_uri,
         video=inputs.experiment.video,
+        buckets=inputs.experiment.buckets,
         tokenizer=inputs.experiment.tokenizer,
     )
     return _keyed("cache-latents", document, "embeddings://latents-{key}")

@@ -1,0 +1,96 @@
+"""The order of batches when windows are of several sizes: each batch is of one bucket. A function of seed and step.
+
+Every bucket is an endless sequence of permutations of its own, as :class:`DataOrder` has it, cut into batches. What is
+left of an epoch and fills no batch begins the next epoch's first one, so no window is ever dropped, and all are
+seen equally often. Epoch e of the whole has the batches of every bucket that end in its own epoch e, in an order
+permuted by (seed, e). With one bucket that is DataOrder itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from cosmos_worker.errors import DataError
+from cosmos_worker.train.draws import sample_generator
+from cosmos_worker.train.order import DataOrder
+
+
+@lru_cache(maxsize=2)
+def turns(counts: tuple[int, ...], seed: int, epoch: int) -> Tensor:
+    """Whose turn it is: bucket of every batch of an epoch, int64 (sum of counts,); not to be changed.
+
+    Args:
+        counts: batches of each bucket in this epoch.
+        seed: of the run.
+        epoch: which.
+    """
+    buckets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    generator = sample_generator("buckets", seed, epoch)
+    return buckets[torch.randperm(len(buckets), generator=generator)]
+
+
+@dataclass(frozen=True)
+class BucketOrder:
+    """An endless sequence of batches, each of one bucket.
+
+    Args:
+        whole: number of samples, batch size, seed and digest of the dataset: what a checkpoint stores.
+        members: samples of each bucket by its name, ascending, int64; None names the only one of a dataset
+            without buckets.
+    """
+
+    whole: DataOrder
+    members: Mapping[str | None, Tensor]
+
+    def __post_init__(self) -> None:
+        size = self.whole.global_batch_size
+        for name, samples in self.members.items():
+            if len(samples) < size:
+                raise DataError(
+                    f"dataset: bucket {name} has {len(samples)} training windows, fewer than one batch of {size}; "
+                    "remove the bucket, lower trainer.global_batch_size or add data"
+                )
+
+    @cached_property
+    def _own(self) -> list[DataOrder]:
+        whole = self.whole
+        return [
+            DataOrder(len(samples), whole.global_batch_size, whole.seed, whole.digest)
+            for samples in self.members.values()
+        ]
+
+    def _begun(self, epoch: int) -> list[int]:
+        """Batches of each bucket before an epoch."""
+        return [epoch * own.num_samples // own.global_batch_size for own in self._own]
+
+    def _epoch_of(self, step: int) -> int:
+        """The epoch of a batch: the last that begins at it or before."""
+        # no bucket has begun more batches than its share, and each lacks less than one: two more at most
+        epoch = step * self.whole.global_batch_size // self.whole.num_samples
+        while sum(self._begun(epoch + 1)) <= step:
+            epoch += 1
+        return epoch
+
+    def batch(self, step: int) -> list[int]:
+        """Samples of optimizer step ``step``, all of one bucket."""
+        epoch = self._epoch_of(step)
+        begun, ended = self._begun(epoch), self._begun(epoch + 1)
+        counts = tuple(end - begin for begin, end in zip(begun, ended, strict=True))
+        buckets, turn = turns(counts, self.whole.seed, epoch), step - sum(begun)
+        bucket = int(buckets[turn])
+        before = int((buckets[:turn] == bucket).sum())
+        own = self._own[bucket].batch(begun[bucket] + before)
+        samples: list[int] = list(self.members.values())[bucket][own].tolist()
+        return samples
+
+    def describe(self) -> Iterator[str]:
+        """A line for each bucket: its windows, and its share of the batches. Nothing without buckets."""
+        for name, samples in self.members.items():
+            if name is not None:
+                share = len(samples) / self.whole.num_samples
+                yield f"bucket={name} windows={len(samples)} share_of_batches={share:.3f} dropped=0"

@@ -1,0 +1,207 @@
+"""Two sizes and lengths in one run: from MP4 files to weights, on one and several processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from buckets import TALL, WIDE, bucket_experiment, write_bucket_inputs
+from training import run_path, small_experiment, train_config
+
+from cosmos_worker.checkpoint.export import list_exports
+from cosmos_worker.errors import CheckpointError, DataError, StopRequested
+from cosmos_worker.layout import Volumes
+from cosmos_worker.options import Experiment, ParallelConfig
+from cosmos_worker.stages import train as train_stage
+from cosmos_worker.train import loop
+from cosmos_worker.train.batches import Batch, WindowDataset
+from cosmos_worker.train.stop import StopSignal
+
+VOLUMES = Volumes()
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bucket_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process that was never interrupted."""
+    target = tmp_path_factory.mktemp("whole")
+    train_stage.run(train_config(inputs, bucket_experiment(max_steps=STEPS), target), VOLUMES)
+    return target
+
+
+def weights(target: Path) -> dict[str, torch.Tensor]:
+    return torch.load(list(list_exports(run_path(target), "ema").values())[-1], weights_only=True)
+
+
+def lines(target: Path) -> list[dict[str, float]]:
+    text = (run_path(target) / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def open_dataset(inputs: Path, split: str, experiment: Experiment) -> WindowDataset:
+    return WindowDataset(inputs / "index", inputs / "text", inputs / "latents", split, experiment)
+
+
+def test_batches_have_the_size_and_rate_of_their_bucket(inputs: Path) -> None:
+    dataset = open_dataset(inputs, "train", bucket_experiment())
+    wide, tall = dataset.members[WIDE.size_name], dataset.members[TALL.size_name]
+
+    assert (len(wide), len(tall)) == (6, 8)
+    of_wide, of_tall = dataset.batch(wide[:2].tolist()), dataset.batch(tall[:2].tolist())
+    assert of_wide.x0_BCTHW.shape == (2, 16, 3, 4, 6)
+    assert of_tall.x0_BCTHW.shape == (2, 16, 2, 6, 4)
+    assert of_wide.fps_B.tolist() == [10, 10]
+    assert of_tall.fps_B.tolist() == [5, 5]
+
+
+def test_run_trains_on_both_buckets_and_tells(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    original = loop.Trainer._micro_batch
+
+    def note(trainer: loop.Trainer, *arguments: object) -> tuple[Batch, object]:
+        batch, noise = original(trainer, *arguments)
+        shapes.append(tuple(batch.x0_BCTHW.shape[2:]))
+        assert noise.noise_BCTHW.shape == batch.x0_BCTHW.shape
+        return batch, noise
+
+    monkeypatch.setattr(loop.Trainer, "_micro_batch", note)
+    experiment = bucket_experiment(max_steps=30, save_every_steps=30)
+    with caplog.at_level(logging.INFO):
+        result = train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
+
+    assert result["validation_loss_after"] < result["validation_loss_before"]
+    steps = list(zip(shapes[::2], shapes[1::2], strict=True))
+    assert all(one == other for one, other in steps), "a batch is of one bucket"
+    # 30 batches of 4 of 14 windows are 8 epochs of 3.5 and 2 steps: 6/14 and 8/14 of the batches
+    assert [shapes.count(size) // 2 for size in ((3, 4, 6), (2, 6, 4))] == pytest.approx(
+        [13, 17], abs=1
+    )
+    told = [record.getMessage() for record in caplog.records]
+    assert "bucket=17x32x48 windows=6 share_of_batches=0.429 dropped=0" in told
+    assert any("latent=16x3x4x6,16x2x6x4 tokens_per_sample=18,12 " in line for line in told)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_interrupted_run_ends_in_the_same_bits(
+    inputs: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    config = train_config(inputs, bucket_experiment(max_steps=STEPS), tmp_path)
+    stop = StopSignal()
+    original = loop.Trainer.step
+
+    def step_then_stop(trainer: loop.Trainer) -> object:
+        values = original(trainer)
+        stop.requested = trainer.done_steps == step
+        return values
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "step", step_then_stop)
+        patch.setattr(train_stage, "StopSignal", lambda: stop)
+        with pytest.raises(StopRequested):
+            train_stage.run(config, VOLUMES)
+
+    train_stage.run(config, VOLUMES)
+
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[key]) for key, value in weights(tmp_path).items())
+    assert [line.get("loss") for line in lines(tmp_path)] == [
+        line.get("loss") for line in lines(whole)
+    ]
+
+
+@pytest.mark.multiproc
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("options", [{}, {"sharding": "full"}], ids=["ddp", "full"])
+def test_two_processes_compute_what_one_does(
+    inputs: Path, whole: Path, tmp_path: Path, options: dict[str, str]
+) -> None:
+    experiment = bucket_experiment(ParallelConfig(**options), max_steps=STEPS, micro_batch_size=1)
+    document = tmp_path / "train.yaml"
+    config = train_config(inputs, experiment, tmp_path)
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
+    done = subprocess.run(
+        [*command, "--nproc-per-node", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+    shown = ("loss", "edm_loss", "grad_norm", "validation_loss")
+    for one, other in zip(lines(whole), lines(tmp_path), strict=True):
+        assert {k: v for k, v in other.items() if k in shown} == pytest.approx(
+            {k: v for k, v in one.items() if k in shown}, rel=2e-5
+        )
+    expected = weights(whole)
+    for key, value in weights(tmp_path).items():
+        torch.testing.assert_close(value, expected[key], atol=2e-6, rtol=1e-5, msg=key)
+
+
+def test_validation_weighs_every_window_alike(
+    inputs: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The held-out loss is the mean over windows, however many of them a pass holds."""
+    single = bucket_experiment(max_steps=STEPS, micro_batch_size=1)
+    train_stage.run(train_config(inputs, single, tmp_path), VOLUMES)
+
+    together, alone = (
+        [line["validation_loss"] for line in lines(target) if "validation_loss" in line]
+        for target in (whole, tmp_path)
+    )
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+def test_index_of_other_buckets_is_refused(inputs: Path) -> None:
+    values = bucket_experiment().model_dump() | {"buckets": (WIDE,)}
+    one = Experiment.model_validate(values)
+
+    message = (
+        r"train/brief@0 is of bucket 9x48x32, the experiment's buckets are: 17x32x48; run prepare"
+    )
+    with pytest.raises(DataError, match=message):
+        open_dataset(inputs, "train", one)
+    with pytest.raises(DataError, match=r"is of bucket .* buckets are: none"):
+        open_dataset(inputs, "train", small_experiment())
+
+
+def test_latents_of_another_size_are_refused(inputs: Path) -> None:
+    larger = WIDE.model_copy(update={"height": 64, "width": 96})
+    dataset = open_dataset(inputs, "train", bucket_experiment())
+    dataset.sizes[WIDE.size_name] = larger
+
+    message = r"wide0@0: its latent is \(16, 3, 4, 6\), the experiment's are \(16, 3, 8, 12\)"
+    with pytest.raises(DataError, match=message):
+        dataset.batch(dataset.members[WIDE.size_name][:1].tolist())
+
+
+def test_continuing_with_other_buckets_is_refused(inputs: Path, whole: Path) -> None:
+    changed = (WIDE, TALL.model_copy(update={"fps": 7}))
+    values = bucket_experiment(max_steps=STEPS).model_dump() | {"buckets": changed}
+
+    with pytest.raises(CheckpointError, match=r"was trained with other options: buckets \("):
+        train_stage.run(train_config(inputs, Experiment.model_validate(values), whole), VOLUMES)
+
+
+def test_bucket_smaller_than_a_batch_is_refused_before_training(
+    inputs: Path, tmp_path: Path
+) -> None:
+    large = bucket_experiment(global_batch_size=8)
+
+    with pytest.raises(DataError, match=r"bucket 17x32x48 has 6 training windows, fewer than"):
+        train_stage.run(train_config(inputs, large, tmp_path), VOLUMES)
