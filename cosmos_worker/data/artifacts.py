@@ -24,8 +24,11 @@ from cosmos_worker.errors import DataError
 from cosmos_worker.layout import (
     DECODER_FILE,
     ENCODER_FILE,
+    FILTER_FILE,
     MEAN_STD_FILE,
     MODEL_FILE,
+    WHITELIST,
+    WORD_LISTS,
     Volumes,
     content_key,
     sha256_of_file,
@@ -43,13 +46,21 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 """A text encoder needs one of these."""
 TEXT_EXTRA_FILES = ("special_tokens_map.json", "added_tokens.json")
+CHAT_TOKENIZER_FILES = (*TOKENIZER_FILES, "tokenizer.model", "tekken.json")
+"""A chat model needs one of these."""
+CHAT_EXTRA_FILES = (
+    "special_tokens_map.json", "added_tokens.json", "generation_config.json", "vocab.json", "merges.txt",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+PICTURE_FILES = ("preprocessor_config.json", "processor_config.json")
+"""A model that sees pictures needs one of these."""
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""A text encoder's weights, best first; an index comes with the files that it names."""
+"""Weights of a model for transformers, best first; an index comes with the files that it names."""
 
 Facts = dict[str, dict[str, int | str]]
 """File name → size_bytes and sha256."""
@@ -69,8 +80,8 @@ def choose_files(kind: str, names: Sequence[str]) -> Choice:
     """Pick the files of an artifact among all names of a folder or repository.
 
     Args:
-        kind: model, tokenizer or text_encoder.
-        names: relative paths; files in sub-folders are never taken.
+        kind: of `ArtifactKind`.
+        names: relative paths; files in sub-folders are taken for guardrails only.
 
     Returns:
         The files to take, and what is missing.
@@ -80,9 +91,40 @@ def choose_files(kind: str, names: Sequence[str]) -> Choice:
         return _required((MODEL_FILE,), (CONFIG_FILE,), there)
     if kind == "tokenizer":
         return _required((ENCODER_FILE, DECODER_FILE, MEAN_STD_FILE), (CONFIG_FILE,), there)
-    choice = _required((CONFIG_FILE,), (*TOKENIZER_FILES, *TEXT_EXTRA_FILES), there)
-    if not there.intersection(TOKENIZER_FILES):
-        choice.missing.append(f"one of {', '.join(TOKENIZER_FILES)}")
+    if kind == "guardrails":
+        return _guardrails(there)
+    if kind == "text_encoder":
+        return _transformers(there, TEXT_EXTRA_FILES, TOKENIZER_FILES)
+    if kind == "text_classifier":
+        return _transformers(there, CHAT_EXTRA_FILES, CHAT_TOKENIZER_FILES)
+    if kind == "image_encoder":
+        return _transformers(there, (), PICTURE_FILES)
+    return _transformers(there, CHAT_EXTRA_FILES, CHAT_TOKENIZER_FILES, PICTURE_FILES)
+
+
+def _guardrails(there: set[str]) -> Choice:
+    """Word lists and the video filter; files that begin with a dot are no lists."""
+    choice = _required((FILTER_FILE,), (), there)
+    for folder in WORD_LISTS:
+        lists = [name for name in sorted(there) if _is_list(name, folder)]
+        choice.names.extend(lists)
+        if not lists and folder != WHITELIST:
+            choice.missing.append(f"a list of words in {folder}/")
+    return choice
+
+
+def _is_list(name: str, folder: str) -> bool:
+    parent, _, file = name.rpartition("/")
+    return parent == folder and not file.startswith(".")
+
+
+def _transformers(there: set[str], extra: Sequence[str], *one_of_each: Sequence[str]) -> Choice:
+    """A model for transformers: its configuration, weights in one form, and one of each group of files."""
+    choice = _required((CONFIG_FILE,), [name for group in one_of_each for name in group], there)
+    choice.names.extend(name for name in extra if name in there)
+    choice.missing.extend(
+        f"one of {', '.join(group)}" for group in one_of_each if not there.intersection(group)
+    )
     weights = next((name for name in WEIGHT_FILES if name in there), None)
     if weights is None:
         choice.missing.append("model.safetensors or pytorch_model.bin, whole or in pieces")
@@ -135,7 +177,7 @@ def _fetched_before(artifact: Artifact, record: Path) -> Facts | None:
     if held["source"] != artifact.source.model_dump(mode="json"):
         return None
     for name, facts in files.items():
-        path = record.with_name(name)
+        path = record.parent / name
         if not path.is_file() or _describe(path) != facts:
             return None
     logger.info("%s already fetched folder=%s", artifact.name, record.parent)
@@ -181,8 +223,7 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     Raises:
         DataError: with all that is missing and what is there.
     """
-    names = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
-    choice = choose_files(artifact.kind, names)
+    choice = choose_files(artifact.kind, _names_in(artifact.kind, folder))
     missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
     if missing:
         raise DataError(
@@ -196,6 +237,12 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
                     f"{folder / name}: a Git LFS pointer, not the file; run 'git lfs pull' in that repository"
                 )
     return {name: folder / name for name in choice.names}
+
+
+def _names_in(kind: str, folder: Path) -> list[str]:
+    """Names of the files of a folder; those in its folders too, where a kind has some."""
+    paths = folder.rglob("*") if kind == "guardrails" else folder.iterdir()
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def _missing_pieces(folder: Path, names: Sequence[str]) -> list[str]:
@@ -219,7 +266,7 @@ def _root_of_archive(artifact: Artifact, folder: Path) -> Path:
     fitting = [
         path
         for path in folders
-        if not choose_files(artifact.kind, [p.name for p in path.iterdir() if p.is_file()]).missing
+        if not choose_files(artifact.kind, _names_in(artifact.kind, path)).missing
     ]
     if len(fitting) > 1 and fitting[0] != folder:
         found = ", ".join(str(path.relative_to(folder)) for path in fitting[:5])
@@ -259,8 +306,10 @@ def place_files(files: Mapping[str, Path], target: Path, name: str, *, move: boo
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target, prefix=".incoming.") as folder:
             for file, path in absent.items():
+                (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
                 _take(path, Path(folder) / file, move=move)
             for file in absent:
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
                 (Path(folder) / file).replace(target / file)
         sync_folder(target)
     logger.info("%s files=%d new=%d folder=%s", name, len(files), len(absent), target)
