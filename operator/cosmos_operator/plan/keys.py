@@ -33,6 +33,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
 """Values of each stage's document that do not decide its result."""
 ADDED: dict[str, dict[str, Any]] = {
     "train": {"experiment.lora": LoraConfig().model_dump(mode="json")},
+    "generate": {"prompt_upsampler_uri": None, "guardrails": None},
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
 
