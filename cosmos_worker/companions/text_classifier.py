@@ -65,6 +65,7 @@ class TextClassifier:
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        self._folder = folder
         self._tokenizer = check_folder(folder)
         self._model = load_model(AutoModelForCausalLM.from_pretrained, folder, WHAT, device, dtype)
         self._device = device
@@ -78,17 +79,32 @@ class TextClassifier:
 
     def check(self, prompt: str) -> Blocked | None:
         """What is wrong with a prompt, if anything is."""
+        signs = [
+            token.content
+            for token in self._tokenizer.added_tokens_decoder.values()
+            if token.special
+        ]
+        if found := next((sign for sign in signs if sign in prompt), None):
+            return Blocked(TEXT_CLASSIFIER, f"{found!r} is a sign of the classifier's own language")
         return parse_answer(self.ask(prompt))
 
     @torch.inference_mode()
     def ask(self, prompt: str) -> str:
-        """The model's answer, word for word."""
-        tokens = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
-        ).to(self._device)
+        """The model's answer, word for word.
+
+        Raises:
+            CheckpointError: the chat template leaves the prompt out, so that nothing would be judged.
+        """
+        request = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        )
+        if prompt.strip() not in request:
+            raise CheckpointError(
+                f"{self._folder}: the chat template leaves out what the user says; give the {WHAT} its own template"
+            )
+        tokens = self._tokenizer(request, add_special_tokens=False, return_tensors="pt").to(
+            self._device
+        )
         output = self._model.generate(**tokens, generation_config=self._settings)
         answer: str = self._tokenizer.decode(
             output[0][tokens["input_ids"].shape[1] :], skip_special_tokens=True

@@ -92,11 +92,18 @@ class PromptUpsampler:
 
         Raises:
             DataError: the model answers nothing.
+            CheckpointError: the chat template leaves the prompt out.
         """
-        parts = [{"type": "image"}, {"type": "text", "text": REQUEST.format(prompt=prompt)}]
+        question = REQUEST.format(prompt=prompt)
+        # earlier chat templates of Pixtral read "content"
+        parts = [{"type": "image"}, {"type": "text", "text": question, "content": question}]
         request = self._processor.apply_chat_template(
             [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
         )
+        if question not in request:
+            raise CheckpointError(
+                f"{self._folder}: the chat template leaves out what the user says; give the {WHAT} its own template"
+            )
         inputs = self._processor(
             text=[request],
             images=[[shrink(frame_HWC)]],

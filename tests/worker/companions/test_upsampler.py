@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_upsampler_refuses_an_empty_answer(tmp_path: Path) -> None:
         writer.write("push", moving_square()[0])
 
 
+def test_upsampler_refuses_a_template_that_leaves_the_prompt_out(tmp_path: Path) -> None:
+    folder = write_upsampler(tmp_path / "u", {})
+    (folder / "chat_template.jinja").write_text("<s>[IMG]What is this?")
+
+    with pytest.raises(CheckpointError, match="the chat template leaves out what the user says"):
+        load(folder).write("push", moving_square()[0])
+
+
 @pytest.mark.parametrize(
     ("shape", "size"),
     [((720, 2048), (1024, 360)), ((2000, 500), (256, 1024)), ((32, 64), (64, 32))],
@@ -53,6 +62,18 @@ def test_pictures_have_at_most_1024_pixels_a_side(
     shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
     assert shrink(np.zeros((*shape, 3), np.uint8)).size == size
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="needs torchvision to be absent")
+def test_upsampler_names_the_package_that_pixtral_needs(tmp_path: Path) -> None:
+    folder = write_upsampler(tmp_path / "u", {})
+    path = folder / "processor_config.json"
+    path.write_text(path.read_text().replace("LlavaProcessor", "PixtralProcessor"))
+
+    with pytest.raises(
+        CheckpointError, match=r"(?i)needs a package .*torchvision.* install the extra 'guardrails'"
+    ):
+        check_folder(folder)
 
 
 def test_upsampler_refuses_other_folders(tmp_path: Path) -> None:
