@@ -13,10 +13,13 @@ from generation import generate_config, write_clips, write_models
 
 from cosmos_worker.companions import text_classifier, upsampler, video_filter
 from cosmos_worker.companions.blocklist import Blocklist
+from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import CheckpointError, DataError, UserError
 from cosmos_worker.layout import FILTER_FILE, GENERATED_FILE, Volumes
 from cosmos_worker.sample import records
+from cosmos_worker.sample.guards import Companions
+from cosmos_worker.sample.inputs import collect_inputs
 from cosmos_worker.stages import generate
 from cosmos_worker.text.t5 import T5Encoder
 
@@ -230,6 +233,31 @@ def test_interrupted_results_come_out_bit_equal(
 
     assert (result["kept"], result["videos"], result["blocked"]) == (1, 2, 1)
     assert (tmp_path / "002.mp4").read_bytes() == wanted
+
+
+def test_batches_after_an_interruption_are_those_of_all_inputs_that_were_sampled(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    """An input that the video filter held back was sampled with the others, one that a text guardrail held was not."""
+    config = generate_config(models, tmp_path, inputs_of(clips))
+    inputs = collect_inputs(config.inputs, None, Volumes())
+    finished = {
+        "000": {"prompt": "a", "blocked": Blocked("video-filter", "x").as_record()},
+        "001": {
+            "prompt": "b",
+            "final_prompt": "c",
+            "blocked": Blocked("blocklist", "x").as_record(),
+        },
+        "002": None,
+    }
+
+    prompts = Companions(config, Volumes(), torch.device("cpu"), torch.float32).prepare_prompts(
+        inputs, finished
+    )
+
+    assert [one.id for one in prompts.sampled] == ["000", "002"]
+    assert prompts.final == {"000": "a", "001": "c", "002": PROMPTS[2]}
+    assert prompts.blocked == {}
 
 
 def test_other_guardrails_judge_again_and_take_earlier_videos_away(
