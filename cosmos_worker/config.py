@@ -79,10 +79,16 @@ class StageConfig(Model):
     """Folder that the stage writes."""
 
 
+ArtifactKind = Literal[
+    "model", "tokenizer", "text_encoder",
+    "guardrails", "text_classifier", "image_encoder", "prompt_upsampler",
+]  # fmt: skip
+
+
 class Artifact(Model):
     """One folder of model files to fetch."""
 
-    kind: Literal["model", "tokenizer", "text_encoder"]
+    kind: ArtifactKind
     """What the files are; decides which are needed and how they are checked."""
     name: str
     """Name for messages, such as Cosmos-Predict1-7B-Video2World."""
@@ -92,7 +98,7 @@ class Artifact(Model):
 
 
 class FetchModelConfig(StageConfig):
-    """fetch-model: weights, tokenizer and text encoder into the models volume."""
+    """fetch-model: weights, tokenizer, text encoder, and what guards and upsampling need, into the models volume."""
 
     artifacts: tuple[Artifact, ...]
 
@@ -190,6 +196,17 @@ class GenerateInput(Model):
     """File name of the result without suffix; null = its position in the list."""
 
 
+class GuardrailsConfig(Model):
+    """What judges prompts and videos; all of it is used."""
+
+    folder_uri: str
+    """Folder with the word lists, blocklist/, and with video_content_safety_filter/safety_filter.pt."""
+    text_classifier_uri: str
+    """Folder of a chat model of the Llama Guard kind."""
+    image_encoder_uri: str
+    """Folder of the SigLIP model whose features the video filter takes."""
+
+
 class GenerateConfig(StageConfig):
     """generate: Video2World samples as <id>.mp4 and <id>.json, and generated.jsonl."""
 
@@ -216,6 +233,10 @@ class GenerateConfig(StageConfig):
     """Where to compute; auto = CUDA if there is one."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
+    prompt_upsampler_uri: str | None = None
+    """Folder of a vision-language model that writes longer prompts; null = prompts as they are."""
+    guardrails: GuardrailsConfig | None = None
+    """What judges prompts and videos; null = nothing does."""
 
 
 class ReportConfig(StageConfig):

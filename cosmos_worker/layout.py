@@ -28,6 +28,12 @@ DESCRIPTION_FILE = "model.json"
 ENCODER_FILE = "encoder.jit"
 DECODER_FILE = "decoder.jit"
 MEAN_STD_FILE = "mean_std.pt"
+FILTER_FILE = "video_content_safety_filter/safety_filter.pt"
+CUSTOM_WORDS, EXACT_WORDS, WHITELIST = WORD_LISTS = (
+    "blocklist/custom",
+    "blocklist/exact_match",
+    "blocklist/whitelist",
+)
 INDEX_FILE = "index.jsonl"
 SUMMARY_FILE = "summary.json"
 DATASET_REPORT_FILE = "report.md"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cosmos_worker.config import Artifact, HuggingFaceSource
 from cosmos_worker.data.archive import extract_url
-from cosmos_worker.data.artifact_files import choose_files, with_shards
+from cosmos_worker.data.artifact_files import choose_files, names_in, with_shards
 from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.data.placing import Facts, describe_file, place_files
@@ -154,7 +154,7 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     Raises:
         DataError: with all that is missing and what is there.
     """
-    choice = choose_files(artifact.kind, list_names(folder))
+    choice = choose_files(artifact.kind, names_in(artifact.kind, folder))
     if artifact.kind == "model":
         choice = with_shards(choice, folder)
         missing = choice.missing
@@ -197,7 +197,9 @@ def _root_of_archive(artifact: Artifact, folder: Path) -> Path:
     """The folder of an archive that has the artifact's files: its root, or the only one below it that fits."""
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
     fitting = [
-        path for path in folders if not choose_files(artifact.kind, list_names(path)).missing
+        path
+        for path in folders
+        if not choose_files(artifact.kind, names_in(artifact.kind, path)).missing
     ]
     if artifact.kind == "model":  # transformer/ is also one by itself
         fitting = [path for path in fitting if path.parent not in fitting]

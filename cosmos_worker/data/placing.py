@@ -51,10 +51,10 @@ def place_files(files: Mapping[str, Path], target: Path, name: str, *, move: boo
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target, prefix=".incoming.") as folder:
             for file, path in absent.items():
-                (Path(folder) / file).parent.mkdir(exist_ok=True)
+                (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
                 _take(path, Path(folder) / file, move=move)
             for file in absent:
-                (target / file).parent.mkdir(exist_ok=True)
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
                 (Path(folder) / file).replace(target / file)
         for parent in {(target / file).parent for file in absent} | {target}:
             sync_folder(parent)

@@ -17,7 +17,7 @@ from cosmos_worker.errors import DataError
 from cosmos_worker.layout import METRICS_FILE, RESOLVED_CONFIG_FILE
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
-from cosmos_worker.sample.records import Record, read_list, summarise
+from cosmos_worker.sample.records import Record, is_blocked, read_list, summarise
 
 TABLE_HEADER = (
     "item",
@@ -147,9 +147,10 @@ def _row(item: Item) -> list[str]:
     def number(name: str, form: str, factor: float = 1) -> str:
         return format_number(form, summary[name] * factor) if name in summary else ABSENT
 
+    blocked = summary.get("blocked", 0)
     return [
         item.name,
-        str(summary["videos"]),
+        str(summary["videos"]) + (f" ({blocked} blocked)" if blocked else ""),
         number("mean_psnr_db", "{:.2f}"),
         number("mean_copy_psnr_db", "{:.2f}"),
         number("gain_db", "{:+.2f}"),
@@ -177,7 +178,7 @@ def before_and_after(items: Sequence[Item]) -> tuple[Item | None, Item]:
 
 
 def build_cards(items: Sequence[Item], max_videos: int) -> list[Card]:
-    """One card per conditioning frame and instruction, with every item's video of it.
+    """One card per conditioning frame and instruction, with every item's video of it; none for what was blocked.
 
     Args:
         items: of `read_items`.
@@ -188,7 +189,7 @@ def build_cards(items: Sequence[Item], max_videos: int) -> list[Card]:
     """
     groups: dict[tuple[str, str], list[tuple[Item, Record]]] = {}
     for item in items:
-        for record in item.records[:max_videos]:
+        for record in [one for one in item.records if not is_blocked(one)][:max_videos]:
             groups.setdefault((record["visual_input"], record["prompt"]), []).append((item, record))
     return [_card(position, members) for position, members in enumerate(groups.values(), 1)]
 

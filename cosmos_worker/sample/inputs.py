@@ -221,18 +221,31 @@ def read_known_frames(one: SampleInput, sampling: SamplingConfig) -> Tensor:
     Source: cosmos_predict1 inference, facts 8.2. Differs: x / 127.5 - 1 as in training, where the
     reference has x / 128 - 1; sampling.pixel_range=legacy repeats that.
     """
-    if is_image(one.visual_input):
-        frames = _read_image(one.visual_input)[None]
-    else:
-        reader = open_video(one.visual_input)
-        first = (
-            0 if sampling.input_frames == "first" else reader.num_frames - sampling.num_input_frames
-        )
-        frames = reader.get(range(first, first + sampling.num_input_frames))
+    frames = _known_frames(one, sampling)
     video_CTHW = video_from_pixels(torch.from_numpy(frames)[None])[0]
     if sampling.pixel_range == "legacy":
         video_CTHW = (video_CTHW + 1) * (127.5 / 128) - 1
     return resize_bicubic(video_CTHW, sampling)
+
+
+def read_last_known_frame(one: SampleInput, sampling: SamplingConfig) -> NDArray[np.uint8]:
+    """The last known frame at the size of its file, uint8 (H, W, 3) RGB.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    frame: NDArray[np.uint8] = _known_frames(one, sampling)[-1]
+    return frame
+
+
+def _known_frames(one: SampleInput, sampling: SamplingConfig) -> NDArray[np.uint8]:
+    """The known frames at the size of their file, uint8 (T, H, W, 3)."""
+    if is_image(one.visual_input):
+        return _read_image(one.visual_input)[None]
+    reader = open_video(one.visual_input)
+    last = reader.num_frames - sampling.num_input_frames
+    first = 0 if sampling.input_frames == "first" else last
+    return reader.get(range(first, first + sampling.num_input_frames))
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

@@ -1,5 +1,7 @@
 """Results on disk: <id>.mp4, <id>.json beside it, and what the list of them says in all.
 
+An input that a guardrail holds back has a record with ``blocked`` and no video.
+
 <id>.json is written after its video and removed before the video is replaced, so a video with a
 record is whole and was made by what the record says.
 """
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.data.video import open_video, read_video, read_window, write_video
 from cosmos_worker.errors import ConfigError, DataError
@@ -104,7 +107,7 @@ def record_path(folder: Path, sample_id: str) -> Path:
 def read_finished(folder: Path, request: Record) -> Record | None:
     """The record of a finished result that was made by exactly this request, else None."""
     path, video = record_path(folder, request["id"]), video_path(folder, request["id"])
-    if not path.is_file() or not video.is_file():
+    if not path.is_file():
         return None
     try:
         record: Record = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +115,15 @@ def read_finished(folder: Path, request: Record) -> Record | None:
         return None
     if not isinstance(record, dict) or any(record.get(key) != request[key] for key in request):
         return None
-    return record if record.get("video_sha256") == sha256_of_file(video) else None
+    if is_blocked(record):
+        return None if video.exists() else record
+    is_whole = video.is_file() and record.get("video_sha256") == sha256_of_file(video)
+    return record if is_whole else None
+
+
+def is_blocked(record: Mapping[str, Any]) -> bool:
+    """Whether a guardrail has held the input back."""
+    return record.get("blocked") is not None
 
 
 def write_result(
@@ -138,6 +149,20 @@ def write_result(
         "seconds": round(seconds, 3),
         "metrics": measure(video, one, sampling, request["metrics_wanted"]),
     }
+    write_json(record, document)
+    return document
+
+
+def write_blocked(folder: Path, request: Record, verdict: Blocked) -> Record:
+    """Write the record of an input that gets no video; a video of an earlier request goes.
+
+    Returns:
+        The record.
+    """
+    record = record_path(folder, request["id"])
+    record.unlink(missing_ok=True)
+    video_path(folder, request["id"]).unlink(missing_ok=True)
+    document = {**request, "video": None, "blocked": verdict.as_record(), "metrics": {}}
     write_json(record, document)
     return document
 
@@ -195,17 +220,20 @@ def read_list(folder: Path) -> list[Record]:
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """Means over all videos; a metric that was not measured is absent.
+    """Means over all written videos; a metric that was not measured is absent.
 
     Returns:
-        videos, seconds_per_video, and with metrics mean_psnr_db, mean_copy_psnr_db, gain_db,
-        follow_share (0 to 1).
+        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), and with
+        metrics mean_psnr_db, mean_copy_psnr_db, gain_db, follow_share (0 to 1).
     """
-    summary: dict[str, Any] = {
-        "videos": len(records),
-        "seconds_per_video": round(fmean(record["seconds"] for record in records), 3),
-    }
-    metrics = [record["metrics"] for record in records]
+    written = [record for record in records if not is_blocked(record)]
+    summary: dict[str, Any] = {"videos": len(written)}
+    if len(written) < len(records):
+        summary["blocked"] = len(records) - len(written)
+    if not written:
+        return summary
+    summary["seconds_per_video"] = round(fmean(record["seconds"] for record in written), 3)
+    metrics = [record["metrics"] for record in written]
     if all("psnr_db" in one for one in metrics):
         mean = fmean(one["psnr_db"] for one in metrics)
         copied = fmean(one["copy_psnr_db"] for one in metrics)

@@ -1,4 +1,4 @@
-"""fetch-model: weights, tokenizer and text encoder into the models volume, checked for completeness."""
+"""fetch-model: model, tokenizer, text encoder and companions into the models volume, checked for completeness."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes
 from cosmos_worker.progress import Progress
 from cosmos_worker.sample import records
+from cosmos_worker.sample.guards import Companions, Prompts, identify_companions
 from cosmos_worker.sample.inputs import (
     SampleInput,
     check_visual_input,
@@ -67,6 +68,7 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
     device = _choose_device(config.device)
     tokenizer = _load_tokenizer(config, volumes, device)
     digests = _digest_models(config, volumes, tokenizer)
+    digests |= identify_companions(config, volumes)
     requests = {one.id: records.describe_request(one, config, digests) for one in inputs}
     finished = {key: records.read_finished(target, value) for key, value in requests.items()}
     pending = [one for one in inputs if finished[one.id] is None]
@@ -78,7 +80,7 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         device,
     )
     if pending:
-        finished |= _generate(config, volumes, tokenizer, device, inputs, pending, requests)
+        finished |= _generate(config, volumes, tokenizer, device, inputs, finished, requests)
     results = [record for record in (finished[one.id] for one in inputs) if record is not None]
     records.write_list(target, results)
     return {
@@ -159,23 +161,53 @@ def _generate(
     tokenizer: VideoTokenizer,
     device: torch.device,
     inputs: Sequence[SampleInput],
+    finished: dict[str, records.Record | None],
+    requests: dict[str, records.Record],
+) -> dict[str, records.Record]:
+    """Write and judge the prompts of the pending inputs, then sample what is left; their records by id."""
+    target = volumes.resolve(config.target_uri)
+    companions = Companions(config, volumes, device, _compute_dtype(config, device))
+    prompts = companions.prepare_prompts(inputs, finished)
+    if config.prompt_upsampler_uri is not None:
+        requests = {
+            key: {**one, "final_prompt": prompts.final[key]} for key, one in requests.items()
+        }
+    if prompts.blocked:
+        (target / GENERATED_FILE).unlink(missing_ok=True)  # from here on its results are replaced
+    written = {
+        key: records.write_blocked(target, requests[key], verdict)
+        for key, verdict in prompts.blocked.items()
+    }
+    pending = [one for one in prompts.sampled if finished[one.id] is None]
+    if pending:
+        written |= _sample(companions, tokenizer, prompts, pending, requests)
+    return written
+
+
+def _sample(
+    companions: Companions,
+    tokenizer: VideoTokenizer,
+    prompts: Prompts,
     pending: Sequence[SampleInput],
     requests: dict[str, records.Record],
 ) -> dict[str, records.Record]:
-    """Sample, decode and write the pending inputs, batch by batch; their records by id.
+    """Sample, decode, judge and write the pending inputs, batch by batch; their records by id.
 
     Batches are those of the whole list: after an interruption the rest comes out bit-equal.
     """
+    config, volumes, device = companions.config, companions.volumes, companions.device
     sampling, target = config.sampling, volumes.resolve(config.target_uri)
-    texts, negative = _embed(config, volumes, device, [one.prompt for one in inputs])
+    inputs = prompts.sampled
+    texts, negative = _embed(config, volumes, device, [prompts.final[one.id] for one in inputs])
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
+    video_filter = companions.load_video_filter()
     checkpoint = volumes.resolve(config.checkpoint_uri)
     net = load_network(checkpoint, config.net, device, config.checkpoint_lora_scale)
     frames = chunked_latent_frames(sampling.num_pixel_frames, config.tokenizer.chunk_pixel_frames)
     settings = Settings(
-        sampling, frames, config.text, config.sigma_data, negative, _compute_dtype(config, device)
+        sampling, frames, config.text, config.sigma_data, negative, companions.dtype
     )
-    lengths = [len(texts[one.prompt]) for one in inputs]
+    lengths = [len(texts[prompts.final[one.id]]) for one in inputs]
     batches = split_batches(inputs, lengths, sampling.batch_size, config.text.padding)
     batches = [batch for batch in batches if any(one in pending for one in batch)]
     (target / GENERATED_FILE).unlink(missing_ok=True)  # from here on its results are replaced
@@ -184,13 +216,18 @@ def _generate(
     for batch in batches:
         started = time.monotonic()
         samples = [
-            Sample(one.id, texts[one.prompt], read_known_frames(one, sampling)) for one in batch
+            Sample(one.id, texts[prompts.final[one.id]], read_known_frames(one, sampling))
+            for one in batch
         ]
         latents = generate_latents(net, tokenizer, samples, settings, progress.advance)
         videos = decode_latents(tokenizer, latents, config.sigma_data)
         seconds = (time.monotonic() - started) / len(batch)
         for one, frames in zip(batch, videos, strict=True):
             if one not in pending:
+                continue
+            verdict = video_filter.check(frames) if video_filter else None
+            if verdict is not None:
+                written[one.id] = records.write_blocked(target, requests[one.id], verdict)
                 continue
             written[one.id] = records.write_result(
                 target, requests[one.id], one, frames, sampling, seconds

@@ -73,7 +73,8 @@ def _weight_files(folder: Path) -> list[Path]:
     )
 
 
-def _update_digest(digest: Any, path: Path) -> None:  # noqa: ANN401 - hashlib's private type
+def update_digest(digest: Any, path: Path) -> None:  # noqa: ANN401 - hashlib's private type
+    """Add a file's name, size and content to a digest; of a file above 256 MiB, 64 evenly spaced MiB."""
     size = path.stat().st_size
     digest.update(f"{path.name}:{size}:".encode())
     with path.open("rb") as stream:
@@ -103,7 +104,7 @@ def encoder_identity(folder: Path, max_length: int) -> str:
     digest = hashlib.sha256()
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     for path in files + _weight_files(folder):
-        _update_digest(digest, path)
+        update_digest(digest, path)
     return f"{digest.hexdigest()[:20]}-{max_length}"
 
 

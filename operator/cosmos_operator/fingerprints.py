@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.source import Source
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.api.v1alpha1 import SOURCES, PostTrainingJob, sources
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.layout import ADDRESS, sha256_of_file
 
@@ -37,10 +37,11 @@ def with_absolute_paths(job: PostTrainingJob, folder: Path) -> PostTrainingJob:
         return given.model_copy(update={"path": local(given.path)})
 
     spec = job.spec
-    changed = {
-        name: getattr(spec, name).model_copy(update={"source": source(getattr(spec, name).source)})
-        for name in ("model", "tokenizer", "embeddings", "dataset")
-    }
+    changed = {}
+    for name, fields in SOURCES.items():
+        block = getattr(spec, name)
+        update = {field: source(getattr(block, field)) for field in fields}
+        changed[name] = block.model_copy(update=update)
     items = tuple(_with_addresses(item, local) for item in spec.inference)
     return job.model_copy(update={"spec": spec.model_copy(update={**changed, "inference": items})})
 
@@ -62,12 +63,10 @@ def _with_addresses(
 
 def local_paths(job: PostTrainingJob) -> Iterator[tuple[str, str]]:
     """(field, path) of everything that the job reads from this machine's disk."""
-    spec = job.spec
-    for name in ("model", "tokenizer", "embeddings", "dataset"):
-        source = getattr(spec, name).source
-        if source is not None and source.path is not None:
-            yield f"spec.{name}.source.path", source.path
-    for number, item in enumerate(spec.inference):
+    for where, source in sources(job):
+        if source.path is not None:
+            yield f"{where}.path", source.path
+    for number, item in enumerate(job.spec.inference):
         if item.inputs_file is not None:
             yield f"spec.inference[{number}].inputsFile", item.inputs_file
         for index, entry in enumerate(item.inputs or ()):

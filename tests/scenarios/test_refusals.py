@@ -16,6 +16,7 @@ from cosmos_operator.api.crd import build_schema
 SPEC = build_schema()["properties"]["spec"]
 LIMITS = list(find_limits(SPEC, ("spec",)))
 ITEM = {"name": "clip", "inputs": [{"prompt": "push it", "conditioning": "/x.png"}]}
+PATH = {"path": "/x"}
 BOTH = {"path": "/x", "huggingFace": {"repo": "lab/x"}}
 
 CREATED: list[tuple[dict[str, Any], str]] = [
@@ -31,6 +32,19 @@ CREATED: list[tuple[dict[str, Any], str]] = [
         {"inference": [{**ITEM, "parameters": {"numPixelFrames": 58}}]},
         "numPixelFrames must be 8n+1, such as 57 or 121",
     ),
+    (
+        {"inference": [{**ITEM, "promptUpsampler": True}]},
+        "an inference item has promptUpsampler, which needs spec.promptUpsampler.source",
+    ),
+    (
+        {"inference": [{**ITEM, "guardrails": True}], "promptUpsampler": {"source": PATH}},
+        "an inference item has guardrails, which needs spec.guardrails.source",
+    ),
+    (
+        {"guardrails": {"source": PATH, "imageEncoder": PATH}},
+        "give all of source, textClassifier and imageEncoder, or none",
+    ),
+    ({"guardrails": {"faceBlur": True}}, "faceBlur: this version cannot blur faces; remove it"),
 ]
 """Fields of a new job, and the message of the rule that they break."""
 
@@ -46,6 +60,11 @@ EDITED: list[tuple[dict[str, Any], str]] = [
     ({"storage": {"models": {"claimName": "other"}}}, f"storage {ADVICE}"),
     ({"backend": {"type": "Job"}}, f"backend {ADVICE}"),
     ({"outputs": {"weights": "Regular"}}, f"outputs {ADVICE}"),
+    ({"promptUpsampler": {"source": PATH}}, f"promptUpsampler {ADVICE}"),
+    (
+        {"guardrails": {"source": PATH, "textClassifier": PATH, "imageEncoder": PATH}},
+        f"guardrails {ADVICE}",
+    ),
     ({"scheduling": {"queueName": "other"}}, f"queueName {ADVICE}"),
     ({"inference": []}, "inference items cannot be removed; append new ones"),
     (

@@ -155,6 +155,7 @@ def _check_inference(job: PostTrainingJob) -> list[str]:
             problems.append(f"{where}.name: {item.name!r} is used twice; names must differ")
         if item.inputs_file is not None:
             problems += _check_address(item.inputs_file, f"{where}.inputsFile")
+        problems += _check_companions(job, item, where)
         for index, entry in enumerate(item.inputs or ()):
             problems += _check_address(entry.conditioning, f"{where}.inputs[{index}].conditioning")
             if "Psnr" in item.metrics and entry.ground_truth is None:
@@ -167,6 +168,29 @@ def _check_inference(job: PostTrainingJob) -> list[str]:
                     entry.ground_truth, f"{where}.inputs[{index}].groundTruth"
                 )
     return problems
+
+
+def _check_companions(job: PostTrainingJob, item: InferenceItem, where: str) -> list[str]:
+    """Upsampler or guardrails that an item asks for and the job does not have."""
+    spec = job.spec
+    return [
+        f"{where}.{name}: true, but the job has none; give {needed}, or remove it"
+        for name, wanted, source, needed in (
+            (
+                "promptUpsampler",
+                item.prompt_upsampler,
+                spec.prompt_upsampler.source,
+                "spec.promptUpsampler.source",
+            ),
+            (
+                "guardrails",
+                item.guardrails,
+                spec.guardrails.source,
+                "source, textClassifier and imageEncoder in spec.guardrails",
+            ),
+        )
+        if wanted and source is None
+    ]
 
 
 def _check_address(address: str, where: str) -> list[str]:

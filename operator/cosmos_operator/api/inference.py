@@ -103,6 +103,10 @@ class InferenceItem(ApiModel):
     """Psnr: against the ground truth and the copied first frame; Push: instruction following of the push example."""
     parameters: SamplingParameters = SamplingParameters()
     """How the videos are sampled."""
+    prompt_upsampler: bool = False
+    """Let the model of spec.promptUpsampler write longer prompts."""
+    guardrails: bool = False
+    """Let spec.guardrails judge prompts and videos; what they block gets no video."""
     gpus: Annotated[int, Field(ge=0, le=1)] | None = None
     """GPUs of the item's pod; omitted = 1 if the training has GPUs, otherwise 0."""
 

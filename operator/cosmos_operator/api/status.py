@@ -128,6 +128,8 @@ class InferenceResult(ApiModel):
     """Volume address of the folder with its videos."""
     num_videos: NonNegative | None = None
     """Videos that were written."""
+    num_blocked: NonNegative | None = None
+    """Inputs that guardrails held back, which have no video; omitted = none."""
     duration_seconds: NonNegative | None = None
     """Seconds that it took."""
     message: Message = ""

@@ -7,9 +7,11 @@ Python and once in CEL beside it, so that ``cosmos validate`` and the API server
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from cosmos_operator.api.base import (
     JOB_NAME_PATTERN,
@@ -24,6 +26,7 @@ from cosmos_operator.api.base import (
     immutable,
     rules,
 )
+from cosmos_operator.api.companions import GuardrailsSpec, PromptUpsamplerSpec
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpec
 from cosmos_operator.api.source import Source
@@ -158,6 +161,19 @@ class OutputsSpec(ApiModel):
 class PostTrainingJobSpec(ApiModel):
     """What to post-train, on what, where, and what to do with the result."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *(
+                (
+                    f"!has(self.inference) || (has(self.{name}) && has(self.{name}.source)) || "
+                    f"!self.inference.exists(item, has(item.{name}) && item.{name})",
+                    f"an inference item has {name}, which needs spec.{name}.source",
+                )
+                for name in ("promptUpsampler", "guardrails")
+            )
+        )
+    )
+
     model: Annotated[BaseModelSpec, Field(json_schema_extra=immutable("model"))] = BaseModelSpec()
     """The network to start from."""
     tokenizer: Annotated[TokenizerSpec, Field(json_schema_extra=immutable("tokenizer"))] = (
@@ -205,6 +221,14 @@ class PostTrainingJobSpec(ApiModel):
         ),
     ] = ()
     """Videos to generate afterwards; items may be appended at any time."""
+    prompt_upsampler: Annotated[
+        PromptUpsamplerSpec, Field(json_schema_extra=immutable("promptUpsampler"))
+    ] = PromptUpsamplerSpec()
+    """The model that writes longer prompts."""
+    guardrails: Annotated[GuardrailsSpec, Field(json_schema_extra=immutable("guardrails"))] = (
+        GuardrailsSpec()
+    )
+    """What judges prompts and videos."""
     outputs: Annotated[OutputsSpec, Field(json_schema_extra=immutable("outputs"))] = OutputsSpec()
     """What the job leaves."""
 
@@ -240,3 +264,23 @@ class PostTrainingJob(ApiModel):
     def published_name(self) -> str:
         """Name of the published model."""
         return self.spec.outputs.name or self.name
+
+
+SOURCES = {
+    "model": ("source",),
+    "tokenizer": ("source",),
+    "embeddings": ("source",),
+    "dataset": ("source",),
+    "prompt_upsampler": ("source",),
+    "guardrails": ("source", "text_classifier", "image_encoder"),
+}
+"""Blocks of a job → their fields that say where files come from."""
+
+
+def sources(job: PostTrainingJob) -> Iterator[tuple[str, Source]]:
+    """(field, source) of everything that a job names a source for."""
+    for name, fields in SOURCES.items():
+        for field in fields:
+            source = getattr(getattr(job.spec, name), field)
+            if source is not None:
+                yield f"spec.{to_camel(name)}.{to_camel(field)}", source

@@ -58,7 +58,13 @@ def _failed(draft: Draft, failure: Failure) -> None:
 def _success_message(draft: Draft) -> str:
     model = next((one.address for one in draft.outputs if one.name == "model"), "")
     videos = sum(one.num_videos or 0 for one in draft.inference)
-    return f"published {model}" + (f", {videos} videos" if videos else "")
+    blocked = sum(one.num_blocked or 0 for one in draft.inference)
+    parts = [
+        f"published {model}",
+        f"{videos} videos" * bool(videos),
+        f"{blocked} blocked" * bool(blocked),
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _suspended_message(draft: Draft) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from cosmos_operator.api.check import resolve_experiment
 from cosmos_operator.api.source import Source as ApiSource
@@ -12,7 +11,7 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.keys import source_key
 from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
-from cosmos_worker.config import Artifact, HuggingFaceSource, Source, UrlSource
+from cosmos_worker.config import Artifact, ArtifactKind, HuggingFaceSource, Source, UrlSource
 from cosmos_worker.layout import content_key
 from cosmos_worker.options import Experiment
 
@@ -26,6 +25,8 @@ class Inputs:
     model: Artifact
     tokenizer: Artifact
     encoder: Artifact
+    companions: Mapping[str, Artifact]
+    """By kind: what prompts are written and judged with, if the job has it."""
     dataset_source: Source
     dataset_key: str
     dataset_folder: str
@@ -59,12 +60,29 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         model=model,
         tokenizer=tokenizer,
         encoder=encoder,
+        companions=_companions(job, fingerprints),
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
         text_store=f"embeddings://{folder_name(f'text-{spec.embeddings.encoder}', text_key)}",
         fingerprints=fingerprints,
     )
+
+
+def _companions(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[str, Artifact]:
+    """Fetched whenever the job names them, so that items that use them may be appended at any time."""
+    guards, found = job.spec.guardrails, {}
+    given: dict[ArtifactKind, ApiSource | None] = {
+        "prompt_upsampler": job.spec.prompt_upsampler.source,
+        "guardrails": guards.source,
+        "text_classifier": guards.text_classifier,
+        "image_encoder": guards.image_encoder,
+    }
+    for kind, source in given.items():
+        if source is not None:
+            name = _source_name(_source(source, "models"))
+            found[str(kind)] = _artifact(kind, name, source, fingerprints)
+    return found
 
 
 def _source(source: ApiSource, volume: str) -> Source:
@@ -92,7 +110,7 @@ def _source_name(source: Source) -> str:
 
 
 def _artifact(
-    kind: Literal["model", "tokenizer", "text_encoder"],
+    kind: ArtifactKind,
     name: str,
     given: ApiSource | None,
     fingerprints: Mapping[str, str],

@@ -47,7 +47,11 @@ ADDED: dict[str, dict[str, Any]] = {
         "experiment.optimizer.state_bits": OptimizerConfig().state_bits,
         "experiment.acceleration": {"linear": AccelerationConfig().linear},
     },
-    "generate": {"checkpoint_lora_scale": None},
+    "generate": {
+        "checkpoint_lora_scale": None,
+        "prompt_upsampler_uri": None,
+        "guardrails": None,
+    },
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
 WEIGHTS: dict[str, str] = {"train": "model_uri", "generate": "checkpoint_uri"}

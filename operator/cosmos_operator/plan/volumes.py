@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosmos_operator.api.source import ClaimFolder
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
 from cosmos_worker.config import StageConfig
 from cosmos_worker.layout import ADDRESS, VOLUMES
 
@@ -71,10 +71,9 @@ def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ..
 def named_claims(job: PostTrainingJob) -> dict[str, str]:
     """Field of a source → the claim that it names by itself."""
     found: dict[str, str] = {}
-    for name in ("model", "tokenizer", "embeddings", "dataset"):
-        source = getattr(job.spec, name).source
-        if source is not None and source.claim is not None and source.claim.claim_name is not None:
-            found[f"spec.{name}.source.claim.claimName"] = source.claim.claim_name
+    for where, source in sources(job):
+        if source.claim is not None and source.claim.claim_name is not None:
+            found[f"{where}.claim.claimName"] = source.claim.claim_name
     return found
 
 

@@ -14,6 +14,7 @@ from cosmos_worker.config import (
     FetchModelConfig,
     GenerateConfig,
     GenerateInput,
+    GuardrailsConfig,
     PrepareDatasetConfig,
     PublishConfig,
     ReportConfig,
@@ -47,8 +48,8 @@ def _keyed(kind: str, document: C, target: str, needs: tuple[str, ...] = ()) -> 
 
 
 def fetch_model(inputs: Inputs) -> FetchModelConfig:
-    """Weights, tokenizer and text encoder, each into a folder named by its source."""
-    artifacts = (inputs.model, inputs.tokenizer, inputs.encoder)
+    """Weights, tokenizer, text encoder and companions, each into a folder named by its source."""
+    artifacts = (inputs.model, inputs.tokenizer, inputs.encoder, *inputs.companions.values())
     document = FetchModelConfig(key="", target_uri="", artifacts=artifacts)
     return _keyed("fetch-model", document, "models://fetched-{key}")
 
@@ -171,6 +172,10 @@ def generate(
         metrics=tuple(METRICS[metric] for metric in item.metrics),
         device="cuda" if gpus else "cpu",
         compute_dtype=experiment.diffusion.compute_dtype,
+        prompt_upsampler_uri=(
+            inputs.companions["prompt_upsampler"].target_uri if item.prompt_upsampler else None
+        ),
+        guardrails=_guardrails(inputs) if item.guardrails else None,
     )
     needs = (*(() if base else (published.key,)), *_file_keys(inputs, item))
     target = f"{run.target_uri}/generated/{item.name}-{{key}}"
@@ -215,6 +220,15 @@ def addresses(item: InferenceItem) -> tuple[str, ...]:
     for entry in item.inputs or ():
         found += [entry.conditioning, entry.ground_truth]
     return tuple(address for address in found if address is not None)
+
+
+def _guardrails(inputs: Inputs) -> GuardrailsConfig:
+    folders = inputs.companions
+    return GuardrailsConfig(
+        folder_uri=folders["guardrails"].target_uri,
+        text_classifier_uri=folders["text_classifier"].target_uri,
+        image_encoder_uri=folders["image_encoder"].target_uri,
+    )
 
 
 def _resolve(inputs: Inputs, address: str) -> str:

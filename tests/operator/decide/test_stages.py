@@ -11,20 +11,20 @@ from cosmos_operator.decide.times import format_time
 STAGES = ["fetch-model", "prepare-dataset", "embed-text", "cache-latents"]
 
 
-def finished(changes=None):
+def finished(changes=None, result=None):
     """A job that has succeeded."""
     simulation = Simulation(changes)
     simulation.prepare()
-    finish_rest(simulation)
+    finish_rest(simulation, result)
     return simulation
 
 
-def finish_rest(simulation):
+def finish_rest(simulation, result=None):
     """All workloads succeed until the job has ended."""
     for _ in range(6):
         for (kind, _), one in list(simulation.objects.items()):
             if kind in ("Job", "PyTorchJob") and "status" not in one:
-                simulation.succeed(one, result={"videos": 3})
+                simulation.succeed(one, result=result or {"videos": 3})
         simulation.settle()
 
 
@@ -336,6 +336,14 @@ def test_job_succeeds_with_its_results_in_the_status():
     ]
     assert all(one["address"].startswith("checkpoints://") for one in results)
     assert simulation.decide().actions == ()
+
+
+def test_status_tells_how_many_inputs_guardrails_held_back():
+    simulation = finished(result={"videos": 3, "blocked": 2})
+
+    before, after = simulation.status["inference"]
+    assert (before.get("numBlocked"), after["numVideos"], after["numBlocked"]) == (None, 3, 2)
+    assert simulation.status["message"].endswith(", 3 videos, 2 blocked")
 
 
 def test_appended_inference_item_runs_alone_after_the_end():

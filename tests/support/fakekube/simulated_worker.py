@@ -22,6 +22,10 @@ FILES = {
     "model": ("model.pt",),
     "tokenizer": ("encoder.jit", "decoder.jit", "mean_std.pt"),
     "text_encoder": ("config.json", "model.safetensors"),
+    "guardrails": ("video_content_safety_filter/safety_filter.pt",),
+    "text_classifier": ("config.json", "model.safetensors"),
+    "image_encoder": ("config.json", "model.safetensors"),
+    "prompt_upsampler": ("config.json", "model.safetensors"),
 }
 UNITS = {"fetch-model": "files", "prepare-dataset": "clips", "embed-text": "captions",
          "cache-latents": "windows", "generate": "steps"}  # fmt: skip

@@ -19,6 +19,27 @@ KIND_FILES = {
     "model": ["model.pt", "config.json"],
     "tokenizer": ["encoder.jit", "decoder.jit", "mean_std.pt"],
     "text_encoder": ["config.json", "tokenizer_config.json", "model.safetensors"],
+    "guardrails": [
+        "blocklist/custom/words",
+        "blocklist/exact_match/words",
+        "blocklist/whitelist/words",
+        "video_content_safety_filter/safety_filter.pt",
+    ],
+    "text_classifier": [
+        "config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "model.safetensors",
+    ],
+    "image_encoder": ["config.json", "preprocessor_config.json", "model.safetensors"],
+    "prompt_upsampler": [
+        "config.json",
+        "tokenizer.json",
+        "processor_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "model.safetensors",
+    ],
 }
 
 
@@ -58,7 +79,8 @@ def test_run_takes_the_needed_files_of_a_folder(tmp_path: Path, volumes, target,
 
     result = run(make_config(kind, {"path": str(source)}), volumes)
 
-    assert names_of(target) == sorted(KIND_FILES[kind])
+    found = [path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()]
+    assert sorted(found) == sorted(KIND_FILES[kind])
     (artifact,) = result["artifacts"]
     assert (artifact["name"], artifact["kind"], artifact["folder"]) == (
         "Tiny",
@@ -220,6 +242,61 @@ def test_choose_files_takes_one_format_of_weights(weights, expected):
 
     assert choice.names == ["config.json", "spiece.model", *expected]
     assert choice.missing == []
+
+
+GUARDRAILS = KIND_FILES["guardrails"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "missing"),
+    [
+        ("guardrails", GUARDRAILS[1:], ["a list of words in blocklist/custom/"]),
+        ("guardrails", [*GUARDRAILS[:2], GUARDRAILS[3]], []),  # without a whitelist more is blocked
+        ("guardrails", GUARDRAILS[:3], ["video_content_safety_filter/safety_filter.pt"]),
+        (
+            "guardrails",
+            ["blocklist/custom/.hidden", "blocklist/custom/deep/words", *GUARDRAILS[1:]],
+            ["a list of words in blocklist/custom/"],
+        ),
+        (
+            "text_classifier",
+            ["adapter_config.json", "adapter_model.safetensors"],
+            [
+                "config.json",
+                "one of tokenizer.json, tokenizer_config.json, spiece.model, tokenizer.model, tekken.json",
+                "model.safetensors or pytorch_model.bin, whole or in pieces",
+            ],
+        ),
+        (
+            "image_encoder",
+            ["config.json", "model.safetensors"],
+            ["one of preprocessor_config.json, processor_config.json"],
+        ),
+        (
+            "prompt_upsampler",
+            ["config.json", "tokenizer.json", "model.safetensors"],
+            ["one of preprocessor_config.json, processor_config.json"],
+        ),
+    ],
+)
+def test_choose_files_says_what_companions_lack(kind, names, missing):
+    assert choose_files(kind, names).missing == missing
+
+
+def test_run_takes_guardrails_with_their_folders_and_nothing_else(tmp_path: Path, volumes, target):
+    others = ["face_blur_filter/Resnet50_Final.pth", "blocklist/nltk_data/x.zip", "aegis/a.bin"]
+    source = write_files(tmp_path / "src", [*GUARDRAILS, *others])
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(source, arcname="Cosmos-Guardrail1")
+    config = make_config("guardrails", {"url": {"url": (tmp_path / "a.tar").as_uri()}})
+
+    first = run(config, volumes)
+
+    assert sorted(first["artifacts"][0]["files"]) == GUARDRAILS
+    found = [path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()]
+    assert sorted(found) == [*GUARDRAILS[:3], "fetched-guardrails.json", GUARDRAILS[3]]
+    (tmp_path / "a.tar").unlink()
+    assert run(config, volumes) == first
 
 
 def test_choose_files_says_what_a_text_encoder_lacks():

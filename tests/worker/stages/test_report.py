@@ -12,11 +12,13 @@ from chromium import PLAY_ALL, Chromium, chromium
 from PIL import Image
 from reports import PROMPTS, write_finished_job
 
+from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.config import ReportConfig
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.layout import METRICS_FILE, Volumes
 from cosmos_worker.report.collect import ABSENT
+from cosmos_worker.sample import records
 from cosmos_worker.stages import report
 
 
@@ -158,6 +160,32 @@ def test_report_shows_verdicts_of_the_push_example(tmp_path: Path) -> None:
     assert "✓ follows" in text
     assert "✗ does not follow" in text
     assert re.search(r"0 %\s*→\s*100 %", text)
+
+
+def test_report_counts_what_guardrails_held_back_and_shows_the_rest(
+    tmp_path: Path,
+) -> None:
+    job = write_finished_job(tmp_path)
+    for _, uri in job.generated[1:]:
+        first, second = records.read_list(Path(uri))
+        blocked = records.write_blocked(Path(uri), second, Blocked("blocklist", "a word"))
+        records.write_list(Path(uri), [first, blocked])
+
+    result = report.run(job, Volumes())
+
+    parts = PageParts(Path(result["report"]).read_text())
+    assert [row[1] for row in result["table"]] == ["videos", "2", "1 (1 blocked)"]
+    assert len(parts.attributes("video")) == 5  # truth, base, post-trained; truth, base
+
+    for _, uri in job.generated:
+        held = [
+            records.write_blocked(Path(uri), one, Blocked("blocklist", "a word"))
+            for one in records.read_list(Path(uri))
+        ]
+        records.write_list(Path(uri), held)
+    result = report.run(job, Volumes())
+
+    assert [row[1:3] for row in result["table"][1:]] == [["0 (2 blocked)", ABSENT]] * 2
 
 
 def test_report_limits_the_videos_of_an_item(job: ReportConfig, tmp_path: Path) -> None:

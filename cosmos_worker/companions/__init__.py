@@ -1,0 +1,1 @@
+"""Models beside the network: what writes prompts, and what judges prompts and videos."""
