@@ -44,7 +44,7 @@ STAGE_HELP = {
     "report": "write report.html of a run and its videos",
 }
 EXPORT = "export"
-PARALLEL_STAGES = ("train", "cache-latents")
+PARALLEL_STAGES = ("train", "cache-latents", "generate")
 """Stages that several processes can share."""
 
 
@@ -224,8 +224,12 @@ def _export(options: argparse.Namespace, volumes: Volumes) -> Outcome:
 
 
 def _stop_handling(stage: str) -> AbstractContextManager[None]:
-    """The training listens by itself, and saves; every other stage ends at once."""
-    if stage == "train":
+    """The training listens by itself, and saves; every other stage ends at once.
+
+    Under a launcher SIGTERM is no wish of anybody's, but torchrun's answer to a process that failed: it leaves no
+    outcome that could hide the cause.
+    """
+    if stage == "train" or outcomes.folder_of(os.environ) is not None:
         return nullcontext()
 
     def end_late() -> NoReturn:

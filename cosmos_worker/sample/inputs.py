@@ -229,10 +229,15 @@ def read_known_frames(one: SampleInput, sampling: SamplingConfig) -> Tensor:
             0 if sampling.input_frames == "first" else reader.num_frames - sampling.num_input_frames
         )
         frames = reader.get(range(first, first + sampling.num_input_frames))
-    video_CTHW = video_from_pixels(torch.from_numpy(frames)[None])[0]
+    return resize_bicubic(video_from_frames(frames, sampling), sampling)
+
+
+def video_from_frames(frames_THWC: NDArray[np.uint8], sampling: SamplingConfig) -> Tensor:
+    """Frames as the tokenizer takes them, float32 (3, T, H, W) in [-1, 1]."""
+    video_CTHW = video_from_pixels(torch.from_numpy(frames_THWC)[None])[0]
     if sampling.pixel_range == "legacy":
         video_CTHW = (video_CTHW + 1) * (127.5 / 128) - 1
-    return resize_bicubic(video_CTHW, sampling)
+    return video_CTHW
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:
