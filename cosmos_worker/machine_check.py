@@ -178,3 +178,5 @@ def _items_of(config: StageConfig) -> Iterator[str]:
         yield from ("driver", "cuda", "nccl", "shm")
     if isinstance(config, GenerateConfig) and config.device == "cuda":
         yield from ("driver", "cuda")
+        if config.context_parallel > 1:
+            yield from ("nccl", "shm")

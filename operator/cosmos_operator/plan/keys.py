@@ -27,12 +27,20 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
     ),
     "publish": (),
-    "generate": ("tokenizer.batch_size", "sampling.batch_size", "text.dropout", "device"),
+    "generate": (
+        "tokenizer.batch_size",
+        "sampling.batch_size",
+        "text.dropout",
+        "context_parallel",
+        "offload",
+        "device",
+    ),
     "report": (),
 }
 """Values of each stage's document that do not decide its result."""
 ADDED: dict[str, dict[str, Any]] = {
     "train": {"experiment.lora": LoraConfig().model_dump(mode="json")},
+    "generate": {"sampling.num_passes": 1},
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
 
