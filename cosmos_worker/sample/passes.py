@@ -32,7 +32,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 def continue_samples(
     samples: Sequence[Sample], frames_BTHWC: NDArray[np.uint8], sampling: SamplingConfig
 ) -> list[Sample]:
-    """What the next pass starts from: the last frames of this one, as they would be read from a file without loss."""
+    """What the next pass starts from: the last frames so far, as they would be read from a file without loss."""
     last_BTHWC = frames_BTHWC[:, -sampling.num_input_frames :]
     return [
         replace(sample, known_pixels_CTHW=video_from_frames(frames, sampling))
@@ -64,13 +64,12 @@ def generate_videos(
         DataError: the sampler's result is not finite.
     """
     sampling = settings.sampling
-    parts: list[NDArray[np.uint8]] = []
-    for number in range(sampling.num_passes):
-        if parts:
-            samples = continue_samples(samples, parts[-1], sampling)
+    videos = _generate_pass(models, samples, settings, 0, on_step, agree)
+    for number in range(1, sampling.num_passes):
+        samples = continue_samples(samples, videos, sampling)
         frames = _generate_pass(models, samples, settings, number, on_step, agree)
-        parts.append(frames[:, sampling.num_input_frames :] if parts else frames)
-    return np.concatenate(parts, axis=1)
+        videos = np.concatenate([videos, frames[:, sampling.num_input_frames :]], axis=1)
+    return videos
 
 
 def _generate_pass(

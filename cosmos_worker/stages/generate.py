@@ -91,9 +91,9 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
             device.type,
             processes.world_size,
         )
-        finished = work.finished
+        finished = dict(work.finished)
         if work.pending:
-            finished = finished | _generate(config, volumes, tokenizer, device, work, team)
+            finished.update(_generate(config, volumes, tokenizer, device, work, team))
         results = [record for one in work.inputs if (record := finished[one.id]) is not None]
         if processes.is_main:
             records.write_list(volumes.resolve(config.target_uri), results)

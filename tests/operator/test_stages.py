@@ -270,7 +270,11 @@ def test_inference_item_has_a_process_on_each_gpu(changes, gpus, processes, devi
     job = make_job({f"inference.0.{name}": value for name, value in changes.items()})
     stage = next(stage for stage in plan_stages(job) if stage.name == "generate-before")
 
-    assert (stage.gpus, stage.processes_per_node, stage.document.device) == (gpus, processes, device)
+    assert (stage.gpus, stage.processes_per_node, stage.document.device) == (
+        gpus,
+        processes,
+        device,
+    )
 
 
 def test_passes_sharing_and_offload_reach_the_document():
