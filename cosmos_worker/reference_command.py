@@ -18,6 +18,7 @@ from cosmos_worker.options import TextConfig, TokenizerConfig
 from cosmos_worker.sample.inputs import (
     SampleInput,
     check_visual_input,
+    default_id,
     raise_problems,
     read_inputs_file,
 )
@@ -43,6 +44,11 @@ def collect(options: argparse.Namespace) -> list[SampleInput]:
         raise_problems(ConfigError, inputs)
         return inputs
     listed = read_inputs_file(options.batch_input_path, 0, Path())
+    for number, one in enumerate(listed):
+        if one.ground_truth is not None or one.id != default_id(number):
+            raise DataError(
+                f"{one.where}: id and ground_truth are for inference items; give visual_input and prompt only"
+            )
     inputs = [
         SampleInput(str(number), one.prompt, one.visual_input, None, one.where)
         for number, one in enumerate(listed)

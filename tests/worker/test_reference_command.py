@@ -180,6 +180,18 @@ def test_bad_lines_of_a_batch_are_named_before_sampling(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("key", ["id", "ground_truth"])
+def test_keys_that_would_have_no_effect_are_refused(
+    tree: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    batch = tmp_path / "batch.jsonl"
+    batch.write_text(json.dumps({"visual_input": str(clip), "prompt": "a", key: str(clip)}) + "\n")
+
+    assert main(flags(tree, tmp_path / "out", "--batch_input_path", str(batch))) == 2
+
+    assert f"{batch}:1: id and ground_truth are for inference items" in capsys.readouterr().err
+
+
 def test_too_short_video_of_a_batch_is_named_by_its_line(
     tree: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
