@@ -1,7 +1,7 @@
 """Command line of the worker: one subcommand per stage, and those of ``commands.py``. ``--help`` imports no torch.
 
 This is the file that finds the volumes in the environment, configures logging and turns errors into exit codes.
-``export`` is no stage: it takes its few options from the command line and leaves no marker.
+``export`` and ``video2world`` are no stages: they take their options from the command line and leave no marker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-from cosmos_worker import launch, outcomes, reference_cli, termination
+from cosmos_worker import launch, outcomes, reference_cli, reference_flags, termination
 from cosmos_worker.commands import add_commands
 from cosmos_worker.config import STAGE_CONFIGS, StageConfig
 from cosmos_worker.documents import load_stage_config
@@ -44,7 +44,7 @@ STAGE_HELP = {
     "report": "write report.html of a run and its videos",
 }
 EXPORT = "export"
-PARALLEL_STAGES = ("train", "cache-latents")
+PARALLEL_STAGES = ("train", "cache-latents", "generate")
 """Stages that several processes can share."""
 
 
@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
             )
     add_commands(commands)
     _add_export(commands)
+    _add_video2world(commands)
     return parser
 
 
@@ -83,6 +84,13 @@ def _positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"got {text}; give a positive number")
     return value
+
+
+def _add_video2world(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "sample videos by the flags of the reference's inference command"
+    reference_flags.add_flags(
+        commands.add_parser(reference_flags.COMMAND, help=text, description=text)
+    )
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -175,17 +183,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if reference_cli.is_reference(given):
         return _run_reference(given)
     options = build_parser().parse_args(given)
-    if options.command not in (*STAGE_CONFIGS, EXPORT):
+    if options.command not in (*STAGE_CONFIGS, *BY_HAND):
         return _run_command(options)
-    is_launcher = options.command in PARALLEL_STAGES and options.nproc_per_node is not None
+    is_launcher = _starts_processes(options)
     configure_logging(is_launcher)
     silence_foreign_bars()
     if outcomes.folder_of(os.environ) is not None:
         terminate_with_parent()
     try:
-        if options.command == EXPORT:
-            with _stop_handling(EXPORT):
-                return _end(_export(options, Volumes.from_environment(os.environ)))
+        if options.command == reference_flags.COMMAND and is_launcher:
+            reference_flags.check_flags(options)
+            own = sys.argv[1:] if arguments is None else list(arguments)
+            program = ["--module", "cosmos_worker.cli", *own]
+            return launch.launch_program(program, options.num_gpus, os.environ)
+        if options.command in BY_HAND:
+            with _stop_handling(options.command):
+                return _end(BY_HAND[options.command](options))
         config = load_stage_config(options.command, options.config, options.overrides)
         if is_launcher:
             return launch.launch(
@@ -223,13 +236,32 @@ def _run_command(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _export(options: argparse.Namespace, volumes: Volumes) -> Outcome:
+def _starts_processes(options: argparse.Namespace) -> bool:
+    """Whether this process starts others through torchrun, and only waits for them."""
+    if options.command == reference_flags.COMMAND:
+        return options.num_gpus > 1 and "WORLD_SIZE" not in os.environ
+    return options.command in PARALLEL_STAGES and options.nproc_per_node is not None
+
+
+def _video2world(options: argparse.Namespace) -> Outcome:
+    """Sample videos as the command line says."""
+    from cosmos_worker import reference_command
+
+    processes, rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    result = reference_command.run(options, processes, rank == 0)
+    message = f"wrote {result['videos']} videos to {result['folder']}"
+    logger.info("%s", message)
+    return Outcome(EXIT_OK, "Succeeded", message, result=result)
+
+
+def _export(options: argparse.Namespace) -> Outcome:
     """Convert weights as the command line says."""
     import torch
 
     from cosmos_worker.checkpoint.convert import convert_weights, find_network
     from cosmos_worker.checkpoint.safetensors_files import Limits
 
+    volumes = Volumes.from_environment(os.environ)
     source, target = volumes.resolve(options.source), volumes.resolve(options.target)
     net = find_network(source, options.experiment)
     dtype = None if options.dtype == "keep" else getattr(torch, options.dtype)
@@ -243,8 +275,12 @@ def _export(options: argparse.Namespace, volumes: Volumes) -> Outcome:
 
 
 def _stop_handling(stage: str) -> AbstractContextManager[None]:
-    """The training listens by itself, and saves; every other stage ends at once."""
-    if stage == "train":
+    """The training listens by itself, and saves; every other stage ends at once.
+
+    Under a launcher SIGTERM is no wish of anybody's, but torchrun's answer to a process that failed: it leaves no
+    outcome that could hide the cause.
+    """
+    if stage == "train" or outcomes.folder_of(os.environ) is not None:
         return nullcontext()
 
     def end_late() -> NoReturn:
@@ -292,6 +328,9 @@ def _leave(exit_code: int) -> NoReturn:
         os._exit(exit_code)
     sys.exit(exit_code)
 
+
+BY_HAND = {EXPORT: _export, reference_flags.COMMAND: _video2world}
+"""Commands that are no stages and are stopped and reported like them."""
 
 assert set(STAGE_HELP) == set(STAGE_CONFIGS)
 

@@ -229,6 +229,10 @@ class GenerateConfig(StageConfig):
     sampling: SamplingConfig
     metrics: tuple[Literal["psnr", "push"], ...] = ()
     """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
+    context_parallel: PositiveInt = 1
+    """Neighbouring processes that share the latent frames of a video; must divide the frames and the processes."""
+    offload: tuple[Literal["tokenizer", "network"], ...] = ()
+    """Models that wait in host memory while another computes; the text encoder is always freed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto = CUDA if there is one."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"

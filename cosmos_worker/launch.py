@@ -190,7 +190,7 @@ def launch(stage: str, config: Path, overrides: Sequence[str], processes: int) -
     """Run a stage with this many processes on this node; returns the exit code of the worker.
 
     Args:
-        stage: train or cache-latents.
+        stage: one that several processes can share.
         config: stage document.
         overrides: key.sub=value.
         processes: processes on this node.

@@ -182,6 +182,8 @@ def _items_of(config: StageConfig) -> Iterator[str]:
         yield from _libraries_of(config.experiment)
     if isinstance(config, GenerateConfig) and config.device == "cuda":
         yield from ("driver", "cuda")
+        if config.context_parallel > 1:
+            yield from ("nccl", "shm")
 
 
 def _libraries_of(experiment: Experiment) -> Iterator[str]:

@@ -454,6 +454,9 @@ class SamplingConfig(Model):
     """Frames per second given to the network and written to the file."""
     num_input_frames: Literal[1, 9] = 1
     """Known pixel frames: 1 (one latent frame) or 9 (two)."""
+    num_passes: PositiveInt = 1
+    """Passes over the video: each after the first continues it from its last num_input_frames frames, which are not
+    repeated, so that num_pixel_frames is the length of one pass."""
     input_frames: Literal["first", "last"] = "last"
     """Which frames of a conditioning video are known; the reference takes the last."""
     negative_prompt: str | None = None
@@ -473,6 +476,12 @@ class SamplingConfig(Model):
     def _sizes_fit(self) -> Self:
         check_video_size(self.num_pixel_frames, self.height, self.width)
         return self
+
+    @property
+    def total_pixel_frames(self) -> int:
+        """Pixel frames of the whole video: every pass after the first adds what it generates."""
+        added = self.num_pixel_frames - self.num_input_frames
+        return self.num_pixel_frames + (self.num_passes - 1) * added
 
 
 TRAINER_PACE = (

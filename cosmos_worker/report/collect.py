@@ -15,6 +15,7 @@ from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import read_video, read_window
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import METRICS_FILE, RESOLVED_CONFIG_FILE
+from cosmos_worker.options import SamplingConfig
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
 from cosmos_worker.sample.records import Record, is_blocked, read_list, summarise
@@ -209,14 +210,14 @@ def _card(position: int, members: Sequence[tuple[Item, Record]]) -> Card:
 
 
 def _truth_clip(record: Record) -> Clip:
-    sampling, path = record["sampling"], Path(record["ground_truth"])
+    sampling, path = SamplingConfig.model_validate(record["sampling"]), record["ground_truth"]
     frames = read_window(
-        path, 0, sampling["num_pixel_frames"], sampling["height"], sampling["width"]
+        Path(path), 0, sampling.total_pixel_frames, sampling.height, sampling.width
     )
     return Clip(
         label="Ground truth",
         kind="truth",
-        video=media.frames_video_uri(frames, sampling["fps"]),
+        video=media.frames_video_uri(frames, sampling.fps),
         strip=media.strip_uri(frames, record["known_frames"]),
         note="what really happened",
         verdict="",

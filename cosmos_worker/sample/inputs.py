@@ -57,10 +57,10 @@ def collect_inputs(
         DataError: wrong lines of the file; at most 10 are told.
     """
     inputs = _from_job(listed, volumes)
-    _raise_problems(ConfigError, [p for one in inputs for p in _problems(one)])
+    raise_problems(ConfigError, inputs)
     if inputs_file is not None:
-        from_file = _from_file(inputs_file, len(inputs))
-        _raise_problems(DataError, [p for one in from_file for p in _problems(one)])
+        from_file = read_inputs_file(inputs_file, len(inputs), inputs_file.parent)
+        raise_problems(DataError, from_file)
         inputs += from_file
     if not inputs:
         raise ConfigError("inputs: the list is empty; give inputs or inputs_file_uri")
@@ -92,7 +92,18 @@ def default_id(position: int) -> str:
     return f"{position:03d}"
 
 
-def _from_file(path: Path, num_before: int) -> list[SampleInput]:
+def read_inputs_file(path: Path, num_before: int, folder: Path) -> list[SampleInput]:
+    """The lines of a JSONL file, each with its position as fallback id.
+
+    Args:
+        path: of {"visual_input": PATH, "prompt": TEXT}.
+        num_before: position of the first line.
+        folder: where relative paths begin.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: lines that are no such objects; at most 10 are told.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -114,7 +125,7 @@ def _from_file(path: Path, num_before: int) -> list[SampleInput]:
     for position, (number, line) in enumerate(lines, num_before):
         where = f"{path}:{number}"
         try:
-            inputs.append(_from_line(line, where, default_id(position), path.parent))
+            inputs.append(_from_line(line, where, default_id(position), folder))
         except DataError as error:
             problems.append(str(error))
     _raise_problems(DataError, problems)
@@ -160,6 +171,11 @@ def _problems(one: SampleInput) -> list[str]:
         if path is not None and not path.is_file():
             found.append(f"{one.where}: {name}: no such file {path}; correct the path")
     return found
+
+
+def raise_problems(error: type[UserError], inputs: Sequence[SampleInput]) -> None:
+    """Raise an error that names what is wrong with inputs; at most 10 problems are told."""
+    _raise_problems(error, [problem for one in inputs for problem in _problems(one)])
 
 
 def _raise_problems(error: type[UserError], problems: Sequence[str]) -> None:
@@ -221,11 +237,15 @@ def read_known_frames(one: SampleInput, sampling: SamplingConfig) -> Tensor:
     Source: cosmos_predict1 inference, facts 8.2. Differs: x / 127.5 - 1 as in training, where the
     reference has x / 128 - 1; sampling.pixel_range=legacy repeats that.
     """
-    frames = _known_frames(one, sampling)
-    video_CTHW = video_from_pixels(torch.from_numpy(frames)[None])[0]
+    return resize_bicubic(video_from_frames(_known_frames(one, sampling), sampling), sampling)
+
+
+def video_from_frames(frames_THWC: NDArray[np.uint8], sampling: SamplingConfig) -> Tensor:
+    """Frames as the tokenizer takes them, float32 (3, T, H, W) in [-1, 1]."""
+    video_CTHW = video_from_pixels(torch.from_numpy(frames_THWC)[None])[0]
     if sampling.pixel_range == "legacy":
         video_CTHW = (video_CTHW + 1) * (127.5 / 128) - 1
-    return resize_bicubic(video_CTHW, sampling)
+    return video_CTHW
 
 
 def read_last_known_frame(one: SampleInput, sampling: SamplingConfig) -> NDArray[np.uint8]:

@@ -38,7 +38,7 @@ def check_metrics(inputs: Sequence[SampleInput], config: GenerateConfig) -> None
         ConfigError: psnr without ground truth; push for another sentence.
         DataError: a ground truth that is shorter than the video or not readable.
     """
-    wanted_frames = config.sampling.num_pixel_frames
+    wanted_frames = config.sampling.total_pixel_frames
     for one in inputs:
         if "push" in config.metrics and parse_instruction(one.prompt) is None:
             raise ConfigError(
@@ -56,8 +56,14 @@ def check_metrics(inputs: Sequence[SampleInput], config: GenerateConfig) -> None
         if num_frames < wanted_frames:
             raise DataError(
                 f"{one.where}: ground_truth: {one.ground_truth} has {num_frames} frames, fewer than "
-                f"num_pixel_frames {wanted_frames}; give a longer video or generate fewer frames"
+                f"{_length(config.sampling)}; give a longer video or generate fewer frames"
             )
+
+
+def _length(sampling: SamplingConfig) -> str:
+    if sampling.num_passes == 1:
+        return f"num_pixel_frames {sampling.num_pixel_frames}"
+    return f"the {sampling.total_pixel_frames} frames of num_passes {sampling.num_passes}"
 
 
 def describe_request(

@@ -177,7 +177,6 @@ def _denoiser(net_fn: NetFn, known: KnownFrames, sigma_data: float) -> NetFn:
     return x0_fn
 
 
-@torch.no_grad()
 def generate_latents(
     net: CosmosDiT,
     tokenizer: VideoTokenizer,
@@ -185,14 +184,29 @@ def generate_latents(
     settings: Settings,
     on_step: OnStep | None = None,
 ) -> Tensor:
+    """Sample the latents of a batch of videos from their known pixels; see `sample_latents`."""
+    latent = encode_known_frames(tokenizer, samples, settings)
+    return sample_latents(net, latent, samples, settings, on_step)
+
+
+@torch.no_grad()
+def sample_latents(
+    net: CosmosDiT,
+    known_BCTHW: Tensor,
+    samples: Sequence[Sample],
+    settings: Settings,
+    on_step: OnStep | None = None,
+    pass_number: int = 0,
+) -> Tensor:
     """Sample the latents of a batch of videos.
 
     Args:
         net: network in eval mode; its device is where the state lives.
-        tokenizer: encodes the known frames.
-        samples: one per video; each sample's noise depends on (seed, id) alone.
+        known_BCTHW: of `encode_known_frames`.
+        samples: one per video; each sample's noise depends on (seed, id, pass) alone.
         settings: shared by all.
         on_step: called `num_sampler_steps` times.
+        pass_number: which pass over the video this is, 0 for the first.
 
     Returns:
         Latents times sigma_data, float32 (B, C, T, H, W).
@@ -201,9 +215,9 @@ def generate_latents(
         DataError: the sampler's result is not finite.
     """
     sampling, device = settings.sampling, next(net.parameters()).device
-    latent = encode_known_frames(tokenizer, samples, settings).to(device)
+    latent, names = known_BCTHW.to(device), [sample.id for sample in samples]
     initial, augment = draw_noise(
-        sampling.seed, [sample.id for sample in samples], tuple(latent.shape[1:]), device
+        sampling.seed, names, tuple(latent.shape[1:]), device, pass_number
     )
     known = KnownFrames(latent, num_known_latent_frames(sampling.num_input_frames), augment)
 
@@ -218,9 +232,8 @@ def generate_latents(
     guidance = 0.0 if negative is None else sampling.guidance
     result = _run_sampler(cond, uncond, guidance, initial, known, settings, on_step)
     if not bool(result.isfinite().all()):
-        names = ", ".join(sample.id for sample in samples)
         raise DataError(
-            f"generate: latents of {names} are not finite after {sampling.num_steps} steps; "
+            f"generate: latents of {', '.join(names)} are not finite after {sampling.num_steps} steps; "
             "check the checkpoint or lower sampling.guidance"
         )
     return result

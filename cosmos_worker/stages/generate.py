@@ -6,6 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from cosmos_worker.checkpoint.weight_files import digest_weights
 from cosmos_worker.checkpoint.weights import load_network
+from cosmos_worker.companions.video_filter import VideoFilter
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes
@@ -27,75 +29,115 @@ from cosmos_worker.sample.inputs import (
     collect_inputs,
     read_known_frames,
 )
+from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
+from cosmos_worker.sample.passes import generate_videos
+from cosmos_worker.sample.team import Team, check_team, form_team
 from cosmos_worker.sample.video2world import (
     Sample,
     Settings,
     check_admitted,
-    decode_latents,
-    generate_latents,
     num_sampler_steps,
     split_batches,
 )
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity
 from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
+from cosmos_worker.train.distributed import join_processes
 
 logger = logging.getLogger(__name__)
 
 Embedding = NDArray[np.float16]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be done, as process 0 finds it: all inputs, what each asks for, and what is there."""
+
+    inputs: list[SampleInput]
+    requests: dict[str, records.Record]
+    finished: dict[str, records.Record | None]
+
+    @property
+    def pending(self) -> list[SampleInput]:
+        """Inputs without a result."""
+        return [one for one in self.inputs if self.finished[one.id] is None]
+
+
 def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
-    """Generate what is not there yet, then list and summarise all results.
+    """Generate what is not there yet, then list and summarise all results; alone, or as one process of several.
 
     Returns:
         item, folder (address), kept (videos of an earlier run), seconds (of this one), and the summary of all videos.
 
     Raises:
-        ConfigError: inputs or sizes that cannot be.
+        ConfigError: inputs or sizes that cannot be, or processes that cannot share them.
         DataError: unreadable inputs.
         CheckpointError: network, tokenizer or encoder do not fit.
     """
     started = time.monotonic()
-    target = volumes.resolve(config.target_uri)
+    with join_processes(config.device, None) as processes:
+        frames = _num_latent_frames(config)
+        check_team(processes.world_size, config.context_parallel, frames)
+        place, device = (processes.rank, processes.world_size), processes.device
+        team = form_team(*place, config.context_parallel, device)
+        inputs = _check_inputs(config, volumes) if processes.is_main else []
+        tokenizer = _load_tokenizer(config, volumes, device)
+        work = team.from_main(
+            _find_work(config, volumes, tokenizer, inputs) if processes.is_main else None
+        )
+        logger.info(
+            "generate item=%s videos=%d kept=%d device=%s processes=%d",
+            config.name,
+            len(work.inputs),
+            len(work.inputs) - len(work.pending),
+            device.type,
+            processes.world_size,
+        )
+        finished = dict(work.finished)
+        if work.pending:
+            finished.update(_generate(config, volumes, tokenizer, device, work, team))
+        results = [record for one in work.inputs if (record := finished[one.id]) is not None]
+        if processes.is_main:
+            records.write_list(volumes.resolve(config.target_uri), results)
+    return {
+        "item": config.name,
+        "folder": config.target_uri,
+        "kept": len(work.inputs) - len(work.pending),
+        "seconds": round(time.monotonic() - started, 1),
+        **records.summarise(results),
+    }
+
+
+def _num_latent_frames(config: GenerateConfig) -> int:
+    return chunked_latent_frames(
+        config.sampling.num_pixel_frames, config.tokenizer.chunk_pixel_frames
+    )
+
+
+def _check_inputs(config: GenerateConfig, volumes: Volumes) -> list[SampleInput]:
+    """All inputs, checked before anything is loaded."""
     inputs_file = volumes.resolve(config.inputs_file_uri) if config.inputs_file_uri else None
     inputs = collect_inputs(config.inputs, inputs_file, volumes)
     check_admitted(config.net, config.tokenizer, config.sampling)
     for one in inputs:
         check_visual_input(one, config.sampling)
     records.check_metrics(inputs, config)
-    device = _choose_device(config.device)
-    tokenizer = _load_tokenizer(config, volumes, device)
+    return inputs
+
+
+def _find_work(
+    config: GenerateConfig,
+    volumes: Volumes,
+    tokenizer: VideoTokenizer,
+    inputs: list[SampleInput],
+) -> Work:
+    target = volumes.resolve(config.target_uri)
     digests = _digest_models(config, volumes, tokenizer)
     digests |= identify_companions(config, volumes)
     requests = {one.id: records.describe_request(one, config, digests) for one in inputs}
     finished = {key: records.read_finished(target, value) for key, value in requests.items()}
-    pending = [one for one in inputs if finished[one.id] is None]
-    logger.info(
-        "generate item=%s videos=%d kept=%d device=%s",
-        config.name,
-        len(inputs),
-        len(inputs) - len(pending),
-        device,
-    )
-    if pending:
-        finished |= _generate(config, volumes, tokenizer, device, inputs, finished, requests)
-    results = [record for record in (finished[one.id] for one in inputs) if record is not None]
-    records.write_list(target, results)
-    return {
-        "item": config.name,
-        "folder": config.target_uri,
-        "kept": len(inputs) - len(pending),
-        "seconds": round(time.monotonic() - started, 1),
-        **records.summarise(results),
-    }
-
-
-def _choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+    return Work(inputs, requests, finished)
 
 
 def _load_tokenizer(
@@ -110,6 +152,8 @@ def _load_tokenizer(
             f"{config.tokenizer_uri}: the tokenizer has {tokenizer.latent_channels} latent channels, the "
             f"network takes {config.net.latent_channels} (net.latent_channels); use a tokenizer of the model"
         )
+    if "tokenizer" in config.offload:
+        tokenizer.move(HOST)
     return tokenizer
 
 
@@ -155,82 +199,131 @@ def _compute_dtype(config: GenerateConfig, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def _generate(
-    config: GenerateConfig,
-    volumes: Volumes,
-    tokenizer: VideoTokenizer,
-    device: torch.device,
-    inputs: Sequence[SampleInput],
-    finished: dict[str, records.Record | None],
-    requests: dict[str, records.Record],
-) -> dict[str, records.Record]:
-    """Write and judge the prompts of the pending inputs, then sample what is left; their records by id."""
-    target = volumes.resolve(config.target_uri)
-    companions = Companions(config, volumes, device, _compute_dtype(config, device))
-    prompts = companions.prepare_prompts(inputs, finished)
+@dataclass(frozen=True)
+class Order:
+    """What is sampled, now that prompts are written and judged.
+
+    Attributes:
+        prompts: of all inputs.
+        requests: id → what is asked for, the final prompt included.
+        held: id → record of an input that gets no video because of its prompt.
+        pending: inputs that are to get one.
+    """
+
+    prompts: Prompts
+    requests: dict[str, records.Record]
+    held: dict[str, records.Record]
+    pending: list[SampleInput]
+
+
+def _prepare(companions: Companions, work: Work) -> Order:
+    """Write and judge the prompts of the pending inputs; those that are blocked get their records."""
+    config, requests = companions.config, work.requests
+    target = companions.volumes.resolve(config.target_uri)
+    prompts = companions.prepare_prompts(work.inputs, work.finished)
     if config.prompt_upsampler_uri is not None:
         requests = {
             key: {**one, "final_prompt": prompts.final[key]} for key, one in requests.items()
         }
     if prompts.blocked:
         (target / GENERATED_FILE).unlink(missing_ok=True)  # from here on its results are replaced
-    written = {
+    held = {
         key: records.write_blocked(target, requests[key], verdict)
         for key, verdict in prompts.blocked.items()
     }
-    pending = [one for one in prompts.sampled if finished[one.id] is None]
-    if pending:
-        written |= _sample(companions, tokenizer, prompts, pending, requests)
+    pending = [one for one in prompts.sampled if work.finished[one.id] is None]
+    return Order(prompts, requests, held, pending)
+
+
+def _generate(
+    config: GenerateConfig,
+    volumes: Volumes,
+    tokenizer: VideoTokenizer,
+    device: torch.device,
+    work: Work,
+    team: Team,
+) -> dict[str, records.Record]:
+    """Write and judge the prompts of the pending inputs, then sample what is left; their records by id."""
+    companions = Companions(config, volumes, device, _compute_dtype(config, device))
+    order = team.from_main(_prepare(companions, work) if team.rank == 0 else None)
+    written = dict(order.held)
+    if order.pending:
+        written |= _sample(companions, tokenizer, order, team)
     return written
 
 
 def _sample(
-    companions: Companions,
-    tokenizer: VideoTokenizer,
-    prompts: Prompts,
-    pending: Sequence[SampleInput],
-    requests: dict[str, records.Record],
+    companions: Companions, tokenizer: VideoTokenizer, order: Order, team: Team
 ) -> dict[str, records.Record]:
-    """Sample, decode, judge and write the pending inputs, batch by batch; their records by id.
+    """Sample, decode, judge and write the pending inputs, batch by batch; the records of all processes by id.
 
-    Batches are those of the whole list: after an interruption the rest comes out bit-equal.
+    Batches are those of the whole list: after an interruption, and by any number of processes, the rest comes out
+    bit-equal.
     """
-    config, volumes, device = companions.config, companions.volumes, companions.device
-    sampling, target = config.sampling, volumes.resolve(config.target_uri)
-    inputs = prompts.sampled
-    texts, negative = _embed(config, volumes, device, [prompts.final[one.id] for one in inputs])
-    gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
-    video_filter = companions.load_video_filter()
-    checkpoint = volumes.resolve(config.checkpoint_uri)
-    net = load_network(checkpoint, config.net, device, config.checkpoint_lora_scale)
-    frames = chunked_latent_frames(sampling.num_pixel_frames, config.tokenizer.chunk_pixel_frames)
-    settings = Settings(
-        sampling, frames, config.text, config.sigma_data, negative, companions.dtype
+    config, volumes, inputs = companions.config, companions.volumes, order.prompts.sampled
+    sampling, final = config.sampling, order.prompts.final
+    prompts = [final[one.id] for one in inputs]
+    texts, negative = team.from_main(
+        _embed(config, volumes, companions.device, prompts) if team.rank == 0 else None
     )
-    lengths = [len(texts[prompts.final[one.id]]) for one in inputs]
+    gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
+    video_filter = companions.load_video_filter() if team.writes else None
+    models = _load_models(companions, tokenizer, team)
+    frames, dtype = _num_latent_frames(config), companions.dtype
+    settings = Settings(sampling, frames, config.text, config.sigma_data, negative, dtype)
+    lengths = [len(texts[prompt]) for prompt in prompts]
     batches = split_batches(inputs, lengths, sampling.batch_size, config.text.padding)
-    batches = [batch for batch in batches if any(one in pending for one in batch)]
-    (target / GENERATED_FILE).unlink(missing_ok=True)  # from here on its results are replaced
-    progress = Progress("generate", len(batches) * num_sampler_steps(sampling), "steps")
+    batches = team.own_batches(batches)
+    batches = [batch for batch in batches if any(one in order.pending for one in batch)]
+    if team.rank == 0:  # from here on its results are replaced
+        (volumes.resolve(config.target_uri) / GENERATED_FILE).unlink(missing_ok=True)
+    team.meet()
+    steps = len(batches) * num_sampler_steps(sampling) * sampling.num_passes
+    progress = Progress("generate", steps, "steps") if team.rank == 0 else None
     written: dict[str, records.Record] = {}
     for batch in batches:
         started = time.monotonic()
         samples = [
-            Sample(one.id, texts[prompts.final[one.id]], read_known_frames(one, sampling))
-            for one in batch
+            Sample(one.id, texts[final[one.id]], read_known_frames(one, sampling)) for one in batch
         ]
-        latents = generate_latents(net, tokenizer, samples, settings, progress.advance)
-        videos = decode_latents(tokenizer, latents, config.sigma_data)
-        seconds = (time.monotonic() - started) / len(batch)
-        for one, frames in zip(batch, videos, strict=True):
-            if one not in pending:
-                continue
-            verdict = video_filter.check(frames) if video_filter else None
-            if verdict is not None:
-                written[one.id] = records.write_blocked(target, requests[one.id], verdict)
-                continue
+        advance = None if progress is None else progress.advance
+        videos = generate_videos(models, samples, settings, advance, team.agree)
+        if team.writes:
+            seconds = (time.monotonic() - started) / len(batch)
+            wanted = [pair for pair in zip(batch, videos, strict=True) if pair[0] in order.pending]
+            written |= _write(companions, order, video_filter, wanted, seconds)
+    if progress is not None:
+        progress.close()
+    return {name: record for part in team.gather(written) for name, record in part.items()}
+
+
+def _load_models(companions: Companions, tokenizer: VideoTokenizer, team: Team) -> Models:
+    config, device = companions.config, companions.device
+    checkpoint = companions.volumes.resolve(config.checkpoint_uri)
+    place = HOST if "network" in config.offload else device
+    net = load_network(checkpoint, config.net, place, config.checkpoint_lora_scale)
+    if team.context_group is not None:
+        net.share_frames(team.context_group)
+    return Models(net, tokenizer, device, config.offload)
+
+
+def _write(
+    companions: Companions,
+    order: Order,
+    video_filter: VideoFilter | None,
+    videos: Sequence[tuple[SampleInput, NDArray[np.uint8]]],
+    seconds: float,
+) -> dict[str, records.Record]:
+    """Judge and write videos; their records by id."""
+    target = companions.volumes.resolve(companions.config.target_uri)
+    written = {}
+    for one, frames in videos:
+        request = order.requests[one.id]
+        verdict = video_filter.check(frames) if video_filter else None
+        if verdict is None:
             written[one.id] = records.write_result(
-                target, requests[one.id], one, frames, sampling, seconds
+                target, request, one, frames, companions.config.sampling, seconds
             )
-    progress.close()
+        else:
+            written[one.id] = records.write_blocked(target, request, verdict)
     return written

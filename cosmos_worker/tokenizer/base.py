@@ -41,6 +41,9 @@ class VideoTokenizer(Protocol):
     def decode(self, latent_BCTHW: Tensor) -> Tensor:
         """Inverse of encode: pixels (B, 3, T, H, W), float32, about [-1, 1], not clamped."""
 
+    def move(self, device: torch.device) -> None:
+        """Keep the weights there from now on; types stay those of the device that it was made for."""
+
 
 # --- pixels ----------------------------------------------------------------------------------
 

@@ -36,6 +36,10 @@ class EmbeddedTokenizer:
         """SHA-256 of the definition; there are no weights."""
         return hashlib.sha256(b"embedded haar 8x8x8, 1 in front, version 1").hexdigest()
 
+    def move(self, device: torch.device) -> None:
+        """Compute there from now on; there are no weights."""
+        self._device = device
+
     @torch.no_grad()
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """See ``VideoTokenizer.encode``."""

@@ -80,6 +80,12 @@ class JitTokenizer:
         parts = [sha256_of_file(self._files[name]) for name in (ENCODER_FILE, MEAN_STD_FILE)]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
+    def move(self, device: torch.device) -> None:
+        """See ``VideoTokenizer.move``."""
+        self._encoder, self._decoder = self._encoder.to(device), self._decoder.to(device)
+        self._mean_CT, self._std_CT = self._mean_CT.to(device), self._std_CT.to(device)
+        self._device = device
+
     @torch.no_grad()
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """(encoder(x) - mean) / std, see ``VideoTokenizer.encode``."""

@@ -75,6 +75,14 @@ def test_device_follows_the_gpus():
         ),
         ({"inference.0.parameters": {"numPixelFrames": 25}}, r"25 is not a multiple of the tokenizer's 17"),
         ({"inference.0.parameters": {"numPixelFrames": 136 + 17}}, r"numPixelFrames: 153 is more than .* 121"),
+        (
+            {"inference.0.gpus": 4, "inference.0.contextParallel": 3},
+            r"spec\.inference\[0\]\.contextParallel: 3 does not divide the 4 processes of the item",
+        ),
+        (
+            {"inference.0.processes": 2, "inference.0.contextParallel": 2},
+            r"contextParallel: 2 does not divide the 3 latent frames; use a number that does",
+        ),
         ({"inference.0.parameters": {"width": 1024}}, r"parameters\.width: 1024 is more than .* use at most 512"),
         (
             {

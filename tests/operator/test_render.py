@@ -139,6 +139,22 @@ def test_latents_are_made_by_a_process_on_each_gpu(gpus, options):
     assert container["resources"]["limits"]["nvidia.com/gpu"] == str(gpus)
 
 
+@pytest.mark.parametrize(("gpus", "options"), [(1, []), (4, ["--nproc-per-node", "4"])])
+def test_videos_are_sampled_by_a_process_on_each_gpu(gpus, options):
+    (after,) = [
+        workload
+        for workload in workloads_of(manifests_of({"inference.1.gpus": gpus}))
+        if workload["metadata"]["labels"][STAGE_LABEL] == "generate-after"
+    ]
+    (template,) = templates_of(after)
+
+    (container,) = template["spec"]["containers"]
+    assert container["command"][4:] == options
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == str(gpus)
+    shared = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    assert len(shared) == (gpus > 1)
+
+
 def test_token_reaches_only_stages_that_fetch():
     for manifest in workloads_of(manifests_of(TWO_NODES)):
         environment = {e["name"] for e in templates_of(manifest)[0]["spec"]["containers"][0]["env"]}

@@ -53,6 +53,10 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ({"training.overrides": ["tokenizer.batch_size=2"]}, set()),
         ({"inference.0.parameters": {"batchSize": 4}}, set()),
         ({"inference.0.gpus": 1}, set()),
+        ({"inference.0.processes": 3, "inference.0.contextParallel": 3}, set()),
+        ({"inference.0.offload": ["Tokenizer", "Network"]}, set()),
+        ({"inference.0.parameters": {"passes": 1}}, set()),
+        ({"inference.0.parameters": {"passes": 2}}, {"generate-before", "report"}),
         ({"training.steps": 41}, AFTER),
         ({"training.seed": 1}, AFTER),
         ({"training.overrides": ["optimizer.learning_rate=1e-4"]}, AFTER),
@@ -277,6 +281,41 @@ def test_sampling_follows_the_item_and_otherwise_the_experiment():
     assert (sampling.input_frames, sampling.height, sampling.seed) == ("first", 64, 3)
     assert (sampling.width, sampling.num_pixel_frames, sampling.fps) == (160, 17, 24.0)
     assert item.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpus", "processes", "device"),
+    [
+        ({}, 0, 1, "cpu"),
+        ({"processes": 3}, 0, 3, "cpu"),
+        ({"gpus": 4}, 4, 4, "cuda"),
+        ({"gpus": 8, "processes": 8}, 8, 8, "cuda"),
+    ],
+)
+def test_inference_item_has_a_process_on_each_gpu(changes, gpus, processes, device):
+    job = make_job({f"inference.0.{name}": value for name, value in changes.items()})
+    stage = next(stage for stage in plan_stages(job) if stage.name == "generate-before")
+
+    assert (stage.gpus, stage.processes_per_node, stage.document.device) == (
+        gpus,
+        processes,
+        device,
+    )
+
+
+def test_passes_sharing_and_offload_reach_the_document():
+    changes = {"passes": 3}
+    item = {"gpus": 3, "contextParallel": 3, "offload": ["Network"]}
+    job = make_job(
+        {
+            "inference.0.parameters": changes,
+            **{f"inference.0.{name}": value for name, value in item.items()},
+        }
+    )
+    document = next(s for s in plan_stages(job) if s.name == "generate-before").document
+
+    assert (document.sampling.num_passes, document.context_parallel) == (3, 3)
+    assert document.offload == ("network",)
 
 
 @settings(max_examples=20, deadline=None)

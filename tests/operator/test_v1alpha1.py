@@ -71,6 +71,15 @@ def test_name_of_a_published_model_is_one_folder(name):
             "spec.inference[0].parameters: unknown field 'num_pixel_frames'; did you mean 'numPixelFrames'?",
         ),
         (
+            {"inference.0.gpus": 4, "inference.0.processes": 2},
+            "spec.inference[0]: processes: 2 is not gpus 4; omit it where there are GPUs",
+        ),
+        (
+            {"inference.0.offload": ["Network", "Network"]},
+            "spec.inference[0]: offload: ['Network', 'Network'] repeats a value; name each once",
+        ),
+        ({"inference.0.gpus": 9}, "spec.inference[0].gpus: Input should be less than or equal to 8 (got 9)"),
+        (
             {"inference.0.parameters": {"numPixelFrames": 16}},
             "spec.inference[0].parameters: numPixelFrames: 16 is not 8n+1; use 9 or 17",
         ),

@@ -29,6 +29,10 @@ CREATED: list[tuple[dict[str, Any], str]] = [
     ({"inference": [{"name": "clip"}]}, "give exactly one of inputs and inputsFile"),
     ({"inference": [{**ITEM, "inputsFile": "/x"}]}, "give exactly one of inputs and inputsFile"),
     (
+        {"inference": [{**ITEM, "gpus": 4, "processes": 2}]},
+        "processes must equal gpus; omit it where there are GPUs",
+    ),
+    (
         {"inference": [{**ITEM, "parameters": {"numPixelFrames": 58}}]},
         "numPixelFrames must be 8n+1, such as 57 or 121",
     ),

@@ -89,7 +89,9 @@ def check_job(job: PostTrainingJob) -> list[str]:
         return [f"spec.training.{line}" for line in str(error).splitlines()] + problems
     problems += _check_batch(job, experiment) + _check_step(job, experiment)
     for number, item in enumerate(job.spec.inference):
-        problems += _check_sampling(item, experiment, f"spec.inference[{number}].parameters")
+        where = f"spec.inference[{number}]"
+        problems += _check_sampling(item, experiment, f"{where}.parameters")
+        problems += _check_sharing(job, item, experiment, f"{where}.contextParallel")
     return problems
 
 
@@ -201,6 +203,22 @@ def _check_address(address: str, where: str) -> list[str]:
     if match and ".." in re.split(r"/+", match["path"]):
         return [f"{where}: {address!r} leaves its volume; remove '..'"]
     return []
+
+
+def _check_sharing(
+    job: PostTrainingJob, item: InferenceItem, experiment: Experiment, where: str
+) -> list[str]:
+    chunk = experiment.tokenizer.chunk_pixel_frames
+    frames = item.parameters.num_pixel_frames or experiment.video.num_pixel_frames
+    latent = 1 + (frames - 1) // 8
+    if frames > chunk:
+        latent = frames // chunk * (1 + (chunk - 1) // 8)
+    processes = item.num_processes(job.spec.compute.gpus_per_node)
+    return [
+        f"{where}: {item.context_parallel} does not divide the {number} {what}; use a number that does"
+        for number, what in ((processes, "processes of the item"), (latent, "latent frames"))
+        if number % item.context_parallel
+    ]
 
 
 def _check_sampling(item: InferenceItem, experiment: Experiment, where: str) -> list[str]:

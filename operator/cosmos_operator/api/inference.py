@@ -44,7 +44,7 @@ class SamplingParameters(ApiModel):
     seed: CountOrZero = _SAMPLING.seed
     """Seed of the initial noise; each input uses a stream of its own."""
     num_pixel_frames: Annotated[int, Field(ge=1, le=1025)] | None = None
-    """Frames of each video, 8n+1; omitted = as trained."""
+    """Frames of each video, or of each pass, 8n+1; omitted = as trained."""
     height: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] | None = None
     """Rows in pixels; omitted = as trained."""
     width: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] | None = None
@@ -53,6 +53,8 @@ class SamplingParameters(ApiModel):
     """Frames per second; omitted = as trained, or 24."""
     num_input_frames: Literal[1, 9] = _SAMPLING.num_input_frames
     """Known frames at the start: 1 (one latent frame) or 9 (two)."""
+    passes: Annotated[int, Field(ge=1, le=64)] = _SAMPLING.num_passes
+    """Passes over each video; each after the first continues it from its last numInputFrames frames."""
     input_frames: Literal["First", "Last"] = "Last"
     """Which frames of a conditioning video are known."""
     negative_prompt: Annotated[str, Field(max_length=1000)] | None = None
@@ -84,6 +86,11 @@ class InferenceItem(ApiModel):
                 "has(self.inputs) != has(self.inputsFile)",
                 "give exactly one of inputs and inputsFile",
             ),
+            (
+                "!has(self.gpus) || self.gpus == 0 || !has(self.processes)"
+                " || self.processes == self.gpus",
+                "processes must equal gpus; omit it where there are GPUs",
+            ),
             ("self == oldSelf", "inference items cannot be changed; append one with another name"),
         )
     )
@@ -107,14 +114,42 @@ class InferenceItem(ApiModel):
     """Let the model of spec.promptUpsampler write longer prompts."""
     guardrails: bool = False
     """Let spec.guardrails judge prompts and videos; what they block gets no video."""
-    gpus: Annotated[int, Field(ge=0, le=1)] | None = None
-    """GPUs of the item's pod; omitted = 1 if the training has GPUs, otherwise 0."""
+    gpus: Annotated[int, Field(ge=0, le=8)] | None = None
+    """GPUs of the item's pod, a process on each; omitted = 1 if the training has GPUs, otherwise 0."""
+    processes: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Processes of the item's pod, which share its videos; omitted = one for each GPU, or 1 on the CPU."""
+    context_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    """Processes that share the latent frames of each video, for long videos; must divide the processes and the frames
+    of a pass. 1 = each process has videos of its own."""
+    offload: Annotated[
+        tuple[Literal["Tokenizer", "Network"], ...],
+        Field(max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ()
+    """Models that wait in host memory while another computes; the text encoder is always freed."""
 
     @model_validator(mode="after")
     def _one_kind_of_inputs(self) -> Self:
         if (self.inputs is None) == (self.inputs_file is None):
             got = "nothing" if self.inputs is None else "inputs and inputsFile"
             raise ValueError(f"got {got}; give exactly one of inputs and inputsFile")
-        if len(set(self.metrics)) != len(self.metrics):
-            raise ValueError(f"metrics: {list(self.metrics)} repeats a value; name each once")
+        for name in ("metrics", "offload"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: {list(values)} repeats a value; name each once")
         return self
+
+    @model_validator(mode="after")
+    def _one_process_for_each_gpu(self) -> Self:
+        if self.gpus and self.processes not in (None, self.gpus):
+            raise ValueError(
+                f"processes: {self.processes} is not gpus {self.gpus}; omit it where there are GPUs"
+            )
+        return self
+
+    def num_gpus(self, gpus_per_node: int) -> int:
+        """GPUs of the item's pod, in a job whose training has so many on each node."""
+        return min(1, gpus_per_node) if self.gpus is None else self.gpus
+
+    def num_processes(self, gpus_per_node: int) -> int:
+        """Processes of the item's pod."""
+        return self.num_gpus(gpus_per_node) or self.processes or 1

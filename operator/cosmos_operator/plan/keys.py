@@ -33,7 +33,14 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
     ),
     "publish": (),
-    "generate": ("tokenizer.batch_size", "sampling.batch_size", "text.dropout", "device"),
+    "generate": (
+        "tokenizer.batch_size",
+        "sampling.batch_size",
+        "text.dropout",
+        "context_parallel",
+        "offload",
+        "device",
+    ),
     "report": (),
 }
 """Values of each stage's document that do not decide its result."""
@@ -51,6 +58,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "checkpoint_lora_scale": None,
         "prompt_upsampler_uri": None,
         "guardrails": None,
+        "sampling.num_passes": 1,
     },
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""

@@ -195,12 +195,17 @@ def _resources(job: PostTrainingJob, stage: Stage) -> Manifest:
     return result
 
 
+def _shares_memory(stage: Stage) -> bool:
+    """Whether the processes of a pod talk to each other, for which NCCL takes shared memory."""
+    return stage.kind == "train" or (stage.kind == "generate" and stage.processes_per_node > 1)
+
+
 def _volume_mounts(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
     mounts: list[Manifest] = [
         {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
         {"name": "scratch", "mountPath": SCRATCH},
     ]
-    if stage.kind == "train":
+    if _shares_memory(stage):
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a mount
     names = _claim_volumes(job, stage)
     for mount in build_mounts(job, stage.document):
@@ -218,7 +223,7 @@ def _volumes(job: PostTrainingJob, stage: Stage, config_map: str) -> list[Manife
         {"name": "config", "configMap": {"name": config_map}},
         {"name": "scratch", "emptyDir": {}},
     ]
-    if stage.kind == "train":
+    if _shares_memory(stage):
         memory = {"medium": "Memory", "sizeLimit": job.spec.compute.shared_memory}
         volumes.append({"name": "shared-memory", "emptyDir": memory})
     for claim, name in _claim_volumes(job, stage).items():

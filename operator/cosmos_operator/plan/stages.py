@@ -88,11 +88,20 @@ def plan_stages(
     ]
     documents = []
     for item in job.spec.inference:
-        item_gpus = min(1, compute.gpus_per_node) if item.gpus is None else item.gpus
+        item_gpus = item.num_gpus(compute.gpus_per_node)
         document = worker_doc.generate(inputs, item, run, published, item_gpus)
         needs = ["fetch-model"] if item.checkpoint == "Base" else ["publish"]
         needs += ["prepare-dataset"] if worker_doc.uses_dataset(item) else []
-        stages.append(Stage(f"generate-{item.name}", "generate", document, tuple(needs), item_gpus))
+        stages.append(
+            Stage(
+                f"generate-{item.name}",
+                "generate",
+                document,
+                tuple(needs),
+                item_gpus,
+                processes_per_node=item.num_processes(compute.gpus_per_node),
+            )
+        )
         documents.append(document)
     if job.spec.outputs.report and documents:
         report = worker_doc.report(inputs, dataset, run, tuple(documents))

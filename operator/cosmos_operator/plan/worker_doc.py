@@ -31,6 +31,10 @@ SAMPLERS: dict[str, Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"]] =
     "Res1Euler": "res_1euler",
 }
 WEIGHTS: dict[str, Literal["ema", "reg"]] = {"Ema": "ema", "Regular": "reg"}
+OFFLOAD: dict[str, Literal["tokenizer", "network"]] = {
+    "Tokenizer": "tokenizer",
+    "Network": "network",
+}
 METRICS: dict[str, Literal["psnr", "push"]] = {"Psnr": "psnr", "Push": "push"}
 INPUT_FRAMES: dict[str, Literal["first", "last"]] = {"First": "first", "Last": "last"}
 LAYOUTS: dict[str, Literal["bridge", "videos"]] = {"Bridge": "bridge", "Videos": "videos"}
@@ -170,6 +174,8 @@ def generate(
         inputs_file_uri=None if item.inputs_file is None else _resolve(inputs, item.inputs_file),
         sampling=_sampling(item, experiment),
         metrics=tuple(METRICS[metric] for metric in item.metrics),
+        context_parallel=item.context_parallel,
+        offload=tuple(OFFLOAD[model] for model in item.offload),
         device="cuda" if gpus else "cpu",
         compute_dtype=experiment.diffusion.compute_dtype,
         prompt_upsampler_uri=(
@@ -254,6 +260,7 @@ def _sampling(item: InferenceItem, experiment: Experiment) -> SamplingConfig:
         width=given.width or video.width,
         fps=given.fps or video.fps or 24.0,
         num_input_frames=given.num_input_frames,
+        num_passes=given.passes,
         input_frames=INPUT_FRAMES[given.input_frames],
         negative_prompt=given.negative_prompt,
         sampler=SAMPLERS[given.sampler],

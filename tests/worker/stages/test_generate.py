@@ -9,17 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generation import TINY_NET, generate_config, write_clips, write_models, write_tiny_model
+from generation import (
+    TINY_NET,
+    generate_config,
+    moving_square,
+    write_clips,
+    write_models,
+    write_tiny_model,
+)
 from numpy.typing import NDArray
 from training import with_correction
 
 from cosmos_worker.checkpoint.convert import convert_weights
 from cosmos_worker.checkpoint.safetensors_files import Limits
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
 from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
 from cosmos_worker.stages import generate
+from cosmos_worker.tokenizer.jit import JitTokenizer
 
 PROMPTS = ("push the red cube right", "push the red cube left", "push the blue cube away")
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
@@ -284,6 +292,53 @@ def test_generate_refuses_metrics_that_an_input_cannot_have(
         generate.run(other, Volumes())
     with pytest.raises(ConfigError, match=r"inputs\.0: ground_truth is missing"):
         generate.run(alone, Volumes())
+
+
+def test_generate_goes_on_beyond_one_pass_and_says_so(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    write_video(tmp_path / "long.mp4", moving_square(num_frames=33), 4.0)
+    given = [{**job_inputs(clips)[0], "ground_truth_uri": str(tmp_path / "long.mp4")}]
+    sampling = {"num_passes": 2}
+    config = generate_config(models, tmp_path / "out", given, metrics=("psnr",), sampling=sampling)
+
+    generate.run(config, Volumes())
+
+    record = read_json(tmp_path / "out" / "000.json")
+    assert record["sampling"]["num_passes"] == 2
+    frames = read_video(tmp_path / "out" / "000.mp4")
+    assert frames.shape[0] == 33
+    truth = read_video(tmp_path / "long.mp4")
+    assert record["metrics"]["psnr_db"] == pytest.approx(
+        score_prediction(frames, truth, 1).psnr_db, abs=1e-3
+    )
+    short = generate_config(
+        models, tmp_path / "out", job_inputs(clips)[:1], metrics=("psnr",), sampling=sampling
+    )
+    with pytest.raises(DataError, match="has 17 frames, fewer than the 33 frames of num_passes 2"):
+        generate.run(short, Volumes())
+    one = generate.run(
+        generate_config(models, tmp_path / "out", given, metrics=("psnr",)), Volumes()
+    )
+    assert one["kept"] == 0
+
+
+def test_generate_keeps_offloaded_models_in_host_memory(
+    models: Path, clips: list[Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    move = JitTokenizer.move
+    monkeypatch.setattr(
+        JitTokenizer, "move", lambda self, device: (told.append(str(device)), move(self, device))[1]
+    )
+    offload = ("tokenizer", "network")
+    config = generate_config(models, tmp_path, job_inputs(clips)[:2], offload=offload)
+
+    generate.run(config, Volumes())
+
+    assert told == ["cpu"] * 5  # after loading; to and from the device for encoding and decoding
+    for name in ("000.mp4", "001.mp4"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_generate_refuses_a_ground_truth_that_is_too_short(

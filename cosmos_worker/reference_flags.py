@@ -1,0 +1,203 @@
+"""The flags of the reference's inference command line, and what they mean. No torch here.
+
+Names and defaults: cosmos-predict1, diffusion/inference/video2world.py. Differs: ``--tokenizer_dir``, ``--height``,
+``--width`` and ``--prompt`` count, any 8n+1 frames are admitted, and what cannot be done is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.experiments import NET_7B, NET_14B
+from cosmos_worker.options import NetConfig
+
+COMMAND = "video2world"
+NETWORK_NAME = re.compile(r"Cosmos-Predict1-(?P<size>7B|14B)-Video2World([_-].*)?")
+"""Folders whose name says which network they hold: released, _post-trained, _lora and other variants."""
+NETWORKS = {"7B": NET_7B, "14B": NET_14B}
+DEFAULT_NAME = "output"
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the reference's flags, and some of ours for models that it does not name."""
+    _add_models(command)
+    _add_inputs(command)
+    _add_sampling(command)
+    _add_switches(command)
+
+
+def _add_models(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--checkpoint_dir", type=Path, default=Path("checkpoints"), metavar="FOLDER")
+    add(
+        "--diffusion_transformer_dir",
+        default="Cosmos-Predict1-7B-Video2World",
+        metavar="NAME",
+        help="folder of the weights below checkpoint_dir; its name or its model.json says which network it is",
+    )
+    add("--tokenizer_dir", default="Cosmos-Tokenize1-CV8x8x8-720p", metavar="NAME")
+    add("--text_encoder_dir", default="google-t5/t5-11b", metavar="NAME", help="ours")
+    add(
+        "--experiment",
+        metavar="NAME",
+        help="ours: experiment whose network, text and tokenizer settings count",
+    )
+    add("--prompt_upsampler_dir", default="Pixtral-12B", metavar="NAME")
+    add("--guardrail_dir", default="guardrail", metavar="NAME", help="ours")
+    add("--text_classifier_dir", default="Llama-Guard-3-8B", metavar="NAME", help="ours")
+    add(
+        "--image_encoder_dir",
+        default="siglip-so400m-patch14-384",
+        metavar="NAME",
+        help="ours: SigLIP, whose features the guardrail's video filter takes",
+    )
+
+
+def _add_inputs(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--prompt", metavar="TEXT")
+    add("--input_image_or_video_path", type=Path, metavar="FILE")
+    add("--num_input_frames", type=int, choices=(1, 9), default=1)
+    add(
+        "--batch_input_path",
+        type=Path,
+        metavar="FILE.jsonl",
+        help='lines of {"visual_input": PATH, "prompt": TEXT} instead of one prompt and input',
+    )
+    add("--negative_prompt", metavar="TEXT", help="default: a text of ours")
+    add(
+        "--video_save_name",
+        metavar="NAME",
+        help=f"without suffix (default: {DEFAULT_NAME}); those of a batch are called by their line, from 0",
+    )
+    add("--video_save_folder", type=Path, default=Path("outputs"), metavar="FOLDER")
+
+
+def _add_sampling(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--num_steps", type=int, default=35, metavar="N")
+    add("--guidance", type=float, default=7.0, metavar="G")
+    add("--num_video_frames", type=int, default=121, metavar="N", help="8n+1; of each pass")
+    add("--num_passes", type=int, default=1, metavar="N", help="ours: each continues the video")
+    add("--height", type=int, default=704, metavar="PIXELS")
+    add("--width", type=int, default=1280, metavar="PIXELS")
+    add("--fps", type=float, default=24.0, metavar="N")
+    add("--seed", type=int, default=1, metavar="N")
+    add(
+        "--num_gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the frames of each video; they are started, unless torchrun has",
+    )
+
+
+def _add_switches(command: argparse.ArgumentParser) -> None:
+    for name, text in (
+        ("disable_guardrail", "prompts and videos are not judged"),
+        ("disable_prompt_upsampler", "the prompt is taken as it is"),
+        ("offload_diffusion_transformer", "the network waits in host memory"),
+        ("offload_tokenizer", "the tokenizer waits in host memory"),
+        ("offload_text_encoder_model", "the text encoder is freed, as it always is"),
+        ("offload_prompt_upsampler", "it is freed after use, as it always is"),
+        ("offload_guardrail_models", "the text classifier is freed, as it always is"),
+    ):
+        command.add_argument(f"--{name}", action="store_true", help=text)
+
+
+def check_flags(options: argparse.Namespace) -> None:
+    """Check flags that contradict each other or ask for what is not there.
+
+    Raises:
+        ConfigError: with every problem, by the names of the flags.
+    """
+    problems = []
+    single = ("prompt", "input_image_or_video_path")
+    given = [name for name in (*single, "video_save_name") if getattr(options, name) is not None]
+    if options.batch_input_path is not None:
+        problems += [
+            f"--{name}: is for a single video, but --batch_input_path is given too; give one of them"
+            for name in given
+        ]
+    else:
+        problems += [
+            f"--{name}: is missing; give it, or --batch_input_path for a list"
+            for name in single
+            if name not in given
+        ]
+    if options.num_gpus < 1:
+        problems.append(f"--num_gpus: got {options.num_gpus}; use 1 or more")
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def named_network(folder: str) -> NetConfig | None:
+    """The network that a folder's name says, if it does."""
+    match = NETWORK_NAME.fullmatch(Path(folder).name)
+    return None if match is None else NETWORKS[match["size"]]
+
+
+def sampling_values(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of SamplingConfig; the last frames of a video are known, as in the reference."""
+    return {
+        "num_steps": options.num_steps,
+        "guidance": options.guidance,
+        "seed": options.seed,
+        "num_pixel_frames": options.num_video_frames,
+        "num_passes": options.num_passes,
+        "height": options.height,
+        "width": options.width,
+        "fps": options.fps,
+        "num_input_frames": options.num_input_frames,
+        "negative_prompt": options.negative_prompt,
+    }
+
+
+def offloaded(options: argparse.Namespace) -> tuple[Literal["tokenizer", "network"], ...]:
+    """The models that wait in host memory."""
+    names: list[Literal["tokenizer", "network"]] = []
+    if options.offload_tokenizer:
+        names.append("tokenizer")
+    if options.offload_diffusion_transformer:
+        names.append("network")
+    return tuple(names)
+
+
+def companions(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the generate document for what is not disabled.
+
+    Raises:
+        ConfigError: a folder that is not there, with the flag that goes on without it.
+    """
+    asked = {
+        "prompt_upsampler": ("prompt_upsampler_dir",),
+        "guardrail": ("guardrail_dir", "text_classifier_dir", "image_encoder_dir"),
+    }
+    asked = {key: names for key, names in asked.items() if not getattr(options, f"disable_{key}")}
+    folders = {
+        name: options.checkpoint_dir / getattr(options, name)
+        for names in asked.values()
+        for name in names
+    }
+    problems = [
+        f"--{name}: {folders[name]} is no folder; fetch it, name another, or go on without it by --disable_{key}"
+        for key, names in asked.items()
+        for name in names
+        if not folders[name].is_dir()
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+    fields: dict[str, Any] = {}
+    if "prompt_upsampler" in asked:
+        fields["prompt_upsampler_uri"] = str(folders["prompt_upsampler_dir"])
+    if "guardrail" in asked:
+        fields["guardrails"] = {
+            "folder_uri": str(folders["guardrail_dir"]),
+            "text_classifier_uri": str(folders["text_classifier_dir"]),
+            "image_encoder_uri": str(folders["image_encoder_dir"]),
+        }
+    return fields
