@@ -91,7 +91,7 @@ def draw_noise_of_level(
     """
     pairs = []
     for name in window_ids:
-        generator = sample_generator("level", name, sigma)
+        generator = sample_generator("level", name, repr(sigma))
         pairs.append([torch.randn(*shape, generator=generator) for _ in range(2)])
     noise, augment_noise = (torch.stack(values) for values in zip(*pairs, strict=True))
     count = len(window_ids)
