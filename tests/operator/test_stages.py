@@ -133,6 +133,10 @@ def test_archive_with_a_digest_is_known_by_it_alone():
         ("parallel.context_parallel=3", False),
         ("optimizer.implementation=apex", False),
         ("trainer.log_every_steps=1", False),
+        ("trainer.sample_every_steps=5", False),
+        ("trainer.validation_sigmas=[0.5, 1]", False),
+        ("trainer.keep_best=true", False),
+        ("trainer.trackers=[wandb]", False),
         ("lora.rank=4", True),
         ("optimizer.learning_rate=1e-4", True),
     ],
@@ -144,6 +148,25 @@ def test_how_a_training_runs_does_not_decide_its_key(override, changes):
     )
 
     assert (plain.key != changed.key) is changes
+
+
+def test_training_that_samples_knows_the_tokenizer():
+    plain, sampling = (
+        {stage.name: stage for stage in plan_stages(make_job(changes))}
+        for changes in (None, {"training.overrides": ["trainer.sample_every_steps=5"]})
+    )
+
+    assert plain["train"].document.tokenizer_uri is None
+    tokenizer = sampling["train"].document.tokenizer_uri
+    assert tokenizer == sampling["cache-latents"].document.tokenizer_uri
+    assert "models" in sampling["train"].volumes
+
+
+def test_best_checkpoint_is_published_where_it_is_asked_for():
+    changes = {"outputs.checkpoint": "Best", "training.overrides": ["trainer.keep_best=true"]}
+    published = next(stage for stage in plan_stages(make_job(changes)) if stage.kind == "publish")
+
+    assert published.document.step == "best"
 
 
 def test_addresses_carry_the_keys_of_what_made_them():
