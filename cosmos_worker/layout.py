@@ -38,6 +38,7 @@ REPORT_FILE = "report.html"
 EXPORT_FOLDER = "checkpoints"
 BEST_FILE = "best.json"
 SAMPLES_FOLDER = "samples"
+TRUTH_FOLDER = "truth"
 
 
 def volume_variable(volume: str) -> str:

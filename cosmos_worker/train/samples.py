@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cosmos_worker.data.video import write_video
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.layout import SAMPLES_FOLDER, samples_name
+from cosmos_worker.layout import SAMPLES_FOLDER, TRUTH_FOLDER, samples_name
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.shards import settle
 from cosmos_worker.options import Experiment, SamplingConfig
@@ -37,8 +37,6 @@ from cosmos_worker.train.step import use_bfloat16
 
 logger = logging.getLogger(__name__)
 
-TRUTH_FOLDER = "truth"
-"""Beside the folders of the steps: what the tokenizer makes of the windows themselves."""
 DEFAULT_FPS = 24.0
 
 
