@@ -10,6 +10,9 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.options import Experiment
 from cosmos_worker.train.trackers.identity import remembered_id
 
+FINISH_SECONDS = 30
+"""How long the end of a training waits for what is not sent yet; it stays on disk, where ``wandb sync`` finds it."""
+
 
 class WandbRun:
     """Figures over the run's own steps, which may be told twice by a continued run; sample videos as MP4."""
@@ -33,12 +36,12 @@ class WandbRun:
                 resume="allow",
                 dir=str(run),
                 config=experiment.model_dump(mode="json"),
-                settings=wandb.Settings(console="off"),
+                settings=wandb.Settings(console="off", finish_timeout=FINISH_SECONDS),
             )
         except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
             raise ConfigError(
                 f"trainer.trackers: wandb refuses ({' '.join(str(error).split())[:160]}); set WANDB_API_KEY (on a "
-                "cluster: wandbSecret of the chart), set WANDB_MODE=offline, or leave wandb out"
+                "cluster: secrets.wandb of the chart), set WANDB_MODE=offline, or leave wandb out"
             ) from None
         self._run.define_metric("*", step_metric="step")
 
