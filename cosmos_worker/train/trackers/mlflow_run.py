@@ -33,8 +33,8 @@ class MlflowRun:
         address = os.environ.get(ADDRESS_VARIABLE)
         if not address:
             raise ConfigError(
-                f"trainer.trackers: mlflow needs an address; set {ADDRESS_VARIABLE} (on a cluster: secrets.mlflow of the "
-                "chart), or leave mlflow out"
+                f"trainer.trackers: mlflow needs an address; set {ADDRESS_VARIABLE} (on a cluster: secrets.mlflow of "
+                "the chart), or leave mlflow out"
             )
         for variable, value in PATIENCE.items():
             os.environ.setdefault(variable, value)
