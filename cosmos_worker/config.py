@@ -167,6 +167,8 @@ class TrainConfig(StageConfig):
     dataset_uri: str
     embeddings_uri: str
     latents_uri: str
+    tokenizer_uri: str | None = None
+    """Folder of the tokenizer, or the word 'embedded', for trainer.sample_every_steps; null = no sample videos."""
 
 
 class PublishConfig(StageConfig):
@@ -180,8 +182,8 @@ class PublishConfig(StageConfig):
     """Name of the published model."""
     net: NetConfig
     weights: Literal["ema", "reg"] = "ema"
-    step: PositiveInt | None = None
-    """Step to publish; null = the latest export."""
+    step: PositiveInt | Literal["best"] | None = None
+    """Step to publish; null = the latest export; best = where the held-out loss was lowest (trainer.keep_best)."""
 
 
 class GenerateInput(Model):

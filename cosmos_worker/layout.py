@@ -41,6 +41,10 @@ METRICS_FILE = "metrics.jsonl"
 RESOLVED_CONFIG_FILE = "config.yaml"
 GENERATED_FILE = "generated.jsonl"
 REPORT_FILE = "report.html"
+EXPORT_FOLDER = "checkpoints"
+BEST_FILE = "best.json"
+SAMPLES_FOLDER = "samples"
+TRUTH_FOLDER = "truth"
 
 
 def volume_variable(volume: str) -> str:
@@ -166,3 +170,8 @@ def run_folder(output_root: Path, project: str, group: str, name: str) -> Path:
 def export_name(step: int, weights: str) -> str:
     """``iter_{step:09d}_reg_model.pt`` or ``iter_{step:09d}_ema_model.pt``."""
     return f"iter_{step:09d}_{weights}_model.pt"
+
+
+def samples_name(step: int) -> str:
+    """``step_{step:09d}``: the folder of the sample videos of a step."""
+    return f"step_{step:09d}"

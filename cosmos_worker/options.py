@@ -242,6 +242,9 @@ class LoraConfig(Model):
     """Layers that learn: queries, keys, values and output of both attentions of a block, and its MLP."""
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 class TrainerConfig(Model):
     """Length of a run and what happens at its steps."""
 
@@ -263,6 +266,19 @@ class TrainerConfig(Model):
     """Steps between held-out losses; null = before the first step and after the last."""
     validation_draws: PositiveInt = 4
     """Fixed noise draws per held-out window."""
+    validation_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Noise levels at which each held-out loss is told by itself too; noise, known frames and text are the same in
+    every run, so that runs and experiments can be compared."""
+    keep_best: bool = False
+    """Take the held-out loss at every checkpoint, and keep the checkpoint and exports where it was lowest."""
+    sample_every_steps: PositiveInt | None = None
+    """Steps between sample videos of held-out windows, the first before training; null = none."""
+    sample_count: PositiveInt = 2
+    """Held-out windows that are sampled, the first ones."""
+    sample_steps: PositiveInt = 10
+    """Sampler steps of a sample video."""
+    trackers: tuple[TrackerName, ...] | None = None
+    """Where figures and sample videos go beside metrics.jsonl; null = tensorboard, where it is installed."""
     seed: int = 0
     """Seed of the data order, the noise and fresh weights."""
     init: Literal["checkpoint", "random"] = "checkpoint"
@@ -271,6 +287,14 @@ class TrainerConfig(Model):
     """Where to compute; auto = CUDA if there is one."""
     threads_per_process: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of each process; null = leave to PyTorch."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        for name in ("validation_sigmas", "trackers"):
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: {list(values)} names one twice; name each once")
+        return self
 
 
 class ParallelConfig(Model):
@@ -367,6 +391,11 @@ class Experiment(Model):
             raise ValueError(
                 "text.padding: 'trim' gives each caption a context of its own length, so samples cannot share a "
                 f"micro-batch; use 'pad', or trainer.micro_batch_size=1 (got {self.trainer.micro_batch_size})"
+            )
+        if self.trainer.sample_every_steps and 1 in map(self.latent_frames, self.windows):
+            raise ValueError(
+                "trainer.sample_every_steps: a window of one latent frame leaves none to sample after the known one; "
+                "use null, or longer windows (video.num_pixel_frames)"
             )
         if self.trainer.global_batch_size % self.trainer.micro_batch_size:
             raise ValueError(
@@ -492,6 +521,12 @@ TRAINER_PACE = (
     "log_every_steps",
     "validate_every_steps",
     "validation_draws",
+    "validation_sigmas",
+    "keep_best",
+    "sample_every_steps",
+    "sample_count",
+    "sample_steps",
+    "trackers",
     "device",
     "threads_per_process",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -12,9 +12,8 @@ from torch import Tensor
 from cosmos_worker.checkpoint.state import reporting_full_disk
 from cosmos_worker.checkpoint.weights import save_weight_file
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import export_name
+from cosmos_worker.layout import EXPORT_FOLDER, export_name
 
-EXPORT_FOLDER = "checkpoints"
 NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
 
 
@@ -73,8 +72,9 @@ def write_exports(
             save_weight_file(folder / export_name(step, "ema"), {**state, **average}, torch.float32)
 
 
-def prune_exports(run: Path, keep: int) -> None:
-    """Delete all but the newest exports of each kind."""
+def prune_exports(run: Path, keep: int, spared: Collection[int] = ()) -> None:
+    """Delete all but the newest exports of each kind and those of the spared steps."""
     for weights in ("reg", "ema"):
-        for path in list(list_exports(run, weights).values())[:-keep]:
-            path.unlink()
+        for step, path in list(list_exports(run, weights).items())[:-keep]:
+            if step not in spared:
+                path.unlink()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +135,13 @@ def find_latest_state(run: Path) -> SavedState | None:
     if not states:
         return None
     _, folder = states[-1]
-    progress = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
-    return SavedState(folder, progress)
+    return SavedState(folder, read_progress(folder))
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    progress: dict[str, Any] = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+    return progress
 
 
 def check_files(state: SavedState, share: int = 0, num_shares: int = 1) -> None:
@@ -157,9 +162,10 @@ def check_files(state: SavedState, share: int = 0, num_shares: int = 1) -> None:
             )
 
 
-def prune_states(run: Path, keep_last: int) -> None:
-    """Delete all but the newest checkpoints, and what an interrupted save left."""
-    for _, folder in list_states(run)[:-keep_last]:
-        shutil.rmtree(folder)
+def prune_states(run: Path, keep_last: int, spared: Collection[int] = ()) -> None:
+    """Delete all but the newest checkpoints and those of the spared steps, and what an interrupted save left."""
+    for step, folder in list_states(run)[:-keep_last]:
+        if step not in spared:
+            shutil.rmtree(folder)
     for leftover in (run / STATE_FOLDER).glob(f".iter_*{TEMPORARY_SUFFIX}"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -25,6 +25,12 @@ def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
     return hasattr(model, "set_requires_all_reduce")
 
 
+def settle(model: nn.Module) -> None:
+    """Let go of weights that a sharded network holds whole since it last ran, so that changes to its parts count."""
+    if is_sharded(model):
+        model.reshard()
+
+
 def local_part(tensor: Tensor) -> Tensor:
     """The part of this process, sharing memory; the tensor itself if it is not spread."""
     return tensor.to_local() if is_spread(tensor) else tensor

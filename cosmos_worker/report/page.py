@@ -108,6 +108,7 @@ def render_page(
     items: Sequence[Item],
     cards: Sequence[Card],
     captions: Sequence[tuple[str, int]],
+    samples: Sequence[Card] = (),
 ) -> str:
     """The whole page as text."""
     environment = jinja2.Environment(
@@ -128,6 +129,7 @@ def render_page(
         header=table[0],
         rows=table[1:],
         cards=cards,
+        samples=samples,
         captions=captions[:SHOWN_CAPTIONS],
         num_captions=len(captions),
         num_clips=sum(count for _, count in captions),

@@ -18,7 +18,7 @@ from cosmos_worker.sample.video2world import (
     Settings,
     decode_latents,
     encode_known_frames,
-    sample_latents,
+    generate_from_known,
 )
 
 Agree = Callable[[Tensor], Tensor]
@@ -84,6 +84,6 @@ def _generate_pass(
     with models.tokenizer_at_work():
         known = agree(encode_known_frames(models.tokenizer, samples, settings))
     with models.network_at_work():
-        latents = sample_latents(models.net, known, samples, settings, on_step, number)
+        latents = generate_from_known(models.net, known, samples, settings, on_step, number)
     with models.tokenizer_at_work():
         return decode_latents(models.tokenizer, latents, settings.sigma_data)

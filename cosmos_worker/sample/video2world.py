@@ -6,7 +6,7 @@ D text width. Pixels are named as such.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ from cosmos_worker.sample.noise import draw_noise
 from cosmos_worker.text.batch import pad_text
 from cosmos_worker.tokenizer.base import VideoTokenizer, pixels_from_video
 
+Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(c_in x, c_noise (B,), text, mask (B, 1, T, H, W), fps (B,)) → F, such as :class:`CosmosDiT`."""
 RES_SOLVERS: dict[str, Solver] = {"res_2ab": "2ab", "res_2mid": "2mid", "res_1euler": "1euler"}
 
 
@@ -151,7 +153,7 @@ def encode_known_frames(
 
 
 def _bind_network(
-    net: CosmosDiT, mask_B1THW: Tensor, fps: float, text_BSD: Tensor, dtype: torch.dtype
+    net: Network, mask_B1THW: Tensor, fps: float, text_BSD: Tensor, dtype: torch.dtype
 ) -> NetFn:
     fps_B = torch.full((len(text_BSD),), fps, device=text_BSD.device)
     device_type = text_BSD.device.type
@@ -184,13 +186,13 @@ def generate_latents(
     settings: Settings,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Sample the latents of a batch of videos from their known pixels; see `sample_latents`."""
+    """Sample the latents of a batch of videos from their known pixels; see `generate_from_known`."""
     latent = encode_known_frames(tokenizer, samples, settings)
-    return sample_latents(net, latent, samples, settings, on_step)
+    return generate_from_known(net, latent, samples, settings, on_step)
 
 
 @torch.no_grad()
-def sample_latents(
+def generate_from_known(
     net: CosmosDiT,
     known_BCTHW: Tensor,
     samples: Sequence[Sample],
@@ -215,28 +217,62 @@ def sample_latents(
         DataError: the sampler's result is not finite.
     """
     sampling, device = settings.sampling, next(net.parameters()).device
-    latent, names = known_BCTHW.to(device), [sample.id for sample in samples]
-    initial, augment = draw_noise(
-        sampling.seed, names, tuple(latent.shape[1:]), device, pass_number
-    )
-    known = KnownFrames(latent, num_known_latent_frames(sampling.num_input_frames), augment)
+    latent = known_BCTHW.to(device)
 
-    def bind(embeddings: Sequence[NDArray[np.float16]]) -> NetFn:
-        text = pad_text(embeddings, settings.text.max_length, settings.text.padding).to(device)
-        dtype = settings.compute_dtype
-        return _bind_network(net, known.mask_B1THW, sampling.fps, text, dtype)
+    def pad(embeddings: Sequence[NDArray[np.float16]]) -> Tensor:
+        return pad_text(embeddings, settings.text.max_length, settings.text.padding).to(device)
 
-    cond = bind([sample.text_LD for sample in samples])
+    text = pad([sample.text_LD for sample in samples])
     negative = settings.negative_LD
-    uncond = cond if negative is None else bind([negative] * len(samples))
-    guidance = 0.0 if negative is None else sampling.guidance
-    result = _run_sampler(cond, uncond, guidance, initial, known, settings, on_step)
+    negatives = None if negative is None else pad([negative] * len(samples))
+    names = [sample.id for sample in samples]
+    result = sample_latents(net, names, latent, text, negatives, settings, on_step, pass_number)
     if not bool(result.isfinite().all()):
         raise DataError(
             f"generate: latents of {', '.join(names)} are not finite after {sampling.num_steps} steps; "
             "check the checkpoint or lower sampling.guidance"
         )
     return result
+
+
+@torch.no_grad()
+def sample_latents(
+    net: Network,
+    names: Sequence[str],
+    known_BCTHW: Tensor,
+    text_BSD: Tensor,
+    negative_BSD: Tensor | None,
+    settings: Settings,
+    on_step: OnStep | None = None,
+    pass_number: int = 0,
+) -> Tensor:
+    """Sample latents whose first frames are known.
+
+    Args:
+        net: the network.
+        names: B names; each sample's noise depends on (seed, name, pass) alone.
+        known_BCTHW: latents times sigma_data, on the network's device; frames after the known ones are ignored.
+        text_BSD: contexts.
+        negative_BSD: contexts of the second pass; None = none.
+        settings: sampling, sigma_data and compute_dtype are used.
+        on_step: called `num_sampler_steps` times.
+        pass_number: which pass over the video this is, 0 for the first.
+
+    Returns:
+        Latents times sigma_data, float32 (B, C, T, H, W); not checked.
+    """
+    sampling, device = settings.sampling, known_BCTHW.device
+    shape = tuple(known_BCTHW.shape[1:])
+    initial, augment = draw_noise(sampling.seed, names, shape, device, pass_number)
+    known = KnownFrames(known_BCTHW, num_known_latent_frames(sampling.num_input_frames), augment)
+
+    def bind(text: Tensor) -> NetFn:
+        return _bind_network(net, known.mask_B1THW, sampling.fps, text, settings.compute_dtype)
+
+    cond = bind(text_BSD)
+    uncond = cond if negative_BSD is None else bind(negative_BSD)
+    guidance = 0.0 if negative_BSD is None else sampling.guidance
+    return _run_sampler(cond, uncond, guidance, initial, known, settings, on_step)
 
 
 def _run_sampler(

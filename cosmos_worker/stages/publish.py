@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.checkpoint.best import read_best
 from cosmos_worker.checkpoint.export import find_export
 from cosmos_worker.checkpoint.state import reporting_full_disk
 from cosmos_worker.checkpoint.weights import open_model
@@ -56,7 +57,8 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     """
     run_path, target = volumes.resolve(config.run_uri), volumes.resolve(config.target_uri)
     check_not_foreign(target, config.job)
-    step, source = find_export(run_path, config.weights, config.step)
+    wanted = read_best(run_path).step if config.step == "best" else config.step
+    step, source = find_export(run_path, config.weights, wanted)
     target.mkdir(parents=True, exist_ok=True)
     for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
         marker.unlink()

@@ -15,6 +15,7 @@ from cosmos_worker.report.collect import (
     read_training,
 )
 from cosmos_worker.report.page import render_page
+from cosmos_worker.report.samples import sample_cards
 
 
 def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
         items,
         build_cards(items, config.max_videos),
         count_captions(volumes.resolve(config.dataset_uri)),
+        sample_cards(volumes.resolve(config.run_uri), volumes.resolve(config.dataset_uri)),
     )
     path = volumes.resolve(config.target_uri) / REPORT_FILE
     with atomic_write(path, "w") as stream:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -22,14 +22,19 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.options import Experiment
 from cosmos_worker.outcomes import PositionFile
+from cosmos_worker.tokenizer.base import VideoTokenizer
+from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.train.acceleration import accelerate
 from cosmos_worker.train.batches import WindowDataset
 from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.draws import sample_generator
 from cosmos_worker.train.loop import Trainer, run_training
 from cosmos_worker.train.parallel import Layout, lay_out, spread
+from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.stop import StopSignal
+from cosmos_worker.train.trackers.opening import choose_trackers
+from cosmos_worker.train.validation import check_held_out
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +142,17 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
+def tokenizer_loader(
+    config: TrainConfig, volumes: Volumes, device: torch.device
+) -> Callable[[], VideoTokenizer] | None:
+    """Loads the tokenizer that decodes sample videos; None if the document names none."""
+    uri = config.tokenizer_uri
+    if uri is None:
+        return None
+    folder: Path | Literal["embedded"] = EMBEDDED if uri == EMBEDDED else volumes.resolve(uri)
+    return lambda: load_tokenizer(folder, config.experiment.tokenizer, device)
+
+
 def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
     """Train; every process of torchrun calls this.
 
@@ -164,13 +180,25 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         )
         dataset = WindowDataset(index, text, latents, "train", experiment)
         held_out = WindowDataset(index, text, latents, "val", experiment)
+        check_held_out(experiment, held_out)
+        trackers = choose_trackers(trainer_options.trackers)
         weights = volumes.resolve(config.model_uri) if config.model_uri else None
         layout = lay_out(experiment, processes)
+        load = tokenizer_loader(config, volumes, processes.device)
+        samples = open_samples(folder, held_out, experiment, load, processes, layout)
         model = build_model(experiment, weights, layout, processes.device, config.model_lora_scale)
         logger.info("training %s", describe_run(experiment, model, dataset, processes))
-        position_file = PositionFile.from_environment(os.environ)
         trainer = Trainer(
-            experiment, folder, model, dataset, held_out, processes, layout, position_file
+            experiment,
+            folder,
+            model,
+            dataset,
+            held_out,
+            processes,
+            layout,
+            PositionFile.from_environment(os.environ),
+            samples,
+            trackers,
         )
         trainer.resume()
         return {"run": str(folder), **run_training(trainer, stop)}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.diffusion.edm import Noise
+from cosmos_worker.diffusion.known_frames import AUGMENT_SIGMA
 from cosmos_worker.options import Experiment
 
 
@@ -75,3 +76,32 @@ def draw_noise(
         for position in positions
     ]
     return Noise(*(torch.stack(values) for values in zip(*samples, strict=True)))
+
+
+def draw_noise_of_level(
+    shape: Sequence[int], sigma: float, num_known: int, window_ids: Sequence[str]
+) -> Noise:
+    """Noise of one level that depends on window and level only: neither on the experiment nor on its seed.
+
+    Args:
+        shape: (C, T, H, W) of one latent.
+        sigma: the level.
+        num_known: known latent frames; text and known frames are always shown, the latter as in sampling.
+        window_ids: B windows.
+    """
+    pairs = []
+    for name in window_ids:
+        generator = sample_generator("level", name, repr(sigma))
+        pairs.append([torch.randn(*shape, generator=generator) for _ in range(2)])
+    noise, augment_noise = (torch.stack(values) for values in zip(*pairs, strict=True))
+    count = len(window_ids)
+    always = torch.ones(count, dtype=torch.bool)
+    return Noise(
+        sigma_B=torch.full((count,), sigma),
+        noise_BCTHW=noise,
+        augment_sigma_B=torch.full((count,), AUGMENT_SIGMA),
+        augment_noise_BCTHW=augment_noise,
+        num_cond_B=torch.full((count,), num_known),
+        use_cond_B=always,
+        use_text_B=always,
+    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
 
-from cosmos_worker.model.shards import local_part
+from cosmos_worker.model.shards import local_part, settle
 
 
 def ema_exponent(rate: float) -> float:
@@ -51,3 +54,26 @@ class PowerEma:
         ]
         averages = [local_part(value) for value in self.average.values()]
         torch._foreach_lerp_(averages, sources, weight)
+
+    @contextmanager
+    def in_use(self, model: nn.Module) -> Iterator[None]:
+        """While the block runs the network has the averages; afterwards its own weights again, to the bit.
+
+        Args:
+            model: the one that is averaged; needs room for one more copy of its largest parameter only.
+        """
+        self._exchange(model)
+        try:
+            yield
+        finally:
+            self._exchange(model)
+
+    @torch.no_grad()
+    def _exchange(self, model: nn.Module) -> None:
+        settle(model)
+        for name, source in self._sources.items():
+            own, average = local_part(source.detach()), local_part(self.average[name])
+            assert own.dtype == average.dtype  # or the exchange would round
+            held = own.clone()
+            own.copy_(average)
+            average.copy_(held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cosmos_worker.checkpoint.best import LOSS
 from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state
 from cosmos_worker.config import parse_document
 from cosmos_worker.diffusion.edm import Noise
@@ -17,21 +19,23 @@ from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.model.shards import gather_to_main
-from cosmos_worker.options import Experiment, decisive_options
+from cosmos_worker.options import Experiment, TrackerName, decisive_options
 from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import Batch, WindowDataset
 from cosmos_worker.train.bucket_order import BucketOrder
 from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.draws import draw_noise
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.metrics import MetricsLog
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.parallel import Layout, replicate
+from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.saver import Exports, Saver
 from cosmos_worker.train.schedule import learning_rate
-from cosmos_worker.train.step import StepResult, batch_loss, train_step
+from cosmos_worker.train.step import StepResult, train_step
 from cosmos_worker.train.stop import StopSignal
+from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
+from cosmos_worker.train.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ class Trainer:
     """A run in progress.
 
     model is the network with its uncertainty head, on the device and spread as layout says; held_out may be empty;
-    position_file is for the launcher.
+    position_file is for the launcher; samples and trackers are for people who watch it.
     """
 
     experiment: Experiment
@@ -87,6 +91,8 @@ class Trainer:
     processes: Processes
     layout: Layout = field(default_factory=Layout)
     position_file: PositionFile = field(default_factory=PositionFile)
+    samples: SampleVideos | None = None
+    trackers: tuple[TrackerName, ...] = ()
 
     def __post_init__(self) -> None:
         trainer = self.experiment.trainer
@@ -111,7 +117,8 @@ class Trainer:
             if ema.enabled
             else None
         )
-        self.saver = Saver(self.run, self.processes, trainer.keep_last, trainer.keep_exports)
+        kept = (trainer.keep_last, trainer.keep_exports, trainer.keep_best)
+        self.saver = Saver(self.run, self.processes, *kept)
         self.done_steps = 0
         self.saved_step = self.begun_step = -1
 
@@ -124,6 +131,8 @@ class Trainer:
             CheckpointError: it is damaged, of an earlier format, or belongs to another configuration or dataset.
         """
         state = find_latest_state(self.run)
+        if self.processes.is_main:
+            self.saver.note_best(int(state.progress["step"]) if state else 0)
         if state is None:
             self._tell_position()
             return
@@ -166,18 +175,23 @@ class Trainer:
 
     # --- save --------------------------------------------------------------------------------
 
-    def begin_save(self) -> None:
+    def begin_save(self, found: HeldOutLoss | None = None) -> None:
         """Begin to write checkpoint and exports of the steps done; the training may go on.
+
+        Args:
+            found: held-out loss of these steps, if it was taken.
 
         Raises:
             RetryableError: a failed write; complete checkpoints are intact.
         """
         if self.begun_step == self.done_steps:
             return
-        progress = {
+        progress: dict[str, Any] = {
             "data_order": self.order.whole.state(self.done_steps),
             "experiment": decisive_options(self.experiment),
         }
+        if found is not None and math.isfinite(found.loss):
+            progress[LOSS] = found.rounded().loss
         self.finish_save()
         self.saver.begin(self.done_steps, self._tensors(), self._exports(), progress)
         self.begun_step = self.done_steps
@@ -193,9 +207,9 @@ class Trainer:
             self.saved_step = step
             self._tell_position()
 
-    def save(self) -> None:
-        """Write checkpoint and exports of the steps done, and wait."""
-        self.begin_save()
+    def save(self, found: HeldOutLoss | None = None) -> None:
+        """Write checkpoint and exports of the steps done, with the held-out loss if it was taken, and wait."""
+        self.begin_save(found)
         self.finish_save()
 
     def _exports(self) -> Exports:
@@ -240,38 +254,13 @@ class Trainer:
         names = [self.dataset.windows[sample].window_id for sample in samples]
         return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
-    @torch.no_grad()
-    def validation_loss(self) -> float:
-        """EDM loss on held-out windows at fixed noise, weights as they are now; every process does a share."""
-        trainer, held_out = self.experiment.trainer, self.held_out
-        size = trainer.micro_batch_size
-        work = [
-            (samples.tolist(), draw)
-            for members in held_out.members.values()
-            for samples in members.split(size)
-            if len(samples)
-            for draw in range(trainer.validation_draws)
-        ]
-        totals = torch.zeros(2, device=self.processes.device)
-        rounds = -(-len(work) // self.layout.data_size)
-        for i in range(rounds):
-            item = i * self.layout.data_size + self.layout.data_rank
-            # the network may be spread over all processes, so those without work repeat some
-            samples, draw = work[item % len(work)]
-            batch = held_out.batch(samples)
-            shape = batch.x0_BCTHW.shape[1:]
-            noise = draw_noise(shape, self.experiment, "validation", draw, samples)
-            loss = batch_loss(
-                self.model,
-                batch,
-                noise,
-                self.experiment.diffusion,
-                self.processes.device,
-            )
-            if item < len(work):
-                totals += torch.stack([loss.edm, torch.ones_like(loss.edm)]) * len(samples)
-        total, count = self.processes.mean(totals).tolist()
-        return float(total / count)
+    def validation_loss(self) -> HeldOutLoss | None:
+        """Held-out losses, or None if nothing is held out."""
+        if not len(self.held_out):
+            return None
+        return held_out_loss(
+            self.model, self.held_out, self.experiment, self.layout, self.processes
+        )
 
 
 def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
@@ -283,16 +272,24 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
     Raises:
         StopRequested: asked to stop; a checkpoint was saved.
     """
+    with Watch(trainer) as watch:
+        result: dict[str, Any] = {}
+        if trainer.done_steps == 0:
+            result["validation_loss_before"] = _rounded(watch.validate())
+            watch.sample()
+        result |= _train_to_the_end(trainer, stop, watch)
+        found = watch.validate()
+        result["validation_loss_after"] = _rounded(found)
+        watch.sample()
+        trainer.save(found)
+    return {**result, "steps": trainer.done_steps, "checkpoint": trainer.saved_step}
+
+
+def _train_to_the_end(trainer: Trainer, stop: StopSignal, watch: Watch) -> dict[str, float]:
+    """All steps that are left; returns the last mean losses."""
     options, processes = trainer.experiment.trainer, trainer.processes
-    log = None
-    if processes.is_main:
-        log = MetricsLog(
-            trainer.run, trainer.done_steps, options.max_steps, options.global_batch_size
-        )
-    result: dict[str, Any] = {}
+    means: dict[str, float] = {}
     sums, counted = torch.zeros(3), 0
-    if trainer.done_steps == 0:
-        result["validation_loss_before"] = _validate(trainer, log)
     while trainer.done_steps < options.max_steps:
         result_of_step, rate = trainer.step()
         # one small collective a step: mean losses, whether any process was asked to stop, and whether all have written
@@ -301,18 +298,10 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
         shared = processes.mean(shared.to(processes.device)).cpu()
         sums, counted = sums + shared[:3], counted + 1
         done = trainer.done_steps
-        if log and (done % options.log_every_steps == 0 or done == options.max_steps):
+        if done % options.log_every_steps == 0 or done == options.max_steps:
             names = ("loss", "edm_loss", "mse")
             means = dict(zip(names, (sums / counted).tolist(), strict=True))
-            result.update(means)
-            log.step(
-                done,
-                {
-                    **means,
-                    "learning_rate": rate,
-                    "grad_norm": result_of_step.grad_norm,
-                },
-            )
+            watch.step({**means, "learning_rate": rate, "grad_norm": result_of_step.grad_norm})
             sums, counted = torch.zeros(3), 0
         if shared[4] == 1:
             trainer.finish_save()
@@ -321,25 +310,9 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
             raise StopRequested(
                 f"{trainer.run}: stopped after step {done}; run the same command to continue"
             )
-        if (
-            options.validate_every_steps
-            and done % options.validate_every_steps == 0
-            and done < options.max_steps
-        ):
-            _validate(trainer, log)
-        if done % options.save_every_steps == 0:
-            trainer.begin_save()
-    result["validation_loss_after"] = _validate(trainer, log)
-    trainer.save()
-    if log:
-        log.close()
-    return {**result, "steps": trainer.done_steps, "checkpoint": trainer.saved_step}
+        watch.after_step()
+    return means
 
 
-def _validate(trainer: Trainer, log: MetricsLog | None) -> float | None:
-    if not len(trainer.held_out):
-        return None
-    loss = trainer.validation_loss()
-    if log:
-        log.validation(trainer.done_steps, loss)
-    return round(loss, 6)
+def _rounded(found: HeldOutLoss | None) -> float | None:
+    return None if found is None else round(found.loss, 6)

@@ -6,12 +6,16 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from cosmos_worker.layout import METRICS_FILE, atomic_write
 from cosmos_worker.progress import shows_bars
+from cosmos_worker.train.trackers.guard import Trackers
+from cosmos_worker.train.validation import HeldOutLoss
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +35,18 @@ class MetricsLog:
         first_step: steps done before; later lines of an interrupted run are dropped.
         max_steps: steps of the run.
         samples_per_step: global batch size.
+        trackers: are told everything that is written to metrics.jsonl; closed with this.
     """
 
-    def __init__(self, run: Path, first_step: int, max_steps: int, samples_per_step: int) -> None:
+    def __init__(
+        self,
+        run: Path,
+        first_step: int,
+        max_steps: int,
+        samples_per_step: int,
+        trackers: Trackers | None = None,
+    ) -> None:
+        self._trackers = trackers or Trackers()
         self.path = run / METRICS_FILE
         self.max_steps = max_steps
         self.samples_per_step = samples_per_step
@@ -57,9 +70,10 @@ class MetricsLog:
             with atomic_write(self.path, "w") as stream:
                 stream.writelines(f"{line}\n" for line in kept)
 
-    def _append(self, record: dict[str, float | int]) -> None:
+    def _append(self, record: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
+        self._trackers.scalars(record["step"], flatten(record))
 
     def _say(self, message: str) -> None:
         if self._bar.disable:
@@ -93,14 +107,38 @@ class MetricsLog:
             f"grad_norm={values['grad_norm']:.3f} s/step={seconds:.3f} samples/s={rate:.2f} eta={format_duration(eta)}"
         )
 
-    def validation(self, step: int, loss: float) -> None:
-        """Report a held-out loss."""
-        self._append({"step": step, "validation_loss": float(f"{loss:.6g}")})
+    def validation(self, step: int, found: HeldOutLoss) -> None:
+        """Report held-out losses, of the noise levels in the order of the option."""
+        found = found.rounded()
+        record: dict[str, Any] = {"step": step, "validation_loss": found.loss}
+        levels = {f"{sigma:g}": value for sigma, value in found.by_sigma.items()}
+        if levels:
+            record["validation_loss_by_sigma"] = levels
+        self._append(record)
+        shown = "".join(f" sigma_{sigma}={value:.4f}" for sigma, value in levels.items())
         if self._bar.disable:
-            self._say(f"step={step}/{self.max_steps} validation_loss={loss:.4f}")
+            self._say(f"step={step}/{self.max_steps} validation_loss={found.loss:.4f}{shown}")
         else:
-            self._bar.write(f"step {step}: held-out loss {loss:.4f}", file=sys.stderr)
+            self._bar.write(f"step {step}: held-out loss {found.loss:.4f}{shown}", file=sys.stderr)
+
+    def videos(self, step: int, paths: Mapping[str, Path]) -> None:
+        """Report sample videos by name."""
+        for path in list(paths.values())[:1]:
+            self._say(f"samples step={step} videos={len(paths)} folder={path.parent}")
+        self._trackers.videos(step, paths)
 
     def close(self) -> None:
-        """Finish the bar."""
+        """Finish the bar and the trackers."""
         self._bar.close()
+        self._trackers.close()
+
+
+def flatten(record: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a record, those of inner mappings as ``outer/inner``; not its step."""
+    flat: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{inner}": number for inner, number in flatten(value).items()}
+        elif name != "step":
+            flat[name] = float(value)
+    return flat

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cosmos_worker.checkpoint.best import update_best
 from cosmos_worker.checkpoint.export import prune_exports, write_exports
 from cosmos_worker.checkpoint.state import (
     STATE_FOLDER,
@@ -53,10 +54,18 @@ class Saver:
         run: folder of the run.
         processes: all of them.
         keep_last, keep_exports: how many are kept.
+        keep_best: whether that of the lowest held-out loss is kept as well.
     """
 
-    def __init__(self, run: Path, processes: Processes, keep_last: int, keep_exports: int) -> None:
-        self.run, self.processes = run, processes
+    def __init__(
+        self,
+        run: Path,
+        processes: Processes,
+        keep_last: int,
+        keep_exports: int,
+        keep_best: bool = False,
+    ) -> None:
+        self.run, self.processes, self.keep_best = run, processes, keep_best
         self.keep_last, self.keep_exports = keep_last, keep_exports
         # writing goes on beside the training, whose collectives have another group
         self._group = processes.new_cpu_group()
@@ -112,10 +121,22 @@ class Saver:
         with self._failing_together(pending.step):
             if self.processes.is_main:
                 folder = complete_state(self.run, pending.step, pending.progress, shards)
-                prune_states(self.run, self.keep_last)
-                prune_exports(self.run, self.keep_exports)
+                spared = self.note_best(pending.step)
+                prune_states(self.run, self.keep_last, spared)
+                prune_exports(self.run, self.keep_exports, spared)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
         return pending.step
+
+    def note_best(self, done_steps: int) -> tuple[int, ...]:
+        """Write which checkpoint is the best so far, if that is asked for; its step, or nothing."""
+        if not self.keep_best:
+            return ()
+        with reporting_full_disk(self.run):
+            best = update_best(self.run, done_steps)
+        if best is None:
+            return ()
+        logger.info("best step=%d validation_loss=%.4f", best.step, best.validation_loss)
+        return (best.step,)
 
     @contextmanager
     def _failing_together(self, step: int) -> Iterator[None]:

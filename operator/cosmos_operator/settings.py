@@ -52,6 +52,8 @@ class Settings(ApiModel):
     """Token of stages that fetch, for jobs that name none."""
     wandb_secret: SecretReference = SecretReference(key="api-key")
     """WANDB_API_KEY of the training."""
+    mlflow_secret: SecretReference = SecretReference(key="tracking-uri")
+    """MLFLOW_TRACKING_URI of the training."""
     s3_secret: SecretReference = SecretReference()
     """AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, two keys of the Secret, of stages that fetch."""
     watch_namespaces: tuple[str, ...] = ()

@@ -52,6 +52,7 @@ def test_values_reach_the_settings():
         "hub.endpoint": "https://hub.example.com",
         "secrets.huggingFace": {"existingSecret": "hf", "key": "hub"},
         "secrets.wandb": {"existingSecret": "wb"},
+        "secrets.mlflow": {"existingSecret": "ml", "key": "uri"},
         "secrets.s3.existingSecret": "store",
         "operator.timing.pollSeconds": 0.5,
         "operator.healthPort": 9000,
@@ -64,6 +65,7 @@ def test_values_reach_the_settings():
     assert settings.hub_endpoint == "https://hub.example.com"
     assert (settings.hugging_face_secret.name, settings.hugging_face_secret.key) == ("hf", "hub")
     assert (settings.wandb_secret.name, settings.wandb_secret.key) == ("wb", "api-key")
+    assert (settings.mlflow_secret.name, settings.mlflow_secret.key) == ("ml", "uri")
     assert settings.s3_secret.name == "store"
     assert (settings.poll_seconds, settings.health_port, settings.metrics_port) == (0.5, 9000, 9001)
 

@@ -99,6 +99,7 @@ def test_network_policy_of_the_operator():
 @pytest.mark.parametrize(("values", "stages"), [
     ({}, list(FETCHING)),
     ({"secrets.wandb.existingSecret": "wandb"}, [*FETCHING, "train"]),
+    ({"secrets.mlflow.existingSecret": "mlflow"}, [*FETCHING, "train"]),
 ])  # fmt: skip
 def test_network_policies_of_the_workers(values, stages):
     manifests = render({"networkPolicy.workers": True, "watchNamespaces": ["a", "b"]} | values)

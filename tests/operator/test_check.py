@@ -59,6 +59,14 @@ def test_device_follows_the_gpus():
         ),
         ({"compute.processesPerNode": 4}, r"trainer\.micro_batch_size with one of 1, 2, 4"),
         ({"outputs.step": 41}, r"spec\.outputs\.step: no checkpoint is written at step 41; use a multiple of"),
+        (
+            {"outputs.checkpoint": "Best"},
+            r"spec\.outputs\.checkpoint: 'Best' needs held-out losses .* add trainer\.keep_best=true",
+        ),
+        (
+            {"outputs.checkpoint": "Best", "outputs.step": 40},
+            r"spec\.outputs: got step 40 and checkpoint Best; give one of them",
+        ),
         ({"inference.1.name": "before"}, r"spec\.inference\[1\]\.name: 'before' is used twice"),
         (
             {"inference.0.inputsFile": "data://x.jsonl"},

@@ -141,6 +141,10 @@ def test_archive_with_a_digest_is_known_by_it_alone():
         ("acceleration.attention=transformer_engine", False),
         ("acceleration.linear=float8", True),
         ("optimizer.state_bits=8", True),
+        ("trainer.sample_every_steps=5", False),
+        ("trainer.validation_sigmas=[0.5, 1]", False),
+        ("trainer.keep_best=true", False),
+        ("trainer.trackers=[wandb]", False),
         ("lora.rank=4", True),
         ("buckets=[]", False),
         ("buckets=[{num_pixel_frames: 9, height: 64, width: 64}]", True),
@@ -175,6 +179,25 @@ def test_validate_says_the_windows_of_every_bucket():
     assert next(describe_numbers(job)).endswith(
         ": windows of 9 frames, 64x64 pixels or 17 frames, 32x64 pixels"
     )
+
+
+def test_training_that_samples_knows_the_tokenizer():
+    plain, sampling = (
+        {stage.name: stage for stage in plan_stages(make_job(changes))}
+        for changes in (None, {"training.overrides": ["trainer.sample_every_steps=5"]})
+    )
+
+    assert plain["train"].document.tokenizer_uri is None
+    tokenizer = sampling["train"].document.tokenizer_uri
+    assert tokenizer == sampling["cache-latents"].document.tokenizer_uri
+    assert "models" in sampling["train"].volumes
+
+
+def test_best_checkpoint_is_published_where_it_is_asked_for():
+    changes = {"outputs.checkpoint": "Best", "training.overrides": ["trainer.keep_best=true"]}
+    published = next(stage for stage in plan_stages(make_job(changes)) if stage.kind == "publish")
+
+    assert published.document.step == "best"
 
 
 def test_addresses_carry_the_keys_of_what_made_them():

@@ -153,7 +153,9 @@ def write_training_inputs(
             writer.add(f"{clip.clip_id}@0", latent)
 
 
-def train_config(root: Path, experiment: Experiment, target: Path | None = None) -> TrainConfig:
+def train_config(
+    root: Path, experiment: Experiment, target: Path | None = None, tokenizer: Path | None = None
+) -> TrainConfig:
     """Stage document for inputs of :func:`write_training_inputs` and root/model.pt."""
     return TrainConfig(
         key="k",
@@ -164,6 +166,7 @@ def train_config(root: Path, experiment: Experiment, target: Path | None = None)
         dataset_uri=str(root / "index"),
         embeddings_uri=str(root / "text"),
         latents_uri=str(root / "latents"),
+        tokenizer_uri=None if tokenizer is None else str(tokenizer),
     )
 
 

@@ -301,4 +301,4 @@ def test_what_is_not_disabled_writes_prompts_and_holds_inputs_back(
     assert [path.name for path in out.glob("*.mp4")] == ["0.mp4"]
     assert (out / "0.txt").read_text() == "A cube moves."
     assert not (out / "1.txt").exists()
-    assert json.loads((out / "1.json").read_text())["blocked"]["by"] == "word lists"
+    assert json.loads((out / "1.json").read_text())["blocked"]["by"] == "blocklist"

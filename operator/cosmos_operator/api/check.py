@@ -115,6 +115,11 @@ def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
 
 def _check_step(job: PostTrainingJob, experiment: Experiment) -> list[str]:
     step, trainer = job.spec.outputs.step, experiment.trainer
+    if job.spec.outputs.checkpoint == "Best" and not trainer.keep_best:
+        return [
+            "spec.outputs.checkpoint: 'Best' needs held-out losses of the checkpoints; add trainer.keep_best=true to "
+            "spec.training.overrides"
+        ]
     if step is None or step == trainer.max_steps:
         return []
     if step > trainer.max_steps or step % trainer.save_every_steps:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from typing_extensions import Self
 
 from cosmos_operator.api.base import (
     JOB_NAME_PATTERN,
@@ -148,14 +149,31 @@ class CredentialsSpec(ApiModel):
 class OutputsSpec(ApiModel):
     """What the job leaves."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.step) || !has(self.checkpoint) || self.checkpoint != 'Best'",
+                "give step, or checkpoint: Best, not both",
+            )
+        )
+    )
+
     name: PublishedName | None = None
     """Name of the published model, checkpoints/NAME/model.pt; omitted = the job's name."""
     weights: Literal["Ema", "Regular"] = "Ema"
     """Averaged weights, or those of the last step."""
     step: Count | None = None
-    """Step to publish; omitted = the last."""
+    """Step to publish; omitted = as checkpoint says."""
+    checkpoint: Literal["Last", "Best"] = "Last"
+    """Last checkpoint, or that with the lowest held-out loss, for which the experiment needs trainer.keep_best=true."""
     report: bool = True
     """Write report.html, if the job has an inference list."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if self.step is not None and self.checkpoint == "Best":
+            raise ValueError(f"got step {self.step} and checkpoint Best; give one of them")
+        return self
 
 
 class PostTrainingJobSpec(ApiModel):

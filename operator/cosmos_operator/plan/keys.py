@@ -26,6 +26,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "embed-text": ("batch_size", "extra_captions"),
     "cache-latents": ("tokenizer.batch_size",),
     "train": (
+        "tokenizer_uri",  # decodes what people look at
         "experiment.tokenizer.batch_size",
         "experiment.parallel",
         "experiment.optimizer.implementation",

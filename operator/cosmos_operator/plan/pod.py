@@ -153,30 +153,33 @@ def _environment(job: PostTrainingJob, stage: Stage, settings: Settings) -> list
 
 def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:
     """Variables out of Secrets: those that the job names must exist, those of the installation may."""
-    own, found = job.spec.credentials.hugging_face, list[Manifest]()
-
-    def add(variable: str, secret: str, key: str, optional: bool) -> None:
-        reference: Manifest = {"name": secret, "key": key}
-        if optional:
-            reference["optional"] = True
-        found.append({"name": variable, "valueFrom": {"secretKeyRef": reference}})
-
-    if stage.kind in FETCHING:
-        if own is not None:
-            add("HF_TOKEN", own.name, own.key, False)
-        elif settings.hugging_face_secret.name:
-            add(
-                "HF_TOKEN",
-                settings.hugging_face_secret.name,
-                settings.hugging_face_secret.key,
-                True,
-            )
-        if settings.s3_secret.name:
-            for key in S3_KEYS:
-                add(key, settings.s3_secret.name, key, True)
-    if stage.kind == "train" and settings.wandb_secret.name:
-        add("WANDB_API_KEY", settings.wandb_secret.name, settings.wandb_secret.key, True)
+    if stage.kind == "train":
+        trackers = {
+            "WANDB_API_KEY": settings.wandb_secret,
+            "MLFLOW_TRACKING_URI": settings.mlflow_secret,
+        }
+        return [
+            _secret(name, secret.name, secret.key, optional=True)
+            for name, secret in trackers.items()
+            if secret.name
+        ]
+    if stage.kind not in FETCHING:
+        return []
+    own, shared, found = job.spec.credentials.hugging_face, settings.hugging_face_secret, []
+    if own is not None:
+        found.append(_secret("HF_TOKEN", own.name, own.key, optional=False))
+    elif shared.name:
+        found.append(_secret("HF_TOKEN", shared.name, shared.key, optional=True))
+    if settings.s3_secret.name:
+        found += [_secret(key, settings.s3_secret.name, key, optional=True) for key in S3_KEYS]
     return found
+
+
+def _secret(variable: str, secret: str, key: str, *, optional: bool) -> Manifest:
+    reference: Manifest = {"name": secret, "key": key}
+    if optional:
+        reference["optional"] = True
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
 
 
 def _resources(job: PostTrainingJob, stage: Stage) -> Manifest:

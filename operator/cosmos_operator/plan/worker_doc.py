@@ -123,6 +123,9 @@ def train(
         dataset_uri=dataset.target_uri,
         embeddings_uri=inputs.text_store,
         latents_uri=latents.target_uri,
+        tokenizer_uri=inputs.tokenizer.target_uri
+        if experiment.trainer.sample_every_steps
+        else None,
     )
     return _keyed("train", document, f"checkpoints://{inputs.job.name}-{{key}}")
 
@@ -138,7 +141,7 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         name=inputs.job.published_name,
         net=inputs.experiment.net,
         weights=WEIGHTS[outputs.weights],
-        step=outputs.step,
+        step="best" if outputs.checkpoint == "Best" else outputs.step,
     )
     return _keyed("publish", document, f"checkpoints://{inputs.job.published_name}")
 

@@ -31,7 +31,7 @@ from cosmos_worker.sample.video2world import (
     Settings,
     decode_latents,
     encode_known_frames,
-    sample_latents,
+    generate_from_known,
 )
 from cosmos_worker.tokenizer.load import load_tokenizer
 
@@ -98,11 +98,11 @@ def test_later_passes_continue_from_the_last_frames_and_leave_the_first_as_it_is
     ]
     known = encode_known_frames(models.tokenizer, again, settings)
     by_hand = decode_latents(
-        models.tokenizer, sample_latents(models.net, known, again, settings, None, 1), 0.5
+        models.tokenizer, generate_from_known(models.net, known, again, settings, None, 1), 0.5
     )
     assert np.array_equal(three[:, NUM_FRAMES : NUM_FRAMES + added], by_hand[:, num_known:])
     same_noise = decode_latents(
-        models.tokenizer, sample_latents(models.net, known, again, settings, None, 0), 0.5
+        models.tokenizer, generate_from_known(models.net, known, again, settings, None, 0), 0.5
     )
     assert not np.array_equal(by_hand, same_noise)
 

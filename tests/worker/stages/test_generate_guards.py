@@ -143,7 +143,7 @@ def test_everything_happens_in_order(
     watch(Blocklist, "check", "blocklist")
     watch(text_classifier.TextClassifier, "check", "classifier")
     watch(T5Encoder, "encode", "t5")
-    watch(generate, "generate_latents", "sampler")
+    watch(generate, "generate_videos", "sampler")
     watch(video_filter.VideoFilter, "check", "filter")
     watch(records, "write_video", "written")
     config = generate_config(models, tmp_path, inputs_of(clips)[:1], **companions)

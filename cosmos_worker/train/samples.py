@@ -1,0 +1,215 @@
+"""Sample videos while training: held-out windows continued from their first latent frame, always from the same noise.
+
+Known frames, text and ground truth are the cached ones, so neither video nor text encoder is needed; only the
+tokenizer's decoder, on the main process. No random number of the training is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cosmos_worker.data.video import write_video
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.layout import SAMPLES_FOLDER, TRUTH_FOLDER, samples_name
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.model.shards import settle
+from cosmos_worker.options import Experiment, SamplingConfig, VideoConfig
+from cosmos_worker.sample.video2world import (
+    Settings,
+    check_admitted,
+    decode_latents,
+    sample_latents,
+)
+from cosmos_worker.tokenizer.base import VideoTokenizer
+from cosmos_worker.train.batches import WindowDataset
+from cosmos_worker.train.distributed import Processes
+from cosmos_worker.train.ema import PowerEma
+from cosmos_worker.train.parallel import Layout
+from cosmos_worker.train.step import use_bfloat16
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FPS = 24.0
+
+
+def sampling_of(
+    experiment: Experiment, video: VideoConfig, fps: float = DEFAULT_FPS
+) -> SamplingConfig:
+    """How a window is sampled: one pass without guidance, RES solver, as large and long as in training.
+
+    Raises:
+        ConfigError: the network or the tokenizer admits no such video.
+    """
+    sampling = SamplingConfig(
+        num_steps=experiment.trainer.sample_steps,
+        guidance=0.0,
+        num_pixel_frames=video.num_pixel_frames,
+        height=video.height,
+        width=video.width,
+        fps=fps,
+        sampler="res_2ab",
+        sigma_min=0.002,
+    )
+    check_admitted(experiment.net, experiment.tokenizer, sampling)
+    return sampling
+
+
+def file_name(position: int, window_id: str) -> str:
+    """Name of a window's video without suffix: its position, and its id as far as a file name admits."""
+    return f"{position}-" + re.sub(r"[^A-Za-z0-9@._-]", "_", window_id)
+
+
+@dataclass(frozen=True)
+class SampleVideos:
+    """Samples the first held-out windows; all processes call :meth:`write` at the same step.
+
+    Attributes:
+        run: folder of the run.
+        held_out: windows; at least one.
+        experiment: of the run.
+        tokenizer: decodes on the main process; None elsewhere.
+        processes, layout: each share of the processes samples other windows.
+    """
+
+    run: Path
+    held_out: WindowDataset
+    experiment: Experiment
+    tokenizer: VideoTokenizer | None
+    processes: Processes
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        for video in self.experiment.windows:
+            sampling_of(self.experiment, video)
+        if self.processes.is_main and self.tokenizer is None:
+            raise ConfigError("trainer.sample_every_steps: no tokenizer to decode the samples with")
+
+    @property
+    def _count(self) -> int:
+        return min(self.experiment.trainer.sample_count, len(self.held_out))
+
+    def write(self, model: CosmosModel, ema: PowerEma | None, step: int) -> dict[str, Path]:
+        """Sample with the averaged weights, or with the trained ones if there is no average; both stay as they are.
+
+        Returns:
+            MP4 files by name; on the main process only, and without what could not be decoded or written, which is
+            said in the log.
+        """
+        averaged: AbstractContextManager[None] = ema.in_use(model) if ema else nullcontext()
+        was_training = model.training
+        model.eval()
+        with averaged:
+            own = self._sample_share(model)
+        settle(model)
+        model.train(was_training)
+        latents: dict[int, Tensor] = {}
+        for some in self.processes.gather(own):
+            latents.update(some)
+        if not self.processes.is_main:
+            return {}
+        folder = self.run / SAMPLES_FOLDER / samples_name(step)
+        written = {}
+        for position in range(self._count):
+            self._write_truth(position)
+            path = self._write_video(folder, position, latents[position])
+            if path is not None:
+                written[path.stem] = path
+        return written
+
+    def _sample_share(self, model: CosmosModel) -> dict[int, Tensor]:
+        """Latents by position, on the CPU; processes without work repeat some, for the network may be spread."""
+        found = {}
+        for i in range(-(-self._count // self.layout.data_size)):
+            item = i * self.layout.data_size + self.layout.data_rank
+            latent = self._sample(model, item % self._count)
+            if item < self._count:
+                found[item] = latent
+        return found
+
+    def _sample(self, model: CosmosModel, position: int) -> Tensor:
+        experiment, device = self.experiment, self.processes.device
+        batch = self.held_out.batch([position])
+        window = self.held_out.windows[position]
+        video = self.held_out.sizes[window.bucket]
+        dtype = torch.bfloat16 if use_bfloat16(experiment.diffusion, device) else torch.float32
+        settings = Settings(
+            sampling_of(experiment, video, float(batch.fps_B[0])),
+            experiment.latent_frames(video),
+            experiment.text,
+            experiment.diffusion.sigma_data,
+            None,
+            dtype,
+        )
+
+        def network(*inputs: Tensor) -> Tensor:
+            return model(*inputs)[0]  # through the module, whose hooks gather spread weights
+
+        names = [window.window_id]
+        known, text = batch.x0_BCTHW.to(device), batch.text_BSD.to(device)
+        return sample_latents(network, names, known, text, None, settings).cpu()
+
+    def _write_truth(self, position: int) -> None:
+        folder = self.run / SAMPLES_FOLDER / TRUTH_FOLDER
+        name = file_name(position, self.held_out.windows[position].window_id)
+        if not (folder / f"{name}.mp4").is_file():
+            self._write_video(folder, position, self.held_out.batch([position]).x0_BCTHW)
+
+    def _write_video(self, folder: Path, position: int, latent_BCTHW: Tensor) -> Path | None:
+        name = file_name(position, self.held_out.windows[position].window_id)
+        if not bool(latent_BCTHW.isfinite().all()):
+            logger.warning("samples window=%s is left out: its latents are not finite", name)
+            return None
+        path = folder / f"{name}.mp4"
+        assert self.tokenizer is not None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            latent = latent_BCTHW.to(self.processes.device)
+            sigma_data = self.experiment.diffusion.sigma_data
+            frames = decode_latents(self.tokenizer, latent, sigma_data)[0]
+            write_video(path, frames, float(self.held_out.batch([position]).fps_B[0]))
+        except (OSError, RuntimeError) as error:  # disk or memory: the training goes on
+            reason = " ".join(str(error).split())[:200]
+            logger.warning("samples window=%s is left out (%s)", name, reason)
+            return None
+        return path
+
+
+def open_samples(
+    run: Path,
+    held_out: WindowDataset,
+    experiment: Experiment,
+    load_tokenizer: Callable[[], VideoTokenizer] | None,
+    processes: Processes,
+    layout: Layout,
+) -> SampleVideos | None:
+    """What samples while training; None if that was not asked for.
+
+    Args:
+        run: folder of the run.
+        held_out: windows.
+        experiment: of the run.
+        load_tokenizer: called on the main process; None = the document names no tokenizer.
+        processes: of the run.
+        layout: of the processes.
+
+    Raises:
+        ConfigError: asked for without a tokenizer, or sizes that cannot be sampled.
+        CheckpointError: the tokenizer's files are not what they should be.
+    """
+    if experiment.trainer.sample_every_steps is None:
+        return None
+    if load_tokenizer is None:
+        raise ConfigError(
+            "tokenizer_uri: got null, but trainer.sample_every_steps asks for sample videos, which it decodes; name a "
+            "tokenizer's folder, or set trainer.sample_every_steps=null"
+        )
+    tokenizer = load_tokenizer() if processes.is_main else None
+    return SampleVideos(run, held_out, experiment, tokenizer, processes, layout)

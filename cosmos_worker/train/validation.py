@@ -1,0 +1,108 @@
+"""Held-out losses at fixed noise: under the training's own distribution, and at chosen noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+from cosmos_worker.diffusion.edm import Noise
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.options import DiffusionConfig, Experiment
+from cosmos_worker.train.batches import WindowDataset
+from cosmos_worker.train.distributed import Processes
+from cosmos_worker.train.draws import draw_noise, draw_noise_of_level
+from cosmos_worker.train.parallel import Layout
+from cosmos_worker.train.step import batch_loss
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Mean EDM loss over held-out windows: loss at noise as in training; by_sigma at each asked-for level."""
+
+    loss: float
+    by_sigma: dict[float, float] = field(default_factory=dict)
+
+    def rounded(self) -> HeldOutLoss:
+        """To the six digits that are written, so that every file says the same."""
+
+        def digits(value: float) -> float:
+            return float(f"{value:.6g}")
+
+        levels = {sigma: digits(value) for sigma, value in self.by_sigma.items()}
+        return HeldOutLoss(digits(self.loss), levels)
+
+
+def check_held_out(experiment: Experiment, held_out: WindowDataset) -> None:
+    """Raise ConfigError if an option needs held-out windows and there are none."""
+    trainer = experiment.trainer
+    wanted = {
+        "trainer.validation_sigmas": bool(trainer.validation_sigmas),
+        "trainer.keep_best": trainer.keep_best,
+        "trainer.sample_every_steps": trainer.sample_every_steps is not None,
+    }
+    asked = [name for name, is_asked in wanted.items() if is_asked]
+    if asked and not len(held_out):
+        raise ConfigError(
+            f"{', '.join(asked)}: the dataset has no usable clip in its split val; add some, or leave the option out"
+        )
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: CosmosModel,
+    held_out: WindowDataset,
+    experiment: Experiment,
+    layout: Layout,
+    processes: Processes,
+) -> HeldOutLoss:
+    """Losses with the weights as they are now, not their average; every process does a share.
+
+    Levels are independent of the experiment: one known frame with the noise that it has in sampling, nothing dropped,
+    the mean over generated frames only, noise that follows from window and level.
+    """
+    options = experiment.trainer
+
+    def of_training(shape: Sequence[int], samples: Sequence[int], draw: int) -> Noise:
+        return draw_noise(shape, experiment, "validation", draw, samples)
+
+    def of_level(shape: Sequence[int], samples: Sequence[int], sigma: float) -> Noise:
+        known = min(1, experiment.conditioning.max_cond_latent_frames, shape[1] - 1)
+        names = [held_out.windows[sample].window_id for sample in samples]
+        return draw_noise_of_level(shape, sigma, known, names)
+
+    def mean(
+        draws: Sequence[D],
+        noise_of: Callable[[Sequence[int], Sequence[int], D], Noise],
+        config: DiffusionConfig,
+    ) -> float:
+        batches = [
+            samples.tolist()
+            for members in held_out.members.values()
+            for samples in members.split(options.micro_batch_size)
+            if len(samples)
+        ]
+        work = [(samples, draw) for samples in batches for draw in draws]
+        totals = torch.zeros(2, device=processes.device)
+        for i in range(-(-len(work) // layout.data_size)):
+            item = i * layout.data_size + layout.data_rank
+            # the network may be spread over all processes, so those without work repeat some
+            samples, draw = work[item % len(work)]
+            batch = held_out.batch(samples)
+            noise = noise_of(batch.x0_BCTHW.shape[1:], samples, draw)
+            loss = batch_loss(model, batch, noise, config, processes.device)
+            if item < len(work):
+                totals += torch.stack([loss.edm, torch.ones_like(loss.edm)]) * len(samples)
+        total, count = processes.mean(totals).tolist()
+        return float(total / count)
+
+    diffusion = experiment.diffusion
+    loss = mean(range(options.validation_draws), of_training, diffusion)
+    comparable = diffusion.model_copy(update={"loss_frames": "generated"})
+    levels = {sigma: mean([sigma], of_level, comparable) for sigma in options.validation_sigmas}
+    return HeldOutLoss(loss, levels)

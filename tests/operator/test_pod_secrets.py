@@ -1,0 +1,55 @@
+"""Which Secrets the pods of a stage read, and which of them must exist."""
+
+from __future__ import annotations
+
+import pytest
+from jobs import make_job
+
+from cosmos_operator.plan.pod import build_pod_template
+from cosmos_operator.plan.stages import plan_stages
+from cosmos_operator.settings import Settings
+
+INSTALLATION = {
+    "workerImage": "worker:1",
+    "wandbSecret": {"name": "wb", "key": "api-key"},
+    "mlflowSecret": {"name": "ml", "key": "tracking-uri"},
+    "huggingFaceSecret": {"name": "hf", "key": "token"},
+    "s3Secret": {"name": "store"},
+}
+TRACKERS = {"WANDB_API_KEY": ("wb", "api-key", True), "MLFLOW_TRACKING_URI": ("ml", "tracking-uri", True)}  # fmt: skip
+STORE = {name: ("store", name, True) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+OWN = {"credentials.huggingFace": {"name": "mine", "key": "token"}}
+
+
+def secrets_of(kind: str, changes: dict | None, settings: dict) -> dict[str, tuple[str, str, bool]]:
+    job = make_job(changes)
+    stage = next(stage for stage in plan_stages(job) if stage.kind == kind)
+    pod = build_pod_template(job, stage, config_map="c", settings=Settings.model_validate(settings))
+    found = {}
+    for entry in pod["spec"]["containers"][0]["env"]:
+        reference = entry.get("valueFrom", {}).get("secretKeyRef")
+        if reference:
+            found[entry["name"]] = (
+                reference["name"],
+                reference["key"],
+                reference.get("optional", False),
+            )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "expected"),
+    [
+        ("train", None, TRACKERS),
+        ("train", OWN, TRACKERS),
+        ("fetch-model", None, {"HF_TOKEN": ("hf", "token", True), **STORE}),
+        ("prepare-dataset", OWN, {"HF_TOKEN": ("mine", "token", False), **STORE}),
+        ("generate", OWN, {}),
+    ],
+)
+def test_pods_read_the_secrets_of_their_stage_only(kind, changes, expected):
+    assert secrets_of(kind, changes, INSTALLATION) == expected
+
+
+def test_installation_without_secrets_gives_none():
+    assert secrets_of("train", None, {"workerImage": "worker:1"}) == {}
