@@ -1,6 +1,6 @@
-"""Write what an image installs from pyproject.toml and constraints.txt: ``python3 requirements.py EXTRA``.
+"""Write what an image installs from pyproject.toml and constraints.txt: ``python3 requirements.py EXTRA ...``.
 
-It leaves two files beside it: packages.txt, what we and the extra depend on, and uv.txt, the installer, pinned with
+It leaves two files beside it: packages.txt, what we and the extras depend on, and uv.txt, the installer, pinned with
 its hashes. Their dates are fixed, so that a layer made from them stays as it is while they do, whatever else changes
 in pyproject.toml. Every version and hash comes from constraints.txt, which uv checks downloads against.
 """
@@ -26,10 +26,14 @@ def pinned(name: str, constraints: str) -> str:
 def main() -> None:
     """Write both files."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras, extra = project["optional-dependencies"], sys.argv[1]
-    if extra not in extras:
-        sys.exit(f"{extra}: no such extra in pyproject.toml; it has {', '.join(sorted(extras))}")
-    needed = "\n".join([*project["dependencies"], *extras[extra], ""])
+    extras, wanted = project["optional-dependencies"], sys.argv[1:]
+    for extra in wanted:
+        if extra not in extras:
+            sys.exit(
+                f"{extra}: no such extra in pyproject.toml; it has {', '.join(sorted(extras))}"
+            )
+    packages = [package for extra in wanted for package in extras[extra]]
+    needed = "\n".join([*project["dependencies"], *packages, ""])
     constraints = Path("constraints.txt").read_text(encoding="utf-8")
     for name, content in {"packages.txt": needed, "uv.txt": pinned("uv", constraints)}.items():
         Path(name).write_text(content, encoding="utf-8")

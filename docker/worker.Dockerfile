@@ -25,7 +25,7 @@ RUN apt-get update \
 FROM python AS requirements
 WORKDIR /requirements
 COPY pyproject.toml docker/constraints.txt docker/requirements.py ./
-RUN python3 requirements.py worker
+RUN python3 requirements.py worker torchao guardrails wandb mlflow
 
 # The installer and the build tool. Neither is in the final image.
 FROM python AS tools
