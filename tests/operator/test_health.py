@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -37,6 +38,7 @@ async def rig() -> AsyncIterator[Rig]:
     rig.ports = await rig.server.start()
     yield rig
     await rig.server.stop()
+    await asyncio.sleep(0)  # the last connections close in the loop's next turn
 
 
 async def test_probes_are_ok_when_nothing_is_wrong(rig):

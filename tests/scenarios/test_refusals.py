@@ -48,6 +48,10 @@ CREATED: list[tuple[dict[str, Any], str]] = [
         {"guardrails": {"source": PATH, "imageEncoder": PATH}},
         "give all of source, textClassifier and imageEncoder, or none",
     ),
+    (
+        {"outputs": {"checkpoint": "Best", "step": 4}},
+        "give step, or checkpoint: Best, not both",
+    ),
     ({"guardrails": {"faceBlur": True}}, "faceBlur: this version cannot blur faces; remove it"),
 ]
 """Fields of a new job, and the message of the rule that they break."""
