@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-from cosmos_worker import launch, outcomes, reference_cli, reference_flags, termination
+from cosmos_worker import launch, outcomes, termination
 from cosmos_worker.commands import add_commands
 from cosmos_worker.config import STAGE_CONFIGS, StageConfig
 from cosmos_worker.documents import load_stage_config
@@ -29,6 +29,8 @@ from cosmos_worker.failures import classify
 from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
 from cosmos_worker.outcomes import Outcome
 from cosmos_worker.progress import shows_bars
+from cosmos_worker.reference import train as reference_train
+from cosmos_worker.reference import video2world_flags
 from cosmos_worker.stopping import StopNow, prompt_stop, terminate_with_parent
 
 logger = logging.getLogger("cosmos_worker.cli")  # also when run as __main__
@@ -88,8 +90,8 @@ def _positive(text: str) -> float:
 
 def _add_video2world(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "sample videos by the flags of the reference's inference command"
-    reference_flags.add_flags(
-        commands.add_parser(reference_flags.COMMAND, help=text, description=text)
+    video2world_flags.add_flags(
+        commands.add_parser(video2world_flags.COMMAND, help=text, description=text)
     )
 
 
@@ -180,7 +182,7 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``cosmos-worker``; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if reference_cli.is_reference(given):
+    if reference_train.is_reference(given):
         return _run_reference(given)
     options = build_parser().parse_args(given)
     if options.command not in (*STAGE_CONFIGS, *BY_HAND):
@@ -191,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcomes.folder_of(os.environ) is not None:
         terminate_with_parent()
     try:
-        if options.command == reference_flags.COMMAND and is_launcher:
-            reference_flags.check_flags(options)
+        if options.command == video2world_flags.COMMAND and is_launcher:
+            video2world_flags.check_flags(options)
             own = sys.argv[1:] if arguments is None else list(arguments)
             program = ["--module", "cosmos_worker.cli", *own]
             return launch.launch_program(program, options.num_gpus, os.environ)
@@ -220,7 +222,7 @@ def _run_reference(arguments: Sequence[str]) -> int:
     """Train as the reference's command line says."""
     configure_logging()
     try:
-        own = reference_cli.write_document(arguments, os.environ)
+        own = reference_train.write_document(arguments, os.environ)
     except WorkerError as error:
         return _end(classify(error))
     return EXIT_OK if own is None else main(own)
@@ -238,17 +240,17 @@ def _run_command(options: argparse.Namespace) -> int:
 
 def _starts_processes(options: argparse.Namespace) -> bool:
     """Whether this process starts others through torchrun, and only waits for them."""
-    if options.command == reference_flags.COMMAND:
+    if options.command == video2world_flags.COMMAND:
         return options.num_gpus > 1 and "WORLD_SIZE" not in os.environ
     return options.command in PARALLEL_STAGES and options.nproc_per_node is not None
 
 
 def _video2world(options: argparse.Namespace) -> Outcome:
     """Sample videos as the command line says."""
-    from cosmos_worker import reference_command
+    from cosmos_worker.reference import video2world
 
     processes, rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", "1"), ("RANK", "0")))
-    result = reference_command.run(options, processes, rank == 0)
+    result = video2world.run(options, processes, rank == 0)
     message = f"wrote {result['videos']} videos to {result['folder']}"
     logger.info("%s", message)
     return Outcome(EXIT_OK, "Succeeded", message, result=result)
@@ -329,7 +331,7 @@ def _leave(exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-BY_HAND = {EXPORT: _export, reference_flags.COMMAND: _video2world}
+BY_HAND = {EXPORT: _export, video2world_flags.COMMAND: _video2world}
 """Commands that are no stages and are stopped and reported like them."""
 
 assert set(STAGE_HELP) == set(STAGE_CONFIGS)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker import reference_flags as flags
 from cosmos_worker.checkpoint.convert import find_network
 from cosmos_worker.checkpoint.weight_files import locate
 from cosmos_worker.config import GenerateConfig, parse_document
@@ -17,6 +16,7 @@ from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.experiments import get_experiment
 from cosmos_worker.layout import Volumes, atomic_write
 from cosmos_worker.options import TextConfig, TokenizerConfig
+from cosmos_worker.reference import video2world_flags as flags
 from cosmos_worker.sample.inputs import (
     SampleInput,
     check_visual_input,

@@ -17,8 +17,8 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import EXPERIMENTS
 from cosmos_worker.options import Experiment
 from cosmos_worker.overrides import all_keys
-from cosmos_worker.reference_cli import read_request
-from cosmos_worker.reference_options import ELSEWHERE, KNOWN, read_options
+from cosmos_worker.reference.train import read_request
+from cosmos_worker.reference.train_options import ELSEWHERE, KNOWN, read_options
 
 BRIDGE = "video2world_instruction_bridge_57frames"
 PLACES = ["--dataset", "/d", "--embeddings", "/e", "--latents", "/l", "--model", "/m/model.pt"]

@@ -19,7 +19,7 @@ from cosmos_worker.cli import build_parser, main
 from cosmos_worker.data.video import open_video, read_video
 from cosmos_worker.experiments import NET_7B, NET_14B
 from cosmos_worker.layout import Volumes
-from cosmos_worker.reference_flags import named_network
+from cosmos_worker.reference.video2world_flags import named_network
 from cosmos_worker.stages import generate
 
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9

@@ -19,7 +19,7 @@ from cosmos_worker.config import TrainConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes, atomic_write, content_key, run_folder
 from cosmos_worker.options import decisive_options
-from cosmos_worker.reference_options import ReferenceOptions, read_options
+from cosmos_worker.reference.train_options import ReferenceOptions, read_options
 
 logger = logging.getLogger(__name__)
 
