@@ -1,4 +1,7 @@
-"""Folders that transformers loads, checked strictly. Never opens a connection."""
+"""Folders that transformers loads, checked strictly. Never opens a connection.
+
+Here and in its neighbours transformers is imported where it is used: it takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.text.t5 import update_digest
@@ -72,6 +74,8 @@ def loading(folder: Path, what: str) -> Iterator[None]:
     Raises:
         CheckpointError: with the reason.
     """
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.disable_progress_bar()
     try:
         yield

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.companions.verdict import TEXT_CLASSIFIER, Blocked
@@ -30,6 +29,8 @@ def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
     """
     read_model_type(folder, WHAT)
     with loading(folder, WHAT):
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.chat_template:
         raise CheckpointError(
@@ -65,6 +66,8 @@ class TextClassifier:
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        from transformers import AutoModelForCausalLM, GenerationConfig
+
         self._folder = folder
         self._tokenizer = check_folder(folder)
         self._model = load_model(AutoModelForCausalLM.from_pretrained, folder, WHAT, device, dtype)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.errors import CheckpointError, DataError
@@ -38,6 +37,8 @@ def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
     """
     read_model_type(folder, WHAT)
     with loading(folder, WHAT):
+        from transformers import AutoProcessor
+
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
         raise CheckpointError(
@@ -67,6 +68,8 @@ class PromptUpsampler:
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        from transformers import AutoModelForImageTextToText, GenerationConfig
+
         self._folder = folder
         self._processor = check_folder(folder)
         self._model = load_model(

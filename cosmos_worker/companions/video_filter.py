@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, SiglipVisionModel
 
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
@@ -109,6 +108,8 @@ def check_encoder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformer
             f"{folder}: model_type {kind!r}; the video filter's {ENCODER} is one of {', '.join(SIGLIP_TYPES)}"
         )
     with loading(folder, ENCODER):
+        from transformers import AutoImageProcessor
+
         return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
 
@@ -125,6 +126,8 @@ class VideoFilter:
     """
 
     def __init__(self, folder: Path, encoder: Path, device: torch.device) -> None:
+        from transformers import SiglipVisionModel
+
         self._processor = check_encoder(encoder)
         self._classifier = read_classifier(folder / FILTER_FILE).to(device)
         self._encoder = load_model(

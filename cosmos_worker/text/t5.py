@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, T5EncoderModel
-from transformers.utils import logging as transformers_logging
 
 from cosmos_worker.errors import CheckpointError, DataError
 
@@ -124,6 +122,10 @@ class T5Encoder:
         self.device = torch.device(device)
         self.dim: int = read_encoder_config(folder)["d_model"]
         _weight_files(folder)
+        # here, because it takes seconds that processes without captions need not wait
+        from transformers import AutoTokenizer, T5EncoderModel
+        from transformers.utils import logging as transformers_logging
+
         transformers_logging.disable_progress_bar()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
