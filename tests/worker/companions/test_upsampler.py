@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from importlib.util import find_spec
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,16 +66,32 @@ def test_pictures_have_at_most_1024_pixels_a_side(
     assert shrink(np.zeros((*shape, 3), np.uint8)).size == size
 
 
-@pytest.mark.skipif(find_spec("torchvision") is not None, reason="needs torchvision to be absent")
+WITHOUT_TORCHVISION = """
+import sys
+from pathlib import Path
+sys.modules["torchvision"] = None
+from cosmos_worker.companions.upsampler import check_folder
+check_folder(Path(sys.argv[1]))
+"""
+
+
 def test_upsampler_names_the_package_that_pixtral_needs(tmp_path: Path) -> None:
     folder = write_upsampler(tmp_path / "u", {})
     path = folder / "processor_config.json"
     path.write_text(path.read_text().replace("LlavaProcessor", "PixtralProcessor"))
 
-    with pytest.raises(
-        CheckpointError, match=r"(?i)needs a package .*torchvision.* install the extra 'guardrails'"
-    ):
-        check_folder(folder)
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCHVISION, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode != 0
+    assert re.search(
+        r"(?i)CheckpointError: .*needs a package .*torchvision.* install the extra 'guardrails'",
+        ended.stderr,
+    )
 
 
 def test_upsampler_refuses_other_folders(tmp_path: Path) -> None:

@@ -78,14 +78,6 @@ def test_rule_looks_at_whole_rows(shape: tuple[int, ...], expected: bool) -> Non
     assert has_8bit_states(shape) is expected
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchao") is not None, reason="torchao is there")
-def test_without_torchao_they_are_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"state_bits: 8 cannot be used here .*torchao.*pip install 'torchao"
-    ):
-        build_optimizer(torch.nn.Linear(2, 2), OptimizerConfig(state_bits=8))
-
-
 def test_torchao_that_cannot_be_imported_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.delitem(sys.modules, "cosmos_worker.train.adamw_8bit", raising=False)
