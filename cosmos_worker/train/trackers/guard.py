@@ -49,7 +49,7 @@ class Trackers:
         for tracker in list(self._trackers):
             try:
                 act(tracker)
-            except Exception as error:
+            except Exception as error:  # whatever a service does, the training goes on
                 self._trackers.remove(tracker)
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 logger.warning(

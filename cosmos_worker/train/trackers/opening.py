@@ -83,7 +83,7 @@ def open_trackers(
             opened.append(KINDS[name].open(run, first_step, experiment))
         except ConfigError:
             raise
-        except Exception as error:
+        except Exception as error:  # each service has errors of its own
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             if experiment.trainer.trackers and first_step == 0:
                 raise RetryableError(

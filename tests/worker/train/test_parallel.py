@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from training import run_path, small_experiment, train_config, write_model, write_training_inputs
+from training import (
+    run_path,
+    small_experiment,
+    train_config,
+    train_with_processes,
+    write_model,
+    write_training_inputs,
+)
 
 from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
@@ -65,19 +68,8 @@ def train(
 ) -> str:
     """Train with torchrun; returns the log."""
     target.mkdir(exist_ok=True)
-    document = target / "train.yaml"
     config = train_config(inputs, experiment(lora, **options), target)
-    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", str(processes)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    return train_with_processes(config, target, processes)
 
 
 def weights(target: Path, kind: str) -> dict[str, torch.Tensor]:
