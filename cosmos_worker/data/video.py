@@ -28,6 +28,9 @@ Frames = NDArray[np.uint8]
 
 CONSTANT_RATE_FACTOR = "10"
 """Quality of written H.264 files: low enough that metrics of the file are those of the frames."""
+X264_WITHOUT_AVX512 = "asm=SSE2Fast,FMA3,BMI2,AVX2"
+"""x264's AVX-512 code gives other bytes for the same frames from time to time (found with x264 165 in a process with
+other threads: up to 95 kinds of files in 800); its AVX2 code does not, and gives what its plain C gives."""
 DECORD_MIN_WIDTH = 80
 """decord 0.6 refuses frames of 16, 24, 48 and 72 columns (found by trying all even widths from 16 to 400):
 narrower files than this are read by PyAV."""
@@ -217,9 +220,7 @@ def write_video(path: Path, frames: Frames, fps: float) -> None:
 
 def _encode(path: Path, frames: Frames, rate: Fraction) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream(
-            "libx264", rate=rate, options={"crf": CONSTANT_RATE_FACTOR, "preset": "medium"}
-        )
+        stream = container.add_stream("libx264", rate=rate, options=_x264_options())
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1  # bytes do not depend on the machine's number of cores
@@ -230,6 +231,13 @@ def _encode(path: Path, frames: Frames, rate: Fraction) -> None:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+
+
+def _x264_options() -> dict[str, str]:
+    options = {"crf": CONSTANT_RATE_FACTOR, "preset": "medium"}
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":  # such processors have AVX2, too
+        options["x264-params"] = X264_WITHOUT_AVX512
+    return options
 
 
 def first_video_stream(container: Any, path: Path) -> Any:  # noqa: ANN401 - PyAV has no public types
