@@ -163,14 +163,14 @@ class LogTail:
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
-        while piece := os.read(process.stderr.fileno(), TAIL_BYTES):
-            with suppress(
-                OSError
-            ):  # nobody reads ours any more; theirs must be emptied all the same
-                sys.stderr.buffer.write(piece)
-                sys.stderr.buffer.flush()
-            self._tail += piece
-            del self._tail[:-TAIL_BYTES]
+        with process.stderr as stream:
+            while piece := os.read(stream.fileno(), TAIL_BYTES):
+                # nobody may read ours any more; theirs must be emptied all the same
+                with suppress(OSError):
+                    sys.stderr.buffer.write(piece)
+                    sys.stderr.buffer.flush()
+                self._tail += piece
+                del self._tail[:-TAIL_BYTES]
 
     def text(self) -> str:
         """The end of the stream; waits for what its writers, who are gone, have left in it."""

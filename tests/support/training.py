@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from gang import run_gang
 from torch import Tensor
 
 from cosmos_worker.checkpoint.weights import save_weight_file
@@ -176,16 +174,9 @@ def run_path(target: Path) -> Path:
 
 
 def train_with_processes(config: TrainConfig, target: Path, processes: int) -> str:
-    """Train with torchrun; returns the log."""
+    """Train with several processes of this machine; returns their log."""
     document = target / "train.yaml"
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", str(processes)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    ended = run_gang(["train", "--config", str(document)], processes)
+    assert set(ended.codes) == {0}, ended.log
+    return ended.log

@@ -168,7 +168,7 @@ def test_stop_request_saves_and_asks_to_be_continued(inputs: Path, tmp_path: Pat
 
 
 def test_killed_process_continues_in_the_same_bits(inputs: Path, tmp_path: Path) -> None:
-    options = {"max_steps": 60, "save_every_steps": 2, "keep_last": 2}
+    options = {"max_steps": 60, "save_every_steps": 4, "keep_last": 2}
     whole = start(inputs, tmp_path / "whole", 2, **options)
     broken = start(inputs, tmp_path / "broken", 2, **options)
     wait_for(broken, "checkpoint step=4")
