@@ -81,7 +81,7 @@ class StageConfig(Model):
 
 ArtifactKind = Literal[
     "model", "tokenizer", "text_encoder",
-    "guardrails", "text_classifier", "image_encoder", "prompt_upsampler",
+    "guardrails", "guardrails_with_face_blur", "text_classifier", "image_encoder", "prompt_upsampler",
 ]  # fmt: skip
 
 
@@ -207,6 +207,8 @@ class GuardrailsConfig(Model):
     """Folder of a chat model of the Llama Guard kind."""
     image_encoder_uri: str
     """Folder of the SigLIP model whose features the video filter takes."""
+    face_blur: bool = False
+    """Blur faces, which face_blur_filter/Resnet50_Final.pth in the same folder finds."""
 
 
 class GenerateConfig(StageConfig):

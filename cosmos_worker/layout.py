@@ -29,6 +29,7 @@ ENCODER_FILE = "encoder.jit"
 DECODER_FILE = "decoder.jit"
 MEAN_STD_FILE = "mean_std.pt"
 FILTER_FILE = "video_content_safety_filter/safety_filter.pt"
+FACE_FILE = "face_blur_filter/Resnet50_Final.pth"
 CUSTOM_WORDS, EXACT_WORDS, WHITELIST = WORD_LISTS = (
     "blocklist/custom",
     "blocklist/exact_match",

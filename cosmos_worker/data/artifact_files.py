@@ -17,6 +17,7 @@ from cosmos_worker.data.weight_forms import (
 from cosmos_worker.layout import (
     DECODER_FILE,
     ENCODER_FILE,
+    FACE_FILE,
     FILTER_FILE,
     MEAN_STD_FILE,
     WHITELIST,
@@ -41,6 +42,11 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Weights of a model for transformers, best first; an index comes with the files that it names."""
+GUARDRAILS = {
+    "guardrails": (FILTER_FILE,),
+    "guardrails_with_face_blur": (FILTER_FILE, FACE_FILE),
+}
+"""Networks of guardrails, by kind."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ def choose_files(kind: str, names: Sequence[str]) -> Choice:
         return _choose_model(names)
     if kind == "tokenizer":
         return _required((ENCODER_FILE, DECODER_FILE, MEAN_STD_FILE), (CONFIG_FILE,), there)
-    if kind == "guardrails":
-        return _guardrails(there)
+    if kind in GUARDRAILS:
+        return _guardrails(there, GUARDRAILS[kind])
     if kind == "text_encoder":
         return _transformers(there, TEXT_EXTRA_FILES, TOKENIZER_FILES)
     if kind == "text_classifier":
@@ -84,7 +90,7 @@ def choose_files(kind: str, names: Sequence[str]) -> Choice:
 
 def names_in(kind: str, folder: Path) -> list[str]:
     """Names of a folder's files that `choose_files` may be asked about; guardrails have some further down."""
-    if kind != "guardrails":
+    if kind not in GUARDRAILS:
         return list_names(folder)
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
@@ -108,9 +114,9 @@ def with_shards(choice: Choice, folder: Path) -> Choice:
     return Choice(names, [*choice.missing, *(n for n in names if not (folder / n).is_file())])
 
 
-def _guardrails(there: set[str]) -> Choice:
-    """Word lists and the video filter; files that begin with a dot are no lists."""
-    choice = _required((FILTER_FILE,), (), there)
+def _guardrails(there: set[str], networks: Sequence[str]) -> Choice:
+    """Word lists and networks; files that begin with a dot are no lists."""
+    choice = _required(networks, (), there)
     for folder in WORD_LISTS:
         lists = [name for name in sorted(there) if _is_list(name, folder)]
         choice.names.extend(lists)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import NET_7B, NET_14B
+from cosmos_worker.layout import FACE_FILE
 from cosmos_worker.options import NetConfig
 
 COMMAND = "video2world"
@@ -98,7 +99,7 @@ def _add_sampling(command: argparse.ArgumentParser) -> None:
 
 def _add_switches(command: argparse.ArgumentParser) -> None:
     for name, text in (
-        ("disable_guardrail", "prompts and videos are not judged"),
+        ("disable_guardrail", "prompts and videos are not judged, faces not blurred"),
         ("disable_prompt_upsampler", "the prompt is taken as it is"),
         ("offload_diffusion_transformer", "the network waits in host memory"),
         ("offload_tokenizer", "the tokenizer waits in host memory"),
@@ -189,6 +190,12 @@ def companions(options: argparse.Namespace) -> dict[str, Any]:
         for name in names
         if not folders[name].is_dir()
     ]
+    guards = folders.get("guardrail_dir")
+    if guards is not None and guards.is_dir() and not (guards / FACE_FILE).is_file():
+        problems.append(
+            f"--guardrail_dir: {guards / FACE_FILE} is no file, which finds the faces that are blurred; "
+            "fetch it, or go on without guardrails by --disable_guardrail"
+        )
     if problems:
         raise ConfigError("; ".join(problems))
     fields: dict[str, Any] = {}
@@ -199,5 +206,6 @@ def companions(options: argparse.Namespace) -> dict[str, Any]:
             "folder_uri": str(folders["guardrail_dir"]),
             "text_classifier_uri": str(folders["text_classifier_dir"]),
             "image_encoder_uri": str(folders["image_encoder_dir"]),
+            "face_blur": True,
         }
     return fields

@@ -1,7 +1,7 @@
 """What happens to prompts before, and to frames after the sampling: upsampler, guardrails. Asked for, it is there.
 
-Each model is loaded for all inputs at once and given back before the next; only the video filter stays while videos
-are sampled, so that no frame is written that it has not seen.
+Each model is loaded for all inputs at once and given back before the next; only the video filter and the blur of
+faces stay while videos are sampled, so that no frame is written that they have not seen.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
-from cosmos_worker.companions import text_classifier, upsampler, video_filter
+from cosmos_worker.companions import retinaface, text_classifier, upsampler, video_filter
 from cosmos_worker.companions.blocklist import Blocklist, list_files
+from cosmos_worker.companions.face_blur import FaceBlur
 from cosmos_worker.companions.pretrained import folder_identity, give_back_memory
 from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
 from cosmos_worker.config import GenerateConfig, GuardrailsConfig
-from cosmos_worker.layout import FILTER_FILE, Volumes, sha256_of_file
+from cosmos_worker.layout import FACE_FILE, FILTER_FILE, Volumes, sha256_of_file
+from cosmos_worker.sample.frame_guards import FrameGuards
 from cosmos_worker.sample.inputs import SampleInput, read_last_known_frame
 
 logger = logging.getLogger(__name__)
@@ -68,8 +70,12 @@ def _identify_guardrails(config: GuardrailsConfig, volumes: Volumes) -> str:
     text_classifier.check_folder(classifier)
     video_filter.check_encoder(encoder)
     video_filter.read_classifier(folder / FILTER_FILE)
+    files = [*list_files(folder), folder / FILTER_FILE]
+    if config.face_blur:
+        retinaface.read_detector(folder / FACE_FILE)
+        files.append(folder / FACE_FILE)
     digest = hashlib.sha256()
-    for path in (*list_files(folder), folder / FILTER_FILE):
+    for path in files:
         digest.update(f"{path.relative_to(folder)}:{sha256_of_file(path)}:".encode())
     for part in (classifier, encoder):
         digest.update(folder_identity(part).encode())
@@ -143,8 +149,8 @@ class Companions:
             logger.warning("blocked id=%s by=%s reason=%s", key, verdict.by, verdict.reason)
         return blocked
 
-    def load_video_filter(self) -> video_filter.VideoFilter | None:
-        """The filter of frames, if guardrails are asked for.
+    def load_frame_guards(self) -> FrameGuards | None:
+        """What looks at frames, if guardrails are asked for.
 
         Raises:
             CheckpointError: its folders are not what they should be.
@@ -152,9 +158,11 @@ class Companions:
         guards = self.config.guardrails
         if guards is None:
             return None
+        folder = self.volumes.resolve(guards.folder_uri)
         encoder = self.volumes.resolve(guards.image_encoder_uri)
-        return video_filter.VideoFilter(
-            self.volumes.resolve(guards.folder_uri), encoder, self.device
+        return FrameGuards(
+            video_filter.VideoFilter(folder, encoder, self.device),
+            FaceBlur(folder, self.device) if guards.face_blur else None,
         )
 
 

@@ -139,8 +139,18 @@ def write_result(
     frames_THWC: NDArray[np.uint8],
     sampling: SamplingConfig,
     seconds: float,
+    num_blurred: int | None = None,
 ) -> Record:
     """Write the video, measure the written file, write the record.
+
+    Args:
+        folder: where results are.
+        request: what was asked for.
+        one: the input.
+        frames_THWC: every frame, RGB.
+        sampling: settings of the video.
+        seconds: that it took.
+        num_blurred: frames in which a face was blurred; None = nothing looked for faces.
 
     Returns:
         The record.
@@ -155,6 +165,8 @@ def write_result(
         "seconds": round(seconds, 3),
         "metrics": measure(video, one, sampling, request["metrics_wanted"]),
     }
+    if num_blurred is not None:
+        document["frames_with_faces"] = num_blurred
     write_json(record, document)
     return document
 

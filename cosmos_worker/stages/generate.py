@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from cosmos_worker.checkpoint.weight_files import digest_weights
 from cosmos_worker.checkpoint.weights import load_network
-from cosmos_worker.companions.video_filter import VideoFilter
+from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes
 from cosmos_worker.progress import Progress
 from cosmos_worker.sample import records
+from cosmos_worker.sample.frame_guards import FrameGuards, Seen
 from cosmos_worker.sample.guards import Companions, Prompts, identify_companions
 from cosmos_worker.sample.inputs import (
     SampleInput,
@@ -267,7 +268,7 @@ def _sample(
         _embed(config, volumes, companions.device, prompts) if team.rank == 0 else None
     )
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
-    video_filter = companions.load_video_filter() if team.writes else None
+    guards = companions.load_frame_guards() if team.writes else None
     models = _load_models(companions, tokenizer, team)
     frames, dtype = _num_latent_frames(config), companions.dtype
     settings = Settings(sampling, frames, config.text, config.sigma_data, negative, dtype)
@@ -291,7 +292,7 @@ def _sample(
         if team.writes:
             seconds = (time.monotonic() - started) / len(batch)
             wanted = [pair for pair in zip(batch, videos, strict=True) if pair[0] in order.pending]
-            written |= _write(companions, order, video_filter, wanted, seconds)
+            written |= _write(companions, order, guards, wanted, seconds)
     if progress is not None:
         progress.close()
     return {name: record for part in team.gather(written) for name, record in part.items()}
@@ -310,20 +311,26 @@ def _load_models(companions: Companions, tokenizer: VideoTokenizer, team: Team) 
 def _write(
     companions: Companions,
     order: Order,
-    video_filter: VideoFilter | None,
+    guards: FrameGuards | None,
     videos: Sequence[tuple[SampleInput, NDArray[np.uint8]]],
     seconds: float,
 ) -> dict[str, records.Record]:
-    """Judge and write videos; their records by id."""
+    """Judge, blur and write videos; their records by id."""
     target = companions.volumes.resolve(companions.config.target_uri)
     written = {}
     for one, frames in videos:
         request = order.requests[one.id]
-        verdict = video_filter.check(frames) if video_filter else None
-        if verdict is None:
-            written[one.id] = records.write_result(
-                target, request, one, frames, companions.config.sampling, seconds
-            )
-        else:
-            written[one.id] = records.write_blocked(target, request, verdict)
+        seen = Seen(frames) if guards is None else guards.apply(frames)
+        if isinstance(seen, Blocked):
+            written[one.id] = records.write_blocked(target, request, seen)
+            continue
+        written[one.id] = records.write_result(
+            target,
+            request,
+            one,
+            seen.frames_THWC,
+            companions.config.sampling,
+            seconds,
+            seen.num_blurred,
+        )
     return written

@@ -16,6 +16,8 @@ GUARDRAILS = {
     "guardrails.textClassifier": {"claim": {"claimName": "models", "path": "guard"}},
     "guardrails.imageEncoder": {"path": "/data/siglip"},
 }
+KEYS_BEFORE_FACE_BLUR = ("42aa6498af67", "cdd04a25e83d")
+"""Of fetch-model and generate, from the version before."""
 USED = {"inference.1.promptUpsampler": True, "inference.1.guardrails": True}
 
 
@@ -47,7 +49,8 @@ def changed(first, second):
         ),
         (
             {"guardrails.faceBlur": True},
-            "spec.guardrails: faceBlur: this version cannot blur faces; remove it",
+            "spec.guardrails: faceBlur: there are no guardrails; give source, textClassifier, "
+            "imageEncoder, or remove it",
         ),
         (
             {"guardrails": {"source": {}}},
@@ -90,6 +93,7 @@ def test_only_the_items_that_ask_are_told():
         "folder_uri": folders["guardrails"],
         "text_classifier_uri": folders["text_classifier"],
         "image_encoder_uri": folders["image_encoder"],
+        "face_blur": False,
     }
     assert (before.prompt_upsampler_uri, before.guardrails) == (None, None)
 
@@ -100,6 +104,24 @@ def test_each_switch_decides_the_videos_of_its_item(name):
     after = stages_of({**UPSAMPLER, **GUARDRAILS, f"inference.1.{name}": True})
 
     assert changed(before, after) == {"generate-after", "report"}
+
+
+def test_face_blur_brings_its_network_and_decides_the_videos_of_items_with_guardrails():
+    given = {**UPSAMPLER, **GUARDRAILS, **USED}
+    before, after = stages_of(given), stages_of({**given, "guardrails.faceBlur": True})
+    artifact = after["fetch-model"].document.artifacts[4]
+    guards = after["generate-after"].document.guardrails
+
+    assert artifact.kind == "guardrails_with_face_blur"
+    assert (guards.face_blur, guards.folder_uri) == (True, artifact.target_uri)
+    assert artifact.target_uri != before["fetch-model"].document.artifacts[4].target_uri
+    assert changed(before, after) == {"fetch-model", "generate-after", "report"}
+
+
+def test_guardrails_without_face_blur_have_the_key_that_they_had_before_there_was_one():
+    stages = stages_of({**UPSAMPLER, **GUARDRAILS, **USED})
+
+    assert (stages["fetch-model"].key, stages["generate-after"].key) == KEYS_BEFORE_FACE_BLUR
 
 
 def test_content_of_the_guardrails_decides_what_uses_them():

@@ -52,7 +52,10 @@ CREATED: list[tuple[dict[str, Any], str]] = [
         {"outputs": {"checkpoint": "Best", "step": 4}},
         "give step, or checkpoint: Best, not both",
     ),
-    ({"guardrails": {"faceBlur": True}}, "faceBlur: this version cannot blur faces; remove it"),
+    (
+        {"guardrails": {"faceBlur": True}},
+        "faceBlur: there are no guardrails; give source, textClassifier and imageEncoder, or remove it",
+    ),
 ]
 """Fields of a new job, and the message of the rule that they break."""
 

@@ -26,8 +26,8 @@ class GuardrailsSpec(ApiModel):
                 "give all of source, textClassifier and imageEncoder, or none",
             ),
             (
-                "!has(self.faceBlur) || !self.faceBlur",
-                "faceBlur: this version cannot blur faces; remove it",
+                "!has(self.faceBlur) || !self.faceBlur || has(self.source)",
+                "faceBlur: there are no guardrails; give source, textClassifier and imageEncoder, or remove it",
             ),
         )
     )
@@ -39,7 +39,7 @@ class GuardrailsSpec(ApiModel):
     image_encoder: Source | None = None
     """Folder of the SigLIP model of the video filter for transformers, siglip-so400m-patch14-384."""
     face_blur: bool = False
-    """Blur faces in videos. This version cannot: true is refused."""
+    """Blur faces in the videos of these items, which needs face_blur_filter/Resnet50_Final.pth in source."""
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:
@@ -50,6 +50,8 @@ class GuardrailsSpec(ApiModel):
             raise ValueError(
                 f"{' and '.join(missing)} missing; give all of {', '.join(given)}, or none"
             )
-        if self.face_blur:
-            raise ValueError("faceBlur: this version cannot blur faces; remove it")
+        if self.face_blur and missing:
+            raise ValueError(
+                f"faceBlur: there are no guardrails; give {', '.join(given)}, or remove it"
+            )
         return self

@@ -74,7 +74,7 @@ def _companions(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[s
     guards, found = job.spec.guardrails, {}
     given: dict[ArtifactKind, ApiSource | None] = {
         "prompt_upsampler": job.spec.prompt_upsampler.source,
-        "guardrails": guards.source,
+        guards_kind(job): guards.source,
         "text_classifier": guards.text_classifier,
         "image_encoder": guards.image_encoder,
     }
@@ -83,6 +83,11 @@ def _companions(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[s
             name = _source_name(_source(source, "models"))
             found[str(kind)] = _artifact(kind, name, source, fingerprints)
     return found
+
+
+def guards_kind(job: PostTrainingJob) -> ArtifactKind:
+    """What is fetched for guardrails: with the network that finds faces, if they are blurred."""
+    return "guardrails_with_face_blur" if job.spec.guardrails.face_blur else "guardrails"
 
 
 def _source(source: ApiSource, volume: str) -> Source:

@@ -58,6 +58,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "generate": {
         "checkpoint_lora_scale": None,
         "prompt_upsampler_uri": None,
+        "guardrails.face_blur": False,
         "guardrails": None,
         "sampling.num_passes": 1,
     },
@@ -79,8 +80,9 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
     for path in NOT_DECIDING[kind]:
         _remove(values, path)
     for path, default in ADDED.get(kind, {}).items():
-        if _parent(values, path)[path.rpartition(".")[2]] == default:
-            _remove(values, path)
+        parent, name = _parent(values, path), path.rpartition(".")[2]
+        if parent is not None and parent[name] == default:
+            del parent[name]
     weights = WEIGHTS.get(kind)
     if weights is not None and values[weights] is not None:
         values[weights] = f"{values[weights].removesuffix(f'/{MODEL_FILE}')}/{MODEL_FILE}"
@@ -100,11 +102,15 @@ def source_key(kind: str, source: Source, fingerprints: Mapping[str, str]) -> st
     return content_key(value)
 
 
-def _parent(values: dict[str, Any], path: str) -> dict[str, Any]:
+def _parent(values: dict[str, Any], path: str) -> dict[str, Any] | None:
+    """The block of a value; None where a document leaves it out."""
+    block: dict[str, Any] | None = values
     for part in path.split(".")[:-1]:
-        values = values[part]
-    return values
+        block = None if block is None else block[part]
+    return block
 
 
 def _remove(values: dict[str, Any], path: str) -> None:
-    del _parent(values, path)[path.rpartition(".")[2]]
+    parent = _parent(values, path)
+    if parent is not None:
+        del parent[path.rpartition(".")[2]]

@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 from cosmos_operator.api.check import DATASET_SCHEME
 from cosmos_operator.api.inference import InferenceItem
-from cosmos_operator.plan.inputs import Inputs
+from cosmos_operator.plan.inputs import Inputs, guards_kind
 from cosmos_operator.plan.keys import stage_key
 from cosmos_worker.config import (
     CacheLatentsConfig,
@@ -234,9 +234,10 @@ def addresses(item: InferenceItem) -> tuple[str, ...]:
 def _guardrails(inputs: Inputs) -> GuardrailsConfig:
     folders = inputs.companions
     return GuardrailsConfig(
-        folder_uri=folders["guardrails"].target_uri,
+        folder_uri=folders[guards_kind(inputs.job)].target_uri,
         text_classifier_uri=folders["text_classifier"].target_uri,
         image_encoder_uri=folders["image_encoder"].target_uri,
+        face_blur=inputs.job.spec.guardrails.face_blur,
     )
 
 

@@ -23,6 +23,10 @@ FILES = {
     "tokenizer": ("encoder.jit", "decoder.jit", "mean_std.pt"),
     "text_encoder": ("config.json", "model.safetensors"),
     "guardrails": ("video_content_safety_filter/safety_filter.pt",),
+    "guardrails_with_face_blur": (
+        "video_content_safety_filter/safety_filter.pt",
+        "face_blur_filter/Resnet50_Final.pth",
+    ),
     "text_classifier": ("config.json", "model.safetensors"),
     "image_encoder": ("config.json", "model.safetensors"),
     "prompt_upsampler": ("config.json", "model.safetensors"),

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from companions import write_companions
+from faces import write_face_detector
 from generation import TINY_NET, generate_config, moving_square, write_clips, write_models
 from PIL import Image
 
 from cosmos_worker.cli import build_parser, main
 from cosmos_worker.data.video import open_video, read_video
 from cosmos_worker.experiments import NET_7B, NET_14B
-from cosmos_worker.layout import Volumes
+from cosmos_worker.layout import FACE_FILE, Volumes
 from cosmos_worker.reference.video2world_flags import named_network
 from cosmos_worker.stages import generate
 
@@ -279,6 +280,7 @@ def test_what_is_not_disabled_writes_prompts_and_holds_inputs_back(
     tree: Path, clip: Path, tmp_path: Path
 ) -> None:
     write_companions(tmp_path)
+    write_face_detector(tmp_path / "guardrails" / FACE_FILE)
     batch = tmp_path / "batch.jsonl"
     batch.write_text(
         "".join(
@@ -303,3 +305,19 @@ def test_what_is_not_disabled_writes_prompts_and_holds_inputs_back(
     assert (out / "0.txt").read_text() == "A cube moves."
     assert not (out / "1.txt").exists()
     assert json.loads((out / "1.json").read_text())["blocked"]["by"] == "blocklist"
+    assert "frames_with_faces" in json.loads((out / "0.json").read_text())
+
+
+def test_guardrails_without_the_network_that_finds_faces_end_the_command(
+    tree: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_companions(tmp_path)
+    given = [one for one in flags(tree, tmp_path / "out", *single(clip)) if one not in UNGUARDED]
+
+    code = main([*given, "--guardrail_dir", str(tmp_path / "guardrails")])
+
+    assert code == 2
+    assert f"{FACE_FILE} is no file, which finds the faces that are blurred" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()

@@ -25,6 +25,12 @@ KIND_FILES = {
         "blocklist/whitelist/words",
         "video_content_safety_filter/safety_filter.pt",
     ],
+    "guardrails_with_face_blur": [
+        "blocklist/custom/words",
+        "blocklist/exact_match/words",
+        "face_blur_filter/Resnet50_Final.pth",
+        "video_content_safety_filter/safety_filter.pt",
+    ],
     "text_classifier": [
         "config.json",
         "tokenizer.json",
@@ -252,6 +258,11 @@ GUARDRAILS = KIND_FILES["guardrails"]
     [
         ("guardrails", GUARDRAILS[1:], ["a list of words in blocklist/custom/"]),
         ("guardrails", [*GUARDRAILS[:2], GUARDRAILS[3]], []),  # without a whitelist more is blocked
+        (
+            "guardrails_with_face_blur",
+            GUARDRAILS,
+            ["face_blur_filter/Resnet50_Final.pth"],
+        ),
         ("guardrails", GUARDRAILS[:3], ["video_content_safety_filter/safety_filter.pt"]),
         (
             "guardrails",
