@@ -199,7 +199,7 @@ def test_spread_run_samples_what_one_process_does_and_changes_no_bit(
     options = {"micro_batch_size": 1, "keep_best": True, "validation_sigmas": (1.0,)}
     for name, sampling in (("plain", {}), ("sampled", sampled)):
         experiment = small_experiment(frames, parallel, **options, **sampling)
-        torchrun(inputs, tmp_path, tmp_path / name, experiment)
+        train_with_two(inputs, tmp_path, tmp_path / name, experiment)
     alone = small_experiment(frames, **options, **sampled)
     config = train_config(tmp_path / "inputs", alone, tmp_path / "alone", inputs / "tokenizer")
     train_stage.run(config.model_copy(update={"model_uri": str(inputs / "model.pt")}), VOLUMES)
@@ -214,7 +214,7 @@ def test_spread_run_samples_what_one_process_does_and_changes_no_bit(
             assert abs(one - spread).mean() < 1, (step, name)  # encoders differ by threads
 
 
-def torchrun(inputs: Path, root: Path, target: Path, experiment: Experiment) -> None:
+def train_with_two(inputs: Path, root: Path, target: Path, experiment: Experiment) -> None:
     """Train with two processes."""
     target.mkdir()
     config = train_config(root / "inputs", experiment, target, inputs / "tokenizer")
