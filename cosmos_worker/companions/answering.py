@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.quiet import importing_transformers
 
 
 def greedy_settings(model: Any, tokenizer: Any, max_tokens: int) -> Any:  # noqa: ANN401 - classes of transformers
@@ -19,7 +20,8 @@ def greedy_settings(model: Any, tokenizer: Any, max_tokens: int) -> Any:  # noqa
         tokenizer: the model's.
         max_tokens: the longest answer.
     """
-    from transformers import GenerationConfig
+    with importing_transformers():
+        from transformers import GenerationConfig
 
     end = model.generation_config.eos_token_id
     return GenerationConfig(

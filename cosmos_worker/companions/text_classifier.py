@@ -16,6 +16,7 @@ from cosmos_worker.companions.answering import generate_answer, greedy_settings,
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.companions.verdict import TEXT_CLASSIFIER, Blocked
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.quiet import importing_transformers
 
 WHAT = "text classifier"
 MAX_ANSWER_TOKENS = 100
@@ -67,7 +68,8 @@ class TextClassifier:
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import AutoModelForCausalLM
+        with importing_transformers():
+            from transformers import AutoModelForCausalLM
 
         self._folder = folder
         self._tokenizer = check_folder(folder)

@@ -17,6 +17,7 @@ from PIL import Image
 from cosmos_worker.companions.answering import generate_answer, greedy_settings, render_request
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.errors import CheckpointError, DataError
+from cosmos_worker.quiet import importing_transformers
 
 WHAT = "prompt upsampler"
 MAX_SIDE = 1024
@@ -69,7 +70,8 @@ class PromptUpsampler:
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import AutoModelForImageTextToText
+        with importing_transformers():
+            from transformers import AutoModelForImageTextToText
 
         self._folder = folder
         self._processor = check_folder(folder)

@@ -21,6 +21,7 @@ from cosmos_worker.companions.pretrained import load_model, loading, read_model_
 from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.layout import FILTER_FILE
+from cosmos_worker.quiet import importing_transformers
 from cosmos_worker.saved_tensors import read_saved
 
 ENCODER = "image encoder"
@@ -112,7 +113,8 @@ class VideoFilter:
     """
 
     def __init__(self, folder: Path, encoder: Path, device: torch.device) -> None:
-        from transformers import SiglipVisionModel
+        with importing_transformers():
+            from transformers import SiglipVisionModel
 
         self._processor = check_encoder(encoder)
         self._classifier = read_classifier(folder / FILTER_FILE).to(device)
