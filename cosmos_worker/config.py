@@ -21,11 +21,11 @@ from cosmos_worker.options import (
     Model,
     NetConfig,
     PositiveInt,
-    SamplingConfig,
     TextConfig,
     TokenizerConfig,
     VideoConfig,
 )
+from cosmos_worker.sampling_options import SamplingConfig
 
 # --- stage documents -------------------------------------------------------------------------
 

@@ -64,14 +64,23 @@ def probe_torch(is_needed: bool) -> Finding:
     return Finding(version is not None, version or "not installed")
 
 
-def probe_cuda(is_needed: bool) -> Finding:
-    """CUDA devices that PyTorch can use, with their memory."""
+def _why_not_asked(is_needed: bool) -> Finding | None:
+    """What is found where PyTorch cannot be asked about the GPUs, or nobody wants to know; None where it is asked."""
     if not is_needed and not DRIVER_FILE.exists():
         return Finding(False, "not looked for, as there is no driver")
     try:
-        import torch
+        import torch.distributed  # noqa: F401 - what follows asks it
     except Exception as error:  # a broken build raises OSError
         return Finding(False, f"torch cannot be imported: {_one_line(error)}")
+    return None
+
+
+def probe_cuda(is_needed: bool) -> Finding:
+    """CUDA devices that PyTorch can use, with their memory."""
+    if unknown := _why_not_asked(is_needed):
+        return unknown
+    import torch
+
     if torch.version.cuda is None:
         return Finding(False, f"torch {torch.__version__} is built without CUDA")
     with warnings.catch_warnings():
@@ -86,13 +95,11 @@ def probe_cuda(is_needed: bool) -> Finding:
 
 def probe_nccl(is_needed: bool) -> Finding:
     """NCCL as PyTorch has it."""
-    if not is_needed and not DRIVER_FILE.exists():
-        return Finding(False, "not looked for, as there is no driver")
-    try:
-        import torch
-        import torch.distributed
-    except Exception as error:  # a broken build raises OSError
-        return Finding(False, f"torch cannot be imported: {_one_line(error)}")
+    if unknown := _why_not_asked(is_needed):
+        return unknown
+    import torch
+    import torch.distributed
+
     if not torch.distributed.is_nccl_available():
         return Finding(False, f"torch {torch.__version__} is built without NCCL")
     version = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]

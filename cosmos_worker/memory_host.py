@@ -18,11 +18,11 @@ def loading_bytes(setup: Setup) -> int:
 def saving_bytes(setup: Setup) -> int:
     """Copies on the node of the main process from the beginning of a save until it is written.
 
-    Every process copies its share of the checkpoint. The main process also has the whole weights in float32, those of
-    the average beside them, and once more the file that it writes.
+    Every process copies what it writes, and together they write everything once, sharded or not. The main process also
+    has the whole weights in float32, those of the average beside them, and once more the file that it writes.
     """
     ema = setup.experiment.ema.enabled
-    share = ceil(saved_bytes(setup.experiment) / setup.num_shards)
+    share = ceil(saved_bytes(setup.experiment) / setup.num_gpus)
     whole = net_size(setup.experiment.net).parameters * FLOAT_BYTES
     file = whole if ema else whole // FLOAT_BYTES * BFLOAT_BYTES
     return min(setup.num_gpus, setup.gpus_per_node) * share + whole * (2 if ema else 1) + file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.saved_tensors import read_saved
 
 WRAPPER = {"model", "ema", "trained_data_record"}
 """Entries of a wrapped file; the last counts samples and is not looked at."""
@@ -24,23 +24,9 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: truncated or unsafe file, or something else than tensors by name.
     """
-    try:
-        # The reference's trainer saves extra states as BytesIO. It holds bytes, which are never unpickled.
-        with torch.serialization.safe_globals([io.BytesIO]):
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: cannot be read as a weight file ({reason}); fetch or publish it again"
-        ) from None
-    state = _unwrapped(state)
+    # The reference's trainer saves extra states as BytesIO. It holds bytes, which are never unpickled.
+    with torch.serialization.safe_globals([io.BytesIO]):
+        state = _unwrapped(read_saved(path, "fetch or publish it again", mmap=True))
     if isinstance(state, dict):
         state = {k: v for k, v in state.items() if not str(k).endswith(EXTRA_STATE_SUFFIX)}
         if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):

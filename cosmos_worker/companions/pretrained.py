@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.quiet import importing_transformers
 from cosmos_worker.text.t5 import update_digest
 
 CONFIG_FILE = "config.json"
@@ -78,7 +79,8 @@ def loading(folder: Path, what: str) -> Iterator[None]:
 
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with importing_transformers():
+            yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:500]
         raise CheckpointError(

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from cosmos_worker.companions.answering import generate_answer, greedy_settings, render_request
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.companions.verdict import TEXT_CLASSIFIER, Blocked
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.quiet import importing_transformers
 
 WHAT = "text classifier"
 MAX_ANSWER_TOKENS = 100
@@ -66,19 +68,14 @@ class TextClassifier:
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        with importing_transformers():
+            from transformers import AutoModelForCausalLM
 
         self._folder = folder
         self._tokenizer = check_folder(folder)
         self._model = load_model(AutoModelForCausalLM.from_pretrained, folder, WHAT, device, dtype)
         self._device = device
-        end = self._model.generation_config.eos_token_id
-        self._settings = GenerationConfig(
-            max_new_tokens=MAX_ANSWER_TOKENS,
-            do_sample=False,
-            eos_token_id=end if end is not None else self._tokenizer.eos_token_id,
-            pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
-        )
+        self._settings = greedy_settings(self._model, self._tokenizer, MAX_ANSWER_TOKENS)
 
     def check(self, prompt: str) -> Blocked | None:
         """What is wrong with a prompt, if anything is."""
@@ -98,18 +95,8 @@ class TextClassifier:
         Raises:
             CheckpointError: the chat template leaves the prompt out, so that nothing would be judged.
         """
-        request = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
-        if prompt.strip() not in request:
-            raise CheckpointError(
-                f"{self._folder}: the chat template leaves out what the user says; give the {WHAT} its own template"
-            )
+        request = render_request(self._tokenizer, prompt, prompt.strip(), self._folder, WHAT)
         tokens = self._tokenizer(request, add_special_tokens=False, return_tensors="pt").to(
             self._device
         )
-        output = self._model.generate(**tokens, generation_config=self._settings)
-        answer: str = self._tokenizer.decode(
-            output[0][tokens["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        return answer
+        return generate_answer(self._model, tokens, self._settings, self._tokenizer)

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cosmos_worker.companions.answering import generate_answer, greedy_settings, render_request
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.errors import CheckpointError, DataError
+from cosmos_worker.quiet import importing_transformers
 
 WHAT = "prompt upsampler"
 MAX_SIDE = 1024
@@ -68,7 +70,8 @@ class PromptUpsampler:
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import AutoModelForImageTextToText, GenerationConfig
+        with importing_transformers():
+            from transformers import AutoModelForImageTextToText
 
         self._folder = folder
         self._processor = check_folder(folder)
@@ -76,14 +79,7 @@ class PromptUpsampler:
             AutoModelForImageTextToText.from_pretrained, folder, WHAT, device, dtype
         )
         self._device, self._dtype = device, dtype
-        tokenizer = self._processor.tokenizer
-        end = self._model.generation_config.eos_token_id
-        self._settings = GenerationConfig(
-            max_new_tokens=MAX_ANSWER_TOKENS,
-            do_sample=False,
-            eos_token_id=end if end is not None else tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
-        )
+        self._settings = greedy_settings(self._model, self._processor.tokenizer, MAX_ANSWER_TOKENS)
 
     @torch.inference_mode()
     def write(self, prompt: str, frame_HWC: NDArray[np.uint8]) -> str:
@@ -100,24 +96,15 @@ class PromptUpsampler:
         question = REQUEST.format(prompt=prompt)
         # earlier chat templates of Pixtral read "content"
         parts = [{"type": "image"}, {"type": "text", "text": question, "content": question}]
-        request = self._processor.apply_chat_template(
-            [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
-        )
-        if question not in request:
-            raise CheckpointError(
-                f"{self._folder}: the chat template leaves out what the user says; give the {WHAT} its own template"
-            )
+        request = render_request(self._processor, parts, question, self._folder, WHAT)
         inputs = self._processor(
             text=[request],
             images=[[shrink(frame_HWC)]],
             return_tensors="pt",
             add_special_tokens=False,  # the chat template has them
         ).to(self._device, dtype=self._dtype)
-        output = self._model.generate(**inputs, generation_config=self._settings)
-        answer = self._processor.decode(
-            output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        text = " ".join(str(answer).split())
+        answer = generate_answer(self._model, inputs, self._settings, self._processor)
+        text = " ".join(answer.split())
         if not text:
             raise DataError(
                 f"{self._folder}: the {WHAT} answers nothing to {prompt!r}; use another model or no upsampler"

@@ -8,7 +8,6 @@ gives no finite score is an error, where the reference skips it.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from cosmos_worker.companions.pretrained import load_model, loading, read_model_
 from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.layout import FILTER_FILE
+from cosmos_worker.quiet import importing_transformers
+from cosmos_worker.saved_tensors import read_saved
 
 ENCODER = "image encoder"
 SIGLIP_TYPES = ("siglip", "siglip_vision_model")
@@ -44,21 +45,7 @@ def read_classifier(path: Path) -> nn.Sequential:
 
     Source: linear layers, each but the last followed by batch normalisation and ReLU, numbered as in one Sequential.
     """
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; fetch the guardrails again") from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-    ) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}); fetch the guardrails again"
-        ) from None
+    content = read_saved(path, "fetch the guardrails again")
     content = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds no weights by name; fetch the guardrails again")
@@ -126,7 +113,8 @@ class VideoFilter:
     """
 
     def __init__(self, folder: Path, encoder: Path, device: torch.device) -> None:
-        from transformers import SiglipVisionModel
+        with importing_transformers():
+            from transformers import SiglipVisionModel
 
         self._processor = check_encoder(encoder)
         self._classifier = read_classifier(folder / FILTER_FILE).to(device)

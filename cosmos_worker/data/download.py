@@ -9,7 +9,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from http.client import HTTPException
-from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
@@ -57,12 +56,7 @@ class Download:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._response.close()
 
     def read(self, size: int = -1) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from cosmos_worker.config import HuggingFaceSource
-from cosmos_worker.data.pace import FolderWatch
+from cosmos_worker.data.pace import watching_folder
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.progress import shows_bars
 
@@ -95,7 +95,7 @@ def _download(
         "fetching repo=%s commit=%s files=%d mib=%d", source.repo, commit, len(wanted), total >> 20
     )
     if wanted:
-        with _bars_on_terminals_only(), FolderWatch(snapshot, total, f"repo={source.repo}"):
+        with _bars_on_terminals_only(), watching_folder(snapshot, total, f"repo={source.repo}"):
             huggingface_hub.snapshot_download(
                 source.repo,
                 repo_type=repo_type,

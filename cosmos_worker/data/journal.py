@@ -9,7 +9,6 @@ import json
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from typing_extensions import Self
@@ -49,12 +48,7 @@ class Journal:
         self._stream.write("\n")  # ends a line that was cut
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stream.close()
 
     def _read(self, line: str) -> None:

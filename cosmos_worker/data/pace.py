@@ -6,10 +6,9 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-
-from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -64,36 +63,26 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-class FolderWatch:
-    """Logs how a folder fills while a library downloads into it. Use as a context manager.
+@contextmanager
+def watching_folder(folder: Path, total_bytes: int, what: str) -> Iterator[None]:
+    """Log how a folder fills while a library downloads into it.
 
     Args:
         folder: may not exist yet.
         total_bytes: what it will hold.
         what: for the lines, such as ``repo=owner/name``.
     """
+    pace, ended = Pace(total_bytes, bytes_in(folder)), threading.Event()
 
-    def __init__(self, folder: Path, total_bytes: int, what: str) -> None:
-        self._folder, self._what = folder, what
-        self._pace = Pace(total_bytes, bytes_in(folder))
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def watch() -> None:
+        while not ended.wait(LOG_INTERVAL_S):
+            logger.info("fetching %s %s", what, pace.describe(bytes_in(folder)))
 
-    def _watch(self) -> None:
-        while not self._ended.wait(LOG_INTERVAL_S):
-            logger.info("fetching %s %s", self._what, self._pace.describe(bytes_in(self._folder)))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-        if error is None:
-            logger.info("fetched %s %s", self._what, self._pace.describe(bytes_in(self._folder)))
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    logger.info("fetched %s %s", what, pace.describe(bytes_in(folder)))

@@ -15,10 +15,10 @@ from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import read_video, read_window
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import METRICS_FILE, RESOLVED_CONFIG_FILE
-from cosmos_worker.options import SamplingConfig
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
 from cosmos_worker.sample.records import Record, is_blocked, read_list, summarise
+from cosmos_worker.sampling_options import SamplingConfig
 
 TABLE_HEADER = (
     "item",

@@ -19,7 +19,7 @@ from cosmos_worker.config import GenerateInput
 from cosmos_worker.data.video import open_video
 from cosmos_worker.errors import ConfigError, DataError, UserError
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import SamplingConfig
+from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.tokenizer.base import video_from_pixels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")

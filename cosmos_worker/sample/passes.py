@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cosmos_worker.diffusion.euler import OnStep
-from cosmos_worker.options import SamplingConfig
 from cosmos_worker.sample.inputs import video_from_frames
 from cosmos_worker.sample.models import Models
 from cosmos_worker.sample.video2world import (
@@ -20,6 +19,7 @@ from cosmos_worker.sample.video2world import (
     encode_known_frames,
     generate_from_known,
 )
+from cosmos_worker.sampling_options import SamplingConfig
 
 Agree = Callable[[Tensor], Tensor]
 """Gives all processes that share the frames of a video the same tensor."""

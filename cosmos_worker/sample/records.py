@@ -25,8 +25,8 @@ from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
 from cosmos_worker.evaluate.tracking import parse_instruction, score_push
 from cosmos_worker.layout import GENERATED_FILE, atomic_write, sha256_of_file, write_json
-from cosmos_worker.options import SamplingConfig
 from cosmos_worker.sample.inputs import SampleInput
+from cosmos_worker.sampling_options import SamplingConfig
 
 Record = dict[str, Any]
 

@@ -24,11 +24,11 @@ from cosmos_worker.model.dit import CosmosDiT
 from cosmos_worker.options import (
     LATENT_SCALE,
     NetConfig,
-    SamplingConfig,
     TextConfig,
     TokenizerConfig,
 )
 from cosmos_worker.sample.noise import draw_noise
+from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.text.batch import pad_text
 from cosmos_worker.tokenizer.base import VideoTokenizer, pixels_from_video
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError, DataError
+from cosmos_worker.quiet import importing_transformers
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +124,9 @@ class T5Encoder:
         self.dim: int = read_encoder_config(folder)["d_model"]
         _weight_files(folder)
         # here, because it takes seconds that processes without captions need not wait
-        from transformers import AutoTokenizer, T5EncoderModel
-        from transformers.utils import logging as transformers_logging
+        with importing_transformers():
+            from transformers import AutoTokenizer, T5EncoderModel
+            from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
         try:

@@ -6,7 +6,6 @@ Source: reference facts 6.1; differs: normalisation and results are float32, and
 from __future__ import annotations
 
 import hashlib
-import pickle
 import warnings
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.layout import DECODER_FILE, ENCODER_FILE, MEAN_STD_FILE, sha256_of_file
 from cosmos_worker.options import LATENT_SCALE, TokenizerConfig
+from cosmos_worker.saved_tensors import read_saved
 from cosmos_worker.tokenizer import base
 
 CHANNELS = 16
@@ -160,13 +160,7 @@ def load_mean_std(path: Path, device: torch.device) -> tuple[Tensor, Tensor]:
     Raises:
         CheckpointError: not such a pair, or a value that cannot be a mean or a standard deviation.
     """
-    try:
-        pair = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: not a file of torch tensors ({reason}); run fetch-model again"
-        ) from None
+    pair = read_saved(path, "run fetch-model again")
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         got = f"{type(pair).__name__}{f' of {len(pair)}' if hasattr(pair, '__len__') else ''}"
         raise CheckpointError(f"{path}: got {got}; expected the pair (mean, std)")

@@ -21,13 +21,14 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import SAMPLES_FOLDER, TRUTH_FOLDER, samples_name
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.shards import settle
-from cosmos_worker.options import Experiment, SamplingConfig, VideoConfig
+from cosmos_worker.options import Experiment, VideoConfig
 from cosmos_worker.sample.video2world import (
     Settings,
     check_admitted,
     decode_latents,
     sample_latents,
 )
+from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.tokenizer.base import VideoTokenizer
 from cosmos_worker.train.batches import WindowDataset
 from cosmos_worker.train.distributed import Processes

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cosmos_worker.checkpoint.best import update_best
 from cosmos_worker.checkpoint.export import prune_exports, write_exports
+from cosmos_worker.checkpoint.shares import own_share
 from cosmos_worker.checkpoint.state import (
     STATE_FOLDER,
     Files,
@@ -80,7 +81,7 @@ class Saver:
     def begin(
         self, step: int, tensors: dict[str, Any], exports: Exports, progress: dict[str, Any]
     ) -> None:
-        """Copy everything to the CPU and begin to write; an earlier checkpoint is completed first.
+        """Copy what this process writes to the CPU and begin to write; an earlier checkpoint is completed first.
 
         Raises:
             RetryableError: a failed write, here or of the earlier checkpoint; complete ones are intact.
@@ -91,7 +92,8 @@ class Saver:
                 begin_state(self.run, step)
         from cosmos_worker.checkpoint.shard_files import copy_to_cpu
 
-        staged = copy_to_cpu(tensors)
+        own = own_share(tensors, self.processes.rank, self.processes.world_size)
+        staged = copy_to_cpu(own)
         written = self._thread.submit(self._write, step, staged, exports)
         self._pending = _Pending(step, progress, written)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tiny_tokenizer import write_tiny_tokenizer
 from cosmos_worker.checkpoint.weights import save_weight_file
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.data.video import write_video
+from cosmos_worker.layout import GENERATED_FILE
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import NetConfig
 
@@ -71,6 +73,24 @@ def write_clips(folder: Path, num_clips: int) -> list[Path]:
     for index, path in enumerate(paths):
         write_video(path, moving_square(shift=4 * index), 4.0)
     return paths
+
+
+def inputs_of(clips: Sequence[Path], prompts: Sequence[str]) -> list[dict[str, Any]]:
+    """Inputs of the generate stage, as many as there are prompts and clips."""
+    return [
+        {"prompt": prompt, "visual_input_uri": str(clip)}
+        for prompt, clip in zip(prompts, clips, strict=False)
+    ]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A record of a video."""
+    return json.loads(path.read_text())
+
+
+def read_list(folder: Path) -> list[dict[str, Any]]:
+    """All records of a folder, from its list."""
+    return [json.loads(line) for line in (folder / GENERATED_FILE).read_text().splitlines()]
 
 
 def generate_config(

@@ -18,11 +18,10 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-import torch
 import yaml
+from runs import assert_same_bits, assert_same_but_for_rounding
 from training import run_path, small_experiment, train_config, write_model, write_training_inputs
 
-from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.launch import child_processes, descendants
 from cosmos_worker.layout import Volumes, read_marker
@@ -122,10 +121,6 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
     assert any(text in line for line in process.stderr), f"ended without {text!r}"
 
 
-def weights(target: Path) -> dict[str, torch.Tensor]:
-    return torch.load(list(list_exports(run_path(target), "ema").values())[-1], weights_only=True)
-
-
 def test_two_processes_equal_one(inputs: Path, tmp_path: Path) -> None:
     train_stage.run(train_config(inputs, small_experiment(), tmp_path / "one"), Volumes())
 
@@ -134,20 +129,7 @@ def test_two_processes_equal_one(inputs: Path, tmp_path: Path) -> None:
 
     assert process.returncode == 0, log
     assert "processes=2" in log
-    for key, value in weights(tmp_path / "one").items():
-        torch.testing.assert_close(
-            weights(tmp_path / "two")[key], value, atol=2e-6, rtol=1e-5, msg=key
-        )
-    one, two = (
-        [
-            json.loads(line)
-            for line in (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()
-        ]
-        for name in ("one", "two")
-    )
-    assert [line["loss"] for line in two if "loss" in line] == pytest.approx(
-        [line["loss"] for line in one if "loss" in line], rel=1e-5
-    )
+    assert_same_but_for_rounding(tmp_path / "one", tmp_path / "two")
     assert read_marker(tmp_path / "two", "k") is not None
 
 
@@ -187,8 +169,7 @@ def test_killed_process_continues_in_the_same_bits(inputs: Path, tmp_path: Path)
 
     assert again.returncode == 0, log
     assert f"continued step={saved}" in log
-    for key, value in weights(tmp_path / "whole").items():
-        assert torch.equal(weights(tmp_path / "broken")[key], value), key
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_error_of_a_process_becomes_exit_code_and_message(tmp_path: Path) -> None:

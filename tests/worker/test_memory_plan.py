@@ -224,6 +224,7 @@ def test_node_holds_the_checkpoint_and_the_exports_while_they_are_written() -> N
     # weights, moments and average of all; weights and average whole; the file of the average
     assert eight == pytest.approx(parameters * (16 + 8 + 4), rel=1e-6)
     assert sixteen == pytest.approx(parameters * (8 + 8 + 4), rel=1e-6)
+    assert saving_bytes(Setup(BRIDGE, sharding="none")) == eight
     assert loading_bytes(Setup(BRIDGE)) == 2 * parameters
 
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from cosmos_operator.api.base import Address, ApiModel, CountOrZero, ItemName, rules
-from cosmos_worker.options import SamplingConfig
+from cosmos_worker.sampling_options import SamplingConfig
 
 _SAMPLING = SamplingConfig()
 Prompt = Annotated[str, Field(min_length=1, max_length=1000)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.workloads import wants_suspension
-from cosmos_operator.plan.job import QUEUE_LABEL
+from cosmos_operator.plan.workload import QUEUE_LABEL
 
 INTEGRATIONS = {
     "Job": "batch/job",

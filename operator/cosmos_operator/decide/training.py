@@ -22,6 +22,7 @@ from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL, attempt_name
 from cosmos_operator.plan.render import build_config_map, build_leader_service, stage_name
 from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.workload import TrainingAttempt
 
 MAX_MESSAGE = 1024
 
@@ -301,7 +302,7 @@ class Training:
             draft.create(build_leader_service(draft.job, self.backend))
         avoid = self._nodes_to_avoid()
         manifests = self.backend.build(
-            draft.job, stage, config_map, draft.settings, attempt.number, avoid
+            TrainingAttempt(draft.job, stage, config_map, draft.settings, attempt.number, avoid)
         )
         for manifest in manifests:
             key = (manifest["kind"], manifest["metadata"]["name"])

@@ -9,19 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.job import INDEX_ANNOTATION, build_training_job
 from cosmos_operator.plan.names import LEADER, ROLE_LABEL
 from cosmos_operator.plan.pod import Manifest
 from cosmos_operator.plan.pytorchjob import build_pytorchjob
-from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.trainjob import build_trainjob
-from cosmos_operator.settings import Settings
+from cosmos_operator.plan.workload import TrainingAttempt
 
 BackendKind = Literal["PyTorchJob", "Job", "TrainJob"]
-Build = Callable[
-    [PostTrainingJob, Stage, str, Settings, int, tuple[str, ...]], tuple[Manifest, ...]
-]
+Build = Callable[[TrainingAttempt], tuple[Manifest, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Backend:
     needs: str
     """What brings the kind to a cluster, for messages; empty = every cluster has it."""
     build: Build
-    """(job, stage, config map, settings, attempt, nodes to avoid) → manifests of one attempt, the workload last."""
+    """Manifests of one attempt, the workload last."""
 
 
 _FIRST_INDEX = {INDEX_ANNOTATION: "0"}

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.names import ATTEMPT_LABEL, DEPENDS_ANNOTATION, attempt_name
 from cosmos_operator.plan.pod import Manifest, build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
 from cosmos_operator.settings import Settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 STAGE_RETRIES = 3
 RENDEZVOUS_PORT = 29500
-
-
-def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
-    """Metadata of a stage's workload: what it waits for, and its queue if it needs one."""
-    result = metadata(job, stage, name)
-    result["annotations"] = {DEPENDS_ANNOTATION: ",".join(stage.depends_on)}
-    if is_queued(job, stage):
-        result["labels"][QUEUE_LABEL] = job.spec.scheduling.queue_name
-    return result
-
-
-def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
-    """Whether Kueue decides when a stage starts; it is then created suspended, so that it never jumps the queue."""
-    return bool(job.spec.scheduling.queue_name) and (stage.kind == "train" or stage.gpus > 0)
 
 
 def build_stage_job(
@@ -54,49 +39,33 @@ def build_stage_job(
     }
 
 
-def build_training_job(
-    job: PostTrainingJob,
-    stage: Stage,
-    config_map: str,
-    settings: Settings,
-    attempt: int,
-    avoid_nodes: tuple[str, ...] = (),
-) -> tuple[Manifest, ...]:
+def build_training_job(attempt: TrainingAttempt) -> tuple[Manifest, ...]:
     """The training as an indexed Job, and the headless Service by which its pods find each other.
 
     One attempt: the whole gang fails with its first pod, the operator starts the next.
     """
-    name = attempt_name(job.name, attempt)
+    stage, name = attempt.stage, attempt.name
     service = f"{name}-ranks"
-    environment = _rendezvous(stage, name, service) if stage.nodes > 1 else ()
-    template = build_pod_template(
-        job,
-        stage,
-        config_map=config_map,
-        settings=settings,
-        environment=environment,
-        avoid_nodes=avoid_nodes,
+    template = attempt.pod_template(
+        environment=_rendezvous(stage, name, service) if stage.nodes > 1 else ()
     )
-    template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
-    header = workload_metadata(job, stage, name)
-    header["labels"][ATTEMPT_LABEL] = str(attempt)
     workload: Manifest = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": header,
+        "metadata": attempt.metadata(),
         "spec": {
             "completionMode": "Indexed",
             "completions": stage.nodes,
             "parallelism": stage.nodes,
             "backoffLimit": 0,
-            "suspend": is_queued(job, stage),
+            "suspend": attempt.is_queued,
             "template": template,
         },
     }
     if stage.nodes == 1:
         return (workload,)
     template["spec"]["subdomain"] = service
-    return (_headless_service(job, stage, name, service), workload)
+    return (_headless_service(attempt.job, stage, name, service), workload)
 
 
 def _rendezvous(stage: Stage, name: str, service: str) -> tuple[Manifest, ...]:

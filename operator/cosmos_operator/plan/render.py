@@ -17,6 +17,7 @@ from cosmos_operator.plan.names import JOB_LABEL, STAGE_LABEL, object_name
 from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, Manifest, metadata, owner_of
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts
+from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
 from cosmos_worker.layout import VOLUMES, content_key
 
@@ -38,7 +39,7 @@ def build_manifests(
         manifests.append(build_config_map(job, stage))
         name = stage_name(job, stage)
         if stage.kind == "train":
-            manifests += backend.build(job, stage, name, settings, attempt, ())
+            manifests += backend.build(TrainingAttempt(job, stage, name, settings, attempt))
         else:
             manifests.append(build_stage_job(job, stage, name, name, settings))
     return manifests

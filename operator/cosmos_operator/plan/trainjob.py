@@ -6,12 +6,8 @@ image, command, environment and resources in ``trainer``, the rest of the pod as
 
 from __future__ import annotations
 
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.job import is_queued, workload_metadata
-from cosmos_operator.plan.names import ATTEMPT_LABEL, attempt_name
-from cosmos_operator.plan.pod import Manifest, build_pod_template
-from cosmos_operator.plan.stages import Stage
-from cosmos_operator.settings import Settings
+from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.plan.workload import TrainingAttempt
 
 RUNTIME = "cosmos-torch"
 CONTAINER = "node"
@@ -38,35 +34,18 @@ def _mount_each_volume_once(pod: Manifest, container: Manifest) -> None:
     pod["volumes"], container["volumeMounts"] = list(volumes.values()), mounts
 
 
-def build_trainjob(
-    job: PostTrainingJob,
-    stage: Stage,
-    config_map: str,
-    settings: Settings,
-    attempt: int,
-    avoid_nodes: tuple[str, ...] = (),
-) -> tuple[Manifest, ...]:
+def build_trainjob(attempt: TrainingAttempt) -> tuple[Manifest, ...]:
     """The TrainJob of one attempt."""
-    template = build_pod_template(
-        job,
-        stage,
-        config_map=config_map,
-        settings=settings,
-        container=CONTAINER,
-        avoid_nodes=avoid_nodes,
-    )
-    template["metadata"]["labels"][ATTEMPT_LABEL] = str(attempt)
+    template = attempt.pod_template(CONTAINER)
     pod = template["spec"]
     container = pod["containers"][0]
     _mount_each_volume_once(pod, container)
-    header = workload_metadata(job, stage, attempt_name(job.name, attempt))
-    header["labels"][ATTEMPT_LABEL] = str(attempt)
     trainer: Manifest = {
         "image": container["image"],
         "command": container["command"],
         "env": container["env"],
-        "numNodes": stage.nodes,
-        "numProcPerNode": stage.processes_per_node,
+        "numNodes": attempt.stage.nodes,
+        "numProcPerNode": attempt.stage.processes_per_node,
         "resourcesPerNode": container["resources"],
     }
     pod_patch: Manifest = {name: pod[name] for name in PATCHED_POD_FIELDS if name in pod}
@@ -82,10 +61,10 @@ def build_trainjob(
     workload: Manifest = {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
-        "metadata": header,
+        "metadata": attempt.metadata(),
         "spec": {
             "runtimeRef": {"name": RUNTIME},
-            "suspend": is_queued(job, stage),
+            "suspend": attempt.is_queued,
             "trainer": trainer,
             "runtimePatches": [
                 {

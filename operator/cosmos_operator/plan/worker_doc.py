@@ -22,7 +22,8 @@ from cosmos_worker.config import (
     TrainConfig,
 )
 from cosmos_worker.layout import MODEL_FILE
-from cosmos_worker.options import Experiment, SamplingConfig
+from cosmos_worker.options import Experiment
+from cosmos_worker.sampling_options import SamplingConfig
 
 SAMPLERS: dict[str, Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"]] = {
     "EdmEuler": "edm_euler",

@@ -121,7 +121,7 @@ def damaged(path: Path, change: str) -> None:
     ("change", "message"),
     [
         ("absent", r"safety_filter\.pt: no such file; fetch the guardrails again"),
-        ("cut off", r"safety_filter\.pt: cannot be read"),
+        ("cut off", r"safety_filter\.pt: cannot be read as a file of torch tensors"),
         ("six classes", "6 classes, the video filter has 7"),
         ("a layer less", "not the network of the video filter"),
         ("another network", "not the network of the video filter"),
@@ -140,7 +140,7 @@ def test_filter_runs_no_code_of_its_file(tmp_path: Path) -> None:
     path = write_guardrails(tmp_path / "g") / video_filter.FILTER_FILE
     torch.save({"model": Path("x")}, path)
 
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read as a file of torch tensors"):
         read_classifier(path)
 
 

@@ -13,13 +13,13 @@ from cosmos_worker.config import GenerateInput
 from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import SamplingConfig
 from cosmos_worker.sample.inputs import (
     SampleInput,
     check_visual_input,
     collect_inputs,
     read_known_frames,
 )
+from cosmos_worker.sampling_options import SamplingConfig
 
 SAMPLING = SamplingConfig(num_pixel_frames=17, height=32, width=64, input_frames="first")
 

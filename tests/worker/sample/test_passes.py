@@ -21,7 +21,7 @@ from numpy.random import default_rng
 from tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
 from cosmos_worker.checkpoint.weights import load_network
-from cosmos_worker.options import SamplingConfig, TextConfig, TokenizerConfig
+from cosmos_worker.options import TextConfig, TokenizerConfig
 from cosmos_worker.sample.inputs import video_from_frames
 from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.noise import noise_seeds
@@ -33,6 +33,7 @@ from cosmos_worker.sample.video2world import (
     encode_known_frames,
     generate_from_known,
 )
+from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.tokenizer.load import load_tokenizer
 
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9

@@ -17,7 +17,7 @@ from tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 from cosmos_worker.checkpoint.weights import load_network
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.model.dit import CosmosDiT
-from cosmos_worker.options import NetConfig, SamplingConfig, TextConfig, TokenizerConfig
+from cosmos_worker.options import NetConfig, TextConfig, TokenizerConfig
 from cosmos_worker.sample.noise import draw_noise, noise_seeds
 from cosmos_worker.sample.video2world import (
     Sample,
@@ -28,6 +28,7 @@ from cosmos_worker.sample.video2world import (
     num_sampler_steps,
     split_batches,
 )
+from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import load_tokenizer
 

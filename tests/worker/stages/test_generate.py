@@ -12,8 +12,10 @@ import torch
 from generation import (
     TINY_NET,
     generate_config,
+    inputs_of,
     moving_square,
-    write_clips,
+    read_json,
+    read_list,
     write_models,
     write_tiny_model,
 )
@@ -35,18 +37,6 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_clips(tmp_path_factory.mktemp("clips"), len(PROMPTS))
-
-
-@pytest.fixture(scope="module")
 def finished(models: Path, clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the first two inputs; a test that changes them takes a copy."""
     folder = tmp_path_factory.mktemp("finished") / "after"
@@ -55,14 +45,8 @@ def finished(models: Path, clips: list[Path], tmp_path_factory: pytest.TempPathF
 
 
 def job_inputs(clips: list[Path]) -> list[dict[str, Any]]:
-    return [
-        {"prompt": prompt, "visual_input_uri": str(clip), "ground_truth_uri": str(clip)}
-        for prompt, clip in zip(PROMPTS, clips, strict=False)
-    ]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+    inputs = inputs_of(clips, PROMPTS)
+    return [{**one, "ground_truth_uri": one["visual_input_uri"]} for one in inputs]
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -86,7 +70,7 @@ def test_generate_writes_videos_records_and_list(
     assert record["checkpoint_sha256"] == sha256_of_file(models / "model.pt")
     assert record["visual_input_sha256"] == sha256_of_file(clips[1])
     assert record["seconds"] > 0
-    lines = [json.loads(line) for line in (tmp_path / GENERATED_FILE).read_text().splitlines()]
+    lines = read_list(tmp_path)
     assert [line["id"] for line in lines] == ["000", "001", "002"]
     assert lines[1] == record
     assert result["videos"] == 3

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from companions import VERDICTS, filter_state, write_classifier, write_companions, write_guardrails
-from generation import generate_config, write_clips, write_models
+from generation import generate_config, inputs_of, read_json, read_list
 
 from cosmos_worker.companions import text_classifier, upsampler, video_filter
 from cosmos_worker.companions.blocklist import Blocklist
 from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import CheckpointError, DataError, UserError
-from cosmos_worker.layout import FILTER_FILE, GENERATED_FILE, Volumes
+from cosmos_worker.layout import FILTER_FILE, Volumes
 from cosmos_worker.sample import records
 from cosmos_worker.sample.guards import Companions
 from cosmos_worker.sample.inputs import collect_inputs
@@ -30,35 +29,12 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_clips(tmp_path_factory.mktemp("clips"), len(PROMPTS))
-
-
-@pytest.fixture(scope="module")
 def companions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return write_companions(tmp_path_factory.mktemp("companions"))
 
 
 def guardrails(companions: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**companions["guardrails"], **{name: str(path) for name, path in changes.items()}}
-
-
-def inputs_of(clips: list[Path], prompts: tuple[str, ...] = PROMPTS) -> list[dict[str, Any]]:
-    return [
-        {"prompt": prompt, "visual_input_uri": str(clip)}
-        for prompt, clip in zip(prompts, clips, strict=False)
-    ]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
 
 
 def videos_in(folder: Path) -> list[str]:
@@ -69,14 +45,14 @@ def test_blocked_inputs_have_a_record_and_no_video(
     models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
 ) -> None:
     config = generate_config(
-        models, tmp_path, inputs_of(clips), guardrails=companions["guardrails"]
+        models, tmp_path, inputs_of(clips, PROMPTS), guardrails=companions["guardrails"]
     )
 
     result = generate.run(config, Volumes())
 
     assert (result["videos"], result["blocked"], result["kept"]) == (1, 2, 0)
     assert videos_in(tmp_path) == ["000.mp4"]
-    listed = [json.loads(line) for line in (tmp_path / GENERATED_FILE).read_text().splitlines()]
+    listed = read_list(tmp_path)
     assert listed == [read_json(tmp_path / f"{i:03d}.json") for i in range(3)]
     assert [line.get("blocked") for line in listed] == [
         None,
@@ -107,7 +83,9 @@ def test_one_unsafe_frame_keeps_a_video_from_being_written(
     tmp_path: Path,
 ) -> None:
     guards = guardrails(companions, folder_uri=write_guardrails(tmp_path / "g", VIOLENCE))
-    config = generate_config(models, tmp_path / "out", inputs_of(clips)[:1], guardrails=guards)
+    config = generate_config(
+        models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=guards
+    )
 
     result = generate.run(config, Volumes())
 
@@ -146,7 +124,7 @@ def test_everything_happens_in_order(
     watch(generate, "generate_videos", "sampler")
     watch(video_filter.VideoFilter, "check", "filter")
     watch(records, "write_video", "written")
-    config = generate_config(models, tmp_path, inputs_of(clips)[:1], **companions)
+    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS)[:1], **companions)
 
     generate.run(config, Volumes())
 
@@ -181,7 +159,10 @@ def test_a_written_prompt_is_judged_too(
     strict = write_classifier(tmp_path / "strict", {**VERDICTS, ".": ("unsafe\nS2",)})
     guards = guardrails(companions, text_classifier_uri=strict)
     config = generate_config(
-        models, tmp_path / "out", inputs_of(clips)[:1], **{**companions, "guardrails": guards}
+        models,
+        tmp_path / "out",
+        inputs_of(clips, PROMPTS)[:1],
+        **{**companions, "guardrails": guards},
     )
 
     assert generate.run(config, Volumes())["blocked"] == 1
@@ -207,7 +188,7 @@ def test_finished_results_are_kept_without_loading_anything(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    config = generate_config(models, tmp_path, inputs_of(clips), **companions)
+    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS), **companions)
     first = generate.run(config, Volumes())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -239,7 +220,7 @@ def test_batches_after_an_interruption_are_those_of_all_inputs_that_were_sampled
     models: Path, clips: list[Path], tmp_path: Path
 ) -> None:
     """An input that the video filter held back was sampled with the others, one that a text guardrail held was not."""
-    config = generate_config(models, tmp_path, inputs_of(clips))
+    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS))
     inputs = collect_inputs(config.inputs, None, Volumes())
     finished = {
         "000": {"prompt": "a", "blocked": Blocked("video-filter", "x").as_record()},
@@ -265,7 +246,9 @@ def test_other_guardrails_judge_again_and_take_earlier_videos_away(
 ) -> None:
     folder = write_guardrails(tmp_path / "g")
     guards = guardrails(companions, folder_uri=folder)
-    config = generate_config(models, tmp_path / "out", inputs_of(clips)[:1], guardrails=guards)
+    config = generate_config(
+        models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=guards
+    )
     generate.run(config, Volumes())
     assert videos_in(tmp_path / "out") == ["000.mp4"]
 
@@ -330,7 +313,7 @@ def test_generate_refuses_companions_that_are_not_there_before_anything_is_loade
 ) -> None:
     companions = write_companions(tmp_path / "companions")
     break_companions(tmp_path / "companions", change)
-    config = generate_config(models, tmp_path / "out", inputs_of(clips)[:1], **companions)
+    config = generate_config(models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], **companions)
 
     with pytest.raises(error, match=message):
         generate.run(config, Volumes())
@@ -350,7 +333,7 @@ def test_a_classifier_that_raises_ends_the_stage_without_a_video(
 
     monkeypatch.setattr(text_classifier.TextClassifier, "ask", fail)
     config = generate_config(
-        models, tmp_path / "out", inputs_of(clips)[:1], guardrails=companions["guardrails"]
+        models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=companions["guardrails"]
     )
 
     with pytest.raises(RuntimeError, match="broken"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from gang import run_gang
-from generation import generate_config, write_clips, write_models
+from generation import generate_config, inputs_of, read_list, write_clips
 
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import ConfigError
@@ -48,16 +48,9 @@ def test_processes_that_cannot_share_the_frames_are_refused(
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     clips = write_clips(tmp_path_factory.mktemp("clips"), ITEMS)
-    return [{"prompt": f"cube {n}", "visual_input_uri": str(clip)} for n, clip in enumerate(clips)]
+    return inputs_of(clips, [f"cube {n}" for n in range(ITEMS)])
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +114,7 @@ def test_two_processes_write_the_videos_of_one_and_a_list_of_all(
     assert code == 0
     assert videos(tmp_path) == videos(alone)
     assert len(videos(tmp_path)) == ITEMS
-    lines = [json.loads(line) for line in (tmp_path / GENERATED_FILE).read_text().splitlines()]
+    lines = read_list(tmp_path)
     assert [line["id"] for line in lines] == [f"{number:03d}" for number in range(ITEMS)]
     marker = read_marker(tmp_path, "k")
     assert marker is not None

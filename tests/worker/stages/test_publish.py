@@ -99,7 +99,7 @@ def test_publish_refuses_a_file_that_does_not_fit_and_keeps_the_published_one(
     latest = tmp_path / run_uri.partition("://")[2] / "checkpoints" / "iter_000000020_ema_model.pt"
     latest.write_bytes(latest.read_bytes()[:500])
 
-    with pytest.raises(CheckpointError, match="cannot be read as a weight file"):
+    with pytest.raises(CheckpointError, match="cannot be read as a file of torch tensors"):
         publish.run(publish_config(run_uri), volumes)
 
     assert sha256_of_file(tmp_path / "arm_post-trained" / "model.pt") == before

@@ -162,14 +162,18 @@ def test_wrong_statistics_are_refused(own_folder, pair, message):
 def test_damaged_statistics_are_named(own_folder, content):
     (own_folder / "mean_std.pt").write_bytes(content)
 
-    with pytest.raises(CheckpointError, match=r"mean_std\.pt: not a file of torch tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"mean_std\.pt: cannot be read as a file of torch tensors"
+    ):
         load_tokenizer(own_folder, CONFIG, "cpu")
 
 
 def test_statistics_that_would_run_code_are_refused(own_folder):
     torch.save(Encoder(), own_folder / "mean_std.pt")
 
-    with pytest.raises(CheckpointError, match=r"mean_std\.pt: not a file of torch tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"mean_std\.pt: cannot be read as a file of torch tensors"
+    ):
         load_tokenizer(own_folder, CONFIG, "cpu")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from runs import losses
 from torch import Tensor, nn
 from training import (
-    run_path,
     small_experiment,
     small_model,
     train_config,
@@ -112,11 +111,6 @@ def test_float8_training_lowers_the_loss(tmp_path: Path) -> None:
     result = train_stage.run(train_config(tmp_path, chosen), Volumes())
 
     assert result["validation_loss_after"] < result["validation_loss_before"]
-
-
-def losses(target: Path) -> list[float]:
-    text = (run_path(target) / "metrics.jsonl").read_text()
-    return [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]
 
 
 @needs_torchao

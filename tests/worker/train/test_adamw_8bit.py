@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from runs import assert_same_bits, forget_after, losses, stop_after, weights
 from training import (
     SMALL_NET,
-    run_path,
     small_experiment,
     train_config,
     train_with_processes,
     write_training_inputs,
 )
 
-from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.layout import Volumes
 from cosmos_worker.memory_plan import optimizer_bytes
@@ -27,9 +24,7 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.optimizer_states import has_8bit_states
 from cosmos_worker.options import Experiment, OptimizerConfig, ParallelConfig
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import loop
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
-from cosmos_worker.train.stop import StopSignal
 
 needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None, reason="torchao is not installed"
@@ -43,10 +38,6 @@ def experiment(sharding: str = "none", bits: int = 8, **trainer: object) -> Expe
     small = small_experiment(parallel=parallel, init="random", micro_batch_size=1, **trainer)
     optimizer = small.optimizer.model_copy(update={"state_bits": bits})
     return small.model_copy(update={"net": WIDE_NET, "optimizer": optimizer})
-
-
-def weights(target: Path) -> dict[str, torch.Tensor]:
-    return torch.load(list(list_exports(run_path(target), "ema").values())[-1], weights_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -158,22 +149,13 @@ def test_interrupted_run_ends_in_the_same_bits(
     inputs: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     config = train_config(inputs, experiment(), tmp_path)
-    original, stop = loop.Trainer.step, StopSignal()
-
-    def step_then_stop(trainer: loop.Trainer) -> object:
-        values = original(trainer)
-        stop.requested = trainer.done_steps == step
-        return values
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "step", step_then_stop)
-        patch.setattr(train_stage, "StopSignal", lambda: stop)
+        stop_after(step, patch)
         with pytest.raises(StopRequested):
             train_stage.run(config, Volumes())
     train_stage.run(config, Volumes())
 
-    for key, value in weights(alone).items():
-        assert torch.equal(weights(tmp_path)[key], value), key
+    assert_same_bits(alone, tmp_path)
 
 
 @needs_torchao
@@ -187,11 +169,6 @@ def test_run_with_other_moments_is_not_continued(inputs: Path, tmp_path: Path) -
 # --- several processes -----------------------------------------------------------------------
 
 
-def losses(target: Path) -> list[float]:
-    text = (run_path(target) / "metrics.jsonl").read_text()
-    return [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]
-
-
 @needs_torchao
 @pytest.mark.multiproc
 @pytest.mark.timeout(300)
@@ -200,10 +177,7 @@ def test_saved_by_two_is_continued_by_one(inputs: Path, alone: Path, tmp_path: P
     # gradients differ in their last bits, so that a moment here and there is rounded to its neighbour
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-3)
 
-    (tmp_path / "complete-k.json").unlink()
-    for saved, folder in list_states(run_path(tmp_path)):
-        if saved > 2:
-            (folder / "complete.json").unlink()
+    forget_after(2, tmp_path)
     train_stage.run(train_config(inputs, experiment(), tmp_path), Volumes())
 
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-3)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 from buckets import TALL, WIDE, bucket_experiment, write_bucket_inputs
-from training import run_path, small_experiment, train_config
+from runs import assert_same_bits, assert_same_but_for_rounding, losses, metrics, stop_after
+from training import small_experiment, train_config, train_with_processes
 
-from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.errors import CheckpointError, DataError, StopRequested
 from cosmos_worker.layout import Volumes
 from cosmos_worker.options import Experiment, ParallelConfig
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import loop
 from cosmos_worker.train.batches import Batch, WindowDataset
-from cosmos_worker.train.stop import StopSignal
 
 VOLUMES = Volumes()
 STEPS = 8
@@ -39,15 +32,6 @@ def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("whole")
     train_stage.run(train_config(inputs, bucket_experiment(max_steps=STEPS), target), VOLUMES)
     return target
-
-
-def weights(target: Path) -> dict[str, torch.Tensor]:
-    return torch.load(list(list_exports(run_path(target), "ema").values())[-1], weights_only=True)
-
-
-def lines(target: Path) -> list[dict[str, float]]:
-    text = (run_path(target) / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def open_dataset(inputs: Path, split: str, experiment: Experiment) -> WindowDataset:
@@ -100,27 +84,15 @@ def test_interrupted_run_ends_in_the_same_bits(
     inputs: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     config = train_config(inputs, bucket_experiment(max_steps=STEPS), tmp_path)
-    stop = StopSignal()
-    original = loop.Trainer.step
-
-    def step_then_stop(trainer: loop.Trainer) -> object:
-        values = original(trainer)
-        stop.requested = trainer.done_steps == step
-        return values
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "step", step_then_stop)
-        patch.setattr(train_stage, "StopSignal", lambda: stop)
+        stop_after(step, patch)
         with pytest.raises(StopRequested):
             train_stage.run(config, VOLUMES)
 
     train_stage.run(config, VOLUMES)
 
-    expected = weights(whole)
-    assert all(torch.equal(value, expected[key]) for key, value in weights(tmp_path).items())
-    assert [line.get("loss") for line in lines(tmp_path)] == [
-        line.get("loss") for line in lines(whole)
-    ]
+    assert_same_bits(whole, tmp_path)
+    assert losses(tmp_path) == losses(whole)
 
 
 @pytest.mark.multiproc
@@ -130,27 +102,10 @@ def test_two_processes_compute_what_one_does(
     inputs: Path, whole: Path, tmp_path: Path, options: dict[str, str]
 ) -> None:
     experiment = bucket_experiment(ParallelConfig(**options), max_steps=STEPS, micro_batch_size=1)
-    document = tmp_path / "train.yaml"
-    config = train_config(inputs, experiment, tmp_path)
-    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", "2"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
-    shown = ("loss", "edm_loss", "grad_norm", "validation_loss")
-    for one, other in zip(lines(whole), lines(tmp_path), strict=True):
-        assert {k: v for k, v in other.items() if k in shown} == pytest.approx(
-            {k: v for k, v in one.items() if k in shown}, rel=2e-5
-        )
-    expected = weights(whole)
-    for key, value in weights(tmp_path).items():
-        torch.testing.assert_close(value, expected[key], atol=2e-6, rtol=1e-5, msg=key)
+    train_with_processes(train_config(inputs, experiment, tmp_path), tmp_path, 2)
+
+    assert_same_but_for_rounding(whole, tmp_path)
 
 
 def test_validation_weighs_every_window_alike(
@@ -161,7 +116,7 @@ def test_validation_weighs_every_window_alike(
     train_stage.run(train_config(inputs, single, tmp_path), VOLUMES)
 
     together, alone = (
-        [line["validation_loss"] for line in lines(target) if "validation_loss" in line]
+        [line["validation_loss"] for line in metrics(target) if "validation_loss" in line]
         for target in (whole, tmp_path)
     )
     assert together == pytest.approx(alone, rel=1e-5)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import assert_same_bits, losses, metrics, stop_after, weights
 from training import (
     run_path,
     small_experiment,
@@ -16,14 +17,12 @@ from training import (
     write_training_inputs,
 )
 
-from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.checkpoint.weights import load_model
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError, StopRequested
 from cosmos_worker.layout import Volumes, sha256_of_file, write_json
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import loop, saver
-from cosmos_worker.train.stop import StopSignal
+from cosmos_worker.train import saver
 
 VOLUMES = Volumes()
 
@@ -34,31 +33,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_training_inputs(root)
     write_model(root / "model.pt")
     return root
-
-
-def final_weights(target: Path) -> dict[str, torch.Tensor]:
-    return torch.load(list(list_exports(run_path(target), "ema").values())[-1], weights_only=True)
-
-
-def assert_bit_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
-    assert left.keys() == right.keys()
-    for key, value in left.items():
-        assert torch.equal(value, right[key]), key
-
-
-def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliver a stop request while the given step runs."""
-    original = loop.Trainer.step
-
-    def step_then_stop(trainer: loop.Trainer) -> object:
-        values = original(trainer)
-        if trainer.done_steps == step:
-            stop.requested = True
-        return values
-
-    stop = StopSignal()
-    monkeypatch.setattr(loop.Trainer, "step", step_then_stop)
-    monkeypatch.setattr(train_stage, "StopSignal", lambda: stop)
 
 
 def test_training_lowers_the_loss_and_writes_what_the_reference_writes(
@@ -76,12 +50,11 @@ def test_training_lowers_the_loss_and_writes_what_the_reference_writes(
     assert [step for step, _ in list_states(run)] == [40]
     assert (result["steps"], result["checkpoint"]) == (40, 40)
     assert result["validation_loss_after"] < result["validation_loss_before"]
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
+    assert [line["step"] for line in metrics(tmp_path) if "loss" in line] == list(range(1, 41))
     assert (run / "config.yaml").read_text().startswith("key: k")
     regular = torch.load(run / "checkpoints" / names[-1], weights_only=True)
     assert regular["net.x_embedder.proj.1.weight"].dtype == torch.bfloat16
-    assert final_weights(tmp_path)["net.x_embedder.proj.1.weight"].dtype == torch.float32
+    assert weights(tmp_path)["net.x_embedder.proj.1.weight"].dtype == torch.float32
     load_model(run / "checkpoints" / names[-2], experiment.net)
 
 
@@ -99,17 +72,8 @@ def test_interrupted_run_ends_in_the_same_bits(
 
     train_stage.run(config, VOLUMES)
 
-    assert_bit_equal(final_weights(tmp_path / "whole"), final_weights(tmp_path / "broken"))
-    whole, broken = (
-        [
-            json.loads(line)
-            for line in (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()
-        ]
-        for name in ("whole", "broken")
-    )
-    assert [line["loss"] for line in whole if "loss" in line] == [
-        line["loss"] for line in broken if "loss" in line
-    ]
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "broken")
 
 
 def test_killed_during_a_save_continues_from_the_checkpoint_before(
@@ -136,7 +100,7 @@ def test_killed_during_a_save_continues_from_the_checkpoint_before(
 
     train_stage.run(config, VOLUMES)
 
-    assert_bit_equal(final_weights(tmp_path / "whole"), final_weights(tmp_path / "broken"))
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
     assert not list((run_path(tmp_path / "broken") / "state").glob(".*"))
 
 
@@ -219,7 +183,7 @@ def test_gradient_that_is_not_finite_is_zeroed_when_asked_for(tmp_path: Path) ->
         train_config(tmp_path, experiment.model_copy(update={"optimizer": optimizer})), VOLUMES
     )
 
-    assert all(torch.isfinite(value).all() for value in final_weights(tmp_path / "out").values())
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "out").values())
 
 
 def test_second_writer_of_a_run_is_refused(inputs: Path, tmp_path: Path) -> None:

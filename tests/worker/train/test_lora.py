@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import assert_same_bits, stop_after, weights
 from training import (
     CORRECTED,
     run_path,
@@ -25,9 +26,7 @@ from cosmos_worker.layout import Volumes
 from cosmos_worker.options import Experiment, LoraConfig
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.stages.train import build_model
-from cosmos_worker.train import loop
 from cosmos_worker.train.parallel import Layout
-from cosmos_worker.train.stop import StopSignal
 
 CPU = torch.device("cpu")
 
@@ -42,10 +41,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def experiment(**lora: object) -> Experiment:
     return small_experiment(lora=LoraConfig(rank=2, alpha=4, **lora), max_steps=4)
-
-
-def exports(target: Path, kind: str) -> dict[str, torch.Tensor]:
-    return torch.load(list(list_exports(run_path(target), kind).values())[-1], weights_only=True)
 
 
 def test_fresh_correction_changes_nothing(inputs: Path) -> None:
@@ -78,7 +73,7 @@ def test_corrections_of_the_base_are_merged_by_the_scale_that_is_given(
         train_stage.run(config, Volumes())
     train_stage.run(config.model_copy(update={"model_lora_scale": 2.0}), Volumes())
 
-    moved = exports(tmp_path, "reg")[CORRECTED].float() - small_model().state_dict()[CORRECTED]
+    moved = weights(tmp_path, "reg")[CORRECTED].float() - small_model().state_dict()[CORRECTED]
     torch.testing.assert_close(moved, 2 * product, rtol=0, atol=1e-2)  # bfloat16, and one step
 
 
@@ -110,7 +105,7 @@ def test_exported_weights_contain_the_correction(inputs: Path, tmp_path: Path) -
     train_stage.run(train_config(inputs, chosen, tmp_path), Volumes())
 
     before = read_weight_file(inputs / "model.pt")
-    after = exports(tmp_path, "ema")
+    after = weights(tmp_path, "ema")
     assert after.keys() == before.keys()
     changed = {key for key in after if not torch.equal(after[key], before[key])}
     assert changed == {
@@ -131,22 +126,14 @@ def test_checkpoints_hold_what_is_trained_and_continue_in_the_same_bits(
     full = small_experiment(max_steps=4)
     train_stage.run(train_config(inputs, full, tmp_path / "full"), Volumes())
     train_stage.run(train_config(inputs, experiment(), tmp_path / "whole"), Volumes())
-    original, stop = loop.Trainer.step, StopSignal()
-
-    def stop_after_3(trainer: loop.Trainer) -> object:
-        stop.requested = trainer.done_steps == 2
-        return original(trainer)
-
     config = train_config(inputs, experiment(), tmp_path / "broken")
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "step", stop_after_3)
-        patch.setattr(train_stage, "StopSignal", lambda: stop)
+        stop_after(3, patch)
         with pytest.raises(StopRequested):
             train_stage.run(config, Volumes())
     train_stage.run(config, Volumes())
 
-    for key, value in exports(tmp_path / "whole", "ema").items():
-        assert torch.equal(exports(tmp_path / "broken", "ema")[key], value), key
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
     sizes = {
         name: sum(
             path.stat().st_size

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from runs import assert_same_bits, metrics
 from tiny_tokenizer import write_tiny_tokenizer
 from training import (
     run_path,
     small_experiment,
     small_model,
     train_config,
+    train_with_processes,
     write_model,
     write_training_inputs,
 )
@@ -59,17 +56,6 @@ def train(inputs: Path, target: Path, experiment: Experiment) -> Path:
     return run_path(target) / "samples"
 
 
-def assert_same_weights(left: Path, right: Path) -> None:
-    for kind in ("reg", "ema"):
-        one, other = (
-            torch.load(list_exports(run_path(target), kind)[6], weights_only=True)
-            for target in (left, right)
-        )
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            assert torch.equal(value, other[key]), key
-
-
 def test_sample_videos_are_written_at_fixed_steps(inputs: Path, tmp_path: Path) -> None:
     folder = train(inputs, tmp_path, small_experiment(max_steps=5, **SAMPLING))
 
@@ -99,13 +85,11 @@ def test_sampling_changes_no_bit_of_the_training(inputs: Path, tmp_path: Path) -
 
     train(inputs, tmp_path / "sampled", small_experiment(**SAMPLING))
 
-    assert_same_weights(tmp_path / "plain", tmp_path / "sampled")
+    assert_same_bits(tmp_path / "plain", tmp_path / "sampled")
     plain, sampled = (
         [
             (line["step"], line.get("loss"), line.get("validation_loss"))
-            for line in map(
-                json.loads, (run_path(tmp_path / name) / "metrics.jsonl").read_text().splitlines()
-            )
+            for line in metrics(tmp_path / name)
         ]
         for name in ("plain", "sampled")
     )
@@ -215,12 +199,12 @@ def test_spread_run_samples_what_one_process_does_and_changes_no_bit(
     options = {"micro_batch_size": 1, "keep_best": True, "validation_sigmas": (1.0,)}
     for name, sampling in (("plain", {}), ("sampled", sampled)):
         experiment = small_experiment(frames, parallel, **options, **sampling)
-        torchrun(inputs, tmp_path, tmp_path / name, experiment)
+        train_with_two(inputs, tmp_path, tmp_path / name, experiment)
     alone = small_experiment(frames, **options, **sampled)
     config = train_config(tmp_path / "inputs", alone, tmp_path / "alone", inputs / "tokenizer")
     train_stage.run(config.model_copy(update={"model_uri": str(inputs / "model.pt")}), VOLUMES)
 
-    assert_same_weights(tmp_path / "plain", tmp_path / "sampled")
+    assert_same_bits(tmp_path / "plain", tmp_path / "sampled")
     for step in ("truth", "step_000000000", "step_000000003", "step_000000006"):
         for name in NAMES:
             one, spread = (
@@ -230,19 +214,9 @@ def test_spread_run_samples_what_one_process_does_and_changes_no_bit(
             assert abs(one - spread).mean() < 1, (step, name)  # encoders differ by threads
 
 
-def torchrun(inputs: Path, root: Path, target: Path, experiment: Experiment) -> None:
+def train_with_two(inputs: Path, root: Path, target: Path, experiment: Experiment) -> None:
     """Train with two processes."""
     target.mkdir()
     config = train_config(root / "inputs", experiment, target, inputs / "tokenizer")
     config = config.model_copy(update={"model_uri": str(inputs / "model.pt")})
-    document = target / "train.yaml"
-    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", "2"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    train_with_processes(config, target, 2)

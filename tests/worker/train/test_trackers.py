@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import metrics
 from training import run_path, small_experiment, train_config, write_model, write_training_inputs
 
 from cosmos_worker.checkpoint.export import list_exports
@@ -98,9 +99,7 @@ def test_trackers_are_told_what_metrics_jsonl_says(
 
     train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
 
-    lines = [
-        json.loads(line) for line in (run_path(tmp_path) / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = metrics(tmp_path)
     told = [values for what, *values in recorder.told if what == "scalars"]
     assert [step for step, _ in told] == [line["step"] for line in lines]
     assert told[0][1] == {
@@ -264,6 +263,7 @@ def test_wandb_run_is_continued_under_its_id(
 OPEN_WANDB = """
 import sys
 from pathlib import Path
+from runs import metrics
 from training import small_experiment
 from cosmos_worker.train.trackers.opening import open_trackers
 open_trackers(("wandb",), Path(sys.argv[1]), 0, small_experiment(trackers=("wandb",)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
+from runs import metrics
 from training import (
     SMALL_NET,
     run_path,
@@ -53,8 +53,7 @@ def take_losses(inputs: Path, experiment: Experiment) -> HeldOutLoss:
 
 
 def records(target: Path) -> list[dict[str, object]]:
-    text = (run_path(target) / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines() if "validation_loss" in line]
+    return [line for line in metrics(target) if "validation_loss" in line]
 
 
 # --- noise levels ----------------------------------------------------------------------------

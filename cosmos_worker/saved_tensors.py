@@ -1,0 +1,40 @@
+"""Files of torch.save, read without running code that is in them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cosmos_worker.errors import CheckpointError
+
+
+def read_saved(path: Path, remedy: str, mmap: bool = False) -> Any:  # noqa: ANN401 - what the file holds
+    """What a file holds, on the CPU.
+
+    Args:
+        path: written by torch.save.
+        remedy: ends the message, such as ``fetch the guardrails again``.
+        mmap: leave tensors in the file until they are used.
+
+    Raises:
+        CheckpointError: no such file, truncated, or not readable without running code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; {remedy}") from None
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        ValueError,
+        TypeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be read as a file of torch tensors ({reason}); {remedy}"
+        ) from None
