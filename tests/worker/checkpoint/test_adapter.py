@@ -28,6 +28,7 @@ from training import (
 from cosmos_worker.checkpoint.adapter import read_adapter
 from cosmos_worker.checkpoint.adapter_folders import find_adapter
 from cosmos_worker.checkpoint.convert import convert_weights
+from cosmos_worker.checkpoint.diffusers_folder import diffusers_names
 from cosmos_worker.checkpoint.export import prune_exports
 from cosmos_worker.checkpoint.safetensors_files import Limits
 from cosmos_worker.checkpoint.weight_files import digest_weights
@@ -175,8 +176,13 @@ def test_targets_name_the_corrected_layers_and_no_other(trained: Path) -> None:
     assert {name for name in modules if name.endswith(tuple(targets))} == set(adapter.layers)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
-@pytest.mark.filterwarnings("ignore")
+with_peft = pytest.mark.skipif(
+    importlib.util.find_spec("peft") is None, reason="peft is not installed"
+)
+
+
+@with_peft
+@pytest.mark.filterwarnings("ignore")  # of its imports
 def test_peft_loads_and_merges_to_the_same_weights(trained: Path) -> None:
     from peft import PeftModel
 
@@ -190,6 +196,45 @@ def test_peft_loads_and_merges_to_the_same_weights(trained: Path) -> None:
     assert set(state) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(state[name], value, rtol=0, atol=1e-7)
+
+
+@with_peft
+@pytest.mark.filterwarnings("ignore")  # of its imports
+def test_peft_loads_the_adapter_onto_the_network_of_diffusers(
+    trained: Path, tmp_path: Path
+) -> None:
+    from diffusers import CosmosTransformer3DModel
+    from peft import PeftModel
+
+    convert_weights(trained / "model.pt", tmp_path / "base", "diffusers", SMALL_NET, Limits())
+    merged = export_of(trained, "ema")
+    assert export(merged, tmp_path / "adapter", "--format", "diffusers") == 0
+    base = CosmosTransformer3DModel.from_pretrained(tmp_path / "base" / "transformer")
+
+    model = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload()
+
+    expected, state = read_weight_file(merged), model.state_dict()
+    for name, theirs in diffusers_names(SMALL_NET.num_blocks).items():
+        torch.testing.assert_close(state[theirs], expected[name], rtol=0, atol=1e-7)
+
+
+@with_peft
+@pytest.mark.filterwarnings("ignore")  # of its imports
+def test_adapter_that_peft_has_saved_is_merged_as_peft_merges_it(
+    trained: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    config = PeftConfig(r=2, lora_alpha=6, target_modules=["attn.to_k.0"], init_lora_weights=False)
+    model = get_peft_model(small_model(), config)
+    model.save_pretrained(str(tmp_path / "adapter"))
+
+    folder = together(tmp_path / "both", trained / "model.pt", tmp_path / "adapter")
+
+    expected = model.merge_and_unload().state_dict()
+    for name, value in read_weight_file(folder).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
 
 
 # --- the command -----------------------------------------------------------------------------
