@@ -32,7 +32,7 @@ from cosmos_worker.checkpoint.diffusers_folder import diffusers_names
 from cosmos_worker.checkpoint.export import prune_exports
 from cosmos_worker.checkpoint.safetensors_files import Limits
 from cosmos_worker.checkpoint.weight_files import digest_weights
-from cosmos_worker.checkpoint.weights import load_model, read_weight_file
+from cosmos_worker.checkpoint.weights import load_model, read_weight_file, save_weight_file
 from cosmos_worker.cli import main
 from cosmos_worker.config import FetchModelConfig, PublishConfig
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
@@ -108,6 +108,21 @@ def test_base_and_adapter_are_the_merged_weights_to_the_bit(
     layers = {f"net.blocks.block{i}.{place}.weight" for i in (0, 1) for place in PLACES}
     assert changed == layers | {"logvar.1.weight"}
     load_model(folder, SMALL_NET)
+
+
+def test_base_in_bfloat16_that_is_frozen_in_bfloat16_is_no_matter_of_rounding(
+    trained: Path, tmp_path: Path
+) -> None:
+    save_weight_file(tmp_path / "model.pt", small_model().state_dict(), torch.bfloat16)
+    diffusion = EXPERIMENT.diffusion.model_copy(update={"compute_dtype": "bfloat16"})
+    chosen = EXPERIMENT.model_copy(update={"diffusion": diffusion})
+    config = train_config(trained, chosen, tmp_path / "out")
+    train_stage.run(config.model_copy(update={"model_uri": str(tmp_path / "model.pt")}), Volumes())
+    merged = export_of(tmp_path, "ema")
+
+    folder = together(tmp_path / "both", tmp_path / "model.pt", find_adapter(merged))
+
+    check_same_bits(read_weight_file(folder), read_weight_file(merged), torch.float32)
 
 
 def test_a_file_is_loaded_without_the_adapter_beside_it(trained: Path, tmp_path: Path) -> None:
