@@ -4,22 +4,24 @@ Layers have the names of the reference's network, ``net.blocks.block0.blocks.0.b
 diffusers, ``transformer_blocks.0.attn1.to_q``. What was trained besides the corrections, which is the uncertainty
 head, is saved whole, as PEFT saves ``modules_to_save``.
 
-Source: peft 0.20, utils/save_and_load.py and tuners/lora: names, and scale = lora_alpha / r.
+Source: peft 0.20, utils/save_and_load.py and tuners/lora.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cosmos_worker.checkpoint.adapter_config import (
+    alpha_of,
+    describe_adapter,
+    read_adapter_config,
+)
 from cosmos_worker.checkpoint.diffusers_folder import BLOCK, diffusers_names
 from cosmos_worker.checkpoint.lora_files import PEFT, PEFT_PREFIX, corrected, plain_names
 from cosmos_worker.checkpoint.safetensors_files import (
@@ -37,12 +39,6 @@ PARTS = (".lora_A", ".lora_B")
 OWN_BLOCK = re.compile(r"^net\.blocks\.block\d+\.")
 ONE_FILE = 1 << 62
 """PEFT reads no shards."""
-OTHER_MATHEMATICS = (
-    "use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern",
-    "layer_replication", "target_parameters", "trainable_token_indices", "arrow_config", "kasa_config",
-    "monteclora_config", "velora_config",
-)  # fmt: skip
-"""What changes the meaning of PEFT's adapters, if it is used, and is not known here."""
 
 
 @dataclass(frozen=True)
@@ -95,33 +91,16 @@ def write_adapter(folder: Path, adapter: Adapter, dtype: torch.dtype | None = No
     names = {_peft_name(name): name for name in adapter.tensors}
     stem = ADAPTER_FILE.removesuffix(SUFFIX)
     write_shards(folder, stem, adapter.tensors, names, Limits(dtype, ONE_FILE))
-    write_json(folder / ADAPTER_CONFIG_FILE, _config(adapter))
+    targets = dict.fromkeys(_within_block(layer) for layer in adapter.layers)
+    saved = {name.partition(".")[0] for name in adapter.replaced}
+    config = describe_adapter(
+        adapter.rank, adapter.alpha, adapter.base, list(targets), sorted(saved)
+    )
+    write_json(folder / ADAPTER_CONFIG_FILE, config)
 
 
 def _peft_name(name: str) -> str:
     return f"{PEFT_PREFIX}{name}" + (".weight" if name.endswith(PARTS) else "")
-
-
-def _config(adapter: Adapter) -> dict[str, Any]:
-    alpha, saved = adapter.alpha, {name.partition(".")[0] for name in adapter.replaced}
-    return {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": adapter.base,
-        "r": adapter.rank,
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
-        "target_modules": list(dict.fromkeys(_within_block(layer) for layer in adapter.layers)),
-        "modules_to_save": sorted(saved) or None,
-        "bias": "none",
-        "lora_dropout": 0.0,
-        "fan_in_fan_out": False,
-        "use_rslora": False,
-        "use_dora": False,
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "init_lora_weights": True,
-        "inference_mode": True,
-    }
 
 
 def _within_block(layer: str) -> str:
@@ -161,54 +140,16 @@ def read_adapter(folder: Path) -> Adapter:
         CheckpointError: a missing or damaged file, or corrections of a kind that is not known here.
     """
     file = folder / ADAPTER_FILE
-    config = _read_config(folder / ADAPTER_CONFIG_FILE)
+    config = read_adapter_config(folder / ADAPTER_CONFIG_FILE)
     places = find_tensors(file)
     names = _own_names(places)
     adapter = Adapter(
         LazyTensors({new: places[old] for old, new in names.items()}),
-        _alpha(config, folder / ADAPTER_CONFIG_FILE),
+        alpha_of(config, folder / ADAPTER_CONFIG_FILE),
         config.get("base_model_name_or_path"),
     )
     _check_whole(adapter, int(config["r"]), file)
     return adapter
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: no such file, and {ADAPTER_FILE} beside it does not say its scale; add it, or remove both"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); save the adapter again") from None
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise CheckpointError(f"{path}: peft_type: got {kind!r}; only 'LORA' can be merged")
-    used = [name for name in OTHER_MATHEMATICS if config.get(name)]
-    if config.get("bias", "none") != "none":
-        used.append("bias")
-    if used:
-        raise CheckpointError(
-            f"{path}: uses {', '.join(f'{name}={config[name]!r}' for name in used)}, which cannot be merged here; "
-            "merge it with PEFT and give the whole weights"
-        )
-    return dict(config)
-
-
-def _alpha(config: Mapping[str, Any], path: Path) -> float:
-    """lora_alpha; that of a rank-stabilized adapter is the one with which alpha / rank is its scale."""
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    problem = None
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        problem = f"r: got {rank!r}; expected a whole number of at least 1"
-    elif not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
-        problem = f"lora_alpha: got {alpha!r}; expected a positive number"
-    if problem is not None:
-        raise CheckpointError(f"{path}: {problem}; save the adapter again")
-    assert isinstance(rank, int)
-    assert isinstance(alpha, int | float)
-    return float(alpha) * math.sqrt(rank) if config.get("use_rslora") else float(alpha)
 
 
 def _own_names(names: Iterable[str]) -> dict[str, str]:
