@@ -18,13 +18,13 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cosmos_worker import launch, outcomes, termination
 from cosmos_worker.commands import add_commands
 from cosmos_worker.config import STAGE_CONFIGS, StageConfig
 from cosmos_worker.documents import load_stage_config
-from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK, WorkerError
+from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK, ConfigError, WorkerError
 from cosmos_worker.failures import classify
 from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
 from cosmos_worker.outcomes import Outcome
@@ -32,6 +32,9 @@ from cosmos_worker.progress import shows_bars
 from cosmos_worker.reference import train as reference_train
 from cosmos_worker.reference import video2world_flags
 from cosmos_worker.stopping import StopNow, prompt_stop, terminate_with_parent
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger("cosmos_worker.cli")  # also when run as __main__
 
@@ -110,6 +113,17 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     export.add_argument("--format", required=True, choices=("pt", "safetensors", "diffusers"))
     export.add_argument(
+        "--adapter",
+        action="store_true",
+        help="write only the LoRA corrections that the weights contain, as PEFT's adapter_model.safetensors and "
+        "adapter_config.json; --format says whose names the layers have",
+    )
+    export.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="base_model_name_or_path of the adapter (default: the address that its training began with)",
+    )
+    export.add_argument(
         "--dtype",
         choices=("keep", "bfloat16", "float32"),
         default="keep",
@@ -123,7 +137,6 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export.add_argument(
         "--max-shard-gib",
         type=_positive,
-        default=4.0,
         metavar="GIB",
         help="largest file of safetensors (default: 4)",
     )
@@ -265,13 +278,47 @@ def _export(options: argparse.Namespace) -> Outcome:
 
     volumes = Volumes.from_environment(os.environ)
     source, target = volumes.resolve(options.source), volumes.resolve(options.target)
-    net = find_network(source, options.experiment)
     dtype = None if options.dtype == "keep" else getattr(torch, options.dtype)
-    limits = Limits(dtype, int(options.max_shard_gib * 2**30))
+    _check_adapter_options(options)
+    if options.adapter:
+        return _export_adapter(source, target, options, dtype)
+    net = find_network(source, options.experiment)
+    limits = Limits(dtype, int((options.max_shard_gib or 4) * 2**30))
     description = convert_weights(source, target, options.format, net, limits, options.lora_scale)
     message = (
         f"wrote {target} files={len(description['files'])} parameters={description['parameters']}"
     )
+    logger.info("%s", message)
+    return Outcome(EXIT_OK, "Succeeded", message, result={"folder": str(target)})
+
+
+def _check_adapter_options(options: argparse.Namespace) -> None:
+    """Options that an adapter, or whole weights, have no use for.
+
+    Raises:
+        ConfigError: one of them is given.
+    """
+    if not options.adapter:
+        if options.base is not None:
+            raise ConfigError(
+                f"--base: got {options.base}, which --adapter alone writes; leave it out"
+            )
+        return
+    if options.format == "pt":
+        raise ConfigError("--format: got pt; an adapter is written as safetensors or diffusers")
+    for name in ("experiment", "max_shard_gib", "lora_scale"):
+        if getattr(options, name) is not None:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option}: is of no use with --adapter; leave it out")
+
+
+def _export_adapter(
+    source: Path, target: Path, options: argparse.Namespace, dtype: torch.dtype | None
+) -> Outcome:
+    from cosmos_worker.checkpoint.convert_adapter import convert_adapter
+
+    adapter = convert_adapter(source, target, options.format, dtype, options.base)
+    message = f"wrote {target} layers={len(adapter.layers)} rank={adapter.rank} base={adapter.base}"
     logger.info("%s", message)
     return Outcome(EXIT_OK, "Succeeded", message, result={"folder": str(target)})
 

@@ -184,6 +184,8 @@ class PublishConfig(StageConfig):
     weights: Literal["ema", "reg"] = "ema"
     step: PositiveInt | Literal["best"] | None = None
     """Step to publish; null = the latest export; best = where the held-out loss was lowest (trainer.keep_best)."""
+    adapter_of: str | None = None
+    """Publish the run's LoRA corrections too, in adapter/, as those of the model of this name; null = merged only."""
 
 
 class GenerateInput(Model):

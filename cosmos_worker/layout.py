@@ -43,6 +43,7 @@ RESOLVED_CONFIG_FILE = "config.yaml"
 GENERATED_FILE = "generated.jsonl"
 REPORT_FILE = "report.html"
 EXPORT_FOLDER = "checkpoints"
+ADAPTER_FOLDER = "adapter"
 BEST_FILE = "best.json"
 SAMPLES_FOLDER = "samples"
 TRUTH_FOLDER = "truth"
@@ -171,6 +172,11 @@ def run_folder(output_root: Path, project: str, group: str, name: str) -> Path:
 def export_name(step: int, weights: str) -> str:
     """``iter_{step:09d}_reg_model.pt`` or ``iter_{step:09d}_ema_model.pt``."""
     return f"iter_{step:09d}_{weights}_model.pt"
+
+
+def adapter_name(step: int, weights: str) -> str:
+    """``iter_{step:09d}_reg_adapter`` or ``iter_{step:09d}_ema_adapter``: the folder of a step's LoRA corrections."""
+    return f"iter_{step:09d}_{weights}_adapter"
 
 
 def samples_name(step: int) -> str:

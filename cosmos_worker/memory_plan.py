@@ -109,7 +109,10 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     trainer, ema = experiment.trainer, experiment.ema.enabled
     exports = BFLOAT_BYTES + (FLOAT_BYTES if ema else 0)
     states = saved_bytes(experiment) * (trainer.keep_last + 1)
-    return states + net_size(experiment.net).parameters * exports * (trainer.keep_exports + 1)
+    whole = net_size(experiment.net).parameters * exports
+    if experiment.lora.rank:  # adapters beside them, float32
+        whole += trained_parameters(experiment) * FLOAT_BYTES * (2 if ema else 1)
+    return states + whole * (trainer.keep_exports + 1)
 
 
 # --- what one GPU holds ----------------------------------------------------------------------

@@ -228,7 +228,7 @@ class EmaConfig(Model):
 class LoraConfig(Model):
     """Low-rank adaptation: the network is frozen, and some of its layers learn a small correction.
 
-    Exported weights contain it.
+    Exported weights contain it, and it lies beside them alone.
     """
 
     rank: Annotated[int, Field(ge=0)] = 0

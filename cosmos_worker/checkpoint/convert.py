@@ -78,7 +78,7 @@ def _network_in(document: Any, where: Path, *keys: str) -> NetConfig:  # noqa: A
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A folder under a temporary name that gets its own if the block succeeds.
 
     Raises:
@@ -127,7 +127,7 @@ def convert_weights(
         RetryableError: disk full.
     """
     model, state = open_model(source, net, lora_scale=lora_scale)
-    with _new_folder(target) as folder, reporting_full_disk(target.parent):
+    with new_folder(target) as folder, reporting_full_disk(target.parent):
         if form == "pt":
             save_weight_file(folder / MODEL_FILE, state, limits.dtype)
         elif form == "safetensors":

@@ -1,18 +1,24 @@
-"""Exported weights of a run: ``checkpoints/iter_{step:09d}_{reg,ema}_model.pt`` with NVIDIA's key names."""
+"""Exported weights of a run: ``checkpoints/iter_{step:09d}_{reg,ema}_model.pt`` with NVIDIA's key names.
+
+With LoRA these contain the corrections, which also lie alone in ``checkpoints/iter_{step:09d}_{reg,ema}_adapter/``.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
+from cosmos_worker.checkpoint.adapter_folders import replacing_folder
 from cosmos_worker.checkpoint.state import reporting_full_disk
 from cosmos_worker.checkpoint.weights import save_weight_file
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import EXPORT_FOLDER, export_name
+from cosmos_worker.layout import EXPORT_FOLDER, adapter_name, export_name
 
 NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
 
@@ -72,9 +78,29 @@ def write_exports(
             save_weight_file(folder / export_name(step, "ema"), {**state, **average}, torch.float32)
 
 
+def write_adapters(run: Path, step: int, adapters: Mapping[str, Adapter]) -> None:
+    """Write the corrections of a step in float32; before its weights, so that these are never without.
+
+    Args:
+        run: folder of the run.
+        step: optimizer steps done.
+        adapters: by kind, reg or ema.
+
+    Raises:
+        RetryableError: disk full or another failed write; earlier exports are intact.
+    """
+    folder = run / EXPORT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with reporting_full_disk(folder):
+        for weights, adapter in adapters.items():
+            with replacing_folder(folder / adapter_name(step, weights)) as new:
+                write_adapter(new, adapter, torch.float32)
+
+
 def prune_exports(run: Path, keep: int, spared: Collection[int] = ()) -> None:
     """Delete all but the newest exports of each kind and those of the spared steps."""
     for weights in ("reg", "ema"):
         for step, path in list(list_exports(run, weights).items())[:-keep]:
             if step not in spared:
                 path.unlink()
+                shutil.rmtree(path.with_name(adapter_name(step, weights)), ignore_errors=True)

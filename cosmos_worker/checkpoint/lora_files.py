@@ -82,6 +82,11 @@ def find_corrections(names: Iterable[str], where: Path) -> dict[str, Correction]
     return found
 
 
+def corrected(weight: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
+    """W + scale B A in float32, as a training of ours merges what it exports."""
+    return weight.float() + scale * (B.float() @ A.float())
+
+
 class Merged(Mapping[str, Tensor]):
     """The tensors of a network with its corrections added when asked for, in float32."""
 
@@ -102,12 +107,12 @@ class Merged(Mapping[str, Tensor]):
             return weight
         assert correction.A is not None
         assert correction.B is not None
-        A, B = self._state[correction.A].float(), self._state[correction.B].float()
+        A, B = self._state[correction.A], self._state[correction.B]
         scale = self._scale
         if correction.alpha is not None:
             scale = float(self._state[correction.alpha]) / len(A)
         assert scale is not None
-        return weight.float() + scale * (B @ A)
+        return corrected(weight, A, B, scale)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -8,6 +8,8 @@ from pathlib import Path
 from cosmos_worker.data.candidate import folder_content
 from cosmos_worker.data.weight_forms import (
     ACCEPTED,
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
     LOGVAR_FILE,
     TRANSFORMER_FOLDER,
     choose_weights,
@@ -27,12 +29,22 @@ def locate(path: Path) -> Path:
     if path.is_file():
         return path
     chosen = choose_weights(list_names(path), str(path)) if path.is_dir() else None
+    if chosen is None and has_adapter(path):
+        raise CheckpointError(
+            f"{path}: holds a LoRA adapter and not the network that it corrects; put the network's weights into the "
+            f"same folder: {ACCEPTED}"
+        )
     if chosen is None:
         held = f" (it holds {folder_content(path)})" if path.is_dir() else ""
         raise CheckpointError(
             f"{path}: no such weight file{held}; expected one, or a folder with {ACCEPTED}"
         )
     return path / chosen
+
+
+def has_adapter(path: Path) -> bool:
+    """Whether a LoRA adapter lies in a folder, whose weights it corrects; a file is what it is, without any."""
+    return (path / ADAPTER_FILE).is_file()
 
 
 def list_files(path: Path) -> list[Path]:
@@ -45,6 +57,8 @@ def list_files(path: Path) -> list[Path]:
     beside = file.parent.parent / LOGVAR_FILE
     if file.parent.name == TRANSFORMER_FOLDER and beside.is_file():
         files.append(beside)
+    if has_adapter(path):
+        files += [path / ADAPTER_FILE, path / ADAPTER_CONFIG_FILE]
     return files
 
 

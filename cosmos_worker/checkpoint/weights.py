@@ -2,8 +2,9 @@
 
 Accepted: what torch.save wrote (``torch_file``), safetensors in one file or shards, folders of diffusers; tensors under
 ``net.*`` (and ``logvar.*``), with or without the ``net.`` prefix, with or without the extra position embedding. LoRA
-corrections are merged (``lora_files``). Missing, extra or misshaped keys are errors that list them. Files are
-memory-mapped, shards one at a time, and the network is built without memory until it is filled.
+corrections are merged: those in a file (``lora_files``), then those of an adapter in its folder (``adapter``). Missing,
+extra or misshaped keys are errors that list them. Files are memory-mapped, shards one at a time, and the network is
+built without memory until it is filled.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.checkpoint import diffusers_folder, safetensors_files
+from cosmos_worker.checkpoint.adapter import merge_adapter, read_adapter
 from cosmos_worker.checkpoint.lora_files import merge_corrections, plain_names
 from cosmos_worker.checkpoint.torch_file import EXTRA_STATE_SUFFIX, read_torch_file
-from cosmos_worker.checkpoint.weight_files import locate
+from cosmos_worker.checkpoint.weight_files import has_adapter, locate
 from cosmos_worker.data.weight_forms import LOGVAR_FILE, TRANSFORMER_FOLDER
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.layout import atomic_write
@@ -37,14 +39,18 @@ def read_weight_file(path: Path, lora_scale: float | None = None) -> Mapping[str
     """Tensors of a weight file or folder under ``net.*`` and ``logvar.*`` names, memory-mapped when asked for.
 
     Args:
-        path: a file, or a folder with any form.
-        lora_scale: factor of the LoRA corrections in it, which are merged; None = as it says, or there are none.
+        path: a file, or a folder with any form, and with PEFT's adapter of these weights or without.
+        lora_scale: factor of the LoRA corrections in the weight files, which are merged; None = as they say, or there
+            are none. An adapter says its own.
 
     Raises:
         CheckpointError: missing, truncated or unsafe file, or something else than a flat dict of tensors.
         ConfigError: a scale for what is not there.
     """
-    return merge_corrections(_read_tensors(path), path, lora_scale)
+    if not has_adapter(path):
+        return merge_corrections(_read_tensors(path), path, lora_scale)
+    state = merge_corrections(_read_tensors(path), locate(path), lora_scale)
+    return merge_adapter(state, read_adapter(path), path)
 
 
 def _read_tensors(path: Path) -> Mapping[str, Tensor]:

@@ -20,7 +20,7 @@ from cosmos_worker.data.artifact_files import choose_files, names_in, with_shard
 from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.data.placing import Facts, describe_file, place_files
-from cosmos_worker.data.weight_forms import SUFFIX, choose_weights, list_names
+from cosmos_worker.data.weight_forms import ADAPTER_FILE, SUFFIX, choose_weights, list_names
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import MODEL_FILE, Volumes, content_key, write_json
 
@@ -71,13 +71,18 @@ def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
     """What the later stages will load from the target is what was fetched.
 
     Raises:
-        DataError: the target holds another, better form.
+        DataError: the target holds another, better form, or an adapter.
     """
     loaded = choose_weights(list_names(target), str(target))
     if loaded not in files:
         raise DataError(
             f"{artifact.name}: {target / str(loaded)} would be loaded instead of {next(iter(files))}, which was "
             "fetched; remove it if nothing needs it, or give the artifact another name"
+        )
+    if (target / ADAPTER_FILE).is_file() and ADAPTER_FILE not in files:
+        raise DataError(
+            f"{artifact.name}: {target / ADAPTER_FILE} would be merged, which was not fetched; remove it, or give the "
+            "artifact another name"
         )
 
 

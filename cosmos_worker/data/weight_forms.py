@@ -22,6 +22,9 @@ TRANSFORMER_FOLDER = "transformer"
 CONFIG_FILE = "config.json"
 LOGVAR_FILE = f"logvar{SUFFIX}"
 """Lies beside ``transformer/``, which has no place for the uncertainty head."""
+ADAPTER_FILE = f"adapter_model{SUFFIX}"
+"""PEFT's name for LoRA corrections alone; in a folder of weights they correct these."""
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 TRAINER_FILE = re.compile(r"^iter_(\d+)_(?:(ema|reg)_)?model\.pt$")
 KINDS = ("ema", None, "reg")
 """What the trainer saves of a step, best first; None is the ``{model, ema}`` of its LoRA runs."""
@@ -63,7 +66,9 @@ def choose_weights(names: Iterable[str], where: str) -> str | None:
             found = [
                 str(name)
                 for name in there
-                if name.parent == parent and name.name.endswith(suffix) and name.name != LOGVAR_FILE
+                if name.parent == parent
+                and name.name.endswith(suffix)
+                and name.name not in (LOGVAR_FILE, ADAPTER_FILE)
             ]
             if len(found) > 1:
                 shown = ", ".join(sorted(found)[:SHOWN_NAMES])
@@ -96,6 +101,9 @@ def companions(weights: str, names: Iterable[str]) -> tuple[list[str], list[str]
     config = str(parent / CONFIG_FILE)
     needed = [config] if parent.name == TRANSFORMER_FOLDER else []
     wanted = [config, *([LOGVAR_FILE] if parent.name == TRANSFORMER_FOLDER else [])]
+    if ADAPTER_FILE in there:
+        needed.append(ADAPTER_CONFIG_FILE)
+        wanted += [ADAPTER_FILE, ADAPTER_CONFIG_FILE]
     return [name for name in wanted if name in there], [
         name for name in needed if name not in there
     ]

@@ -103,6 +103,19 @@ def merge_lora(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tenso
     return merged
 
 
+def corrections_of(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """What a training with corrections changes: ``<layer>.lora_{A,B}``, and the whole uncertainty head if it learns.
+
+    Args:
+        state: whole weights, or nothing, which gives nothing.
+        model: whose weights they are.
+    """
+    learning = {name for name, one in model.named_parameters() if one.requires_grad}
+    parts = {f"{name}.{part}" for name, _ in _lora_layers(model) for part in ("lora_A", "lora_B")}
+    heads = tuple({f"{name.partition('.')[0]}." for name in learning - parts})
+    return {name: value for name, value in state.items() if name in parts or name.startswith(heads)}
+
+
 def _lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_worker.checkpoint.convert import find_network
-from cosmos_worker.checkpoint.weight_files import locate
+from cosmos_worker.checkpoint.weight_files import has_adapter, locate
 from cosmos_worker.config import GenerateConfig, parse_document
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.experiments import get_experiment
@@ -83,7 +83,7 @@ def build_config(
         "key": flags.COMMAND,
         "target_uri": str(options.video_save_folder),
         "name": flags.COMMAND,
-        "checkpoint_uri": str(weights),
+        "checkpoint_uri": str(folder if has_adapter(folder) else weights),
         "net": net or find_network(folder, experiment),
         "text": text,
         "sigma_data": sigma_data,

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.checkpoint.adapter import Adapter, merge_adapter, read_adapter, write_adapter
+from cosmos_worker.checkpoint.adapter_folders import find_adapter, replacing_folder
 from cosmos_worker.checkpoint.best import read_best
 from cosmos_worker.checkpoint.export import find_export
 from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.checkpoint.weight_files import has_adapter
 from cosmos_worker.checkpoint.weights import open_model
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import (
+    ADAPTER_FOLDER,
     DESCRIPTION_FILE,
     MODEL_FILE,
     RESOLVED_CONFIG_FILE,
@@ -23,6 +28,7 @@ from cosmos_worker.layout import (
     sha256_of_file,
     write_json,
 )
+from cosmos_worker.model.dit import CosmosModel
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +58,15 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     """Copy, verify, describe.
 
     Raises:
-        CheckpointError: no such export, a damaged one, or a name that is taken.
+        CheckpointError: no such export, a damaged one, one without the adapter that is asked for, or a name that is
+            taken.
         RetryableError: disk full; an earlier published model is intact.
     """
     run_path, target = volumes.resolve(config.run_uri), volumes.resolve(config.target_uri)
     check_not_foreign(target, config.job)
     wanted = read_best(run_path).step if config.step == "best" else config.step
     step, source = find_export(run_path, config.weights, wanted)
+    adapter = _read_adapter(config, source)
     target.mkdir(parents=True, exist_ok=True)
     for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
         marker.unlink()
@@ -67,20 +75,16 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
             shutil.copyfileobj(weights, stream, 1 << 22)
         stream.flush()
         # raises before the earlier one is replaced
-        model, _ = open_model(Path(stream.name), config.net)
+        model, state = open_model(Path(stream.name), config.net)
+        if adapter is not None:
+            merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit
+        _publish_adapter(target / ADAPTER_FOLDER, adapter)
     digest = sha256_of_file(target / MODEL_FILE)
-    description = {
-        "name": config.name,
-        "job": config.job,
+    description = _describe(config, model, adapter) | {
         "made_of": str(source.relative_to(run_path)),
-        "run": config.run_uri,
         "step": step,
-        "weights": config.weights,
         "sha256": digest,
         "bytes": (target / MODEL_FILE).stat().st_size,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "extra_pos_emb": model.net.extra_pos_embedder is not None,
-        "net": config.net.model_dump(mode="json"),
         "configuration": str((run_path / RESOLVED_CONFIG_FILE).relative_to(run_path)),
     }
     write_json(target / DESCRIPTION_FILE, description)
@@ -98,3 +102,36 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         "weights": config.weights,
         "sha256": digest,
     }
+
+
+def _read_adapter(config: PublishConfig, source: Path) -> Adapter | None:
+    """The corrections that an export contains, if they are to be published."""
+    if config.adapter_of is None:
+        return None
+    return replace(read_adapter(find_adapter(source)), base=config.adapter_of)
+
+
+def _publish_adapter(folder: Path, adapter: Adapter | None) -> None:
+    """Replace the adapter of an earlier publication, by nothing if there is none now."""
+    if adapter is not None:
+        with replacing_folder(folder) as new:
+            write_adapter(new, adapter)
+    elif has_adapter(folder):
+        shutil.rmtree(folder)
+
+
+def _describe(config: PublishConfig, model: CosmosModel, adapter: Adapter | None) -> dict[str, Any]:
+    """What is published, by name and size."""
+    description: dict[str, Any] = {
+        "name": config.name,
+        "job": config.job,
+        "run": config.run_uri,
+        "weights": config.weights,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "extra_pos_emb": model.net.extra_pos_embedder is not None,
+        "net": config.net.model_dump(mode="json"),
+    }
+    if adapter is not None:
+        said = {"rank": adapter.rank, "alpha": adapter.alpha, "base": adapter.base}
+        description["adapter"] = said
+    return description

@@ -199,6 +199,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             PositionFile.from_environment(os.environ),
             samples,
             trackers,
+            config.model_uri,
         )
         trainer.resume()
         return {"run": str(folder), **run_training(trainer, stop)}

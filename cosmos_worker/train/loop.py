@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from cosmos_worker.checkpoint.adapter import Adapter
 from cosmos_worker.checkpoint.best import LOSS
 from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state
 from cosmos_worker.config import parse_document
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.lora import merge_lora
+from cosmos_worker.model.lora import corrections_of, merge_lora
 from cosmos_worker.model.shards import gather_to_main
 from cosmos_worker.options import Experiment, TrackerName, decisive_options
 from cosmos_worker.outcomes import PositionFile
@@ -80,7 +81,8 @@ class Trainer:
     """A run in progress.
 
     model is the network with its uncertainty head, on the device and spread as layout says; held_out may be empty;
-    position_file is for the launcher; samples and trackers are for people who watch it.
+    position_file is for the launcher; samples and trackers are for people who watch it; base is the address of the
+    weights that it began with, for adapters.
     """
 
     experiment: Experiment
@@ -93,6 +95,7 @@ class Trainer:
     position_file: PositionFile = field(default_factory=PositionFile)
     samples: SampleVideos | None = None
     trackers: tuple[TrackerName, ...] = ()
+    base: str | None = None
 
     def __post_init__(self) -> None:
         trainer = self.experiment.trainer
@@ -215,11 +218,17 @@ class Trainer:
     def _exports(self) -> Exports:
         is_main = self.processes.is_main
         state = gather_to_main(self.model.state_dict(), is_main)
-        average = None
+        whole = {"reg": state}
         if self.ema is not None:
-            average = {**state, **gather_to_main(self.ema.average, is_main)}
-            average = merge_lora(average, self.model)
-        return Exports(merge_lora(state, self.model), average)
+            whole["ema"] = {**state, **gather_to_main(self.ema.average, is_main)}
+        lora = self.experiment.lora
+        adapters = {
+            kind: Adapter(corrections_of(some, self.model), lora.alpha, self.base)
+            for kind, some in whole.items()
+            if lora.rank and is_main
+        }
+        merged = {kind: merge_lora(some, self.model) for kind, some in whole.items()}
+        return Exports(merged["reg"], merged.get("ema"), adapters)
 
     # --- one step ----------------------------------------------------------------------------
 

@@ -6,15 +6,16 @@ import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cosmos_worker.checkpoint.adapter import Adapter
 from cosmos_worker.checkpoint.best import update_best
-from cosmos_worker.checkpoint.export import prune_exports, write_exports
+from cosmos_worker.checkpoint.export import prune_exports, write_adapters, write_exports
 from cosmos_worker.checkpoint.shares import own_share
 from cosmos_worker.checkpoint.state import (
     STATE_FOLDER,
@@ -35,10 +36,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exports:
-    """Whole weights on the CPU of the main process; average: None = no EMA."""
+    """Whole weights on the CPU of the main process; average: None = no EMA; adapters: of LoRA, by reg and ema."""
 
     regular: Mapping[str, Tensor]
     average: Mapping[str, Tensor] | None
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Saver:
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
         if self.processes.is_main:
+            if exports.adapters:
+                write_adapters(self.run, step, exports.adapters)
             write_exports(self.run, step, exports.regular, exports.average, torch.bfloat16)
         from cosmos_worker.checkpoint.shard_files import save_shards
 

@@ -64,6 +64,10 @@ def test_device_follows_the_gpus():
             r"spec\.outputs\.checkpoint: 'Best' needs held-out losses .* add trainer\.keep_best=true",
         ),
         (
+            {"outputs.adapter": True},
+            r"spec\.outputs\.adapter: true, but the experiment trains all weights \(lora\.rank 0\)",
+        ),
+        (
             {"outputs.checkpoint": "Best", "outputs.step": 40},
             r"spec\.outputs: got step 40 and checkpoint Best; give one of them",
         ),

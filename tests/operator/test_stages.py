@@ -200,6 +200,20 @@ def test_best_checkpoint_is_published_where_it_is_asked_for():
     assert published.document.step == "best"
 
 
+def test_adapter_is_published_under_the_name_of_the_model_where_it_is_asked_for():
+    def published(changes):
+        changes = {"training.overrides": ["lora.rank=4"], **changes}
+        return next(stage for stage in plan_stages(make_job(changes)) if stage.kind == "publish")
+
+    plain, asked = published({}), published({"outputs.adapter": True})
+    of_hub = published({"outputs.adapter": True, "model.source": {"huggingFace": {"repo": "a/b"}}})
+
+    assert plain.document.adapter_of is None
+    assert asked.document.adapter_of == "Tiny"
+    assert of_hub.document.adapter_of == "a/b"
+    assert plain.key != asked.key
+
+
 def test_addresses_carry_the_keys_of_what_made_them():
     stages = {stage.name: stage for stage in plan_stages(make_job())}
     run = stages["train"].document

@@ -21,6 +21,7 @@ from cosmos_worker.memory_plan import (
     checkpoint_bytes,
     copies_bytes,
     kept_block_bytes,
+    lora_parameters,
     net_size,
     optimizer_bytes,
     plan_memory,
@@ -263,6 +264,15 @@ def test_checkpoints_on_disk() -> None:
 
     # 16 bytes of weights, moments and EMA; 6 of exports in bfloat16 and float32; one more of each while writing
     assert checkpoint_bytes(experiment) == net_size(SMALL_NET).parameters * (16 * 2 + 6 * 3)
+
+
+def test_adapters_on_disk() -> None:
+    lora = LoraConfig(rank=2)
+    experiment = small_experiment(lora=lora, keep_last=1, keep_exports=2)
+    whole, learned = net_size(SMALL_NET).parameters, lora_parameters(SMALL_NET, lora)
+
+    # corrections, float32: 16 bytes in a checkpoint, 8 as adapters
+    assert checkpoint_bytes(experiment) == whole * 6 * 3 + learned * (16 * 2 + 8 * 3)
 
 
 # --- refusals --------------------------------------------------------------------------------

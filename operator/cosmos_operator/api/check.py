@@ -88,6 +88,7 @@ def check_job(job: PostTrainingJob) -> list[str]:
     except ConfigError as error:
         return [f"spec.training.{line}" for line in str(error).splitlines()] + problems
     problems += _check_batch(job, experiment) + _check_step(job, experiment)
+    problems += _check_adapter(job, experiment)
     for number, item in enumerate(job.spec.inference):
         where = f"spec.inference[{number}]"
         problems += _check_sampling(item, experiment, f"{where}.parameters")
@@ -128,6 +129,15 @@ def _check_step(job: PostTrainingJob, experiment: Experiment) -> list[str]:
             f"{trainer.save_every_steps} up to {trainer.max_steps}, or {trainer.max_steps}"
         ]
     return []
+
+
+def _check_adapter(job: PostTrainingJob, experiment: Experiment) -> list[str]:
+    if not job.spec.outputs.adapter or experiment.lora.rank:
+        return []
+    return [
+        "spec.outputs.adapter: true, but the experiment trains all weights (lora.rank 0), so that there is no adapter; "
+        "add lora.rank=16 to spec.training.overrides, or remove it"
+    ]
 
 
 def _check_storage(job: PostTrainingJob) -> list[str]:

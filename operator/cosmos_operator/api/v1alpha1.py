@@ -44,7 +44,7 @@ class BaseModelSpec(ApiModel):
     repository nvidia/NAME on the Hugging Face Hub."""
     lora_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Factor of the LoRA corrections that the weights hold beside the network's; they are merged. NVIDIA's LoRA
-    experiments use 1; omitted = the weights say it, or hold none."""
+    experiments use 1; omitted = the weights say it, or hold none. PEFT's adapter in the folder says its own."""
 
 
 class TokenizerSpec(ApiModel):
@@ -166,6 +166,9 @@ class OutputsSpec(ApiModel):
     """Step to publish; omitted = as checkpoint says."""
     checkpoint: Literal["Last", "Best"] = "Last"
     """Last checkpoint, or that with the lowest held-out loss, for which the experiment needs trainer.keep_best=true."""
+    adapter: bool = False
+    """Publish the LoRA corrections alone too, as PEFT's files in checkpoints/NAME/adapter; for experiments with
+    lora.rank above 0. model.pt contains them either way."""
     report: bool = True
     """Write report.html, if the job has an inference list."""
 

@@ -55,6 +55,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "experiment.optimizer.state_bits": OptimizerConfig().state_bits,
         "experiment.acceleration": {"linear": AccelerationConfig().linear},
     },
+    "publish": {"adapter_of": None},
     "generate": {
         "checkpoint_lora_scale": None,
         "prompt_upsampler_uri": None,

@@ -143,6 +143,7 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         net=inputs.experiment.net,
         weights=WEIGHTS[outputs.weights],
         step="best" if outputs.checkpoint == "Best" else outputs.step,
+        adapter_of=_name_of_model(inputs) if outputs.adapter else None,
     )
     return _keyed("publish", document, f"checkpoints://{inputs.job.published_name}")
 
@@ -211,6 +212,12 @@ def report(
 
 
 # --- parts -----------------------------------------------------------------------------------
+
+
+def _name_of_model(inputs: Inputs) -> str:
+    """By which people know the model that a training begins with: its repository, or its name."""
+    repository = inputs.model.source.hugging_face
+    return inputs.model.name if repository is None else repository.repo
 
 
 def run_address(run: TrainConfig) -> str:

@@ -35,6 +35,8 @@ INDEX = "model.safetensors.index.json"
         ([*TRAINER, "iter_000001000_reg_model.pt"], "iter_000001000_reg_model.pt"),
         (["iter_000005000_model.pt", "iter_000005000_reg_model.pt"], "iter_000005000_model.pt"),
         (["README.md", "iter_000000500.pt", "tokenizer/model.pt"], None),
+        (["adapter_model.safetensors", "model.safetensors"], "model.safetensors"),
+        (["adapter_model.safetensors", "adapter_config.json"], None),
     ],
 )  # fmt: skip
 def test_best_form_is_chosen(names, expected):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from companions import write_companions
 from faces import write_face_detector
 from generation import TINY_NET, generate_config, moving_square, write_clips, write_models
 from PIL import Image
+from training import CORRECTED, with_correction
 
+from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
 from cosmos_worker.cli import build_parser, main
 from cosmos_worker.data.video import open_video, read_video
 from cosmos_worker.experiments import NET_7B, NET_14B
@@ -90,6 +94,23 @@ def test_command_gives_the_video_of_the_stage(tree: Path, clip: Path, tmp_path: 
     mine, stage = (tmp_path / folder / "output.mp4" for folder in ("out", "stage"))
     assert mine.read_bytes() == stage.read_bytes()
     assert open_video(mine).num_frames == 33
+
+
+def test_adapter_in_the_folder_of_the_weights_counts(
+    tree: Path, clip: Path, tmp_path: Path
+) -> None:
+    corrected = shutil.copytree(tree, tmp_path / "tree")
+    weights = torch.load(tree / NAME / "model.pt", weights_only=True)
+    A, B = list(with_correction(weights)[0].values())[-2:]
+    layer = CORRECTED.removesuffix(".weight")
+    adapter = Adapter({f"{layer}.lora_A": A, f"{layer}.lora_B": B}, alpha=4.0)
+    write_adapter(corrected / NAME, adapter)
+
+    for folder in (tree, corrected):
+        assert main(flags(folder, tmp_path / f"of-{folder.name}", *single(clip))) == 0
+
+    plain, other = (tmp_path / f"of-{folder.name}" / "output.mp4" for folder in (tree, corrected))
+    assert plain.read_bytes() != other.read_bytes()
 
 
 def test_batch_is_named_by_its_lines(

@@ -20,8 +20,9 @@ from generation import (
     write_tiny_model,
 )
 from numpy.typing import NDArray
-from training import with_correction
+from training import CORRECTED, with_correction
 
+from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
 from cosmos_worker.checkpoint.convert import convert_weights
 from cosmos_worker.checkpoint.safetensors_files import Limits
 from cosmos_worker.data.video import read_video, write_video
@@ -105,6 +106,30 @@ def test_generate_samples_from_a_folder_and_merges_its_corrections(
     assert abs(corrected - base).mean() > 0.2
     # merged once or at every load: products may round in another order
     assert abs(corrected - same).mean() < abs(corrected - base).mean() / 10
+
+
+def test_generate_samples_from_a_base_with_an_adapter(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    plain = torch.load(models / "model.pt", weights_only=True)
+    corrected, _ = with_correction(plain)
+    layer = CORRECTED.removesuffix(".weight")
+    A, B = list(corrected.values())[-2:]
+    adapter = Adapter({f"{layer}.lora_A": A, f"{layer}.lora_B": B}, alpha=4.0)  # scale 2
+    shutil.copytree(models, tmp_path / "both")
+    write_adapter(tmp_path / "both", adapter)
+    shutil.copytree(models, tmp_path / "lora")
+    torch.save(corrected, tmp_path / "lora" / "model.pt")
+
+    def digest(name: str, checkpoint: Path, scale: float | None) -> str:
+        changes = {"checkpoint_uri": str(checkpoint), "checkpoint_lora_scale": scale}
+        config = generate_config(models, tmp_path / name, job_inputs(clips)[:1], **changes)
+        generate.run(config, Volumes())
+        return sha256_of_file(tmp_path / name / "000.mp4")
+
+    both = digest("of-both", tmp_path / "both", None)
+    assert both == digest("of-lora", tmp_path / "lora", 2)
+    assert both != digest("of-base", models, None)
 
 
 def test_generate_measures_the_written_file(

@@ -16,6 +16,8 @@ from training import (
     write_training_inputs,
 )
 
+from cosmos_worker.checkpoint.adapter import read_adapter
+from cosmos_worker.checkpoint.adapter_folders import find_adapter
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes
@@ -94,6 +96,13 @@ def test_spread_low_rank_run_computes_what_one_process_does(inputs: Path, tmp_pa
     train(inputs, tmp_path / "spread", 2, lora, sharding="full")
 
     assert_same_but_for_rounding(tmp_path / "alone", tmp_path / "spread")
+    alone, spread = (
+        read_adapter(find_adapter(run_path(tmp_path / name) / "checkpoints"))
+        for name in ("alone", "spread")
+    )
+    assert set(spread.tensors) == set(alone.tensors)
+    for name, value in alone.tensors.items():
+        torch.testing.assert_close(spread.tensors[name], value, atol=2e-6, rtol=1e-5, msg=name)
 
 
 @pytest.mark.multiproc
