@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def weights(target: Path) -> dict[str, torch.Tensor]:
     return torch.load(list(list_exports(run_path(target), "ema").values())[-1], weights_only=True)
 
 
-def lines(target: Path) -> list[dict[str, float]]:
+def lines(target: Path) -> list[dict[str, Any]]:
     text = (run_path(target) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -93,6 +94,41 @@ def test_run_trains_on_both_buckets_and_tells(
     told = [record.getMessage() for record in caplog.records]
     assert "bucket=17x32x48 windows=6 share_of_batches=0.429 dropped=0" in told
     assert any("latent=16x3x4x6,16x2x6x4 tokens_per_sample=18,12 " in line for line in told)
+
+
+def test_loss_of_each_bucket_is_the_mean_of_its_steps(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[tuple[str | None, float]] = []
+    original = loop.Trainer.step
+
+    def note(trainer: loop.Trainer) -> object:
+        sample = trainer.order.batch(trainer.done_steps)[0]
+        result, rate = original(trainer)
+        taken.append((trainer.dataset.windows[sample].bucket, float(result.losses[0])))
+        return result, rate
+
+    monkeypatch.setattr(loop.Trainer, "step", note)
+    experiment = bucket_experiment(max_steps=7, log_every_steps=3)
+    with caplog.at_level(logging.INFO):
+        train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
+
+    told = [line for line in lines(tmp_path) if "loss" in line]
+    spans = [taken[:3], taken[3:6], taken[6:]]
+    assert {bucket for bucket, _ in taken} == {WIDE.size_name, TALL.size_name}
+    for line, span in zip(told, spans, strict=True):
+        losses: dict[str, list[float]] = {}
+        for bucket, loss in span:
+            losses.setdefault(str(bucket), []).append(loss)
+        means = {bucket: sum(values) / len(values) for bucket, values in losses.items()}
+        assert line["loss_by_bucket"] == pytest.approx(means, rel=1e-5)
+        assert line["loss"] == pytest.approx(sum(loss for _, loss in span) / len(span), rel=1e-5)
+    (only,) = told[-1]["loss_by_bucket"].items()
+    shown = [record.getMessage() for record in caplog.records]
+    assert any(
+        line.startswith("step=7/7 loss=") and line.endswith(f" bucket_{only[0]}={only[1]:.4f}")
+        for line in shown
+    )
 
 
 @pytest.mark.parametrize("step", [1, 4, 5])
@@ -148,6 +184,10 @@ def test_two_processes_compute_what_one_does(
         assert {k: v for k, v in other.items() if k in shown} == pytest.approx(
             {k: v for k, v in one.items() if k in shown}, rel=2e-5
         )
+        by_bucket = one.get("loss_by_bucket", {})
+        assert other.get("loss_by_bucket", {}) == pytest.approx(by_bucket, rel=2e-5)
+    told = [name for line in lines(whole) for name in line.get("loss_by_bucket", ())]
+    assert set(told) == {WIDE.size_name, TALL.size_name}
     expected = weights(whole)
     for key, value in weights(tmp_path).items():
         torch.testing.assert_close(value, expected[key], atol=2e-6, rtol=1e-5, msg=key)
