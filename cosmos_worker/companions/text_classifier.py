@@ -14,6 +14,7 @@ import torch
 
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.companions.verdict import TEXT_CLASSIFIER, Blocked
+from cosmos_worker.companions.weight_files import check_weight_files
 from cosmos_worker.errors import CheckpointError
 
 WHAT = "text classifier"
@@ -25,9 +26,10 @@ def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
     """The classifier's tokenizer, whose chat template asks for the verdict.
 
     Raises:
-        CheckpointError: not the folder of a chat model.
+        CheckpointError: not the folder of a chat model, or one that is not complete.
     """
     read_model_type(folder, WHAT)
+    check_weight_files(folder, WHAT)
     with loading(folder, WHAT):
         from transformers import AutoTokenizer
 

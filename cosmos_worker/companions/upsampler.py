@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
+from cosmos_worker.companions.weight_files import check_weight_files
 from cosmos_worker.errors import CheckpointError, DataError
 
 WHAT = "prompt upsampler"
@@ -33,9 +34,11 @@ def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
     """The model's processor, whose chat template takes a picture and a text.
 
     Raises:
-        CheckpointError: not the folder of a vision-language chat model, or a package that it needs is absent.
+        CheckpointError: not the folder of a vision-language chat model, one that is not complete, or a package that
+            it needs is absent.
     """
     read_model_type(folder, WHAT)
+    check_weight_files(folder, WHAT)
     with loading(folder, WHAT):
         from transformers import AutoProcessor
 
