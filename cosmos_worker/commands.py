@@ -211,6 +211,13 @@ def _parts(plan: MemoryPlan) -> Iterator[tuple[str, int, str]]:
     yield "EMA", plan.ema, "float32" if plan.ema else "off"
     yield "copies", plan.copies, "estimate: gathered or rounded weights, gradients on their way"
     yield "activations", plan.activations, "estimate"
+    if plan.setup.experiment.trainer.sample_every_steps is not None:
+        tokenizer, decoding = gib(plan.tokenizer), gib(plan.decoding)
+        yield (
+            "sample videos",
+            plan.samples,
+            f"main process, estimate: tokenizer {tokenizer}; decoding {decoding}, where gradients and activations were",
+        )
     yield "headroom", plan.headroom, "CUDA, NCCL, fragmentation"
 
 
