@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import PRESETS, Preset, get_experiment
 from cosmos_worker.layout import Volumes
 from cosmos_worker.machine_check import (
     NEEDS,
+    Line,
     Needs,
     check_machine,
     needs_of_document,
     parse_needs,
+    read_document,
     require_all,
 )
 from cosmos_worker.memory_host import loading_bytes, saving_bytes
@@ -208,6 +211,13 @@ def _parts(plan: MemoryPlan) -> Iterator[tuple[str, int, str]]:
     yield "EMA", plan.ema, "float32" if plan.ema else "off"
     yield "copies", plan.copies, "estimate: gathered or rounded weights, gradients on their way"
     yield "activations", plan.activations, "estimate"
+    if plan.setup.experiment.trainer.sample_every_steps is not None:
+        tokenizer, decoding = gib(plan.tokenizer), gib(plan.decoding)
+        yield (
+            "sample videos",
+            plan.samples,
+            f"main process, estimate: tokenizer {tokenizer}; decoding {decoding}, where gradients and activations were",
+        )
     yield "headroom", plan.headroom, "CUDA, NCCL, fragmentation"
 
 
@@ -244,11 +254,24 @@ def parse_disk(text: str) -> tuple[Path, int]:
         raise ConfigError(f"--disk {text}: {error}") from None
 
 
+def _companion_lines(document: Path, volumes: Volumes) -> list[Line]:
+    """Upsampler and guardrails of a generate document, if it asks for them."""
+    config = read_document(document)
+    if not isinstance(config, GenerateConfig):
+        return []
+    from cosmos_worker.companions.check import companion_lines
+
+    return list(companion_lines(config, volumes))
+
+
 def _check(options: argparse.Namespace) -> None:
     needs = Needs(parse_needs(options.needs), tuple(parse_disk(text) for text in options.disk))
+    companions: list[Line] = []
     if options.document is not None:
-        of_document = needs_of_document(options.document, Volumes.from_environment(os.environ))
+        volumes = Volumes.from_environment(os.environ)
+        of_document = needs_of_document(options.document, volumes)
         needs = Needs(needs.items | of_document.items, needs.folders + of_document.folders)
-    lines = list(check_machine(needs, os.environ))
+        companions = _companion_lines(options.document, volumes)
+    lines = [*check_machine(needs, os.environ), *companions]
     _write([str(line) for line in lines])
     require_all(lines)

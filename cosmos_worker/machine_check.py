@@ -159,14 +159,22 @@ def _has_keys(model: type[StageConfig], keys: Collection[str]) -> bool:
     return required <= set(keys) <= set(fields)
 
 
+def read_document(path: Path) -> StageConfig:
+    """The document of whatever stage it belongs to.
+
+    Raises:
+        ConfigError: a bad document, or one of no stage.
+    """
+    return load_stage_config(stage_of(load_yaml(path), str(path)), path, ())
+
+
 def needs_of_document(path: Path, volumes: Volumes) -> Needs:
-    """What the stage of a document needs.
+    """What the stage of a document needs, but for models beside the network (``companions.check``).
 
     Raises:
         ConfigError: a bad document, or a volume that is not mounted.
     """
-    stage = stage_of(load_yaml(path), str(path))
-    config = load_stage_config(stage, path, ())
+    config = read_document(path)
     required = checkpoint_bytes(config.experiment) if isinstance(config, TrainConfig) else 0
     return Needs(frozenset(_items_of(config)), ((volumes.resolve(config.target_uri), required),))
 

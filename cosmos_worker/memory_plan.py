@@ -10,6 +10,7 @@ from math import ceil
 from typing import Literal
 
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.memory_samples import sample_bytes
 from cosmos_worker.memory_states import MASK_CHANNELS, product_parameters, quantised_parameters
 from cosmos_worker.optimizer_states import moment_bytes
 from cosmos_worker.options import (
@@ -280,7 +281,7 @@ def check_setup(setup: Setup) -> None:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that one GPU holds at the peak of a step."""
+    """Bytes that one GPU holds at the peak of a step; with sample videos the main process's."""
 
     setup: Setup
     size: NetSize
@@ -292,12 +293,21 @@ class MemoryPlan:
     activations: int
     """Estimate."""
     headroom: int
+    tokenizer: int = 0
+    """Weights of what decodes sample videos; 0 if there are none."""
+    decoding: int = 0
+    """Estimate of the peak of decoding, between two steps."""
+
+    @property
+    def samples(self) -> int:
+        """What sample videos add: between two steps there are neither gradients nor activations."""
+        return self.tokenizer + max(0, self.decoding - self.gradients - self.activations)
 
     @property
     def total(self) -> int:
         """Sum of all parts."""
         states = self.weights + self.gradients + self.optimizer + self.ema
-        return states + self.copies + self.activations + self.headroom
+        return states + self.copies + self.activations + self.samples + self.headroom
 
     @property
     def fits(self) -> bool:
@@ -364,6 +374,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
     own = ceil(trained_parameters(experiment) / setup.num_shards)
     samples = setup.micro_batch_size
     tokens = ceil(samples * tokens_per_sample(experiment) / setup.context_parallel)
+    tokenizer, decoding = sample_bytes(experiment)
     return MemoryPlan(
         setup,
         size,
@@ -380,4 +391,6 @@ def plan_memory(setup: Setup) -> MemoryPlan:
             setup.activation_checkpointing,
         ),
         headroom=CONTEXT_BYTES + int(FRAGMENTATION * setup.gpu_memory),
+        tokenizer=tokenizer,
+        decoding=decoding,
     )

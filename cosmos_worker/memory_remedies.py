@@ -42,6 +42,11 @@ def _single_samples(setup: Setup) -> Setup:
     return replace(setup, experiment=setup.experiment.model_copy(update={"trainer": trainer}))
 
 
+def _without_samples(setup: Setup) -> Setup:
+    trainer = setup.experiment.trainer.model_copy(update={"sample_every_steps": None})
+    return replace(setup, experiment=setup.experiment.model_copy(update={"trainer": trainer}))
+
+
 def _changes(setup: Setup) -> Iterator[Remedy]:
     """Single changes, those that leave the result as it is first."""
     if setup.num_gpus > 1 and setup.sharding != "full":
@@ -58,6 +63,8 @@ def _changes(setup: Setup) -> Iterator[Remedy]:
         yield Remedy(
             f"parallel.context_parallel={parallel}", replace(setup, context_parallel=parallel)
         )
+    if setup.experiment.trainer.sample_every_steps is not None:
+        yield Remedy("trainer.sample_every_steps=null", _without_samples(setup))
     optimizer = setup.experiment.optimizer
     if optimizer.state_bits == 32 and optimizer.implementation == "torch":
         yield Remedy("optimizer.state_bits=8", _small_moments(setup))

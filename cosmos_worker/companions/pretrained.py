@@ -35,7 +35,7 @@ def read_model_type(folder: Path, what: str) -> str:
         what: its role, for messages.
 
     Raises:
-        CheckpointError: no folder, no config, or an adapter without its base.
+        CheckpointError: no folder, no config that can be read, or an adapter without its base.
     """
     path = folder / CONFIG_FILE
     if (folder / ADAPTER_FILE).is_file():
@@ -47,6 +47,10 @@ def read_model_type(folder: Path, what: str) -> str:
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such file; give the folder of a {what} that transformers can load"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); give this user the right to read it, or fetch the {what} again"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

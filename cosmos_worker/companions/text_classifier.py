@@ -15,6 +15,7 @@ import torch
 from cosmos_worker.companions.answering import generate_answer, greedy_settings, render_request
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.companions.verdict import TEXT_CLASSIFIER, Blocked
+from cosmos_worker.companions.weight_files import check_weight_files
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.quiet import importing_transformers
 
@@ -27,9 +28,10 @@ def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
     """The classifier's tokenizer, whose chat template asks for the verdict.
 
     Raises:
-        CheckpointError: not the folder of a chat model.
+        CheckpointError: not the folder of a chat model, or one that is not complete.
     """
     read_model_type(folder, WHAT)
+    check_weight_files(folder, WHAT)
     with loading(folder, WHAT):
         from transformers import AutoTokenizer
 

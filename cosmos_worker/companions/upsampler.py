@@ -16,6 +16,7 @@ from PIL import Image
 
 from cosmos_worker.companions.answering import generate_answer, greedy_settings, render_request
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
+from cosmos_worker.companions.weight_files import check_weight_files
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.quiet import importing_transformers
 
@@ -35,9 +36,11 @@ def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
     """The model's processor, whose chat template takes a picture and a text.
 
     Raises:
-        CheckpointError: not the folder of a vision-language chat model, or a package that it needs is absent.
+        CheckpointError: not the folder of a vision-language chat model, one that is not complete, or a package that
+            it needs is absent.
     """
     read_model_type(folder, WHAT)
+    check_weight_files(folder, WHAT)
     with loading(folder, WHAT):
         from transformers import AutoProcessor
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cosmos_worker.companions.pretrained import load_model, loading, read_model_type
 from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
+from cosmos_worker.companions.weight_files import check_weight_files
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.layout import FILTER_FILE
 from cosmos_worker.quiet import importing_transformers
@@ -87,13 +88,14 @@ def check_encoder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformer
     """The image processor of a SigLIP folder.
 
     Raises:
-        CheckpointError: not the folder of a SigLIP model.
+        CheckpointError: not the folder of a SigLIP model, or one that is not complete.
     """
     kind = read_model_type(folder, ENCODER)
     if kind not in SIGLIP_TYPES:
         raise CheckpointError(
             f"{folder}: model_type {kind!r}; the video filter's {ENCODER} is one of {', '.join(SIGLIP_TYPES)}"
         )
+    check_weight_files(folder, ENCODER)
     with loading(folder, ENCODER):
         from transformers import AutoImageProcessor
 

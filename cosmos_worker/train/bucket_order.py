@@ -76,15 +76,23 @@ class BucketOrder:
             epoch += 1
         return epoch
 
-    def batch(self, step: int) -> list[int]:
-        """Samples of optimizer step ``step``, all of one bucket."""
+    def _turn(self, step: int) -> tuple[int, int]:
+        """Whose turn it is, by its number among the buckets, and how many batches of it came before."""
         epoch = self._epoch_of(step)
         begun, ended = self._begun(epoch), self._begun(epoch + 1)
         counts = tuple(end - begin for begin, end in zip(begun, ended, strict=True))
         buckets, turn = turns(counts, self.whole.seed, epoch), step - sum(begun)
         bucket = int(buckets[turn])
-        before = int((buckets[:turn] == bucket).sum())
-        own = self._own[bucket].batch(begun[bucket] + before)
+        return bucket, begun[bucket] + int((buckets[:turn] == bucket).sum())
+
+    def bucket(self, step: int) -> str | None:
+        """The bucket of optimizer step ``step``; None without buckets."""
+        return list(self.members)[self._turn(step)[0]]
+
+    def batch(self, step: int) -> list[int]:
+        """Samples of optimizer step ``step``, all of one bucket."""
+        bucket, before = self._turn(step)
+        own = self._own[bucket].batch(before)
         samples: list[int] = list(self.members.values())[bucket][own].tolist()
         return samples
 

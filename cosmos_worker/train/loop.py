@@ -27,6 +27,7 @@ from cosmos_worker.train.bucket_order import BucketOrder
 from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.draws import draw_noise
 from cosmos_worker.train.ema import PowerEma
+from cosmos_worker.train.losses import LossSums
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.parallel import Layout, replicate
@@ -298,20 +299,21 @@ def _train_to_the_end(trainer: Trainer, stop: StopSignal, watch: Watch) -> dict[
     """All steps that are left; returns the last mean losses."""
     options, processes = trainer.experiment.trainer, trainer.processes
     means: dict[str, float] = {}
-    sums, counted = torch.zeros(3), 0
+    losses = LossSums(list(trainer.order.members))
     while trainer.done_steps < options.max_steps:
+        bucket = trainer.order.bucket(trainer.done_steps)
         result_of_step, rate = trainer.step()
         # one small collective a step: mean losses, whether any process was asked to stop, and whether all have written
         flags = torch.tensor([float(stop.requested), float(trainer.saver.has_written)])
         shared = torch.cat([result_of_step.losses.cpu(), flags])
         shared = processes.mean(shared.to(processes.device)).cpu()
-        sums, counted = sums + shared[:3], counted + 1
+        losses.add(shared[:3], bucket)
         done = trainer.done_steps
         if done % options.log_every_steps == 0 or done == options.max_steps:
-            names = ("loss", "edm_loss", "mse")
-            means = dict(zip(names, (sums / counted).tolist(), strict=True))
-            watch.step({**means, "learning_rate": rate, "grad_norm": result_of_step.grad_norm})
-            sums, counted = torch.zeros(3), 0
+            found = losses.take()
+            means = found.values
+            extra = {"learning_rate": rate, "grad_norm": result_of_step.grad_norm}
+            watch.step({**means, **extra}, found.by_bucket)
         if shared[4] == 1:
             trainer.finish_save()
         if shared[3] > 0:

@@ -79,12 +79,15 @@ class MetricsLog:
         if self._bar.disable:
             logger.info(message)
 
-    def step(self, step: int, values: dict[str, float]) -> None:
+    def step(
+        self, step: int, values: dict[str, float], by_bucket: Mapping[str, float] | None = None
+    ) -> None:
         """Report means over the steps since the last report.
 
         Args:
             step: steps done.
             values: loss, edm_loss, mse, learning_rate, grad_norm.
+            by_bucket: loss of the steps of each bucket that had one; nothing without buckets.
         """
         now = time.monotonic()
         seconds = (now - self._last) / (step - self._last_step)
@@ -92,19 +95,22 @@ class MetricsLog:
         eta = overall * (self.max_steps - step)
         self._last, self._last_step = now, step
         rate = self.samples_per_step / seconds
-        self._append(
-            {
-                "step": step,
-                **{name: float(f"{value:.6g}") for name, value in values.items()},
-                "seconds_per_step": round(seconds, 4),
-                "samples_per_second": round(rate, 3),
-            }
-        )
+        record: dict[str, Any] = {
+            "step": step,
+            **_rounded(values),
+            "seconds_per_step": round(seconds, 4),
+            "samples_per_second": round(rate, 3),
+        }
+        if by_bucket:
+            record["loss_by_bucket"] = _rounded(by_bucket)
+        self._append(record)
         self._bar.update(step - self._bar.n)
         self._bar.set_postfix_str(f"loss={values['loss']:.4f} {rate:.1f} samples/s")
+        shown = "".join(f" bucket_{name}={value:.4f}" for name, value in (by_bucket or {}).items())
         self._say(
             f"step={step}/{self.max_steps} loss={values['loss']:.4f} lr={values['learning_rate']:.2e} "
-            f"grad_norm={values['grad_norm']:.3f} s/step={seconds:.3f} samples/s={rate:.2f} eta={format_duration(eta)}"
+            f"grad_norm={values['grad_norm']:.3f} s/step={seconds:.3f} samples/s={rate:.2f} "
+            f"eta={format_duration(eta)}{shown}"
         )
 
     def validation(self, step: int, found: HeldOutLoss) -> None:
@@ -131,6 +137,10 @@ class MetricsLog:
         """Finish the bar and the trackers."""
         self._bar.close()
         self._trackers.close()
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
 def flatten(record: Mapping[str, Any]) -> dict[str, float]:

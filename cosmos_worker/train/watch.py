@@ -38,10 +38,10 @@ class Watch:
         if self._log:
             self._log.close()
 
-    def step(self, values: dict[str, float]) -> None:
+    def step(self, values: dict[str, float], by_bucket: dict[str, float]) -> None:
         """Report the means of the last steps, see :meth:`MetricsLog.step`."""
         if self._log:
-            self._log.step(self.trainer.done_steps, values)
+            self._log.step(self.trainer.done_steps, values, by_bucket)
 
     def validate(self) -> HeldOutLoss | None:
         """Take and report the held-out losses; None if nothing is held out."""

@@ -46,9 +46,9 @@ def write_classifier(
 ) -> Path:
     """A Llama with a chat template that answers to the last letter of a prompt."""
     words = [word for answer in answers.values() for word in answer]
-    tokenizer, vocabulary = _tokenizer([*words, otherwise], CHAT)
+    tokenizer, vocabulary = small_tokenizer([*words, otherwise], CHAT)
     model = LlamaForCausalLM(_llama(len(vocabulary)))
-    _set_answers(model, vocabulary, answers, otherwise)
+    set_answers(model, vocabulary, answers, otherwise)
     _save(model, folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -61,7 +61,7 @@ def write_upsampler(
 ) -> Path:
     """A Llava with a processor that answers to the last letter of the request, or (with {}) always the same."""
     words = [word for answer in (answers or {}).values() for word in answer]
-    tokenizer, vocabulary = _tokenizer([*words, otherwise], CHAT)
+    tokenizer, vocabulary = small_tokenizer([*words, otherwise], CHAT)
     vision = CLIPVisionConfig(
         hidden_size=FEATURES, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         image_size=SIZE, patch_size=8, projection_dim=16,
@@ -77,7 +77,7 @@ def write_upsampler(
         torch.manual_seed(0)
         model = LlavaForConditionalGeneration(config)
     if answers is not None:
-        _set_answers(model, vocabulary, answers, otherwise)
+        set_answers(model, vocabulary, answers, otherwise)
     _save(model, folder)
     LlavaProcessor(
         image_processor=CLIPImageProcessor(
@@ -171,7 +171,9 @@ def write_companions(folder: Path) -> dict[str, Any]:
 # --- parts -----------------------------------------------------------------------------------
 
 
-def _tokenizer(words: Sequence[str], chat: str) -> tuple[PreTrainedTokenizerFast, dict[str, int]]:
+def small_tokenizer(
+    words: Sequence[str], chat: str
+) -> tuple[PreTrainedTokenizerFast, dict[str, int]]:
     """Bytes, the special tokens, and whole answers as one token each."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *letters])}
@@ -194,7 +196,7 @@ def _llama(vocab_size: int) -> LlamaConfig:
     )  # fmt: skip
 
 
-def _set_answers(
+def set_answers(
     model: nn.Module,
     vocabulary: Mapping[str, int],
     answers: Mapping[str, Sequence[str]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def weights(target: Path, kind: str = "ema") -> dict[str, Tensor]:
     return torch.load(list(list_exports(run_path(target), kind).values())[-1], weights_only=True)
 
 
-def metrics(target: Path) -> list[dict[str, float]]:
+def metrics(target: Path) -> list[dict[str, Any]]:
     """All lines of metrics.jsonl."""
     text = (run_path(target) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]

@@ -46,7 +46,7 @@ def test_every_batch_is_of_one_bucket_and_every_window_seen_once_an_epoch(
         batch = order.batch(step)
         assert len(batch) == order.whole.global_batch_size
         buckets = {bucket_of(order, sample) for sample in batch}
-        assert len(buckets) == 1
+        assert buckets == {order.bucket(step)}
         seen[buckets.pop()] += batch
 
     for name, own in order.members.items():

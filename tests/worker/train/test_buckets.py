@@ -79,6 +79,41 @@ def test_run_trains_on_both_buckets_and_tells(
     assert any("latent=16x3x4x6,16x2x6x4 tokens_per_sample=18,12 " in line for line in told)
 
 
+def test_loss_of_each_bucket_is_the_mean_of_its_steps(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[tuple[str | None, float]] = []
+    original = loop.Trainer.step
+
+    def note(trainer: loop.Trainer) -> object:
+        sample = trainer.order.batch(trainer.done_steps)[0]
+        result, rate = original(trainer)
+        taken.append((trainer.dataset.windows[sample].bucket, float(result.losses[0])))
+        return result, rate
+
+    monkeypatch.setattr(loop.Trainer, "step", note)
+    experiment = bucket_experiment(max_steps=7, log_every_steps=3)
+    with caplog.at_level(logging.INFO):
+        train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
+
+    told = [line for line in metrics(tmp_path) if "loss" in line]
+    spans = [taken[:3], taken[3:6], taken[6:]]
+    assert {bucket for bucket, _ in taken} == {WIDE.size_name, TALL.size_name}
+    for line, span in zip(told, spans, strict=True):
+        losses: dict[str, list[float]] = {}
+        for bucket, loss in span:
+            losses.setdefault(str(bucket), []).append(loss)
+        means = {bucket: sum(values) / len(values) for bucket, values in losses.items()}
+        assert line["loss_by_bucket"] == pytest.approx(means, rel=1e-5)
+        assert line["loss"] == pytest.approx(sum(loss for _, loss in span) / len(span), rel=1e-5)
+    (only,) = told[-1]["loss_by_bucket"].items()
+    shown = [record.getMessage() for record in caplog.records]
+    assert any(
+        line.startswith("step=7/7 loss=") and line.endswith(f" bucket_{only[0]}={only[1]:.4f}")
+        for line in shown
+    )
+
+
 @pytest.mark.parametrize("step", [1, 4, 5])
 def test_interrupted_run_ends_in_the_same_bits(
     inputs: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -106,6 +141,11 @@ def test_two_processes_compute_what_one_does(
     train_with_processes(train_config(inputs, experiment, tmp_path), tmp_path, 2)
 
     assert_same_but_for_rounding(whole, tmp_path)
+    for one, other in zip(metrics(whole), metrics(tmp_path), strict=True):
+        by_bucket = one.get("loss_by_bucket", {})
+        assert other.get("loss_by_bucket", {}) == pytest.approx(by_bucket, rel=2e-5)
+    told = [name for line in metrics(whole) for name in line.get("loss_by_bucket", ())]
+    assert set(told) == {WIDE.size_name, TALL.size_name}
 
 
 def test_validation_weighs_every_window_alike(
