@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.O
     return optimizer
 
 
-def as_torchs(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def as_torchs(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """Apex's optimizer with the ``zero_grad`` of PyTorch's, as PyTorch's own code calls it to restore a state."""
 
     class TorchsFusedAdam(kind):  # type: ignore[misc, valid-type]
