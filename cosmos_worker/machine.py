@@ -9,12 +9,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from cosmos_worker.units import GIB, gib
 
@@ -23,6 +25,11 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is the folder that is looked
 MIN_SHARED_MEMORY = GIB
 """What NCCL and loader processes want; container engines give 64 MiB unless told otherwise."""
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+ENGINE_FLOAT8_RELEASE = (2, 16)
+"""First release of Transformer Engine whose layers do not hold sharded weights a second time between the passes.
+
+Scales without a state (Float8CurrentScaling) are there since 2.2, ``autocast(recipe=)`` since 2.9.
+"""
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,34 @@ def probe_nccl(is_needed: bool) -> Finding:
 def probe_transformer_engine(is_needed: bool) -> Finding:
     """Transformer Engine: installed, and if somebody needs it, importable with its PyTorch part."""
     return _probe_import("transformer-engine", "transformer_engine.pytorch", is_needed)
+
+
+def probe_engine_float8(is_needed: bool) -> Finding:
+    """Transformer Engine's float8 layers: a release that has ours, and a GPU for them if somebody needs it."""
+    finding = probe_transformer_engine(is_needed)
+    if not (finding.found and is_needed):
+        return finding
+    try:
+        engine = importlib.import_module("transformer_engine.pytorch")
+        lack = lack_of_engine_float8(finding.detail, engine)
+    except Exception as error:  # without a device CUDA raises errors of several kinds
+        lack = _one_line(error)
+    return finding if lack is None else Finding(False, lack)
+
+
+def lack_of_engine_float8(version: str, engine: ModuleType) -> str | None:
+    """Why the installed Transformer Engine cannot multiply in float8 here; None = it can.
+
+    Args:
+        version: of the library.
+        engine: its part for PyTorch.
+    """
+    wanted = ".".join(map(str, ENGINE_FLOAT8_RELEASE))
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or (int(found[1]), int(found[2])) < ENGINE_FLOAT8_RELEASE:
+        return f"transformer-engine {version} is not {wanted} or later"
+    is_available, reason = engine.is_fp8_available(return_reason=True)
+    return None if is_available else str(reason).rstrip(".")
 
 
 def probe_apex(is_needed: bool) -> Finding:

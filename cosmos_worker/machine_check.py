@@ -47,6 +47,10 @@ ITEMS: dict[str, Item] = {
         machine.probe_transformer_engine,
         "use an image that has transformer-engine[pytorch]; pip install --no-build-isolation needs the CUDA toolkit",
     ),
+    "te-fp8": Item(
+        machine.probe_engine_float8,
+        "use an image that has transformer-engine[pytorch] 2.16 or later, on GPUs of compute capability 8.9 or later",
+    ),
     "apex": Item(
         machine.probe_apex,
         "use an image that has it, or build NVIDIA's sources with their C++ and CUDA extensions; no registry has it",
@@ -201,3 +205,5 @@ def _libraries_of(experiment: Experiment) -> Iterator[str]:
         yield "torchao"
     if experiment.acceleration.attention == "transformer_engine":
         yield "te"
+    if experiment.acceleration.linear == "transformer_engine_float8":
+        yield from ("driver", "cuda", "te-fp8")

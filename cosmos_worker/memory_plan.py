@@ -27,6 +27,7 @@ Checkpointing = Literal["none", "block", "selective"]
 
 FLOAT_BYTES = 4
 BFLOAT_BYTES = 2
+FLOAT8_BYTES = 1
 CONTEXT_BYTES = 2 * GIB
 """CUDA context, NCCL, workspaces of the libraries."""
 FRAGMENTATION = 0.05
@@ -147,7 +148,9 @@ def copies_bytes(
     return rounded + (size.parameters * FLOAT_BYTES if num_gpus > 1 else 0)
 
 
-def block_activation_bytes(net: NetConfig, tokens: int, text_tokens: int, width: int) -> int:
+def block_activation_bytes(
+    net: NetConfig, tokens: int, text_tokens: int, width: int, float8_inputs: bool = False
+) -> int:
     """What autograd keeps of one block for its backward pass; the same arithmetic as ``model/layers.py``.
 
     Args:
@@ -155,28 +158,38 @@ def block_activation_bytes(net: NetConfig, tokens: int, text_tokens: int, width:
         tokens: of the micro-batch on this GPU.
         text_tokens: of the micro-batch.
         width: bytes of the compute type: 2 with bfloat16 autocast, 4 without.
+        float8_inputs: attention and MLP layers keep their inputs in float8, as those of Transformer Engine.
     """
     D, norm = net.model_channels, 2 * FLOAT_BYTES  # input of a norm, and its result for the scale
-    input_casts = 3 if width < FLOAT_BYTES else 1  # autocast rounds the input for q, k and v each
-    self_attention = norm + input_casts * width + 2 * norm + 5 * width  # q k v, attention, output
-    cross_attention = norm + width + norm + 3 * width
-    mlp = norm + width + 2 * net.mlp_ratio * width + width
+    kept = FLOAT8_BYTES if float8_inputs else width
+    input_casts = 3 if kept < FLOAT_BYTES else 1  # the input is rounded for q, k and v each
+    result = FLOAT8_BYTES if float8_inputs else 0  # of attention, rounded for the output layer
+    self_attention = (
+        norm + input_casts * kept + 2 * norm + 5 * width + result
+    )  # q k v, attention, output
+    cross_attention = norm + kept + norm + 3 * width + result
+    mlp = norm + kept + net.mlp_ratio * (width + kept) + width
     text = norm + 2 * width
-    text_casts = 2 * width * net.text_channels if width < FLOAT_BYTES else 0
+    text_casts = 2 * kept * net.text_channels if kept < FLOAT_BYTES else 0
     log_sums = 2 * FLOAT_BYTES * net.num_heads * tokens  # of both softmaxes
     image = int(tokens * D * (self_attention + cross_attention + mlp))
     return image + text_tokens * (text * D + text_casts) + log_sums
 
 
 def kept_block_bytes(
-    net: NetConfig, tokens: int, text_tokens: int, width: int, checkpointing: Checkpointing
+    net: NetConfig,
+    tokens: int,
+    text_tokens: int,
+    width: int,
+    checkpointing: Checkpointing,
+    float8_inputs: bool = False,
 ) -> int:
     """What stays of each block until its backward pass; arguments of :func:`block_activation_bytes`.
 
     block: its float32 input. selective: also the results of matrix products and attention.
     """
     if checkpointing == "none":
-        return block_activation_bytes(net, tokens, text_tokens, width)
+        return block_activation_bytes(net, tokens, text_tokens, width, float8_inputs)
     D = net.model_channels
     block_input = FLOAT_BYTES * tokens * D
     if checkpointing == "block":
@@ -186,7 +199,12 @@ def kept_block_bytes(
 
 
 def activation_bytes(
-    net: NetConfig, tokens: int, text_tokens: int, width: int, checkpointing: Checkpointing
+    net: NetConfig,
+    tokens: int,
+    text_tokens: int,
+    width: int,
+    checkpointing: Checkpointing,
+    float8_inputs: bool = False,
 ) -> int:
     """Estimated peak of activations; arguments of :func:`block_activation_bytes`.
 
@@ -194,8 +212,8 @@ def activation_bytes(
     outside the blocks.
     """
     D = net.model_channels
-    kept = kept_block_bytes(net, tokens, text_tokens, width, checkpointing)
-    recomputed = block_activation_bytes(net, tokens, text_tokens, width) - kept
+    kept = kept_block_bytes(net, tokens, text_tokens, width, checkpointing, float8_inputs)
+    recomputed = block_activation_bytes(net, tokens, text_tokens, width, float8_inputs) - kept
     gradients = int(tokens * D * (2 * net.mlp_ratio * width + 2 * FLOAT_BYTES))
     positions = 0 if net.extra_pos_emb == "none" else FLOAT_BYTES
     rotation = 2 * FLOAT_BYTES * tokens * net.head_dim
@@ -259,6 +277,11 @@ def check_setup(setup: Setup) -> None:
     if setup.sharding == "hybrid" and gpus % setup.num_shards:
         problems.append(
             f"shard group size: {setup.num_shards} does not divide {gpus} GPUs; use a divisor, or sharding full"
+        )
+    linear = setup.experiment.acceleration.linear
+    if linear == "transformer_engine_float8" and setup.activation_checkpointing == "selective":
+        problems.append(
+            f"activation checkpointing: selective cannot keep the results of acceleration.linear {linear!r}; use block"
         )
     if gpus % setup.context_parallel:
         problems.append(
@@ -389,6 +412,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
             samples * experiment.text.max_length,
             width,
             setup.activation_checkpointing,
+            experiment.acceleration.linear == "transformer_engine_float8",
         ),
         headroom=CONTEXT_BYTES + int(FRAGMENTATION * setup.gpu_memory),
         tokenizer=tokenizer,

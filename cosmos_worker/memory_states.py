@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cosmos_worker.float8_sizes import FLOAT8_MULTIPLE
 from cosmos_worker.optimizer_states import has_8bit_states
 from cosmos_worker.options import Experiment, LoraConfig, NetConfig
 
 MASK_CHANNELS = 2
 """Condition mask and padding mask beside the latent's channels."""
-FLOAT8_MULTIPLE = 16
-"""What both sides of a weight must be multiples of to multiply in float8."""
 
 Shape = tuple[int, int]
 Shapes = Iterator[tuple[int, Shape]]

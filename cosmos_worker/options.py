@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from cosmos_worker.float8_sizes import unfit_sizes
+
 LATENT_SCALE = 8
 """Pixels per latent row and column, and pixel frames per latent frame after the first."""
 
@@ -316,9 +318,11 @@ class AccelerationConfig(Model):
 
     attention: Literal["torch", "transformer_engine"] = "torch"
     """Who computes attention. Transformer Engine needs CUDA and bfloat16; results differ by rounding."""
-    linear: Literal["plain", "float8"] = "plain"
+    linear: Literal["plain", "float8", "transformer_engine_float8"] = "plain"
     """float8: products of the blocks' attention and MLP layers in float8 with one scale per tensor, forward and
-    backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. Not with LoRA."""
+    backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. transformer_engine_float8:
+    the same by Transformer Engine 2.16 or later; needs such a GPU, sides and tokens of each sample that are multiples
+    of 16, and no selective activation checkpointing. Neither with LoRA."""
 
 
 class TokenizerConfig(Model):
@@ -407,15 +411,21 @@ class Experiment(Model):
     @model_validator(mode="after")
     def _acceleration_agrees(self) -> Self:
         acceleration = self.acceleration
-        if acceleration.linear == "float8" and self.lora.rank:
+        if acceleration.linear != "plain" and self.lora.rank:
             raise ValueError(
-                f"acceleration.linear: 'float8' is not for LoRA (lora.rank {self.lora.rank}); use 'plain', or "
-                "lora.rank=0"
+                f"acceleration.linear: {acceleration.linear!r} is not for LoRA (lora.rank {self.lora.rank}); "
+                "use 'plain', or lora.rank=0"
             )
         if acceleration.attention != "torch" and self.diffusion.compute_dtype == "float32":
             raise ValueError(
                 f"acceleration.attention: {acceleration.attention!r} computes in bfloat16, not in "
                 "diffusion.compute_dtype 'float32'; use 'torch', or compute_dtype=bfloat16"
+            )
+        problems = [*_engine_float8_problems(self)]
+        if problems:
+            raise ValueError(
+                f"acceleration.linear: {acceleration.linear!r} does not admit this: {'; '.join(problems)}; "
+                "change that, or use 'float8' or 'plain'"
             )
         return self
 
@@ -465,6 +475,36 @@ def _window_problems(experiment: Experiment, video: VideoConfig, where: str) -> 
                 f"{where}.{name}: {size} is more than the network admits; use at most "
                 f"{LATENT_SCALE * net.max_latent_size} (net.max_latent_size {net.max_latent_size})"
             )
+
+
+def _engine_float8_problems(experiment: Experiment) -> Iterator[str]:
+    """What of an experiment Transformer Engine's float8 layers do not admit."""
+    if experiment.acceleration.linear != "transformer_engine_float8":
+        return
+    if experiment.trainer.device == "cpu":
+        yield "trainer.device: 'cpu' has no such layers"
+    if experiment.diffusion.compute_dtype == "float32":
+        yield "diffusion.compute_dtype: 'float32', where results are bfloat16"
+    if experiment.parallel.activation_checkpointing == "selective":
+        yield (
+            "parallel.activation_checkpointing: 'selective' cannot keep the results of these products ('block' and "
+            "'none' can be used)"
+        )
+    if experiment.text.padding == "trim":
+        yield "text.padding: 'trim' gives captions of any length"
+    net, share = experiment.net, experiment.parallel.context_parallel
+    scale = LATENT_SCALE * net.patch_size
+    sizes = {
+        "net.model_channels": net.model_channels,
+        "net.text_channels": net.text_channels,
+        "net.mlp_ratio times net.model_channels": int(net.model_channels * net.mlp_ratio),
+        "text.max_length": experiment.text.max_length,
+    }
+    for where, video in _named_windows(experiment):
+        frames = experiment.latent_frames(video) // share
+        tokens = frames * (video.height // scale) * (video.width // scale)
+        sizes[f"{where}, tokens of a sample in each process"] = tokens
+    yield from unfit_sizes(sizes)
 
 
 TRAINER_PACE = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.model.shards import is_spread
 from cosmos_worker.options import OptimizerConfig
 from cosmos_worker.train.optional import import_for
 
@@ -48,10 +50,26 @@ def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.O
         raise ConfigError(
             f"optimizer.implementation: 'apex' is not installed ({error}); use the image with CUDA, or 'torch'"
         ) from None
+    if any(is_spread(parameter) for parameter in trained):
+        raise ConfigError(
+            "optimizer.implementation: 'apex' updates whole weights, and these are shared by processes; use 'torch', "
+            "or parallel.sharding=none"
+        )
     if any(parameter.device.type != "cuda" for parameter in trained):
         raise ConfigError("optimizer.implementation: 'apex' needs CUDA; use 'torch' on a CPU")
-    optimizer: torch.optim.Optimizer = FusedAdam(trained, **options, adam_w_mode=True)
+    optimizer: torch.optim.Optimizer = as_torchs(FusedAdam)(trained, **options, adam_w_mode=True)
     return optimizer
+
+
+def as_torchs(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Apex's optimizer with the ``zero_grad`` of PyTorch's, as PyTorch's own code calls it to restore a state."""
+
+    class TorchsFusedAdam(kind):  # type: ignore[misc, valid-type]
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            assert set_to_none
+            super().zero_grad()  # takes no argument, and lets go of gradients by default
+
+    return TorchsFusedAdam
 
 
 def _torchao(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:

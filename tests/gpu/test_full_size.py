@@ -51,6 +51,14 @@ COMMON = (
 SHORT = ("trainer.global_batch_size=2", "trainer.micro_batch_size=1")
 WAYS = {
     "full": (f"{BRIDGE}_1gpu_80gb", ("trainer.device=cuda", "trainer.max_steps=12")),
+    "full in float8 of transformer engine": (
+        f"{BRIDGE}_1gpu_80gb",
+        (
+            "trainer.device=cuda",
+            "trainer.max_steps=12",
+            "acceleration.linear=transformer_engine_float8",
+        ),
+    ),
     "lora": (f"{BRIDGE}_lora", ("trainer.device=cuda", "trainer.max_steps=12")),
     "tiny full": (
         "video2world_instruction_push_tiny",
@@ -202,6 +210,10 @@ def sampling_document(folder: Path, weights: Path, experiment: Experiment) -> di
     "way",
     [
         pytest.param("full", marks=[*on_gpu, needs("torchao")]),
+        pytest.param(
+            "full in float8 of transformer engine",
+            marks=[*on_gpu, needs("torchao"), needs("transformer_engine")],
+        ),
         pytest.param("lora", marks=on_gpu),
         pytest.param("tiny full", marks=[pytest.mark.multiproc, needs("torchao")]),
         pytest.param("tiny lora", marks=pytest.mark.multiproc),

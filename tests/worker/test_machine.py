@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -118,6 +118,37 @@ def test_package_that_works_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     )  # fmt: skip
 
     assert machine.probe_transformer_engine(True) == Finding(True, "9.8")
+
+
+@pytest.mark.parametrize(
+    ("code", "finding"),
+    [
+        ("return True, ''", Finding(True, "9.8")),
+        ("return False, 'Too old a GPU.'", Finding(False, "Too old a GPU")),
+        ("raise RuntimeError('no\\ndevice')", Finding(False, "RuntimeError: no device")),
+    ],
+)
+def test_float8_of_transformer_engine_is_what_the_library_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, finding: Finding
+) -> None:
+    module = f"def is_fp8_available(return_reason):\n    assert return_reason\n    {code}"
+    install(
+        monkeypatch,
+        tmp_path,
+        "transformer-engine",
+        transformer_engine="",
+        transformer_engine__pytorch=module,
+    )
+    monkeypatch.delitem(sys.modules, "transformer_engine.pytorch", raising=False)
+
+    assert machine.probe_engine_float8(False) == Finding(True, "9.8 (installed, not tried)")
+    assert machine.probe_engine_float8(True) == finding
+
+
+def test_float8_of_transformer_engine_needs_a_release_that_has_ours() -> None:
+    for version in ("2.15.1", "1.13", "version unknown"):
+        lack = machine.lack_of_engine_float8(version, ModuleType("unused"))
+        assert lack == f"transformer-engine {version} is not 2.16 or later"
 
 
 def test_apex_of_another_project_is_not_apex(

@@ -128,6 +128,18 @@ def test_training_needs_the_libraries_that_it_asks_for(tmp_path: Path) -> None:
     assert needs_of_document(path, Volumes()).items == {"torch", "torchao", "te"}
 
 
+def test_float8_of_transformer_engine_needs_a_gpu_for_it(tmp_path: Path) -> None:
+    path = write_train_document(tmp_path, "auto")
+    document = yaml.safe_load(path.read_text())
+    experiment = document["experiment"]
+    experiment["acceleration"]["linear"] = "transformer_engine_float8"
+    experiment["video"].update(height=64, width=64)
+    experiment["text"]["max_length"] = 16
+    path.write_text(yaml.safe_dump(document))
+
+    assert needs_of_document(path, Volumes()).items == {"torch", "driver", "cuda", "te-fp8"}
+
+
 def test_folders_are_those_of_the_volumes(tmp_path: Path) -> None:
     path = tmp_path / "stage.yaml"
     path.write_text("{key: k, target_uri: 'models://m', artifacts: []}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import engine_stand_in
 import pytest
 import torch
 from torch import nn
@@ -33,7 +34,8 @@ from cosmos_worker.memory_states import product_parameters, quantised_parameters
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.lora import add_lora
 from cosmos_worker.optimizer_states import has_8bit_states
-from cosmos_worker.options import LoraConfig, NetConfig
+from cosmos_worker.options import AccelerationConfig, LoraConfig, NetConfig
+from cosmos_worker.train.engine import replace_products
 from cosmos_worker.units import GIB
 
 BRIDGE = EXPERIMENTS["video2world_instruction_bridge_57frames"]
@@ -67,9 +69,13 @@ def test_size_is_that_of_the_network(net: NetConfig, parameters: int | None, ent
 
 
 def saved_bytes_of_a_block(
-    net: NetConfig, latent: tuple[int, int, int, int], text_tokens: int, width: int
+    net: NetConfig,
+    latent: tuple[int, int, int, int],
+    text_tokens: int,
+    width: int,
+    float8: bool = False,
 ) -> int:
-    """What autograd saves for one block more, on tensors without storage.
+    """What autograd saves for one block more, on tensors without storage; with float8 what Transformer Engine does.
 
     Weights and their rounded copies, which have transposed shapes, are counted elsewhere.
     """
@@ -79,6 +85,9 @@ def saved_bytes_of_a_block(
         found: dict[int, torch.Tensor] = {}
         with FakeTensorMode():
             model = CosmosDiT(net.model_copy(update={"num_blocks": num_blocks}), True)
+            if float8:
+                recipe = engine_stand_in.Float8CurrentScaling()
+                replace_products(model.blocks, engine_stand_in.engine(), recipe)
             own = {p.untyped_storage()._cdata for p in model.parameters()}
 
             def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -97,8 +106,9 @@ def saved_bytes_of_a_block(
                     torch.ones(B),
                 )
             del output
-        linears = [m.weight.shape for m in model.modules() if isinstance(m, nn.Linear)]
-        rounded = {(columns, rows) for rows, columns in linears}
+        kinds = (nn.Linear, engine_stand_in.Linear)
+        linears = [tuple(m.weight.shape) for m in model.modules() if isinstance(m, kinds)]
+        rounded = {(columns, rows) for rows, columns in linears} | ({*linears} if float8 else set())
         return sum(
             tensor.untyped_storage().nbytes()
             for storage, tensor in found.items()
@@ -128,6 +138,41 @@ def test_activations_are_what_autograd_saves(
     # the formula leaves out modulations, (B, 3D), and the statistics of norms, (B, L, N)
     saved = saved_bytes_of_a_block(net, latent, text_tokens, width)
     assert estimate == pytest.approx(saved, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("net", "latent", "text_tokens"),
+    [
+        (NET_7B, (1, 8, 32, 40), 512),
+        (NET_TINY.model_copy(update={"mlp_ratio": 2.0}), (8, 3, 16, 32), 32),
+    ],
+)
+def test_layers_of_transformer_engine_keep_their_inputs_in_float8(
+    net: NetConfig, latent: tuple[int, int, int, int], text_tokens: int
+) -> None:
+    B, T, H, W = latent
+    tokens = B * T * H * W // net.patch_size**2
+
+    estimate = block_activation_bytes(net, tokens, B * text_tokens, 2, float8_inputs=True)
+
+    saved = saved_bytes_of_a_block(net, latent, text_tokens, 2, float8=True)
+    assert estimate == pytest.approx(saved, rel=0.02)
+    assert estimate < 0.94 * block_activation_bytes(net, tokens, B * text_tokens, 2)
+
+
+def test_plan_counts_layers_of_transformer_engine() -> None:
+    linear = AccelerationConfig(linear="transformer_engine_float8")
+    engine = BRIDGE.model_copy(update={"acceleration": linear})
+    plain, found = plan_memory(Setup(BRIDGE)), plan_memory(Setup(engine))
+
+    assert found.activations < plain.activations
+    # in the place of weights rounded to bfloat16 there are two copies in float8
+    assert replace(found, setup=plain.setup, activations=plain.activations) == plain
+    with pytest.raises(
+        ConfigError, match=r"selective cannot keep .* 'transformer_engine_float8'; use block"
+    ):
+        check_setup(Setup(engine, activation_checkpointing="selective"))
+    assert not any("selective" in one.arguments for one in find_remedies(Setup(engine)))
 
 
 def test_checkpointing_keeps_less() -> None:

@@ -1,4 +1,4 @@
-"""float8 by emulation on a CPU; Transformer Engine's interface by a stand-in, itself on a GPU only."""
+"""float8 by torchao, emulated on a CPU; what options admit and what decides the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from runs import losses
 from torch import Tensor, nn
 from training import (
@@ -31,7 +30,7 @@ from cosmos_worker.options import (
     decisive_options,
 )
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train.acceleration import accelerate, attend_by
+from cosmos_worker.train.acceleration import accelerate
 
 CPU = torch.device("cpu")
 FLOAT8 = AccelerationConfig(linear="float8")
@@ -40,10 +39,6 @@ needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None, reason="torchao is not installed"
 )
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-needs_engine = pytest.mark.skipif(
-    importlib.util.find_spec("transformer_engine") is None,
-    reason="transformer-engine is not installed",
-)
 
 
 def accelerated(config: AccelerationConfig, device: torch.device = CPU) -> CosmosModel:
@@ -135,21 +130,14 @@ def test_sharded_float8_computes_what_one_process_does(tmp_path: Path) -> None:
     assert losses(spread[1]) == pytest.approx(losses(alone[1]), rel=5e-3)
 
 
-@pytest.mark.parametrize(
-    ("config", "module", "message"),
-    [
-        (FLOAT8, "torchao", r"linear: 'float8' cannot be used here .*; pip install 'torchao"),
-        (ENGINE, "transformer_engine", r"attention: 'transformer_engine' needs CUDA.*use 'torch'"),
-    ],
-)
-def test_what_is_not_there_is_refused(
-    config: AccelerationConfig, module: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in (module, "torchao.float8"):
+def test_absent_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torchao", "torchao.float8"):
         monkeypatch.setitem(sys.modules, name, None)
 
-    with pytest.raises(ConfigError, match=message):
-        accelerate(small_model(), config, CPU)
+    with pytest.raises(
+        ConfigError, match=r"linear: 'float8' cannot be used here .*; pip install 'torchao"
+    ):
+        accelerate(small_model(), FLOAT8, CPU)
 
 
 @needs_torchao
@@ -190,68 +178,12 @@ def test_float8_decides_the_weights_and_who_computes_attention_does_not() -> Non
     assert decisive(ENGINE) == decisive(AccelerationConfig()) != decisive(FLOAT8)
 
 
-# --- Transformer Engine ----------------------------------------------------------------------
-
-
-class Kernel(nn.Module):
-    """Attention on (batch, tokens, heads, channels), as Transformer Engine's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = nn.Parameter(torch.zeros(1))
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        assert all(one.is_contiguous() for one in (q, k, v))
-        turned = (one.transpose(1, 2) for one in (q, k, v))
-        return F.scaled_dot_product_attention(*turned).transpose(1, 2).flatten(2)
-
-
-def test_kernel_of_another_order_computes_the_same() -> None:
-    model, plain = small_model(), small_model()
-    attend = attend_by(Kernel())
-    for block in model.net.blocks.values():
-        block.self_attention.attend = attend
-
-    assert list(model.state_dict()) == list(plain.state_dict()), "the kernel is no part of it"
-    for found, expected in zip(
-        output_and_gradients(model), output_and_gradients(plain), strict=True
-    ):
-        torch.testing.assert_close(found, expected)
-
-
-def test_attention_is_that_of_the_kernel() -> None:
-    calls: list[torch.Size] = []
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        calls.append(k.shape)
-        return F.scaled_dot_product_attention(q, k, v)
-
-    model = small_model()
-    for layer in model.net.blocks["block0"].blocks[:2]:
-        layer.block.attn.attend = attend
-    output_and_gradients(model)
-
-    assert [shape[2] for shape in calls] == [12, 8]  # tokens, then the caption
-
-
 # --- on a GPU --------------------------------------------------------------------------------
 
 
 def on_cuda(make: Callable[[torch.device], CosmosModel]) -> tuple[Tensor, Tensor]:
     device = torch.device("cuda")
     return output_and_gradients(make(device), device)
-
-
-@needs_cuda
-@needs_engine
-@pytest.mark.gpu
-def test_transformer_engine_computes_what_torch_does() -> None:
-    output, gradients = on_cuda(lambda device: accelerated(ENGINE, device))
-    expected = on_cuda(lambda device: small_model().to(device))
-
-    # both round to bfloat16, in another order
-    torch.testing.assert_close(output, expected[0], rtol=0.02, atol=0.02)
-    assert (gradients - expected[1]).norm() < 0.02 * expected[1].norm()
 
 
 @needs_cuda
