@@ -60,6 +60,13 @@ class Progress:
                 self.name, self.unit, self.done, self.total, rate, eta_s,
             )  # fmt: skip
 
+    def leave_out(self, count: int) -> None:
+        """So many units are there already: they belong neither to the total nor to the rate."""
+        self.total -= count
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.refresh()
+
     def close(self) -> None:
         """Leave the terminal in order."""
         if self._bar is not None:
