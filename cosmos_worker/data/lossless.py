@@ -60,10 +60,11 @@ def read_lossless(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """
     content = io.BytesIO(path.read_bytes())
     try:
-        with av.open(content, format="matroska") as container:
+        with av.open(content, "r", format="matroska") as container:
             comment = json.loads(container.metadata[NOTE])
             decoded = container.decode(video=0)
-            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
+            pictures = [frame.to_ndarray(format="rgb24") for frame in decoded]
+            frames = np.asarray(np.stack(pictures), dtype=np.uint8)
         wanted, note = comment["sha256"], comment["note"]
     except (av.FFmpegError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -78,5 +79,5 @@ def read_lossless(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
 def _digest(frames_THWC: NDArray[np.uint8]) -> str:
     """SHA-256 of sizes and pixels."""
     digest = hashlib.sha256(repr(frames_THWC.shape).encode())
-    digest.update(np.ascontiguousarray(frames_THWC))
+    digest.update(np.ascontiguousarray(frames_THWC).reshape(-1).data)
     return digest.hexdigest()
