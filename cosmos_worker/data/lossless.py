@@ -64,7 +64,7 @@ def read_lossless(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
             comment = json.loads(container.metadata[NOTE])
             decoded = container.decode(video=0)
             pictures = [frame.to_ndarray(format="rgb24") for frame in decoded]
-            frames = np.asarray(np.stack(pictures), dtype=np.uint8)
+            frames: NDArray[np.uint8] = np.stack(pictures).astype(np.uint8, copy=False)
         wanted, note = comment["sha256"], comment["note"]
     except (av.FFmpegError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

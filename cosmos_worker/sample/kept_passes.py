@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cosmos_worker.config import GenerateConfig
@@ -103,6 +104,10 @@ class KeptPasses:
         self._since = time.monotonic()
         return found
 
+    def stand_in(self, count: int) -> list[Frames]:
+        """Black frames in place of `load`'s, for a process that only helps to compute; they take no memory."""
+        return [np.broadcast_to(np.uint8(0), self._shape(number)) for number in range(count)]
+
     def add(self, number: int, frames_BTHWC: Frames) -> None:
         """Keep what a pass has added; one that does not follow the kept ones is of no use, and left out.
 
@@ -131,12 +136,16 @@ class KeptPasses:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number + 1:03d}.mkv"
 
+    def _shape(self, number: int) -> tuple[int, int, int, int, int]:
+        sampling = self.sampling
+        num_frames = num_added_frames(number, sampling)
+        return self.num_videos, num_frames, sampling.height, sampling.width, 3
+
     def _read(self, number: int) -> Frames:
         path = self._path(number)
         frames, note = read_lossless(path)
-        length = num_added_frames(number, self.sampling)
-        shape = (self.num_videos, length, self.sampling.height, self.sampling.width, 3)
-        if frames.shape != (self.num_videos * length, *shape[2:]):
+        shape = self._shape(number)
+        if frames.shape != (shape[0] * shape[1], *shape[2:]):
             raise DataError(
                 f"{path}: holds {frames.shape} and not {shape}, videos by frames; remove the file"
             )

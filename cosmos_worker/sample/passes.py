@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -63,23 +62,21 @@ def generate_videos(
         samples: one per video.
         settings: shared by all.
         on_step: called `num_sampler_steps` times in each pass.
-        agree: applied to the number of finished passes, and to the known latents of each pass.
-        finished: what the first passes have added, as `keep` was given it; they are not computed again. Of processes
-            that share the frames, the one that writes gives it.
+        agree: applied to the known latents of each pass.
+        finished: what the first passes have added, as `keep` was given it; they are not computed again. Processes that
+            share the frames give equally many; only the pixels of the one that `agree` follows count.
         keep: called after each pass but the last.
 
     Returns:
         uint8 frames (B, sampling.total_pixel_frames, H, W, 3). The first num_pixel_frames of them do not depend on
-        how many passes there are; frames that condition a later pass are not repeated. In a process that does not
-        write, finished passes are black.
+        how many passes there are; frames that condition a later pass are not repeated.
 
     Raises:
         DataError: the sampler's result is not finite.
     """
     sampling = settings.sampling
-    begin = int(agree(torch.tensor(len(finished), device=models.device)))
-    added = list(finished) or [_blank(len(samples), n, sampling) for n in range(begin)]
-    for number in range(begin, sampling.num_passes):
+    added = list(finished)
+    for number in range(len(finished), sampling.num_passes):
         if sampling.num_passes > 1:
             names = ",".join(sample.id for sample in samples)
             logger.info("generate pass=%d/%d videos=%s", number + 1, sampling.num_passes, names)
@@ -99,12 +96,6 @@ def num_added_frames(number: int, sampling: SamplingConfig) -> int:
 
 def _join(parts: Sequence[Frames]) -> Frames:
     return np.concatenate(parts, axis=1)
-
-
-def _blank(num_videos: int, number: int, sampling: SamplingConfig) -> Frames:
-    """What stands for a finished pass where it is not at hand; takes no memory."""
-    size = (num_videos, num_added_frames(number, sampling), sampling.height, sampling.width, 3)
-    return np.broadcast_to(np.uint8(0), size)
 
 
 def _generate_pass(

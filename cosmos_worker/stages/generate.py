@@ -288,8 +288,10 @@ def _sample(
     for batch in batches:
         kept = KeptPasses.of(target, keys[batch[0].id], len(batch), sampling)
         finished = kept.load() if team.writes else []
+        num_finished = team.agree_on(len(finished))
+        finished = finished or kept.stand_in(num_finished)
         if progress is not None:
-            progress.leave_out(len(finished) * steps)
+            progress.leave_out(num_finished * steps)
         samples = [
             Sample(one.id, texts[final[one.id]], read_known_frames(one, sampling)) for one in batch
         ]

@@ -17,7 +17,6 @@ import pytest
 import yaml
 from generation import generate_config, write_clips, write_models, write_tiny_model
 
-from cosmos_worker import launch
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.layout import Volumes
 from cosmos_worker.sample import passes
@@ -228,11 +227,36 @@ def test_a_pass_after_one_that_is_not_kept_is_left_out(
 # --- several processes -----------------------------------------------------------------------
 
 
-def launch_killed(config: GenerateConfig, folder: Path, rank: int, processes: int) -> int:
-    """Several processes, of which one is killed after its first pass."""
-    document = write_document(config, folder)
-    program = [str(PROGRAM), document, "SIGKILL", str(rank), "1"]
-    return launch.launch_program(program, processes, os.environ)
+LAUNCH = """
+import os, sys
+sys.exit(launch.launch_program(sys.argv[2:], int(sys.argv[1]), os.environ))
+"""
+
+
+def launch_killed(config: GenerateConfig, folder: Path, rank: int) -> None:
+    """Two processes, of which one is killed after its first pass."""
+    program = [str(PROGRAM), write_document(config, folder), "SIGKILL", str(rank), "1"]
+    ended = subprocess.run(
+        [sys.executable, "-c", LAUNCH, "2", *program],
+        env={**os.environ, "COSMOS_TERMINATION_LOG": str(folder / "termination.json")},
+        check=False,
+    )
+    assert ended.returncode == 128 + signal.SIGKILL
+    message = json.loads((folder / "termination.json").read_text())
+    assert (message["reason"], message["rank"]) == ("Killed", rank)
+
+
+def run_two(config: GenerateConfig, folder: Path) -> str:
+    """Two processes that nothing interrupts; returns their log."""
+    stage = ["generate", "--config", write_document(config, folder), "--nproc-per-node", "2"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "cosmos_worker.cli", *stage],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stderr
 
 
 @pytest.mark.multiproc
@@ -240,21 +264,21 @@ def launch_killed(config: GenerateConfig, folder: Path, rank: int, processes: in
 def test_one_process_goes_on_with_the_passes_of_two(
     models: Path,
     inputs: list[dict[str, Any]],
-    computed: list[int],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    one_by_one = {"sampling": {"batch_size": 1, "num_passes": 3}}
-    generate.run(make_config(models, tmp_path / "whole", inputs, **one_by_one), Volumes())
-    config = make_config(models, tmp_path / "out", inputs, **one_by_one)
-    assert launch_killed(config, tmp_path, 1, 2) != 0
-    computed.clear()
+    one_by_one = {"batch_size": 1, "num_passes": 3}
+    whole = make_config(models, tmp_path / "whole", inputs, sampling=one_by_one)
+    generate.run(whole, Volumes())
+    config = make_config(models, tmp_path / "out", inputs, sampling=one_by_one)
+    launch_killed(config, tmp_path, 1)
+    caplog.clear()
 
     with caplog.at_level(logging.INFO):
         generate.run(config, Volumes())
 
-    assert "generate pass=1/3 videos=001" not in caplog.text
-    assert "generate pass=2/3 videos=001" in caplog.text
+    told = [line for line in caplog.messages if line.endswith("videos=001")]
+    assert told == [f"generate pass={number}/3 videos=001" for number in (2, 3)]
     assert videos(tmp_path / "out") == videos(tmp_path / "whole")
     assert not (tmp_path / "out" / FOLDER).exists()
 
@@ -262,26 +286,19 @@ def test_one_process_goes_on_with_the_passes_of_two(
 @pytest.mark.multiproc
 @pytest.mark.timeout(300)
 def test_processes_that_share_the_frames_go_on_together(
-    models: Path, inputs: list[dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    models: Path, inputs: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     changes: dict[str, Any] = {
         "context_parallel": 2,
         "sampling": {"num_pixel_frames": 9, "num_input_frames": 1, "num_passes": 3},
     }
-
-    def run(name: str) -> int:
-        config = make_config(models, tmp_path / name, inputs[:1], **changes)
-        return launch.launch("generate", Path(write_document(config, tmp_path)), [], 2)
-
-    assert run("whole") == 0
+    run_two(make_config(models, tmp_path / "whole", inputs[:1], **changes), tmp_path)
     config = make_config(models, tmp_path / "out", inputs[:1], **changes)
-    assert launch_killed(config, tmp_path, 0, 2) != 0
+    launch_killed(config, tmp_path, 0)
     assert [path.name for path in kept_files(tmp_path / "out")] == ["001.mkv"]
-    capfd.readouterr()
 
-    assert run("out") == 0
+    log = run_two(config, tmp_path)
 
-    log = capfd.readouterr().err
     assert "pass=1/3" not in log
     assert "pass=2/3" in log
     assert videos(tmp_path / "out") == videos(tmp_path / "whole")
