@@ -229,6 +229,7 @@ def test_a_pass_after_one_that_is_not_kept_is_left_out(
 
 LAUNCH = """
 import os, sys
+from cosmos_worker import launch
 sys.exit(launch.launch_program(sys.argv[2:], int(sys.argv[1]), os.environ))
 """
 
