@@ -6,8 +6,10 @@ import logging
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +43,12 @@ class Progress:
         self.done = 0
         self._interval_s = interval_s
         self._started = self._logged = time.monotonic()
-        shown = shows_bars()
-        self._bar = tqdm(total=total, unit=unit, desc=name, disable=False) if shown else None
+        self._bar = self._open_bar() if shows_bars() else None
+
+    def _open_bar(self) -> tqdm[None]:
+        from tqdm import tqdm  # reads the switches of the environment, which the command line sets
+
+        return tqdm(total=self.total, unit=self.unit, desc=self.name, disable=False)
 
     def advance(self, count: int = 1) -> None:
         """So many units more are done."""
@@ -59,6 +65,13 @@ class Progress:
                 "%s %s=%d/%d per_s=%.2f eta_s=%.0f",
                 self.name, self.unit, self.done, self.total, rate, eta_s,
             )  # fmt: skip
+
+    def leave_out(self, count: int) -> None:
+        """So many units are there already: they belong neither to the total nor to the rate."""
+        self.total -= count
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.refresh()
 
     def close(self) -> None:
         """Leave the terminal in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -21,8 +22,13 @@ from cosmos_worker.sample.video2world import (
 )
 from cosmos_worker.sampling_options import SamplingConfig
 
+logger = logging.getLogger(__name__)
+
+Frames = NDArray[np.uint8]
 Agree = Callable[[Tensor], Tensor]
-"""Gives all processes that share the frames of a video the same tensor."""
+"""Gives all processes that share the frames of a video the same tensor: that of the one that writes it."""
+Keep = Callable[[int, Frames], None]
+"""Takes what a pass has added (B, T, H, W, 3), with its number from 0; not called after the last."""
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
@@ -30,7 +36,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def continue_samples(
-    samples: Sequence[Sample], frames_BTHWC: NDArray[np.uint8], sampling: SamplingConfig
+    samples: Sequence[Sample], frames_BTHWC: Frames, sampling: SamplingConfig
 ) -> list[Sample]:
     """What the next pass starts from: the last frames so far, as they would be read from a file without loss."""
     last_BTHWC = frames_BTHWC[:, -sampling.num_input_frames :]
@@ -46,7 +52,9 @@ def generate_videos(
     settings: Settings,
     on_step: OnStep | None = None,
     agree: Agree = _as_it_is,
-) -> NDArray[np.uint8]:
+    finished: Sequence[Frames] = (),
+    keep: Keep | None = None,
+) -> Frames:
     """Sample a batch of videos, pass by pass.
 
     Args:
@@ -55,6 +63,9 @@ def generate_videos(
         settings: shared by all.
         on_step: called `num_sampler_steps` times in each pass.
         agree: applied to the known latents of each pass.
+        finished: what the first passes have added, as `keep` was given it; they are not computed again. Processes that
+            share the frames give equally many; only the pixels of the one that `agree` follows count.
+        keep: called after each pass but the last.
 
     Returns:
         uint8 frames (B, sampling.total_pixel_frames, H, W, 3). The first num_pixel_frames of them do not depend on
@@ -64,12 +75,27 @@ def generate_videos(
         DataError: the sampler's result is not finite.
     """
     sampling = settings.sampling
-    videos = _generate_pass(models, samples, settings, 0, on_step, agree)
-    for number in range(1, sampling.num_passes):
-        samples = continue_samples(samples, videos, sampling)
+    added = list(finished)
+    for number in range(len(finished), sampling.num_passes):
+        if sampling.num_passes > 1:
+            names = ",".join(sample.id for sample in samples)
+            logger.info("generate pass=%d/%d videos=%s", number + 1, sampling.num_passes, names)
+        if number:
+            samples = continue_samples(samples, _join(added[-2:]), sampling)
         frames = _generate_pass(models, samples, settings, number, on_step, agree)
-        videos = np.concatenate([videos, frames[:, sampling.num_input_frames :]], axis=1)
-    return videos
+        added.append(frames[:, sampling.num_input_frames :] if number else frames)
+        if keep is not None and number + 1 < sampling.num_passes:
+            keep(number, added[-1])
+    return _join(added)
+
+
+def num_added_frames(number: int, sampling: SamplingConfig) -> int:
+    """Pixel frames that a pass adds to a video: all of the first, what is not known of the others."""
+    return sampling.num_pixel_frames - (sampling.num_input_frames if number else 0)
+
+
+def _join(parts: Sequence[Frames]) -> Frames:
+    return np.concatenate(parts, axis=1)
 
 
 def _generate_pass(
@@ -79,7 +105,7 @@ def _generate_pass(
     number: int,
     on_step: OnStep | None,
     agree: Agree,
-) -> NDArray[np.uint8]:
+) -> Frames:
     """All frames of one pass, the known ones included, uint8 (B, num_pixel_frames, H, W, 3)."""
     with models.tokenizer_at_work():
         known = agree(encode_known_frames(models.tokenizer, samples, settings))

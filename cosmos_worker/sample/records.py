@@ -24,11 +24,19 @@ from cosmos_worker.data.video import open_video, read_video, read_window, write_
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
 from cosmos_worker.evaluate.tracking import parse_instruction, score_push
-from cosmos_worker.layout import GENERATED_FILE, atomic_write, sha256_of_file, write_json
+from cosmos_worker.layout import (
+    GENERATED_FILE,
+    MODEL_FILE,
+    atomic_write,
+    sha256_of_file,
+    write_json,
+)
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sampling_options import SamplingConfig
 
 Record = dict[str, Any]
+LATER_SAMPLING = {"num_passes": 1}
+"""Options of sampling that records of earlier versions do not name, and what those did."""
 
 
 def check_metrics(inputs: Sequence[SampleInput], config: GenerateConfig) -> None:
@@ -119,12 +127,27 @@ def read_finished(folder: Path, request: Record) -> Record | None:
         record: Record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # not ours or cut off: made again, like any other record that does not fit
         return None
-    if not isinstance(record, dict) or any(record.get(key) != request[key] for key in request):
+    if not isinstance(record, dict) or not _is_of(record, request):
         return None
     if is_blocked(record):
         return None if video.exists() else record
     is_whole = video.is_file() and record.get("video_sha256") == sha256_of_file(video)
     return record if is_whole else None
+
+
+def _is_of(record: Record, request: Record) -> bool:
+    """Whether a record was made by a request; earlier versions did not write what came later."""
+    known = dict(record)
+    if isinstance(known.get("sampling"), dict):
+        known["sampling"] = {**LATER_SAMPLING, **known["sampling"]}
+    known["checkpoint"] = _checkpoint_name(known.get("checkpoint"))
+    wanted = {**request, "checkpoint": _checkpoint_name(request["checkpoint"])}
+    return all(known.get(key) == value for key, value in wanted.items())
+
+
+def _checkpoint_name(address: object) -> str:
+    """A folder counts as its model.pt, by which documents named it before there were other forms."""
+    return str(address).removesuffix(f"/{MODEL_FILE}")
 
 
 def is_blocked(record: Mapping[str, Any]) -> bool:

@@ -71,6 +71,13 @@ class Team:
             dist.broadcast(tensor, group=self.context_group, group_src=0)
         return tensor
 
+    def agree_on(self, value: T) -> T:
+        """The value of the process that writes the video, in all that share it."""
+        values: list[Any] = [value]
+        if self.context_group is not None:
+            dist.broadcast_object_list(values, group=self.context_group, group_src=0)
+        return cast(T, values[0])
+
 
 def check_team(world_size: int, context_parallel: int, num_latent_frames: int) -> None:
     """Check that the processes can share the frames.

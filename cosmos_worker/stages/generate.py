@@ -21,7 +21,7 @@ from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes
 from cosmos_worker.progress import Progress
-from cosmos_worker.sample import records
+from cosmos_worker.sample import kept_passes, records
 from cosmos_worker.sample.frame_guards import FrameGuards, Seen
 from cosmos_worker.sample.guards import Companions, Prompts, identify_companions
 from cosmos_worker.sample.inputs import (
@@ -30,9 +30,10 @@ from cosmos_worker.sample.inputs import (
     collect_inputs,
     read_known_frames,
 )
+from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
-from cosmos_worker.sample.passes import generate_videos
+from cosmos_worker.sample.passes import Keep, generate_videos
 from cosmos_worker.sample.team import Team, check_team, form_team
 from cosmos_worker.sample.video2world import (
     Sample,
@@ -100,6 +101,7 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
             finished.update(_generate(config, volumes, tokenizer, device, work, team))
         results = [record for one in work.inputs if (record := finished[one.id]) is not None]
         if processes.is_main:
+            kept_passes.remove_all(volumes.resolve(config.target_uri))
             records.write_list(volumes.resolve(config.target_uri), results)
     return {
         "item": config.name,
@@ -272,30 +274,76 @@ def _sample(
     models = _load_models(companions, tokenizer, team)
     frames, dtype = _num_latent_frames(config), companions.dtype
     settings = Settings(sampling, frames, config.text, config.sigma_data, negative, dtype)
-    lengths = [len(texts[prompt]) for prompt in prompts]
-    batches = split_batches(inputs, lengths, sampling.batch_size, config.text.padding)
-    batches = team.own_batches(batches)
-    batches = [batch for batch in batches if any(one in order.pending for one in batch)]
+    whole, keys = _cut_batches(companions, order, [len(texts[prompt]) for prompt in prompts])
+    batches = [batch for batch in team.own_batches(whole) if batch[0].id in keys]
+    target = volumes.resolve(config.target_uri)
     if team.rank == 0:  # from here on its results are replaced
-        (volumes.resolve(config.target_uri) / GENERATED_FILE).unlink(missing_ok=True)
+        (target / GENERATED_FILE).unlink(missing_ok=True)
+        kept_passes.remove_others(target, keys.values())
     team.meet()
-    steps = len(batches) * num_sampler_steps(sampling) * sampling.num_passes
-    progress = Progress("generate", steps, "steps") if team.rank == 0 else None
+    steps = num_sampler_steps(sampling)
+    total = len(batches) * steps * sampling.num_passes
+    progress = Progress("generate", total, "steps") if team.rank == 0 else None
+    advance = None if progress is None else progress.advance
     written: dict[str, records.Record] = {}
     for batch in batches:
-        started = time.monotonic()
+        kept = KeptPasses.of(target, keys[batch[0].id], len(batch), sampling)
+        finished = kept.load() if team.writes else []
+        num_finished = team.agree_on(len(finished))
+        finished = finished or kept.stand_in(num_finished)
+        if progress is not None:
+            progress.leave_out(num_finished * steps)
         samples = [
             Sample(one.id, texts[final[one.id]], read_known_frames(one, sampling)) for one in batch
         ]
-        advance = None if progress is None else progress.advance
-        videos = generate_videos(models, samples, settings, advance, team.agree)
+        keep = _keep_safe(kept, guards) if team.writes else None
+        videos = generate_videos(models, samples, settings, advance, team.agree, finished, keep)
         if team.writes:
-            seconds = (time.monotonic() - started) / len(batch)
+            seconds = kept.elapsed_s() / len(batch)
             wanted = [pair for pair in zip(batch, videos, strict=True) if pair[0] in order.pending]
             written |= _write(companions, order, guards, wanted, seconds)
+            kept.remove()
     if progress is not None:
         progress.close()
     return {name: record for part in team.gather(written) for name, record in part.items()}
+
+
+def _cut_batches(
+    companions: Companions, order: Order, lengths: Sequence[int]
+) -> tuple[list[list[SampleInput]], dict[str, str]]:
+    """The batches of the whole list, and the keys of those with a pending video by their first video.
+
+    Args:
+        companions: with the document.
+        order: what is sampled.
+        lengths: tokens of each prompt.
+    """
+    config, inputs = companions.config, order.prompts.sampled
+    whole = split_batches(inputs, lengths, config.sampling.batch_size, config.text.padding)
+    keys = {
+        batch[0].id: kept_passes.batch_key(
+            [order.requests[one.id] for one in batch], config, companions.dtype
+        )
+        for batch in whole
+        if any(one in order.pending for one in batch)
+    }
+    return whole, keys
+
+
+def _keep_safe(kept: KeptPasses, guards: FrameGuards | None) -> Keep:
+    """Keeps passes, but none with a frame that guardrails would hold back or blur."""
+
+    def may_be_kept(frames_THWC: NDArray[np.uint8]) -> bool:
+        if guards is None:
+            return True
+        seen = guards.apply(frames_THWC)
+        return isinstance(seen, Seen) and not seen.num_blurred
+
+    def keep(number: int, frames_BTHWC: NDArray[np.uint8]) -> None:
+        if all(may_be_kept(one) for one in frames_BTHWC):
+            kept.add(number, frames_BTHWC)
+
+    return keep
 
 
 def _load_models(companions: Companions, tokenizer: VideoTokenizer, team: Team) -> Models:

@@ -24,13 +24,16 @@ progress = Progress("decode", 2, "clips")
 progress.advance(2)
 progress.close()
 """
+SWITCHES = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS")
+"""That a command run by an earlier test of this process may have set."""
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in SWITCHES}
 LINE = "INFO rank=0 cosmos_worker.progress decode clips=2/2 per_s="
 
 
 def run_in_terminal(columns: int) -> str:
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=follower)
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=follower, env=ENVIRONMENT)
     os.close(follower)
     seen = b""
     try:
@@ -61,7 +64,7 @@ def test_terminal_of_no_width_gets_lines() -> None:
 def test_pod_gets_lines_and_no_bar_of_anybody(unbuffered: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        env={**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered},
         capture_output=True,
         text=True,
         check=True,

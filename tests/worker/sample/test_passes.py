@@ -108,6 +108,31 @@ def test_later_passes_continue_from_the_last_frames_and_leave_the_first_as_it_is
     assert not np.array_equal(by_hand, same_noise)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("num_known", [1, 9])
+def test_finished_passes_are_taken_as_they_are_and_the_others_kept(
+    folder: Path, num_known: int, count: int
+) -> None:
+    models, samples, settings = load(folder), make_samples(num_known), make_settings(4, num_known)
+    kept: list[np.ndarray] = []
+    numbers: list[int] = []
+
+    def keep(number: int, frames: np.ndarray) -> None:
+        numbers.append(number)
+        kept.append(frames)
+
+    whole = generate_videos(models, samples, settings, keep=keep)
+    assert numbers == [0, 1, 2]
+
+    steps: list[None] = []
+    again = generate_videos(
+        models, samples, settings, lambda: steps.append(None), finished=kept[:count]
+    )
+
+    assert np.array_equal(again, whole)
+    assert len(steps) == (4 - count) * 3
+
+
 def test_each_pass_has_noise_of_its_own_and_the_first_that_of_a_single_pass() -> None:
     seeds = {noise_seeds(1, "a", number) for number in range(3)}
 

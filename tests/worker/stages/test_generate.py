@@ -162,6 +162,27 @@ def test_generate_keeps_finished_results(
         assert after[name] == before[name]
 
 
+def test_generate_keeps_results_whose_records_are_of_an_earlier_version(
+    models: Path, clips: list[Path], finished: Path, tmp_path: Path
+) -> None:
+    target = Path(shutil.copytree(finished, tmp_path / "after"))
+    for name in ("000.json", "001.json"):
+        record = read_json(target / name)
+        assert record["sampling"].pop("num_passes") == 1
+        del record["checkpoint_lora_scale"]
+        (target / name).write_text(json.dumps(record))
+    folder = {"checkpoint_uri": str(models)}  # earlier, the same weights were called by their file
+
+    same = generate.run(generate_config(models, target, job_inputs(clips)[:2], **folder), Volumes())
+    longer = {"sampling": {"num_passes": 2}}
+    other = generate.run(
+        generate_config(models, target, job_inputs(clips)[:2], **longer), Volumes()
+    )
+
+    assert same["kept"] == 2
+    assert other["kept"] == 0
+
+
 def test_generate_gives_the_same_frames_alone_and_in_a_batch(
     models: Path, clips: list[Path], tmp_path: Path
 ) -> None:

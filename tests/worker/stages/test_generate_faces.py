@@ -11,7 +11,7 @@ import pytest
 import torch
 from companions import write_companions, write_guardrails
 from faces import face_state, write_face_detector
-from generation import generate_config, write_clips, write_models
+from generation import generate_config
 from numpy.typing import NDArray
 
 from cosmos_worker.companions import face_blur, video_filter
@@ -20,6 +20,7 @@ from cosmos_worker.data.video import write_video
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import FACE_FILE, Volumes
 from cosmos_worker.sample import records
+from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.stages import generate
 
 VIOLENCE = (0, 0, 9, 0, 0, 0, 0)
@@ -28,15 +29,8 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clips(tmp_path_factory.mktemp("clips"), 1)[0]
+def clip(clips: list[Path]) -> Path:
+    return clips[0]
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +112,32 @@ def test_faces_are_blurred_between_the_filter_and_the_file(
 
     assert order == ["check", "blur", "write_video", "check"]
     assert result["blocked"] == 1
+
+
+@pytest.mark.parametrize("face_blur", [False, True])
+def test_a_pass_whose_faces_are_blurred_in_the_video_is_not_kept(
+    models: Path,
+    clip: Path,
+    guards: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    face_blur: bool,
+) -> None:
+    kept: list[Path] = []
+    remove = KeptPasses.remove
+    monkeypatch.setattr(
+        KeptPasses, "remove", lambda self: (kept.extend(self.folder.glob("*")), remove(self))
+    )
+    inputs = [{"prompt": "a red cube", "visual_input_uri": str(clip)}]
+    chosen = {**guards, "face_blur": face_blur}
+    config = generate_config(
+        models, tmp_path, inputs, guardrails=chosen, sampling={"num_passes": 2}
+    )
+
+    result = generate.run(config, Volumes())
+
+    assert result["videos"] == 1
+    assert len(kept) == (0 if face_blur else 1)
 
 
 def test_videos_without_blur_are_made_again_with_it_and_kept_afterwards(

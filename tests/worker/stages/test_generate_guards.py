@@ -19,6 +19,7 @@ from cosmos_worker.layout import FILTER_FILE, Volumes
 from cosmos_worker.sample import records
 from cosmos_worker.sample.guards import Companions
 from cosmos_worker.sample.inputs import collect_inputs
+from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.stages import generate
 from cosmos_worker.text.t5 import T5Encoder
 
@@ -96,6 +97,34 @@ def test_one_unsafe_frame_keeps_a_video_from_being_written(
         "by": "video-filter",
         "reason": "17 of 17 frames are unsafe, the first is frame 0: violence",
     }
+
+
+@pytest.mark.parametrize(("scores", "num_kept"), [(None, 1), (VIOLENCE, 0)])
+def test_a_pass_with_an_unsafe_frame_is_not_kept(
+    models: Path,
+    clips: list[Path],
+    companions: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: tuple[int, ...] | None,
+    num_kept: int,
+) -> None:
+    kept: list[Path] = []
+    remove = KeptPasses.remove
+    monkeypatch.setattr(
+        KeptPasses, "remove", lambda self: (kept.extend(self.folder.glob("*")), remove(self))
+    )
+    changes = {"folder_uri": write_guardrails(tmp_path / "g", scores)} if scores else {}
+    guards = guardrails(companions, **changes)
+    config = generate_config(
+        models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=guards,
+        sampling={"num_passes": 2},
+    )  # fmt: skip
+
+    result = generate.run(config, Volumes())
+
+    assert len(kept) == num_kept
+    assert result["videos"] == num_kept
 
 
 def test_everything_happens_in_order(
