@@ -12,7 +12,7 @@ UV := $(shell command -v uv || echo $(CURDIR)/$(BIN)/uv)
 CONSTRAINTS := docker/constraints.txt
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 
-.PHONY: setup quickstart test unit multiproc cluster gpu lint dataset constraints clean
+.PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute cluster gpu lint dataset constraints clean
 
 setup: $(READY)
 
@@ -29,12 +29,19 @@ quickstart: $(READY)
 	$(BIN)/cosmos run examples/quickstart.yaml
 
 test: lint unit multiproc
+multiproc: multiproc-start multiproc-compute
 
 unit: $(READY)
 	$(BIN)/pytest
 
-multiproc: $(READY)
-	$(BIN)/pytest -m multiproc
+# how processes start, stop and fail, and whole jobs; then what processes compute together
+COMPUTING := tests/worker/stages tests/worker/train
+
+multiproc-start: $(READY)
+	$(BIN)/pytest -m multiproc $(COMPUTING:%=--ignore=%)
+
+multiproc-compute: $(READY)
+	$(BIN)/pytest -m multiproc $(COMPUTING)
 
 cluster: $(READY)
 	$(BIN)/pytest -v -rs --timeout 900 --durations 15 -m "not multiproc" --real-cluster tests/cluster tests/scenarios

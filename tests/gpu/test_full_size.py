@@ -64,7 +64,6 @@ WAYS = {
         "video2world_instruction_push_tiny",
         ("optimizer.state_bits=8", "trainer.max_steps=60"),
     ),
-    "tiny lora": ("video2world_instruction_push_tiny", ("lora.rank=4", "trainer.max_steps=60")),
 }
 STOP_AFTER = 2
 EXIT_STOPPED = 75
@@ -216,7 +215,6 @@ def sampling_document(folder: Path, weights: Path, experiment: Experiment) -> di
         ),
         pytest.param("lora", marks=on_gpu),
         pytest.param("tiny full", marks=[pytest.mark.multiproc, needs("torchao")]),
-        pytest.param("tiny lora", marks=pytest.mark.multiproc),
     ],
 )
 def test_loads_trains_stops_continues_and_samples(

@@ -21,7 +21,8 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import NetConfig, ParallelConfig
 
 PROCESSES = 2
-FORMS = ("pt", "safetensors", "diffusers")
+FORMS = ("pt", "diffusers")
+"""One file, and safetensors in shards; all forms are measured with one process."""
 LARGE = SMALL_NET.model_copy(update={"model_channels": 512, "num_blocks": 6})
 SLACK_BYTES = 8 << 20
 """What the allocator rounds up, the collectives' buffers, and code that the load is the first to touch."""

@@ -15,6 +15,7 @@ import killed_generate
 import numpy as np
 import pytest
 import yaml
+from gang import run_gang
 from generation import generate_config, write_clips, write_models, write_tiny_model
 
 from cosmos_worker.config import GenerateConfig
@@ -144,6 +145,7 @@ def test_passes_are_told_and_only_what_is_left_is_counted(
     config = make_config(models, tmp_path, inputs)
     interrupt(config, 2)
     files = kept_files(tmp_path)
+    caplog.clear()
 
     with caplog.at_level(logging.INFO):
         generate.run(config, Volumes())
@@ -249,15 +251,9 @@ def launch_killed(config: GenerateConfig, folder: Path, rank: int) -> None:
 
 def run_two(config: GenerateConfig, folder: Path) -> str:
     """Two processes that nothing interrupts; returns their log."""
-    stage = ["generate", "--config", write_document(config, folder), "--nproc-per-node", "2"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "cosmos_worker.cli", *stage],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stderr
+    ended = run_gang(["generate", "--config", write_document(config, folder)], 2)
+    assert set(ended.codes) == {0}, ended.log
+    return ended.log
 
 
 @pytest.mark.multiproc
