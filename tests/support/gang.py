@@ -22,6 +22,8 @@ PRELOADED = [
     "cosmos_worker.stages.generate",
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.t5.modeling_t5",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 

@@ -50,6 +50,8 @@ class Controller:
     deployment: str
     crd: str
     """A resource that it serves."""
+    certificate: str = ""
+    """Secret in which it writes its certificate, and which it reads as a file of its pod."""
     container: str = "manager"
     objects: tuple[Manifest, ...] = ()
     """Objects beside the manifests."""
@@ -102,6 +104,12 @@ class Controller:
         kubectl("apply", "--server-side", "--force-conflicts", f"--kustomize={overlay}")
         kubectl("wait", "--for=condition=Established", f"crd/{self.crd}", f"--timeout={WAIT}")
         where = f"--namespace={self.namespace}"
+        if self.certificate:
+            # the file follows the Secret after a minute or more, and is then looked for at growing intervals, minutes
+            # in all; in a pod that begins after the Secret was filled it is there at once
+            filled = "--for=jsonpath={.data.tls\\.crt}"
+            kubectl("wait", where, filled, f"secret/{self.certificate}", f"--timeout={WAIT}")
+            kubectl("rollout", "restart", where, f"deployment/{self.deployment}")
         kubectl("rollout", "status", where, f"deployment/{self.deployment}", f"--timeout={WAIT}")
 
     def remove(self) -> None:

@@ -18,6 +18,7 @@ def controller() -> Controller:
         namespace="kueue-system",
         deployment="kueue-controller-manager",
         crd="localqueues.kueue.x-k8s.io",
+        certificate="kueue-webhook-server-cert",
     )
 
 

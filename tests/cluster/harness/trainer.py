@@ -20,6 +20,7 @@ def jobset() -> Controller:
         namespace="jobset-system",
         deployment="jobset-controller-manager",
         crd="jobsets.jobset.x-k8s.io",
+        certificate="jobset-webhook-server-cert",
     )
 
 
@@ -36,6 +37,7 @@ def trainer() -> Controller:
         namespace=NAMESPACE,
         deployment="kubeflow-trainer-controller-manager",
         crd="trainjobs.trainer.kubeflow.org",
+        certificate="kubeflow-trainer-webhook-cert",
         objects=(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
             {

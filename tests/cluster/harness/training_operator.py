@@ -54,6 +54,7 @@ def controller() -> Controller:
         namespace=NAMESPACE,
         deployment="training-operator",
         crd="pytorchjobs.kubeflow.org",
+        certificate="training-operator-webhook-cert",
         container="training-operator",
         objects=(
             {
