@@ -109,7 +109,8 @@ class Controller:
             # in all; in a pod that begins after the Secret was filled it is there at once
             filled = "--for=jsonpath={.data.tls\\.crt}"
             kubectl("wait", where, filled, f"secret/{self.certificate}", f"--timeout={WAIT}")
-            kubectl("rollout", "restart", where, f"deployment/{self.deployment}")
+            # gone before the other is ready, so that no request goes where nobody answers
+            kubectl("delete", "pods", "--all", where, f"--timeout={WAIT}")
         kubectl("rollout", "status", where, f"deployment/{self.deployment}", f"--timeout={WAIT}")
 
     def remove(self) -> None:
