@@ -8,15 +8,14 @@ Differs: landmarks are loaded, since they belong to the file, and not computed.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.saved_tensors import read_saved
 
 LEVEL_CHANNELS = (512, 1024, 2048)
 """Of the body's outputs, at strides 8, 16 and 32."""
@@ -166,23 +165,11 @@ def read_detector(path: Path) -> RetinaFace:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Weights by the network's names; a file may wrap them, and call them by a prefix."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    if not path.exists():
         raise CheckpointError(
             f"{path}: no such file, which finds the faces that are blurred; fetch the guardrails again"
-        ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-    ) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}); fetch the guardrails again"
-        ) from None
+        )
+    content = read_saved(path, "fetch the guardrails again")
     content = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not all(
         isinstance(value, Tensor) for value in content.values()

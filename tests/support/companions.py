@@ -21,6 +21,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipImageProcessor,
@@ -54,6 +55,22 @@ def write_classifier(
     return folder
 
 
+def draw_llava(
+    vision: PretrainedConfig, text: PretrainedConfig, vocabulary: Mapping[str, int]
+) -> LlavaForConditionalGeneration:
+    """A model that sees and writes, its weights always the same; no random number of the test is touched."""
+    config = LlavaConfig(
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict(),
+        image_token_index=vocabulary[PICTURE],
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlavaForConditionalGeneration(config)
+
+
 def write_upsampler(
     folder: Path,
     answers: Mapping[str, Sequence[str]] | None = None,
@@ -66,16 +83,7 @@ def write_upsampler(
         hidden_size=FEATURES, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         image_size=SIZE, patch_size=8, projection_dim=16,
     )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision.to_dict(),
-        text_config=_llama(len(vocabulary)).to_dict(),
-        image_token_index=vocabulary[PICTURE],
-        vision_feature_select_strategy="full",
-        vision_feature_layer=-1,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlavaForConditionalGeneration(config)
+    model = draw_llava(vision, _llama(len(vocabulary)), vocabulary)
     if answers is not None:
         set_answers(model, vocabulary, answers, otherwise)
     _save(model, folder)

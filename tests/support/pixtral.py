@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from companions import END, PAD, PICTURE, START, set_answers, small_tokenizer
+from companions import END, PAD, START, draw_llava, set_answers, small_tokenizer
 from transformers import (
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     MistralConfig,
     PixtralImageProcessor,
     PixtralProcessor,
@@ -38,16 +35,7 @@ def write_pixtral(folder: Path, answer: str | None = None, chat: str = CHAT) -> 
         num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=False,
         bos_token_id=vocabulary[START], eos_token_id=vocabulary[END], pad_token_id=vocabulary[PAD],
     )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision.to_dict(),
-        text_config=text.to_dict(),
-        image_token_index=vocabulary[PICTURE],
-        vision_feature_select_strategy="full",
-        vision_feature_layer=-1,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlavaForConditionalGeneration(config)
+    model = draw_llava(vision, text, vocabulary)
     if answer:
         set_answers(model, vocabulary, {}, answer)
     model.eval().save_pretrained(folder)

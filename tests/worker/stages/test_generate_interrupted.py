@@ -32,13 +32,6 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     clips = write_clips(tmp_path_factory.mktemp("clips"), 2)
     return [{"prompt": f"cube {n}", "visual_input_uri": str(clip)} for n, clip in enumerate(clips)]
