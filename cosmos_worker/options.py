@@ -6,7 +6,7 @@ Defaults of the values live here and in the experiments. No torch here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
@@ -505,37 +505,3 @@ def _engine_float8_problems(experiment: Experiment) -> Iterator[str]:
         tokens = frames * (video.height // scale) * (video.width // scale)
         sizes[f"{where}, tokens of a sample in each process"] = tokens
     yield from unfit_sizes(sizes)
-
-
-TRAINER_PACE = (
-    "micro_batch_size",
-    "save_every_steps",
-    "keep_last",
-    "keep_exports",
-    "log_every_steps",
-    "validate_every_steps",
-    "validation_draws",
-    "validation_sigmas",
-    "keep_best",
-    "sample_every_steps",
-    "sample_count",
-    "sample_steps",
-    "trackers",
-    "device",
-    "threads_per_process",
-)
-"""Trainer settings that change how a run proceeds, not what it computes: the sum over the global batch is the same."""
-
-
-def decisive_options(experiment: Experiment) -> dict[str, Any]:
-    """The options that decide the weights; a run is continued only under the same ones."""
-    return experiment.model_dump(
-        mode="json",
-        exclude={
-            "trainer": set(TRAINER_PACE),
-            "tokenizer": {"batch_size"},
-            "optimizer": {"implementation"},
-            "parallel": True,
-            "acceleration": {"attention"},
-        },
-    )

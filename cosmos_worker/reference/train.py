@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import yaml
 
 from cosmos_worker.config import TrainConfig
+from cosmos_worker.decisive import decisive_options
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes, atomic_write, content_key, run_folder
-from cosmos_worker.options import decisive_options
 from cosmos_worker.reference.train_options import ReferenceOptions, read_options
 
 logger = logging.getLogger(__name__)

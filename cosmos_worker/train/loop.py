@@ -15,12 +15,13 @@ from cosmos_worker.checkpoint.adapter import Adapter
 from cosmos_worker.checkpoint.best import LOSS
 from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state
 from cosmos_worker.config import parse_document
+from cosmos_worker.decisive import decisive_options
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import corrections_of, merge_lora
 from cosmos_worker.model.shards import gather_to_main
-from cosmos_worker.options import Experiment, TrackerName, decisive_options
+from cosmos_worker.options import Experiment, TrackerName
 from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import Batch, WindowDataset
 from cosmos_worker.train.bucket_order import BucketOrder

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from cosmos_worker.cli import main
+from cosmos_worker.decisive import decisive_options
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import PRESETS, get_experiment
 from cosmos_worker.memory_plan import tokens_per_sample
-from cosmos_worker.options import Experiment, decisive_options
+from cosmos_worker.options import Experiment
 
 PUSH = "video2world_instruction_push_tiny"
 PLAIN = "video2world_7b_example_cosmos_nemo_assets"

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosmos_worker.config import Source, StageConfig
+from cosmos_worker.decisive import TRAINER_PACE
 from cosmos_worker.layout import MODEL_FILE, content_key
 from cosmos_worker.options import (
-    TRAINER_PACE,
     AccelerationConfig,
     LoraConfig,
     OptimizerConfig,

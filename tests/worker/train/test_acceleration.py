@@ -20,6 +20,7 @@ from training import (
     write_training_inputs,
 )
 
+from cosmos_worker.decisive import decisive_options
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes
 from cosmos_worker.model.dit import CosmosModel
@@ -27,7 +28,6 @@ from cosmos_worker.options import (
     AccelerationConfig,
     Experiment,
     ParallelConfig,
-    decisive_options,
 )
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train.acceleration import accelerate

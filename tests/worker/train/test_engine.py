@@ -29,6 +29,7 @@ from training import (
 
 from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.checkpoint.state import list_states
+from cosmos_worker.decisive import decisive_options
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel, call
 from cosmos_worker.options import (
@@ -37,7 +38,6 @@ from cosmos_worker.options import (
     ParallelConfig,
     TextConfig,
     VideoConfig,
-    decisive_options,
 )
 from cosmos_worker.train.acceleration import accelerate
 from cosmos_worker.train.engine import attend_by
