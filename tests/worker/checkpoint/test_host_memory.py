@@ -32,7 +32,7 @@ SLACK_BYTES = 8 << 20
 """What the allocator rounds up, and code that the load is the first to touch."""
 
 LOADS = """
-import json, sys
+import ctypes, gc, json, sys
 from pathlib import Path
 from cosmos_worker.checkpoint.weights import load_model
 from cosmos_worker.options import NetConfig
@@ -43,6 +43,8 @@ def status(name):
 
 for path, document in json.loads(sys.argv[1]):
     net = NetConfig.model_validate(document)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what the one before gave back is not used again unseen
     before = status("VmRSS:")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     model = load_model(Path(path), net)
@@ -100,7 +102,7 @@ def measure(small: Path, large: Path) -> Load:
 def test_load_holds_the_network_and_one_file(loads: dict[str, Load], form: str) -> None:
     load = loads[form]
 
-    assert load.peak >= 0.9 * load.network  # else nothing was measured
+    assert load.peak >= load.network - SLACK_BYTES  # else nothing was measured
     assert load.peak <= load.network + max(load.files) + SLACK_BYTES
 
 

@@ -29,7 +29,7 @@ SLACK_BYTES = 8 << 20
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(300)]
 
 LOADS = """
-import json, sys
+import ctypes, gc, json, sys
 from pathlib import Path
 import torch
 from cosmos_worker.model.shards import local_part
@@ -47,6 +47,8 @@ with join_processes("cpu", 1) as processes:
         experiment = Experiment.model_validate(document)
         layout = lay_out(experiment, processes)
         processes.barrier()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what the one before gave back is not used again unseen
         before = status("VmRSS:")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         model = build_model(experiment, Path(path), layout, torch.device("cpu"))
@@ -124,7 +126,7 @@ def limit(weights: tuple[Path, Path], form: str, share: int) -> int:
 def test_each_process_holds_its_share_and_one_file(weights: tuple[Path, Path], form: str) -> None:
     for one in load(weights, form, "full"):
         assert one.share < 0.55 * one.network
-        assert one.peak >= 0.9 * one.share  # else nothing was measured
+        assert one.peak >= one.share - SLACK_BYTES  # else nothing was measured
         assert one.peak <= limit(weights, form, one.share)
 
 
