@@ -15,16 +15,8 @@ from pydantic import BaseModel, Field, PositiveFloat, ValidationError, model_val
 from typing_extensions import Self
 
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.options import (
-    Experiment,
-    Fraction,
-    Model,
-    NetConfig,
-    PositiveInt,
-    TextConfig,
-    TokenizerConfig,
-    VideoConfig,
-)
+from cosmos_worker.option_types import Fraction, Model, PositiveInt
+from cosmos_worker.options import Experiment, NetConfig, TextConfig, TokenizerConfig, VideoConfig
 from cosmos_worker.sampling_options import SamplingConfig
 
 # --- stage documents -------------------------------------------------------------------------

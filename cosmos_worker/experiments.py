@@ -16,18 +16,20 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.options import (
     ConditioningConfig,
     DiffusionConfig,
-    EmaConfig,
     Experiment,
-    LoraConfig,
     NetConfig,
-    OptimizerConfig,
-    ParallelConfig,
     TextConfig,
     TokenizerConfig,
-    TrainerConfig,
     VideoConfig,
 )
 from cosmos_worker.overrides import apply_overrides
+from cosmos_worker.training_options import (
+    EmaConfig,
+    LoraConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    TrainerConfig,
+)
 
 NET_7B = NetConfig(model_channels=4096, num_blocks=28, num_heads=32)
 NET_14B = NetConfig(

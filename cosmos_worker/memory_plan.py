@@ -13,13 +13,8 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.memory_samples import sample_bytes
 from cosmos_worker.memory_states import MASK_CHANNELS, product_parameters, quantised_parameters
 from cosmos_worker.optimizer_states import moment_bytes
-from cosmos_worker.options import (
-    LATENT_SCALE,
-    Experiment,
-    LoraConfig,
-    NetConfig,
-    VideoConfig,
-)
+from cosmos_worker.options import LATENT_SCALE, Experiment, NetConfig, VideoConfig
+from cosmos_worker.training_options import LoraConfig
 from cosmos_worker.units import GIB
 
 Sharding = Literal["none", "full", "hybrid"]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from cosmos_worker.float8_sizes import FLOAT8_MULTIPLE
 from cosmos_worker.optimizer_states import has_8bit_states
-from cosmos_worker.options import Experiment, LoraConfig, NetConfig
+from cosmos_worker.options import Experiment, NetConfig
+from cosmos_worker.training_options import LoraConfig
 
 MASK_CHANNELS = 2
 """Condition mask and padding mask beside the latent's channels."""

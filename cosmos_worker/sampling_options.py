@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from cosmos_worker.options import Model, PositiveInt, check_video_size
+from cosmos_worker.option_types import Model, PositiveInt
+from cosmos_worker.options import check_video_size
 
 
 class SamplingConfig(Model):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.shards import fill
-from cosmos_worker.options import LoraConfig
+from cosmos_worker.training_options import LoraConfig
 
 LAYERS = {
     "q": r"\.attn\.to_q\.0$",

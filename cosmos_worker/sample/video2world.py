@@ -21,12 +21,7 @@ from cosmos_worker.diffusion.known_frames import KnownFrames
 from cosmos_worker.diffusion.res import SOLVER_ORDERS, Solver, sample_res
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.model.dit import CosmosDiT
-from cosmos_worker.options import (
-    LATENT_SCALE,
-    NetConfig,
-    TextConfig,
-    TokenizerConfig,
-)
+from cosmos_worker.options import LATENT_SCALE, NetConfig, TextConfig, TokenizerConfig
 from cosmos_worker.sample.noise import draw_noise
 from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.text.batch import pad_text

@@ -21,7 +21,7 @@ from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import corrections_of, merge_lora
 from cosmos_worker.model.shards import gather_to_main
-from cosmos_worker.options import Experiment, TrackerName
+from cosmos_worker.options import Experiment
 from cosmos_worker.outcomes import PositionFile
 from cosmos_worker.train.batches import Batch, WindowDataset
 from cosmos_worker.train.bucket_order import BucketOrder
@@ -39,6 +39,7 @@ from cosmos_worker.train.step import StepResult, train_step
 from cosmos_worker.train.stop import StopSignal
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
 from cosmos_worker.train.watch import Watch
+from cosmos_worker.training_options import TrackerName
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.shards import is_spread
-from cosmos_worker.options import OptimizerConfig
 from cosmos_worker.train.optional import import_for
+from cosmos_worker.training_options import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

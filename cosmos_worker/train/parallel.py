@@ -21,8 +21,9 @@ from torch.utils.checkpoint import (
 
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel, RunBlock, call
-from cosmos_worker.options import Experiment, ParallelConfig
+from cosmos_worker.options import Experiment
 from cosmos_worker.train.distributed import Processes
+from cosmos_worker.training_options import ParallelConfig
 
 aten = torch.ops.aten
 KEPT_OPERATIONS = frozenset(

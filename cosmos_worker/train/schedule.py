@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosmos_worker.options import OptimizerConfig
+from cosmos_worker.training_options import OptimizerConfig
 
 WARMUP_SHARE = 0.05
 REFERENCE_WARMUP_STEPS = 2500

@@ -14,9 +14,10 @@ from training import small_experiment, write_model
 from cosmos_worker.config import CacheLatentsConfig, PrepareDatasetConfig, Source
 from cosmos_worker.data.index import read_index
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, ParallelConfig, VideoConfig
+from cosmos_worker.options import Experiment, VideoConfig
 from cosmos_worker.stages import cache_latents, prepare_dataset
 from cosmos_worker.text.store import EmbeddingStore
+from cosmos_worker.training_options import ParallelConfig
 
 WIDE = VideoConfig(num_pixel_frames=17, height=32, width=48)
 TALL = VideoConfig(num_pixel_frames=9, height=48, width=32, fps=5)

@@ -19,17 +19,19 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import (
     ConditioningConfig,
     Experiment,
-    LoraConfig,
     NetConfig,
-    OptimizerConfig,
-    ParallelConfig,
     TextConfig,
     TokenizerConfig,
-    TrainerConfig,
     VideoConfig,
 )
 from cosmos_worker.text.store import EmbeddingStore
 from cosmos_worker.tokenizer.store import LatentWriter
+from cosmos_worker.training_options import (
+    LoraConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    TrainerConfig,
+)
 
 SMALL_NET = NetConfig(
     model_channels=32,

@@ -34,8 +34,9 @@ from cosmos_worker.memory_states import product_parameters, quantised_parameters
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.lora import add_lora
 from cosmos_worker.optimizer_states import has_8bit_states
-from cosmos_worker.options import AccelerationConfig, LoraConfig, NetConfig
+from cosmos_worker.options import NetConfig
 from cosmos_worker.train.engine import replace_products
+from cosmos_worker.training_options import AccelerationConfig, LoraConfig
 from cosmos_worker.units import GIB
 
 BRIDGE = EXPERIMENTS["video2world_instruction_bridge_57frames"]

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from cosmos_operator.api.crd import build_schema
 from cosmos_worker.experiments import PRESETS, Preset
-from cosmos_worker.options import Experiment, TrainerConfig
+from cosmos_worker.options import Experiment
 from cosmos_worker.overrides import nested_model
+from cosmos_worker.training_options import TrainerConfig
 
 Row = tuple[str, str, str, str]
 PRESET_HEADER = ("experiment", "for", "frames", "size", "steps", "samples a step", "GPUs")

@@ -13,11 +13,7 @@ from typing import Any
 from cosmos_worker.config import Source, StageConfig
 from cosmos_worker.decisive import TRAINER_PACE
 from cosmos_worker.layout import MODEL_FILE, content_key
-from cosmos_worker.options import (
-    AccelerationConfig,
-    LoraConfig,
-    OptimizerConfig,
-)
+from cosmos_worker.training_options import AccelerationConfig, LoraConfig, OptimizerConfig
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),

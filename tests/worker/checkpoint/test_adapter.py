@@ -37,9 +37,9 @@ from cosmos_worker.cli import main
 from cosmos_worker.config import FetchModelConfig, PublishConfig
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.layout import EXPORT_FOLDER, Volumes
-from cosmos_worker.options import LoraConfig
 from cosmos_worker.stages import fetch_model, publish
 from cosmos_worker.stages import train as train_stage
+from cosmos_worker.training_options import LoraConfig
 
 LORA = LoraConfig(rank=3, alpha=8, targets=("q", "v", "mlp"))
 EXPERIMENT = small_experiment(lora=LORA, max_steps=4)

@@ -18,7 +18,8 @@ from cosmos_worker.checkpoint.convert import convert_weights
 from cosmos_worker.checkpoint.safetensors_files import Limits
 from cosmos_worker.checkpoint.weights import save_weight_file
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import NetConfig, ParallelConfig
+from cosmos_worker.options import NetConfig
+from cosmos_worker.training_options import ParallelConfig
 
 PROCESSES = 2
 FORMS = ("pt", "diffusers")

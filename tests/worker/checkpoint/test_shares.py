@@ -19,7 +19,7 @@ from training import small_experiment
 from cosmos_worker.checkpoint.shard_files import load_shards
 from cosmos_worker.checkpoint.shares import own_share
 from cosmos_worker.checkpoint.state import find_latest_state
-from cosmos_worker.options import ParallelConfig
+from cosmos_worker.training_options import ParallelConfig
 
 SAVES = """
 import json, sys

@@ -10,9 +10,9 @@ import torch
 
 from cosmos_worker import cli
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import AccelerationConfig
 from cosmos_worker.stages import train
 from cosmos_worker.train.acceleration import accelerate
+from cosmos_worker.training_options import AccelerationConfig
 
 
 def accelerate_as_on_cuda(

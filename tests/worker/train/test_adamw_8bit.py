@@ -22,9 +22,10 @@ from cosmos_worker.layout import Volumes
 from cosmos_worker.memory_plan import optimizer_bytes
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.optimizer_states import has_8bit_states
-from cosmos_worker.options import Experiment, OptimizerConfig, ParallelConfig
+from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
+from cosmos_worker.training_options import OptimizerConfig, ParallelConfig
 
 needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None, reason="torchao is not installed"

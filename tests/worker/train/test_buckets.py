@@ -12,10 +12,11 @@ from training import small_experiment, train_config, train_with_processes
 
 from cosmos_worker.errors import CheckpointError, DataError, StopRequested
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, ParallelConfig
+from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import loop
 from cosmos_worker.train.batches import Batch, WindowDataset
+from cosmos_worker.training_options import ParallelConfig
 
 VOLUMES = Volumes()
 STEPS = 8

@@ -32,15 +32,10 @@ from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.decisive import decisive_options
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel, call
-from cosmos_worker.options import (
-    AccelerationConfig,
-    Experiment,
-    ParallelConfig,
-    TextConfig,
-    VideoConfig,
-)
+from cosmos_worker.options import Experiment, TextConfig, VideoConfig
 from cosmos_worker.train.acceleration import accelerate
 from cosmos_worker.train.engine import attend_by
+from cosmos_worker.training_options import AccelerationConfig, ParallelConfig
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PLAIN = AccelerationConfig()

@@ -23,10 +23,11 @@ from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.checkpoint.weights import load_model, read_weight_file
 from cosmos_worker.errors import CheckpointError, StopRequested
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, LoraConfig
+from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.stages.train import build_model
 from cosmos_worker.train.parallel import Layout
+from cosmos_worker.training_options import LoraConfig
 
 CPU = torch.device("cpu")
 

@@ -21,10 +21,11 @@ from cosmos_worker.checkpoint.adapter_folders import find_adapter
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, LoraConfig, ParallelConfig
+from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.parallel import lay_out
+from cosmos_worker.training_options import LoraConfig, ParallelConfig
 
 FRAMES = 4
 WAYS = {

@@ -25,7 +25,7 @@ from cosmos_worker.checkpoint.weights import load_model
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, ParallelConfig
+from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.train import samples
@@ -34,6 +34,7 @@ from cosmos_worker.train.distributed import Processes
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.parallel import Layout
 from cosmos_worker.train.samples import SampleVideos
+from cosmos_worker.training_options import ParallelConfig
 
 VOLUMES = Volumes()
 NAMES = ["0-val_0@0.mp4", "1-val_1@0.mp4"]

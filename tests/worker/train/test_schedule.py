@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from vectors import load_vector, under
 
-from cosmos_worker.options import OptimizerConfig
 from cosmos_worker.train.ema import ema_beta, ema_exponent
 from cosmos_worker.train.schedule import learning_rate, warmup_steps
+from cosmos_worker.training_options import OptimizerConfig
 
 
 def test_schedule_and_average_match_reference(scalars_vector_path: Path) -> None:
