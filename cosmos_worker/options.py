@@ -268,6 +268,11 @@ class Experiment(Model):
                 f"acceleration.attention: {acceleration.attention!r} computes in bfloat16, not in "
                 "diffusion.compute_dtype 'float32'; use 'torch', or compute_dtype=bfloat16"
             )
+        if self.optimizer.implementation == "apex" and self.parallel.sharding != "none":
+            raise ValueError(
+                "optimizer.implementation: 'apex' updates whole weights, which parallel.sharding "
+                f"{self.parallel.sharding!r} spreads over processes; use 'torch', or parallel.sharding=none"
+            )
         problems = [*_engine_float8_problems(self)]
         if problems:
             raise ValueError(

@@ -24,13 +24,10 @@ from cosmos_worker.decisive import decisive_options
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import Volumes
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import (
-    AccelerationConfig,
-    Experiment,
-    ParallelConfig,
-)
+from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train.acceleration import accelerate
+from cosmos_worker.training_options import AccelerationConfig, ParallelConfig
 
 CPU = torch.device("cpu")
 FLOAT8 = AccelerationConfig(linear="float8")
@@ -163,6 +160,10 @@ def test_float8_needs_sides_that_it_admits() -> None:
                 "acceleration": {"attention": "transformer_engine"},
             },
             "computes in bfloat16",
+        ),
+        (
+            {"optimizer": {"implementation": "apex"}, "parallel": {"sharding": "full"}},
+            r"'apex' updates whole weights.*'full' spreads over processes; use 'torch', or parallel\.sharding=none",
         ),
     ],
 )
