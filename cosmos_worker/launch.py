@@ -142,7 +142,7 @@ class Agent:
                 continue
             if not was_announced:
                 was_announced = True
-                logger.info("stop requested; saving a checkpoint")
+                logger.info("stop requested; what is done is being saved")
             if not outcomes.has_position(self.folder):
                 self.kill()
             elif time.monotonic() - stop.since > stop.save_s:
