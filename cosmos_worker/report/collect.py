@@ -148,10 +148,11 @@ def _row(item: Item) -> list[str]:
     def number(name: str, form: str, factor: float = 1) -> str:
         return format_number(form, summary[name] * factor) if name in summary else ABSENT
 
-    blocked = summary.get("blocked", 0)
+    counts = ((summary.get("blocked", 0), "blocked"), (summary.get("with_faces", 0), "with faces"))
+    remarks = ", ".join(f"{count} {what}" for count, what in counts if count)
     return [
         item.name,
-        str(summary["videos"]) + (f" ({blocked} blocked)" if blocked else ""),
+        str(summary["videos"]) + (f" ({remarks})" if remarks else ""),
         number("mean_psnr_db", "{:.2f}"),
         number("mean_copy_psnr_db", "{:.2f}"),
         number("gain_db", "{:+.2f}"),

@@ -264,7 +264,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """Means over all written videos; a metric that was not measured is absent.
 
     Returns:
-        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), and with
+        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), with a search for faces
+        with_faces (videos in which some were blurred), and with
         metrics mean_psnr_db, mean_copy_psnr_db, gain_db, follow_share (0 to 1).
     """
     written = [record for record in records if not is_blocked(record)]
@@ -274,6 +275,9 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     if not written:
         return summary
     summary["seconds_per_video"] = round(fmean(record["seconds"] for record in written), 3)
+    searched = [record["frames_with_faces"] for record in written if "frames_with_faces" in record]
+    if searched:
+        summary["with_faces"] = sum(count > 0 for count in searched)
     metrics = [record["metrics"] for record in written]
     if all("psnr_db" in one for one in metrics):
         mean = fmean(one["psnr_db"] for one in metrics)

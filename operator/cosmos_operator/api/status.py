@@ -130,6 +130,8 @@ class InferenceResult(ApiModel):
     """Videos that were written."""
     num_blocked: NonNegative | None = None
     """Inputs that guardrails held back, which have no video; omitted = none."""
+    num_with_faces: NonNegative | None = None
+    """Videos in which guardrails blurred faces; omitted = nothing looked for them."""
     duration_seconds: NonNegative | None = None
     """Seconds that it took."""
     message: Message = ""

@@ -139,13 +139,18 @@ def _generate(draft: Draft, stage: Stage) -> StageView:
 def _inference_result(name: str, stage: Stage, view: StageView) -> InferenceResult:
     ending = view.ending
     result = (ending.result or {}) if ending else {}
-    count, blocked = result.get("videos"), result.get("blocked")
+
+    def count(name: str) -> int | None:
+        value = result.get(name)
+        return value if isinstance(value, int) else None
+
     return InferenceResult.model_construct(
         name=name,
         state="Pending" if view.state == "Waiting" or view.state == "Blocked" else view.state,
         address=stage.document.target_uri if view.state == "Succeeded" else None,
-        num_videos=count if isinstance(count, int) else None,
-        num_blocked=blocked if isinstance(blocked, int) else None,
+        num_videos=count("videos"),
+        num_blocked=count("blocked"),
+        num_with_faces=count("with_faces"),
         duration_seconds=_duration(view),
         message="" if view.state in ("Succeeded", "Running") else view.message[:1024],
     )

@@ -346,6 +346,12 @@ def test_status_tells_how_many_inputs_guardrails_held_back():
     assert simulation.status["message"].endswith(", 3 videos, 2 blocked")
 
 
+def test_status_tells_how_many_videos_had_faces():
+    assert [one.get("numWithFaces") for one in finished().status["inference"]] == [None, None]
+    simulation = finished(result={"videos": 3, "with_faces": 0})
+    assert [one.get("numWithFaces") for one in simulation.status["inference"]] == [None, 0]
+
+
 def test_appended_inference_item_runs_alone_after_the_end():
     simulation = finished()
     jobs = begun(simulation)

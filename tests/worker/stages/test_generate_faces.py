@@ -74,13 +74,14 @@ def test_the_file_has_blurred_faces_and_the_record_counts_their_frames(
 ) -> None:
     blur = FaceBlur(Path(guards["folder_uri"]), torch.device("cpu"))
 
-    run(models, clip, tmp_path / "out", guards)
+    result = run(models, clip, tmp_path / "out", guards)
 
     frames, num_frames = blur.blur(decoded[0])
     write_video(tmp_path / "wanted.mp4", frames, 4.0)
     assert num_frames > 0
     assert (tmp_path / "out" / "000.mp4").read_bytes() == (tmp_path / "wanted.mp4").read_bytes()
     assert read_record(tmp_path / "out")["frames_with_faces"] == num_frames
+    assert result["with_faces"] == 1
 
 
 def test_faces_are_blurred_between_the_filter_and_the_file(
@@ -143,13 +144,14 @@ def test_a_pass_whose_faces_are_blurred_in_the_video_is_not_kept(
 def test_videos_without_blur_are_made_again_with_it_and_kept_afterwards(
     models: Path, clip: Path, guards: dict[str, Any], tmp_path: Path
 ) -> None:
-    run(models, clip, tmp_path, {**guards, "face_blur": False})
+    plain = run(models, clip, tmp_path, {**guards, "face_blur": False})
     before = read_record(tmp_path)
 
     again = run(models, clip, tmp_path, guards)
     kept = run(models, clip, tmp_path, guards)
 
     assert "frames_with_faces" not in before
+    assert "with_faces" not in plain
     assert (again["kept"], kept["kept"]) == (0, 1)
     assert read_record(tmp_path)["video_sha256"] != before["video_sha256"]
 

@@ -168,13 +168,14 @@ def test_report_counts_what_guardrails_held_back_and_shows_the_rest(
     job = write_finished_job(tmp_path)
     for _, uri in job.generated[1:]:
         first, second = records.read_list(Path(uri))
+        first["frames_with_faces"] = 3
         blocked = records.write_blocked(Path(uri), second, Blocked("blocklist", "a word"))
         records.write_list(Path(uri), [first, blocked])
 
     result = report.run(job, Volumes())
 
     parts = PageParts(Path(result["report"]).read_text())
-    assert [row[1] for row in result["table"]] == ["videos", "2", "1 (1 blocked)"]
+    assert [row[1] for row in result["table"]] == ["videos", "2", "1 (1 blocked, 1 with faces)"]
     assert len(parts.attributes("video")) == 5  # truth, base, post-trained; truth, base
 
     for _, uri in job.generated:
