@@ -12,6 +12,9 @@ UV := $(shell command -v uv || echo $(CURDIR)/$(BIN)/uv)
 CONSTRAINTS := docker/constraints.txt
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 
+# with it, every process would compile its packages again: twice the time to start
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute cluster gpu lint dataset constraints clean
 
 setup: $(READY)
