@@ -42,5 +42,6 @@ def world(
 @pytest.fixture(autouse=True)
 def operator_runs(world: World) -> None:
     """Every scenario begins with a running operator and an open node."""
+    world.restore_node()
     world.start_operator()
     world.uncordon()

@@ -11,13 +11,26 @@ from collections.abc import Callable
 import pytest
 from scenario_world import Manifest, World
 
+IMPATIENT = {
+    "tolerations": [
+        {
+            "key": "node.kubernetes.io/unreachable",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": 2,
+        }
+    ]
+}
+"""A node that is lost is not waited for for five minutes."""
+
 
 @pytest.fixture(scope="module")
 def survivor(world: World) -> str:
     """A training without end, on two nodes."""
+    world.restore_node()
     world.start_operator()
     world.uncordon()
-    world.submit("survivor", **world.endless)
+    world.submit("survivor", **world.endless, scheduling=IMPATIENT)
     return "survivor"
 
 
@@ -84,6 +97,23 @@ def test_drained_node_stops_the_gang_which_continues_when_it_is_back(
 
     assert broken["outcome"] in ("Evicted", "Stopped", "Deleted")
     assert world.status(survivor)["failedAttempts"] == 1, "that of the test before"
+
+
+def test_lost_node_is_no_fault_of_the_job_which_continues(world: World, survivor: str) -> None:
+    def lose_and_restore() -> None:
+        world.lose_node()
+        world.wait(
+            "the attempt is given up while the node is away",
+            lambda: world.status(survivor)["attempts"][-1]["outcome"] != "Running",
+        )
+        assert world.pods(survivor), "nobody is there to end them"
+        world.restore_node()
+
+    broken = break_attempt(world, survivor, lose_and_restore)
+
+    assert broken["outcome"] == "NodeLost"
+    assert broken["node"]
+    assert world.status(survivor)["failedAttempts"] == 1, "that of the killed process"
 
 
 def test_suspended_job_saves_and_resumes_where_it_stopped(world: World, survivor: str) -> None:

@@ -53,6 +53,15 @@ CREATED: list[tuple[dict[str, Any], str]] = [
         "give step, or checkpoint: Best, not both",
     ),
     (
+        {"scheduling": {"tolerations": [{"key": "gpu", "tolerationSeconds": 5}]}},
+        "tolerationSeconds needs effect NoExecute",
+    ),
+    ({"scheduling": {"tolerations": [{"value": "a"}]}}, "give a key, or operator Exists"),
+    (
+        {"scheduling": {"tolerations": [{"operator": "Exists", "value": "a"}]}},
+        "operator Exists is for any value; remove value, or use Equal",
+    ),
+    (
         {"guardrails": {"faceBlur": True}},
         "faceBlur: there are no guardrails; give source, textClassifier and imageEncoder, or remove it",
     ),

@@ -131,6 +131,12 @@ class RealWorld(World):
             self.cluster.uncordon()
             self._is_drained = False
 
+    def lose_node(self) -> None:
+        self.cluster.lose_node()
+
+    def restore_node(self) -> None:
+        self.cluster.restore_node()
+
     def kill_operator(self) -> None:
         self._is_without_operator = True
         self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=0")

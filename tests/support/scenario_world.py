@@ -243,6 +243,14 @@ class World(ABC):
         """Let pods onto the node again."""
 
     @abstractmethod
+    def lose_node(self) -> None:
+        """The node answers nobody any more."""
+
+    @abstractmethod
+    def restore_node(self) -> None:
+        """The node is there again, if it was lost."""
+
+    @abstractmethod
     def kill_operator(self) -> None:
         """End the operator without warning."""
 
@@ -290,6 +298,7 @@ class FakeWorld(World):
         }
         self._settings.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self._operator: subprocess.Popen[bytes] | None = None
+        self._is_node_lost = False
 
     def start_operator(self) -> None:
         if self._operator is not None:
@@ -339,6 +348,15 @@ class FakeWorld(World):
 
     def uncordon(self) -> None:
         self.kube.uncordon("node-1")
+
+    def lose_node(self) -> None:
+        self._is_node_lost = True
+        self.kube.lose_node("node-1")
+
+    def restore_node(self) -> None:
+        if self._is_node_lost:
+            self.kube.restore_node("node-1")
+            self._is_node_lost = False
 
     def checkpoint_files(self, name: str) -> list[str]:
         disk = self.kube.disk(CLAIM, self.api.namespace)

@@ -132,6 +132,20 @@ class StorageSpec(ApiModel):
 class Toleration(ApiModel):
     """A node taint that the pods accept."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.tolerationSeconds) || self.effect == 'NoExecute'",
+                "tolerationSeconds needs effect NoExecute",
+            ),
+            ("self.key != '' || self.operator == 'Exists'", "give a key, or operator Exists"),
+            (
+                "self.value == '' || self.operator == 'Equal'",
+                "operator Exists is for any value; remove value, or use Equal",
+            ),
+        )
+    )
+
     key: Annotated[str, Field(max_length=317)] = ""
     """Taint key; empty with operator Exists = every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
@@ -140,6 +154,23 @@ class Toleration(ApiModel):
     """Taint value (operator Equal)."""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
     """Taint effect; empty = every effect."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=86400)] | None = None
+    """Seconds for which the pods stay on a node that gets the taint (effect NoExecute); omitted = for ever. With key
+    node.kubernetes.io/unreachable, how long a lost node is waited for, which is 300 unless it is said here."""
+
+    @model_validator(mode="after")
+    def _is_one_of_kubernetes(self) -> Self:
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError(
+                f"tolerationSeconds: {self.toleration_seconds} needs effect NoExecute (got {self.effect!r})"
+            )
+        if not self.key and self.operator != "Exists":
+            raise ValueError("key: empty is for operator Exists, which means every taint; give one")
+        if self.value and self.operator == "Exists":
+            raise ValueError(
+                f"value: {self.value!r} is for operator Equal; Exists is for any value"
+            )
+        return self
 
 
 class SchedulingSpec(ApiModel):

@@ -24,8 +24,6 @@ COUNTED: frozenset[Outcome] = frozenset(
     {"IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled"}
 )
 """Outcomes that count towards runPolicy.maxAttempts."""
-SUSPECT: frozenset[Outcome] = frozenset({"GpuFault", "NodeLost"})
-"""Outcomes after which the node is avoided."""
 FINAL: frozenset[Outcome] = frozenset({"Succeeded", "UserError", "DeadlineExceeded"})
 """Outcomes after which there is no further attempt."""
 

@@ -161,18 +161,26 @@ def _no_queue(draft: Draft, reason: str, message: str) -> bool:
     return False
 
 
-def gpu_shortage(draft: Draft, gpus: int, nodes: int) -> str:
-    """What is missing if no nodes of this cluster can ever offer so many GPUs; empty if they can."""
-    if draft.observed.nodes is None or not gpus:
-        return ""
+def offered_gpus(draft: Draft) -> dict[str, int] | None:
+    """Node with the labels that are asked for → GPUs that it has; None if the nodes are not known."""
+    if draft.observed.nodes is None:
+        return None
     compute, selector = draft.job.spec.compute, draft.job.spec.scheduling.node_selector
-    offers = {
+    return {
         node["metadata"]["name"]: int(
             node.get("status", {}).get("allocatable", {}).get(compute.gpu_resource_name, 0)
         )
         for node in draft.observed.nodes
         if selector.items() <= node["metadata"].get("labels", {}).items()
     }
+
+
+def gpu_shortage(draft: Draft, gpus: int, nodes: int) -> str:
+    """What is missing if no nodes of this cluster can ever offer so many GPUs; empty if they can."""
+    offers = offered_gpus(draft)
+    if offers is None or not gpus:
+        return ""
+    compute, selector = draft.job.spec.compute, draft.job.spec.scheduling.node_selector
     if sum(offer >= gpus for offer in offers.values()) >= nodes:
         return ""
     best = sorted(offers.items(), key=lambda item: -item[1])[:3]

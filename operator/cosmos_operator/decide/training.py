@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from cosmos_operator.api.status import Attempt, Checkpoints, Outcome
 from cosmos_operator.decide import attempts as book
-from cosmos_operator.decide.classify import COUNTED, SUSPECT, classify, outcome_of
+from cosmos_operator.decide.classify import COUNTED, classify, outcome_of
 from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.gang import CONSEQUENCES, STUCK_AFTER_S, Gang, read_gang
 from cosmos_operator.decide.pods import Ending, name_of
 from cosmos_operator.decide.progress import report_progress
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
+from cosmos_operator.decide.suspects import nodes_to_avoid
 from cosmos_operator.decide.times import format_duration, format_time, seconds_since
 from cosmos_operator.decide.training_watch import member_is_leaving, watch
 from cosmos_operator.decide.workloads import WorkloadState, is_being_deleted, read_state
@@ -300,7 +301,7 @@ class Training:
             draft.create(build_config_map(draft.job, stage))
         if draft.observed.get("Service", draft.job.name) is None:
             draft.create(build_leader_service(draft.job, self.backend))
-        avoid = self._nodes_to_avoid()
+        avoid = nodes_to_avoid(draft, stage)
         manifests = self.backend.build(
             TrainingAttempt(draft.job, stage, config_map, draft.settings, attempt.number, avoid)
         )
@@ -320,12 +321,3 @@ class Training:
                 )
         draft.look_again(draft.settings.poll_seconds)
         return StageView("Running", "Starting", f"starts attempt {attempt.number}")
-
-    def _nodes_to_avoid(self) -> tuple[str, ...]:
-        """Nodes whose hardware failed, as long as enough others remain."""
-        draft = self.draft
-        suspects = {a.node for a in draft.attempts if a.outcome in SUSPECT and a.node}
-        if draft.observed.nodes is None:
-            return tuple(sorted(suspects))
-        others = {node["metadata"]["name"] for node in draft.observed.nodes} - suspects
-        return tuple(sorted(suspects)) if len(others) >= self.stage.nodes else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
@@ -29,6 +30,16 @@ S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 Manifest = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class AvoidedNodes:
+    """Nodes that pods keep away from, by name."""
+
+    never: tuple[str, ...] = ()
+    """No pod goes there."""
+    if_possible: tuple[str, ...] = ()
+    """Pods go there only where no other node fits."""
+
+
 def owner_of(job: PostTrainingJob, stage: Stage) -> str | None:
     """Name of the job that owns a stage's objects; None if jobs share them."""
     return None if stage.is_shared else job.name
@@ -50,7 +61,7 @@ def build_pod_template(
     settings: Settings,
     container: str = "worker",
     environment: tuple[Manifest, ...] = (),
-    avoid_nodes: tuple[str, ...] = (),
+    avoid: AvoidedNodes | None = None,
 ) -> Manifest:
     """The pod template of a stage.
 
@@ -61,7 +72,7 @@ def build_pod_template(
         settings: what the installation decides, such as the image of jobs that name none.
         container: name of the container; PyTorchJob wants ``pytorch``.
         environment: further variables, such as the rendezvous of an indexed Job.
-        avoid_nodes: nodes whose hardware failed.
+        avoid: nodes that have failed earlier attempts.
     """
     scheduling = job.spec.scheduling
     spec: Manifest = {
@@ -82,15 +93,15 @@ def build_pod_template(
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if avoid_nodes:
-        spec["affinity"] = _away_from(avoid_nodes)
+    if avoid is not None and (affinity := _away_from(avoid)):
+        spec["affinity"] = {"nodeAffinity": affinity}
     if scheduling.priority_class_name:
         spec["priorityClassName"] = scheduling.priority_class_name
     if scheduling.node_selector:
         spec["nodeSelector"] = dict(scheduling.node_selector)
     if scheduling.tolerations:
         spec["tolerations"] = [
-            {name: value for name, value in toleration.model_dump().items() if value}
+            toleration.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
             for toleration in scheduling.tolerations
         ]
     header: Manifest = {
@@ -101,11 +112,20 @@ def build_pod_template(
     return {"metadata": header, "spec": spec}
 
 
-def _away_from(nodes: tuple[str, ...]) -> Manifest:
-    expression = {"key": HOSTNAME, "operator": "NotIn", "values": list(nodes)}
-    terms = [{"matchExpressions": [expression]}]
-    required = {"nodeSelectorTerms": terms}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+def _away_from(nodes: AvoidedNodes) -> Manifest:
+    """Node affinity; empty if no node is to be avoided."""
+
+    def others_than(names: tuple[str, ...]) -> Manifest:
+        return {"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": list(names)}]}
+
+    affinity: Manifest = {}
+    if nodes.never:
+        terms = {"nodeSelectorTerms": [others_than(nodes.never)]}
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = terms
+    if nodes.if_possible:
+        preference = {"weight": 100, "preference": others_than(nodes.if_possible)}
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = [preference]
+    return affinity
 
 
 def _container(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.names import ATTEMPT_LABEL, DEPENDS_ANNOTATION, attempt_name
-from cosmos_operator.plan.pod import Manifest, build_pod_template, metadata
+from cosmos_operator.plan.pod import AvoidedNodes, Manifest, build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
@@ -38,8 +38,8 @@ class TrainingAttempt:
     settings: Settings
     number: int
     """From 1."""
-    avoid_nodes: tuple[str, ...] = ()
-    """Nodes whose hardware failed."""
+    avoid: AvoidedNodes | None = None
+    """Nodes that have failed earlier attempts."""
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class TrainingAttempt:
             settings=self.settings,
             container=container,
             environment=environment,
-            avoid_nodes=self.avoid_nodes,
+            avoid=self.avoid,
         )
         self._labelled(template["metadata"])
         return template

@@ -15,6 +15,7 @@ from harness import (
     kueue,
     lifecycle,
     pods,
+    processes,
     trainer,
     training_operator,
     volumes,
@@ -132,6 +133,15 @@ class LocalCluster:
     def uncordon(self) -> None:
         """Take pods again."""
         self.kubectl("uncordon", NODE)
+
+    def lose_node(self) -> None:
+        """Let the kubelet say nothing more; what runs on the node goes on, as on one that lost its network."""
+        processes.send(processes.pid_of("kubelet"), signal.SIGSTOP)
+
+    def restore_node(self) -> None:
+        """Let the kubelet go on, and wait until the node is ready."""
+        processes.send(processes.pid_of("kubelet"), signal.SIGCONT)
+        self.kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=60s")
 
     def make_volume(
         self,

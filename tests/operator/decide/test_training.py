@@ -430,21 +430,59 @@ def test_workload_of_an_earlier_job_of_the_same_name_is_waited_for():
     assert simulation.running_attempt()["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
 
 
-def test_gpu_fault_keeps_the_next_attempt_off_the_node():
-    gpus = {"compute": {"gpusPerNode": 1}}
-    simulation = Simulation(gpus)
-    offer = {"allocatable": {"nvidia.com/gpu": "8"}}
-    nodes = [{"metadata": {"name": f"node{i}"}, "status": offer} for i in range(3)]
-    simulation.extra["nodes"] = tuple(nodes)
+def affinity_after(simulation, exit_code, reason, num_nodes, disruption=""):
+    """Node affinity of the attempt that follows one that ended on node0."""
+    if num_nodes:
+        offer = {"allocatable": {"nvidia.com/gpu": "8"}}
+        names = [{"name": f"node{i}"} for i in range(num_nodes)]
+        cpu_only = {"metadata": {"name": "cpu"}, "status": {}}
+        nodes = [{"metadata": name, "status": offer} for name in names]
+        simulation.extra["nodes"] = (*nodes, cpu_only)
     simulation.prepare()
     run(simulation, 10)
-    simulation.fail(simulation.running_attempt(), 81, "GpuFault", step=11)
+    workload = simulation.running_attempt()
+    if disruption:
+        (pod,) = simulation.pods_of(workload["metadata"]["name"])
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": disruption}
+        pod["status"]["conditions"] = [condition]
+    simulation.fail(workload, exit_code, reason, step=11)
     simulation.step()
     simulation.pass_time(60)
     simulation.settle()
+    pod = simulation.running_attempt()["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    return pod["affinity"]["nodeAffinity"]
 
-    affinity = str(simulation.running_attempt()["spec"]["pytorchReplicaSpecs"]["Master"])
-    assert "'operator': 'NotIn', 'values': ['node0']" in affinity
+
+ELSEWHERE = {
+    "matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node0"]}
+    ]
+}
+RULED_OUT = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [ELSEWHERE]}}
+LAST_CHOICE = {
+    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": ELSEWHERE}]
+}
+
+
+def test_gpu_fault_keeps_the_next_attempt_off_the_node():
+    simulation = Simulation({"compute": {"gpusPerNode": 1}})
+
+    assert affinity_after(simulation, 81, "GpuFault", num_nodes=2) == RULED_OUT
+
+
+@pytest.mark.parametrize("num_nodes", [0, 1])
+def test_node_with_a_broken_gpu_is_taken_where_no_other_is_known_to_fit(num_nodes):
+    """One that waits for ever is no better than one that tries."""
+    simulation = Simulation({"compute": {"gpusPerNode": 1}})
+
+    assert affinity_after(simulation, 81, "GpuFault", num_nodes=num_nodes) == LAST_CHOICE
+
+
+def test_lost_node_is_the_last_choice_once_it_is_back():
+    simulation = Simulation({"compute": {"gpusPerNode": 1}})
+    lost = "DeletionByTaintManager"
+
+    assert affinity_after(simulation, 143, "Error", num_nodes=3, disruption=lost) == LAST_CHOICE
 
 
 def test_backoff_doubles_without_progress():
