@@ -102,8 +102,10 @@ def _progressing(draft: Draft, gang: Gang) -> Watched:
     """Whether the leader still reports progress."""
     timeout = draft.job.spec.run_policy.stall_timeout_seconds
     if gang.leader is None or not gang.has_log:
-        draft.condition("Progressing", "Unknown", "NoLog", "the leader's log cannot be read yet")
-        return Watched(StageView("Running", "Running", "the training begins"))
+        step = draft.attempts[-1].end_step
+        message = "the training begins" if step is None else f"no news since step {step}"
+        draft.condition("Progressing", "Unknown", "NoLog", "the leader's log cannot be read")
+        return Watched(StageView("Running", "Running", message))
     started = gang.leader.get("status", {}).get("startTime")
     idle = seconds_since(gang.facts.report_time or started, draft.now)
     if started is not None:

@@ -88,6 +88,7 @@ def _kubelet() -> dict[str, object]:
             "nodefs.inodesFree": "1%",
         },
         "registerNode": True,
+        "nodeLeaseDurationSeconds": 8,  # renewed every 2 s; the controller-manager gives up after 20
     }
 
 

@@ -453,6 +453,16 @@ def affinity_after(simulation, exit_code, reason, num_nodes, disruption=""):
     return pod["affinity"]["nodeAffinity"]
 
 
+def test_log_that_cannot_be_read_any_more_is_no_beginning():
+    simulation = training()
+    simulation.logs.clear()
+    simulation.settle()
+
+    assert simulation.condition("Progressing")["reason"] == "NoLog"
+    assert simulation.status["message"] == "no news since step 10"
+    assert simulation.status["progress"]["summary"] == "10/40"
+
+
 ELSEWHERE = {
     "matchExpressions": [
         {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node0"]}
