@@ -13,7 +13,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 QUEUE = "team-a"
 CLUSTER_QUEUE = "lab"
 KUEUE = "kueue.x-k8s.io/v1beta2"
-BACKENDS = {"PyTorchJob": "/apis/kubeflow.org/v1 pytorchjobs", "Job": "/apis/batch/v1 jobs"}
+BACKENDS = {
+    "PyTorchJob": "/apis/kubeflow.org/v1 pytorchjobs",
+    "Job": "/apis/batch/v1 jobs",
+    "TrainJob": "/apis/trainer.kubeflow.org/v1alpha1 trainjobs",
+}
 
 
 def cluster_queue(num_pods: int, stop_policy: str = "None") -> dict[str, Any]:
@@ -65,8 +69,10 @@ def test_queue_that_does_not_exist_is_named(kueue: RealWorld) -> None:
 
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_training_waits_for_its_turn_is_stopped_for_others_and_goes_on(
-    kueue: RealWorld, kind: str
+    kueue: RealWorld, kind: str, request: pytest.FixtureRequest
 ) -> None:
+    if kind == "TrainJob":
+        request.getfixturevalue("trainer")
     name = f"queued-{kind.lower()}"
     kueue.cluster.apply(cluster_queue(1))
     kueue.submit(name, **kueue.endless, backend={"type": kind}, scheduling={"queueName": QUEUE})

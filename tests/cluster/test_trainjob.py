@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from real_world import RealWorld
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def trainer(real_world: RealWorld) -> Iterator[RealWorld]:
-    """The cluster with Trainer v2, and the chart with its runtime."""
-    real_world.cluster.install_trainer()
-    real_world.install("--set=trainer.runtime.create=true")
-    yield real_world
-    real_world.install()
-    real_world.cluster.remove_trainer()
 
 
 def test_trainjob_trains_on_two_nodes_and_is_begun_again_when_a_worker_dies(
