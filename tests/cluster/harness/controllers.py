@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.buildah import pull_archive, push
 from harness.commands import run
 from harness.constants import GO_VERSION, REGISTRY_OF_PODS
 from harness.control_plane import kubectl
+from harness.errors import HarnessError
 from harness.images import preload
 from harness.paths import artifact, cache, lock, state
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 Manifest = Mapping[str, Any]
 USER = "65532"
 WAIT = "180s"
+SERVED_AFTER_S = 60
 PROGRAM = "manager"
 
 
@@ -102,7 +105,7 @@ class Controller:
         preload(image)
         overlay = self._write_overlay(image)
         kubectl("apply", "--server-side", "--force-conflicts", f"--kustomize={overlay}")
-        kubectl("wait", "--for=condition=Established", f"crd/{self.crd}", f"--timeout={WAIT}")
+        self._wait_until_served()
         where = f"--namespace={self.namespace}"
         if self.certificate:
             # the file follows the Secret after a minute or more, and is then looked for at growing intervals, minutes
@@ -112,6 +115,19 @@ class Controller:
             # gone before the other is ready, so that no request goes where nobody answers
             kubectl("delete", "pods", "--all", where, f"--timeout={WAIT}")
         kubectl("rollout", "status", where, f"deployment/{self.deployment}", f"--timeout={WAIT}")
+
+    def _wait_until_served(self) -> None:
+        """kubectl wait does not bear a resource that is so new that it has no conditions."""
+        end = time.monotonic() + SERVED_AFTER_S
+        while not self._is_served():
+            if time.monotonic() > end:
+                raise HarnessError(f"{self.crd} is not served after {SERVED_AFTER_S} s")
+            time.sleep(0.2)
+
+    def _is_served(self) -> bool:
+        found = json.loads(kubectl("get", f"crd/{self.crd}", "--output=json"))
+        conditions = found.get("status", {}).get("conditions") or ()
+        return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
     def remove(self) -> None:
         """Remove it with its resources and all their objects."""
