@@ -10,6 +10,8 @@ from helm_chart import CHART, NAMESPACE, find, find_one, is_test, load_chart, re
 from helm_python import lint
 from pod_security import violations
 
+from cosmos_operator.plan.pod import TRAIN_GRACE_SECONDS
+
 CLUSTER_KINDS = {
     "ClusterRole", "ClusterRoleBinding", "ClusterTrainingRuntime", "CustomResourceDefinition",
 }  # fmt: skip
@@ -115,6 +117,15 @@ def test_all_pods_satisfy_pod_security_restricted(values):
         assert violations(pod) == []
         for container in pod["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_runtime_of_trainjobs_gives_pods_the_time_to_save():
+    """What a TrainJob asks for itself is lost if something that knows Trainer 2.2 alone writes it."""
+    (runtime,) = find(render(EVERYTHING), "ClusterTrainingRuntime")
+    (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+
+    assert pod["terminationGracePeriodSeconds"] == TRAIN_GRACE_SECONDS
 
 
 def test_objects_of_a_long_release_have_names_that_fit():

@@ -14,10 +14,11 @@ CONTAINER = "node"
 """Container, and replicated job, that the runtime names."""
 MANAGER = "cosmos.dev/operator"
 PATCHED_POD_FIELDS = (
-    "affinity", "imagePullSecrets", "nodeSelector", "securityContext",
-    "terminationGracePeriodSeconds", "tolerations", "volumes",
+    "affinity", "imagePullSecrets", "nodeSelector", "securityContext", "tolerations", "volumes",
 )  # fmt: skip
-"""Fields of a pod that a TrainJob may change in its runtime, of those that our pods set."""
+"""Fields of a pod that a TrainJob may change in its runtime since Trainer 2.2, of those that our pods set.
+
+A later one would be dropped without a word where something that knows 2.2 writes the TrainJob, as Kueue 0.17 does."""
 
 
 def _mount_each_volume_once(pod: Manifest, container: Manifest) -> None:
