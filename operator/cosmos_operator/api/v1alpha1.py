@@ -127,7 +127,8 @@ class BackendSpec(ApiModel):
     """What runs the training."""
 
     type: Literal["Auto", "PyTorchJob", "Job", "TrainJob"] = "Auto"
-    """PyTorchJob or TrainJob of Kubeflow, or indexed Job; Auto: PyTorchJob where it is installed, otherwise Job."""
+    """PyTorchJob or TrainJob of Kubeflow, or indexed Job; Auto: PyTorchJob where it is installed, otherwise Job.
+    TrainJob needs Trainer 2.2 or later, and in a queue Kueue 0.17 or later."""
 
 
 class SecretKey(ApiModel):

@@ -22,6 +22,7 @@ from cosmos_operator.decide.preflight import gpu_shortage
 from cosmos_operator.decide.queueing import waits_in_queue
 from cosmos_operator.decide.stage_jobs import StageView
 from cosmos_operator.decide.times import format_duration, seconds_since
+from cosmos_operator.decide.workloads import has_lost_its_pod
 from cosmos_operator.plan.stages import Stage
 
 
@@ -84,6 +85,12 @@ def _obstacle(draft: Draft, stage: Stage, gang: Gang) -> Obstacle | None:
     """Why pods are missing or do not start."""
     workload = gang.workload
     assert workload is not None
+    if has_lost_its_pod(workload):
+        return Obstacle(
+            "RuntimePatchesLost",
+            f"{name_of(workload)!r} has lost its spec.runtimePatches: something wrote it that knows no Trainer after "
+            "2.1, such as Kueue below 0.17; upgrade that, and delete the TrainJob",
+        )
     obstacle = first_obstacle(gang.active)
     if obstacle is not None and obstacle.reason == "Unschedulable":
         shortage = gpu_shortage(draft, stage.gpus, stage.nodes)

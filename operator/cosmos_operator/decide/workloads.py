@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cosmos_operator.plan.trainjob import MANAGER
+
 Manifest = dict[str, Any]
 State = Literal["Suspended", "Active", "Succeeded", "Failed"]
 
@@ -40,6 +42,14 @@ def wants_suspension(workload: Manifest) -> bool:
     if workload["kind"] == "PyTorchJob":
         spec = spec.get("runPolicy", {})
     return bool(spec.get("suspend", False))
+
+
+def has_lost_its_pod(workload: Manifest) -> bool:
+    """Whether somebody has written a TrainJob without the patch that describes our pods."""
+    if workload["kind"] != "TrainJob":
+        return False
+    patches = workload["spec"].get("runtimePatches") or ()
+    return all(patch.get("manager") != MANAGER for patch in patches)
 
 
 def read_state(workload: Manifest) -> WorkloadState:

@@ -589,3 +589,19 @@ def test_pods_of_a_deleted_job_of_the_same_name_are_waited_for():
     simulation.pods.clear()
     simulation.settle()
     assert simulation.workload_names("PyTorchJob") == ["push-1"]
+
+
+def test_trainjob_that_lost_its_pod_is_told_with_what_to_do():
+    """Kueue 0.16 writes TrainJobs as Trainer 2.1 knows them."""
+    served = frozenset({"TrainJob"})
+    simulation = Simulation({"backend": {"type": "TrainJob"}}, served=served)
+    simulation.prepare()
+    assert simulation.condition("Running")["reason"] == "Starting"
+
+    del simulation.running_attempt()["spec"]["runtimePatches"]
+    simulation.settle()
+
+    found = simulation.condition("Running")
+    assert found["reason"] == "RuntimePatchesLost"
+    assert "'push-1'" in found["message"]
+    assert "Kueue below 0.17" in found["message"]
