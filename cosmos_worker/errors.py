@@ -6,6 +6,7 @@ WorkerError
 │   ├── DataError        a dataset, a clip, a caption, an embedding, a latent
 │   └── CheckpointError  a weight file or a training checkpoint
 ├── RetryableError       the same command may succeed later (disk, network)  exit code 74
+│   └── FolderInUseError another process still trains there
 └── StopRequested        stopped after SIGTERM, nothing is lost: continue me exit code 75
 
 Failures of the machinery come as exceptions of PyTorch or as signals; ``failures.py`` recognises them:
@@ -60,6 +61,10 @@ class RetryableError(WorkerError):
     """The environment failed (disk full, network); the same command may succeed later."""
 
     exit_code = EXIT_RETRY
+
+
+class FolderInUseError(RetryableError):
+    """Another process trains in the folder, perhaps on a node that the cluster has lost sight of."""
 
 
 class StopRequested(WorkerError):  # noqa: N818 - it is a request, not an error

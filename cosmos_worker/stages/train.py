@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cosmos_worker.checkpoint.weights import fill_model, open_model
 from cosmos_worker.config import TrainConfig
-from cosmos_worker.errors import ConfigError, RetryableError
+from cosmos_worker.errors import ConfigError, FolderInUseError
 from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
@@ -129,14 +129,14 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder.
 
     Raises:
-        RetryableError: another process trains in this folder.
+        FolderInUseError: another process trains in this folder.
     """
     path = folder / LOCK_FILE
     with path.open("a", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RetryableError(
+            raise FolderInUseError(
                 f"{folder}: another process trains in this folder; wait for it, or stop it"
             ) from None
         yield

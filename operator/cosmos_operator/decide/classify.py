@@ -18,6 +18,7 @@ from cosmos_worker.errors import (
     EXIT_PEER_LOST,
     EXIT_RETRY,
     EXIT_USER_ERROR,
+    FolderInUseError,
 )
 
 COUNTED: frozenset[Outcome] = frozenset(
@@ -74,6 +75,10 @@ def outcome_of(ending: Ending) -> Outcome:
         return _BY_DISRUPTION.get(ending.disruption, "Evicted")
     if ending.reason in ("OOMKilled", "OutOfMemory"):
         return "OutOfMemory"
+    if (
+        ending.reason == FolderInUseError.__name__
+    ):  # an attempt of before is not over, and this one lost nothing
+        return "Stopped"
     return _BY_EXIT_CODE.get(ending.exit_code, "Crashed")
 
 

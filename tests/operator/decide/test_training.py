@@ -488,6 +488,21 @@ def test_node_with_a_broken_gpu_is_taken_where_no_other_is_known_to_fit(num_node
     assert affinity_after(simulation, 81, "GpuFault", num_nodes=num_nodes) == LAST_CHOICE
 
 
+def test_folder_that_a_lost_node_still_holds_is_waited_for():
+    """Two crashes in a row without progress would end the job."""
+    simulation = training()
+    for number in range(2, 8):
+        simulation.fail(simulation.running_attempt(), 74, "FolderInUseError", message="in use")
+        simulation.settle()
+        simulation.pass_time(301)
+        simulation.settle()
+        assert len(simulation.attempts) == number
+
+    assert set(outcomes(simulation)) == {"Stopped", "Running"}
+    assert simulation.attempts[0]["message"] == "in use"
+    assert simulation.status["failedAttempts"] == 0
+
+
 def test_lost_node_is_the_last_choice_once_it_is_back():
     simulation = Simulation({"compute": {"gpusPerNode": 1}})
     lost = "DeletionByTaintManager"

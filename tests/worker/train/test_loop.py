@@ -19,7 +19,13 @@ from training import (
 
 from cosmos_worker.checkpoint.state import list_states
 from cosmos_worker.checkpoint.weights import load_model
-from cosmos_worker.errors import CheckpointError, ConfigError, DataError, StopRequested
+from cosmos_worker.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FolderInUseError,
+    StopRequested,
+)
 from cosmos_worker.layout import Volumes, sha256_of_file, write_json
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import saver
@@ -193,7 +199,7 @@ def test_second_writer_of_a_run_is_refused(inputs: Path, tmp_path: Path) -> None
 
     with (
         train_stage.only_writer(folder),
-        pytest.raises(Exception, match="another process trains in this folder"),
+        pytest.raises(FolderInUseError, match="another process trains in this folder"),
     ):
         train_stage.run(config, VOLUMES)
 
