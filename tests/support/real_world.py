@@ -41,7 +41,7 @@ class RealWorld(World):
         from harness.volumes import make_persistent_volume
 
         self.cluster = cluster
-        self._is_without_operator = self._is_drained = False
+        self._is_without_operator = self._is_drained = self._is_node_lost = False
         self.images = {
             name: cluster.build_and_push(name) for name in ("cosmos-operator", "cosmos-worker-cpu")
         }
@@ -132,10 +132,13 @@ class RealWorld(World):
             self._is_drained = False
 
     def lose_node(self) -> None:
+        self._is_node_lost = True
         self.cluster.lose_node()
 
     def restore_node(self) -> None:
-        self.cluster.restore_node()
+        if self._is_node_lost:
+            self.cluster.restore_node()
+            self._is_node_lost = False
 
     def kill_operator(self) -> None:
         self._is_without_operator = True
