@@ -42,6 +42,22 @@ def test_pods_with_gpus_are_placed_and_a_missing_driver_is_no_crash(
     real_world.delete("gpus")
 
 
+def test_training_that_needs_more_memory_than_its_pod_has_says_so(real_world: RealWorld) -> None:
+    """The kernel kills one of several processes of the pod, and seldom the first."""
+    little = {"limits": {"memory": "420Mi"}}
+    real_world.submit(
+        "little-memory",
+        compute={"nodes": 1, "processesPerNode": 2, "sharedMemory": "64Mi", "resources": little},
+        runPolicy={"maxAttempts": 1},
+    )
+    status = real_world.wait_state("little-memory", "Failed")
+
+    (attempt,) = status["attempts"]
+    assert (attempt["outcome"], attempt["counted"]) == ("OutOfMemory", True)
+    assert "memory" in status["message"]
+    real_world.delete("little-memory")
+
+
 def test_cluster_without_the_training_operator(real_world: RealWorld) -> None:
     real_world.cluster.remove_training_operator()
     try:
