@@ -24,7 +24,8 @@ class OptimizerConfig(Model):
     eps: Annotated[float, Field(gt=0)] = 1e-10
     """Added to the root of the second moment."""
     implementation: Literal["torch", "apex"] = "torch"
-    """Who computes the update: torch's fused AdamW, or apex's FusedAdam, which must be installed and needs CUDA."""
+    """Who computes the update: torch's fused AdamW, or apex's FusedAdam, which must be installed, and needs
+    CUDA and parallel.sharding=none."""
     state_bits: Literal[32, 8] = 32
     """Bits of each moment. 8 takes a quarter of the memory, rounds by blocks of 256 values, and needs torchao; weights
     whose rows are not whole blocks keep float32."""
