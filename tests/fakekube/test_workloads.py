@@ -114,6 +114,17 @@ def test_job_is_deleted_with_its_pods(fake: FakeKube) -> None:
     wait_for(lambda: not fake.find("pods") and not fake.find("jobs.batch"))
 
 
+def test_job_is_deleted_with_pods_that_no_node_has(fake: FakeKube) -> None:
+    fake.set_nodes({})
+    plan = Plan(fake)
+    plan.start("fetch-model")
+    wait_for(lambda: fake.find("pods"))
+    (job,) = fake.find("jobs.batch")
+    path = f"/apis/batch/v1/namespaces/default/jobs/{job['metadata']['name']}"
+    assert Api(fake.url).call("DELETE", path, {"propagationPolicy": "Foreground"})[0] == 200
+    wait_for(lambda: not fake.find("pods") and not fake.find("jobs.batch"))
+
+
 def test_pytorchjob_objects(fake: FakeKube) -> None:
     plan = Plan(fake, {"compute.nodes": 2}).prepare()
     job = plan.run("train")

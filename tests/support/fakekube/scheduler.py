@@ -59,7 +59,10 @@ class Scheduler(Controller):
     def sync(self, key: Key) -> None:
         """Look at one pod."""
         pod = self.store.find("pods", *key)
-        if pod is None or pod["spec"].get("nodeName") or "deletionTimestamp" in pod["metadata"]:
+        if pod is None or pod["spec"].get("nodeName"):
+            return
+        if "deletionTimestamp" in pod["metadata"]:
+            self._collect(pod)
             return
         if pod["spec"].get("schedulingGates"):
             return
@@ -69,6 +72,12 @@ class Scheduler(Controller):
             self._bind(pod, node)
         else:
             self._refuse(pod, why or str(node))
+
+    def _collect(self, pod: Object) -> None:
+        """End a pod that is being deleted before it has a node, as the garbage collector of pods does."""
+        if pod["status"]["phase"] == "Pending":
+            pod = self.store.patch_status("pods", pod, phase="Failed")
+            self.store.delete("pods", *key_of(pod), uid=pod["metadata"]["uid"], grace_s=0)
 
     def _claims_problem(self, pod: Object) -> str:
         count, namespace = len(self.store.list("nodes")), pod["metadata"]["namespace"]
