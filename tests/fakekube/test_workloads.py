@@ -104,18 +104,9 @@ def test_job_suspends_and_resumes(fake: FakeKube) -> None:
     assert has(plan.end(key, name), "Complete")
 
 
-def test_job_is_deleted_with_its_pods(fake: FakeKube) -> None:
-    plan = Plan(fake)
-    plan.start("fetch-model")
-    wait_for(lambda: fake.find("pods"))
-    (job,) = fake.find("jobs.batch")
-    path = f"/apis/batch/v1/namespaces/default/jobs/{job['metadata']['name']}"
-    assert Api(fake.url).call("DELETE", path, {"propagationPolicy": "Foreground"})[0] == 200
-    wait_for(lambda: not fake.find("pods") and not fake.find("jobs.batch"))
-
-
-def test_job_is_deleted_with_pods_that_no_node_has(fake: FakeKube) -> None:
-    fake.set_nodes({})
+@pytest.mark.parametrize("nodes", [{"node-1": {}}, {}], ids=["on a node", "on none"])
+def test_job_is_deleted_with_its_pods(fake: FakeKube, nodes: dict[str, Any]) -> None:
+    fake.set_nodes(nodes)
     plan = Plan(fake)
     plan.start("fetch-model")
     wait_for(lambda: fake.find("pods"))
