@@ -21,7 +21,7 @@ IMPATIENT = {
         }
     ]
 }
-"""A node that is lost is not waited for for five minutes."""
+"""Kubernetes would wait five minutes for a lost node."""
 
 
 @pytest.fixture(scope="module")

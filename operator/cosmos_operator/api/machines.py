@@ -156,7 +156,7 @@ class Toleration(ApiModel):
     """Taint effect; empty = every effect."""
     toleration_seconds: Annotated[int, Field(ge=0, le=86400)] | None = None
     """Seconds for which the pods stay on a node that gets the taint (effect NoExecute); omitted = for ever. With key
-    node.kubernetes.io/unreachable, how long a lost node is waited for, which is 300 unless it is said here."""
+    node.kubernetes.io/unreachable, how long a lost node is waited for; without such a toleration it is 300."""
 
     @model_validator(mode="after")
     def _is_one_of_kubernetes(self) -> Self:
