@@ -109,7 +109,7 @@ def probe_nccl(is_needed: bool) -> Finding:
 
     if not torch.distributed.is_nccl_available():
         return Finding(False, f"torch {torch.__version__} is built without NCCL")
-    version = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+    version = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]  # torch has no types here
     return Finding(True, ".".join(map(str, version)))
 
 

@@ -112,7 +112,7 @@ def replace_products(blocks: nn.Module, engine: ModuleType, recipe: object) -> N
 def _float8_linear(engine: ModuleType, recipe: object) -> type[nn.Module]:
     """The library's layer, which is in float8 wherever it is called, in a recomputed block too."""
 
-    class Float8Linear(engine.Linear):  # type: ignore[name-defined]
+    class Float8Linear(engine.Linear):  # type: ignore[name-defined]  # a base known at run time
         # its state is empty with such a recipe, and weight files have no place for one
         get_extra_state = nn.Module.get_extra_state
         set_extra_state = nn.Module.set_extra_state

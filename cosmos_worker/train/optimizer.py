@@ -64,7 +64,7 @@ def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.O
 def as_torchs(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """Apex's optimizer with the ``zero_grad`` of PyTorch's, as PyTorch's own code calls it to restore a state."""
 
-    class TorchsFusedAdam(kind):  # type: ignore[misc, valid-type]
+    class TorchsFusedAdam(kind):  # type: ignore[misc, valid-type]  # a base known at run time
         def zero_grad(self, set_to_none: bool = True) -> None:
             assert set_to_none
             super().zero_grad()  # takes no argument, and lets go of gradients by default

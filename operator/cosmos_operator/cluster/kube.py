@@ -69,6 +69,7 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
     configuration = Configuration()
     try:
         if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
+            # the client is typed in part
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             return configuration
         default = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
@@ -79,7 +80,7 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
                     f"{paths}: no such file; run in a pod, or give --kubeconfig FILE or set $KUBECONFIG"
                 ]
             )
-        await load_kube_config(  # type: ignore[no-untyped-call]
+        await load_kube_config(  # type: ignore[no-untyped-call]  # the client is typed in part
             config_file=paths, client_configuration=configuration, persist_config=False
         )
     except (ConfigException, OSError, ValueError) as error:
