@@ -21,20 +21,23 @@ WIDE_COLUMNS = [*COLUMNS, "GPUS", "NODES", "CHECKPOINT", "MESSAGE"]
 
 
 @pytest.fixture(scope="module")
-def watched(real_world: RealWorld) -> list[str]:
+def watched(real_world: RealWorld, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """``kubectl get ptj -w`` from before the job is there until it has ended; the job stays."""
+    output = tmp_path_factory.mktemp("watch") / "output.txt"
     command = real_world.command("get", "ptj", "--watch")
-    watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=real_world.environment)
+    with output.open("w") as stream:
+        watch = subprocess.Popen(command, stdout=stream, env=real_world.environment)
     real_world.kubectl("apply", "--filename", str(EXAMPLE))
-    lines: list[str] = []
     try:
         real_world.kubectl("wait", "--for=condition=Running", f"ptj/{JOB}", "--timeout=600s")
-        lines.append(real_world.kubectl("get", "ptj", JOB))
+        running = real_world.kubectl("get", "ptj", JOB)
         real_world.kubectl("wait", "--for=condition=Succeeded", f"ptj/{JOB}", "--timeout=1200s")
+        # two watches of the same object: this one may hear of the end a moment later
+        real_world.wait("the watch shows the end", lambda: "Succeeded" in output.read_text())
     finally:
         watch.terminate()
-        output, _ = watch.communicate()
-    return [*lines, *output.splitlines()]
+        watch.wait()
+    return [running, *output.read_text().splitlines()]
 
 
 def test_get_shows_how_far_it_is(real_world: RealWorld, watched: list[str]) -> None:
