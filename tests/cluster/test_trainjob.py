@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 def test_trainjob_trains_on_two_nodes_and_is_begun_again_when_a_worker_dies(
     trainer: RealWorld,
 ) -> None:
-    training = trainer.document("trainjob")["spec"]["training"] | {"steps": 60}
+    training = trainer.document("trainjob")["spec"]["training"] | {"steps": 100}
     compute = {"nodes": 2, "processesPerNode": 1}
     trainer.submit("trainjob", backend={"type": "TrainJob"}, training=training, compute=compute)
     trainer.wait_step("trainjob", 15)
