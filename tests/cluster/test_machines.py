@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from real_world import RealWorld
-from scenario_world import ITEM
+from scenario_world import ITEM, Manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -19,28 +19,36 @@ def gpus(real_world: RealWorld) -> Iterator[int]:
     real_world.cluster.set_gpus(0)
 
 
-def test_pods_with_gpus_are_placed_and_a_missing_driver_is_no_crash(
+def test_pods_with_gpus_are_placed_and_those_of_another_attempt_elsewhere(
     real_world: RealWorld, gpus: int
 ) -> None:
+    """A GPU without a driver is no crash, and its node no place for the next attempt, once there is another node."""
     image = real_world.images["cosmos-worker-cpu"]
     compute = {"nodes": 1, "gpusPerNode": 2, "image": image, "preparation": {"gpus": 0}}
     real_world.submit("gpus", compute=compute, runPolicy={"maxAttempts": 1})
-    status = real_world.wait(
-        "the first attempt ends",
-        lambda: (
-            (s := real_world.status("gpus"))
-            and s.get("attempts")
-            and s["attempts"][0]["outcome"] != "Running"
-            and s
-        ),
-    )
-
-    first = status["attempts"][0]
-    assert (first["outcome"], first["counted"], first["node"]) == ("GpuFault", False, "node1")
-    # another attempt may be about to begin, since this one is not counted
-    pod, *_ = real_world.wait("its pod is there", lambda: real_world.pods("gpus"))
+    (pod,) = real_world.wait("its pod is placed", lambda: placed(real_world, "gpus"))
+    assert pod["spec"]["nodeName"] == "node1"
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
-    real_world.delete("gpus")
+
+    with real_world.cluster.add_silent_node("node2", gpus):
+        real_world.wait(
+            "one is placed on the other node",
+            lambda: [
+                pod for pod in placed(real_world, "gpus") if pod["spec"]["nodeName"] == "node2"
+            ],
+        )
+        *ended, running = real_world.status("gpus")["attempts"]
+        assert ended
+        for attempt in ended:
+            found = attempt["outcome"], attempt["counted"], attempt["node"]
+            assert found == ("GpuFault", False, "node1")
+        assert running["outcome"] == "Running"
+        real_world.delete("gpus")
+
+
+def placed(world: RealWorld, name: str) -> list[Manifest]:
+    """A job's training pods that have a node."""
+    return [pod for pod in world.pods(name) if pod["spec"].get("nodeName")]
 
 
 def test_training_that_needs_more_memory_than_its_pod_has_says_so(real_world: RealWorld) -> None:

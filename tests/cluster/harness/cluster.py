@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from harness import (
@@ -25,6 +25,7 @@ from harness.constants import NODE, REGISTRY_OF_PODS
 from harness.errors import CommandError
 from harness.packages import environment
 from harness.paths import kubeconfig, logs, state
+from harness.silent_node import silent_node
 
 DRAIN = ("--ignore-daemonsets", "--delete-emptydir-data", "--force")
 GPU = "nvidia.com/gpu"
@@ -125,6 +126,10 @@ class LocalCluster:
         if patch:
             change = ("--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")
             self.kubectl("patch", "node", NODE, *change)
+
+    def add_silent_node(self, name: str, gpus: int) -> AbstractContextManager[None]:
+        """Inside the block there is a second node with so many GPUs, where pods are placed and never start."""
+        return silent_node(name, {GPU: str(gpus)})
 
     def drain(self, *, timeout: str = "60s") -> None:
         """Evict every pod and take no new ones."""

@@ -1,4 +1,4 @@
-"""Queues of the real Kueue: a job waits for its turn, is stopped for others, and goes on."""
+"""The real Kueue and the real Kubeflow Trainer v2: queues, TrainJobs, and TrainJobs in queues."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def kueue(real_world: RealWorld) -> Iterator[RealWorld]:
     cluster.remove_kueue()
 
 
+@pytest.fixture(scope="module")
+def trainer(real_world: RealWorld) -> Iterator[RealWorld]:
+    """The cluster with Trainer v2, and the chart with its runtime."""
+    real_world.cluster.install_trainer()
+    real_world.install("--set=trainer.runtime.create=true")
+    yield real_world
+    real_world.install()
+    real_world.cluster.remove_trainer()
+
+
 def test_queue_that_does_not_exist_is_named(kueue: RealWorld) -> None:
     kueue.submit("lost", scheduling={"queueName": "team-b"})
 
@@ -106,3 +116,26 @@ def test_training_waits_for_its_turn_is_stopped_for_others_and_goes_on(
     assert workload["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == QUEUE
     kueue.delete(name)
     kueue.wait("all that it owned is gone", lambda: not kueue.owned(name))
+
+
+def test_trainjob_trains_on_two_nodes_and_is_begun_again_when_a_worker_dies(
+    trainer: RealWorld,
+) -> None:
+    training = trainer.document("trainjob")["spec"]["training"] | {"steps": 100}
+    compute = {"nodes": 2, "processesPerNode": 1}
+    trainer.submit("trainjob", backend={"type": "TrainJob"}, training=training, compute=compute)
+    trainer.wait_step("trainjob", 15)
+    (workload,) = trainer.list(BACKENDS["TrainJob"], "cosmos.dev/job=trainjob")
+    assert workload["spec"]["trainer"]["numNodes"] == 2
+    assert len(trainer.pods("trainjob", running=True)) == 2
+
+    trainer.kill_process(trainer.workers("trainjob")[-1]["metadata"]["name"])
+
+    status = trainer.wait_state("trainjob", "Succeeded")
+    first, second = status["attempts"]
+    assert (first["backend"], first["outcome"]) == ("TrainJob", "Crashed")
+    assert "SIGKILL" in first["message"]
+    assert second["outcome"] == "Succeeded"
+    assert second["startStep"] >= 10, "it continued from a checkpoint"
+    trainer.delete("trainjob")
+    trainer.wait("all that it owned is gone", lambda: not trainer.owned("trainjob"))
