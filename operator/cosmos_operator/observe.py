@@ -25,7 +25,8 @@ from cosmos_operator.settings import Settings
 
 Manifest = dict[str, Any]
 
-LOG_LINES = 100
+LOG_LINES = 400
+"""Enough to hold a line of progress, however much else the processes of a pod say between two of them."""
 LATE_AFTER_S = 3.0
 """Age from which on an object that makes no headway is asked for its warnings."""
 

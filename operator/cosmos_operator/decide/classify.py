@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cosmos_operator.api.status import Outcome
-from cosmos_operator.decide.pods import Ending
+from cosmos_operator.decide.pods import LOST_REASONS, REFUSED, Ending
 from cosmos_worker.errors import (
     EXIT_CONTINUE,
     EXIT_GPU_FAULT,
@@ -45,6 +45,8 @@ _BY_DISRUPTION: dict[str, Outcome] = {
     "DeletionByTaintManager": "NodeLost",
     "DeletionByPodGC": "NodeLost",
     "NodeLost": "NodeLost",
+    REFUSED: "NodeLost",
+    **dict.fromkeys(LOST_REASONS, "NodeLost"),
     "NodeShutdown": "Evicted",
     "Terminated": "Evicted",
 }
@@ -73,6 +75,8 @@ def outcome_of(ending: Ending) -> Outcome:
         return _BY_EXIT_CODE[ending.exit_code]
     if ending.disruption and ending.exit_code != EXIT_OK:
         return _BY_DISRUPTION.get(ending.disruption, "Evicted")
+    if ending.reason == "StartError" and "nvidia" in ending.message.lower():
+        return "GpuFault"  # the container runtime could not give it the GPUs
     if ending.reason in ("OOMKilled", "OutOfMemory"):
         return "OutOfMemory"
     if (

@@ -21,7 +21,7 @@ from cosmos_operator.decide.preflight import check_backend, check_queue, check_s
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S
 from cosmos_operator.decide.summary import build_status, refuse, summarize, transition_events
 from cosmos_operator.decide.times import seconds_since
-from cosmos_operator.decide.walk import walk
+from cosmos_operator.decide.walk import PUBLISHED, walk
 from cosmos_operator.decide.workloads import WORKLOAD_KINDS, is_being_deleted, read_state
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.plan.stages import plan_stages
@@ -115,8 +115,9 @@ def _left_over(uid: str, observed: Observed) -> tuple[Delete, ...]:
 
 
 def _check_deadline(draft: Draft) -> None:
+    """The deadline is for the model: what is asked for after that, at any later time, has none."""
     limit = draft.job.spec.run_policy.active_deadline_seconds
-    if limit is None or draft.previous.start_time is None:
+    if limit is None or draft.previous.start_time is None or draft.conditions.is_true(PUBLISHED):
         return
     left = limit - seconds_since(draft.previous.start_time, draft.now)
     if left <= 0:

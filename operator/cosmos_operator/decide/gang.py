@@ -14,10 +14,11 @@ from cosmos_operator.decide.pods import (
     asked_to_leave_at,
     ending_of,
     is_over,
+    is_stuck,
     is_terminating,
     name_of,
 )
-from cosmos_operator.decide.times import parse_time, seconds_since
+from cosmos_operator.decide.times import parse_time
 from cosmos_operator.plan.backend import BACKENDS, Backend
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.plan.stages import Stage
@@ -26,8 +27,6 @@ from cosmos_worker.config import TrainConfig
 
 CONSEQUENCES = ("PeerLost", "Stopped", "Succeeded")
 """Outcomes of pods that ended because others did."""
-STUCK_AFTER_S = 60
-"""A pod that should have ended so long ago is on a node that does not answer; it is no longer waited for."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,9 @@ class Gang:
     leader: Manifest | None
     """The pod of the first rank."""
     active: tuple[Manifest, ...]
-    """Pods that have not ended."""
+    """Pods that have not ended, and can be waited for."""
+    stuck: tuple[Manifest, ...]
+    """Pods that should have ended long ago: their nodes do not answer, and nobody knows when they will."""
     endings: tuple[Ending, ...]
     facts: LogFacts
     """Of the leader's log."""
@@ -103,12 +104,9 @@ def read_gang(draft: Draft, backend: Backend, attempt: Attempt) -> Gang:
     ]
     leader = next((pod for pod in leaders if not is_over(pod)), next(iter(leaders), None))
     text = draft.observed.logs.get(name_of(leader)) if leader is not None else None
-    active = tuple(pod for pod in pods if not is_over(pod) and not _is_stuck(draft, pod))
+    going = [pod for pod in pods if not is_over(pod)]
+    stuck = tuple(pod for pod in going if is_stuck(pod, draft.now))
+    active = tuple(pod for pod in going if pod not in stuck)
     endings = tuple(ending for pod in pods if (ending := ending_of(pod)) is not None)
-    return Gang(workload, pods, leader, active, endings, read_log(text or ""), text is not None)
-
-
-def _is_stuck(draft: Draft, pod: Manifest) -> bool:
-    """The deletionTimestamp is the time by which the pod should have ended."""
-    due = pod["metadata"].get("deletionTimestamp")
-    return due is not None and seconds_since(due, draft.now) > STUCK_AFTER_S
+    facts = read_log(text or "")
+    return Gang(workload, pods, leader, active, stuck, endings, facts, text is not None)

@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from cosmos_operator.decide.times import parse_time
+from cosmos_operator.decide.times import parse_time, seconds_since
 
 Manifest = dict[str, Any]
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+STUCK_AFTER_S = 60
+"""A pod that should have ended so long ago is on a node that does not answer; it is no longer waited for."""
+LOST_REASONS = ("ContainerStatusUnknown", "Unknown")
+"""The container was there before its node went away or was started anew, and nobody knows how it ended."""
+REFUSED = "RefusedByNode"
 CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
@@ -55,6 +60,12 @@ def is_terminating(pod: Manifest) -> bool:
     return "deletionTimestamp" in pod["metadata"] and not is_over(pod)
 
 
+def is_stuck(pod: Manifest, now: datetime) -> bool:
+    """Whether a pod is long past its deletionTimestamp, which is when it should have ended."""
+    due = pod["metadata"].get("deletionTimestamp")
+    return due is not None and not is_over(pod) and seconds_since(due, now) > STUCK_AFTER_S
+
+
 def asked_to_leave_at(pod: Manifest) -> datetime | None:
     """When somebody deleted the pod: it has its grace period from then until its deletionTimestamp."""
     metadata = pod["metadata"]
@@ -90,7 +101,10 @@ def ending_of(pod: Manifest) -> Ending | None:
     if phase_of(pod) == "Failed":
         status = pod.get("status", {})
         reason = disruption or str(status.get("reason", "Failed"))
-        return Ending(137, reason, str(status.get("message", "")), node=node, disruption=disruption)
+        # the worker never ran: the node would not have the pod, for want of a device or of room
+        return Ending(
+            137, reason, str(status.get("message", "")), node=node, disruption=disruption or REFUSED
+        )
     return None
 
 
@@ -108,6 +122,7 @@ def _read_ending(ended: Manifest, node: str, disruption: str) -> Ending:
     except ValueError:
         said = None
     if not isinstance(said, dict):
+        disruption = disruption or (reason if reason in LOST_REASONS else "")
         last = text.strip().rsplit("\n", 1)[-1]
         return Ending(exit_code, reason, last, node=node, disruption=disruption)
     if reason != "OOMKilled":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cosmos_operator.decide.draft import Draft
+from collections.abc import Iterable
+
+from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.preflight import offered_gpus
 from cosmos_operator.plan.pod import AvoidedNodes
 from cosmos_operator.plan.stages import Stage
@@ -22,6 +24,16 @@ def nodes_to_avoid(draft: Draft, stage: Stage) -> AvoidedNodes:
     if len(others) < stage.nodes:
         return AvoidedNodes(if_possible=tuple(sorted(broken | lost)))
     return AvoidedNodes(never=tuple(sorted(broken)), if_possible=tuple(sorted(lost - broken)))
+
+
+def silent_nodes(nodes: Iterable[Manifest]) -> set[str]:
+    """Names of the nodes whose kubelet is known not to report."""
+    return {
+        str(node["metadata"]["name"])
+        for node in nodes
+        for condition in node.get("status", {}).get("conditions", ())
+        if (condition["type"], condition["status"]) == ("Ready", "Unknown")
+    }
 
 
 def _nodes(draft: Draft, outcome: str) -> set[str]:

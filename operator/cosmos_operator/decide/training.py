@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosmos_operator.api.base import KIND
 from cosmos_operator.api.status import Attempt, Checkpoints, Outcome
 from cosmos_operator.decide import attempts as book
 from cosmos_operator.decide.classify import COUNTED, classify, outcome_of
 from cosmos_operator.decide.draft import Draft, Manifest
-from cosmos_operator.decide.gang import CONSEQUENCES, STUCK_AFTER_S, Gang, read_gang
-from cosmos_operator.decide.pods import Ending, name_of
+from cosmos_operator.decide.gang import CONSEQUENCES, Gang, read_gang
+from cosmos_operator.decide.pods import STUCK_AFTER_S, Ending, name_of
 from cosmos_operator.decide.progress import report_progress
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
-from cosmos_operator.decide.suspects import nodes_to_avoid
-from cosmos_operator.decide.times import format_duration, format_time, seconds_since
+from cosmos_operator.decide.suspects import nodes_to_avoid, silent_nodes
+from cosmos_operator.decide.times import format_duration, format_time, parse_time, seconds_since
 from cosmos_operator.decide.training_watch import member_is_leaving, watch
 from cosmos_operator.decide.workloads import WorkloadState, is_being_deleted, read_state
 from cosmos_operator.plan.backend import Backend
@@ -107,7 +108,7 @@ class Training:
     def _look(self, gang: Gang) -> StageView:
         draft, workload = self.draft, gang.workload
         if workload is None:
-            return self._vanished()
+            return self._vanished(gang)
         if is_being_deleted(workload):
             self._end("Deleted", "its workload was deleted", None)
             return self._after(gang)
@@ -124,6 +125,7 @@ class Training:
         if gang.leaving is not None and gang.has_failed_by_itself:
             # the workload's controller takes the others away before it says that the workload has failed
             return self._failed(gang, "a pod failed")
+        self._keep_companions()
         result = watch(draft, self.stage, gang)
         if result.outcome is not None:
             if result.outcome == "DeadlineExceeded":
@@ -131,11 +133,11 @@ class Training:
             return self._stop(gang, result.outcome, result.message, node=result.node)
         return result.view
 
-    def _vanished(self) -> StageView:
-        """There is no workload: it was never made, or somebody deleted it."""
+    def _vanished(self, gang: Gang) -> StageView:
+        """There is no workload: it was never made, or somebody deleted it, and its pods may still save."""
         if self.attempt.start_time is not None:
             self._end("Deleted", "its workload was deleted", None)
-            return self._next()
+            return self._after(gang)
         if self._is_held():
             self.draft.attempts = self.draft.attempts[:-1]
             return self._held()
@@ -154,12 +156,15 @@ class Training:
     def _failed(self, gang: Gang, said: str) -> StageView:
         verdict = classify(gang.endings)
         missing = self.stage.nodes - len(gang.pods)
+        silent = self._silent_node(gang)
         unexplained = verdict is None or (
             verdict.outcome in CONSEQUENCES and not gang.has_failed_by_itself
         )
         if gang.leaving is not None and unexplained:
             taken = member_is_leaving(gang.leaving)
             self._end(taken.outcome or "Deleted", taken.message, None, node=taken.node)
+        elif silent and unexplained:
+            self._end("NodeLost", f"node {silent} does not answer ({said})", None, node=silent)
         elif verdict is None and missing <= 0:
             self._end("Crashed", f"its pods left no trace ({said})", None)
         elif verdict is None or (missing > 0 and verdict.outcome in CONSEQUENCES):
@@ -168,6 +173,12 @@ class Training:
         else:
             self._end(verdict.outcome, verdict.ending.message or said, verdict.ending)
         return self._after(gang)
+
+    def _silent_node(self, gang: Gang) -> str:
+        """A node of a pod that has not ended, if it says nothing any more: the others notice before Kubernetes acts."""
+        silent = silent_nodes(self.draft.observed.nodes or ())
+        places = (str(pod["spec"].get("nodeName", "")) for pod in gang.active)
+        return next((node for node in places if node in silent), "")
 
     def _stop(self, gang: Gang, outcome: Outcome, message: str, node: str = "") -> StageView:
         """Stop a running attempt for a reason of ours; its pods get the time to save."""
@@ -196,9 +207,11 @@ class Training:
         if outcome == "Succeeded":
             return self._succeeded(gang)
         workload = gang.workload
-        if gang.active or (workload is not None and is_being_deleted(workload)):
-            if workload is not None:  # nobody else ends what is left of it
-                self.draft.delete(workload, f"attempt {self.attempt.number}: {outcome}")
+        if workload is not None and (gang.active or gang.stuck):  # nobody else ends what is left
+            self.draft.delete(workload, f"attempt {self.attempt.number}: {outcome}")
+        # a workload that is being deleted waits for its pods: for ever, if their node never answers again
+        is_going = workload is not None and is_being_deleted(workload) and not gang.stuck
+        if gang.active or is_going:
             self.draft.look_again(SHORT_WAIT_S)
             return self._stopping(gang)
         if outcome == "UserError":
@@ -239,7 +252,7 @@ class Training:
                 f"{draft.failed_attempts} of spec.runPolicy.maxAttempts={policy.max_attempts} attempts failed; "
                 f"the last: {last.outcome}: {last.message}",
             )
-        if book.is_hopeless(draft.attempts):
+        if book.is_hopeless(self._since_it_was_resumed()):
             return self._give_up(
                 "NoProgress",
                 f"attempts in a row ended at step {last.end_step or 0} without progress; the last: "
@@ -253,6 +266,20 @@ class Training:
         self._clean_up(last.number)
         self._append(last.number + 1)
         return self._create()
+
+    def _since_it_was_resumed(self) -> tuple[Attempt, ...]:
+        """Attempts of after the last change that let a failed job go on: somebody may have mended what broke them."""
+        failed = next((c for c in self.draft.previous.conditions if c.type == "Failed"), None)
+        if failed is None:
+            return self.draft.attempts
+        if failed.status == "True":
+            return ()
+        since = parse_time(failed.last_transition_time)
+        return tuple(
+            one
+            for one in self.draft.attempts
+            if one.finish_time is None or parse_time(one.finish_time) >= since
+        )
 
     def _give_up(self, reason: str, message: str) -> StageView:
         self.draft.fail(reason, f"training: {message}")
@@ -288,6 +315,22 @@ class Training:
         self._append(1)
         return self._create()
 
+    def _companions(self) -> tuple[Manifest, Manifest]:
+        """What all attempts use: the document that the pods mount, and the Service of the leader."""
+        job = self.draft.job
+        return build_config_map(job, self.stage), build_leader_service(job, self.backend)
+
+    def _is_of_our_name(self, found: Manifest) -> bool:
+        """Whether an object belongs to this job, or to a deleted one of its name, with which it goes in a moment."""
+        owners = found["metadata"].get("ownerReferences", ())
+        return any((one["kind"], one["name"]) == (KIND, self.draft.job.name) for one in owners)
+
+    def _keep_companions(self) -> None:
+        """Somebody may have deleted them while an attempt runs."""
+        for manifest in self._companions():
+            if self.draft.observed.get(manifest["kind"], manifest["metadata"]["name"]) is None:
+                self.draft.create(manifest)
+
     def _create(self) -> StageView:
         """Create what the latest attempt needs."""
         draft, stage, attempt = self.draft, self.stage, self.attempt
@@ -296,21 +339,22 @@ class Training:
             draft.look_again(SHORT_WAIT_S)
             message = f"waits for pod {name_of(left[0])} of a deleted job of the same name"
             return StageView("Waiting", "NameConflict", message)
-        config_map = stage_name(draft.job, stage)
-        if draft.observed.get("ConfigMap", config_map) is None:
-            draft.create(build_config_map(draft.job, stage))
-        if draft.observed.get("Service", draft.job.name) is None:
-            draft.create(build_leader_service(draft.job, self.backend))
         avoid = nodes_to_avoid(draft, stage)
+        name = stage_name(draft.job, stage)
         manifests = self.backend.build(
-            TrainingAttempt(draft.job, stage, config_map, draft.settings, attempt.number, avoid)
+            TrainingAttempt(draft.job, stage, name, draft.settings, attempt.number, avoid)
         )
-        for manifest in manifests:
+        for manifest in (*self._companions(), *manifests):
             key = (manifest["kind"], manifest["metadata"]["name"])
             found = draft.observed.get(*key)
+            if key[0] == "Service" and found is not None and not self._is_of_our_name(found):
+                continue  # a Service of other people has the job's name: only its short log address is lost
             if found is not None and not draft.owns(found):
                 draft.look_again(SHORT_WAIT_S)
-                message = f"{key[0]} {key[1]!r} exists and does not belong to this job; delete it or rename the job"
+                message = (
+                    f"{key[0]} {key[1]!r} exists and does not belong to this job; it goes by itself if it is left over "
+                    "from a deleted job of the same name, otherwise delete it or rename the job"
+                )
                 return StageView("Blocked", "NameConflict", message)
             if found is None:
                 draft.create(manifest)

@@ -71,14 +71,23 @@ def _starting(draft: Draft, stage: Stage, gang: Gang, num_running: int) -> Watch
     message = obstacle.message if obstacle else f"{num_running} of {stage.nodes} pods run"
     draft.condition("Running", "False", reason, message)
     deadline = draft.job.spec.run_policy.start_deadline_seconds
-    assert gang.workload is not None
-    age = seconds_since(gang.workload["metadata"].get("creationTimestamp"), draft.now)
-    if deadline is not None:
+    if deadline is not None and draft.attempts[-1].end_step is None:
+        age = _seconds_of_its_turn(draft, gang)
         if age > deadline:
             text = f"training has not started within spec.runPolicy.startDeadlineSeconds={deadline}: {message}"
             return Watched(StageView("Failed", reason, text), "DeadlineExceeded", text)
         draft.look_again(deadline - age + 1)
     return Watched(StageView("Blocked" if obstacle else "Running", reason, message))
+
+
+def _seconds_of_its_turn(draft: Draft, gang: Gang) -> float:
+    """How long the attempt could have started: since it was made, or since its queue let it in."""
+    assert gang.workload is not None
+    since = [gang.workload["metadata"].get("creationTimestamp")]
+    admitted = draft.conditions.get("Admitted")
+    if admitted is not None and admitted.status == "True":
+        since.append(admitted.last_transition_time)
+    return min(seconds_since(time, draft.now) for time in since)
 
 
 def _obstacle(draft: Draft, stage: Stage, gang: Gang) -> Obstacle | None:
@@ -113,10 +122,7 @@ def _progressing(draft: Draft, gang: Gang) -> Watched:
         message = "the training begins" if step is None else f"no news since step {step}"
         draft.condition("Progressing", "Unknown", "NoLog", "the leader's log cannot be read")
         return Watched(StageView("Running", "Running", message))
-    started = gang.leader.get("status", {}).get("startTime")
-    idle = seconds_since(gang.facts.report_time or started, draft.now)
-    if started is not None:
-        idle = min(idle, seconds_since(started, draft.now))
+    idle = _seconds_without_news(draft, gang)
     if idle > timeout:
         message = (
             f"no progress for {format_duration(idle)} (spec.runPolicy.stallTimeoutSeconds={timeout}), last step "
@@ -128,3 +134,15 @@ def _progressing(draft: Draft, gang: Gang) -> Watched:
     draft.look_again(max(1.0, timeout - idle + 1))
     draft.condition("Progressing", "True", "StepsReported", "the training reports progress")
     return Watched(StageView("Running", "Running", ""))
+
+
+def _seconds_without_news(draft: Draft, gang: Gang) -> float:
+    """Since the leader last reported, or was started; what is seen of its log may lack what was seen before."""
+    assert gang.leader is not None
+    before = draft.previous.progress
+    signs = [
+        gang.facts.report_time,
+        gang.leader.get("status", {}).get("startTime"),
+        before.last_report_time if before else None,
+    ]
+    return min((seconds_since(time, draft.now) for time in signs if time), default=0.0)

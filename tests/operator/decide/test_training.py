@@ -5,37 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from attempts import TWO_NODES, outcomes, report, run, training
 from decisions import Simulation
 
 from cosmos_operator.decide.times import format_time
 from cosmos_operator.settings import Settings
-
-TWO_NODES = {"compute": {"nodes": 2, "processesPerNode": 1}}
-
-
-def training(changes=None, **options):
-    """A job whose first attempt runs and has reported step 10 of 40."""
-    simulation = Simulation(changes, **options)
-    simulation.prepare()
-    run(simulation, 10)
-    return simulation
-
-
-def run(simulation, step):
-    """Start the pods of the latest attempt and let it report a step."""
-    pods = simulation.start_pods(simulation.running_attempt())
-    report(simulation, step, pods[0])
-    simulation.settle()
-
-
-def report(simulation, step, pod=None):
-    pod = pod or simulation.pods_of(simulation.attempts[-1]["workload"])[0]
-    name = pod["metadata"]["name"]
-    simulation.say(name, f"step={step}/40 loss=0.1834 lr=2e-5 samples/s=8.50 eta=1:10")
-
-
-def outcomes(simulation):
-    return [attempt["outcome"] for attempt in simulation.attempts]
 
 
 def test_first_attempt_begins_when_everything_is_prepared():
@@ -254,15 +228,14 @@ def test_pod_on_a_node_that_does_not_answer_is_not_waited_for_for_ever():
     ]
     pod["metadata"]["deletionTimestamp"] = format_time(simulation.now)
     simulation.settle()
-    workload = simulation.running_attempt()
     simulation.end_pod(simulation.pods["push-1-master-0"], 75, "Stopped", step=12)
-    del simulation.objects["PyTorchJob", workload["metadata"]["name"]]
 
     simulation.settle()
     assert outcomes(simulation) == ["NodeLost"]
     simulation.pass_time(500)
     simulation.settle()
 
+    assert "deletionTimestamp" in simulation.objects["PyTorchJob", "push-1"]["metadata"]
     assert outcomes(simulation) == ["NodeLost", "Running"]
 
 

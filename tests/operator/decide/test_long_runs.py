@@ -1,0 +1,217 @@
+"""What weeks of training on many nodes bring: nodes that refuse pods or die, logs that are cut, queues, late edits."""
+
+from __future__ import annotations
+
+import pytest
+from attempts import TWO_NODES, outcomes, report, run, training
+from decisions import Simulation
+
+from cosmos_operator.decide.times import format_time
+
+QUEUED = {"scheduling": {"queueName": "team-a"}, "runPolicy": {"startDeadlineSeconds": 100}}
+
+
+def next_attempt(simulation):
+    simulation.step()
+    simulation.pass_time(600)
+    simulation.settle()
+
+
+@pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfcpu", "NodeAffinity"])
+def test_pod_that_its_node_refuses_costs_nothing(reason):
+    simulation = Simulation()
+    simulation.prepare()
+    for number in range(1, 4):
+        (pod,) = simulation.start_pods(simulation.running_attempt())
+        pod["status"] = {"phase": "Failed", "reason": reason, "message": "Pod was rejected"}
+        simulation.finish(simulation.running_attempt(), "Failed")
+        next_attempt(simulation)
+        assert outcomes(simulation) == ["NodeLost"] * number + ["Running"]
+
+    assert simulation.attempts[0]["message"] == "Pod was rejected"
+    assert simulation.status["failedAttempts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason", "message", "outcome"),
+    [
+        (137, "ContainerStatusUnknown", "The container could not be located", "NodeLost"),
+        (255, "Unknown", "", "NodeLost"),
+        (128, "StartError", "nvidia-container-cli: initialization error", "GpuFault"),
+        (128, "StartError", "exec: cosmos-worker: not found", "Crashed"),
+        (255, "Error", "", "Crashed"),
+    ],
+)
+def test_container_that_left_no_word(exit_code, reason, message, outcome):
+    simulation = training()
+    (pod,) = simulation.pods_of("push-1")
+    simulation.end_pod(pod, exit_code)
+    ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    ended |= {"reason": reason, "message": message}
+    simulation.finish(simulation.running_attempt(), "Failed")
+    simulation.settle()
+
+    assert outcomes(simulation)[0] == outcome
+
+
+@pytest.mark.parametrize(("ready", "outcome"), [("Unknown", "NodeLost"), ("True", "PeerLost")])
+def test_peers_of_a_node_that_died_notice_before_kubernetes_acts(ready, outcome):
+    simulation = training(TWO_NODES)
+    master, worker = simulation.pods_of("push-1")
+    node = {"metadata": {"name": worker["spec"]["nodeName"]}}
+    node["status"] = {"conditions": [{"type": "Ready", "status": ready}]}
+    simulation.extra["nodes"] = (node,)
+    simulation.end_pod(master, 80, "PeerLost", step=12)
+    simulation.finish(simulation.running_attempt(), "Failed")
+    simulation.settle()
+    simulation.pass_time(61)
+    simulation.settle()
+
+    (attempt,) = simulation.attempts
+    assert attempt["outcome"] == outcome
+    assert attempt["counted"] is (outcome == "PeerLost")
+
+
+def test_job_without_progress_goes_on_once_somebody_has_mended_the_cluster():
+    simulation = Simulation({"runPolicy": {"maxAttempts": 10}})
+    simulation.prepare()
+    for _ in range(2):
+        simulation.fail(simulation.running_attempt(), 1)
+        next_attempt(simulation)
+    assert simulation.condition("Failed")["reason"] == "NoProgress"
+
+    simulation.document["spec"]["runPolicy"]["maxAttempts"] = 11
+    simulation.document["metadata"]["generation"] = 2
+    simulation.settle()
+    assert outcomes(simulation) == ["Crashed", "Crashed", "Running"]
+
+    simulation.fail(simulation.running_attempt(), 1)
+    next_attempt(simulation)
+    assert outcomes(simulation)[-1] == "Running"
+    simulation.fail(simulation.running_attempt(), 1)
+    next_attempt(simulation)
+    assert simulation.condition("Failed")["reason"] == "NoProgress"
+    assert len(simulation.attempts) == 4
+
+
+def test_pods_of_a_deleted_workload_are_waited_for_while_they_save():
+    simulation = training()
+    (pod,) = simulation.pods_of("push-1")
+    del simulation.objects["PyTorchJob", "push-1"]
+    pod["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+    simulation.settle()
+    assert outcomes(simulation) == ["Deleted"]
+
+    simulation.end_pod(pod, 75, "Stopped", step=14)
+    simulation.settle()
+    assert outcomes(simulation) == ["Deleted", "Running"]
+
+
+# --- deadlines -------------------------------------------------------------------------------
+
+
+def queued():
+    simulation = Simulation(QUEUED, served=frozenset({"PyTorchJob", "LocalQueue", "Workload"}))
+    simulation.extra["queue_names"] = ("team-a",)
+    simulation.prepare()
+    return simulation
+
+
+def admit(simulation, is_admitted=True):
+    simulation.running_attempt()["spec"]["runPolicy"]["suspend"] = not is_admitted
+
+
+def test_time_in_a_queue_is_not_time_to_start():
+    simulation = queued()
+    simulation.pass_time(7200)
+    admit(simulation)
+    simulation.settle()
+    assert outcomes(simulation) == ["Running"]
+
+    simulation.pass_time(101)
+    simulation.settle()
+    assert simulation.condition("Failed")["reason"] == "StartDeadlineExceeded"
+
+
+def test_training_that_a_queue_stopped_has_started_before():
+    simulation = queued()
+    admit(simulation)
+    run(simulation, 10)
+    admit(simulation, is_admitted=False)
+    simulation.let_go()
+    simulation.pods.clear()
+    simulation.settle()
+    simulation.pass_time(36_000)
+    admit(simulation)
+    simulation.settle()
+    simulation.pass_time(1000)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Running"]
+
+
+def test_log_that_was_cut_does_not_hide_what_was_reported_before():
+    simulation = training({"runPolicy": {"stallTimeoutSeconds": 60}})
+    simulation.pass_time(1000)
+    report(simulation, 30)
+    simulation.settle()
+    simulation.logs["push-1-master-0"] = ""
+    simulation.pass_time(50)
+    simulation.settle()
+    assert outcomes(simulation) == ["Running"]
+
+    simulation.pass_time(11)
+    simulation.settle()
+    assert outcomes(simulation) == ["Stalled"]
+
+
+def test_deadline_is_over_once_the_model_is_published():
+    simulation = training({"runPolicy": {"activeDeadlineSeconds": 3000}})
+    simulation.succeed(simulation.running_attempt(), step=40)
+    simulation.prepare()
+    assert simulation.status["state"] == "Succeeded"
+
+    simulation.pass_time(86_400)
+    simulation.document["metadata"]["generation"] = 2
+    simulation.settle()
+    assert simulation.status["state"] == "Succeeded"
+
+
+# --- what an attempt uses ----------------------------------------------------------------------
+
+
+def owned_by(uid):
+    owner = {"kind": "PostTrainingJob", "name": "push", "uid": uid}
+    return {"name": "push", "uid": "old", "ownerReferences": [owner]}
+
+
+def test_service_of_a_deleted_job_of_the_same_name_is_waited_for():
+    simulation = Simulation()
+    simulation.objects["Service", "push"] = {"kind": "Service", "metadata": owned_by("earlier")}
+    simulation.prepare()
+    assert simulation.condition("Running")["reason"] == "NameConflict"
+    assert simulation.workload_names("PyTorchJob") == []
+
+    del simulation.objects["Service", "push"]
+    simulation.settle()
+    assert simulation.workload_names("PyTorchJob") == ["push-1"]
+    assert ("Service", "push") in simulation.objects
+
+
+def test_service_of_other_people_is_left_alone():
+    simulation = Simulation()
+    simulation.objects["Service", "push"] = {"kind": "Service", "metadata": {"name": "push"}}
+    simulation.prepare()
+
+    assert simulation.workload_names("PyTorchJob") == ["push-1"]
+
+
+def test_what_pods_mount_is_made_again_while_an_attempt_runs():
+    simulation = training()
+    (config_map,) = [name for kind, name in simulation.objects if name.startswith("push-train-")]
+    lost = ("ConfigMap", config_map), ("Service", "push")
+    for key in lost:
+        del simulation.objects[key]
+    simulation.settle()
+
+    assert all(key in simulation.objects for key in lost)
