@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 from harness import (
@@ -41,6 +41,9 @@ class LocalCluster:
 
     node = NODE
     registry = REGISTRY_OF_PODS
+
+    def __init__(self) -> None:
+        self._others = ExitStack()
 
     @classmethod
     def start(cls, *, with_node: bool = True) -> LocalCluster:
@@ -140,13 +143,18 @@ class LocalCluster:
         self.kubectl("uncordon", NODE)
 
     def lose_node(self) -> None:
-        """Let the kubelet say nothing more; what runs on the node goes on, as on one that lost its network."""
+        """Let the kubelet say nothing more; what runs on the node goes on, as on one that lost its network.
+
+        A cluster that has lost all its nodes evicts nobody, so another one is there until the node is restored.
+        """
+        self._others.enter_context(silent_node("other", {}, takes_pods=False))
         processes.send(processes.pid_of("kubelet"), signal.SIGSTOP)
 
     def restore_node(self) -> None:
         """Let the kubelet go on, and wait until the node is ready."""
         processes.send(processes.pid_of("kubelet"), signal.SIGCONT)
         self.kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=60s")
+        self._others.close()
 
     def make_volume(
         self,

@@ -17,12 +17,13 @@ LEASES = "--namespace=kube-node-lease"
 
 
 @contextmanager
-def silent_node(name: str, resources: dict[str, str]) -> Iterator[None]:
+def silent_node(name: str, resources: dict[str, str], *, takes_pods: bool = True) -> Iterator[None]:
     """The node is there, and ready, inside the block.
 
     Args:
         name: of the node.
         resources: that it offers beside some processors and memory, such as ``{"nvidia.com/gpu": "4"}``.
+        takes_pods: whether pods are placed there.
     """
     ended = threading.Event()
     room = {**ROOM, **resources}
@@ -33,7 +34,12 @@ def silent_node(name: str, resources: dict[str, str]) -> Iterator[None]:
         "message": "says that it is ready",
     }
     labels = {"kubernetes.io/hostname": name}
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+    node: dict[str, object] = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"unschedulable": not takes_pods},
+    }
     _apply(node)
     status = {"capacity": room, "allocatable": room, "conditions": [ready]}
     _apply({**node, "status": status}, "--subresource=status")
