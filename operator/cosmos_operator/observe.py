@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cosmos_operator.api.parse import parse_job
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.cluster.protocol import Cluster
-from cosmos_operator.decide.decide import read_status
+from cosmos_operator.decide.decide import read_status, was_accepted
 from cosmos_operator.decide.observed import ObjectKey, Observed
 from cosmos_operator.decide.pods import is_over, name_of, obstacle_of, phase_of
 from cosmos_operator.decide.preflight import claim_fields
@@ -18,9 +17,10 @@ from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.walk import QUESTIONS
 from cosmos_operator.decide.workloads import WORKLOAD_KINDS, read_state
 from cosmos_operator.errors import InvalidSpec
+from cosmos_operator.plan.accepted import plan_job
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.plan.render import stage_name
-from cosmos_operator.plan.stages import Stage, plan_stages
+from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
 Manifest = dict[str, Any]
@@ -43,12 +43,13 @@ async def observe(
     Raises:
         ClusterUnavailable: the API server does not answer.
     """
+    status = read_status(document)
     try:
-        job = parse_job({name: document[name] for name in document if name != "status"})
-        stages = plan_stages(job)
+        found = plan_job(document, was_accepted=was_accepted(status))
     except InvalidSpec:
-        return Observed()  # there is nothing to look for
-    reader = _Reader(cluster, document, job, stages)
+        return Observed(objects=await _read_workloads(cluster, document))
+    job = found.job
+    reader = _Reader(cluster, document, job, found.stages)
     await reader.read_objects()
     await reader.read_pods()
     wants_nodes = settings.can_list_nodes and job.spec.compute.gpus_per_node > 0
@@ -66,6 +67,19 @@ async def observe(
         warnings=await reader.read_warnings(now),
         refusals=refusals,
     )
+
+
+async def _read_workloads(cluster: Cluster, document: Manifest) -> dict[ObjectKey, Manifest]:
+    """What runs of a job that can no longer be carried out, and is to be stopped."""
+    namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
+    served = await cluster.served()
+    objects: dict[ObjectKey, Manifest] = {}
+    for kind in WORKLOAD_KINDS:
+        if kind == "Job" or kind in served:
+            for one in await cluster.list(kind, namespace, {JOB_LABEL: name}):
+                one.setdefault("kind", kind)  # items of a list do not say it
+                objects[kind, name_of(one)] = one
+    return objects
 
 
 class _Reader:

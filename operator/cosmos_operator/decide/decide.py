@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cosmos_operator.api.parse import parse_job
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.decision import Decision, Delete
@@ -24,7 +23,7 @@ from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.walk import PUBLISHED, walk
 from cosmos_operator.decide.workloads import WORKLOAD_KINDS, is_being_deleted, read_state
 from cosmos_operator.errors import InvalidSpec
-from cosmos_operator.plan.stages import plan_stages
+from cosmos_operator.plan.accepted import plan_job
 from cosmos_operator.settings import Settings
 
 Manifest = dict[str, Any]
@@ -47,11 +46,10 @@ def decide(document: Manifest, observed: Observed, now: datetime, settings: Sett
     if is_finished(previous, generation):
         return _after_the_end(document, previous, observed, now)
     try:
-        job = parse_job({name: document[name] for name in document if name != "status"})
-        stages = plan_stages(job)
+        found = plan_job(document, was_accepted=was_accepted(previous))
     except InvalidSpec as error:
         return refuse(document, previous, conditions, error, now)
-    draft = Draft(document, job, stages, previous, observed, now, settings, conditions)
+    draft = Draft(document, found.job, found.stages, previous, observed, now, settings, conditions)
     _check_deadline(draft)
     backend = check_backend(draft)
     if backend is None:
@@ -60,6 +58,7 @@ def decide(document: Manifest, observed: Observed, now: datetime, settings: Sett
         checks = [check_storage(draft), check_queue(draft)]
         draft.is_held = not all(checks)
         walk(draft, backend)
+    draft.fail_items(found.wrong_items)
     summarize(draft)
     status = build_status(draft)
     return Decision(
@@ -76,6 +75,12 @@ def read_status(document: Manifest) -> PostTrainingJobStatus:
         return PostTrainingJobStatus.model_validate(document.get("status") or {})
     except ValidationError:
         return PostTrainingJobStatus()
+
+
+def was_accepted(status: PostTrainingJobStatus) -> bool:
+    """Whether the job has been found to be one that can be carried out."""
+    accepted = next((c for c in status.conditions if c.type == "Accepted"), None)
+    return accepted is not None and accepted.reason != "InvalidSpec"
 
 
 def is_finished(status: PostTrainingJobStatus, generation: int) -> bool:

@@ -26,12 +26,14 @@ class AddOwner:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete an object and, before it goes, everything that it owns."""
+    """Delete an object."""
 
     kind: str
     name: str
     uid: str
     why: str
+    foreground: bool = True
+    """Everything that it owns goes before it; otherwise it goes at once, and what it owned as soon as it can."""
 
 
 Action = Create | AddOwner | Delete

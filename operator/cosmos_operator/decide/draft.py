@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,6 +27,7 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
 Manifest = dict[str, Any]
+MAX_ITEM_MESSAGE = 900
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,19 @@ class Draft:
         """The job cannot succeed; the first reason counts."""
         self.failure = self.failure or Failure(reason, message)
 
+    def fail_items(self, wrong: Mapping[str, str]) -> None:
+        """Inference items that cannot be carried out, by name, and why."""
+        known = {one.name for one in self.inference}
+        self.inference += tuple(
+            InferenceResult.model_construct(
+                name=name,
+                state="Failed",
+                message=f"{why[:MAX_ITEM_MESSAGE]}; append it anew under another name",
+            )
+            for name, why in wrong.items()
+            if name not in known
+        )
+
     def look_again(self, seconds: float) -> None:
         """Ask for another pass at the latest after this time."""
         now = self.requeue_after_s
@@ -125,9 +139,17 @@ class Draft:
         """Create an object that outlives the job."""
         self.actions.append(Create(manifest))
 
-    def delete(self, manifest: Manifest, why: str) -> None:
-        """Delete an object, unless that has been asked for already."""
-        if is_being_deleted(manifest):
+    def delete(self, manifest: Manifest, why: str, *, at_once: bool = False) -> None:
+        """Delete an object, unless that has been asked for already.
+
+        Args:
+            manifest: the object.
+            why: for the log.
+            at_once: it does not wait for what it owns, even if it does so by now.
+        """
+        if is_being_deleted(manifest) and not at_once:
             return
         metadata = manifest["metadata"]
-        self.actions.append(Delete(manifest["kind"], metadata["name"], metadata["uid"], why))
+        self.actions.append(
+            Delete(manifest["kind"], metadata["name"], metadata["uid"], why, not at_once)
+        )

@@ -44,7 +44,8 @@ def _fail_for_inference(draft: Draft) -> None:
     """Inference items fail alone; the job fails once nothing of it is left to do."""
     failed = [one for one in draft.inference if one.state == "Failed"]
     open_items = [one for one in draft.inference if one.state in ("Pending", "Running")]
-    if failed and not open_items and draft.failure is None:
+    is_published = draft.conditions.is_true("Published")
+    if failed and is_published and not open_items and draft.failure is None:
         text = "; ".join(f"{one.name}: {one.message}" for one in failed)
         draft.fail("InferenceFailed", f"the model is published, but inference failed: {text}")
 

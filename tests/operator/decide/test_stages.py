@@ -379,6 +379,58 @@ def test_finished_jobs_workloads_may_go_without_being_repeated():
     assert simulation.status["state"] == "Succeeded"
 
 
+WRONG_ITEM = {
+    "name": "wrong",
+    "inputs": [{"prompt": "push it", "conditioning": "vido://first.png"}],
+}
+
+
+def append(simulation, item):
+    simulation.document["spec"]["inference"].append(item)
+    simulation.document["metadata"]["generation"] += 1
+    simulation.settle()
+
+
+def test_wrong_item_that_is_appended_fails_alone():
+    simulation = Simulation()
+    simulation.prepare()
+    append(simulation, WRONG_ITEM)
+    right = [{"prompt": "push it", "conditioning": "/data/x.png"}]
+    append(simulation, {"name": "good", "inputs": right})
+
+    assert simulation.status["state"] == "Training"
+    assert simulation.condition("Accepted")["status"] == "True"
+    states = {one["name"]: one["state"] for one in simulation.status["inference"]}
+    assert (states["wrong"], states["good"]) == ("Failed", "Pending")
+    wrong = next(one for one in simulation.status["inference"] if one["name"] == "wrong")
+    assert "spec.inference[2].inputs[0].conditioning" in wrong["message"]
+    assert "another name" in wrong["message"]
+
+    simulation.succeed(simulation.running_attempt())
+    finish_rest(simulation)
+    assert simulation.condition("Published")["status"] == "True"
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "InferenceFailed")
+    states = {one["name"]: one["state"] for one in simulation.status["inference"]}
+    assert {name for name, state in states.items() if state == "Succeeded"} == {"before", "after", "good"}  # fmt: skip
+
+
+def test_wrong_item_of_a_training_without_others_does_not_end_it():
+    simulation = Simulation({"inference": []})
+    simulation.prepare()
+    append(simulation, WRONG_ITEM)
+
+    assert simulation.status["state"] == "Training"
+    assert simulation.condition("Failed")["status"] == "False"
+
+
+def test_wrong_item_of_a_new_job_is_refused_with_the_job():
+    simulation = Simulation({"inference": [WRONG_ITEM]})
+    simulation.settle()
+
+    assert simulation.condition("Accepted")["reason"] == "InvalidSpec"
+
+
 def test_failed_inference_fails_the_job_after_the_others_have_run():
     simulation = Simulation()
     simulation.prepare()
