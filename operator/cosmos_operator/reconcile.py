@@ -143,7 +143,7 @@ class Reconciler:
         else:
             logger.info("%s: deletes %s %s: %s", namespace, action.kind, action.name, action.why)
             await self._cluster.delete(
-                action.kind, namespace, action.name, action.uid, foreground=True
+                action.kind, namespace, action.name, action.uid, foreground=action.foreground
             )
 
     async def _record(self, document: Manifest, event: Event) -> None:

@@ -105,7 +105,9 @@ class Simulation:
         found = self.objects.get(key)
         if found is None or found["metadata"]["uid"] != action.uid:
             return
-        if action.kind in POD_KINDS and self.pods_of(action.name, active=True):
+        if not action.foreground:
+            del self.objects[key]
+        elif action.kind in POD_KINDS and self.pods_of(action.name, active=True):
             found["metadata"]["deletionTimestamp"] = format_time(self.now)
             for pod in self.pods_of(action.name, active=True):
                 due = self.now + timedelta(seconds=300)
@@ -163,7 +165,7 @@ class Simulation:
 
     def start_pods(self, workload: Manifest, phase: str = "Running") -> list[Manifest]:
         """The pods of a workload as its controller would make them."""
-        name, spec = workload["metadata"]["name"], workload["spec"]
+        spec = workload["spec"]
         if workload["kind"] == "PyTorchJob":
             replicas = [
                 (f"{role.lower()}-{i}", replica["template"])
@@ -174,12 +176,14 @@ class Simulation:
             count = spec.get("completions", 1)
             replicas = [(str(i), copy.deepcopy(spec["template"])) for i in range(count)]
         return [
-            self._start_pod(name, i, suffix, t, phase) for i, (suffix, t) in enumerate(replicas)
+            self._start_pod(workload["metadata"], i, suffix, t, phase)
+            for i, (suffix, t) in enumerate(replicas)
         ]
 
     def _start_pod(
-        self, workload: str, index: int, suffix: str, template: Manifest, phase: str
+        self, owner: Manifest, index: int, suffix: str, template: Manifest, phase: str
     ) -> Manifest:
+        workload = owner["name"]
         labels = {
             **template["metadata"]["labels"],
             "batch.kubernetes.io/job-name": workload,
@@ -192,6 +196,7 @@ class Simulation:
                 "name": f"{workload}-{suffix}",
                 "labels": labels,
                 "creationTimestamp": format_time(self.now),
+                "ownerReferences": [{"uid": owner["uid"]}],
             },
             "spec": {**template["spec"], "nodeName": f"node{index}"},
             "status": {"phase": phase, "startTime": format_time(self.now)},

@@ -7,12 +7,19 @@ from typing import Literal
 
 from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.log_lines import read_log
-from cosmos_operator.decide.pods import Ending, ending_of, first_obstacle, is_over, name_of
+from cosmos_operator.decide.pods import (
+    Ending,
+    ending_of,
+    first_obstacle,
+    is_over,
+    is_stuck,
+    name_of,
+)
 from cosmos_operator.decide.preflight import gpu_shortage
 from cosmos_operator.decide.queueing import waits_in_queue
 from cosmos_operator.decide.times import parse_time
 from cosmos_operator.decide.workloads import is_being_deleted, read_state
-from cosmos_operator.plan.job import build_stage_job
+from cosmos_operator.plan.job import TEMPLATE_ANNOTATION, build_stage_job
 from cosmos_operator.plan.render import build_config_map, stage_name
 from cosmos_operator.plan.stages import Stage
 
@@ -41,6 +48,7 @@ def advance(draft: Draft, stage: Stage) -> StageView:
     if workload is None:
         return _begin(draft, stage, name)
     if is_being_deleted(workload):
+        _let_go(draft, workload)
         draft.look_again(SHORT_WAIT_S)
         return StageView("Waiting", "Deleting", f"Job {name} is being deleted", workload=workload)
     if not draft.owns(workload):
@@ -52,7 +60,9 @@ def advance(draft: Draft, stage: Stage) -> StageView:
     if state.state == "Failed":
         return _failed(draft, stage, workload)
     if state.state == "Succeeded":
-        return StageView("Succeeded", "Ready", ending=_last_ending(draft, name), workload=workload)
+        return StageView(
+            "Succeeded", "Ready", ending=_last_ending(draft, workload), workload=workload
+        )
     if draft.suspended:
         return _stop(draft, stage, workload)
     return _running(draft, stage, workload)
@@ -105,11 +115,8 @@ def _failed(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
     created = parse_time(draft.document["metadata"]["creationTimestamp"])
     if stage.is_shared and state.finish_time and parse_time(state.finish_time) < created:
         draft.delete(workload, "it failed before this job was created")
-        draft.look_again(SHORT_WAIT_S)
-        return StageView(
-            "Waiting", "Retrying", f"{stage.name} failed for an earlier job and is tried again"
-        )
-    ending = _last_ending(draft, name_of(workload))
+        return _retried(draft, f"{stage.name} failed for an earlier job and is tried again")
+    ending = _last_ending(draft, workload)
     if ending is None or ending.exit_code == 0:
         return StageView(
             "Failed", "StageFailed", f"{stage.name}: {state.message}", workload=workload
@@ -137,9 +144,13 @@ def _running(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
     if waits_in_queue(draft, workload):
         found = draft.conditions.get("Admitted")
         return StageView("Blocked", "Queued", found.message if found else "", workload=workload)
-    pods = draft.observed.pods_with({POD_LABEL: name})
-    active = [pod for pod in pods if not is_over(pod)]
+    if node := _let_go(draft, workload):
+        return _retried(draft, f"{stage.name} is begun again: node {node} does not answer")
+    active = [pod for pod in _pods_of(draft, workload) if not is_over(pod)]
     obstacle = first_obstacle(active)
+    if obstacle is not None and _is_outdated(draft, stage, workload):
+        draft.delete(workload, f"it does not start, and was made with other settings: {obstacle}")
+        return _retried(draft, f"{stage.name} is begun again with this job's settings")
     if obstacle is not None:
         shortage = gpu_shortage(draft, stage.gpus, 1) if obstacle.reason == "Unschedulable" else ""
         message = obstacle.message + (f"; {stage.name} {shortage}" if shortage else "")
@@ -158,6 +169,47 @@ def _running(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
     return StageView("Running", "InProgress", units or f"runs {stage.name}", workload=workload)
 
 
+def _pods_of(draft: Draft, workload: Manifest) -> list[Manifest]:
+    """Pods of a Job, without those of one that had its name before."""
+    uid = workload["metadata"].get("uid")
+    return [
+        pod
+        for pod in draft.observed.pods_with({POD_LABEL: name_of(workload)})
+        if uid in {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())}
+    ]
+
+
+def _let_go(draft: Draft, workload: Manifest) -> str:
+    """Delete a Job whose pod's node never answers again, since the Job would wait for it; the node, or nothing."""
+    left = [pod for pod in _pods_of(draft, workload) if not is_over(pod)]
+    if not left or not all(is_stuck(pod, draft.now) for pod in left):
+        return ""
+    node = str(left[0]["spec"].get("nodeName", "?"))
+    draft.delete(workload, f"node {node} does not answer", at_once=True)
+    return node
+
+
+def _is_outdated(draft: Draft, stage: Stage, workload: Manifest) -> bool:
+    """Whether a Job was made with another image, or for other nodes, than this job asks for now.
+
+    One that jobs share follows the youngest of them.
+    """
+    metadata = workload["metadata"]
+    if len(metadata.get("ownerReferences", ())) > 1 or not draft.owns(workload):
+        created = parse_time(metadata["creationTimestamp"])
+        if created >= parse_time(draft.document["metadata"]["creationTimestamp"]):
+            return False
+    name = name_of(workload)
+    wanted = build_stage_job(draft.job, stage, name, name, draft.settings)["metadata"]
+    found = metadata.get("annotations", {}).get(TEMPLATE_ANNOTATION)
+    return found is not None and found != wanted["annotations"][TEMPLATE_ANNOTATION]
+
+
+def _retried(draft: Draft, message: str) -> StageView:
+    draft.look_again(SHORT_WAIT_S)
+    return StageView("Waiting", "Retrying", message)
+
+
 def _lagging(name: str, active: list[Manifest]) -> list[tuple[str, str]]:
     """Objects whose warnings explain why nothing runs."""
     if not active:
@@ -165,9 +217,9 @@ def _lagging(name: str, active: list[Manifest]) -> list[tuple[str, str]]:
     return [("Pod", name_of(pod)) for pod in active if pod["status"].get("phase") == "Pending"]
 
 
-def _last_ending(draft: Draft, name: str) -> Ending | None:
+def _last_ending(draft: Draft, workload: Manifest) -> Ending | None:
     """Ending of the pod that ended last."""
-    pods = [pod for pod in draft.observed.pods_with({POD_LABEL: name}) if is_over(pod)]
+    pods = [pod for pod in _pods_of(draft, workload) if is_over(pod)]
     pods.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
     endings = [ending for pod in pods if (ending := ending_of(pod)) is not None]
     return endings[-1] if endings else None

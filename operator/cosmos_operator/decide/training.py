@@ -207,11 +207,16 @@ class Training:
         if outcome == "Succeeded":
             return self._succeeded(gang)
         workload = gang.workload
-        if workload is not None and (gang.active or gang.stuck):  # nobody else ends what is left
+        if workload is not None and gang.active:  # nobody else ends what is left of it
             self.draft.delete(workload, f"attempt {self.attempt.number}: {outcome}")
-        # a workload that is being deleted waits for its pods: for ever, if their node never answers again
-        is_going = workload is not None and is_being_deleted(workload) and not gang.stuck
-        if gang.active or is_going:
+        elif (
+            workload is not None and gang.stuck
+        ):  # it would wait for ever for a node that is gone for good
+            self.draft.delete(workload, f"{name_of(gang.stuck[0])} does not end", at_once=True)
+        elif workload is not None and is_being_deleted(workload):
+            self.draft.look_again(SHORT_WAIT_S)
+            return self._stopping(gang)
+        if gang.active:
             self.draft.look_again(SHORT_WAIT_S)
             return self._stopping(gang)
         if outcome == "UserError":

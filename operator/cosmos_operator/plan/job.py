@@ -8,8 +8,11 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
 from cosmos_operator.settings import Settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
+from cosmos_worker.layout import content_key
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+TEMPLATE_ANNOTATION = "cosmos.dev/template"
+"""What the pods of a Job are made from: that of another job may have another image, or ask for other nodes."""
 STAGE_RETRIES = 3
 RENDEZVOUS_PORT = 29500
 
@@ -27,7 +30,10 @@ def build_stage_job(
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": workload_metadata(job, stage, name),
+        "metadata": {
+            **workload_metadata(job, stage, name),
+            "annotations": {TEMPLATE_ANNOTATION: content_key([template])},
+        },
         "spec": {
             "backoffLimit": STAGE_RETRIES,
             "completions": 1,

@@ -215,3 +215,107 @@ def test_what_pods_mount_is_made_again_while_an_attempt_runs():
     simulation.settle()
 
     assert all(key in simulation.objects for key in lost)
+
+
+# --- Jobs of stages that do not start, or never end --------------------------------------------
+
+NOT_PULLED = {
+    "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}},
+    "image": "x",
+}
+
+
+def unpullable(simulation, job):
+    (pod,) = simulation.start_pods(job, phase="Pending")
+    name = pod["spec"]["containers"][0]["name"]
+    pod["status"]["containerStatuses"] = [{"name": name, **NOT_PULLED}]
+    simulation.settle()
+    return job["metadata"]["uid"]
+
+
+def image_of(job):
+    return job["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def corrected(simulation, created_s=60):
+    """The same job with another image, made a while after the first, which is being collected."""
+    simulation.pass_time(created_s)
+    simulation.document["metadata"] |= {
+        "uid": "another",
+        "creationTimestamp": format_time(simulation.now),
+    }
+    simulation.document["spec"]["compute"]["image"] = "there"
+    del simulation.document["status"]
+    simulation.settle()
+
+
+def test_job_that_cannot_start_is_not_taken_over_from_a_deleted_one():
+    simulation = Simulation({"compute": {"image": "wrong", "nodes": 1}})
+    simulation.settle()
+    uid = unpullable(simulation, simulation.stage_job("fetch-model"))
+    assert simulation.condition("ModelReady")["reason"] == "ImagePullFailed"
+
+    corrected(simulation)
+    simulation.let_go()
+    simulation.settle()
+
+    job = simulation.stage_job("fetch-model")
+    assert job["metadata"]["uid"] != uid
+    assert image_of(job) == "there"
+    assert simulation.condition("ModelReady")["status"] != "False"
+
+
+def test_job_that_runs_is_taken_over_whatever_its_image():
+    simulation = Simulation({"compute": {"image": "other", "nodes": 1}})
+    simulation.settle()
+    job = simulation.stage_job("fetch-model")
+    simulation.start_pods(job)
+    corrected(simulation)
+
+    assert simulation.stage_job("fetch-model")["metadata"]["uid"] == job["metadata"]["uid"]
+
+
+def test_younger_job_of_others_that_cannot_start_is_left_to_them():
+    simulation = Simulation({"compute": {"image": "wrong", "nodes": 1}})
+    simulation.settle()
+    corrected(simulation, created_s=-60)
+    uid = unpullable(simulation, simulation.stage_job("fetch-model"))
+
+    assert simulation.stage_job("fetch-model")["metadata"]["uid"] == uid
+    assert simulation.condition("ModelReady")["reason"] == "ImagePullFailed"
+
+
+def test_nodes_that_are_chosen_anew_count_for_a_stage_that_waits_for_one():
+    simulation = Simulation({"scheduling": {"nodeSelector": {"pool": "gone"}}})
+    simulation.settle()
+    job = simulation.stage_job("fetch-model")
+    (pod,) = simulation.start_pods(job, phase="Pending")
+    pod["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": "no"}]
+    simulation.settle()
+    assert simulation.condition("ModelReady")["reason"] == "Unschedulable"
+
+    simulation.document["spec"]["scheduling"]["nodeSelector"] = {"pool": "there"}
+    simulation.document["metadata"]["generation"] = 2
+    simulation.settle()
+    simulation.let_go()
+    simulation.settle()
+    found = simulation.stage_job("fetch-model")["spec"]["template"]["spec"]
+    assert found["nodeSelector"] == {"pool": "there"}
+
+
+def test_stage_on_a_node_that_never_answers_again_is_begun_anew():
+    simulation = Simulation()
+    simulation.settle()
+    job = simulation.stage_job("fetch-model")
+    (pod,) = simulation.start_pods(job)
+    pod["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+    simulation.settle()
+    assert simulation.stage_job("fetch-model")["metadata"]["uid"] == job["metadata"]["uid"]
+
+    simulation.pass_time(61)
+    simulation.settle()
+    assert simulation.stage_job("fetch-model")["metadata"]["uid"] != job["metadata"]["uid"]
+    simulation.pods.pop(pod["metadata"]["name"])  # its successor would have a name of its own
+    simulation.succeed(simulation.stage_job("fetch-model"))
+    simulation.settle()
+    assert simulation.condition("ModelReady")["status"] == "True"

@@ -232,11 +232,13 @@ def test_pod_on_a_node_that_does_not_answer_is_not_waited_for_for_ever():
 
     simulation.settle()
     assert outcomes(simulation) == ["NodeLost"]
+    assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
     simulation.pass_time(500)
     simulation.settle()
 
-    assert "deletionTimestamp" in simulation.objects["PyTorchJob", "push-1"]["metadata"]
     assert outcomes(simulation) == ["NodeLost", "Running"]
+    assert simulation.workload_names("PyTorchJob") == ["push-2"]
+    assert pod["metadata"]["name"] in simulation.pods, "nobody can end it"
 
 
 def test_user_error_fails_the_job_with_its_message():
