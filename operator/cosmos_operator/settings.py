@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from cosmos_operator.api.base import ApiModel
 from cosmos_operator.errors import InvalidSpec
+from cosmos_operator.pod_variables import PodVariables
 
 
 class SecretReference(ApiModel):
@@ -46,6 +47,8 @@ class Settings(ApiModel):
     """Secrets for the registry, in the namespace of each job."""
     pod_annotations: dict[str, str] = Field(default_factory=dict)
     """Annotations of every pod, such as those that keep an autoscaler from moving it."""
+    pod_environment: PodVariables = Field(default_factory=dict)
+    """Variables of every pod, such as NCCL_SOCKET_IFNAME or HTTPS_PROXY."""
     hub_endpoint: str = ""
     """Address of a mirror of the Hugging Face Hub; empty = the Hub."""
     hugging_face_secret: SecretReference = SecretReference()

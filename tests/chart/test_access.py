@@ -10,7 +10,7 @@ NAMESPACED = {
     "jobs.batch": "get list watch create delete patch",
     "pytorchjobs.kubeflow.org": "get list watch create delete",
     "trainjobs.trainer.kubeflow.org": "get list watch create delete",
-    "configmaps": "get list create patch",
+    "configmaps": "get list create delete patch",
     "services": "get list create",
     "persistentvolumeclaims": "get list create",
     "pods": "get list watch",
@@ -100,6 +100,15 @@ def test_lease_is_the_operators_own(values):
     assert create["verbs"] == ["create"]
     assert rest["resourceNames"] == ["cosmos-operator"]
     assert rest["resources"] == ["leases"]
+
+
+def test_operator_may_delete_what_it_gives_further_owners():
+    """OwnerReferencesPermissionEnforcement asks for it, and for the owner's finalizers where deletion is blocked."""
+    verbs = roles(render())["ClusterRole", None, "cosmos-operator"]
+
+    for shared in ("jobs.batch", "configmaps"):
+        assert {"patch", "delete"} <= {*verbs[shared].split()}
+    assert verbs["posttrainingjobs/finalizers.cosmos.dev"] == "update"
 
 
 @pytest.mark.parametrize("values", SCOPES)

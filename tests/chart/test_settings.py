@@ -49,6 +49,7 @@ def test_values_reach_the_settings():
         "image.pullPolicy": "Always",
         "imagePullSecrets": [{"name": "one"}, {"name": "two"}],
         "jobs.podAnnotations": {"a": "1", "karpenter.sh/do-not-disrupt": None},
+        "jobs.env": {"NCCL_IB_GID_INDEX": "3", "COSMOS_RENDEZVOUS_SECONDS": "1200"},
         "hub.endpoint": "https://hub.example.com",
         "secrets.huggingFace": {"existingSecret": "hf", "key": "hub"},
         "secrets.wandb": {"existingSecret": "wb"},
@@ -62,6 +63,10 @@ def test_values_reach_the_settings():
     assert settings.image_pull_policy == "Always"
     assert settings.image_pull_secrets == ("one", "two")
     assert set(settings.pod_annotations) == {"a", "cluster-autoscaler.kubernetes.io/safe-to-evict"}
+    assert settings.pod_environment == {
+        "NCCL_IB_GID_INDEX": "3",
+        "COSMOS_RENDEZVOUS_SECONDS": "1200",
+    }
     assert settings.hub_endpoint == "https://hub.example.com"
     assert (settings.hugging_face_secret.name, settings.hugging_face_secret.key) == ("hf", "hub")
     assert (settings.wandb_secret.name, settings.wandb_secret.key) == ("wb", "api-key")

@@ -7,6 +7,7 @@ import pytest
 from helm_chart import CHART, load_chart, render_texts
 from helm_python import HelmValuesError
 
+from cosmos_operator import pod_variables
 from cosmos_operator.settings import Settings
 
 SCHEMA = load_chart().schema
@@ -112,11 +113,23 @@ def test_schema_is_closed():
     ({"storage.claim.accessModes": []}, "at '/storage/claim/accessModes': minItems"),
     ({"storage.claim.size": "large"}, "at '/storage/claim/size': 'large' does not match"),
     ({"hub.endpoint": "hub.example.com"}, "at '/hub/endpoint': 'hub.example.com' does not match"),
+    ({"jobs.env": {"NCCL_IB_GID_INDEX": 3}}, "at '/jobs/env/NCCL_IB_GID_INDEX': got number"),
+    ({"jobs.env": {"NCCL-DEBUG": "INFO"}}, "invalid propertyName 'NCCL-DEBUG'"),
+    ({"jobs.env": {"HF_TOKEN": "hf_x"}}, "invalid propertyName 'HF_TOKEN'"),
     ({"crds.install": "yes"}, "at '/crds/install': got string, want boolean"),
 ])  # fmt: skip
 def test_wrong_value_is_refused_with_its_place(values, message):
     with pytest.raises(HelmValuesError, match=re.escape(message)):
         render_texts(values)
+
+
+def test_schema_refuses_the_variables_that_the_settings_refuse():
+    names = SCHEMA["properties"]["jobs"]["properties"]["env"]["propertyNames"]
+    free, reserved = names["anyOf"]
+
+    assert names["pattern"] == f"^{pod_variables.NAME}$"
+    assert free == {"const": pod_variables.TIMEOUT_VARIABLE}
+    assert reserved == {"not": {"pattern": f"^({'|'.join(pod_variables.RESERVED)})$"}}
 
 
 def test_timing_has_the_defaults_of_the_settings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +144,12 @@ def _container(
         "image": job.spec.compute.image or settings.image_for(job.spec.compute.gpus_per_node),
         "imagePullPolicy": settings.image_pull_policy,
         "command": command,
-        "env": [*_environment(job, stage, settings), *environment],
+        # of two variables with one name the later one counts: ours
+        "env": [
+            *_named_values(settings.pod_environment),
+            *_environment(job, stage, settings),
+            *environment,
+        ],
         "resources": _resources(job, stage),
         "terminationMessagePath": TERMINATION_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -165,10 +171,14 @@ def _environment(job: PostTrainingJob, stage: Stage, settings: Settings) -> list
         values["HF_HUB_OFFLINE"] = "1"
     elif settings.hub_endpoint:
         values["HF_ENDPOINT"] = settings.hub_endpoint
-    result: list[Manifest] = [{"name": name, "value": value} for name, value in values.items()]
+    result = _named_values(values)
     node = {"fieldRef": {"fieldPath": "spec.nodeName"}}
     result.append({"name": "NODE_NAME", "valueFrom": node})
     return result + _secrets(job, stage, settings)
+
+
+def _named_values(values: Mapping[str, str]) -> list[Manifest]:
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:

@@ -10,7 +10,8 @@
 - apiGroups: [cosmos.dev]
   resources: [posttrainingjobs/finalizers]
   verbs: [update]
-# workloads are created and deleted, never changed; patch adds a further owner to a Job that jobs share
+# workloads are created and deleted, never changed; patch adds a further owner to a Job or ConfigMap that jobs share,
+# for which OwnerReferencesPermissionEnforcement (OpenShift) demands delete as well: no ConfigMap is ever deleted
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete, patch]
@@ -22,7 +23,7 @@
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, create, patch]
+  verbs: [get, list, create, delete, patch]
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, create]
