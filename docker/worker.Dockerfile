@@ -15,10 +15,11 @@
 ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04
 ARG BUILD_IMAGE=nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04
 
-# gcc and Python's headers stay: triton compiles the launchers of its kernels when they first run.
+# gcc and Python's headers stay: triton compiles the launchers of its kernels when they first run. Without the InfiniBand
+# libraries NCCL would take TCP between nodes, and not say so.
 FROM ${BASE_IMAGE} AS python
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev python3 python3-dev python3-venv \
+ && apt-get install -y --no-install-recommends ca-certificates gcc ibverbs-providers libc6-dev python3 python3-dev python3-venv \
  && rm -rf /var/lib/apt/lists/*
 
 # What to install, apart from pyproject.toml, so that only a change of packages makes the packages' layer anew.

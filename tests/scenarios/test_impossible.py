@@ -25,15 +25,19 @@ def test_secret_that_is_not_there(world: World) -> None:
 
 def test_image_that_cannot_be_pulled(world: World) -> None:
     image = "localhost:5000/cosmos-missing:none"
-    unknown = {
-        "encoder": "Other",
-        "source": {"path": "/x"},
-    }  # nobody has prepared it: a pod must start
-    world.submit("no-image", compute={"nodes": 1, "image": image}, embeddings=unknown)
+    # nobody has prepared it: a pod must start
+    unknown = world.document("no-image")["spec"]["embeddings"] | {"encoder": "Other"}
+    compute = {"nodes": 1, "processesPerNode": 1}
+    world.submit("no-image", compute=compute | {"image": image}, embeddings=unknown)
     found = world.wait_condition("no-image", "ModelReady", "ImagePullFailed")
 
     assert image in found["message"]
     assert "spec.compute.image" in found["message"]
+
+    # the Job that waits for its image is still there when the corrected job comes
+    world.delete("no-image")
+    world.submit("no-image", compute=compute, embeddings=unknown)
+    world.wait_condition("no-image", "ModelReady", "Ready")
     world.delete("no-image")
 
 

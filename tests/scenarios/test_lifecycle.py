@@ -41,6 +41,24 @@ def test_item_appended_to_a_finished_job_is_generated(world: World, finished: st
     assert [a["number"] for a in status["attempts"]] == [1]
 
 
+def test_appended_item_that_cannot_be_carried_out_fails_alone(world: World, finished: str) -> None:
+    before = world.status(finished)["inference"]
+    wrong = {**ITEM, "name": "wrong", "inputs": [{"prompt": "push", "conditioning": "vido://x"}]}
+    item_list = world.job(finished)["spec"]["inference"]  # type: ignore[index]
+    world.patch(finished, {"inference": [*item_list, wrong]})
+    status = world.wait(
+        "the item has failed",
+        lambda: (s := world.status(finished))["inference"][-1]["name"] == "wrong" and s,
+    )
+
+    *others, failed = status["inference"]
+    assert others == before
+    assert failed["state"] == "Failed"
+    assert "conditioning" in failed["message"]
+    assert world.condition(finished, "Accepted")["status"] == "True"
+    assert world.condition(finished, "Failed")["reason"] == "InferenceFailed"
+
+
 def test_jobs_with_the_same_inputs_share_their_preparation(world: World) -> None:
     embeddings = world.document("share-a")["spec"]["embeddings"] | {"maxLength": 80}
     other = world.document("share-b")["spec"]["training"] | {"seed": 7}

@@ -112,9 +112,9 @@ class RunPolicySpec(ApiModel):
     suspend: bool = False
     """True: save a checkpoint and stop; false again: continue from it."""
     start_deadline_seconds: Seconds | None = None
-    """Fail if the training has not started this long after its turn came; omitted = wait."""
+    """Fail if the training has done no step, nor do all its pods run, this long after its turn came; omitted = wait."""
     active_deadline_seconds: Seconds | None = None
-    """Fail if the job takes longer than this; omitted = no limit."""
+    """Fail if the model is not published this long after the job was first seen; omitted = no limit."""
     stall_timeout_seconds: Seconds = 1800
     """Restart the training if it reports no progress for this long."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3

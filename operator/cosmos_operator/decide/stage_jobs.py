@@ -19,7 +19,8 @@ from cosmos_operator.decide.preflight import gpu_shortage
 from cosmos_operator.decide.queueing import waits_in_queue
 from cosmos_operator.decide.times import parse_time
 from cosmos_operator.decide.workloads import is_being_deleted, read_state
-from cosmos_operator.plan.job import TEMPLATE_ANNOTATION, build_stage_job
+from cosmos_operator.plan.job import build_stage_job
+from cosmos_operator.plan.names import TEMPLATE_ANNOTATION
 from cosmos_operator.plan.render import build_config_map, stage_name
 from cosmos_operator.plan.stages import Stage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.plan.names import TEMPLATE_ANNOTATION
 from cosmos_operator.plan.pod import Manifest, build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
@@ -11,8 +12,6 @@ from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
 from cosmos_worker.layout import content_key
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
-TEMPLATE_ANNOTATION = "cosmos.dev/template"
-"""What the pods of a Job are made from: that of another job may have another image, or ask for other nodes."""
 STAGE_RETRIES = 3
 RENDEZVOUS_PORT = 29500
 
@@ -22,6 +21,8 @@ def build_stage_job(
 ) -> Manifest:
     """The Job of a stage other than the training. User errors and bugs fail at once, other exits are tried again."""
     template = build_pod_template(job, stage, config_map=config_map, settings=settings)
+    header = workload_metadata(job, stage, name)
+    header["annotations"][TEMPLATE_ANNOTATION] = content_key([template])
     codes = sorted({EXIT_BUG, EXIT_USER_ERROR})
     rules = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -30,10 +31,7 @@ def build_stage_job(
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {
-            **workload_metadata(job, stage, name),
-            "annotations": {TEMPLATE_ANNOTATION: content_key([template])},
-        },
+        "metadata": header,
         "spec": {
             "backoffLimit": STAGE_RETRIES,
             "completions": 1,

@@ -20,6 +20,8 @@ ROLE_LABEL = f"{GROUP}/role"
 LEADER = "leader"
 DEPENDS_ANNOTATION = f"{GROUP}/depends-on"
 """Stages that must have finished, separated by commas."""
+TEMPLATE_ANNOTATION = f"{GROUP}/template"
+"""What the pods of a Job are made from: that of another job may have another image, or ask for other nodes."""
 
 MAX_NAME = 63
 """Characters of a DNS label."""
