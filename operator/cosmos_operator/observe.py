@@ -18,6 +18,7 @@ from cosmos_operator.decide.walk import QUESTIONS
 from cosmos_operator.decide.workloads import WORKLOAD_KINDS, read_state
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.plan.accepted import plan_job
+from cosmos_operator.plan.backend import BACKENDS
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.plan.render import stage_name
 from cosmos_operator.plan.stages import Stage
@@ -155,13 +156,13 @@ class _Reader:
         return tuple(name_of(queue) for queue in queues), tuple(workloads)
 
     async def read_logs(self) -> dict[str, str]:
-        """Last lines of the pods that run, and of the training's latest attempt even when it has ended."""
+        """Last lines of the pods that run, and of the training's latest leader even when it has ended."""
         attempts = [_attempt_of(pod) for pod in self.pods.values()]
         latest = max(attempts, default=0)
         found = {}
         for name, pod in self.pods.items():
             ended = is_over(pod) and (latest == 0 or _attempt_of(pod) != latest)
-            if phase_of(pod) == "Pending" or ended:
+            if phase_of(pod) == "Pending" or ended or not _is_heard(pod):
                 continue
             container = pod["spec"]["containers"][0]["name"]
             text = await self.cluster.read_log(self.namespace, name, container, LOG_LINES)
@@ -221,6 +222,13 @@ class _Reader:
 def _attempt_of(pod: Manifest) -> int:
     """Number of the attempt that a training pod belongs to; 0 for other pods."""
     return int(pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL, 0))
+
+
+def _is_heard(pod: Manifest) -> bool:
+    """Whether anybody reads what a pod says: of a training, only the leader speaks."""
+    own = pod["metadata"].get("labels", {}).items()
+    leads = any(backend.leader_labels.items() <= own for backend in BACKENDS.values())
+    return leads or not _attempt_of(pod)
 
 
 def _time_of(event: Manifest) -> str:
