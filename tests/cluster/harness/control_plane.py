@@ -95,7 +95,8 @@ def _api_server() -> list[str]:
         "--bind-address=0.0.0.0",
         f"--secure-port={API_SERVER_PORT}",
         "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
+        # the second one is on where rights are guarded more closely, such as on OpenShift
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
         "--allow-privileged=true",
         f"--client-ca-file={keys}/ca.crt",
         f"--tls-cert-file={keys}/apiserver.crt",
