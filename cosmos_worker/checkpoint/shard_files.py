@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -60,14 +61,16 @@ def copy_to_cpu(tensors: Tensors) -> Tensors:
 
 
 def save_shards(folder: Path, tensors: Tensors, group: ProcessGroup | None) -> None:
-    """Write what this process has of the tensors; all processes of the group call this.
+    """Write what this process has of the tensors, all on the CPU; all processes of the group call this.
 
     Raises:
         OSError: a failed write, of any process.
     """
+    # copying ahead would wait for the work of a GPU, of which nothing is needed here
+    writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
     try:
         with _alone_or_together():
-            save(tensors, checkpoint_id=os.fspath(folder), process_group=group)
+            save(tensors, storage_writer=writer, process_group=group)
     except CheckpointException as error:
         raise OSError(_reason(error)) from error
 
