@@ -100,14 +100,15 @@ class Saver:
         self._pending = _Pending(step, progress, written)
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
+        from cosmos_worker.checkpoint.shard_files import save_shards
+
+        # together first: the others would wait in it for a main process that still exports, or has failed to
+        with reporting_full_disk(self.run / STATE_FOLDER):
+            save_shards(shards_path(self.run, step), staged, self._group)
         if self.processes.is_main:
             if exports.adapters:
                 write_adapters(self.run, step, exports.adapters)
             write_exports(self.run, step, exports.regular, exports.average, torch.bfloat16)
-        from cosmos_worker.checkpoint.shard_files import save_shards
-
-        with reporting_full_disk(self.run / STATE_FOLDER):
-            save_shards(shards_path(self.run, step), staged, self._group)
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
 
     def finish(self) -> int | None:
