@@ -70,7 +70,7 @@ class Saver:
     ) -> None:
         self.run, self.processes, self.keep_best = run, processes, keep_best
         self.keep_last, self.keep_exports = keep_last, keep_exports
-        # writing goes on beside the training, whose collectives have another group
+        # writing goes on beside the training, whose collectives have another group, and may take long
         self._group = processes.new_cpu_group()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: _Pending | None = None
@@ -123,7 +123,7 @@ class Saver:
         with self._failing_together(pending.step):
             files = pending.written.result()
         shards: Files = {}
-        for some in self.processes.gather(files):
+        for some in self.processes.gather(files, self._group):
             shards.update(some)
         with self._failing_together(pending.step):
             if self.processes.is_main:
@@ -153,7 +153,7 @@ class Saver:
             yield
         except RetryableError as error:
             failure = error
-        others = [text for text in self.processes.gather(str(failure or "")) if text]
+        others = [text for text in self.processes.gather(str(failure or ""), self._group) if text]
         if others:
             if self.processes.is_main:
                 discard_state(self.run, step)
