@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -47,6 +47,13 @@ class Processes:
         dist.all_gather_object(values, value, group)
         return values
 
+    def from_main(self, value: T) -> T:
+        """The value of the main process."""
+        values: list[Any] = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return cast(T, values[0])
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over all processes."""
         if self.world_size > 1:
@@ -55,9 +62,7 @@ class Processes:
         return values
 
     def new_cpu_group(self) -> ProcessGroup | None:
-        """A further group of all processes, for collectives that run beside others and wait for files as long as it
-        takes; None for a single process.
-        """
+        """A further group of all processes, for what runs beside others and waits for files; None for a single one."""
         if self.world_size == 1:
             return None
         group = dist.new_group(backend="gloo", timeout=PATIENCE)

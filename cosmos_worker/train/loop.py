@@ -13,7 +13,12 @@ import torch
 
 from cosmos_worker.checkpoint.adapter import Adapter
 from cosmos_worker.checkpoint.best import LOSS
-from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state
+from cosmos_worker.checkpoint.state import (
+    SavedState,
+    check_files,
+    find_latest_state,
+    wait_for_state,
+)
 from cosmos_worker.config import parse_document
 from cosmos_worker.decisive import decisive_options
 from cosmos_worker.diffusion.edm import Noise
@@ -135,8 +140,12 @@ class Trainer:
 
         Raises:
             CheckpointError: it is damaged, of an earlier format, or belongs to another configuration or dataset.
+            RetryableError: the main process has found one that is not seen here.
         """
-        state = find_latest_state(self.run)
+        # one process looks: on a network disk another node may still see an older folder
+        newest = find_latest_state(self.run) if self.processes.is_main else None
+        step = self.processes.from_main(None if newest is None else int(newest.progress["step"]))
+        state = None if step is None else wait_for_state(self.run, step)
         if self.processes.is_main:
             self.saver.note_best(int(state.progress["step"]) if state else 0)
         if state is None:
