@@ -24,7 +24,7 @@ from cosmos_worker.decisive import decisive_options
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.lora import corrections_of, merge_lora
+from cosmos_worker.model.lora import corrections_of, lora_scales
 from cosmos_worker.model.shards import gather_to_main
 from cosmos_worker.options import Experiment
 from cosmos_worker.outcomes import PositionFile
@@ -239,8 +239,7 @@ class Trainer:
             for kind, some in whole.items()
             if lora.rank and is_main
         }
-        merged = {kind: merge_lora(some, self.model) for kind, some in whole.items()}
-        return Exports(merged["reg"], merged.get("ema"), adapters)
+        return Exports(state, whole.get("ema"), adapters, lora_scales(self.model))
 
     # --- one step ----------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from cosmos_worker.checkpoint.state import (
     shards_path,
 )
 from cosmos_worker.errors import RetryableError
+from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.train.distributed import Processes
 
 logger = logging.getLogger(__name__)
@@ -36,11 +37,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exports:
-    """Whole weights on the CPU of the main process; average: None = no EMA; adapters: of LoRA, by reg and ema."""
+    """Whole weights on the CPU of the main process, which nothing changes; average: None = no EMA.
+
+    adapters: of LoRA, by reg and ema; lora_scales: of the corrections in the weights, which are merged when written.
+    """
 
     regular: Mapping[str, Tensor]
     average: Mapping[str, Tensor] | None
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    lora_scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,17 @@ class Saver:
         with reporting_full_disk(self.run / STATE_FOLDER):
             save_shards(shards_path(self.run, step), staged, self._group)
         if self.processes.is_main:
-            if exports.adapters:
-                write_adapters(self.run, step, exports.adapters)
-            write_exports(self.run, step, exports.regular, exports.average, torch.bfloat16)
+            self._export(step, exports)
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
+
+    def _export(self, step: int, exports: Exports) -> None:
+        if exports.adapters:
+            write_adapters(self.run, step, exports.adapters)
+        scales, average = exports.lora_scales, exports.average
+        if average is not None:
+            average = merge_lora(average, scales)
+        regular = merge_lora(exports.regular, scales)
+        write_exports(self.run, step, regular, average, torch.bfloat16)
 
     def finish(self) -> int | None:
         """Wait until the checkpoint is written and make it visible; returns its step, or None if there is none.
