@@ -5,6 +5,7 @@ It takes seconds to import, so it is imported by what saves or loads, when it do
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.staging import BlockingAsyncStager
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
@@ -54,20 +55,31 @@ def _options(with_frozen: bool) -> StateDictOptions:
 
 
 def copy_to_cpu(tensors: Tensors) -> Tensors:
-    """A copy that the training does not change."""
-    staged: Tensors = BlockingAsyncStager().stage(tensors)
-    return staged
+    """A copy that the training does not change, each tensor copied once; what is spread stays so."""
+    return {name: _copy(value) for name, value in tensors.items()}
+
+
+def _copy(value: object) -> object:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _copy(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(one) for one in value)
+    return copy.deepcopy(value)
 
 
 def save_shards(folder: Path, tensors: Tensors, group: ProcessGroup | None) -> None:
-    """Write what this process has of the tensors; all processes of the group call this.
+    """Write what this process has of the tensors, all on the CPU; all processes of the group call this.
 
     Raises:
         OSError: a failed write, of any process.
     """
+    # copying ahead would wait for the work of a GPU, of which nothing is needed here
+    writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
     try:
         with _alone_or_together():
-            save(tensors, checkpoint_id=os.fspath(folder), process_group=group)
+            save(tensors, storage_writer=writer, process_group=group)
     except CheckpointException as error:
         raise OSError(_reason(error)) from error
 

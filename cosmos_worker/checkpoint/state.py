@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ PROGRESS_FILE = "progress.json"
 COMPLETE_FILE = "complete.json"
 NAME = re.compile(r"^iter_(\d{9})$")
 TEMPORARY_SUFFIX = ".tmp"
+SEEN_AFTER_S = 90.0
+"""When a node sees what another one has written: NFS looks again after 60 s at the latest, unless told otherwise."""
 
 Files = dict[str, dict[str, Any]]
 """Size and SHA-256 by path below a checkpoint."""
@@ -136,6 +140,27 @@ def find_latest_state(run: Path) -> SavedState | None:
         return None
     _, folder = states[-1]
     return SavedState(folder, read_progress(folder))
+
+
+def wait_for_state(run: Path, step: int) -> SavedState:
+    """The complete checkpoint of a step that the main process has found, on whatever node.
+
+    Raises:
+        RetryableError: it is not seen here after SEEN_AFTER_S.
+    """
+    end = time.monotonic() + SEEN_AFTER_S
+    while True:
+        states = dict(list_states(run))
+        if step in states:
+            return SavedState(states[step], read_progress(states[step]))
+        if time.monotonic() > end:
+            seen = ", ".join(map(str, states)) or "none"
+            raise RetryableError(
+                f"{run / STATE_FOLDER}: the main process continues from step {step}, which node {socket.gethostname()} "
+                f"does not see after {SEEN_AFTER_S:.0f} s (it sees: {seen}); let all nodes mount the same volume, and "
+                "start again"
+            )
+        time.sleep(1.0)
 
 
 def read_progress(folder: Path) -> dict[str, Any]:

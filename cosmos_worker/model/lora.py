@@ -93,13 +93,23 @@ def init_lora(model: nn.Module, generator_of: Callable[[str], torch.Generator]) 
         nn.init.zeros_(layer.lora_B)
 
 
-def merge_lora(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Whole weights with their corrections added, under the names of a network without any; empty gives empty."""
+def lora_scales(model: nn.Module) -> dict[str, float]:
+    """The factor of each layer's correction, by its name."""
+    return {name: layer.scale for name, layer in _lora_layers(model)}
+
+
+def merge_lora(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """Whole weights with their corrections added, under the names of a network without any; empty gives empty.
+
+    Args:
+        state: stays as it is.
+        scales: of :func:`lora_scales`.
+    """
     merged = dict(state)
-    for name, layer in _lora_layers(model):
+    for name, scale in scales.items():
         if f"{name}.weight" in merged:
             A, B = merged.pop(f"{name}.lora_A"), merged.pop(f"{name}.lora_B")
-            merged[f"{name}.weight"] = merged[f"{name}.weight"].float() + layer.scale * (B @ A)
+            merged[f"{name}.weight"] = merged[f"{name}.weight"].float() + scale * (B @ A)
     return merged
 
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -14,8 +15,13 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from cosmos_worker.errors import StopRequested
+from cosmos_worker.sample.team import PATIENCE
 
 T = TypeVar("T")
+
+MAIN_PROCESS_ALONE = timedelta(minutes=30)
+"""How long processes wait in a collective: longer than anything that the main process does alone between two of them,
+such as to load a tokenizer or to decode sample videos, during which the others wait in the next step."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,20 @@ class Processes:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+    def gather(self, value: T, group: ProcessGroup | None = None) -> list[T]:
+        """The values of all processes, by rank; group: one of :meth:`new_cpu_group`, which waits longer."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group)
         return values
+
+    def from_main(self, value: T) -> T:
+        """The value of the main process."""
+        values: list[Any] = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return cast(T, values[0])
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over all processes."""
@@ -49,10 +62,10 @@ class Processes:
         return values
 
     def new_cpu_group(self) -> ProcessGroup | None:
-        """A further group of all processes, for collectives that run beside others; None for a single process."""
+        """A further group of all processes, for what runs beside others and waits for files; None for a single one."""
         if self.world_size == 1:
             return None
-        group = dist.new_group(backend="gloo")
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
         assert isinstance(group, ProcessGroup)  # all processes belong to it
         return group
 
@@ -81,7 +94,8 @@ def join_processes(device: str, threads: int | None) -> Iterator[Processes]:
         torch.set_num_threads(threads)
     if world_size > 1:
         # checkpoints are written while the training goes on, which needs a group of its own for the CPU
-        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
+        dist.init_process_group(backend, timeout=MAIN_PROCESS_ALONE)
     # after a failure the group is not left in order: its peers may wait in it, and it for them
     try:
         yield Processes(rank, world_size, here, local_world_size)

@@ -13,13 +13,18 @@ import torch
 
 from cosmos_worker.checkpoint.adapter import Adapter
 from cosmos_worker.checkpoint.best import LOSS
-from cosmos_worker.checkpoint.state import SavedState, check_files, find_latest_state
+from cosmos_worker.checkpoint.state import (
+    SavedState,
+    check_files,
+    find_latest_state,
+    wait_for_state,
+)
 from cosmos_worker.config import parse_document
 from cosmos_worker.decisive import decisive_options
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.lora import corrections_of, merge_lora
+from cosmos_worker.model.lora import corrections_of, lora_scales
 from cosmos_worker.model.shards import gather_to_main
 from cosmos_worker.options import Experiment
 from cosmos_worker.outcomes import PositionFile
@@ -135,8 +140,12 @@ class Trainer:
 
         Raises:
             CheckpointError: it is damaged, of an earlier format, or belongs to another configuration or dataset.
+            RetryableError: the main process has found one that is not seen here.
         """
-        state = find_latest_state(self.run)
+        # one process looks: on a network disk another node may still see an older folder
+        newest = find_latest_state(self.run) if self.processes.is_main else None
+        step = self.processes.from_main(None if newest is None else int(newest.progress["step"]))
+        state = None if step is None else wait_for_state(self.run, step)
         if self.processes.is_main:
             self.saver.note_best(int(state.progress["step"]) if state else 0)
         if state is None:
@@ -230,8 +239,7 @@ class Trainer:
             for kind, some in whole.items()
             if lora.rank and is_main
         }
-        merged = {kind: merge_lora(some, self.model) for kind, some in whole.items()}
-        return Exports(merged["reg"], merged.get("ema"), adapters)
+        return Exports(state, whole.get("ema"), adapters, lora_scales(self.model))
 
     # --- one step ----------------------------------------------------------------------------
 

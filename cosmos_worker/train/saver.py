@@ -29,6 +29,7 @@ from cosmos_worker.checkpoint.state import (
     shards_path,
 )
 from cosmos_worker.errors import RetryableError
+from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.train.distributed import Processes
 
 logger = logging.getLogger(__name__)
@@ -36,11 +37,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exports:
-    """Whole weights on the CPU of the main process; average: None = no EMA; adapters: of LoRA, by reg and ema."""
+    """Whole weights on the CPU of the main process, which nothing changes; average: None = no EMA.
+
+    adapters: of LoRA, by reg and ema; lora_scales: of the corrections in the weights, which are merged when written.
+    """
 
     regular: Mapping[str, Tensor]
     average: Mapping[str, Tensor] | None
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    lora_scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Saver:
     ) -> None:
         self.run, self.processes, self.keep_best = run, processes, keep_best
         self.keep_last, self.keep_exports = keep_last, keep_exports
-        # writing goes on beside the training, whose collectives have another group
+        # writing goes on beside the training, whose collectives have another group, and may take long
         self._group = processes.new_cpu_group()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: _Pending | None = None
@@ -100,15 +105,23 @@ class Saver:
         self._pending = _Pending(step, progress, written)
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
-        if self.processes.is_main:
-            if exports.adapters:
-                write_adapters(self.run, step, exports.adapters)
-            write_exports(self.run, step, exports.regular, exports.average, torch.bfloat16)
         from cosmos_worker.checkpoint.shard_files import save_shards
 
+        # together first: the others would wait in it for a main process that still exports, or has failed to
         with reporting_full_disk(self.run / STATE_FOLDER):
             save_shards(shards_path(self.run, step), staged, self._group)
+        if self.processes.is_main:
+            self._export(step, exports)
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
+
+    def _export(self, step: int, exports: Exports) -> None:
+        if exports.adapters:
+            write_adapters(self.run, step, exports.adapters)
+        scales, average = exports.lora_scales, exports.average
+        if average is not None:
+            average = merge_lora(average, scales)
+        regular = merge_lora(exports.regular, scales)
+        write_exports(self.run, step, regular, average, torch.bfloat16)
 
     def finish(self) -> int | None:
         """Wait until the checkpoint is written and make it visible; returns its step, or None if there is none.
@@ -122,7 +135,7 @@ class Saver:
         with self._failing_together(pending.step):
             files = pending.written.result()
         shards: Files = {}
-        for some in self.processes.gather(files):
+        for some in self.processes.gather(files, self._group):
             shards.update(some)
         with self._failing_together(pending.step):
             if self.processes.is_main:
@@ -152,7 +165,7 @@ class Saver:
             yield
         except RetryableError as error:
             failure = error
-        others = [text for text in self.processes.gather(str(failure or "")) if text]
+        others = [text for text in self.processes.gather(str(failure or ""), self._group) if text]
         if others:
             if self.processes.is_main:
                 discard_state(self.run, step)

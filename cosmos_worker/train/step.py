@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from cosmos_worker.training_options import OptimizerConfig
 
 SHOWN_PARAMETERS = 3
 
+D = TypeVar("D", Batch, Noise)
+
 
 def use_bfloat16(config: DiffusionConfig, device: torch.device) -> bool:
     """Whether matrix products run in bfloat16."""
@@ -27,28 +30,37 @@ def use_bfloat16(config: DiffusionConfig, device: torch.device) -> bool:
     return config.compute_dtype == "bfloat16"
 
 
+def _each(tensors: D, change: Callable[[Tensor], Tensor]) -> D:
+    """The same with every tensor changed."""
+    changed = {one.name: change(getattr(tensors, one.name)) for one in fields(tensors)}
+    return replace(tensors, **changed)
+
+
 def batch_loss(
     model: nn.Module, batch: Batch, noise: Noise, config: DiffusionConfig, device: torch.device
 ) -> Loss:
-    """Loss of a micro-batch; tensors are moved to the device here."""
-    moved = Noise(*(getattr(noise, field.name).to(device) for field in fields(noise)))
-    x0_BCTHW = batch.x0_BCTHW.to(device)
+    """Loss of a micro-batch; tensors are moved to the device here, without waiting for those that are pinned."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    noise, batch = _each(noise, move), _each(batch, move)
     # a weight is used once, so a cache of rounded ones would only keep those of blocks that are computed again
     with torch.autocast(
         device.type, torch.bfloat16, enabled=use_bfloat16(config, device), cache_enabled=False
     ):
         denoised = denoise(
             model,
-            x0_BCTHW,
-            batch.text_BSD.to(device),
-            batch.fps_B.to(device),
-            moved,
+            batch.x0_BCTHW,
+            batch.text_BSD,
+            batch.fps_B,
+            noise,
             config.sigma_data,
         )
     return edm_loss(
         denoised,
-        x0_BCTHW,
-        moved.sigma_B,
+        batch.x0_BCTHW,
+        noise.sigma_B,
         config.sigma_data,
         config.use_logvar,
         only_generated=config.loss_frames == "generated",
@@ -123,6 +135,10 @@ def train_step(
         device: where to compute.
         describe: says where we are, for errors.
     """
+    if device.type == "cuda" and torch.cuda.is_available():
+        # from pinned memory a GPU reads by itself, so that all work of the step can be queued ahead of it
+        pin = Tensor.pin_memory
+        micro_batches = [(_each(batch, pin), _each(noise, pin)) for batch, noise in micro_batches]
     losses = torch.zeros(3, device=device)
     for i, (batch, noise) in enumerate(micro_batches):
         with _without_sync(model, is_last=i == len(micro_batches) - 1):

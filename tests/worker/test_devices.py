@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 from fake_cuda import CUDA, fake_cuda
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.experiments import PUSH_TINY
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora
@@ -76,6 +80,34 @@ def test_training_step_is_all_on_the_gpu(
         assert devices(v for state in optimizer.state.values() for v in state.values()) == {CUDA}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         assert len(optimizer.state) == len(trained)
+
+
+def test_training_step_waits_for_no_copy_to_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        done.append("pinned")
+        return tensor
+
+    class Notes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            kwargs = kwargs or {}
+            if func is torch.ops.aten._to_copy.default and kwargs.get("device") == CUDA:
+                done.append("moved" if kwargs.get("non_blocking") else "waited")
+            return func(*args, **kwargs)
+
+    with fake_cuda(monkeypatch):
+        model = model_on_cuda()
+        optimizer = build_optimizer(model, PUSH_TINY.optimizer)
+        work = [(batch(), draw_noise(LATENT, PUSH_TINY, "train", 0, [0, 1]))] * 2
+        options = PUSH_TINY.diffusion, PUSH_TINY.optimizer
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(Tensor, "pin_memory", pin)
+        with Notes():
+            train_step(model, optimizer, work, *options, CUDA, lambda: "step 1")
+
+    tensors = 2 * (len(fields(Batch)) + len(fields(Noise)))
+    assert done == ["pinned"] * tensors + ["moved"] * tensors
 
 
 def test_validation_is_all_on_the_gpu_and_its_products_in_bfloat16(

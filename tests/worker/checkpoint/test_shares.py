@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from programs import run_program
 from torch import Tensor
 from training import small_experiment
 
@@ -125,22 +122,10 @@ def test_a_part_of_which_nothing_is_left_is_not_there() -> None:
 def save_with_two(folder: Path, parallel: ParallelConfig) -> list[tuple[int, int]]:
     """Save a random network with two processes; bytes that each copies, and has."""
     experiment = small_experiment(parallel=parallel, init="random")
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", SAVES, str(folder), experiment.model_dump_json()],
-            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    results = [process.communicate() for process in started]
-    for process, (_, errors) in zip(started, results, strict=True):
-        assert process.returncode == 0, errors
-    return [tuple(json.loads(output.splitlines()[-1])) for output, _ in results]
+    ended = run_program(SAVES, 2, str(folder), experiment.model_dump_json())
+    for process in ended:
+        assert process.code == 0, process.errors
+    return [tuple(json.loads(process.output.splitlines()[-1])) for process in ended]
 
 
 @pytest.mark.multiproc

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from cosmos_worker.checkpoint import state as states
 from cosmos_worker.checkpoint.export import find_export, list_exports, prune_exports, write_exports
 from cosmos_worker.checkpoint.shard_files import load_shards
 from cosmos_worker.checkpoint.state import (
@@ -14,6 +16,7 @@ from cosmos_worker.checkpoint.state import (
     find_latest_state,
     list_states,
     prune_states,
+    wait_for_state,
 )
 from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.train.distributed import Processes
@@ -80,6 +83,33 @@ def test_incomplete_state_is_not_seen(tmp_path: Path) -> None:
     assert state.progress["step"] == 5
 
 
+def test_state_that_a_node_sees_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5)
+    folder = save(tmp_path, 10, note="late")
+    hidden = folder.rename(folder.with_name("hidden"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: hidden.rename(folder))
+
+    state = wait_for_state(tmp_path, 10)
+
+    assert state.folder == folder
+    assert state.progress == {"note": "late", "step": 10}
+
+
+def test_state_that_a_node_does_not_see_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5)
+    monkeypatch.setattr(states, "SEEN_AFTER_S", 0.0)
+
+    with pytest.raises(
+        RetryableError,
+        match=r"state: the main process continues from step 10, which node \S+ does not see .*\(it sees: 5\); let all",
+    ):
+        wait_for_state(tmp_path, 10)
+
+
 def test_old_states_are_pruned(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step)
@@ -103,7 +133,7 @@ def test_full_disk_is_reported_and_leaves_the_earlier_checkpoint(small_disk: Pat
     state = find_latest_state(small_disk)
     assert state is not None
     assert state.progress["step"] == 1
-    assert list(list_exports(small_disk, "reg")) == [1, 2], "only the state was too large"
+    assert list(list_exports(small_disk, "reg")) == [1], "exports come after the state"
     assert [path.name for path in (small_disk / "state").iterdir()] == ["iter_000000001"]
     assert not list((small_disk / "checkpoints").glob(".*"))
 

@@ -109,6 +109,25 @@ def test_moments_take_what_the_plan_counts() -> None:
 
 
 @needs_torchao
+def test_what_a_checkpoint_copies_are_plain_tensors() -> None:
+    from cosmos_worker.checkpoint.shard_files import collect, copy_to_cpu
+
+    layer = torch.nn.Linear(256, 16, bias=False)
+    optimizer = build_optimizer(layer, OptimizerConfig(state_bits=8))
+    layer.weight.grad = torch.ones_like(layer.weight)
+    optimizer.step()
+
+    held = collect(layer, optimizer, with_frozen=True)["optimizer"]["state"]["weight"]
+    copied = copy_to_cpu(held)
+
+    assert {"step", "exp_avg_codes", "exp_avg_scales"} < copied.keys()
+    for name, value in copied.items():
+        assert type(value) is torch.Tensor
+        assert torch.equal(value, held[name])
+        assert value.data_ptr() != held[name].data_ptr()
+
+
+@needs_torchao
 def test_update_is_close_to_that_of_float32_moments() -> None:
     def trained(bits: int) -> tuple[torch.Tensor, float]:
         torch.manual_seed(0)

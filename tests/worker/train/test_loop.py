@@ -29,6 +29,7 @@ from cosmos_worker.errors import (
 from cosmos_worker.layout import Volumes, sha256_of_file, write_json
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import saver
+from cosmos_worker.train.distributed import Processes
 
 VOLUMES = Volumes()
 
@@ -108,6 +109,23 @@ def test_killed_during_a_save_continues_from_the_checkpoint_before(
 
     assert_same_bits(tmp_path / "whole", tmp_path / "broken")
     assert not list((run_path(tmp_path / "broken") / "state").glob(".*"))
+
+
+def test_what_the_main_process_has_found_is_continued(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = train_config(inputs, small_experiment(), tmp_path)
+    train_stage.run(config, VOLUMES)
+    assert [step for step, _ in list_states(run_path(tmp_path))] == [2, 4, 6]
+    monkeypatch.setattr(Processes, "from_main", lambda self, value: 4)
+
+    with caplog.at_level("INFO"):
+        train_stage.run(config, VOLUMES)
+
+    assert "continued step=4 from=" in caplog.text
 
 
 def test_continuing_with_other_options_is_refused(inputs: Path, tmp_path: Path) -> None:

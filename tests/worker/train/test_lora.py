@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from cosmos_worker.layout import Volumes
 from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.stages.train import build_model
+from cosmos_worker.train import saver
 from cosmos_worker.train.parallel import Layout
 from cosmos_worker.training_options import LoraConfig
 
@@ -119,6 +122,22 @@ def test_exported_weights_contain_the_correction(inputs: Path, tmp_path: Path) -
     delta = delta - before["net.blocks.block0.blocks.0.block.attn.to_q.0.weight"]
     assert torch.linalg.matrix_rank(delta, atol=1e-6) == 2
     load_model(list_exports(run_path(tmp_path), "reg")[4], chosen.net)
+
+
+def test_training_goes_on_while_corrections_are_merged(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    original = saver.merge_lora
+
+    def merge_and_note(*arguments: Any) -> dict[str, torch.Tensor]:
+        threads.append(threading.current_thread().name)
+        return original(*arguments)
+
+    monkeypatch.setattr(saver, "merge_lora", merge_and_note)
+    train_stage.run(train_config(inputs, experiment(), tmp_path), Volumes())
+
+    assert threads == ["saver_0"] * 4, "weights and average of two checkpoints"
 
 
 def test_checkpoints_hold_what_is_trained_and_continue_in_the_same_bits(

@@ -1,0 +1,46 @@
+"""A program of a test as several processes of one group, as torchrun would start them on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code (negative: killed), and what it wrote."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def run_program(
+    source: str, processes: int, *arguments: str, timeout: float = 240.0
+) -> list[Ended]:
+    """Run Python source as so many ranks, until all have ended; they are killed after timeout s. Results by rank."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", source, *arguments],
+            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(processes)
+    ]  # fmt: skip
+    return [_wait(process, timeout) for process in started]
+
+
+def _wait(process: subprocess.Popen[str], timeout: float) -> Ended:
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, errors = process.communicate()
+    return Ended(process.returncode, output, errors)
