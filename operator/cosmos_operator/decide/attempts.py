@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from cosmos_operator.api.status import Attempt
+from cosmos_operator.api.status import Attempt, Condition
 from cosmos_operator.decide.times import parse_time
 
 MAX_LISTED = 10
@@ -20,6 +20,21 @@ UNLIMITED_BY_TIME = ("Suspended",)
 def progressed(attempt: Attempt) -> bool:
     """Whether an attempt did any step beyond the one that it continued from."""
     return (attempt.end_step or 0) > (attempt.start_step or 0)
+
+
+def since_resumed(
+    attempts: Sequence[Attempt], conditions: Sequence[Condition]
+) -> tuple[Attempt, ...]:
+    """Attempts of after the last change that let a failed job go on: somebody may have mended what broke them."""
+    failed = next((one for one in conditions if one.type == "Failed"), None)
+    if failed is None:
+        return tuple(attempts)
+    running = tuple(one for one in attempts if one.finish_time is None)
+    if failed.status == "True":
+        return running
+    since = parse_time(failed.last_transition_time)
+    ended = (one for one in attempts if one.finish_time is not None)
+    return (*(one for one in ended if parse_time(str(one.finish_time)) >= since), *running)
 
 
 def is_hopeless(attempts: Sequence[Attempt]) -> bool:

@@ -18,7 +18,13 @@ from cosmos_operator.decide.draft import Draft
 from cosmos_operator.decide.observed import Observed
 from cosmos_operator.decide.preflight import check_backend, check_queue, check_storage
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S
-from cosmos_operator.decide.summary import build_status, refuse, summarize, transition_events
+from cosmos_operator.decide.summary import (
+    build_status,
+    hold,
+    refuse,
+    summarize,
+    transition_events,
+)
 from cosmos_operator.decide.times import seconds_since
 from cosmos_operator.decide.walk import PUBLISHED, walk
 from cosmos_operator.decide.workloads import WORKLOAD_KINDS, is_being_deleted, read_state
@@ -48,6 +54,8 @@ def decide(document: Manifest, observed: Observed, now: datetime, settings: Sett
     try:
         found = plan_job(document, was_accepted=was_accepted(previous))
     except InvalidSpec as error:
+        if was_accepted(previous):
+            return hold(document, previous, conditions, error, settings.poll_seconds)
         return refuse(document, previous, conditions, error, now)
     draft = Draft(document, found.job, found.stages, previous, observed, now, settings, conditions)
     _check_deadline(draft)

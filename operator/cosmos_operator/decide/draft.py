@@ -94,6 +94,12 @@ class Draft:
 
     def fail_items(self, wrong: Mapping[str, str]) -> None:
         """Inference items that cannot be carried out, by name, and why."""
+        done = tuple(
+            one
+            for one in self.previous.inference
+            if one.name in wrong and one.state == "Succeeded" and one not in self.inference
+        )
+        self.inference += done  # an earlier version of the operator had it carried out
         known = {one.name for one in self.inference}
         self.inference += tuple(
             InferenceResult.model_construct(

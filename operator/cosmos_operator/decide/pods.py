@@ -18,6 +18,7 @@ STUCK_AFTER_S = 60
 LOST_REASONS = ("ContainerStatusUnknown", "Unknown")
 """The container was there before its node went away or was started anew, and nobody knows how it ended."""
 REFUSED = "RefusedByNode"
+"""No container ever ran: the node would not have the pod, for want of a device or of room."""
 CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
@@ -96,15 +97,27 @@ def ending_of(pod: Manifest) -> Ending | None:
     for status in _worker_statuses(pod):
         ended = status.get("state", {}).get("terminated")
         if ended is not None:
+            if "deletionTimestamp" not in pod["metadata"] and ended.get("reason") in LOST_REASONS:
+                disruption = disruption or str(ended["reason"])
             found = _read_ending(ended, node, disruption)
             return replace(found, finish_time=ended.get("finishedAt"))
     if phase_of(pod) == "Failed":
+        if (failed := _failed_before_the_worker(pod)) is not None:
+            return _read_ending(failed, node, disruption)
         status = pod.get("status", {})
         reason = disruption or str(status.get("reason", "Failed"))
-        # the worker never ran: the node would not have the pod, for want of a device or of room
-        return Ending(
-            137, reason, str(status.get("message", "")), node=node, disruption=disruption or REFUSED
-        )
+        if not status.get("containerStatuses"):
+            disruption = disruption or REFUSED
+        return Ending(137, reason, str(status.get("message", "")), node=node, disruption=disruption)
+    return None
+
+
+def _failed_before_the_worker(pod: Manifest) -> Manifest | None:
+    """The end of an init container that failed, such as one that waits for another pod in vain."""
+    for status in pod.get("status", {}).get("initContainerStatuses", ()):
+        ended: Manifest | None = status.get("state", {}).get("terminated")
+        if ended is not None and ended.get("exitCode", 0) != 0:
+            return ended
     return None
 
 
@@ -122,7 +135,6 @@ def _read_ending(ended: Manifest, node: str, disruption: str) -> Ending:
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        disruption = disruption or (reason if reason in LOST_REASONS else "")
         last = text.strip().rsplit("\n", 1)[-1]
         return Ending(exit_code, reason, last, node=node, disruption=disruption)
     if reason != "OOMKilled":

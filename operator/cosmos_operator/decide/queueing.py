@@ -31,6 +31,26 @@ def waits_in_queue(draft: Draft, workload: Manifest) -> bool:
     return True
 
 
+def admitted_at(draft: Draft, workload: Manifest) -> str | None:
+    """When a queue last let a workload in; None if it has no queue."""
+    if QUEUE_LABEL not in workload["metadata"].get("labels", {}):
+        return None
+    said = _of_kueue(draft, workload).get("Admitted", {})
+    if said.get("status") == "True":
+        return str(said["lastTransitionTime"])
+    known = draft.conditions.get("Admitted")
+    return known.last_transition_time if known is not None else None
+
+
+def _of_kueue(draft: Draft, workload: Manifest) -> dict[str, Manifest]:
+    """Conditions of Kueue's own object for a workload, by type; empty if there is none."""
+    for candidate in draft.observed.queue_workloads:
+        owners = candidate["metadata"].get("ownerReferences", ())
+        if any(owner["uid"] == workload["metadata"]["uid"] for owner in owners):
+            return {one["type"]: one for one in candidate.get("status", {}).get("conditions") or ()}
+    return {}
+
+
 def _position(draft: Draft, workload: Manifest, queue: str) -> tuple[str, str]:
     kind, metadata = workload["kind"], workload["metadata"]
     for candidate in draft.observed.queue_workloads:

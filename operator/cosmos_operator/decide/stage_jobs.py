@@ -193,13 +193,11 @@ def _let_go(draft: Draft, workload: Manifest) -> str:
 def _is_outdated(draft: Draft, stage: Stage, workload: Manifest) -> bool:
     """Whether a Job was made with another image, or for other nodes, than this job asks for now.
 
-    One that jobs share follows the youngest of them.
+    One that other jobs use as well is left to them; deleted ones count no more once they are collected.
     """
     metadata = workload["metadata"]
     if len(metadata.get("ownerReferences", ())) > 1 or not draft.owns(workload):
-        created = parse_time(metadata["creationTimestamp"])
-        if created >= parse_time(draft.document["metadata"]["creationTimestamp"]):
-            return False
+        return False
     name = name_of(workload)
     wanted = build_stage_job(draft.job, stage, name, name, draft.settings)["metadata"]
     found = metadata.get("annotations", {}).get(TEMPLATE_ANNOTATION)

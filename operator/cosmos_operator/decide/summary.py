@@ -128,6 +128,33 @@ def refuse(
     return Decision((), new, transition_events(previous, new))
 
 
+def hold(
+    document: Manifest,
+    previous: PostTrainingJobStatus,
+    conditions: Conditions,
+    error: InvalidSpec,
+    look_again_s: float,
+) -> Decision:
+    """A job that was accepted as it was before, or by an earlier version of the operator: what runs goes on."""
+    message = "; ".join(error.problems)
+    text = (
+        f"cannot be carried out as it is now: {message}; what runs goes on; undo the change, or install the version "
+        "of the operator that accepted the job"
+    )
+    conditions.set("Accepted", "False", "NotAdmittedAnyMore", text[:MAX_STATUS_MESSAGE])
+    generation = int(document["metadata"].get("generation", 0))
+    new = to_document(
+        previous.model_copy(
+            update={
+                "observed_generation": generation,
+                "message": text[:MAX_STATUS_MESSAGE],
+                "conditions": conditions.all(),
+            }
+        )
+    )
+    return Decision((), new, transition_events(previous, new), look_again_s)
+
+
 # --- events ----------------------------------------------------------------------------------
 
 

@@ -17,8 +17,8 @@ from cosmos_operator.decide.pods import STUCK_AFTER_S, Ending, name_of
 from cosmos_operator.decide.progress import report_progress
 from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
 from cosmos_operator.decide.suspects import nodes_to_avoid, silent_nodes
-from cosmos_operator.decide.times import format_duration, format_time, parse_time, seconds_since
-from cosmos_operator.decide.training_watch import member_is_leaving, watch
+from cosmos_operator.decide.times import format_duration, format_time, seconds_since
+from cosmos_operator.decide.training_watch import member_is_leaving, starts_too_late, watch
 from cosmos_operator.decide.workloads import WorkloadState, is_being_deleted, read_state
 from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL, attempt_name
@@ -224,7 +224,7 @@ class Training:
             reason = ending.reason if ending and ending.reason.isalnum() else "UserError"
             self.draft.fail(reason, f"training: {self.attempt.message}")
             return StageView("Failed", reason, self.attempt.message)
-        return self._next()
+        return self._next(gang)
 
     def _succeeded(self, gang: Gang) -> StageView:
         """The model is there. Pods that do not end are not left with their GPUs."""
@@ -245,7 +245,7 @@ class Training:
         message = f"attempt {number}{known} ends: waits for {pods}"
         return StageView("Waiting", "Stopping", message, workload=gang.workload)
 
-    def _next(self) -> StageView:
+    def _next(self, gang: Gang) -> StageView:
         """Begin the next attempt, unless the job is held, has no attempts left, or must wait."""
         draft, policy = self.draft, self.draft.job.spec.run_policy
         if self._is_held():
@@ -257,12 +257,14 @@ class Training:
                 f"{draft.failed_attempts} of spec.runPolicy.maxAttempts={policy.max_attempts} attempts failed; "
                 f"the last: {last.outcome}: {last.message}",
             )
-        if book.is_hopeless(self._since_it_was_resumed()):
+        if book.is_hopeless(book.since_resumed(draft.attempts, draft.previous.conditions)):
             return self._give_up(
                 "NoProgress",
                 f"attempts in a row ended at step {last.end_step or 0} without progress; the last: "
                 f"{last.outcome}: {last.message}",
             )
+        if late := starts_too_late(draft, gang, f"{last.outcome}: {last.message}"):
+            return self._give_up("StartDeadlineExceeded", late)
         wait = book.wait_s(draft.attempts, draft.settings.retry_backoff_seconds, draft.now)
         if wait > 0:
             draft.look_again(wait)
@@ -271,20 +273,6 @@ class Training:
         self._clean_up(last.number)
         self._append(last.number + 1)
         return self._create()
-
-    def _since_it_was_resumed(self) -> tuple[Attempt, ...]:
-        """Attempts of after the last change that let a failed job go on: somebody may have mended what broke them."""
-        failed = next((c for c in self.draft.previous.conditions if c.type == "Failed"), None)
-        if failed is None:
-            return self.draft.attempts
-        if failed.status == "True":
-            return ()
-        since = parse_time(failed.last_transition_time)
-        return tuple(
-            one
-            for one in self.draft.attempts
-            if one.finish_time is None or parse_time(one.finish_time) >= since
-        )
 
     def _give_up(self, reason: str, message: str) -> StageView:
         self.draft.fail(reason, f"training: {message}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosmos_operator.api.status import Outcome
+from cosmos_operator.decide import attempts as book
 from cosmos_operator.decide.classify import outcome_of
 from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.gang import Gang
@@ -19,7 +20,7 @@ from cosmos_operator.decide.pods import (
     phase_of,
 )
 from cosmos_operator.decide.preflight import gpu_shortage
-from cosmos_operator.decide.queueing import waits_in_queue
+from cosmos_operator.decide.queueing import admitted_at, waits_in_queue
 from cosmos_operator.decide.stage_jobs import StageView
 from cosmos_operator.decide.times import format_duration, seconds_since
 from cosmos_operator.decide.workloads import has_lost_its_pod
@@ -70,24 +71,31 @@ def _starting(draft: Draft, stage: Stage, gang: Gang, num_running: int) -> Watch
     reason = obstacle.reason if obstacle else "Starting"
     message = obstacle.message if obstacle else f"{num_running} of {stage.nodes} pods run"
     draft.condition("Running", "False", reason, message)
-    deadline = draft.job.spec.run_policy.start_deadline_seconds
-    if deadline is not None and draft.attempts[-1].end_step is None:
-        age = _seconds_of_its_turn(draft, gang)
-        if age > deadline:
-            text = f"training has not started within spec.runPolicy.startDeadlineSeconds={deadline}: {message}"
-            return Watched(StageView("Failed", reason, text), "DeadlineExceeded", text)
-        draft.look_again(deadline - age + 1)
+    if late := starts_too_late(draft, gang, message):
+        return Watched(StageView("Failed", reason, late), "DeadlineExceeded", late)
     return Watched(StageView("Blocked" if obstacle else "Running", reason, message))
 
 
-def _seconds_of_its_turn(draft: Draft, gang: Gang) -> float:
-    """How long the attempt could have started: since it was made, or since its queue let it in."""
-    assert gang.workload is not None
-    since = [gang.workload["metadata"].get("creationTimestamp")]
-    admitted = draft.conditions.get("Admitted")
-    if admitted is not None and admitted.status == "True":
-        since.append(admitted.last_transition_time)
-    return min(seconds_since(time, draft.now) for time in since)
+def starts_too_late(draft: Draft, gang: Gang, message: str) -> str:
+    """What to say of a training that has never done a step, if its deadline for that is over; empty otherwise.
+
+    The time is that since its first attempt, or since its queue let the latest in.
+    """
+    deadline = draft.job.spec.run_policy.start_deadline_seconds
+    has_started = draft.checkpoints is not None or any(
+        one.end_step is not None for one in draft.attempts
+    )
+    attempts = book.since_resumed(draft.attempts, draft.previous.conditions)
+    if deadline is None or has_started or not attempts:
+        return ""
+    since = [attempts[0].start_time]
+    if gang.workload is not None:
+        since.append(admitted_at(draft, gang.workload))
+    age = min((seconds_since(time, draft.now) for time in since if time), default=0.0)
+    if age > deadline:
+        return f"training has not started within spec.runPolicy.startDeadlineSeconds={deadline}: {message}"
+    draft.look_again(deadline - age + 1)
+    return ""
 
 
 def _obstacle(draft: Draft, stage: Stage, gang: Gang) -> Obstacle | None:

@@ -32,6 +32,30 @@ def test_pod_that_its_node_refuses_costs_nothing(reason):
     assert simulation.status["failedAttempts"] == 0
 
 
+def test_init_container_that_waits_in_vain_is_a_crash():
+    simulation = Simulation(TWO_NODES)
+    simulation.prepare()
+    _, worker = simulation.start_pods(simulation.running_attempt(), phase="Pending")
+    ended = {
+        "exitCode": 1,
+        "reason": "Error",
+        "message": "",
+        "finishedAt": format_time(simulation.now),
+    }
+    waiting = {"waiting": {"reason": "PodInitializing"}}
+    worker["status"] |= {
+        "phase": "Failed",
+        "initContainerStatuses": [{"name": "init-pytorch", "state": {"terminated": ended}}],
+        "containerStatuses": [{"name": "pytorch", "state": waiting}],
+    }
+    simulation.finish(simulation.running_attempt(), "Failed")
+    simulation.settle()
+    simulation.pass_time(61)
+    simulation.settle()
+
+    assert (outcomes(simulation)[0], simulation.attempts[0]["counted"]) == ("Crashed", True)
+
+
 @pytest.mark.parametrize(
     ("exit_code", "reason", "message", "outcome"),
     [
@@ -118,7 +142,14 @@ def queued():
 
 
 def admit(simulation, is_admitted=True):
-    simulation.running_attempt()["spec"]["runPolicy"]["suspend"] = not is_admitted
+    """Kueue changes the workload, and says so in an object of its own."""
+    workload = simulation.running_attempt()
+    workload["spec"]["runPolicy"]["suspend"] = not is_admitted
+    owner = {"uid": workload["metadata"]["uid"]}
+    admitted = {"type": "Admitted", "status": str(is_admitted), "message": ""}
+    admitted["lastTransitionTime"] = format_time(simulation.now)
+    own = {"metadata": {"ownerReferences": [owner]}, "status": {"conditions": [admitted]}}
+    simulation.extra["queue_workloads"] = (own,)
 
 
 def test_time_in_a_queue_is_not_time_to_start():
@@ -148,6 +179,31 @@ def test_training_that_a_queue_stopped_has_started_before():
     simulation.settle()
 
     assert outcomes(simulation) == ["Running"]
+
+
+def test_attempt_after_others_that_have_trained_may_wait_for_its_nodes():
+    simulation = training({"runPolicy": {"startDeadlineSeconds": 100}})
+    simulation.fail(simulation.running_attempt(), 81, "GpuFault", step=12)
+    next_attempt(simulation)
+    simulation.start_pods(simulation.running_attempt(), phase="Pending")
+    simulation.pass_time(1000)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["GpuFault", "Running"]
+
+
+def test_start_deadline_is_for_all_attempts_that_never_start():
+    simulation = Simulation({"runPolicy": {"startDeadlineSeconds": 1500}})
+    simulation.prepare()
+    for _ in range(3):
+        assert outcomes(simulation)[-1] == "Running"
+        (pod,) = simulation.start_pods(simulation.running_attempt())
+        pod["status"] = {"phase": "Failed", "reason": "UnexpectedAdmissionError"}
+        simulation.finish(simulation.running_attempt(), "Failed")
+        next_attempt(simulation)
+
+    assert simulation.condition("Failed")["reason"] == "StartDeadlineExceeded"
+    assert "NodeLost" in simulation.status["message"]
 
 
 def test_log_that_was_cut_does_not_hide_what_was_reported_before():
@@ -237,15 +293,24 @@ def image_of(job):
     return job["spec"]["template"]["spec"]["containers"][0]["image"]
 
 
-def corrected(simulation, created_s=60):
+def corrected(simulation):
     """The same job with another image, made a while after the first, which is being collected."""
-    simulation.pass_time(created_s)
+    simulation.pass_time(60)
     simulation.document["metadata"] |= {
         "uid": "another",
         "creationTimestamp": format_time(simulation.now),
     }
     simulation.document["spec"]["compute"]["image"] = "there"
     del simulation.document["status"]
+    simulation.settle()
+
+
+def collect_garbage(simulation):
+    """The first job is gone: what others own as well forgets it."""
+    for one in simulation.objects.values():
+        owners = one["metadata"].get("ownerReferences", ())
+        if len(owners) > 1:
+            one["metadata"]["ownerReferences"] = [o for o in owners if o["uid"] != "job-uid"]
     simulation.settle()
 
 
@@ -256,6 +321,7 @@ def test_job_that_cannot_start_is_not_taken_over_from_a_deleted_one():
     assert simulation.condition("ModelReady")["reason"] == "ImagePullFailed"
 
     corrected(simulation)
+    collect_garbage(simulation)
     simulation.let_go()
     simulation.settle()
 
@@ -271,15 +337,18 @@ def test_job_that_runs_is_taken_over_whatever_its_image():
     job = simulation.stage_job("fetch-model")
     simulation.start_pods(job)
     corrected(simulation)
+    collect_garbage(simulation)
 
     assert simulation.stage_job("fetch-model")["metadata"]["uid"] == job["metadata"]["uid"]
 
 
-def test_younger_job_of_others_that_cannot_start_is_left_to_them():
-    simulation = Simulation({"compute": {"image": "wrong", "nodes": 1}})
+def test_job_that_waits_for_others_too_is_left_to_them():
+    simulation = Simulation({"compute": {"image": "other", "nodes": 1}})
     simulation.settle()
-    corrected(simulation, created_s=-60)
     uid = unpullable(simulation, simulation.stage_job("fetch-model"))
+    corrected(simulation)
+    simulation.let_go()
+    simulation.settle()
 
     assert simulation.stage_job("fetch-model")["metadata"]["uid"] == uid
     assert simulation.condition("ModelReady")["reason"] == "ImagePullFailed"

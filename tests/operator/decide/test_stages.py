@@ -424,6 +424,37 @@ def test_wrong_item_of_a_training_without_others_does_not_end_it():
     assert simulation.condition("Failed")["status"] == "False"
 
 
+def test_item_that_was_carried_out_stays_so_whatever_a_later_version_thinks_of_it():
+    simulation = Simulation()
+    simulation.prepare()
+    simulation.succeed(simulation.stage_job("generate-before"))
+    simulation.settle()
+    before = simulation.status["inference"][0]
+    assert before["state"] == "Succeeded"
+    simulation.document["spec"]["inference"][0]["parameters"] = {"numPixelFrames": 18}
+    simulation.settle()
+
+    assert before in simulation.status["inference"]
+
+
+def test_job_that_a_later_version_does_not_admit_goes_on():
+    simulation = Simulation()
+    simulation.prepare()
+    simulation.document["spec"]["training"]["experiment"] = "renamed"
+    simulation.settle()
+
+    found = simulation.condition("Accepted")
+    assert (found["status"], found["reason"]) == ("False", "NotAdmittedAnyMore")
+    assert "renamed" in simulation.status["message"]
+    assert simulation.status["state"] == "Training"
+    assert "deletionTimestamp" not in simulation.running_attempt()["metadata"]
+    assert simulation.decide().requeue_after_s
+
+    simulation.document["spec"]["training"]["experiment"] = "video2world_instruction_push_tiny"
+    simulation.settle()
+    assert simulation.condition("Accepted")["status"] == "True"
+
+
 def test_wrong_item_of_a_new_job_is_refused_with_the_job():
     simulation = Simulation({"inference": [WRONG_ITEM]})
     simulation.settle()
