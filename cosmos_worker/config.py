@@ -225,6 +225,8 @@ class GenerateConfig(StageConfig):
     inputs_file_uri: str | None = None
     """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
     sampling: SamplingConfig
+    fps_of_inputs: bool = False
+    """Frames per second are those of the conditioning videos; those of sampling count only if all are images."""
     metrics: tuple[Literal["psnr", "push"], ...] = ()
     """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
     context_parallel: PositiveInt = 1

@@ -219,6 +219,25 @@ def check_visual_input(one: SampleInput, sampling: SamplingConfig) -> None:
         )
 
 
+def common_fps(inputs: Sequence[SampleInput]) -> float | None:
+    """Frames per second of the conditioning videos; None if all are images.
+
+    Raises:
+        ConfigError: videos of different rates, which one item cannot have.
+    """
+    found: dict[float, SampleInput] = {}
+    for one in inputs:
+        if not is_image(one.visual_input):
+            found.setdefault(open_video(one.visual_input).fps, one)
+    if len(found) > 1:
+        told = ", ".join(f"{one.visual_input} has {fps:g}" for fps, one in found.items())
+        raise ConfigError(
+            f"{next(iter(found.values())).where}: visual_input: videos of different frames per second: {told}; set "
+            "parameters.fps, or give each rate an item of its own"
+        )
+    return next(iter(found), None)
+
+
 def is_image(path: Path) -> bool:
     """Whether the file's name says that it is an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES

@@ -28,6 +28,7 @@ from cosmos_worker.sample.inputs import (
     SampleInput,
     check_visual_input,
     collect_inputs,
+    common_fps,
     read_known_frames,
 )
 from cosmos_worker.sample.kept_passes import KeptPasses
@@ -42,6 +43,7 @@ from cosmos_worker.sample.video2world import (
     num_sampler_steps,
     split_batches,
 )
+from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity
 from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
@@ -59,6 +61,7 @@ class Work:
     inputs: list[SampleInput]
     requests: dict[str, records.Record]
     finished: dict[str, records.Record | None]
+    sampling: SamplingConfig
 
     @property
     def pending(self) -> list[SampleInput]:
@@ -85,9 +88,12 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         team = form_team(*place, config.context_parallel, device)
         inputs = _check_inputs(config, volumes) if processes.is_main else []
         tokenizer = _load_tokenizer(config, volumes, device)
+        if processes.is_main:
+            config = with_fps_of_inputs(config, inputs)
         work = team.from_main(
             _find_work(config, volumes, tokenizer, inputs) if processes.is_main else None
         )
+        config = config.model_copy(update={"sampling": work.sampling})
         logger.info(
             "generate item=%s videos=%d kept=%d device=%s processes=%d",
             config.name,
@@ -129,6 +135,15 @@ def _check_inputs(config: GenerateConfig, volumes: Volumes) -> list[SampleInput]
     return inputs
 
 
+def with_fps_of_inputs(config: GenerateConfig, inputs: Sequence[SampleInput]) -> GenerateConfig:
+    """The document with the frames per second of the conditioning videos, if it asks for them and there are any."""
+    fps = common_fps(inputs) if config.fps_of_inputs else None
+    if fps is None:
+        return config
+    sampling = config.sampling.model_copy(update={"fps": fps})
+    return config.model_copy(update={"sampling": sampling})
+
+
 def _find_work(
     config: GenerateConfig,
     volumes: Volumes,
@@ -140,7 +155,7 @@ def _find_work(
     digests |= identify_companions(config, volumes)
     requests = {one.id: records.describe_request(one, config, digests) for one in inputs}
     finished = {key: records.read_finished(target, value) for key, value in requests.items()}
-    return Work(inputs, requests, finished)
+    return Work(inputs, requests, finished, config.sampling)
 
 
 def _load_tokenizer(

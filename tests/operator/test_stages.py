@@ -317,7 +317,10 @@ def test_sampling_follows_the_item_and_otherwise_the_experiment():
     assert (sampling.num_steps, sampling.sampler, sampling.guidance) == (16, "res_2ab", 0)
     assert (sampling.input_frames, sampling.height, sampling.seed) == ("first", 64, 3)
     assert (sampling.width, sampling.num_pixel_frames, sampling.fps) == (160, 17, 24.0)
+    assert item.fps_of_inputs, "the training took the rate of each clip"
     assert item.device == "cpu"
+    given = make_job({"inference.0.parameters": {**parameters, "fps": 5}})
+    assert not plan_stages(given)[6].document.fps_of_inputs
 
 
 @pytest.mark.parametrize(

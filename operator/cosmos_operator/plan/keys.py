@@ -54,6 +54,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "publish": {"adapter_of": None},
     "generate": {
         "checkpoint_lora_scale": None,
+        "fps_of_inputs": False,
         "prompt_upsampler_uri": None,
         "guardrails.face_blur": False,
         "guardrails": None,

@@ -178,6 +178,8 @@ def generate(
         ),
         inputs_file_uri=None if item.inputs_file is None else _resolve(inputs, item.inputs_file),
         sampling=_sampling(item, experiment),
+        # trained with the rate of each clip, so it is sampled with that of the clip that is continued
+        fps_of_inputs=item.parameters.fps is None and experiment.video.fps is None,
         metrics=tuple(METRICS[metric] for metric in item.metrics),
         context_parallel=item.context_parallel,
         offload=tuple(OFFLOAD[model] for model in item.offload),

@@ -25,10 +25,11 @@ from training import CORRECTED, with_correction
 from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
 from cosmos_worker.checkpoint.convert import convert_weights
 from cosmos_worker.checkpoint.safetensors_files import Limits
-from cosmos_worker.data.video import read_video, write_video
+from cosmos_worker.data.video import open_video, read_video, write_video
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
 from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
+from cosmos_worker.sample.video2world import Settings
 from cosmos_worker.stages import generate
 from cosmos_worker.tokenizer.jit import JitTokenizer
 
@@ -385,3 +386,45 @@ def test_generate_refuses_a_ground_truth_that_is_too_short(
 
     with pytest.raises(DataError, match="has 17 frames, fewer than num_pixel_frames 25"):
         generate.run(config, Volumes())
+
+
+# --- frames per second -------------------------------------------------------------------------
+
+
+def at_rate(folder: Path, name: str, fps: float) -> Path:
+    path = folder / name
+    write_video(path, moving_square(), fps)
+    return path
+
+
+def test_video_goes_on_at_the_rate_of_the_one_that_it_continues(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[float] = set()
+    sample = generate.generate_videos
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        seen.update(one.sampling.fps for one in args if isinstance(one, Settings))
+        return sample(*args, **kwargs)
+
+    monkeypatch.setattr(generate, "generate_videos", note)
+    inputs = inputs_of([at_rate(tmp_path, "slow.mp4", 5.0)], PROMPTS[:1])
+    config = generate_config(models, tmp_path / "out", inputs, fps_of_inputs=True)
+    generate.run(config, Volumes())
+
+    assert seen == {5.0}
+    assert open_video(tmp_path / "out" / "000.mp4").fps == pytest.approx(5.0)
+    assert read_json(tmp_path / "out" / "000.json")["sampling"]["fps"] == 5.0
+
+
+def test_videos_of_different_rates_need_a_word(models: Path, tmp_path: Path) -> None:
+    clips = [at_rate(tmp_path, f"{fps}.mp4", fps) for fps in (5.0, 10.0)]
+    inputs = inputs_of(clips, PROMPTS[:2])
+    config = generate_config(models, tmp_path / "out", inputs, fps_of_inputs=True)
+
+    with pytest.raises(
+        ConfigError, match=r"5\.0\.mp4 has 5, .*10\.0\.mp4 has 10; set parameters\.fps"
+    ):
+        generate.run(config, Volumes())
+    result = generate.run(config.model_copy(update={"fps_of_inputs": False}), Volumes())
+    assert result["videos"] == 2
