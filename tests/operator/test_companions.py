@@ -119,7 +119,8 @@ def test_face_blur_brings_its_network_and_decides_the_videos_of_items_with_guard
 
 
 def test_guardrails_without_face_blur_have_the_key_that_they_had_before_there_was_one():
-    stages = stages_of({**UPSAMPLER, **GUARDRAILS, **USED})
+    # the rate was 24 for items that said nothing of it
+    stages = stages_of({**UPSAMPLER, **GUARDRAILS, **USED, "inference.1.parameters.fps": 24})
 
     assert (stages["fetch-model"].key, stages["generate-after"].key) == KEYS_BEFORE_FACE_BLUR
 
