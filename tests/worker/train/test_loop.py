@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -220,6 +223,18 @@ def test_second_writer_of_a_run_is_refused(inputs: Path, tmp_path: Path) -> None
         pytest.raises(FolderInUseError, match="another process trains in this folder"),
     ):
         train_stage.run(config, VOLUMES)
+
+
+def test_run_on_a_volume_without_locks_is_refused(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    with pytest.raises(ConfigError, match=r"\.lock: got 'Function not .* Lustre with -o flock"):
+        train_stage.run(train_config(inputs, small_experiment(max_steps=1), tmp_path), VOLUMES)
 
 
 def test_training_without_weights_needs_random_init(inputs: Path, tmp_path: Path) -> None:
