@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from cosmos_worker.layout import (
     RESOLVED_CONFIG_FILE,
     Volumes,
     atomic_write,
+    remove_leftovers,
     sha256_of_file,
     write_json,
 )
@@ -70,6 +72,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     step, source = find_export(run_path, config.weights, wanted)
     adapter = _read_adapter(config, source)
     target.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target, re.compile(re.escape(MODEL_FILE)))  # of an earlier attempt
     for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
         marker.unlink()
     with reporting_full_disk(target), atomic_write(target / MODEL_FILE) as stream:

@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from cosmos_worker.checkpoint.export import remove_unfinished_exports
 from cosmos_worker.checkpoint.weights import fill_model, open_model
 from cosmos_worker.config import TrainConfig
 from cosmos_worker.errors import ConfigError, FolderInUseError
@@ -172,6 +173,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         if processes.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
+            remove_unfinished_exports(folder)
             write_resolved_config(folder, config)
         index, text, latents = (
             volumes.resolve(uri)

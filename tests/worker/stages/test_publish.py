@@ -11,7 +11,7 @@ from training import SMALL_NET, small_model
 from cosmos_worker.checkpoint.export import write_exports
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError, RetryableError
-from cosmos_worker.layout import Volumes, marker_path, sha256_of_file
+from cosmos_worker.layout import Volumes, atomic_write, marker_path, sha256_of_file
 from cosmos_worker.stages import publish
 
 
@@ -128,6 +128,18 @@ def test_publish_killed_beside_the_rename_is_repeated_by_its_job_only(
     facts = json.loads((target / "model.json").read_text())
     assert facts["sha256"] == sha256_of_file(target / "model.pt") == result["sha256"]
     assert facts["bytes"] == (target / "model.pt").stat().st_size
+
+
+def test_publish_removes_the_copies_of_killed_attempts(tmp_path: Path) -> None:
+    volumes, target = Volumes({"checkpoints": tmp_path}), tmp_path / "arm_post-trained"
+    writer = atomic_write(target / "model.pt")
+    writer.__enter__()  # and never ends, as when it is killed
+    foreign = target / ".notes.txt.abcd_123.tmp"
+    foreign.write_text("")
+
+    publish.run(publish_config(write_run(tmp_path, "arm")), volumes)
+
+    assert list(target.glob(".*")) == [foreign]
 
 
 def test_publish_keeps_the_earlier_model_if_its_description_cannot_be_written(
