@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -20,8 +21,12 @@ from typing import IO, Any
 
 from cosmos_worker.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 VOLUMES = ("models", "datasets", "embeddings", "checkpoints")
 ADDRESS = re.compile(r"^(?P<volume>[a-z][a-z0-9+.-]*)://(?P<path>.*)$")
+TEMPORARY = re.compile(r"^\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp$")
+"""Names that ``atomic_write`` makes; the eight characters are those of ``tempfile.mkstemp``."""
 
 MODEL_FILE = "model.pt"
 DESCRIPTION_FILE = "model.json"
@@ -120,6 +125,27 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove what :func:`atomic_write` of killed processes has left in a folder.
+
+    Args:
+        folder: nobody else may write these files in it now; it may be absent.
+        names: of the files that were to be written.
+    """
+    for path in sorted(folder.glob(".*.tmp")):
+        match = TEMPORARY.match(path.name)
+        if match is None or not names.fullmatch(match["name"]) or not path.is_file():
+            continue
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # no reason to end a stage
+            logger.warning(
+                "%s: a killed process left it, and it cannot be removed: %s", path, error
+            )
+        else:
+            logger.info("removed %s, which a killed process left", path)
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value

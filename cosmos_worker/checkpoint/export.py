@@ -18,7 +18,7 @@ from cosmos_worker.checkpoint.adapter_folders import replacing_folder
 from cosmos_worker.checkpoint.state import reporting_full_disk
 from cosmos_worker.checkpoint.weights import save_weight_file
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import EXPORT_FOLDER, adapter_name, export_name
+from cosmos_worker.layout import EXPORT_FOLDER, adapter_name, export_name, remove_leftovers
 
 NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
 
@@ -49,6 +49,11 @@ def find_export(run: Path, weights: str, step: int | None) -> tuple[int, Path]:
         )
     chosen = max(exports) if step is None else step
     return chosen, exports[chosen]
+
+
+def remove_unfinished_exports(run: Path) -> None:
+    """Remove the halves of exports that killed processes left; the caller holds the run's lock."""
+    remove_leftovers(run / EXPORT_FOLDER, NAME)
 
 
 def write_exports(

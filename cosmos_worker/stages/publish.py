@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from cosmos_worker.layout import (
     RESOLVED_CONFIG_FILE,
     Volumes,
     atomic_write,
+    remove_leftovers,
     sha256_of_file,
     write_json,
 )
@@ -34,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 
 def check_not_foreign(target: Path, job: str) -> None:
-    """A published name belongs to the job that took it.
+    """A published name belongs to the job that took it, by its description, which is there before the model.
 
     Raises:
-        CheckpointError: the folder holds a model that was not published, or one of another job.
+        CheckpointError: the folder holds a model that was not published, or what another job has begun or published.
     """
-    description = target / DESCRIPTION_FILE
-    if not (target / MODEL_FILE).exists():
+    model, description = target / MODEL_FILE, target / DESCRIPTION_FILE
+    if not model.exists() and not description.exists():
         return
     owner = (
         json.loads(description.read_text(encoding="utf-8")).get("job")
@@ -48,8 +51,9 @@ def check_not_foreign(target: Path, job: str) -> None:
         else None
     )
     if owner != job:
+        taken = model if model.exists() else description
         raise CheckpointError(
-            f"{target / MODEL_FILE}: belongs to {owner or 'nobody that published it'}, not to {job}; "
+            f"{taken}: belongs to {owner or 'nobody that published it'}, not to {job}; "
             "choose another outputs.name, or move that folder away"
         )
 
@@ -68,26 +72,30 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     step, source = find_export(run_path, config.weights, wanted)
     adapter = _read_adapter(config, source)
     target.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target, re.compile(re.escape(MODEL_FILE)))  # of an earlier attempt
     for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
         marker.unlink()
     with reporting_full_disk(target), atomic_write(target / MODEL_FILE) as stream:
+        copy = Path(stream.name)
         with source.open("rb") as weights:
             shutil.copyfileobj(weights, stream, 1 << 22)
         stream.flush()
+        os.fsync(stream.fileno())
         # raises before the earlier one is replaced
-        model, state = open_model(Path(stream.name), config.net)
+        model, state = open_model(copy, config.net)
         if adapter is not None:
             merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit
+        digest = sha256_of_file(copy)
+        description = _describe(config, model, adapter) | {
+            "made_of": str(source.relative_to(run_path)),
+            "step": step,
+            "sha256": digest,
+            "bytes": copy.stat().st_size,
+            "configuration": RESOLVED_CONFIG_FILE,
+        }
         _publish_adapter(target / ADAPTER_FOLDER, adapter)
-    digest = sha256_of_file(target / MODEL_FILE)
-    description = _describe(config, model, adapter) | {
-        "made_of": str(source.relative_to(run_path)),
-        "step": step,
-        "sha256": digest,
-        "bytes": (target / MODEL_FILE).stat().st_size,
-        "configuration": str((run_path / RESOLVED_CONFIG_FILE).relative_to(run_path)),
-    }
-    write_json(target / DESCRIPTION_FILE, description)
+        # before the model: a model without one is nobody's, and refused when this is tried again
+        write_json(target / DESCRIPTION_FILE, description)
     logger.info(
         "published %s step=%d weights=%s sha256=%s",
         target / MODEL_FILE,

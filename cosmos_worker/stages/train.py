@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +13,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from cosmos_worker.checkpoint.export import remove_unfinished_exports
 from cosmos_worker.checkpoint.weights import fill_model, open_model
 from cosmos_worker.config import TrainConfig
 from cosmos_worker.errors import ConfigError, FolderInUseError
 from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
+from cosmos_worker.locks import take_lock
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.options import Experiment
@@ -130,15 +131,14 @@ def only_writer(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another process trains in this folder.
+        ConfigError: its volume has no locks.
     """
     path = folder / LOCK_FILE
     with path.open("a", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take_lock(stream.fileno(), path):
             raise FolderInUseError(
                 f"{folder}: another process trains in this folder; wait for it, or stop it"
-            ) from None
+            )
         yield
 
 
@@ -173,6 +173,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         if processes.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
+            remove_unfinished_exports(folder)
             write_resolved_config(folder, config)
         index, text, latents = (
             volumes.resolve(uri)

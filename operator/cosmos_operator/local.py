@@ -7,7 +7,6 @@ and waited for, so that it can save a checkpoint.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from types import FrameType
 
 from cosmos_operator.api.parse import load_job
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.errors import WorkspaceBusy
+from cosmos_operator.errors import InvalidSpec, WorkspaceBusy
 from cosmos_operator.fingerprints import fingerprint_paths, with_absolute_paths
 from cosmos_operator.local_process import StageProcess, build_processes
 from cosmos_operator.local_summary import summarize
@@ -36,7 +35,9 @@ from cosmos_worker.errors import (
     EXIT_PEER_LOST,
     EXIT_RETRY,
     EXIT_USER_ERROR,
+    ConfigError,
 )
+from cosmos_worker.locks import take_lock
 
 LOCK_FILE = ".lock"
 MANIFESTS_FILE = "manifests.yaml"
@@ -66,7 +67,7 @@ def run_job(path: Path, workspace: Path | None = None) -> int:
     """Run the job of a YAML file; returns the exit code.
 
     Raises:
-        InvalidSpec: the job is wrong.
+        InvalidSpec: the job is wrong, or the workspace's file system has no locks.
         WorkspaceBusy: another run uses the workspace.
     """
     job = with_absolute_paths(load_job(path), path.resolve().parent)
@@ -95,16 +96,20 @@ def lock(folder: Path) -> Iterator[int]:
 
     Raises:
         WorkspaceBusy: somebody holds it.
+        InvalidSpec: its file system has no locks.
     """
-    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    path = folder / LOCK_FILE
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            taken = take_lock(handle, path)
+        except ConfigError as error:
+            raise InvalidSpec([f"{error}; or give another --workspace"]) from error
+        if not taken:
             raise WorkspaceBusy(
                 f"{folder}: another `cosmos run`, or a worker that it left, uses this workspace; wait for it, "
                 "end it, or give another --workspace"
-            ) from None
+            )
         yield handle
     finally:
         os.close(handle)

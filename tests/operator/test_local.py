@@ -1,5 +1,6 @@
 """``cosmos run``: how processes, signals and the workspace are handled."""
 
+import errno
 import fcntl
 import json
 import os
@@ -151,6 +152,19 @@ def test_second_run_in_a_workspace_is_refused(tmp_path):
     process.terminate()
     process.communicate(timeout=60)
     with lock(tmp_path):
+        pass
+
+
+def test_workspace_on_a_file_system_without_locks_is_explained(tmp_path, monkeypatch):
+    def flock(handle, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    with (
+        pytest.raises(InvalidSpec, match=r"\.lock: got 'Function not.* another --workspace"),
+        lock(tmp_path),
+    ):
         pass
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cosmos_worker.layout import (
     content_key,
     export_name,
     read_marker,
+    remove_leftovers,
     run_folder,
     write_json,
 )
@@ -55,6 +57,44 @@ def test_interrupted_write_leaves_the_earlier_file(tmp_path: Path) -> None:
 
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [
+        "model.pt",
+        ".model.pt.tmp",
+        ".model.pt.abcd_12.tmp",
+        ".model.pt.abcd_123.part",
+        "model.pt.abcd_123.tmp",
+        ".model.json.abcd_123.tmp",
+        ".other_model.pt.abcd_123.tmp",
+    ]
+    for name in kept:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".model.pt.a_folder.tmp").mkdir()
+    writers = [atomic_write(tmp_path / "model.pt") for _ in range(2)]
+    for writer in writers:
+        writer.__enter__()  # and never ends, as when it is killed
+    assert len(list(tmp_path.iterdir())) == len(kept) + 3
+
+    remove_leftovers(tmp_path, re.compile(r"model\.pt"))
+    remove_leftovers(tmp_path / "absent", re.compile(r"model\.pt"))
+
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, ".model.pt.a_folder.tmp"}
+
+
+def test_leftover_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".model.pt.abcd_123.tmp").write_text("")
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    remove_leftovers(tmp_path, re.compile(r"model\.pt"))
+
+    assert "cannot be removed: [Errno 13] Permission denied" in caplog.text
 
 
 def test_marker_is_found_by_its_key(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from training import SMALL_NET, small_model
 
 from cosmos_worker.checkpoint.export import write_exports
 from cosmos_worker.config import PublishConfig
-from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import Volumes, marker_path, sha256_of_file
+from cosmos_worker.errors import CheckpointError, RetryableError
+from cosmos_worker.layout import Volumes, atomic_write, marker_path, sha256_of_file
 from cosmos_worker.stages import publish
 
 
@@ -88,6 +89,75 @@ def test_publish_refuses_the_name_of_another_job(tmp_path: Path) -> None:
         publish.run(publish_config(write_run(tmp_path, "leg"), job="leg"), volumes)
 
     assert sha256_of_file(tmp_path / "arm_post-trained" / "model.pt") == before
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours may handle it."""
+
+
+def kill_at(moment: str, patch: pytest.MonkeyPatch) -> None:
+    """Let ``publish`` die before the model is renamed into place, or at once after it."""
+    original = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name != "model.pt":
+            return original(self, target)
+        if moment == "after":
+            original(self, target)
+        raise Killed
+
+    patch.setattr(Path, "replace", replace)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_publish_killed_beside_the_rename_is_repeated_by_its_job_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    volumes, target = Volumes({"checkpoints": tmp_path}), tmp_path / "arm_post-trained"
+    config = publish_config(write_run(tmp_path, "arm"))
+    with monkeypatch.context() as patch:
+        kill_at(moment, patch)
+        with pytest.raises(Killed):
+            publish.run(config, volumes)
+    assert (target / "model.pt").exists() == (moment == "after")
+
+    with pytest.raises(CheckpointError, match="belongs to arm, not to leg"):
+        publish.run(publish_config(write_run(tmp_path, "leg"), job="leg"), volumes)
+    result = publish.run(config, volumes)
+
+    facts = json.loads((target / "model.json").read_text())
+    assert facts["sha256"] == sha256_of_file(target / "model.pt") == result["sha256"]
+    assert facts["bytes"] == (target / "model.pt").stat().st_size
+
+
+def test_publish_removes_the_copies_of_killed_attempts(tmp_path: Path) -> None:
+    volumes, target = Volumes({"checkpoints": tmp_path}), tmp_path / "arm_post-trained"
+    writer = atomic_write(target / "model.pt")
+    writer.__enter__()  # and never ends, as when it is killed
+    foreign = target / ".notes.txt.abcd_123.tmp"
+    foreign.write_text("")
+
+    publish.run(publish_config(write_run(tmp_path, "arm")), volumes)
+
+    assert list(target.glob(".*")) == [foreign]
+
+
+def test_publish_keeps_the_earlier_model_if_its_description_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes, run_uri = Volumes({"checkpoints": tmp_path}), write_run(tmp_path, "arm")
+    published = publish.run(publish_config(run_uri, step=10), volumes)
+    target = tmp_path / "arm_post-trained"
+
+    def no_space(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(publish, "write_json", no_space)
+    with pytest.raises(RetryableError, match="No space left on device"):
+        publish.run(publish_config(run_uri), volumes)
+
+    assert sha256_of_file(target / "model.pt") == published["sha256"]
+    assert json.loads((target / "model.json").read_text())["sha256"] == published["sha256"]
 
 
 def test_publish_refuses_a_file_that_does_not_fit_and_keeps_the_published_one(

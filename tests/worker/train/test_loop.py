@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from cosmos_worker.errors import (
     FolderInUseError,
     StopRequested,
 )
-from cosmos_worker.layout import Volumes, sha256_of_file, write_json
+from cosmos_worker.layout import Volumes, atomic_write, sha256_of_file, write_json
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import saver
 from cosmos_worker.train.distributed import Processes
@@ -220,6 +223,35 @@ def test_second_writer_of_a_run_is_refused(inputs: Path, tmp_path: Path) -> None
         pytest.raises(FolderInUseError, match="another process trains in this folder"),
     ):
         train_stage.run(config, VOLUMES)
+
+
+def test_halves_of_exports_of_a_killed_training_are_removed(inputs: Path, tmp_path: Path) -> None:
+    config = train_config(inputs, small_experiment(max_steps=1), tmp_path)
+    exports = run_path(tmp_path) / "checkpoints"
+    writers = [atomic_write(exports / f"iter_000000007_{kind}_model.pt") for kind in ("reg", "ema")]
+    for writer in writers:
+        writer.__enter__()  # and never ends, as when it is killed
+    foreign = exports / ".notes.txt.abcd_123.tmp"
+    foreign.write_text("")
+    with train_stage.only_writer(run_path(tmp_path)), pytest.raises(FolderInUseError):
+        train_stage.run(config, VOLUMES)
+    assert len(list(exports.glob(".*"))) == 3, "its writer may still be there"
+
+    train_stage.run(config, VOLUMES)
+
+    assert list(exports.glob(".*")) == [foreign]
+
+
+def test_run_on_a_volume_without_locks_is_refused(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    with pytest.raises(ConfigError, match=r"\.lock: got 'Function not .* Lustre with -o flock"):
+        train_stage.run(train_config(inputs, small_experiment(max_steps=1), tmp_path), VOLUMES)
 
 
 def test_training_without_weights_needs_random_init(inputs: Path, tmp_path: Path) -> None:
