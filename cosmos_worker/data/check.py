@@ -20,7 +20,13 @@ from cosmos_worker.data.index import Clip, window_starts
 from cosmos_worker.data.journal import Journal, VideoFacts
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import TOO_SHORT, BadClip
-from cosmos_worker.data.video import REENCODE, first_video_stream, has_decord, open_video
+from cosmos_worker.data.video import (
+    REENCODE,
+    first_video_stream,
+    has_decord,
+    open_video,
+    read_through,
+)
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import sha256_of_file
 from cosmos_worker.options import VideoConfig
@@ -134,6 +140,7 @@ def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
 
     Raises:
         BadClip: the video is unusable.
+        OSError: the volume does not give its content; the journal receives nothing.
     """
     outcome = journal.find(root, name)
     if outcome is None:
@@ -141,6 +148,7 @@ def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
             outcome = decode_fully(root / name, name)
             _compare_with_reader(root / name, name, outcome)
         except BadClip as problem:
+            read_through(root / name)
             outcome = problem
         journal.add(root, name, outcome)
     if isinstance(outcome, BadClip):

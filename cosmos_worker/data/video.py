@@ -34,6 +34,8 @@ other threads: up to 95 kinds of files in 800); its AVX2 code does not, and give
 DECORD_MIN_WIDTH = 80
 """decord 0.6 refuses frames of 16, 24, 48 and 72 columns (found by trying all even widths from 16 to 400):
 narrower files than this are read by PyAV."""
+READ_BYTES = 4 << 20
+"""What ``read_through`` reads at a time."""
 REENCODE = "re-encode it (ffmpeg -i OLD -c:v libx264 -pix_fmt yuv420p NEW) or remove the clip"
 
 
@@ -61,6 +63,7 @@ class VideoReader(Protocol):
 
         Raises:
             DataError: a position outside of the video, or frames that cannot be decoded.
+            OSError: the volume does not give the file's content.
         """
 
 
@@ -138,6 +141,7 @@ def open_video(path: Path) -> VideoReader:
 
     Raises:
         DataError: no such file, or not a video that can be decoded.
+        OSError: the volume does not give the file's content.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such video file; add it or remove what names it")
@@ -245,8 +249,10 @@ def first_video_stream(container: Any, path: Path) -> Any:  # noqa: ANN401 - PyA
 
     Raises:
         DataError: a file without a video stream.
+        OSError: as ``read_through``.
     """
     if not container.streams.video:
+        read_through(path)
         raise DataError(f"{path}: holds no video stream; replace the file or remove the clip")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
@@ -263,6 +269,31 @@ def check_indices(path: Path, indices: Sequence[int], num_frames: int) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """The error for a file that a decoder refuses, in one line."""
+    """The error for a file that a decoder refuses, in one line.
+
+    Raises:
+        OSError: as ``read_through``.
+    """
+    read_through(path)
     reason = " ".join(str(error).split())
     return DataError(f"{path}: cannot be decoded as video: {reason[:200]}; {REENCODE}")
+
+
+def read_through(path: Path) -> None:
+    """Read a file that seems broken from end to end: only if that succeeds, the file is to blame.
+
+    A file that does not exist is left to the caller.
+
+    Raises:
+        OSError: the volume does not give the content, so that nothing is known of the file; a later attempt may.
+    """
+    try:
+        with path.open("rb") as stream:
+            while stream.read(READ_BYTES):
+                pass
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.filename is None:  # it failed after it was opened
+            error.filename = str(path)
+        raise

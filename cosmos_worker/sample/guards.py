@@ -23,6 +23,7 @@ from cosmos_worker.config import GenerateConfig, GuardrailsConfig
 from cosmos_worker.layout import FACE_FILE, FILTER_FILE, Volumes, sha256_of_file
 from cosmos_worker.sample.frame_guards import FrameGuards
 from cosmos_worker.sample.inputs import SampleInput, read_last_known_frame
+from cosmos_worker.sample.records import GUARDRAILS_IDENTITY, UPSAMPLER_IDENTITY
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,9 @@ def identify_companions(config: GenerateConfig, volumes: Volumes) -> dict[str, s
     if config.prompt_upsampler_uri is not None:
         folder = volumes.resolve(config.prompt_upsampler_uri)
         upsampler.check_folder(folder)
-        found["prompt_upsampler_identity"] = folder_identity(folder)
+        found[UPSAMPLER_IDENTITY] = folder_identity(folder)
     if config.guardrails is not None:
-        found["guardrails_identity"] = _identify_guardrails(config.guardrails, volumes)
+        found[GUARDRAILS_IDENTITY] = _identify_guardrails(config.guardrails, volumes)
     return found
 
 

@@ -37,6 +37,10 @@ from cosmos_worker.sampling_options import SamplingConfig
 Record = dict[str, Any]
 LATER_SAMPLING = {"num_passes": 1}
 """Options of sampling that records of earlier versions do not name, and what those did."""
+UPSAMPLER_IDENTITY = "prompt_upsampler_identity"
+GUARDRAILS_IDENTITY = "guardrails_identity"
+COMPANIONS = (UPSAMPLER_IDENTITY, GUARDRAILS_IDENTITY)
+"""What decides the answers of companions: in a request, and so in its record, only if it asks for them."""
 
 
 def check_metrics(inputs: Sequence[SampleInput], config: GenerateConfig) -> None:
@@ -136,7 +140,12 @@ def read_finished(folder: Path, request: Record) -> Record | None:
 
 
 def _is_of(record: Record, request: Record) -> bool:
-    """Whether a record was made by a request; earlier versions did not write what came later."""
+    """Whether a record was made by a request; earlier versions did not write what came later.
+
+    A companion that the record had and the request does not ask for makes another result, too.
+    """
+    if any(record.get(name) != request.get(name) for name in COMPANIONS):
+        return False
     known = dict(record)
     if isinstance(known.get("sampling"), dict):
         known["sampling"] = {**LATER_SAMPLING, **known["sampling"]}

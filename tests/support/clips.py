@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pytest
 
 from cosmos_worker.data.video import Frames, write_video
 
@@ -23,6 +27,32 @@ def make_frames(frames: int = 17, height: int = 32, width: int = 48, *, shade: i
         left = index * (width - side) // max(1, frames - 1)
         video[index, side : 2 * side, left : left + side] = (230, 30, 30)
     return video
+
+
+class _FailingFile(io.RawIOBase):
+    """Gives some bytes, then fails like a volume that has gone."""
+
+    def __init__(self) -> None:
+        self._num_reads = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._num_reads += 1
+        if self._num_reads > 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return len(buffer)
+
+
+def fail_reads_of(monkeypatch: pytest.MonkeyPatch, broken: Path) -> None:
+    """Let plain reads of a file end with EIO after some bytes; decoders go on to see what is on disk."""
+    true = Path.open
+
+    def opened(path: Path, *args: Any, **kwargs: Any) -> Any:
+        return _FailingFile() if path == broken else true(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
 
 
 def write_clip(

@@ -1,10 +1,17 @@
 """data/check.py: every way in which a clip can be unusable, on real files."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import add_bridge_clip, write_bridge_dataset, write_clip, write_clip_with_times
+from clips import (
+    add_bridge_clip,
+    fail_reads_of,
+    write_bridge_dataset,
+    write_clip,
+    write_clip_with_times,
+)
 
 from cosmos_worker.data.bridge import list_bridge
 from cosmos_worker.data.candidate import Candidate
@@ -86,6 +93,25 @@ def test_check_clip_reports_damage_that_decoders_conceal(tmp_path: Path):
 
     with pytest.raises(BadClip, match=r"dirty\.mp4: frame \d+ is damaged; re-encode it"):
         check(tmp_path, path)
+
+
+@pytest.mark.parametrize("cut", [300, -1500])
+def test_check_clip_does_not_blame_a_clip_that_the_volume_does_not_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+):
+    path = write_clip(tmp_path / "gone.mp4", height=64, width=96)
+    path.write_bytes(path.read_bytes()[:cut])
+
+    with monkeypatch.context() as patch:
+        fail_reads_of(patch, path)
+        with pytest.raises(OSError, match=r"Input/output error: '.*gone\.mp4'") as caught:
+            check(tmp_path, path)
+    assert caught.value.errno == errno.EIO
+    assert len(Journal(tmp_path / "journal")) == 0
+
+    with pytest.raises(BadClip):
+        check(tmp_path, path)
+    assert len(Journal(tmp_path / "journal")) == 1
 
 
 def test_check_clip_reports_variable_frame_rate(tmp_path: Path):

@@ -47,6 +47,29 @@ def test_download_repository_fetches_chosen_files_only(tmp_path: Path, set_hub):
     assert hub.downloads == ["x[1].txt"]
 
 
+def test_download_repository_tries_no_patterns_where_all_is_wanted(
+    tmp_path: Path, set_hub, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    download = huggingface_hub.snapshot_download
+
+    def watch(*args, **kwargs):
+        asked.append(kwargs["allow_patterns"])
+        return download(*args, **kwargs)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", watch)
+    some = ["sub/b.txt", "x[1].txt"]
+    with serve_hub(make_repository(tmp_path / "repo"), "dataset") as hub:
+        set_hub(hub.url)
+        download_repository(SOURCE, tmp_path / "some", "dataset", choose=lambda names: some)
+        fetched = sorted(hub.downloads)
+        download_repository(SOURCE, tmp_path / "all", "dataset", choose=list)
+
+    assert asked == [["sub/b.txt", "x[[]1].txt"], None]
+    assert fetched == some
+    assert sorted(hub.downloads[len(some) :]) == ["a.txt", *some]
+
+
 def test_download_repository_goes_on_after_a_failure(tmp_path: Path, set_hub):
     with serve_hub(make_repository(tmp_path / "repo")) as hub:
         set_hub(hub.url)

@@ -1,11 +1,12 @@
 """data/video.py on real files."""
 
+import errno
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from clips import make_frames, write_clip
+from clips import fail_reads_of, make_frames, write_clip
 
 from cosmos_worker.data.video import (
     DecordReader,
@@ -59,6 +60,51 @@ def test_reader_names_file_that_is_no_video(tmp_path: Path, reader_class, conten
 
     with pytest.raises(DataError, match=r"broken\.mp4: .*(cannot be decoded|no video stream)"):
         reader_class(path)
+
+
+@pytest.mark.parametrize("reader_class", READERS)
+def test_reader_does_not_blame_a_file_that_the_volume_does_not_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader_class
+):
+    path = tmp_path / "gone.mp4"
+    path.write_bytes(b"no video at all" * 50)
+    fail_reads_of(monkeypatch, path)
+
+    with pytest.raises(OSError, match=r"Input/output error: '.*gone\.mp4'") as caught:
+        reader_class(path)
+
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all" * 50])
+def test_open_reader_does_not_blame_a_file_that_the_volume_no_longer_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content
+):
+    path = write_clip(tmp_path / "gone.mp4")
+    reader = PyavReader(path)
+    path.write_bytes(content or path.read_bytes()[:40] + bytes(4000))  # else without a stream
+    fail_reads_of(monkeypatch, path)
+
+    with pytest.raises(OSError, match=r"Input/output error: '.*gone\.mp4'"):
+        reader.get([0])
+
+
+@pytest.mark.skipif(not has_decord(), reason="decord is not installed")
+def test_open_decord_reader_does_not_blame_a_file_that_the_volume_no_longer_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_clip(tmp_path / "gone.mp4", width=96)
+    reader = DecordReader(path)
+
+    def fail(indices: list[int]) -> None:
+        raise reader._error("cannot read")
+
+    monkeypatch.setattr(reader._reader, "get_batch", fail)
+    with pytest.raises(DataError, match=r"gone\.mp4: cannot be decoded as video: cannot read"):
+        reader.get([0])
+    fail_reads_of(monkeypatch, path)
+    with pytest.raises(OSError, match=r"Input/output error: '.*gone\.mp4'"):
+        reader.get([0])
 
 
 def test_open_video_names_missing_file(tmp_path: Path):

@@ -288,6 +288,37 @@ def test_other_guardrails_judge_again_and_take_earlier_videos_away(
     assert videos_in(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("left_out", ["guardrails", "prompt_upsampler_uri"])
+def test_results_of_companions_are_made_again_once_without_them(
+    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path, left_out: str
+) -> None:
+    inputs = inputs_of(clips, ("a red cube", "a bomb"))
+    generate.run(generate_config(models, tmp_path, inputs, **companions), Volumes())
+    fewer = {name: value for name, value in companions.items() if name != left_out}
+    without = generate_config(models, tmp_path, inputs, **fewer)
+
+    changed = generate.run(without, Volumes())
+    again = generate.run(without, Volumes())
+
+    blocked = int(left_out != "guardrails")
+    assert [changed.get(name, 0) for name in ("kept", "blocked", "videos")] == [
+        0,
+        blocked,
+        2 - blocked,
+    ]
+    assert ("final_prompt" in read_json(tmp_path / "000.json")) == (left_out == "guardrails")
+    assert again["kept"] == 2
+
+
+def test_results_without_companions_are_kept(
+    models: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS)[:1])
+    generate.run(config, Volumes())
+
+    assert generate.run(config, Volumes())["kept"] == 1
+
+
 def test_a_blocked_record_beside_a_video_is_made_again(
     models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
 ) -> None:
