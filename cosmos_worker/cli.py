@@ -51,6 +51,8 @@ STAGE_HELP = {
 EXPORT = "export"
 PARALLEL_STAGES = ("train", "cache-latents", "generate")
 """Stages that several processes can share."""
+CHECKED_STAGES = ("prepare-dataset",)
+"""Stages with a ``check_done``, which refuses to serve a finished result of what has changed since."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -177,11 +179,14 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
     """Run a stage unless its completion marker exists, then write the marker."""
     target = volumes.resolve(config.target_uri)
     marker = read_marker(target, config.key)
+    name = f"cosmos_worker.stages.{stage.replace('-', '_')}"
     if marker is not None:
+        if stage in CHECKED_STAGES:
+            importlib.import_module(name).check_done(config, volumes)
         logger.info("%s already done key=%s folder=%s", stage, config.key, target)
         message = f"{stage} was already done"
         return Outcome(EXIT_OK, "Succeeded", message, result=marker.get("result"))
-    module = importlib.import_module(f"cosmos_worker.stages.{stage.replace('-', '_')}")
+    module = importlib.import_module(name)
     started = time.monotonic()
     result = module.run(config, volumes)
     seconds = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""prepare-dataset: fetch, check every clip, write index.jsonl, summary.json and report.md.
+"""prepare-dataset: fetch, check every clip, write index.jsonl, summary.json, source.json and report.md.
 
 A dataset that fails the check leaves the files of an earlier run alone; its report is report-failed.md. What was
 checked until then is kept in a journal: after an interruption or a repair only the other videos are decoded.
@@ -20,6 +20,7 @@ from cosmos_worker.data.folder import VIDEO_FOLDER, list_videos
 from cosmos_worker.data.index import write_index
 from cosmos_worker.data.journal import JOURNAL_FILE, Journal
 from cosmos_worker.data.report import find_failure, portable_root, render_report, summarize
+from cosmos_worker.data.source_files import list_files, refuse_changed, stamp_files, write_source
 from cosmos_worker.layout import (
     DATASET_REPORT_FILE,
     SUMMARY_FILE,
@@ -31,6 +32,8 @@ from cosmos_worker.layout import (
 logger = logging.getLogger(__name__)
 
 FAILED_REPORT_FILE = "report-failed.md"
+MARKERS = {"bridge": ANNOTATION_FOLDER, "videos": VIDEO_FOLDER}
+"""By layout: the folder that tells a dataset's root."""
 
 
 def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
@@ -49,7 +52,11 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     target = volumes.resolve(config.target_uri)
     folder = locate_dataset(config.source, volumes.resolve(config.data_uri), volumes)
     num_workers = config.num_workers or available_cpus()
-    root, listing = _list_clips(config, folder, num_workers)
+    root = find_root(folder, MARKERS[config.layout], config.layout)
+    files = stamp_files(root, list_files(root, config.layout))  # before they are read
+    listing = _list_clips(config, root, num_workers)
+    videos = {candidate.video for candidate in listing.candidates}
+    files.update(stamp_files(root, videos - files.keys()))
     with Journal(target / JOURNAL_FILE) as journal:
         logger.info(
             "checking root=%s clips=%d videos_known=%d workers=%d",
@@ -75,6 +82,8 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
         )  # fmt: skip
     summary["root"] = portable_root(root, target, volumes)
     summary["index_sha256"] = write_index(target, clips.kept)
+    if config.source.path is not None:
+        write_source(target, folder, root, files)
     write_json(target / SUMMARY_FILE, summary)
     _write_text(target / DATASET_REPORT_FILE, report)
     (target / FAILED_REPORT_FILE).unlink(missing_ok=True)
@@ -86,14 +95,19 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     }
 
 
-def _list_clips(
-    config: PrepareDatasetConfig, folder: Path, num_workers: int
-) -> tuple[Path, Listing]:
+def check_done(config: PrepareDatasetConfig, volumes: Volumes) -> None:
+    """Look whether a finished index is still that of its folder.
+
+    Raises:
+        DataError: the folder has changed.
+    """
+    refuse_changed(config, volumes)
+
+
+def _list_clips(config: PrepareDatasetConfig, root: Path, num_workers: int) -> Listing:
     if config.layout == "bridge":
-        root = find_root(folder, ANNOTATION_FOLDER, config.layout)
-        return root, list_bridge(root, config.camera, num_workers)
-    root = find_root(folder, VIDEO_FOLDER, config.layout)
-    return root, list_videos(root)
+        return list_bridge(root, config.camera, num_workers)
+    return list_videos(root)
 
 
 def _write_text(path: Path, text: str) -> None:

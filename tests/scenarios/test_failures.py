@@ -11,17 +11,16 @@ from collections.abc import Callable
 import pytest
 from scenario_world import Manifest, World
 
-IMPATIENT = {
-    "tolerations": [
-        {
-            "key": "node.kubernetes.io/unreachable",
-            "operator": "Exists",
-            "effect": "NoExecute",
-            "tolerationSeconds": 2,
-        }
-    ]
-}
-"""Kubernetes would wait five minutes for a lost node."""
+
+def impatient(world: World) -> Manifest:
+    """A lost node is not waited for five minutes, but longer than its last taint stays once it is back."""
+    toleration = {
+        "key": "node.kubernetes.io/unreachable",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 15 if world.is_real else 1,
+    }
+    return {"tolerations": [toleration]}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def survivor(world: World) -> str:
     world.restore_node()
     world.start_operator()
     world.uncordon()
-    world.submit("survivor", **world.endless, scheduling=IMPATIENT)
+    world.submit("survivor", **world.endless, scheduling=impatient(world))
     return "survivor"
 
 

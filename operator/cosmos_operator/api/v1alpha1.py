@@ -60,9 +60,11 @@ class DatasetSpec(ApiModel):
     """The videos and their captions."""
 
     name: ArtifactName | None = None
-    """Name for folders and messages; omitted = the last part of the source."""
+    """Name for folders and messages; omitted = the last part of the source. A folder whose content has changed needs
+    another name on a cluster, as its path alone tells what it is."""
     source: Source
-    """Where the dataset is."""
+    """Where the dataset is. On a cluster a claim is known by its path, not its content: if its files have changed
+    since an earlier job, the job fails and asks for another dataset.name."""
     layout: Literal["Bridge", "Videos"] = "Bridge"
     """Bridge: annotation/{train,val,test}/*.json with the videos they name; Videos: videos/*.mp4 with metas/*.txt."""
     camera: Annotated[int, Field(ge=0, le=63)] = 0

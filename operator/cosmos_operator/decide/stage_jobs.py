@@ -18,7 +18,7 @@ from cosmos_operator.decide.pods import (
 from cosmos_operator.decide.preflight import gpu_shortage
 from cosmos_operator.decide.queueing import waits_in_queue
 from cosmos_operator.decide.times import parse_time
-from cosmos_operator.decide.workloads import is_being_deleted, read_state
+from cosmos_operator.decide.workloads import WorkloadState, is_being_deleted, read_state
 from cosmos_operator.plan.job import build_stage_job
 from cosmos_operator.plan.names import TEMPLATE_ANNOTATION
 from cosmos_operator.plan.render import build_config_map, stage_name
@@ -61,6 +61,11 @@ def advance(draft: Draft, stage: Stage) -> StageView:
     if state.state == "Failed":
         return _failed(draft, stage, workload)
     if state.state == "Succeeded":
+        if _may_have_changed(draft, stage) and _is_of_before(draft, stage, state):
+            draft.delete(
+                workload, "it succeeded before this job was created; its folder may differ"
+            )
+            return _retried(draft, f"{stage.name} looks whether its folder is as it was")
         return StageView(
             "Succeeded", "Ready", ending=_last_ending(draft, workload), workload=workload
         )
@@ -110,11 +115,22 @@ def _foreign(draft: Draft, kind: str, name: str) -> StageView:
     )
 
 
+def _may_have_changed(draft: Draft, stage: Stage) -> bool:
+    """Whether the stage reads a claim, whose content its key does not know; the worker compares it then."""
+    return stage.kind == "prepare-dataset" and draft.job.spec.dataset.source.claim is not None
+
+
+def _is_of_before(draft: Draft, stage: Stage, state: WorkloadState) -> bool:
+    """Whether a shared Job ended before this job was created."""
+    created = parse_time(draft.document["metadata"]["creationTimestamp"])
+    ended = state.finish_time
+    return stage.is_shared and ended is not None and parse_time(ended) < created
+
+
 def _failed(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
     """A Job that failed before this job was made says nothing about this job: it is made anew."""
     state = read_state(workload)
-    created = parse_time(draft.document["metadata"]["creationTimestamp"])
-    if stage.is_shared and state.finish_time and parse_time(state.finish_time) < created:
+    if _is_of_before(draft, stage, state):
         draft.delete(workload, "it failed before this job was created")
         return _retried(draft, f"{stage.name} failed for an earlier job and is tried again")
     ending = _last_ending(draft, workload)

@@ -213,6 +213,33 @@ def test_job_that_failed_before_this_one_was_made_is_made_anew():
     assert "status" not in simulation.stage_job("fetch-model")
 
 
+@pytest.mark.parametrize(
+    ("source", "looks"),
+    [
+        ({"claim": {"path": "push"}}, True),
+        ({"path": "/data/push"}, False),
+        ({"url": {"url": "https://example.org/push.tar"}}, False),
+    ],
+)
+def test_folder_of_an_earlier_job_is_looked_at_again(source, looks):
+    simulation = Simulation({"dataset": {"source": source}})
+    simulation.settle()
+    job = simulation.stage_job("prepare-dataset")
+    simulation.pass_time(-3600)
+    simulation.succeed(job)
+    simulation.pass_time(3600)
+    decision = simulation.step()
+
+    deleted = [a.name for a in decision.actions if isinstance(a, Delete)]
+    assert deleted == ([job["metadata"]["name"]] if looks else [])
+    simulation.settle()
+    assert ("status" in simulation.stage_job("prepare-dataset")) is not looks
+    simulation.succeed(simulation.stage_job("prepare-dataset"))
+    simulation.settle()
+    assert simulation.condition("DatasetReady")["status"] == "True"
+    assert "status" in simulation.stage_job("prepare-dataset")
+
+
 def test_job_that_vanishes_is_made_again_until_its_result_is_on_record():
     simulation = Simulation()
     simulation.settle()

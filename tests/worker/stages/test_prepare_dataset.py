@@ -22,6 +22,8 @@ from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes, sha256_of_file
 from cosmos_worker.stages.prepare_dataset import run
 
+INDEX_FILES = ["index.jsonl", "report.md", "source.json", "summary.json"]
+
 
 def make_config(source: dict, **fields) -> PrepareDatasetConfig:
     return PrepareDatasetConfig.model_validate(
@@ -163,7 +165,7 @@ def test_run_removes_the_failed_report_once_it_succeeds(tmp_path: Path, volumes,
 
     run(make_config({"path": str(root)}), volumes)
 
-    assert sorted(files_of(target)) == ["index.jsonl", "report.md", "summary.json"]
+    assert sorted(files_of(target)) == INDEX_FILES
 
 
 def spoil(video: Path) -> None:
@@ -187,7 +189,7 @@ def test_run_decodes_no_video_again_after_a_failure(tmp_path: Path, volumes, tar
     result = run(config, volumes)
 
     assert result["clips"] == {"found": 4, "kept": 4, "bad": 0, "too_short": 0}
-    assert sorted(files_of(target)) == ["index.jsonl", "report.md", "summary.json"]
+    assert sorted(files_of(target)) == INDEX_FILES
     with pytest.raises(DataError, match=r"videos/train/train0/rgb\.mp4: Invalid data"):
         run(config, volumes)
 
