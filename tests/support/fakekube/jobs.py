@@ -262,7 +262,7 @@ def _match(rule: Object, pod: Object) -> str | None:
         for wanted in rule.get("onPodConditions", ()):
             if any(
                 c["type"] == wanted["type"] and c["status"] == wanted["status"]
-                for c in pod["status"]["conditions"]
+                for c in pod["status"].get("conditions", ())
             ):
                 return f"Pod {{pod}} has condition {wanted['type']}"
         return None
