@@ -37,6 +37,12 @@ def since_resumed(
     return (*(one for one in ended if parse_time(str(one.finish_time)) >= since), *running)
 
 
+def since_suspended(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Attempts of after the last one that was suspended."""
+    ended = [i for i, one in enumerate(attempts) if one.outcome == "Suspended"]
+    return tuple(attempts[ended[-1] + 1 :] if ended else attempts)
+
+
 def is_hopeless(attempts: Sequence[Attempt]) -> bool:
     """Whether the last attempts all failed without getting on: another one would end in the same way."""
     idle = [attempt for attempt in attempts if not progressed(attempt)]

@@ -54,7 +54,7 @@ def advance(draft: Draft, stage: Stage) -> StageView:
         return StageView("Waiting", "Deleting", f"Job {name} is being deleted", workload=workload)
     if not draft.owns(workload):
         if not stage.is_shared:
-            return _foreign(draft, "Job", name)
+            return foreign(draft, "Job", name)
         draft.share("Job", name)
     _keep_document(draft, stage, name)
     state = read_state(workload)
@@ -105,7 +105,8 @@ def _keep_document(draft: Draft, stage: Stage, name: str) -> None:
         draft.share("ConfigMap", name)
 
 
-def _foreign(draft: Draft, kind: str, name: str) -> StageView:
+def foreign(draft: Draft, kind: str, name: str) -> StageView:
+    """An object that belongs to somebody else has the name that this job needs."""
     draft.look_again(SHORT_WAIT_S)
     return StageView(
         "Blocked",

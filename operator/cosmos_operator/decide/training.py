@@ -15,7 +15,7 @@ from cosmos_operator.decide.draft import Draft, Manifest
 from cosmos_operator.decide.gang import CONSEQUENCES, Gang, read_gang
 from cosmos_operator.decide.pods import STUCK_AFTER_S, Ending, name_of
 from cosmos_operator.decide.progress import report_progress
-from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView
+from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S, StageView, foreign
 from cosmos_operator.decide.suspects import nodes_to_avoid, silent_nodes
 from cosmos_operator.decide.times import format_duration, format_time, seconds_since
 from cosmos_operator.decide.training_watch import member_is_leaving, starts_too_late, watch
@@ -343,12 +343,7 @@ class Training:
             if key[0] == "Service" and found is not None and not self._is_of_our_name(found):
                 continue  # a Service of other people has the job's name: only its short log address is lost
             if found is not None and not draft.owns(found):
-                draft.look_again(SHORT_WAIT_S)
-                message = (
-                    f"{key[0]} {key[1]!r} exists and does not belong to this job; it goes by itself if it is left over "
-                    "from a deleted job of the same name, otherwise delete it or rename the job"
-                )
-                return StageView("Blocked", "NameConflict", message)
+                return foreign(draft, *key)
             if found is None:
                 draft.create(manifest)
             if refusal := draft.observed.refusals.get(key):

@@ -79,13 +79,13 @@ def _starting(draft: Draft, stage: Stage, gang: Gang, num_running: int) -> Watch
 def starts_too_late(draft: Draft, gang: Gang, message: str) -> str:
     """What to say of a training that has never done a step, if its deadline for that is over; empty otherwise.
 
-    The time is that since its first attempt, or since its queue let the latest in.
+    The time is that since its first attempt, or since it was last resumed, or since its queue let the latest in.
     """
     deadline = draft.job.spec.run_policy.start_deadline_seconds
     has_started = draft.checkpoints is not None or any(
         one.end_step is not None for one in draft.attempts
     )
-    attempts = book.since_resumed(draft.attempts, draft.previous.conditions)
+    attempts = book.since_suspended(book.since_resumed(draft.attempts, draft.previous.conditions))
     if deadline is None or has_started or not attempts:
         return ""
     since = [attempts[0].start_time]

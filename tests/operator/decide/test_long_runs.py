@@ -206,6 +206,22 @@ def test_start_deadline_is_for_all_attempts_that_never_start():
     assert "NodeLost" in simulation.status["message"]
 
 
+def test_time_of_a_suspension_is_not_time_to_start():
+    simulation = Simulation({"runPolicy": {"startDeadlineSeconds": 100}})
+    simulation.prepare()
+    simulation.start_pods(simulation.running_attempt(), phase="Pending")
+    simulation.document["spec"]["runPolicy"]["suspend"] = True
+    simulation.settle()
+    simulation.let_go()
+    simulation.pass_time(86_400)
+    simulation.settle()
+    assert outcomes(simulation) == ["Suspended"]
+
+    simulation.document["spec"]["runPolicy"]["suspend"] = False
+    simulation.settle()
+    assert outcomes(simulation) == ["Suspended", "Running"]
+
+
 def test_log_that_was_cut_does_not_hide_what_was_reported_before():
     simulation = training({"runPolicy": {"stallTimeoutSeconds": 60}})
     simulation.pass_time(1000)
