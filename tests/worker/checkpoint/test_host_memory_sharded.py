@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from programs import run_program
 from training import SMALL_NET, small_experiment
 
 from cosmos_worker.checkpoint.convert import convert_weights
@@ -99,22 +96,10 @@ def load(weights: tuple[Path, Path], form: str, sharding: str) -> list[Load]:
         (str(folder / form), plain.model_copy(update={"net": net}).model_dump(mode="json"))
         for folder, net in zip(weights, (SMALL_NET, LARGE), strict=True)
     ]
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(PROCESSES)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOADS, json.dumps(todo)],
-            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(PROCESSES)
-    ]  # fmt: skip
-    results = [process.communicate() for process in processes]
-    for process, (_, errors) in zip(processes, results, strict=True):
-        assert process.returncode == 0, errors
-    return [Load(**json.loads(output.splitlines()[-1])) for output, _ in results]
+    results = run_program(LOADS, PROCESSES, json.dumps(todo))
+    for ended in results:
+        assert ended.code == 0, ended.errors
+    return [Load(**json.loads(ended.output.splitlines()[-1])) for ended in results]
 
 
 def limit(weights: tuple[Path, Path], form: str, share: int) -> int:
