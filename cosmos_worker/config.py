@@ -89,6 +89,13 @@ class Artifact(Model):
     """Folder that receives the files."""
 
 
+DatasetLayout = Literal["bridge", "videos", "lerobot", "jsonl"]
+FrameRate = Literal["constant", "resample"]
+Fit = Literal["stretch", "crop", "pad"]
+"""stretch: each side by its own factor; crop: fill the window and cut what protrudes, in equal parts; pad: fit into the
+window and fill with black."""
+
+
 class FetchModelConfig(StageConfig):
     """fetch-model: weights, tokenizer, text encoder, and what guards and upsampling need, into the models volume."""
 
@@ -101,8 +108,9 @@ class PrepareDatasetConfig(StageConfig):
     source: Source
     data_uri: str
     """Folder that receives a fetched archive or repository; unused for a path source."""
-    layout: Literal["bridge", "videos"]
-    """bridge: annotation/{train,val,test}/*.json; videos: videos/*.mp4 with metas/*.txt."""
+    layout: DatasetLayout
+    """bridge: annotation/{train,val,test}/*.json; videos: videos/*.mp4 with metas/*.txt; lerobot: meta/info.json with
+    parquet files; jsonl: a list of videos and captions (*.jsonl, metadata.csv, prompts.txt with videos.txt)."""
     video: VideoConfig
     buckets: tuple[VideoConfig, ...] = ()
     """Windows of several sizes; empty = those of video."""
@@ -111,7 +119,18 @@ class PrepareDatasetConfig(StageConfig):
     min_clips: PositiveInt = 1
     """Fail if fewer training windows than this remain (one global batch)."""
     camera: Annotated[int, Field(ge=0)] = 0
-    """Index into the annotation's list of videos."""
+    """Index into the annotation's list of videos (layout bridge)."""
+    camera_name: str | None = None
+    """Feature with the videos, such as observation.images.front (layout lerobot); null = the only one."""
+    frame_rate: FrameRate = "constant"
+    """constant: a clip whose frames are not shown at equal intervals is unusable; resample: each window takes the
+    frames that are shown at equal intervals of 1 / video.fps."""
+    fit: Fit = "stretch"
+    """How frames of another aspect ratio are brought to the window's size."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training episodes that becomes the split val, if the source has none."""
+    validation_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the draw of these episodes."""
     num_workers: PositiveInt | None = None
     """Clips that are checked at the same time; null = as many as this container has CPUs."""
 
@@ -126,6 +145,8 @@ class EmbedTextConfig(StageConfig):
     max_length: PositiveInt = 512
     batch_size: PositiveInt = 16
     """Captions per forward pass."""
+    max_unknown_fraction: Fraction = 0.05
+    """Fail if more than half of the tokens are unknown to the encoder in a larger share of the captions."""
     extra_captions: tuple[str, ...] = ()
     """Further texts to embed, such as prompts of the inference list."""
     import_pickles: bool = False
@@ -143,6 +164,8 @@ class CacheLatentsConfig(StageConfig):
     video: VideoConfig
     buckets: tuple[VideoConfig, ...] = ()
     """Those of prepare-dataset."""
+    fit: Fit = "stretch"
+    """That of prepare-dataset."""
     tokenizer: TokenizerConfig
 
 
@@ -225,6 +248,8 @@ class GenerateConfig(StageConfig):
     inputs_file_uri: str | None = None
     """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
     sampling: SamplingConfig
+    fit: Fit = "stretch"
+    """How conditioning images and videos of another aspect ratio are brought to the size of the result."""
     fps_of_inputs: bool = False
     """Frames per second are those of the conditioning videos; those of sampling count only if all are images."""
     metrics: tuple[Literal["psnr", "push"], ...] = ()

@@ -40,6 +40,9 @@ CUSTOM_WORDS, EXACT_WORDS, WHITELIST = WORD_LISTS = (
     "blocklist/exact_match",
     "blocklist/whitelist",
 )
+VIDEO_READER_VERSION = 2
+"""Counts up when a version reads other frames from the same file: what earlier ones made of videos is not used again.
+1 was decord 0.6, which began windows of some encodings late."""
 INDEX_FILE = "index.jsonl"
 SUMMARY_FILE = "summary.json"
 DATASET_REPORT_FILE = "report.md"

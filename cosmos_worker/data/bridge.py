@@ -78,7 +78,7 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
         split=split,
         source=name,
         video=_video(document, camera, name),
-        caption=_caption(document, name),
+        captions=(_caption(document, name),),
         num_annotated=parse_actions(document, name).lengths,
     )
 

@@ -23,9 +23,16 @@ class Candidate:
     source: str
     """File that names the clip: its annotation, or the video itself."""
     video: str
-    caption: str
+    captions: tuple[str, ...]
+    """One or more; not empty."""
     num_annotated: Mapping[str, int] = field(default_factory=dict)
     """Per-frame lists of the annotation: name → length, which must be the video's number of frames."""
+    start_s: float | None = None
+    """Time in the file, from its first frame on, at which the clip begins; None = with the file."""
+    end_s: float | None = None
+    """Time in the file at which it ends, the first frame that is not part of it; None = with the file."""
+    episode: str | None = None
+    """What belongs together when clips are held out; None = the clip alone."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def check_clip(
         clip_id=candidate.clip_id,
         split=candidate.split,
         video=candidate.video,
-        caption=candidate.caption,
+        captions=candidate.captions,
         num_frames=facts.num_frames,
         fps=facts.fps,
         height=facts.height,

@@ -63,4 +63,4 @@ def _pair(stem: str, video: Path | None, caption: Path | None, root: Path) -> Ca
     text = read_text(caption, caption_name).strip()
     if not text:
         raise BadClip(caption_name, "caption_empty", "no text in it")
-    return Candidate(f"train/{stem}", "train", name, name, text)
+    return Candidate(f"train/{stem}", "train", name, name, (text,))

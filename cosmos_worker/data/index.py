@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -30,10 +30,10 @@ class Clip:
     """train, val or test."""
     video: str
     """Path of the file relative to the dataset's root, with forward slashes."""
-    caption: str
-    """Instruction or description, not empty."""
+    captions: tuple[str, ...]
+    """Instructions or descriptions, not empty; of several, one is drawn each time the clip is used."""
     num_frames: int
-    """Frames that were decoded."""
+    """Frames of the clip."""
     fps: float
     """Constant frames per second, from the presentation timestamps."""
     height: int
@@ -46,6 +46,21 @@ class Clip:
     """SHA-256 of the file."""
     bucket: str | None = None
     """Size of its windows, such as 57x256x320; None = the dataset has no buckets."""
+    first_frame: int = 0
+    """Number in the file, in the order shown, of the clip's first frame: a file may hold several clips."""
+    frame_numbers: tuple[int, ...] | None = None
+    """Number in the file of each of the clip's frames; None = one after another from ``first_frame`` on."""
+
+    @property
+    def caption(self) -> str:
+        """The first caption."""
+        return self.captions[0]
+
+    def frames_in_file(self, start: int, count: int) -> Sequence[int]:
+        """Numbers in the file of the clip's frames start .. start + count - 1."""
+        if self.frame_numbers is not None:
+            return self.frame_numbers[start : start + count]
+        return range(self.first_frame + start, self.first_frame + start + count)
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,7 @@ class DatasetIndex:
     @property
     def captions(self) -> list[str]:
         """Distinct captions, in the order of the index."""
-        return list(dict.fromkeys(clip.caption for clip in self.clips))
+        return list(dict.fromkeys(text for clip in self.clips for text in clip.captions))
 
 
 def window_starts(num_frames: int, window: int, stride: int) -> tuple[int, ...]:
@@ -139,7 +154,7 @@ def read_index(folder: Path) -> DatasetIndex:
         ) as lines:  # splitlines() would split at U+2028 in a caption
             clips = tuple(_clip_of(json.loads(line)) for line in lines)
         root, expected = Path(facts["root"]), facts["index_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: damaged index ({error}); run prepare-dataset again") from None
     if sha256_of_file(index) != expected:
         raise DataError(
@@ -154,12 +169,12 @@ def read_index(folder: Path) -> DatasetIndex:
 
 
 def _line_of(clip: Clip) -> dict[str, Any]:
-    """A clip as JSON; a dataset without buckets has no word of them."""
+    """A clip as JSON, without fields that have their default."""
     line = asdict(clip)
-    if clip.bucket is None:
-        del line["bucket"]
-    return line
+    defaults = {field.name: field.default for field in fields(Clip)}
+    return {name: value for name, value in line.items() if value != defaults[name]}
 
 
 def _clip_of(line: dict[str, Any]) -> Clip:
-    return Clip(**{**line, "window_starts": tuple(line["window_starts"])})
+    lists = {name: tuple(value) for name, value in line.items() if isinstance(value, list)}
+    return Clip(**{**line, **lists})

@@ -47,7 +47,7 @@ def summarize(config: PrepareDatasetConfig, clips: CheckedClips) -> dict[str, An
         "sizes": _histogram(f"{clip.height}x{clip.width}" for clip in clips.kept),
         "fps": _histogram(f"{clip.fps:g}" for clip in clips.kept),
         "num_frames": _histogram(str(clip.num_frames) for clip in clips.kept),
-        "captions": len({clip.caption for clip in clips.kept}),
+        "captions": len({text for clip in clips.kept for text in clip.captions}),
         **({"buckets": summarize_buckets(config.buckets, clips.kept)} if config.buckets else {}),
     }
 

@@ -16,8 +16,8 @@ GUARDRAILS = {
     "guardrails.textClassifier": {"claim": {"claimName": "models", "path": "guard"}},
     "guardrails.imageEncoder": {"path": "/data/siglip"},
 }
-KEYS_BEFORE_FACE_BLUR = ("42aa6498af67", "cdd04a25e83d")
-"""Of fetch-model and generate, from the version before."""
+KEYS_BEFORE_FACE_BLUR = ("42aa6498af67", "4d83030205b0")
+"""Of fetch-model and generate; the second with the version of the reader of videos, which came later."""
 USED = {"inference.1.promptUpsampler": True, "inference.1.guardrails": True}
 
 

@@ -60,7 +60,7 @@ def test_name_of_a_published_model_is_one_folder(name):
             {"dataset.source": {"claim": {"path": "../secrets"}}},
             "spec.dataset.source.claim.path: String should match pattern",
         ),
-        ({"dataset.layout": "bridge"}, "spec.dataset.layout: Input should be 'Bridge' or 'Videos'"),
+        ({"dataset.layout": "bridge"}, "spec.dataset.layout: Input should be 'Bridge', 'Videos', 'LeRobot' or 'Jsonl'"),
         ({"dataset": None}, "spec.dataset: missing; this field is required"),
         (
             {"trainning": {}},

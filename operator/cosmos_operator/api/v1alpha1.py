@@ -65,10 +65,25 @@ class DatasetSpec(ApiModel):
     source: Source
     """Where the dataset is. On a cluster a claim is known by its path, not its content: if its files have changed
     since an earlier job, the job fails and asks for another dataset.name."""
-    layout: Literal["Bridge", "Videos"] = "Bridge"
-    """Bridge: annotation/{train,val,test}/*.json with the videos they name; Videos: videos/*.mp4 with metas/*.txt."""
+    layout: Literal["Bridge", "Videos", "LeRobot", "Jsonl"] = "Bridge"
+    """Bridge: annotation/{train,val,test}/*.json with the videos they name; Videos: videos/*.mp4 with metas/*.txt;
+    LeRobot: a dataset of format v2.1 or v3; Jsonl: a list of videos and captions (a .jsonl file, metadata.csv, or
+    prompts.txt with videos.txt)."""
     camera: Annotated[int, Field(ge=0, le=63)] = 0
     """Index into an annotation's list of videos (layout Bridge)."""
+    camera_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Camera whose videos are used, such as observation.images.front (layout LeRobot); omitted = the only one."""
+    frame_rate: Literal["Constant", "Resample"] = "Constant"
+    """Constant: a clip whose frames are not shown at equal intervals is unusable; Resample: take the frames that are
+    shown at equal intervals, at the rate video.fps, which the experiment must give."""
+    fit: Literal["Stretch", "Crop", "Pad"] = "Stretch"
+    """How frames of another aspect ratio are brought to the size of the experiment: Stretch each side by its own
+    factor, as NVIDIA's recipe does; Crop what protrudes; Pad with black. Counts for conditioning images and videos
+    as well."""
+    validation_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0
+    """Share of the episodes that is held out for validation where the dataset itself holds out none."""
+    validation_seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    """Seed of the draw of these episodes."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Fail if a larger share of the clips is unusable."""
 
@@ -82,6 +97,8 @@ class EmbeddingsSpec(ApiModel):
     """Folder that transformers can load; omitted = the repository of that name on the Hugging Face Hub."""
     max_length: Annotated[int, Field(ge=1, le=512)] | None = None
     """Longest caption in tokens; omitted = as the experiment says."""
+    max_unknown_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Fail if more than half of the tokens are unknown to the encoder in a larger share of the captions."""
 
 
 class TrainingSpec(ApiModel):

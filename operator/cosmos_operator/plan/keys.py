@@ -12,14 +12,14 @@ from typing import Any
 
 from cosmos_worker.config import Source, StageConfig
 from cosmos_worker.decisive import TRAINER_PACE
-from cosmos_worker.layout import MODEL_FILE, content_key
+from cosmos_worker.layout import MODEL_FILE, VIDEO_READER_VERSION, content_key
 from cosmos_worker.training_options import AccelerationConfig, LoraConfig, OptimizerConfig
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),
     "prepare-dataset": ("min_clips", "num_workers"),
     # generate encodes texts that the store lacks, so a longer inference list repeats nothing
-    "embed-text": ("batch_size", "extra_captions"),
+    "embed-text": ("batch_size", "extra_captions", "max_unknown_fraction"),
     "cache-latents": ("tokenizer.batch_size",),
     "train": (
         "tokenizer_uri",  # decodes what people look at
@@ -42,8 +42,15 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
 }
 """Values of each stage's document that do not decide its result."""
 ADDED: dict[str, dict[str, Any]] = {
-    "prepare-dataset": {"buckets": []},
-    "cache-latents": {"buckets": []},
+    "prepare-dataset": {
+        "buckets": [],
+        "camera_name": None,
+        "frame_rate": "constant",
+        "fit": "stretch",
+        "validation_fraction": 0.0,
+        "validation_seed": 0,
+    },
+    "cache-latents": {"buckets": [], "fit": "stretch"},
     "train": {
         "model_lora_scale": None,
         "experiment.buckets": [],
@@ -54,6 +61,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "publish": {"adapter_of": None},
     "generate": {
         "checkpoint_lora_scale": None,
+        "fit": "stretch",
         "fps_of_inputs": False,
         "prompt_upsampler_uri": None,
         "guardrails.face_blur": False,
@@ -62,6 +70,8 @@ ADDED: dict[str, dict[str, Any]] = {
     },
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
+READS_VIDEOS = ("prepare-dataset", "cache-latents", "generate")
+"""Stages whose results depend on which frames the reader of videos gives, so that its version is part of their keys."""
 WEIGHTS: dict[str, str] = {"train": "model_uri", "generate": "checkpoint_uri"}
 """Addresses of weights: a folder counts as its model.pt, by which documents named it before there were other forms."""
 
@@ -84,7 +94,10 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
     weights = WEIGHTS.get(kind)
     if weights is not None and values[weights] is not None:
         values[weights] = f"{values[weights].removesuffix(f'/{MODEL_FILE}')}/{MODEL_FILE}"
-    return content_key({"kind": kind, "document": values, "needs": list(needs)})
+    whole: dict[str, Any] = {"kind": kind, "document": values, "needs": list(needs)}
+    if kind in READS_VIDEOS:
+        whole["video_reader"] = VIDEO_READER_VERSION
+    return content_key(whole)
 
 
 def source_key(kind: str, source: Source, fingerprints: Mapping[str, str]) -> str:

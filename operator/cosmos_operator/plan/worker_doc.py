@@ -10,8 +10,11 @@ from cosmos_operator.plan.inputs import Inputs, guards_kind
 from cosmos_operator.plan.keys import stage_key
 from cosmos_worker.config import (
     CacheLatentsConfig,
+    DatasetLayout,
     EmbedTextConfig,
     FetchModelConfig,
+    Fit,
+    FrameRate,
     GenerateConfig,
     GenerateInput,
     GuardrailsConfig,
@@ -38,7 +41,14 @@ OFFLOAD: dict[str, Literal["tokenizer", "network"]] = {
 }
 METRICS: dict[str, Literal["psnr", "push"]] = {"Psnr": "psnr", "Push": "push"}
 INPUT_FRAMES: dict[str, Literal["first", "last"]] = {"First": "first", "Last": "last"}
-LAYOUTS: dict[str, Literal["bridge", "videos"]] = {"Bridge": "bridge", "Videos": "videos"}
+LAYOUTS: dict[str, DatasetLayout] = {
+    "Bridge": "bridge",
+    "Videos": "videos",
+    "LeRobot": "lerobot",
+    "Jsonl": "jsonl",
+}
+FRAME_RATES: dict[str, FrameRate] = {"Constant": "constant", "Resample": "resample"}
+FITS: dict[str, Fit] = {"Stretch": "stretch", "Crop": "crop", "Pad": "pad"}
 
 C = TypeVar("C", bound=StageConfig)
 
@@ -73,6 +83,11 @@ def prepare_dataset(inputs: Inputs) -> PrepareDatasetConfig:
         max_bad_fraction=dataset.max_bad_fraction,
         min_clips=experiment.trainer.global_batch_size,
         camera=dataset.camera,
+        camera_name=dataset.camera_name,
+        frame_rate=FRAME_RATES[dataset.frame_rate],
+        fit=FITS[dataset.fit],
+        validation_fraction=dataset.validation_fraction,
+        validation_seed=dataset.validation_seed,
     )
     return _keyed("prepare-dataset", document, f"{inputs.dataset_folder}/index-{{key}}")
 
@@ -89,6 +104,7 @@ def embed_text(inputs: Inputs, dataset: PrepareDatasetConfig) -> EmbedTextConfig
         dataset_uri=dataset.target_uri,
         encoder_uri=inputs.encoder.target_uri,
         max_length=inputs.experiment.text.max_length,
+        max_unknown_fraction=inputs.job.spec.embeddings.max_unknown_fraction,
         extra_captions=tuple(texts),
     )
     return _keyed("embed-text", document, inputs.text_store)
@@ -103,6 +119,7 @@ def cache_latents(inputs: Inputs, dataset: PrepareDatasetConfig) -> CacheLatents
         tokenizer_uri=inputs.tokenizer.target_uri,
         video=inputs.experiment.video,
         buckets=inputs.experiment.buckets,
+        fit=FITS[inputs.job.spec.dataset.fit],
         tokenizer=inputs.experiment.tokenizer,
     )
     return _keyed("cache-latents", document, "embeddings://latents-{key}")
@@ -178,6 +195,7 @@ def generate(
         ),
         inputs_file_uri=None if item.inputs_file is None else _resolve(inputs, item.inputs_file),
         sampling=_sampling(item, experiment),
+        fit=FITS[inputs.job.spec.dataset.fit],
         # trained with the rate of each clip, so it is sampled with that of the clip that is continued
         fps_of_inputs=item.parameters.fps is None and experiment.video.fps is None,
         metrics=tuple(METRICS[metric] for metric in item.metrics),

@@ -164,6 +164,6 @@ def test_dataset_without_buckets_has_no_word_of_them(source: Path, tmp_path: Pat
     assert "buckets" not in json.loads((tmp_path / "index" / "summary.json").read_text())
     lines = (tmp_path / "index" / "index.jsonl").read_text().splitlines()
     assert set(json.loads(lines[0])) == {
-        "caption", "clip_id", "fps", "height", "num_frames", "split", "video", "video_sha256",
+        "captions", "clip_id", "fps", "height", "num_frames", "split", "video", "video_sha256",
         "width", "window_starts",
     }  # fmt: skip

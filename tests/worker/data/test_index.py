@@ -23,7 +23,7 @@ def make_clip(
     episode: str, split: str = "train", starts: tuple[int, ...] = (0,), caption="go"
 ) -> Clip:
     return Clip(
-        f"{split}/{episode}", split, f"{episode}.mp4", caption, 17, 10.0, 32, 48, starts, "ab"
+        f"{split}/{episode}", split, f"{episode}.mp4", (caption,), 17, 10.0, 32, 48, starts, "ab"
     )
 
 

@@ -26,7 +26,7 @@ def test_list_bridge_reads_splits_in_order(tmp_path: Path):
         split="val",
         source="annotation/val/val0.json",
         video="videos/val/val0/rgb.mp4",
-        caption="push the val0 cube left",
+        captions=("push the val0 cube left",),
         num_annotated={"state": 17, "continuous_gripper_state": 17},
     )
 
@@ -121,9 +121,9 @@ def test_list_videos_pairs_videos_with_captions(tmp_path: Path):
     listing = list_videos(tmp_path)
 
     assert listing.bad == ()
-    assert [(c.clip_id, c.video, c.caption) for c in listing.candidates] == [
-        ("train/clip0", "videos/clip0.mp4", "a square moves, take 0"),
-        ("train/clip1", "videos/clip1.mp4", "a square moves, take 1"),
+    assert [(c.clip_id, c.video, c.captions) for c in listing.candidates] == [
+        ("train/clip0", "videos/clip0.mp4", ("a square moves, take 0",)),
+        ("train/clip1", "videos/clip1.mp4", ("a square moves, take 1",)),
     ]
 
 
