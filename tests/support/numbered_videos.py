@@ -104,9 +104,18 @@ def _stored(image: Frames, turn: tuple[int, bool, bool]) -> Frames:
 
 
 def stream_copy(
-    source: Path, target: Path, start: int, end: int | None = None, fps: int = 30
+    source: Path,
+    target: Path,
+    start: int,
+    end: int | None = None,
+    fps: int = 30,
+    *,
+    from_key_frame: bool = True,
 ) -> Path:
-    """Cut a file without encoding it again: an edit list hides what is needed only to decode the first frame."""
+    """Cut a file without encoding it again: an edit list hides what is needed only to decode the first frame.
+
+    With ``from_key_frame`` false, what is needed is missing, as in files of some careless programs.
+    """
     with (
         av.open(str(source)) as old,
         av.open(str(target), "w", format="mp4", options={"avoid_negative_ts": "disabled"}) as new,
@@ -117,7 +126,8 @@ def stream_copy(
         packets = [packet for packet in old.demux(video=0) if packet.size]
         keys = [packet.dts for packet in packets if packet.is_keyframe and packet.pts <= offset]
         for packet in packets:
-            if packet.dts < keys[-1] or (limit is not None and packet.pts >= limit):
+            begins = packet.dts >= keys[-1] if from_key_frame else packet.pts >= offset
+            if not begins or (limit is not None and packet.pts >= limit):
                 continue
             packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
             packet.stream = stream
