@@ -41,6 +41,7 @@ HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range (ITU-T H.273): as RGB of 8 bits they would look washed out."""
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
 """Matrix coefficients (ITU-T H.273) that swscale converts to RGB; 2 = not told, which is converted as BT.601."""
+INTERLACED = "interlaced, both fields stay in one frame (ffmpeg -vf yadif separates them)"
 DECODER_ERRORS = (
     av.FFmpegError,
     ArithmeticError,
@@ -120,8 +121,12 @@ class Decoder:
         self._container.close()
 
     def _choose_stream(self) -> Any:  # noqa: ANN401 - PyAV has no public types
-        """The first stream that is shown by default, else the first; a cover picture is no video."""
+        """The first stream that is shown by default, else the first; a cover picture is no video.
+
+        A stream of a single frame is a thumbnail where there are others.
+        """
         shown = [one for one in self._container.streams.video if not _is_picture(one)]
+        shown = [one for one in shown if one.frames != 1] or shown
         if not shown:
             read_through(self.path)
             raise UnreadableVideo(self.path, "no video stream in it")
@@ -285,7 +290,7 @@ def frame_notes(frame: Any) -> list[str]:  # noqa: ANN401 - PyAV has no public t
     """What is lost of a frame, one short sentence each."""
     notes = []
     if frame.interlaced_frame:
-        notes.append("interlaced, both fields stay in one frame (ffmpeg -vf yadif separates them)")
+        notes.append(INTERLACED)
     if any(component.is_alpha for component in frame.format.components):
         notes.append("transparent, its alpha channel is ignored")
     return notes

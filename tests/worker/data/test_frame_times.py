@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.data.frame_times import Timeline, constant_rate, frames_between, sample_at
+from cosmos_worker.data.frame_times import (
+    Timeline,
+    constant_rate,
+    frames_between,
+    sample_at,
+)
 from cosmos_worker.data.problems import BadClip
 
 
