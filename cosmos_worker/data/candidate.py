@@ -50,31 +50,6 @@ class Listing:
         return len(self.candidates) + len(self.bad)
 
 
-def find_root(folder: Path, marker: str, layout: str) -> Path:
-    """The dataset's root: ``folder``, or the one folder below it that holds ``marker``.
-
-    Raises:
-        DataError: no such folder, or several.
-    """
-    if (folder / marker).is_dir():
-        return folder
-    patterns = ["/".join(["*"] * depth + [marker]) for depth in range(1, SEARCH_DEPTH + 1)]
-    found = sorted(
-        path.parent for pattern in patterns for path in folder.glob(pattern) if path.is_dir()
-    )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
-        raise DataError(
-            f"{folder}: {len(found)} folders hold {marker}/ ({names}); give the path of one of them"
-        )
-    raise DataError(
-        f"{folder}: no folder {marker}/, which layout {layout!r} needs (it holds {folder_content(folder)}); "
-        "give the dataset's root or the other layout of bridge, videos"
-    )
-
-
 def folder_content(folder: Path, limit: int = 8) -> str:
     """First names in a folder, for messages."""
     if not folder.is_dir():

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.data import jsonl, lerobot
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER
 from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER
 from cosmos_worker.data.index import SPLITS
@@ -27,6 +28,11 @@ CLIP_FILES: dict[str, dict[str, str]] = {
     "videos": {VIDEO_FOLDER: ".mp4", CAPTION_FOLDER: ".txt"},
 }
 """By layout: folder → ending of the files that name its clips."""
+CLIP_PATTERNS: dict[str, tuple[str, ...]] = {
+    "lerobot": lerobot.CLIP_PATTERNS,
+    "jsonl": jsonl.CLIP_PATTERNS,
+}
+"""By layout: patterns of the files that name its clips, relative to the dataset's root."""
 
 Stamp = tuple[int, int] | None
 """Size in bytes and time of the last change in whole seconds; None = no such file."""
@@ -34,8 +40,13 @@ Stamp = tuple[int, int] | None
 
 def list_files(root: Path, layout: str) -> list[str]:
     """Files that name the clips of a dataset, relative to its root."""
-    found = []
-    for folder, suffix in CLIP_FILES[layout].items():
+    found = [
+        path.relative_to(root).as_posix()
+        for pattern in CLIP_PATTERNS.get(layout, ())
+        for path in root.glob(pattern)
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    for folder, suffix in CLIP_FILES.get(layout, {}).items():
         if (root / folder).is_dir():
             with os.scandir(root / folder) as entries:
                 found += [f"{folder}/{entry.name}" for entry in entries if _names(entry, suffix)]

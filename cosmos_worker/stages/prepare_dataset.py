@@ -12,13 +12,11 @@ from typing import Any
 
 from cosmos_worker.cgroup import available_cpus
 from cosmos_worker.config import PrepareDatasetConfig
-from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
-from cosmos_worker.data.candidate import Listing, find_root
 from cosmos_worker.data.check import check_clips
 from cosmos_worker.data.fetch import locate_dataset
-from cosmos_worker.data.folder import VIDEO_FOLDER, list_videos
 from cosmos_worker.data.index import write_index
 from cosmos_worker.data.journal import JOURNAL_FILE, Journal
+from cosmos_worker.data.layouts import find_root, list_clips
 from cosmos_worker.data.report import find_failure, portable_root, render_report, summarize
 from cosmos_worker.data.source_files import list_files, refuse_changed, stamp_files, write_source
 from cosmos_worker.layout import (
@@ -32,8 +30,6 @@ from cosmos_worker.layout import (
 logger = logging.getLogger(__name__)
 
 FAILED_REPORT_FILE = "report-failed.md"
-MARKERS = {"bridge": ANNOTATION_FOLDER, "videos": VIDEO_FOLDER}
-"""By layout: the folder that tells a dataset's root."""
 
 
 def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
@@ -52,9 +48,9 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     target = volumes.resolve(config.target_uri)
     folder = locate_dataset(config.source, volumes.resolve(config.data_uri), volumes)
     num_workers = config.num_workers or available_cpus()
-    root = find_root(folder, MARKERS[config.layout], config.layout)
+    root = find_root(folder, config.layout)
     files = stamp_files(root, list_files(root, config.layout))  # before they are read
-    listing = _list_clips(config, root, num_workers)
+    listing = list_clips(config, root, num_workers)
     videos = {candidate.video for candidate in listing.candidates}
     files.update(stamp_files(root, videos - files.keys()))
     with Journal(target / JOURNAL_FILE) as journal:
@@ -102,12 +98,6 @@ def check_done(config: PrepareDatasetConfig, volumes: Volumes) -> None:
         DataError: the folder has changed.
     """
     refuse_changed(config, volumes)
-
-
-def _list_clips(config: PrepareDatasetConfig, root: Path, num_workers: int) -> Listing:
-    if config.layout == "bridge":
-        return list_bridge(root, config.camera, num_workers)
-    return list_videos(root)
 
 
 def _write_text(path: Path, text: str) -> None:

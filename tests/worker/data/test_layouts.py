@@ -7,8 +7,9 @@ import pytest
 from clips import add_bridge_clip, add_folder_clip, write_bridge_dataset, write_videos_dataset
 
 from cosmos_worker.data.bridge import list_bridge
-from cosmos_worker.data.candidate import Candidate, find_root
+from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.folder import list_videos
+from cosmos_worker.data.layouts import find_root
 from cosmos_worker.errors import DataError
 
 NAME = r"annotation/train/x\.json"
@@ -164,22 +165,26 @@ def test_list_videos_refuses_equal_stems(tmp_path: Path):
 def test_find_root_descends_to_the_only_dataset(tmp_path: Path):
     root = write_bridge_dataset(tmp_path / "opensource_robotdata" / "bridge", train=1, val=0)
 
-    assert find_root(tmp_path, "annotation", "bridge") == root
-    assert find_root(root, "annotation", "bridge") == root
+    assert find_root(tmp_path, "bridge") == root
+    assert find_root(root, "bridge") == root
 
 
 def test_find_root_refuses_to_choose(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name / "videos").mkdir(parents=True)
 
-    with pytest.raises(DataError, match=r"2 folders hold videos/ \(a, b\); give the path of one"):
-        find_root(tmp_path, "videos", "videos")
+    with pytest.raises(
+        DataError, match=r"2 folders hold a folder videos/ \(a, b\); give the path of one"
+    ):
+        find_root(tmp_path, "videos")
 
 
 def test_find_root_says_what_is_there(tmp_path: Path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "notes.json").write_text(json.dumps({}))
 
-    message = r"no folder annotation/, which layout 'bridge' needs \(it holds clips/, notes\.json\)"
+    message = (
+        r"no folder annotation/, which layout 'bridge' needs; it holds clips/, notes\.json; give"
+    )
     with pytest.raises(DataError, match=message):
-        find_root(tmp_path, "annotation", "bridge")
+        find_root(tmp_path, "bridge")
