@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from cosmos_worker.report.chart import loss_chart
 from cosmos_worker.report.collect import (
+    Captions,
     Card,
     Item,
     Training,
@@ -107,7 +108,7 @@ def render_page(
     training: Training,
     items: Sequence[Item],
     cards: Sequence[Card],
-    captions: Sequence[tuple[str, int]],
+    captions: Captions,
     samples: Sequence[Card] = (),
 ) -> str:
     """The whole page as text."""
@@ -130,9 +131,9 @@ def render_page(
         rows=table[1:],
         cards=cards,
         samples=samples,
-        captions=captions[:SHOWN_CAPTIONS],
-        num_captions=len(captions),
-        num_clips=sum(count for _, count in captions),
+        captions=captions.counts[:SHOWN_CAPTIONS],
+        num_captions=len(captions.counts),
+        num_clips=captions.num_clips,
         facts=describe_experiment(training.config),
         config=training.config,
     )
