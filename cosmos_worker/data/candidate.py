@@ -27,6 +27,8 @@ class Candidate:
     """One or more; not empty."""
     num_annotated: Mapping[str, int] = field(default_factory=dict)
     """Per-frame lists of the annotation: name → length, which must be the video's number of frames."""
+    num_frames: int | None = None
+    """Frames that the clip has according to the dataset; None = not said."""
     start_s: float | None = None
     """Time in the file, from its first frame on, at which the clip begins; None = with the file."""
     end_s: float | None = None

@@ -152,14 +152,13 @@ def _clips(
         if not whole:
             begin = start_s or 0.0
             start_s, end_s = begin + first / info.fps, begin + (last + 1) / info.fps
-        name = f"episode {episode.index}" + ("" if whole else f", frames {first} to {last},")
         yield Candidate(
             clip_id=f"{split}/{episode.name}" + ("" if whole else f"_frame_{first:06d}"),
             split=split,
             source=episode.source,
             video=episode.video,
             captions=(text,),
-            num_annotated={name: last - first + 1},
+            num_frames=last - first + 1,
             start_s=start_s,
             end_s=end_s,
             episode=episode.name,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.data.decoding import read_through
 from cosmos_worker.data.lerobot_info import LeRobotInfo, fill_template
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import TextError, brief, parse_json
-from cosmos_worker.data.video import read_through
 from cosmos_worker.errors import DataError
 
 EPISODES_FOLDER = "meta/episodes"

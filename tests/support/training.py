@@ -143,7 +143,7 @@ def write_training_inputs(
             32,
             (0,),
             "0" * 64,
-        )  # fmt: skip
+        )
         for split, i in names
     ]
     (root / "index").mkdir(parents=True)

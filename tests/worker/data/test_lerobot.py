@@ -42,7 +42,7 @@ def test_episodes_of_one_file_are_told_apart_by_their_times(tmp_path: Path):
         source=EPISODES,
         video=f"videos/{FRONT}/chunk-000/file-000.mp4",
         captions=("push 1",),
-        num_annotated={"episode 1": 7},
+        num_frames=7,
         start_s=0.5,
         end_s=1.2,
         episode="episode_000001",
@@ -64,7 +64,7 @@ def test_episodes_with_a_file_each(tmp_path: Path, version):
         source="meta/episodes.jsonl:2",
         video=f"videos/chunk-000/{FRONT}/episode_000001.mp4",
         captions=("push 1",),
-        num_annotated={"episode 1": 7},
+        num_frames=7,
         episode="episode_000001",
     )
 
@@ -88,7 +88,7 @@ def test_episode_whose_task_changes_is_cut_into_clips_of_one_task(tmp_path: Path
     assert times == [
         pytest.approx((begin + a, begin + b)) for a, b in ((0, 0.3), (0.3, 0.5), (0.5, 0.9))
     ]
-    assert [list(c.num_annotated.values()) for c in parts] == [[3], [2], [4]]
+    assert [c.num_frames for c in parts] == [3, 2, 4]
 
 
 def test_task_of_frames_counts_where_the_list_has_further_ones(tmp_path: Path):

@@ -128,7 +128,9 @@ def captions_of_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ) -> list[str]:
         found = true(windows, samples, epochs)
         if epochs is not None:
-            told.extend(f"{windows.windows[s].window_id} {t}" for s, t in zip(samples, found))
+            told.extend(
+                f"{windows.windows[s].window_id} {t}" for s, t in zip(samples, found, strict=True)
+            )
         return found
 
     monkeypatch.setattr(WindowDataset, "captions", captions)
