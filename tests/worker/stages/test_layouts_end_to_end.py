@@ -13,7 +13,7 @@ import pytest
 import torch
 from clips import annotation
 from generation import generate_config, read_list
-from lerobot_datasets import FRONT, Layout, Recording, recordings, write_lerobot
+from lerobot_datasets import Layout, Recording, recordings, write_lerobot
 from numbered import HEIGHT, WIDTH, numbers_of, write_numbered
 from text_encoders import write_t5
 from tiny_tokenizer import write_tiny_tokenizer
