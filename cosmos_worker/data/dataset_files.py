@@ -38,6 +38,8 @@ IGNORED_ENDINGS = frozenset((".pickle",))
 """Files that belong to clips: embeddings of the reference."""
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
 """Longest name and path that Linux takes."""
+MAX_KINDS = 20
+"""Kinds of other files that are told apart."""
 MAX_ID = 500
 """Characters of the longest clip id."""
 UNUSABLE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
@@ -78,9 +80,13 @@ class _Walk:
                 value = f"cannot be listed: {os.strerror(error.errno or 0)}"
                 self.bad.append(BadClip(name, "file_unreadable", value))
         bad = sorted(self.bad, key=lambda problem: problem.file)
-        return FoundFiles(
-            tuple(sorted(self.names)), dict(sorted(self.passed_over.items())), tuple(bad)
-        )
+        return FoundFiles(tuple(sorted(self.names)), self._kinds(), tuple(bad))
+
+    def _kinds(self) -> dict[str, int]:
+        """The most frequent kinds of other files by name, then all others as one."""
+        kinds = dict(sorted(self.passed_over.most_common(MAX_KINDS)))
+        others = self.passed_over.total() - sum(kinds.values())
+        return {**kinds, f"{self.folder}/** (further kinds)": others} if others else kinds
 
     def _enter(self, folder: str) -> None:
         status = (self.root / folder).stat()

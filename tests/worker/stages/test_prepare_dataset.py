@@ -148,8 +148,8 @@ def test_run_fails_above_the_limit_and_keeps_the_earlier_index(tmp_path: Path, v
 
     report = target / "report-failed.md"
     assert str(caught.value) == (
-        f"{root}: 1 of 4 clips (25.0%) are unusable, max_bad_fraction allows 10.0%; repair or remove them "
-        f"(all in {report}) or raise max_bad_fraction; first: (1) annotation/train/silent.json: "
+        f"{root}: 1 of 4 clips (25.0%) are unusable (caption_empty 1), max_bad_fraction allows 10.0%; repair or "
+        f"remove them (all in {report}) or raise max_bad_fraction; first: (1) annotation/train/silent.json: "
         "texts[0] is ''; write a caption or remove the clip"
     )
     assert "silent.json | caption_empty" in report.read_text()
