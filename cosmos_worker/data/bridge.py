@@ -13,7 +13,7 @@ from typing import Any
 
 from cosmos_worker.data.actions import parse_actions
 from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
-from cosmos_worker.data.dataset_files import check_id, find_files, find_video
+from cosmos_worker.data.dataset_files import check_id, find_files, find_video, most_frequent
 from cosmos_worker.data.index import SPLITS, Split
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
@@ -44,13 +44,14 @@ def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
     """
     found = find_files(root, ANNOTATION_FOLDER, ANNOTATION_ENDINGS)
     by_split: dict[Split, list[str]] = {split: [] for split in SPLITS}
-    passed_over = Counter(found.passed_over)
+    counts = Counter(found.passed_over)
     for name in found.names:
         split = split_of(name)
         if split is None:
-            passed_over[f"{_folder_of(name)}/*.json, which is no split"] += 1
+            counts[f"{_folder_of(name)}/*.json, which is no split"] += 1
         else:
             by_split[split].append(name)
+    passed_over = most_frequent(counts, ANNOTATION_FOLDER)
     files = [(split, root / name) for split, names in by_split.items() for name in names]
     if not files and not found.bad:
         others = ", ".join(f"{pattern} ({count})" for pattern, count in passed_over.items())
@@ -69,9 +70,7 @@ def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
     candidates = [item for item in outcomes if isinstance(item, Candidate)]
     bad = [item for item in outcomes if isinstance(item, BadClip)]
     return without_repeated_ids(
-        Listing(
-            tuple(candidates), (*found.bad, *bad), dict(passed_over), tuple(_notes(found.names))
-        )
+        Listing(tuple(candidates), (*found.bad, *bad), passed_over, tuple(_notes(found.names)))
     )
 
 

@@ -80,13 +80,7 @@ class _Walk:
                 value = f"cannot be listed: {os.strerror(error.errno or 0)}"
                 self.bad.append(BadClip(name, "file_unreadable", value))
         bad = sorted(self.bad, key=lambda problem: problem.file)
-        return FoundFiles(tuple(sorted(self.names)), self._kinds(), tuple(bad))
-
-    def _kinds(self) -> dict[str, int]:
-        """The most frequent kinds of other files by name, then all others as one."""
-        kinds = dict(sorted(self.passed_over.most_common(MAX_KINDS)))
-        others = self.passed_over.total() - sum(kinds.values())
-        return {**kinds, f"{self.folder}/** (further kinds)": others} if others else kinds
+        return FoundFiles(tuple(sorted(self.names)), dict(self.passed_over), tuple(bad))
 
     def _enter(self, folder: str) -> None:
         status = (self.root / folder).stat()
@@ -118,6 +112,14 @@ class _Walk:
             self.bad.append(BadClip(name, "name_unusable", f"its name has {character}"))
         else:
             self.names.append(name)
+
+
+def most_frequent(passed_over: Mapping[str, int], folder: str) -> dict[str, int]:
+    """The most frequent kinds of files by name, then all others as one."""
+    counts = Counter(passed_over)
+    kinds = dict(sorted(counts.most_common(MAX_KINDS)))
+    others = counts.total() - sum(kinds.values())
+    return {**kinds, f"further kinds in {folder}/": others} if others else kinds
 
 
 def find_files(root: Path, folder: str, endings: Collection[str]) -> FoundFiles:

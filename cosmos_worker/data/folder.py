@@ -11,7 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from cosmos_worker.data.candidate import Candidate, Listing
-from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, find_files, nfc
+from cosmos_worker.data.dataset_files import (
+    VIDEO_ENDINGS,
+    ending_of,
+    find_files,
+    most_frequent,
+    nfc,
+)
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
 from cosmos_worker.data.text_files import raise_if_volume
 from cosmos_worker.errors import DataError
@@ -32,7 +38,8 @@ def list_videos(root: Path) -> Listing:
     """
     videos = find_files(root, VIDEO_FOLDER, VIDEO_ENDINGS)
     captions = find_files(root, CAPTION_FOLDER, CAPTION_ENDINGS)
-    passed_over = {**videos.passed_over, **captions.passed_over, **_beside(root)}
+    counts = {**videos.passed_over, **captions.passed_over, **_beside(root)}
+    passed_over = most_frequent(counts, root.name)
     found_bad = [*videos.bad, *captions.bad]
     if not videos.names and not captions.names and not found_bad:
         others = ", ".join(f"{pattern} ({count})" for pattern, count in passed_over.items())

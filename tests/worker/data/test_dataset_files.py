@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cosmos_worker.data.bridge import list_bridge, read_annotation
 from cosmos_worker.data.candidate import Listing
-from cosmos_worker.data.dataset_files import find_files, find_video
+from cosmos_worker.data.dataset_files import MAX_KINDS, find_files, find_video
 from cosmos_worker.data.folder import list_videos
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.errors import DataError
@@ -64,6 +64,17 @@ def test_other_files_are_counted(tmp_path: Path):
         "metas/**/*.json": 1,
         "videos beside videos/": 1,
     }
+
+
+def test_kinds_beyond_the_most_frequent_are_counted_together(tmp_path: Path):
+    add_folder_clip(tmp_path, "a", "a caption")
+    for number in range(MAX_KINDS + 5):
+        (tmp_path / f"videos/frame.{number}").touch()
+
+    passed_over = list_videos(tmp_path).passed_over
+
+    assert len(passed_over) == MAX_KINDS + 1
+    assert passed_over[f"further kinds in {tmp_path.name}/"] == 5
 
 
 def test_a_folder_without_videos_is_told_with_what_is_there(tmp_path: Path):
