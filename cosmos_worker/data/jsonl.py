@@ -13,12 +13,11 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cosmos_worker.data.candidate import Candidate, Listing, refuse_duplicates, shorten
+from cosmos_worker.data.candidate import Candidate, Listing, shorten, without_repeated_ids
 from cosmos_worker.data.clip_rows import (
     CAPTION_KEYS,
     KEYS,
@@ -40,8 +39,6 @@ from cosmos_worker.data.text_files import (
 )
 from cosmos_worker.errors import DataError
 
-logger = logging.getLogger(__name__)
-
 OWN_NAME, METADATA_NAME = "dataset", "metadata"
 SUFFIXES = (".jsonl", ".csv")
 CAPTION_LISTS = ("captions.txt", "caption.txt", "prompts.txt", "prompt.txt")
@@ -61,20 +58,24 @@ def list_jsonl(root: Path) -> Listing:
     Raises:
         DataError: no list, several, one without clips, or one that is damaged as a whole.
     """
-    names = find_lists(root)
-    logger.info("lists=%s", ",".join(names))
+    names, notes = find_lists(root), []
+    notes.append(f"clips are those of {', '.join(names)}")
+    unused = [name for name in _root_tables(root) if name not in names]
+    if unused:
+        notes.append(f"not used besides: {shorten(unused)}")
     outcomes: list[Outcome] = []
     if names[0].endswith(".txt"):
         outcomes += _read_pair(root, *names)
     else:
         for name in names:
-            outcomes += (_read_csv if name.lower().endswith(".csv") else _read_jsonl)(root, name)
+            read = _read_csv if name.lower().endswith(".csv") else _read_jsonl
+            outcomes += read(root, name, notes)
     candidates, repeated = refuse_repeated(item for item in outcomes if isinstance(item, Candidate))
     bad = [item for item in outcomes if isinstance(item, BadClip)]
     if not outcomes:
         raise DataError(f"{root / names[0]}: lists no clip; write one line for each")
-    refuse_duplicates(candidates)
-    return Listing(tuple(candidates), (*bad, *repeated))
+    listing = Listing(tuple(candidates), (*bad, *repeated), notes=tuple(notes))
+    return without_repeated_ids(listing)
 
 
 # --- which lists ------------------------------------------------------------------------------
@@ -86,18 +87,13 @@ def find_lists(root: Path) -> tuple[str, ...]:
     Raises:
         DataError: no list, or several of which none is to be preferred.
     """
-    found = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
-    files = [path.name for path in found if path.is_file()]
-    tables = [name for name in files if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    tables = _root_tables(root)
     own = _named(tables, OWN_NAME)
     if own:
         _only(root, own)
-        unused = [name for name in tables if name not in own]
-        if unused:
-            logger.warning("list=%s is used, not used=%s", own[0], ",".join(unused))
         return own
-    alternatives = [names for names in (_named(tables, METADATA_NAME), _pair(root, files)) if names]
-    parts = _metadata_of_splits(found)
+    alternatives = [names for names in (_named(tables, METADATA_NAME), _pair(root)) if names]
+    parts = _metadata_of_splits(root)
     if parts:
         alternatives.append(parts)
     if not alternatives and tables:
@@ -115,6 +111,15 @@ def find_lists(root: Path) -> tuple[str, ...]:
             '{"video": "clips/a.mp4", "caption": "..."} for each'
         )
     return alternatives[0]
+
+
+def _root_tables(root: Path) -> list[str]:
+    """JSONL and CSV files in a dataset's root."""
+    return [
+        path.name
+        for path in sorted(root.iterdir())
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
 
 
 def has_list(root: Path) -> bool:
@@ -145,10 +150,10 @@ def _refuse_several(root: Path, names: list[str]) -> None:
     raise DataError(f"{root}: holds {len(names)} lists of clips ({shorten(names)}); {HOW}")
 
 
-def _pair(root: Path, files: list[str]) -> tuple[str, ...]:
+def _pair(root: Path) -> tuple[str, ...]:
     """The two files of finetrainers: captions, videos."""
-    captions = [name for name in CAPTION_LISTS if name in files]
-    videos = [name for name in VIDEO_LISTS if name in files]
+    captions = [name for name in CAPTION_LISTS if (root / name).is_file()]
+    videos = [name for name in VIDEO_LISTS if (root / name).is_file()]
     if not captions or not videos:
         return ()
     if len(captions) > 1 or len(videos) > 1:
@@ -156,15 +161,14 @@ def _pair(root: Path, files: list[str]) -> tuple[str, ...]:
     return captions[0], videos[0]
 
 
-def _metadata_of_splits(found: list[Path]) -> tuple[str, ...]:
+def _metadata_of_splits(root: Path) -> tuple[str, ...]:
     """Metadata files in folders that are named after splits."""
     names: list[str] = []
-    for folder in found:
-        if folder.name in SPLIT_NAMES and folder.is_dir():
-            own = [f"{METADATA_NAME}{suffix}" for suffix in SUFFIXES]
-            there = tuple(f"{folder.name}/{name}" for name in own if (folder / name).is_file())
-            _only(folder.parent, there)
-            names += there
+    for split in sorted(SPLIT_NAMES):
+        own = [f"{split}/{METADATA_NAME}{suffix}" for suffix in SUFFIXES]
+        there = tuple(name for name in own if (root / name).is_file())
+        _only(root, there)
+        names += there
     return tuple(names)
 
 
@@ -177,9 +181,9 @@ def _place(name: str) -> ListPlace:
 # --- reading them -----------------------------------------------------------------------------
 
 
-def _read_jsonl(root: Path, name: str) -> Iterator[Outcome]:
-    """Clips of a JSONL file; a broken line costs itself only."""
-    place, others = _place(name), set()
+def _read_jsonl(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
+    """Clips of a JSONL file; a broken line costs itself only. What is to be told goes into ``notes``."""
+    place, others = _place(name), set[str]()
     for number, line in enumerate(_lines(root / name), start=1):
         where = f"{name}:{number}"
         try:
@@ -189,14 +193,15 @@ def _read_jsonl(root: Path, name: str) -> Iterator[Outcome]:
             document = parse_json(text)
             if not isinstance(document, dict):
                 raise TextError(f"holds {brief(document)}, not an object")
+            clip = parse_row(document, where, place)
             others |= document.keys() - set(KEYS)
-            yield parse_row(document, where, place)
+            yield clip
         except TextError as error:
             yield BadClip(where, "annotation_broken", str(error))
         except BadClip as problem:
             yield problem
     if others and place.allows_others:
-        logger.info("list=%s keys that are not used=%s", name, ",".join(sorted(others)))
+        notes.append(f"keys of {name} that are not used: {shorten(sorted(others))}")
 
 
 def _lines(path: Path) -> Sequence[bytes | str]:
@@ -214,8 +219,8 @@ def _lines(path: Path) -> Sequence[bytes | str]:
     return content.split(b"\n")
 
 
-def _read_csv(root: Path, name: str) -> Iterator[Outcome]:
-    """Clips of a CSV file whose first line names the columns."""
+def _read_csv(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
+    """Clips of a CSV file whose first line names the columns. What is to be told goes into ``notes``."""
     place, path = _place(name), root / name
     reader = csv.reader(io.StringIO(read_text(path, name, MAX_LIST_BYTES), newline=""), strict=True)
     try:
@@ -233,7 +238,7 @@ def _read_csv(root: Path, name: str) -> Iterator[Outcome]:
         raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); correct it") from None
     others = sorted(set(header) - set(KEYS))
     if others:
-        logger.info("list=%s columns that are not used=%s", name, ",".join(others))
+        notes.append(f"columns of {name} that are not used: {shorten(others)}")
 
 
 def _check_header(header: list[str], path: Path, place: ListPlace) -> None:

@@ -74,7 +74,14 @@ def list_lerobot(root: Path, camera_name: str | None, num_workers: int = 1) -> L
             candidates += _clips(episode, info, tasks, frames)
         except BadClip as problem:
             bad.append(problem)
-    return Listing(tuple(candidates), tuple(bad))
+    notes = [f"LeRobot format {info.version}, camera {info.camera}"]
+    several = {one.episode for one in candidates if "_frame_" in one.clip_id}
+    if several:
+        notes.append(
+            f"{len(several)} episodes whose task changes are clips of one task each: {len(candidates)} clips of "
+            f"{len({one.episode for one in candidates})} episodes"
+        )
+    return Listing(tuple(candidates), tuple(bad), notes=tuple(notes))
 
 
 def _frames(root: Path, name: str) -> Frames | DataError:

@@ -29,8 +29,11 @@ ENCODINGS = (
 BYTE_ORDER_MARK = "\ufeff"
 MAX_BYTES = 16 << 20
 """Largest annotation or list that is read; those of public datasets have at most some 100 kB a clip."""
-FAILURES_OF_THE_VOLUME = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EAGAIN)
-"""Errors that say nothing of the file: a later attempt may read it."""
+ERRORS_OF_A_FILE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM,
+    errno.ENXIO, errno.EINVAL, errno.EILSEQ,
+)  # fmt: skip
+"""Errors that are of one file or name; all others, such as EIO, are of its volume, and a later attempt may succeed."""
 FILE_KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -117,7 +120,7 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 def raise_if_volume(error: OSError) -> None:
     """Raise an error again that says nothing of the file, but of its volume."""
-    if error.errno in FAILURES_OF_THE_VOLUME:
+    if error.errno not in ERRORS_OF_A_FILE:
         raise error
 
 

@@ -207,6 +207,16 @@ def test_lists_of_splits_say_the_split(tmp_path: Path):
     assert "split is 'train' in a list of the split val" in str(listing.bad[0])
 
 
+def test_list_that_is_not_used_is_told(tmp_path: Path):
+    write(tmp_path, "dataset.jsonl", A)
+    write(tmp_path, "metadata.csv", "file_name,text")
+
+    assert list_jsonl(tmp_path).notes == (
+        "clips are those of dataset.jsonl",
+        "not used besides: metadata.csv",
+    )
+
+
 def test_empty_list_is_refused(tmp_path: Path):
     write(tmp_path, "dataset.jsonl", "", " ")
 
@@ -227,6 +237,7 @@ def test_metadata_jsonl_may_have_other_keys_but_no_misspelt_ones(tmp_path: Path)
         ("train/a.mp4", ("go",))
     ]
     assert "unknown key 'ends' (is 'end' meant?)" in listing.bad[0].value
+    assert "keys of metadata.jsonl that are not used: duration" in listing.notes
 
 
 def test_metadata_in_folders_of_splits(tmp_path: Path):

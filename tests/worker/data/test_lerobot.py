@@ -78,6 +78,10 @@ def test_episode_whose_task_changes_is_cut_into_clips_of_one_task(tmp_path: Path
 
     begin = 0.2 if version == "v3.0" else 0.0
     assert listing.bad == ()
+    assert listing.notes == (
+        f"LeRobot format {version}, camera {FRONT}",
+        "1 episodes whose task changes are clips of one task each: 4 clips of 2 episodes",
+    )
     parts = listing.candidates[1:]
     assert [(c.clip_id, c.captions, c.episode) for c in parts] == [
         ("train/episode_000001_frame_000000", ("open",), "episode_000001"),

@@ -216,3 +216,24 @@ def test_damaged_record_is_told(stage):
 
     assert code == 2
     assert "source.json: damaged (" in said
+
+
+def test_clips_of_subfolders_and_other_endings_count(stage):
+    add_folder_clip(stage.root, "in/a", "a caption").rename(stage.root / "videos/in/a.mov")
+    add_folder_clip(stage.root, "b", "a caption")
+    assert stage.run("videos")[0] == 0
+    assert "already done" in stage.run("videos")[1]
+    os.utime(stage.root / "videos/in/a.mov", (EARLIER, EARLIER))
+
+    refuse(stage, "videos/in/a.mov", "4 files then, 4 now, 1", layout="videos")
+
+
+def test_odd_files_are_no_change(stage):
+    write_videos_dataset(stage.root, clips=4)
+    (stage.root / "videos/loop.mp4").symlink_to("loop.mp4")
+    (stage.root / "videos/up").symlink_to("..")
+    for name in (b"caf\xe9.txt", b"x\n.txt"):
+        Path(os.fsdecode(os.fsencode(stage.root / "metas") + b"/" + name)).touch()
+    assert stage.run("videos")[0] == 0
+
+    assert "already done" in stage.run("videos")[1]
