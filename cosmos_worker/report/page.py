@@ -20,6 +20,7 @@ from cosmos_worker.report.collect import (
     format_number,
     metrics_table,
 )
+from cosmos_worker.report.dataset import DatasetFacts
 
 TEMPLATE = "report.html.j2"
 SHOWN_CAPTIONS = 24
@@ -109,6 +110,7 @@ def render_page(
     cards: Sequence[Card],
     captions: Sequence[tuple[str, int]],
     samples: Sequence[Card] = (),
+    dataset: DatasetFacts | None = None,
 ) -> str:
     """The whole page as text."""
     environment = jinja2.Environment(
@@ -130,6 +132,7 @@ def render_page(
         rows=table[1:],
         cards=cards,
         samples=samples,
+        dataset=dataset or DatasetFacts([], []),
         captions=captions[:SHOWN_CAPTIONS],
         num_captions=len(captions),
         num_clips=sum(count for _, count in captions),
