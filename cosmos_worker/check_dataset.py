@@ -26,21 +26,6 @@ from cosmos_worker.layout import Volumes
 
 COMMAND = "check-dataset"
 DEFAULT_EXPERIMENT = "video2world_instruction_bridge_57frames"
-MARKS: tuple[tuple[DatasetLayout, str], ...] = (
-    ("lerobot", "meta/info.json"),
-    ("bridge", "annotation/*"),
-    ("videos", "metas/*"),
-    ("jsonl", "*.jsonl"),
-    ("jsonl", "metadata.csv"),
-    ("jsonl", "*/metadata.jsonl"),
-    ("jsonl", "*/metadata.csv"),
-    ("jsonl", "videos.txt"),
-    ("jsonl", "*.csv"),
-    ("videos", "videos/*"),
-)
-"""Layout and a path that tells it, in the order in which they are looked for: a LeRobot dataset has videos/ too."""
-SEARCH_DEPTH = 3
-"""Folders between the given one and the dataset that are searched."""
 CELL_BORDER = re.compile(r"(?<!\\)\|")
 MAX_CELL = 60
 """Columns of a terminal that a narrow cell is padded to at most."""
@@ -135,10 +120,13 @@ def detect_layout(folder: Path) -> DatasetLayout:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; correct the path or mount its volume")
-    for depth in range(SEARCH_DEPTH + 1):
-        for layout, mark in MARKS:
-            if any(folder.glob("*/" * depth + mark)):
-                return layout
+    from cosmos_worker.data.detect import recognise
+
+    look = recognise(folder)
+    if look is not None and look.layout is not None:
+        return look.layout
+    if look is not None:
+        raise DataError(f"{folder}: {look.sentence}")
     raise DataError(
         f"{folder}: looks like no dataset that can be read; give the folder that holds annotation/ (bridge), videos/ "
         "(videos), meta/info.json (lerobot) or a list of clips such as dataset.jsonl (jsonl), or say --layout"

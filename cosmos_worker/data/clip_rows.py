@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cosmos_worker.data.candidate import Candidate
+from cosmos_worker.data.dataset_files import check_id, check_path, find_video
 from cosmos_worker.data.index import Split
 from cosmos_worker.data.problems import BadClip, read_caption
-from cosmos_worker.data.text_files import TextError, brief, normalise_caption
+from cosmos_worker.data.text_files import brief
 
 VIDEO_KEYS = ("video", "file_name")
 """The video's path: our name, and that of Hugging Face's metadata files."""
@@ -38,8 +39,10 @@ MAX_SECONDS = 1e9
 class ListPlace:
     """Where the lines of a list come from."""
 
-    folder: PurePosixPath
-    """Folder of the list, relative to the dataset's root: that of its paths."""
+    root: Path
+    """The dataset's root."""
+    folder: PurePosixPath = field(default_factory=PurePosixPath)
+    """Folder of the list, relative to the root: that of its paths."""
     split: Split | None = None
     """That of lines which give none, from the name of the file or folder; None = train."""
     allows_others: bool = False
@@ -59,7 +62,8 @@ def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate
     """
     given = {key: value for key, value in row.items() if value is not None}
     refuse_keys(given, where, place.allows_others)
-    video = _video(given[_one_of(given, VIDEO_KEYS, where, "video_missing")], where, place.folder)
+    key = _one_of(given, VIDEO_KEYS, where, "video_missing")
+    path, video = _video(given[key], where, key, place)
     captions = _captions(given, where)
     start, end = (_seconds(given, name, where) for name in ("start", "end"))
     if end is not None and (start or 0.0) >= end:
@@ -68,7 +72,7 @@ def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate
     split = _split(given.get("split"), where, place.split)
     part = "" if start is None and end is None else f":{_tell(start)}-{_tell(end)}"
     return Candidate(
-        clip_id=f"{split}/{video}{part}",
+        clip_id=f"{split}/{path}{part}",
         split=split,
         source=where,
         video=video,
@@ -109,17 +113,12 @@ def _one_of(given: Mapping[str, Any], names: tuple[str, ...], where: str, missin
     return found[0]
 
 
-def _video(value: object, where: str, folder: PurePosixPath) -> str:
+def _video(value: object, where: str, key: str, place: ListPlace) -> tuple[str, str]:
+    """The video's path relative to the root, as ids have it and as it is on disk."""
     if not isinstance(value, str) or not value.strip():
-        raise BadClip(where, "annotation_broken", f"the video is {brief(value)}, not a path")
-    try:
-        normalise_caption(value)
-    except TextError as error:
-        raise BadClip(where, "name_unusable", f"the video's path has {error}") from None
-    path = PurePosixPath(value.strip())
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise BadClip(where, "video_outside", f"the video is {brief(value)}")
-    return (folder / path).as_posix()
+        raise BadClip(where, "annotation_broken", f"{key} is {brief(value)}, not a path")
+    path = (place.folder / check_path(value.strip(), where, key)).as_posix()
+    return check_id(path, where, key), find_video(place.root, path, where, key)
 
 
 def _captions(given: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -6,13 +6,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cosmos_worker.config import DatasetLayout
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER
 from cosmos_worker.data.candidate import SEARCH_DEPTH
+from cosmos_worker.data.dataset_files import VIDEO_ENDINGS
 from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER
-from cosmos_worker.data.index import SPLITS
 from cosmos_worker.data.jsonl import has_list
 from cosmos_worker.data.lerobot_info import INFO_FILE, READABLE
 
@@ -20,8 +22,9 @@ MAX_FOLDERS = 200
 """Folders that are looked into, nearest first."""
 MAX_NAMES = 20_000
 """Names that are looked at in all of them."""
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 LIST_HOW = "list videos and captions in dataset.jsonl and set layout: Jsonl"
+UNKNOWN = "unknown"
+"""Format of a LeRobot dataset whose info.json does not say it."""
 UNREADABLE = (
     ("RLDS (TFRecord files)", (".tfrecord",), f"convert it to LeRobot's format, or export the videos, {LIST_HOW}"),
     ("HDF5 files", (".hdf5", ".h5"), f"convert it to LeRobot's format, or export the videos, {LIST_HOW}"),
@@ -33,19 +36,32 @@ UNREADABLE = (
 """Kinds of files that no layout reads: what they are, their endings, and what to do."""
 
 
-def recognise(folder: Path) -> str | None:
-    """What a folder, or the nearest one below it, looks like and what to do; None = nothing that is known.
+@dataclass(frozen=True)
+class Look:
+    """What a folder looks like."""
+
+    sentence: str
+    """What it is and what to do."""
+    layout: DatasetLayout | None = None
+    """The layout that reads it; None = none does."""
+
+
+def recognise(folder: Path) -> Look | None:
+    """What a folder, or the nearest one below it, looks like; None = nothing that is known.
 
     Args:
         folder: as the user gave it.
     """
     names: list[str] = []
+    has_videos = False
     for place, files in _folders(folder):
+        has_videos |= _has(place / VIDEO_FOLDER, tuple(VIDEO_ENDINGS))
         found = _readable(place)
         if found is not None:
-            return _in(place, folder, found)
+            return replace(found, sentence=_in(place, folder, found.sentence))
         names += files
-    return _unreadable(names)
+    sentence = _unreadable(names)
+    return None if sentence is None else Look(sentence, "videos" if has_videos else None)
 
 
 def lerobot_version(folder: Path) -> str | None:
@@ -54,24 +70,32 @@ def lerobot_version(folder: Path) -> str | None:
         return "v1"
     document = _json(folder / INFO_FILE)
     version = document.get("codebase_version") if isinstance(document, dict) else None
+    if version is None and (folder / INFO_FILE).is_file():
+        return UNKNOWN
     return version if isinstance(version, str) else None
 
 
-def _readable(folder: Path) -> str | None:
+def _readable(folder: Path) -> Look | None:
     version = lerobot_version(folder)
     if version in READABLE:
-        return f"a LeRobot {version} dataset; {_set('LeRobot')}"
+        return Look(f"a LeRobot {version} dataset; {_set('LeRobot')}", "lerobot")
+    if version == UNKNOWN:
+        what = f"a LeRobot dataset, if {INFO_FILE}, which says no format, can be repaired"
+        return Look(f"{what}; {_set('LeRobot')}", "lerobot")
     if version is not None:
-        return (
+        return Look(
             f"a LeRobot dataset of format {version:.20}, which is not read; convert it to one of {', '.join(READABLE)} "
             "with the scripts of the lerobot package"
         )
-    if any(_has(folder / ANNOTATION_FOLDER / split, (".json",)) for split in SPLITS):
-        return f"a dataset like Bridge; {_set('Bridge')}"
-    if _has(folder / VIDEO_FOLDER, VIDEO_SUFFIXES) and _has(folder / CAPTION_FOLDER, (".txt",)):
-        return f"a folder of {VIDEO_FOLDER}/ with captions in {CAPTION_FOLDER}/; {_set('Videos')}"
+    if (folder / ANNOTATION_FOLDER).is_dir():
+        return Look(f"a dataset like Bridge; {_set('Bridge')}", "bridge")
+    if _has(folder / VIDEO_FOLDER, tuple(VIDEO_ENDINGS)) and _has(
+        folder / CAPTION_FOLDER, (".txt",)
+    ):
+        what = f"a folder of {VIDEO_FOLDER}/ with captions in {CAPTION_FOLDER}/; {_set('Videos')}"
+        return Look(what, "videos")
     if has_list(folder):
-        return f"a dataset with a list of its clips; {_set('Jsonl')}"
+        return Look(f"a dataset with a list of its clips; {_set('Jsonl')}", "jsonl")
     return None
 
 
@@ -94,7 +118,7 @@ def _unreadable(names: list[str]) -> str | None:
         number = sum(endings[suffix] for suffix in suffixes)
         if number:
             return f"it looks like {what} ({number} found), which are not read; {how}"
-    videos = [name for name in names if PurePosixPath(name.lower()).suffix in VIDEO_SUFFIXES]
+    videos = [name for name in names if PurePosixPath(name.lower()).suffix in VIDEO_ENDINGS]
     texts = {PurePosixPath(name).stem for name in names if name.endswith(".txt")}
     if any(PurePosixPath(name).stem in texts for name in videos):
         return (

@@ -172,10 +172,10 @@ def _metadata_of_splits(root: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _place(name: str) -> ListPlace:
+def _place(root: Path, name: str) -> ListPlace:
     path = PurePosixPath(name)
     split = SPLIT_NAMES.get(path.parent.name) or SPLIT_NAMES.get(path.stem)
-    return ListPlace(path.parent, split, path.stem == METADATA_NAME)
+    return ListPlace(root, path.parent, split, path.stem == METADATA_NAME)
 
 
 # --- reading them -----------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def _place(name: str) -> ListPlace:
 
 def _read_jsonl(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
     """Clips of a JSONL file; a broken line costs itself only. What is to be told goes into ``notes``."""
-    place, others = _place(name), set[str]()
+    place, others = _place(root, name), set[str]()
     for number, line in enumerate(_lines(root / name), start=1):
         where = f"{name}:{number}"
         try:
@@ -221,7 +221,7 @@ def _lines(path: Path) -> Sequence[bytes | str]:
 
 def _read_csv(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
     """Clips of a CSV file whose first line names the columns. What is to be told goes into ``notes``."""
-    place, path = _place(name), root / name
+    place, path = _place(root, name), root / name
     reader = csv.reader(io.StringIO(read_text(path, name, MAX_LIST_BYTES), newline=""), strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
@@ -294,7 +294,7 @@ def _read_pair(root: Path, captions: str, videos: str) -> Iterator[Outcome]:
             f"{root}: {captions} has {len(texts)} lines, {videos} has {len(paths)}: which caption belongs to which "
             "video is not known; give each video one line in both"
         )
-    place = ListPlace(PurePosixPath())
+    place = ListPlace(root)
     for number, (text, path) in enumerate(zip(texts, paths, strict=True), start=1):
         if not text.strip() and not path.strip():
             continue

@@ -91,15 +91,18 @@ def _refuse_another(folder: Path, root: Path, layout: DatasetLayout) -> None:
     if layout != "videos" or (root / CAPTION_FOLDER).is_dir():
         return
     look = recognise(root)
-    if look is not None and "set layout: Videos" not in look and "set layout" in look:
+    if look is not None and look.layout not in (None, "videos"):
         raise DataError(
-            f"{folder}: no folder {CAPTION_FOLDER}/, which layout {layout!r} needs; {look}"
+            f"{folder}: no folder {CAPTION_FOLDER}/, which layout {layout!r} needs; {look.sentence}"
         )
 
 
 def _look(folder: Path) -> str:
     """What a folder looks like, or what is in it and what to do."""
-    return recognise(folder) or (
+    look = recognise(folder)
+    if look is not None:
+        return look.sentence
+    return (
         f"it holds {folder_content(folder)}; give the dataset's root, or the layout that it has: Bridge, Videos, "
         "LeRobot or Jsonl"
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.data.dataset_files import check_path
 from cosmos_worker.data.decoding import read_through
 from cosmos_worker.data.lerobot_info import LeRobotInfo, fill_template
 from cosmos_worker.data.problems import BadClip, read_text
@@ -222,7 +223,10 @@ def _episode(row: Mapping[str, Any], where: str, info: LeRobotInfo) -> Episode:
         }
         return Episode(
             index, where, length,
-            video=fill_template(info.video_path, {**places, "video_key": info.camera}, "video_path"),
+            video=check_path(
+                fill_template(info.video_path, {**places, "video_key": info.camera}, "video_path"),
+                where, "video_path",
+            ),
             data=fill_template(info.data_path, places, "data_path"),
             tasks=tuple(tasks),
         )  # fmt: skip
@@ -235,9 +239,9 @@ def _episode(row: Mapping[str, Any], where: str, info: LeRobotInfo) -> Episode:
     if row.get("data/chunk_index") is not None and row.get("data/file_index") is not None:
         data = fill_template(info.data_path, _file(row, "data", where), "data_path")
     places = {**_file(row, video, where), "video_key": info.camera}
+    video = check_path(fill_template(info.video_path, places, "video_path"), where, "video_path")
     return Episode(
-        index, where, length, fill_template(info.video_path, places, "video_path"),
-        data, start, end, tuple(tasks),
+        index, where, length, video, data, start, end, tuple(tasks),
     )  # fmt: skip
 
 

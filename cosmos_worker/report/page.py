@@ -21,6 +21,7 @@ from cosmos_worker.report.collect import (
     format_number,
     metrics_table,
 )
+from cosmos_worker.report.dataset import DatasetFacts
 
 TEMPLATE = "report.html.j2"
 SHOWN_CAPTIONS = 24
@@ -110,6 +111,7 @@ def render_page(
     cards: Sequence[Card],
     captions: Captions,
     samples: Sequence[Card] = (),
+    dataset: DatasetFacts | None = None,
 ) -> str:
     """The whole page as text."""
     environment = jinja2.Environment(
@@ -131,6 +133,7 @@ def render_page(
         rows=table[1:],
         cards=cards,
         samples=samples,
+        dataset=dataset or DatasetFacts([], []),
         captions=captions.counts[:SHOWN_CAPTIONS],
         num_captions=len(captions.counts),
         num_clips=captions.num_clips,

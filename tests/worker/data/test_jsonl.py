@@ -81,12 +81,14 @@ A = {"video": "a.mp4", "caption": "go"}
         ({**A, "caption": "\ud800"}, "caption_broken", "lone surrogate"),
         ({"caption": "go"}, "video_missing", "none of video, file_name is given"),
         ({**A, "file_name": "b.mp4"}, "annotation_broken", "both video and file_name"),
-        ({**A, "video": 3}, "annotation_broken", "the video is 3, not a path"),
-        ({**A, "video": ""}, "annotation_broken", "the video is '', not a path"),
-        ({**A, "video": "a\0.mp4"}, "name_unusable", "the video's path has a NUL character"),
-        ({**A, "video": "\udfff.mp4"}, "name_unusable", "the video's path has the lone surrogate"),
-        ({**A, "video": "/data/a.mp4"}, "video_outside", "the video is '/data/a.mp4'; name a file"),
-        ({**A, "video": "b/../../a.mp4"}, "video_outside", "the video is 'b/../../a.mp4'"),
+        ({**A, "video": 3}, "annotation_broken", "video is 3, not a path"),
+        ({**A, "video": ""}, "annotation_broken", "video is '', not a path"),
+        ({**A, "video": "a\0.mp4"}, "name_unusable", "video has '\\x00', a control character; rename"),
+        ({**A, "video": "\udfff.mp4"}, "name_unusable", "half of a character; rename the file"),
+        ({**A, "video": "/data/a.mp4"}, "video_outside", "video '/data/a.mp4'; name a file"),
+        ({**A, "video": "b/../../a.mp4"}, "video_outside", "video 'b/../../a.mp4'"),
+        ({**A, "video": "x" * 600 + ".mp4"}, "name_unusable", "a name of over 255 bytes"),
+        ({**A, "video": "clips"}, "video_unreadable", "video 'clips' is a folder, not a file"),
         ({**A, "start": 2, "end": 2.0}, "annotation_broken", "start 2 is not before end 2 (seconds)"),
         ({**A, "end": 0}, "annotation_broken", "start 0 is not before end 0"),
         ({**A, "start": -1}, "annotation_broken", "start is -1, not a time in seconds"),
@@ -108,6 +110,7 @@ A = {"video": "a.mp4", "caption": "go"}
     ],
 )  # fmt: skip
 def test_wrong_line_costs_itself(tmp_path: Path, line, reason, message):
+    (tmp_path / "clips").mkdir()
     write(tmp_path, "dataset.jsonl", {"video": "b.mp4", "caption": "go"}, line)
 
     listing = list_jsonl(tmp_path)
@@ -149,6 +152,15 @@ def test_encodings_and_ends_of_lines(tmp_path: Path, encoding, end):
         ("train/a.mp4", ("caf\u00e9",)),
         ("train/b.mp4", ("x\u2028y",)),
     ]
+
+
+def test_letters_with_accents_have_the_other_form_on_disk(tmp_path: Path):
+    (tmp_path / "cafe\u0301.mp4").touch()
+    write(tmp_path, "dataset.jsonl", {**A, "video": "caf\u00e9.mp4"})
+
+    (clip,) = list_jsonl(tmp_path).candidates
+
+    assert (clip.clip_id, clip.video) == ("train/caf\u00e9.mp4", "cafe\u0301.mp4")
 
 
 # --- which list -------------------------------------------------------------------------------
@@ -268,7 +280,7 @@ def test_csv_with_times_splits_and_lines_in_quotes(tmp_path: Path):
         ("a.mp4", "1 fields, the first line names 2"),
         ("a.mp4,go,3", "3 fields, the first line names 2"),
         ("a.mp4,", "caption is ''"),
-        (",go", "the video is '', not a path"),
+        (",go", "video is '', not a path"),
     ],
 )
 def test_wrong_line_of_csv_costs_itself(tmp_path: Path, line, message):
