@@ -21,7 +21,7 @@ from cosmos_worker.data.lerobot_tables import (
     TASKS_FILE,
     TASKS_TABLE,
     Episode,
-    Frames,
+    Rows,
     read_episodes,
     read_frames,
     read_tasks,
@@ -39,6 +39,8 @@ CLIP_PATTERNS = (
     "data/*/*.parquet",
 )
 """Files that say which clips there are, relative to the dataset's root; info.json may name others for the data."""
+DataFile = dict[int, Rows] | DataError
+"""What a data file has of each episode, or why it cannot be read."""
 VIDEO_PATTERN = "videos/*/*/*.mp4"
 """Video files of both formats, whatever their order of camera and chunk."""
 
@@ -84,7 +86,7 @@ def list_lerobot(root: Path, camera_name: str | None, num_workers: int = 1) -> L
     return Listing(tuple(candidates), tuple(bad), notes=tuple(notes))
 
 
-def _frames(root: Path, name: str) -> Frames | DataError:
+def _frames(root: Path, name: str) -> DataFile:
     try:
         return read_frames(root / name, name)
     except DataError as problem:
@@ -145,7 +147,7 @@ def _clips(
     episode: Episode,
     info: LeRobotInfo,
     tasks: Mapping[int, object],
-    frames: Mapping[str, Frames | DataError],
+    frames: Mapping[str, DataFile],
 ) -> Iterator[Candidate]:
     """The clips of an episode: one for each stretch of frames with one task."""
     split = info.split_of(episode.index)
@@ -173,7 +175,7 @@ def _clips(
 
 
 def _stretches(
-    episode: Episode, tasks: Mapping[int, object], frames: Mapping[str, Frames | DataError]
+    episode: Episode, tasks: Mapping[int, object], frames: Mapping[str, DataFile]
 ) -> list[tuple[int, int, str]]:
     """First frame, last frame and caption of each stretch with one task."""
     where = f"episode {episode.index}"
@@ -189,23 +191,23 @@ def _stretches(
             raise BadClip(episode.source, "caption_missing", value)
         return [(0, episode.length - 1, next(iter(listed)))]
     name = episode.data or ""
-    numbers = found.tasks.get(episode.index, [])
-    if len(numbers) != episode.length:
-        value = f"{where} has {episode.length} frames in {episode.source}, here {len(numbers)}"
+    rows = found.get(episode.index, Rows(0, ()))
+    if rows.length != episode.length:
+        value = f"{where} has {episode.length} frames in {episode.source}, here {rows.length}"
         raise BadClip(name, "annotation_mismatch", value)
-    if episode.index in found.broken:
-        value = f"{where}: {found.broken[episode.index]}"
-        raise BadClip(name, "annotation_broken", value)
-    texts = {number: _task(tasks, number, name, where) for number in set(numbers)}
+    if rows.broken:
+        raise BadClip(name, "annotation_broken", f"{where}: {rows.broken}")
+    texts = {number: _task(tasks, number, name, where) for _, number in rows.runs}
     strange = listed and set(texts.values()) - listed
     if strange:
         value = f"{where}: its frames have the task {sorted(strange)[0]!r:.80}, which {episode.source} does not list"
         raise BadClip(name, "annotation_mismatch", value)
-    by_text: dict[str, int] = {}
-    same = [by_text.setdefault(texts[number], len(by_text)) for number in numbers]
-    cuts = [i for i in range(len(same)) if i == 0 or same[i] != same[i - 1]]
-    ends = [*cuts[1:], len(same)]
-    return [(a, b - 1, texts[numbers[a]]) for a, b in zip(cuts, ends, strict=True)]
+    cuts: list[tuple[int, str]] = []
+    for first, number in rows.runs:
+        if not cuts or cuts[-1][1] != texts[number]:  # two tasks may have one text
+            cuts.append((first, texts[number]))
+    ends = [*(first for first, _ in cuts[1:]), rows.length]
+    return [(first, end - 1, text) for (first, text), end in zip(cuts, ends, strict=True)]
 
 
 def _task(tasks: Mapping[int, object], number: int, name: str, where: str) -> str:

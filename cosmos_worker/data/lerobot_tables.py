@@ -7,9 +7,11 @@ src/lerobot/datasets/v30/convert_dataset_v21_to_v30.py for v2.0 and v2.1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cosmos_worker.data.dataset_files import check_path
 from cosmos_worker.data.decoding import read_through
@@ -51,14 +53,15 @@ class Episode:
         return f"episode_{self.index:06d}"
 
 
-@dataclass
-class Frames:
-    """Rows of a data file by episode: number of each frame in its episode, and its task."""
+@dataclass(frozen=True)
+class Rows:
+    """What a data file has of one episode, a row for each frame."""
 
-    tasks: dict[int, list[int]] = field(default_factory=dict)
-    """Episode → task_index of each of its frames, in their order."""
-    broken: dict[int, str] = field(default_factory=dict)
-    """Episode → what is wrong with its rows."""
+    length: int
+    runs: tuple[tuple[int, int], ...]
+    """First frame and task_index of each stretch of frames with one task."""
+    broken: str = ""
+    """What is wrong with the numbers of the frames; empty = nothing."""
 
 
 def read_columns(path: Path, name: str, wanted: Sequence[str]) -> dict[str, list[Any]]:
@@ -271,24 +274,31 @@ def _seconds(row: Mapping[str, Any], name: str, where: str) -> float:
 # --- frames -----------------------------------------------------------------------------------
 
 
-def read_frames(path: Path, name: str) -> Frames:
-    """The tasks of all frames in a data file.
+def read_frames(path: Path, name: str) -> dict[int, Rows]:
+    """The rows of each episode in a data file, by its number.
 
     Raises:
-        DataError: no such file, damaged, or without the columns episode_index, frame_index and task_index.
+        DataError: no such file, damaged, or without whole numbers in episode_index, frame_index and task_index.
     """
-    columns = read_columns(path, name, ("episode_index", "frame_index", "task_index"))
-    if len(columns) < 3:
+    table = read_columns(path, name, ("episode_index", "frame_index", "task_index"))
+    if len(table) < 3:
         raise DataError(f"{name}: lacks one of episode_index, frame_index, task_index; {AGAIN}")
+    columns = {column: np.asarray(values) for column, values in table.items()}
     for column, values in columns.items():
-        if not all(isinstance(value, int) for value in values):
-            raise DataError(f"{name}: the column {column} has entries that are no numbers; {AGAIN}")
-    frames = Frames()
-    for episode, frame, task in zip(*columns.values(), strict=True):
-        own = frames.tasks.setdefault(episode, [])
-        if frame != len(own):
-            frames.broken.setdefault(
-                episode, f"its frame {len(own)} has frame_index {brief(frame)}"
+        if len(values) and values.dtype.kind not in "iu":
+            raise DataError(
+                f"{name}: the column {column} has entries that are no whole numbers; {AGAIN}"
             )
-        own.append(task)
-    return frames
+    episodes, frames, tasks = columns.values()
+    order = np.argsort(episodes, kind="stable")
+    starts = np.flatnonzero(np.diff(episodes[order], prepend=-1))
+    found = {}
+    for rows in np.split(order, starts[1:]) if len(order) else []:
+        wrong = np.flatnonzero(frames[rows] != np.arange(len(rows)))
+        told = (
+            f"its frame {wrong[0]} has frame_index {frames[rows[wrong[0]]]}" if len(wrong) else ""
+        )
+        changes = [0, *(np.flatnonzero(np.diff(tasks[rows])) + 1).tolist()]
+        runs = tuple((first, int(tasks[rows[first]])) for first in changes)
+        found[int(episodes[rows[0]])] = Rows(len(rows), runs, told)
+    return found

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 from lerobot_datasets import FRONT, Layout, Recording, change_table, recordings, write_lerobot
 
+from cosmos_worker.config import PrepareDatasetConfig, parse_document
 from cosmos_worker.data.candidate import Candidate
+from cosmos_worker.data.check import CheckedClips
+from cosmos_worker.data.held_out import hold_out
+from cosmos_worker.data.index import Clip
 from cosmos_worker.data.lerobot import list_lerobot
 from cosmos_worker.errors import ConfigError, DataError
 
@@ -386,3 +390,56 @@ def test_damaged_or_absent_table_is_refused(tmp_path: Path, name):
     (tmp_path / name).unlink()
     with pytest.raises(DataError, match=r"no such file|no \*/\*\.parquet"):
         list_lerobot(tmp_path, None)
+
+
+def test_data_file_with_gaps_among_its_numbers_serves_single_tasks_only(tmp_path: Path):
+    write_lerobot(tmp_path, Layout([*recordings(3), Recording(["open", "open", "close"])]))
+    change_table(tmp_path / DATA, lambda columns: columns["task_index"].__setitem__(0, None))
+
+    listing = list_lerobot(tmp_path, None)
+
+    assert [clip.captions for clip in listing.candidates] == [("push 0",)]
+    assert "the column task_index has entries that are no whole numbers" in listing.bad[0].value
+
+
+def test_tasks_of_one_text_are_one(tmp_path: Path):
+    write_lerobot(tmp_path, Layout([Recording(["open"] * 3 + ["open "] * 2)], "v2.1"))
+
+    (clip,) = list_lerobot(tmp_path, None).candidates
+
+    assert (clip.clip_id, clip.num_frames) == ("train/episode_000000", 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layout": "bridge", "camera_name": "front"}, "camera_name: 'front' chooses a camera of"),
+        ({"layout": "lerobot", "camera": 1}, "the layout is lerobot; use camera_name"),
+        ({"layout": "jsonl", "camera": 1}, "the layout is jsonl; remove it"),
+    ],
+)
+def test_camera_of_another_layout_is_refused(fields, message):
+    document = {
+        "key": "k", "target_uri": "t", "data_uri": "d", "source": {"path": "/data"},
+        "video": {"num_pixel_frames": 9, "height": 32, "width": 64}, **fields,
+    }  # fmt: skip
+
+    with pytest.raises(ConfigError, match=message):
+        parse_document(PrepareDatasetConfig, document, "prepare.yaml")
+
+
+def test_episodes_of_one_file_are_held_out_one_by_one_and_whole(tmp_path: Path):
+    changing = Recording(["open"] * 3 + ["close"] * 2)
+    write_lerobot(tmp_path, Layout([*recordings(4, 4, 4), changing]))
+    listing = list_lerobot(tmp_path, None)
+    kept = tuple(
+        Clip(c.clip_id, c.split, c.video, c.captions, 4, 10.0, 32, 64, (0,), "0" * 64)
+        for c in listing.candidates
+    )
+
+    clips, held_out = hold_out(CheckedClips(kept, (), ()), listing, 0.5, 1)
+
+    assert held_out.episodes == 2
+    splits = [clip.split for clip in clips.kept]
+    assert splits[3] == splits[4]
+    assert splits.count("val") == held_out.clips
