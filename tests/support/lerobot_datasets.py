@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numbered import write_numbered
+from numbered import write_numbered_av1
 
 FRONT = "observation.images.front"
 FPS = 10
@@ -121,7 +121,7 @@ def _write_v2(root: Path, layout: Layout) -> None:
         length = len(one.tasks)
         for c, camera in enumerate(layout.cameras):
             path = root / "videos" / "chunk-000" / camera / f"episode_{index:06d}.mp4"
-            write_numbered(path, range(begin + 100 * c, begin + 100 * c + length), FPS)
+            write_numbered_av1(path, range(begin + 100 * c, begin + 100 * c + length), FPS)
         name = f"episode_{index:06d}.parquet"
         write_table(root / "data" / "chunk-000" / name, _rows(layout, index, begin))
         lines.append({"episode_index": index, "tasks": one.names, "length": length})
@@ -160,7 +160,7 @@ def _write_v3(root: Path, layout: Layout) -> None:
     for number, numbers in enumerate(shown):
         for c, camera in enumerate(layout.cameras):
             path = root / "videos" / camera / "chunk-000" / f"file-{number:03d}.mp4"
-            write_numbered(path, [value + 100 * c for value in numbers], FPS)
+            write_numbered_av1(path, [value + 100 * c for value in numbers], FPS)
     write_table(root / "data" / "chunk-000" / "file-000.parquet", data)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     write_table(root / "meta" / "episodes" / "chunk-000" / "file-000.parquet", columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import av
 import numpy as np
 
 from cosmos_worker.data.video import Frames, write_video
@@ -35,4 +36,16 @@ def numbers_of(frames: Frames) -> list[int]:
 def write_numbered(path: Path, numbers: Iterable[int], fps: float = 10) -> Path:
     """An H.264 file of these frames."""
     write_video(path, numbered_frames(numbers), fps)
+    return path
+
+
+def write_numbered_av1(path: Path, numbers: Iterable[int], fps: int = 10) -> Path:
+    """An AV1 file of these frames, encoded as LeRobot does: SVT-AV1 with a key frame every two frames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libsvtav1", rate=fps, options={"g": "2", "crf": "30"})
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for pixels in numbered_frames(numbers):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
     return path
