@@ -51,7 +51,7 @@ def find_root(folder: Path, layout: DatasetLayout) -> Path:
     """
     marks = MARKS[layout]
     if any(_find(folder, 0, pattern) for pattern in marks.patterns):
-        _refuse_another(folder, folder, layout)
+        _refuse_another(folder, layout)
         return folder
     below = {
         path
@@ -65,7 +65,7 @@ def find_root(folder: Path, layout: DatasetLayout) -> Path:
         below = {p for p in below if p.parent not in below and lerobot_version(p.parent) is None}
     found = sorted(below)
     if len(found) == 1:
-        _refuse_another(folder, found[0], layout)
+        _refuse_another(found[0], layout)
         return found[0]
     if found:
         names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
@@ -86,14 +86,14 @@ def _find(folder: Path, depth: int, pattern: str) -> list[Path]:
     ]
 
 
-def _refuse_another(folder: Path, root: Path, layout: DatasetLayout) -> None:
+def _refuse_another(root: Path, layout: DatasetLayout) -> None:
     """Refuse a dataset of another layout that happens to have a folder of the same name."""
     if layout != "videos" or (root / CAPTION_FOLDER).is_dir():
         return
     look = recognise(root)
     if look is not None and look.layout not in (None, "videos"):
         raise DataError(
-            f"{folder}: no folder {CAPTION_FOLDER}/, which layout {layout!r} needs; {look.sentence}"
+            f"{root}: no folder {CAPTION_FOLDER}/, which layout {layout!r} needs; {look.sentence}"
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 
 from cosmos_worker.data.candidate import Candidate, Listing
@@ -41,8 +42,11 @@ CLIP_PATTERNS = (
 """Files that say which clips there are, relative to the dataset's root; info.json may name others for the data."""
 DataFile = dict[int, Rows] | DataError
 """What a data file has of each episode, or why it cannot be read."""
-VIDEO_PATTERN = "videos/*/*/*.mp4"
-"""Video files of both formats, whatever their order of camera and chunk."""
+VIDEO_PATTERNS = ("videos/*/{camera}/*.mp4", "videos/{camera}/*/*.mp4")
+"""Video files of a camera, in formats v2 and v3."""
+MAX_OFFSET = 0.25
+"""Largest distance of an episode's beginning from a frame, in frames. Times that miss the frames by more, such as sums
+of rounded durations, do not say which frame is meant; lerobot itself admits a ten-thousandth of a second."""
 
 
 def list_lerobot(root: Path, camera_name: str | None, num_workers: int = 1) -> Listing:
@@ -114,11 +118,14 @@ def _missing(
 def _unlisted(root: Path, info: LeRobotInfo, episodes: Sequence[Episode]) -> list[BadClip]:
     """Video files of the camera that no episode names."""
     named = {episode.video for episode in episodes}
-    names = sorted(path.relative_to(root).as_posix() for path in root.glob(VIDEO_PATTERN))
+    patterns = [pattern.format(camera=escape(info.camera)) for pattern in VIDEO_PATTERNS]
+    names = {
+        path.relative_to(root).as_posix() for pattern in patterns for path in root.glob(pattern)
+    }
     return [
         BadClip(name, "caption_missing", "no listed episode names this video")
-        for name in names
-        if info.camera in name.split("/") and name not in named and "/." not in name
+        for name in sorted(names - named)
+        if "/." not in name
     ]
 
 
@@ -154,13 +161,17 @@ def _clips(
     if split is None:
         value = f"episode {episode.index} is in no split of {INFO_FILE}"
         raise BadClip(episode.source, "split_missing", value)
+    begin = (episode.start_s or 0.0) * info.fps
+    if abs(begin - round(begin)) > MAX_OFFSET:
+        value = f"episode {episode.index} begins at {episode.start_s:.6g} s, between frames {int(begin)} and "
+        value += f"{int(begin) + 1} of {episode.video} (at {info.fps:g} frames per second)"
+        raise BadClip(episode.source, "annotation_broken", value)
     stretches = _stretches(episode, tasks, frames)
     for first, last, text in stretches:
         whole = len(stretches) == 1
         start_s, end_s = episode.start_s, episode.end_s
         if not whole:
-            begin = start_s or 0.0
-            start_s, end_s = begin + first / info.fps, begin + (last + 1) / info.fps
+            start_s, end_s = (begin + first) / info.fps, (begin + last + 1) / info.fps
         yield Candidate(
             clip_id=f"{split}/{episode.name}" + ("" if whole else f"_frame_{first:06d}"),
             split=split,

@@ -172,7 +172,7 @@ def choose_camera(features: Any, wanted: str | None, path: Path) -> str:  # noqa
         if len(cameras) > 1:
             raise ConfigError(
                 f"{path}: the dataset has {len(cameras)} cameras: {', '.join(cameras)}; choose one with "
-                "spec.dataset.cameraName (in a stage document: camera_name)"
+                "spec.dataset.cameraName (in a stage document camera_name, of check-dataset --camera-name)"
             )
         return cameras[0]
     found = [wanted] if wanted in kinds else _ending(cameras, wanted) or _ending(kinds, wanted)

@@ -9,11 +9,13 @@ from lerobot_datasets import FRONT, Layout, Recording, change_table, recordings,
 
 from cosmos_worker.config import PrepareDatasetConfig, parse_document
 from cosmos_worker.data.candidate import Candidate
-from cosmos_worker.data.check import CheckedClips
+from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import Clip
+from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.lerobot import list_lerobot
 from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.options import VideoConfig
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 DATA = "data/chunk-000/file-000.parquet"
@@ -295,6 +297,7 @@ def test_broken_line_costs_its_episode(tmp_path: Path):
         ("length", 0, "annotation_broken"),
         ("length", 4, "annotation_mismatch"),
         (f"videos/{FRONT}/from_timestamp", 0.2, "annotation_broken"),  # in the episode before it
+        (f"videos/{FRONT}/from_timestamp", 0.34, "annotation_broken"),  # between two frames
         (f"videos/{FRONT}/from_timestamp", float("nan"), "annotation_broken"),
         (f"videos/{FRONT}/to_timestamp", 0.1, "annotation_broken"),
         (f"videos/{FRONT}/file_index", None, "annotation_broken"),
@@ -443,3 +446,56 @@ def test_episodes_of_one_file_are_held_out_one_by_one_and_whole(tmp_path: Path):
     splits = [clip.split for clip in clips.kept]
     assert splits[3] == splits[4]
     assert splits.count("val") == held_out.clips
+
+
+def checked(root: Path) -> CheckedClips:
+    video = VideoConfig(num_pixel_frames=9, height=32, width=64)
+    with Journal(root / "journal") as journal:
+        return check_clips(root, list_lerobot(root, None), video, 2, journal)
+
+
+@pytest.mark.parametrize("drift_s", [0.0, 0.002, -0.002, 0.02])
+def test_frames_are_the_nearest_to_the_times(tmp_path: Path, drift_s):
+    write_lerobot(tmp_path, Layout(recordings(9, 12, 10)))
+
+    def shift(columns):
+        for name in ("from", "to"):
+            times = columns[f"videos/{FRONT}/{name}_timestamp"]
+            times[1:] = [time + drift_s for time in times[1:]]
+
+    change_table(tmp_path / EPISODES, shift)
+
+    kept = checked(tmp_path).kept
+
+    assert [clip.frames_in_file(0, clip.num_frames) for clip in kept] == [
+        range(9), range(9, 21), range(21, 31),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("late_s", [-0.1, 0.1])
+def test_part_of_a_file_with_a_frame_more_or_less_is_dropped(tmp_path: Path, late_s):
+    write_lerobot(tmp_path, Layout(recordings(9, 12, 10), per_file=2))
+
+    def change(columns):
+        columns[f"videos/{FRONT}/to_timestamp"][0] += late_s
+
+    change_table(tmp_path / EPISODES, change)
+
+    clips = checked(tmp_path)
+
+    assert "train/episode_000000" not in [clip.clip_id for clip in clips.kept]
+    assert "train/episode_000002" in [clip.clip_id for clip in clips.kept]
+    own = ("train/episode_000000 ", "episode 0 ")
+    (bad,) = [bad for bad in clips.bad if bad.value.startswith(own)]
+    assert bad.reason == ("annotation_mismatch" if late_s < 0 else "annotation_broken")
+
+
+def test_absent_video_is_dropped_and_blamed_on_its_entry(tmp_path: Path):
+    write_lerobot(tmp_path, Layout(recordings(9, 9, 9), "v2.1"))
+    (tmp_path / f"videos/chunk-000/{FRONT}/episode_000001.mp4").unlink()
+
+    clips = checked(tmp_path)
+
+    assert [clip.clip_id[-1] for clip in clips.kept] == ["0", "2"]
+    (bad,) = clips.bad
+    assert (bad.file, bad.reason) == ("meta/episodes.jsonl:2", "video_missing")
