@@ -32,6 +32,11 @@ TONE_MAP = (
     "convert it to standard dynamic range (ffmpeg -i OLD -vf zscale=t=linear:npl=100,format=gbrpf32le,"
     "tonemap=hable,zscale=t=bt709:m=bt709:p=bt709:r=tv,format=yuv420p -c:v libx264 NEW) or remove the clip"
 )
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,obu,h264,hevc,m4v,nut,mxf,"
+    "yuv4mpegpipe,gif"
+)
+"""FFmpeg's names of the containers that are read: playlists and scripts are none, they would open other files."""
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range (ITU-T H.273): as RGB of 8 bits they would look washed out."""
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
@@ -96,16 +101,7 @@ class Decoder:
         self.path = path
         self.notes: list[str] = []
         self._reformatter = VideoReformatter()
-        with blame(path):
-            # "file:" keeps a name with a colon from being taken for a protocol.
-            self._container = av.open(
-                f"file:{path}",
-                metadata_errors="replace",
-                options={
-                    "protocol_whitelist": "file",
-                    **({} if with_edit_list else {"ignore_editlist": "1"}),
-                },
-            )
+        self._container = _open_container(path, with_edit_list)
         try:
             with blame(path):
                 self._stream = self._choose_stream()
@@ -202,6 +198,18 @@ class Decoder:
             picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
             pixels = cast(Frames, picture.to_ndarray())
             return np.ascontiguousarray(turn_upright(pixels, turn))
+
+
+def _open_container(path: Path, with_edit_list: bool) -> Any:  # noqa: ANN401 - as above
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    if not with_edit_list:
+        options["ignore_editlist"] = "1"
+    with blame(path):
+        try:  # "file:" keeps a name with a colon from being taken for a protocol
+            return av.open(f"file:{path}", metadata_errors="replace", options=options)
+        except av.ArgumentError:
+            value = "not in a container of videos, such as MP4, MOV, MKV, WebM, AVI or MPEG-TS"
+            raise UnreadableVideo(path, value) from None
 
 
 def _is_picture(stream: Any) -> bool:  # noqa: ANN401 - PyAV has no public types

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -34,7 +35,7 @@ class Timeline:
         """Frames of the file."""
         return len(self.times)
 
-    @property
+    @cached_property
     def usual_gap(self) -> int:
         """Median number of ticks between two frames."""
         gaps = sorted(after - before for before, after in pairwise(self.times))
@@ -114,20 +115,20 @@ def frames_between(
     Raises:
         BadClip: times that the file does not have, or no frame between them.
     """
-    half = Fraction(timeline.usual_gap, 2) * timeline.tick
-    relative = [(time - timeline.times[0]) * timeline.tick for time in timeline.times]
-    end_of_file = Fraction(timeline.ticks(timeline.num_frames) - timeline.times[0]) * timeline.tick
+    origin, half = timeline.times[0], Fraction(timeline.usual_gap, 2)
+    end_of_file = timeline.ticks(timeline.num_frames)
     try:
-        start = Fraction(0) if start_s is None else Fraction(start_s)
-        end = end_of_file if end_s is None else Fraction(end_s)
+        start = origin if start_s is None else origin + Fraction(start_s) / timeline.tick
+        end = end_of_file if end_s is None else origin + Fraction(end_s) / timeline.tick
     except (ValueError, OverflowError):  # NaN, infinite
-        start, end = Fraction(-1), Fraction(-1)
-    first = 0 if start_s is None else bisect_left(relative, start - half)
-    last = len(relative) if end_s is None else bisect_left(relative, end - half)
-    if start < -half or end > end_of_file + half or first >= last:
+        start = end = origin - 1 - half
+    first = bisect_left(timeline.times, start - half)
+    last = timeline.num_frames if end_s is None else bisect_left(timeline.times, end - half)
+    if start < origin - half or end > end_of_file + half or first >= last:
+        seconds = float((end_of_file - origin) * timeline.tick)
         value = (
             f"the clip is {_seconds(start_s, '0')} to {_seconds(end_s, 'the end')} s of {name}, which has "
-            f"{timeline.num_frames} frames in {float(end_of_file):.6g} s"
+            f"{timeline.num_frames} frames in {seconds:.6g} s"
         )
         raise BadClip(source, "clip_outside", value)
     return range(first, last)
@@ -153,7 +154,8 @@ def sample_at(timeline: Timeline, frames: range, fps: float, name: str) -> Seque
     """
     start, end = timeline.ticks(frames.start), timeline.ticks(frames.stop)
     step = 1 / (Fraction(str(fps)) * timeline.tick)
-    count = max(1, -((1 - (end - start)) // step))  # samples earlier than one tick before the end
+    rounding = min(Fraction(1), step / 2)
+    count = max(1, -((rounding - (end - start)) // step))  # samples before the end
     if count > MAX_REPEATS * len(frames):
         value = f"{len(frames)} frames in {float((end - start) * timeline.tick):.6g} s"
         raise BadClip(name, "variable_frame_rate", value)
