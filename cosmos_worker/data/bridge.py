@@ -107,13 +107,7 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
         OSError: the volume does not give its content.
     """
     name = path.relative_to(root).as_posix()
-    try:
-        document = parse_json(read_text(path, name))
-    except TextError as error:
-        raise BadClip(name, "annotation_broken", str(error)) from None
-    if not isinstance(document, dict):
-        value = f"holds a {type(document).__name__}, not an object"
-        raise BadClip(name, "annotation_broken", value)
+    document = _read_document(path, name)
     recording = document.get("original_path")
     return Candidate(
         clip_id=f"{split}/{_episode_id(document, name)}",
@@ -124,6 +118,27 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
         num_annotated=parse_actions(document, name).lengths,
         episode=recording if isinstance(recording, str) and recording else None,
     )
+
+
+def read_bridge_caption(root: Path, name: str) -> str:
+    """The caption of one annotation.
+
+    Raises:
+        BadClip: there is none that can be used.
+        OSError: the volume does not give its content.
+    """
+    return _caption(_read_document(root / name, name), name)
+
+
+def _read_document(path: Path, name: str) -> dict[str, Any]:
+    try:
+        document = parse_json(read_text(path, name))
+    except TextError as error:
+        raise BadClip(name, "annotation_broken", str(error)) from None
+    if not isinstance(document, dict):
+        value = f"holds a {type(document).__name__}, not an object"
+        raise BadClip(name, "annotation_broken", value)
+    return document
 
 
 def _episode_id(document: dict[str, Any], name: str) -> str:
