@@ -13,7 +13,14 @@ from typing import Any
 
 from cosmos_worker.data.actions import parse_actions
 from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
-from cosmos_worker.data.dataset_files import check_id, find_files, find_video, most_frequent
+from cosmos_worker.data.dataset_files import (
+    VIDEO_ENDINGS,
+    check_id,
+    find_files,
+    find_video,
+    most_frequent,
+    nfc,
+)
 from cosmos_worker.data.index import SPLITS, Split
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
@@ -21,6 +28,8 @@ from cosmos_worker.data.text_files import TextError, brief, parse_json, printabl
 from cosmos_worker.errors import DataError
 
 ANNOTATION_FOLDER = "annotation"
+VIDEO_FOLDER = "videos"
+"""Where the reference's datasets have their videos; an annotation may name any file below the root."""
 ANNOTATION_ENDINGS = frozenset((".json",))
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train",
@@ -51,24 +60,36 @@ def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
             counts[f"{_folder_of(name)}/*.json, which is no split"] += 1
         else:
             by_split[split].append(name)
-    passed_over = most_frequent(counts, ANNOTATION_FOLDER)
     files = [(split, root / name) for split, names in by_split.items() for name in names]
     if not files and not found.bad:
-        others = ", ".join(f"{pattern} ({count})" for pattern, count in passed_over.items())
+        counted = most_frequent(counts, ANNOTATION_FOLDER)
+        others = ", ".join(f"{pattern} ({count})" for pattern, count in counted.items())
         raise DataError(
             f"{root / ANNOTATION_FOLDER}: no *.json in {', '.join(SPLITS)} ({others or 'no files'}); "
             "give the root of a dataset in the bridge layout"
         )
 
+    named: set[str] = set()
+
     def outcome(file: tuple[Split, Path]) -> Candidate | BadClip:
+        split, path = file
+        name = path.relative_to(root).as_posix()
         try:
-            return read_annotation(root, file[1], file[0], camera)
+            document = _read_document(path, name)
+            named.update(_named_videos(document))
+            return _candidate(root, document, name, split, camera)
         except BadClip as problem:
             return problem
 
     outcomes = map_in_threads(outcome, files, num_workers, "read-annotations", "files")
     candidates = [item for item in outcomes if isinstance(item, Candidate)]
     bad = [item for item in outcomes if isinstance(item, BadClip)]
+    unnamed = sum(
+        nfc(video) not in named for video in find_files(root, VIDEO_FOLDER, VIDEO_ENDINGS).names
+    )
+    if unnamed:
+        counts[f"videos below {VIDEO_FOLDER}/ that no annotation names"] = unnamed
+    passed_over = most_frequent(counts, root.name)
     return without_repeated_ids(
         Listing(tuple(candidates), (*found.bad, *bad), passed_over, tuple(_notes(found.names)))
     )
@@ -107,13 +128,12 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
         OSError: the volume does not give its content.
     """
     name = path.relative_to(root).as_posix()
-    try:
-        document = parse_json(read_text(path, name))
-    except TextError as error:
-        raise BadClip(name, "annotation_broken", str(error)) from None
-    if not isinstance(document, dict):
-        value = f"holds a {type(document).__name__}, not an object"
-        raise BadClip(name, "annotation_broken", value)
+    return _candidate(root, _read_document(path, name), name, split, camera)
+
+
+def _candidate(
+    root: Path, document: dict[str, Any], name: str, split: Split, camera: int
+) -> Candidate:
     recording = document.get("original_path")
     return Candidate(
         clip_id=f"{split}/{_episode_id(document, name)}",
@@ -124,6 +144,35 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
         num_annotated=parse_actions(document, name).lengths,
         episode=recording if isinstance(recording, str) and recording else None,
     )
+
+
+def read_bridge_caption(root: Path, name: str) -> str:
+    """The caption of one annotation.
+
+    Raises:
+        BadClip: there is none that can be used.
+        OSError: the volume does not give its content.
+    """
+    return _caption(_read_document(root / name, name), name)
+
+
+def _read_document(path: Path, name: str) -> dict[str, Any]:
+    try:
+        document = parse_json(read_text(path, name))
+    except TextError as error:
+        raise BadClip(name, "annotation_broken", str(error)) from None
+    if not isinstance(document, dict):
+        value = f"holds a {type(document).__name__}, not an object"
+        raise BadClip(name, "annotation_broken", value)
+    return document
+
+
+def _named_videos(document: dict[str, Any]) -> list[str]:
+    """Videos of all cameras that an annotation names, in the form in which names are compared."""
+    videos = document.get("videos")
+    entries = videos if isinstance(videos, list) else []
+    paths = [entry.get("video_path") for entry in entries if isinstance(entry, dict)]
+    return [nfc(PurePosixPath(path).as_posix()) for path in paths if isinstance(path, str)]
 
 
 def _episode_id(document: dict[str, Any], name: str) -> str:

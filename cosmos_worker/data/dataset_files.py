@@ -119,7 +119,7 @@ def most_frequent(passed_over: Mapping[str, int], folder: str) -> dict[str, int]
     counts = Counter(passed_over)
     kinds = dict(sorted(counts.most_common(MAX_KINDS)))
     others = counts.total() - sum(kinds.values())
-    return {**kinds, f"further kinds in {folder}/": others} if others else kinds
+    return {**kinds, f"further kinds in {printable(folder)}/": others} if others else kinds
 
 
 def find_files(root: Path, folder: str, endings: Collection[str]) -> FoundFiles:

@@ -105,8 +105,18 @@ def _pair(stem: str, videos: Sequence[str], captions: Sequence[str], root: Path)
     if len(captions) > 1:
         value = f"the caption of {stem!r} is also {captions[1]}"
         raise BadClip(captions[0], "clip_id_repeated", value)
-    text = read_text(root / captions[0], captions[0], MAX_CAPTION_BYTES)
-    if not text.strip():
-        raise BadClip(captions[0], "caption_empty", "no text in it")
-    caption = read_caption(text, captions[0], "its text")
+    caption = read_folder_caption(root, captions[0])
     return Candidate(f"train/{stem}", "train", name, name, (caption,))
+
+
+def read_folder_caption(root: Path, name: str) -> str:
+    """The caption in one text file.
+
+    Raises:
+        BadClip: there is none that can be used.
+        OSError: the volume does not give its content.
+    """
+    text = read_text(root / name, name, MAX_CAPTION_BYTES)
+    if not text.strip():
+        raise BadClip(name, "caption_empty", "no text in it")
+    return read_caption(text, name, "its text")

@@ -79,7 +79,8 @@ def _episodes(clips: CheckedClips, listing: Listing) -> Mapping[str, str]:
 
 
 def _rank(episode: str, seed: int) -> tuple[str, str]:
-    return hashlib.sha256(f"{seed} {episode}".encode()).hexdigest(), episode
+    name = f"{seed} {episode}".encode("utf-8", "surrogatepass")  # a document may say anything
+    return hashlib.sha256(name).hexdigest(), episode
 
 
 def _as_validation(clip: Clip) -> Clip:

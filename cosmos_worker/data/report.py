@@ -184,7 +184,7 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
         *([summary["held_out"]["sentence"]] if "held_out" in summary else []),
         *map(printable, summary["notes"]),
         *(
-            f"passed over: {number} of {pattern}"
+            f"passed over: {number} of {printable(pattern)}"
             for pattern, number in summary["passed_over"].items()
         ),
     ]

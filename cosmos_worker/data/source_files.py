@@ -65,6 +65,8 @@ def _stamp(path: Path) -> Stamp:
     except OSError as error:
         raise_if_volume(error)
         return None  # absent, a loop of links, a name that is too long: no file that was read
+    except ValueError:
+        return None  # a name that no file can have
     return status.st_size, status.st_mtime_ns // 10**9
 
 

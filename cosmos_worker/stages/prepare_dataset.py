@@ -142,7 +142,7 @@ def log_summary(summary: dict[str, Any], report: Path) -> None:
     for reason, number in summary["dropped"].items():
         logger.warning("dropped clips=%d reason=%s report=%s", number, reason, report)
     for pattern, number in summary["passed_over"].items():
-        logger.warning("passed over files=%d %s", number, pattern)
+        logger.warning("passed over files=%d %s", number, printable(pattern))
     for note in summary["notes"]:
         logger.info("%s", printable(note))
     if "resampled" in summary:
@@ -160,7 +160,7 @@ def log_summary(summary: dict[str, Any], report: Path) -> None:
         )
         logger.warning(
             "other aspect ratio clips=%d fit=%s report=%s worst: %s (%s)",
-            distortion["clips"], distortion["fit"], report, worst, FIT_ADVICE,
+            distortion["clips"], distortion["fit"], report, printable(worst), FIT_ADVICE,
         )  # fmt: skip
     for name, counts in summary.get("buckets", {}).items():
         logger.info(

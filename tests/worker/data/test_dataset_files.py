@@ -133,8 +133,23 @@ def test_annotations_of_other_folders_are_found_or_counted(tmp_path: Path):
         "annotation/**/*.md": 1,
         "annotation/*.json, which is no split": 1,
         "annotation/foo/*.json, which is no split": 1,
+        "videos below videos/ that no annotation names": 2,
     }
     assert listing.notes == ("annotation/validation/ is taken as split val",)
+
+
+def test_videos_that_no_annotation_names_are_counted(tmp_path: Path):
+    videos = [{"video_path": f"videos/{name}.mp4"} for name in ("first", NFC)]
+    add_bridge_clip(tmp_path, "a", videos=videos)
+    add_bridge_clip(tmp_path, "silent", texts=[])
+    for name in ("first", NFD, "spare"):
+        (tmp_path / f"videos/{name}.mp4").touch()
+
+    listing = list_bridge(tmp_path, camera=0)
+
+    assert outcomes(listing) == (["train/a"], {"annotation/train/silent.json": "caption_missing"})
+    # spare.mp4, and the video that the helper has made for a and that its annotation does not name
+    assert listing.passed_over == {"videos below videos/ that no annotation names": 2}
 
 
 def test_odd_files_cost_their_clip(tmp_path: Path):

@@ -56,7 +56,7 @@ def test_the_draw_depends_on_the_seed_alone(seed, fraction, number, random):
 
 
 def test_another_seed_draws_others():
-    episodes = {f"clip{i}": None for i in range(20)}
+    episodes = {f"clip{i}": f"\ud800{i}" for i in range(20)}
 
     draws = {frozenset(val_of(hold_out(*make_clips(episodes), 0.3, seed)[0])) for seed in range(5)}
 
