@@ -13,6 +13,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +30,7 @@ from cosmos_worker.data.clip_rows import (
     refuse_keys,
     refuse_repeated,
 )
+from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, most_frequent
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import (
     FileError,
@@ -74,8 +77,25 @@ def list_jsonl(root: Path) -> Listing:
     bad = [item for item in outcomes if isinstance(item, BadClip)]
     if not outcomes:
         raise DataError(f"{root / names[0]}: lists no clip; write one line for each")
-    listing = Listing(tuple(candidates), (*bad, *repeated), notes=tuple(notes))
-    return without_repeated_ids(listing)
+    return without_repeated_ids(
+        Listing(tuple(candidates), (*bad, *repeated), _passed_over(root, candidates), tuple(notes))
+    )
+
+
+def _passed_over(root: Path, candidates: Sequence[Candidate]) -> dict[str, int]:
+    """Videos that no line names, in the folders of those that are named: pattern → number."""
+    named = {candidate.video for candidate in candidates}
+    found: Counter[str] = Counter()
+    for folder in sorted({PurePosixPath(name).parent for name in named}):
+        if not (root / folder).is_dir():
+            continue
+        with os.scandir(root / folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        for name in names:
+            ending = ending_of(name)
+            if ending in VIDEO_ENDINGS and (folder / name).as_posix() not in named:
+                found[f"{(folder / '*').as_posix()}{ending} (named by no line)"] += 1
+    return most_frequent(found, ".")
 
 
 # --- which lists ------------------------------------------------------------------------------

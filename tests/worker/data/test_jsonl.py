@@ -229,6 +229,18 @@ def test_list_that_is_not_used_is_told(tmp_path: Path):
     )
 
 
+def test_videos_that_no_line_names_are_counted(tmp_path: Path):
+    for name in ("a.mp4", "b.mp4", "c.MOV", "notes.txt", ".d.mp4"):
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        (tmp_path / "clips" / name).touch()
+    write(tmp_path, "dataset.jsonl", {**A, "video": "clips/a.mp4"})
+
+    assert list_jsonl(tmp_path).passed_over == {
+        "clips/*.mov (named by no line)": 1,
+        "clips/*.mp4 (named by no line)": 1,
+    }
+
+
 def test_empty_list_is_refused(tmp_path: Path):
     write(tmp_path, "dataset.jsonl", "", " ")
 
