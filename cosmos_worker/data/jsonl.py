@@ -94,7 +94,7 @@ def _passed_over(root: Path, candidates: Sequence[Candidate]) -> dict[str, int]:
         for name in names:
             ending = ending_of(name)
             if ending in VIDEO_ENDINGS and (folder / name).as_posix() not in named:
-                found[f"{(folder / '*').as_posix()}{ending} (named by no line)"] += 1
+                found[f"{(folder / '*').as_posix()}{ending} (of no usable line)"] += 1
     return most_frequent(found, ".")
 
 

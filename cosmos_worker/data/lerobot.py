@@ -29,6 +29,7 @@ from cosmos_worker.data.lerobot_tables import (
 )
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption
+from cosmos_worker.data.text_files import brief
 from cosmos_worker.errors import DataError
 
 CLIP_PATTERNS = (
@@ -211,7 +212,7 @@ def _stretches(
     texts = {number: _task(tasks, number, name, where) for _, number in rows.runs}
     strange = listed and set(texts.values()) - listed
     if strange:
-        value = f"{where}: its frames have the task {sorted(strange)[0]!r:.80}, which {episode.source} does not list"
+        value = f"{where}: its frames have the task {brief(sorted(strange)[0])}, which {episode.source} does not list"
         raise BadClip(name, "annotation_mismatch", value)
     cuts: list[tuple[int, str]] = []
     for first, number in rows.runs:
@@ -230,5 +231,5 @@ def _task(tasks: Mapping[int, object], number: int, name: str, where: str) -> st
 
 def _caption(text: object, name: str, where: str) -> str:
     if not isinstance(text, str):
-        raise BadClip(name, "annotation_broken", f"{where} is {text!r:.80}, not a text")
+        raise BadClip(name, "annotation_broken", f"{where} is {brief(text)}, not a text")
     return read_caption(text, name, where)

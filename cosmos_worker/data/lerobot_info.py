@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from cosmos_worker.data.index import Split
 from cosmos_worker.data.problems import read_text
-from cosmos_worker.data.text_files import TextError, parse_json
+from cosmos_worker.data.text_files import TextError, brief, parse_json, printable
 from cosmos_worker.errors import ConfigError, DataError
 
 INFO_FILE = "meta/info.json"
@@ -104,14 +104,14 @@ def read_info(root: Path, camera_name: str | None) -> LeRobotInfo:
     version = document.get("codebase_version")
     if version not in READABLE:
         raise DataError(
-            f"{path}: codebase_version is {version!r:.40}, formats {', '.join(READABLE)} are read; convert the dataset "
-            "with the scripts of the lerobot package (lerobot.datasets.v30.convert_dataset_v21_to_v30 and those for "
+            f"{path}: codebase_version is {brief(version)}, formats {', '.join(READABLE)} are read; convert the "
+            "dataset with the scripts of the lerobot package (lerobot.datasets.v30.convert_dataset_v21_to_v30 and those for "
             "earlier versions)"
         )
     data_path, video_path = DEFAULT_PATHS[version[:2]]
     fps = document.get("fps")
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e4:
-        _refuse(path, f"fps is {fps!r:.40}, not a number above 0")
+        _refuse(path, f"fps is {brief(fps)}, not a number above 0")
     return LeRobotInfo(
         version=version,
         fps=float(fps),
@@ -131,7 +131,7 @@ def _refuse(path: Path, value: str) -> NoReturn:
 def _text(document: Mapping[str, Any], name: str, default: str, path: Path) -> str:
     value = document.get(name)
     if value is not None and not isinstance(value, str):
-        _refuse(path, f"{name} is {value!r:.80}, not a text")
+        _refuse(path, f"{name} is {brief(value)}, not a text")
     return value or default
 
 
@@ -140,7 +140,7 @@ def _count(document: Mapping[str, Any], name: str, path: Path) -> int | None:
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9
     ):
-        _refuse(path, f"{name} is {value!r:.40}, not a number of at least 0")
+        _refuse(path, f"{name} is {brief(value)}, not a number of at least 0")
     return value
 
 
@@ -160,8 +160,11 @@ def choose_camera(features: Any, wanted: str | None, path: Path) -> str:  # noqa
         ConfigError: no such camera, one without colour videos, or none is chosen of several.
     """
     if not isinstance(features, dict):
-        _refuse(path, f"features is {features!r:.40}, not an object")
+        _refuse(path, f"features is {brief(features)}, not an object")
     kinds = {name: kind for name, one in features.items() if (kind := _kind(one)) is not None}
+    for name in kinds:
+        if printable(name) != name or "/" in name or not name:
+            _refuse(path, f"features has the name {brief(name)}, which no folder can have")
     cameras = [name for name, kind in kinds.items() if kind == "video"]
     if not cameras:
         raise DataError(
@@ -179,7 +182,7 @@ def choose_camera(features: Any, wanted: str | None, path: Path) -> str:  # noqa
     if len(found) != 1:
         what = f"is the end of {', '.join(found)}" if found else "is no camera of the dataset"
         raise ConfigError(
-            f"spec.dataset.cameraName (camera_name): {wanted!r} {what}; use one of {', '.join(cameras)}"
+            f"spec.dataset.cameraName (camera_name): {brief(wanted)} {what}; use one of {', '.join(cameras)}"
         )
     if kinds[found[0]] != "video":
         raise ConfigError(
@@ -214,13 +217,13 @@ def _splits(document: Any, path: Path) -> Mapping[Split, tuple[range, ...]] | No
     if document is None or document == {}:
         return None
     if not isinstance(document, dict):
-        _refuse(path, f"splits is {document!r:.80}, not an object")
+        _refuse(path, f"splits is {brief(document)}, not an object")
     splits: dict[Split, tuple[range, ...]] = {}
     for name, text in document.items():
         match = RANGE.fullmatch(text) if isinstance(text, str) else None
         if name not in SPLIT_NAMES or match is None:
             raise DataError(
-                f"{path}: splits has {name!r}: {text!r:.80}; the names {', '.join(SPLIT_NAMES)} are read, with "
+                f"{path}: splits has {brief(name)}: {brief(text)}; the names {', '.join(SPLIT_NAMES)} are read, with "
                 "episodes such as '0:50'; correct it"
             )
         part = range(int(match[1] or 0), int(match[2] or 10**9))
@@ -247,12 +250,12 @@ def fill_template(template: str, values: Mapping[str, int | str], where: str) ->
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
             raise DataError(
-                f"{where}: {template!r:.200} has the place {match[0]}; known are {', '.join(values)}"
+                f"{where}: {brief(template)} has the place {match[0]:.40}; known are {', '.join(values)}"
             )
         found = values[match[1]]
         return str(found).zfill(int(match[2])) if match[2] else str(found)
 
     path = PLACE.sub(value, template)
     if "{" in path or "}" in path or path.startswith("/") or ".." in path.split("/"):
-        raise DataError(f"{where}: {template!r:.200} is no path inside the dataset; correct it")
+        raise DataError(f"{where}: {brief(template)} is no path inside the dataset; correct it")
     return path

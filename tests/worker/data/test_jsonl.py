@@ -236,8 +236,8 @@ def test_videos_that_no_line_names_are_counted(tmp_path: Path):
     write(tmp_path, "dataset.jsonl", {**A, "video": "clips/a.mp4"})
 
     assert list_jsonl(tmp_path).passed_over == {
-        "clips/*.mov (named by no line)": 1,
-        "clips/*.mp4 (named by no line)": 1,
+        "clips/*.mov (of no usable line)": 1,
+        "clips/*.mp4 (of no usable line)": 1,
     }
 
 

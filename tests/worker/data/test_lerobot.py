@@ -355,6 +355,8 @@ def test_empty_task_costs_its_episodes(tmp_path: Path):
         ({"codebase_version": None}, "codebase_version is None"),
         ({"fps": 0}, "fps is 0, not a number above 0"),
         ({"features": []}, "features is [], not an object"),
+        ({"features": {"a/b": {"dtype": "video"}}}, "features has the name 'a/b', which no folder"),
+        ({"features": {"\ud800": {"dtype": "video"}}}, "which no folder can have"),
         ({"total_episodes": -1}, "total_episodes is -1, not a number"),
         (
             {"video_path": "../{video_key}.mp4"},
