@@ -46,7 +46,7 @@ class ListPlace:
     split: Split | None = None
     """That of lines which give none, from the name of the file or folder; None = train."""
     allows_others: bool = False
-    """Lines may have other keys, as metadata files have."""
+    """It is a metadata file: lines may have other keys, and a folder of a split in a path says the split."""
 
 
 def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate:
@@ -69,7 +69,7 @@ def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate
     if end is not None and (start or 0.0) >= end:
         value = f"start {start or 0:g} is not before end {end:g} (seconds)"
         raise BadClip(where, "annotation_broken", value)
-    split = _split(given.get("split"), where, place.split)
+    split = _split(given.get("split"), where, place.split or _split_of_folder(path, place))
     part = "" if start is None and end is None else f":{_tell(start)}-{_tell(end)}"
     return Candidate(
         clip_id=f"{split}/{path}{part}",
@@ -151,6 +151,12 @@ def _seconds(given: Mapping[str, Any], name: str, where: str) -> float | None:
     return float(value)
 
 
+def _split_of_folder(path: str, place: ListPlace) -> Split | None:
+    """The split that a folder in the path of a metadata file's video is named after, as in test/a.mp4."""
+    folders = PurePosixPath(path).parent.parts if place.allows_others else ()
+    return next((SPLIT_NAMES[name] for name in folders if name in SPLIT_NAMES), None)
+
+
 def _split(value: object, where: str, of_list: Split | None) -> Split:
     if value is None:
         return of_list or "train"
@@ -159,7 +165,7 @@ def _split(value: object, where: str, of_list: Split | None) -> Split:
         raise BadClip(where, "annotation_broken", told)
     split = SPLIT_NAMES[value]
     if of_list is not None and split != of_list:
-        told = f"split is {value!r} in a list of the split {of_list}"
+        told = f"split is {value!r}, its list or folder is of the split {of_list}"
         raise BadClip(where, "annotation_broken", told)
     return split
 

@@ -105,8 +105,8 @@ def read_info(root: Path, camera_name: str | None) -> LeRobotInfo:
     if version not in READABLE:
         raise DataError(
             f"{path}: codebase_version is {brief(version)}, formats {', '.join(READABLE)} are read; convert the "
-            "dataset with the scripts of the lerobot package (lerobot.datasets.v30.convert_dataset_v21_to_v30 and those for "
-            "earlier versions)"
+            "dataset with the scripts of the lerobot package (lerobot.datasets.v30.convert_dataset_v21_to_v30 and "
+            "those for earlier versions)"
         )
     data_path, video_path = DEFAULT_PATHS[version[:2]]
     fps = document.get("fps")

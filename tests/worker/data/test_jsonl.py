@@ -216,7 +216,7 @@ def test_lists_of_splits_say_the_split(tmp_path: Path):
     listing = list_jsonl(tmp_path)
 
     assert [clip.clip_id for clip in listing.candidates] == ["train/a.mp4", "val/b.mp4"]
-    assert "split is 'train' in a list of the split val" in str(listing.bad[0])
+    assert "split is 'train', its list or folder is of the split val" in str(listing.bad[0])
 
 
 def test_list_that_is_not_used_is_told(tmp_path: Path):
@@ -272,6 +272,15 @@ def test_metadata_in_folders_of_splits(tmp_path: Path):
         ("train/train/a.mp4", ('push, then "pull"',)),
         ("val/validation/sub/b.mp4", ("go",)),
     ]
+
+
+def test_folders_of_splits_in_the_paths_of_a_metadata_file_say_the_split(tmp_path: Path):
+    rows = [{"file_name": f"{folder}/a.mp4", "text": "go"} for folder in ("train", "test", "x/val")]
+    write(tmp_path, "metadata.jsonl", *rows, {"file_name": "b.mp4", "text": "go", "split": "test"})
+
+    splits = [clip.split for clip in list_jsonl(tmp_path).candidates]
+
+    assert splits == ["train", "test", "val", "test"]
 
 
 def test_csv_with_times_splits_and_lines_in_quotes(tmp_path: Path):
