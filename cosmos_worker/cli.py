@@ -251,7 +251,7 @@ def _run_command(options: argparse.Namespace) -> int:
     configure_logging()
     try:
         options.run(options)
-    except WorkerError as error:
+    except (WorkerError, OSError) as error:
         return _end(classify(error))
     return EXIT_OK
 

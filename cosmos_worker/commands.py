@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker import check_dataset
 from cosmos_worker.config import GenerateConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import PRESETS, Preset, get_experiment
@@ -51,6 +53,8 @@ def add_commands(subparsers: Subparsers) -> None:
     add("experiments", _experiments, "list the experiments, their sizes and the GPUs they need")
     _add_plan_arguments(add("plan", _plan, "memory per GPU of a training, before it is started"))
     _add_check_arguments(add("check", _check, "what this machine has, and what a job would miss"))
+    text = "the report of prepare-dataset on a folder, without a job; nothing is written into the folder"
+    check_dataset.add_arguments(add(check_dataset.COMMAND, _check_dataset, text))
 
 
 def _add_plan_arguments(command: argparse.ArgumentParser) -> None:
@@ -95,6 +99,10 @@ def _size(text: str) -> int:
 
 def _write(lines: Iterator[str] | Sequence[str]) -> None:
     """Write lines to standard output; a reader that has seen enough, such as head, is no failure."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # names of files, on a terminal without UTF-8
     try:
         for line in lines:
             sys.stdout.write(f"{line}\n")
@@ -275,3 +283,10 @@ def _check(options: argparse.Namespace) -> None:
     lines = [*check_machine(needs, os.environ), *companions]
     _write([str(line) for line in lines])
     require_all(lines)
+
+
+# --- check-dataset ---------------------------------------------------------------------------
+
+
+def _check_dataset(options: argparse.Namespace) -> None:
+    check_dataset.run(options, _write)

@@ -135,6 +135,20 @@ class PrepareDatasetConfig(StageConfig):
     """Videos that are checked at the same time; null = as many as this container has CPUs."""
 
     @model_validator(mode="after")
+    def _camera_is_of_the_layout(self) -> Self:
+        if self.camera_name is not None and self.layout != "lerobot":
+            raise ValueError(
+                f"camera_name: {self.camera_name!r} chooses a camera of the layout lerobot, the layout is "
+                f"{self.layout}; remove it"
+            )
+        if self.camera and self.layout != "bridge":
+            raise ValueError(
+                f"camera: {self.camera} chooses a video of an annotation (layout bridge), the layout is {self.layout}; "
+                + ("use camera_name" if self.layout == "lerobot" else "remove it")
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rate_is_given(self) -> Self:
         if self.frame_rate == "resample":
             windows = {f"buckets.{number}": size for number, size in enumerate(self.buckets)}

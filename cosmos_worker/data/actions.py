@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosmos_worker.data.problems import BadClip
+from cosmos_worker.data.text_files import brief
 
 STATE = "state"
 GRIPPER = "continuous_gripper_state"
@@ -64,18 +66,26 @@ def _finite_array(
         return None
     values = document[field]
     if not isinstance(values, list):
-        raise BadClip(name, "action_broken", f"{field} is {values!r:.80}, not a list")
-    try:
-        array = np.array(values)
-    except ValueError:  # rows of different sizes
-        array = np.array([], dtype=object)
-    if values and (array.ndim != num_dims or array.dtype.kind not in "iuf"):
+        raise BadClip(name, "action_broken", f"{field} is {brief(values)}, not a list")
+    if not _is_regular(values, num_dims):
         raise BadClip(name, "action_broken", _describe_entry(values, field, num_dims))
-    if not np.isfinite(array.astype(np.float64)).all():
+    try:
+        array = np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise BadClip(name, "action_broken", f"{field} has numbers that are too large") from None
+    if not np.isfinite(array).all():
         where = "".join(f"[{index}]" for index in np.argwhere(~np.isfinite(array))[0])
         value = f"{field}{where} is {array[~np.isfinite(array)][0]}, not a finite number"
         raise BadClip(name, "action_broken", value)
-    return array.astype(np.float64)
+    return array
+
+
+def _is_regular(values: list[Any], num_dims: int) -> bool:
+    """Whether all entries are numbers, or lists of equally many: numpy would make numbers of other things as well."""
+    rows = values if num_dims > 1 else [values]
+    if set(map(type, rows)) - {list} or len(set(map(len, rows))) > 1:
+        return False
+    return not set(map(type, chain.from_iterable(rows))) - {int, float}
 
 
 def _describe_entry(values: list[Any], field: str, num_dims: int) -> str:
@@ -83,10 +93,10 @@ def _describe_entry(values: list[Any], field: str, num_dims: int) -> str:
     for index, entry in enumerate(values):
         numbers = entry if num_dims > 1 else [entry]
         if not isinstance(numbers, list):
-            return f"{field}[{index}] is {entry!r:.80}, not a list of numbers"
+            return f"{field}[{index}] is {brief(entry)}, not a list of numbers"
         wrong = [x for x in numbers if isinstance(x, bool) or not isinstance(x, int | float)]
         if wrong:
-            return f"{field}[{index}] has {wrong[0]!r:.80}, not a number"
+            return f"{field}[{index}] has {brief(wrong[0])}, not a number"
         if num_dims > 1 and len(numbers) != len(values[0]):
             return f"{field}[{index}] has {len(numbers)} numbers, {field}[0] has {len(values[0])}"
-    return f"{field} has numbers that are too large"
+    return f"{field} holds no numbers"

@@ -1,4 +1,4 @@
-"""The bridge layout: annotation/{train,val,test}/*.json, each naming its videos and instruction.
+"""The bridge layout: annotation/{train,val,test}/**/*.json, each naming its videos and instruction.
 
 Source: cosmos_predict1/diffusion/training/datasets/dataset_3D.py for the fields; there the number of frames is
 len(state) and the video is not consulted, here both must agree.
@@ -6,18 +6,37 @@ len(state) and the video is not consulted, here both must agree.
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cosmos_worker.data.actions import parse_actions
-from cosmos_worker.data.candidate import Candidate, Listing, refuse_duplicates
+from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
+from cosmos_worker.data.dataset_files import (
+    VIDEO_ENDINGS,
+    check_id,
+    find_files,
+    find_video,
+    most_frequent,
+    nfc,
+)
 from cosmos_worker.data.index import SPLITS, Split
 from cosmos_worker.data.parallel import map_in_threads
-from cosmos_worker.data.problems import BadClip, read_text
+from cosmos_worker.data.problems import BadClip, read_caption, read_text
+from cosmos_worker.data.text_files import TextError, brief, parse_json, printable
 from cosmos_worker.errors import DataError
 
 ANNOTATION_FOLDER = "annotation"
+VIDEO_FOLDER = "videos"
+"""Where the reference's datasets have their videos; an annotation may name any file below the root."""
+ANNOTATION_ENDINGS = frozenset((".json",))
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Name of a folder below annotation/, in small letters → split."""
 
 
 def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
@@ -29,31 +48,76 @@ def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
         num_workers: annotations that are read at the same time; pays on network disks.
 
     Raises:
-        DataError: no annotation at all, or two clips with the same id.
+        DataError: no annotation at all.
+        OSError: the volume does not give names or annotations.
     """
-    files = [
-        (split, path)
-        for split in SPLITS
-        for path in sorted((root / ANNOTATION_FOLDER / split).glob("*.json"))
-        if not path.name.startswith(".")
-    ]
+    found = find_files(root, ANNOTATION_FOLDER, ANNOTATION_ENDINGS)
+    by_split: dict[Split, list[str]] = {split: [] for split in SPLITS}
+    counts = Counter(found.passed_over)
+    for name in found.names:
+        split = split_of(name)
+        if split is None:
+            counts[f"{_folder_of(name)}/*.json, which is no split"] += 1
+        else:
+            by_split[split].append(name)
+    files = [(split, root / name) for split, names in by_split.items() for name in names]
+    if not files and not found.bad:
+        counted = most_frequent(counts, ANNOTATION_FOLDER)
+        others = ", ".join(f"{pattern} ({count})" for pattern, count in counted.items())
+        raise DataError(
+            f"{root / ANNOTATION_FOLDER}: no *.json in {', '.join(SPLITS)} ({others or 'no files'}); "
+            "give the root of a dataset in the bridge layout"
+        )
+
+    named: set[str] = set()
 
     def outcome(file: tuple[Split, Path]) -> Candidate | BadClip:
+        split, path = file
+        name = path.relative_to(root).as_posix()
         try:
-            return read_annotation(root, file[1], file[0], camera)
+            document = _read_document(path, name)
+            named.update(_named_videos(document))
+            return _candidate(root, document, name, split, camera)
         except BadClip as problem:
             return problem
 
     outcomes = map_in_threads(outcome, files, num_workers, "read-annotations", "files")
     candidates = [item for item in outcomes if isinstance(item, Candidate)]
     bad = [item for item in outcomes if isinstance(item, BadClip)]
-    if not candidates and not bad:
-        raise DataError(
-            f"{root / ANNOTATION_FOLDER}: no *.json in {', '.join(SPLITS)}; "
-            "give the root of a dataset in the bridge layout"
-        )
-    refuse_duplicates(candidates)
-    return Listing(tuple(candidates), tuple(bad))
+    unnamed = sum(
+        nfc(video) not in named for video in find_files(root, VIDEO_FOLDER, VIDEO_ENDINGS).names
+    )
+    if unnamed:
+        counts[f"videos below {VIDEO_FOLDER}/ that no annotation names"] = unnamed
+    passed_over = most_frequent(counts, root.name)
+    return without_repeated_ids(
+        Listing(tuple(candidates), (*found.bad, *bad), passed_over, tuple(_notes(found.names)))
+    )
+
+
+def split_of(name: str) -> Split | None:
+    """Split of an annotation by the folder that it is in; None if that is no split's.
+
+    Args:
+        name: path relative to the root, such as annotation/train/x.json.
+    """
+    parts = PurePosixPath(name).parts
+    return SPLIT_FOLDERS.get(parts[1].lower()) if len(parts) > 2 else None
+
+
+def _folder_of(name: str) -> str:
+    """The folder that decides of the split."""
+    return printable("/".join(PurePosixPath(name).parts[:-1][:2]))
+
+
+def _notes(names: Iterable[str]) -> list[str]:
+    """Which folders were taken for a split of another name."""
+    folders = {_folder_of(name): split for name in names if (split := split_of(name)) is not None}
+    return [
+        f"{folder}/ is taken as split {split}"
+        for folder, split in sorted(folders.items())
+        if folder != f"{ANNOTATION_FOLDER}/{split}"
+    ]
 
 
 def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candidate:
@@ -61,43 +125,79 @@ def read_annotation(root: Path, path: Path, split: Split, camera: int) -> Candid
 
     Raises:
         BadClip: with the annotation's path relative to the root.
+        OSError: the volume does not give its content.
     """
     name = path.relative_to(root).as_posix()
-    try:
-        document = json.loads(read_text(path, name))
-    except json.JSONDecodeError as error:
-        raise BadClip(name, "annotation_broken", f"not JSON: {error}") from None
-    if not isinstance(document, dict):
-        value = f"holds a {type(document).__name__}, not an object"
-        raise BadClip(name, "annotation_broken", value)
-    episode = document.get("episode_id", document.get("original_path"))
-    if not isinstance(episode, str | int) or episode == "":
-        raise BadClip(name, "annotation_broken", "neither episode_id nor original_path is given")
+    return _candidate(root, _read_document(path, name), name, split, camera)
+
+
+def _candidate(
+    root: Path, document: dict[str, Any], name: str, split: Split, camera: int
+) -> Candidate:
+    recording = document.get("original_path")
     return Candidate(
-        clip_id=f"{split}/{episode}",
+        clip_id=f"{split}/{_episode_id(document, name)}",
         split=split,
         source=name,
-        video=_video(document, camera, name),
+        video=_video(root, document, camera, name),
         captions=(_caption(document, name),),
         num_annotated=parse_actions(document, name).lengths,
+        episode=recording if isinstance(recording, str) and recording else None,
     )
 
 
-def _video(document: dict[str, Any], camera: int, name: str) -> str:
+def read_bridge_caption(root: Path, name: str) -> str:
+    """The caption of one annotation.
+
+    Raises:
+        BadClip: there is none that can be used.
+        OSError: the volume does not give its content.
+    """
+    return _caption(_read_document(root / name, name), name)
+
+
+def _read_document(path: Path, name: str) -> dict[str, Any]:
+    try:
+        document = parse_json(read_text(path, name))
+    except TextError as error:
+        raise BadClip(name, "annotation_broken", str(error)) from None
+    if not isinstance(document, dict):
+        value = f"holds a {type(document).__name__}, not an object"
+        raise BadClip(name, "annotation_broken", value)
+    return document
+
+
+def _named_videos(document: dict[str, Any]) -> list[str]:
+    """Videos of all cameras that an annotation names, in the form in which names are compared."""
+    videos = document.get("videos")
+    entries = videos if isinstance(videos, list) else []
+    paths = [entry.get("video_path") for entry in entries if isinstance(entry, dict)]
+    return [nfc(PurePosixPath(path).as_posix()) for path in paths if isinstance(path, str)]
+
+
+def _episode_id(document: dict[str, Any], name: str) -> str:
+    field = "episode_id" if "episode_id" in document else "original_path"
+    episode = document.get(field)
+    if episode is None or episode == "":
+        raise BadClip(name, "annotation_broken", "neither episode_id nor original_path is given")
+    if not isinstance(episode, str | int) or isinstance(episode, bool):
+        value = f"{field} is {brief(episode)}, not a text or a whole number"
+        raise BadClip(name, "annotation_broken", value)
+    return check_id(str(episode), name, field)
+
+
+def _video(root: Path, document: dict[str, Any], camera: int, name: str) -> str:
     videos = document.get("videos")
     if not isinstance(videos, list) or not videos:
-        raise BadClip(name, "annotation_broken", f"videos is {videos!r}, not a list of videos")
+        value = f"videos is {brief(videos)}, not a list of videos"
+        raise BadClip(name, "annotation_broken", value)
     if camera >= len(videos):
         raise BadClip(name, "camera_missing", f"camera {camera} of {len(videos)} videos")
-    entry = videos[camera]
+    entry, where = videos[camera], f"videos[{camera}].video_path"
     video = entry.get("video_path") if isinstance(entry, dict) else None
     if not isinstance(video, str) or not video:
-        value = f"videos[{camera}].video_path is {video!r}, not a path"
-        raise BadClip(name, "annotation_broken", value)
-    path = PurePosixPath(video)
-    if path.is_absolute() or ".." in path.parts:
-        raise BadClip(name, "video_outside", f"videos[{camera}].video_path {video!r}")
-    return path.as_posix()
+        raise BadClip(name, "annotation_broken", f"{where} is {brief(video)}, not a path")
+    return find_video(root, video, name, where)
 
 
 def _caption(document: dict[str, Any], name: str) -> str:
@@ -105,8 +205,5 @@ def _caption(document: dict[str, Any], name: str) -> str:
     if texts is None or texts == []:
         raise BadClip(name, "caption_missing", f"texts is {texts!r}")
     if not isinstance(texts, list) or not isinstance(texts[0], str):
-        raise BadClip(name, "annotation_broken", f"texts is {texts!r:.80}, not a list of strings")
-    caption = texts[0].strip()
-    if not caption:
-        raise BadClip(name, "caption_empty", f"texts[0] is {texts[0]!r}")
-    return caption
+        raise BadClip(name, "annotation_broken", f"texts is {brief(texts)}, not a list of strings")
+    return read_caption(texts[0], name, "texts[0]")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cosmos_worker.data.index import Split
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.errors import DataError
 
 SEARCH_DEPTH = 3
 """Folders between the root of an archive and the dataset that are searched (opensource_robotdata/bridge is two)."""
@@ -27,6 +27,8 @@ class Candidate:
     """One or more; not empty."""
     num_annotated: Mapping[str, int] = field(default_factory=dict)
     """Per-frame lists of the annotation: name → length, which must be the video's number of frames."""
+    num_frames: int | None = None
+    """Frames that the clip has according to the dataset; None = not said."""
     start_s: float | None = None
     """Time in the file, from its first frame on, at which the clip begins; None = with the file."""
     end_s: float | None = None
@@ -43,36 +45,15 @@ class Listing:
     """Clips whose video can be checked, sorted by file name."""
     bad: tuple[BadClip, ...]
     """Clips that are unusable before that."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Files that name no clip and look as if they might: pattern such as videos/**/*.gif → their number."""
+    notes: tuple[str, ...] = ()
+    """What was taken for what, in sentences for log and report."""
 
     @property
     def num_clips(self) -> int:
         """Clips that the dataset names, usable or not."""
         return len(self.candidates) + len(self.bad)
-
-
-def find_root(folder: Path, marker: str, layout: str) -> Path:
-    """The dataset's root: ``folder``, or the one folder below it that holds ``marker``.
-
-    Raises:
-        DataError: no such folder, or several.
-    """
-    if (folder / marker).is_dir():
-        return folder
-    patterns = ["/".join(["*"] * depth + [marker]) for depth in range(1, SEARCH_DEPTH + 1)]
-    found = sorted(
-        path.parent for pattern in patterns for path in folder.glob(pattern) if path.is_dir()
-    )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
-        raise DataError(
-            f"{folder}: {len(found)} folders hold {marker}/ ({names}); give the path of one of them"
-        )
-    raise DataError(
-        f"{folder}: no folder {marker}/, which layout {layout!r} needs (it holds {folder_content(folder)}); "
-        "give the dataset's root or the other layout of bridge, videos"
-    )
 
 
 def folder_content(folder: Path, limit: int = 8) -> str:
@@ -89,13 +70,18 @@ def shorten(names: Sequence[str], limit: int = 8) -> str:
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
-def refuse_duplicates(candidates: Sequence[Candidate]) -> None:
-    """Raise DataError if two clips have the same id."""
-    first: dict[str, Candidate] = {}
-    for candidate in candidates:
-        other = first.setdefault(candidate.clip_id, candidate)
-        if other is not candidate:
-            raise DataError(
-                f"{candidate.source}: clip id {candidate.clip_id!r} is also that of {other.source}; "
-                "give each clip an episode_id of its own"
-            )
+def without_repeated_ids(listing: Listing) -> Listing:
+    """The listing with clips of the same id as bad clips: none of them is known to be the right one."""
+    by_id = defaultdict(list)
+    for candidate in listing.candidates:
+        by_id[candidate.clip_id].append(candidate)
+    bad = []
+    for clip_id, several in by_id.items():
+        if len(several) < 2:
+            continue
+        for candidate in several:
+            other = several[0] if candidate is not several[0] else several[1]
+            value = f"clip id {clip_id!r} is also that of {other.source}"
+            bad.append(BadClip(candidate.source, "clip_id_repeated", value))
+    kept = tuple(one for one in listing.candidates if len(by_id[one.clip_id]) == 1)
+    return replace(listing, candidates=kept, bad=(*listing.bad, *bad))

@@ -137,6 +137,11 @@ def check_clip(
         frames = frames_between(
             timeline, candidate.start_s, candidate.end_s, name, candidate.source
         )
+    if candidate.num_frames not in (None, len(frames)):
+        value = (
+            f"{candidate.num_frames} frames according to {candidate.source}, here are {len(frames)}"
+        )
+        raise BadClip(name, "annotation_mismatch", f"{candidate.clip_id} has {value}")
     for field, length in candidate.num_annotated.items():
         if length - len(frames) not in (0, 1):
             value = f"{field} has {length} entries, {name} has {len(frames)} frames"

@@ -1,66 +1,122 @@
-"""The folder layout: videos/*.mp4 with metas/*.txt of the same stem; everything is training data.
+"""The folder layout: videos below videos/ with captions of the same name below metas/; everything is training data.
 
-Source: cosmos_predict1/diffusion/training/datasets/dataset_video.py.
+Source: cosmos_predict1/diffusion/training/datasets/dataset_video.py, which takes videos/*.mp4 and metas/*.txt; here
+folders below these and other containers count as well.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
-from cosmos_worker.data.candidate import Candidate, Listing, refuse_duplicates
-from cosmos_worker.data.problems import BadClip, read_text
+from cosmos_worker.data.candidate import Candidate, Listing
+from cosmos_worker.data.dataset_files import (
+    VIDEO_ENDINGS,
+    ending_of,
+    find_files,
+    most_frequent,
+    nfc,
+)
+from cosmos_worker.data.problems import BadClip, read_caption, read_text
+from cosmos_worker.data.text_files import raise_if_volume
 from cosmos_worker.errors import DataError
 
 VIDEO_FOLDER = "videos"
 CAPTION_FOLDER = "metas"
+CAPTION_ENDINGS = frozenset((".txt",))
+MAX_CAPTION_BYTES = 1 << 20
+"""Largest caption file; an encoder takes 512 tokens."""
 
 
 def list_videos(root: Path) -> Listing:
-    """Pair videos with captions, sorted by file name.
+    """Pair videos with captions, sorted by name; a clip's id is the path of its video below videos/ without ending.
 
     Raises:
-        DataError: neither videos nor captions, or two clips with the same id.
+        DataError: neither videos nor captions.
+        OSError: the volume does not give names or captions.
     """
-    videos = _by_stem(root / VIDEO_FOLDER, ".mp4")
-    captions = _by_stem(root / CAPTION_FOLDER, ".txt")
-    if not videos and not captions:
+    videos = find_files(root, VIDEO_FOLDER, VIDEO_ENDINGS)
+    captions = find_files(root, CAPTION_FOLDER, CAPTION_ENDINGS)
+    counts = {**videos.passed_over, **captions.passed_over, **_beside(root)}
+    passed_over = most_frequent(counts, root.name)
+    found_bad = [*videos.bad, *captions.bad]
+    if not videos.names and not captions.names and not found_bad:
+        others = ", ".join(f"{pattern} ({count})" for pattern, count in passed_over.items())
         raise DataError(
-            f"{root / VIDEO_FOLDER}: no *.mp4; give the root of a dataset in the videos layout"
+            f"{root / VIDEO_FOLDER}: no videos in it ({others or 'no files'}); give the root of a dataset in the "
+            f"videos layout, with files such as {VIDEO_FOLDER}/x.mp4 and {CAPTION_FOLDER}/x.txt"
         )
     candidates: list[Candidate] = []
-    bad: list[BadClip] = []
-    for stem in sorted(videos.keys() | captions.keys()):
+    bad = found_bad
+    by_stem, texts = _by_stem(videos.names), _by_stem(captions.names)
+    told = {_stem(problem.file) for problem in found_bad}
+    for stem in sorted(by_stem.keys() | texts.keys()):
+        if stem in told and not (stem in by_stem and stem in texts):
+            continue  # the other half of the clip is bad
+        if len(by_stem[stem]) > 1:
+            bad += _repeated(stem, by_stem[stem])
+            continue
         try:
-            candidates.append(_pair(stem, videos.get(stem), captions.get(stem), root))
+            candidates.append(_pair(stem, by_stem[stem], texts[stem], root))
         except BadClip as problem:
             bad.append(problem)
-    refuse_duplicates(candidates)
-    return Listing(tuple(candidates), tuple(bad))
+    return Listing(tuple(candidates), tuple(bad), passed_over)
 
 
-def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
-    """Files by name without suffix; hidden files, such as those of macOS archives, are no clips."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() == suffix and not path.name.startswith("."):
-            other = found.setdefault(path.stem, path)
-            if other is not path:
-                raise DataError(
-                    f"{path}: clip id {path.stem!r} is also that of {other.name}; rename one of them"
-                )
+def _beside(root: Path) -> dict[str, int]:
+    """Number of videos that lie beside the folder of videos instead of in it."""
+    try:
+        names = [path.name for path in root.iterdir()]
+    except OSError as error:
+        raise_if_volume(error)
+        return {}
+    number = sum(ending_of(name) in VIDEO_ENDINGS and name[0] != "." for name in names)
+    return {f"videos beside {VIDEO_FOLDER}/": number} if number else {}
+
+
+def _stem(name: str) -> str:
+    """Name below videos/ or metas/ without ending: what video and caption have in common."""
+    return nfc(PurePosixPath(*PurePosixPath(name).parts[1:]).with_suffix("").as_posix())
+
+
+def _by_stem(names: Iterable[str]) -> defaultdict[str, list[str]]:
+    found = defaultdict(list)
+    for name in names:
+        found[_stem(name)].append(name)
     return found
 
 
-def _pair(stem: str, video: Path | None, caption: Path | None, root: Path) -> Candidate:
-    if video is None:
-        name = f"{CAPTION_FOLDER}/{stem}.txt"
-        raise BadClip(name, "video_missing", f"its video {VIDEO_FOLDER}/{stem}.mp4 does not exist")
-    name = video.relative_to(root).as_posix()
-    if caption is None:
+def _repeated(stem: str, names: Sequence[str]) -> Iterator[BadClip]:
+    """Each of several files that would be the same clip."""
+    for name in names:
+        other = next(one for one in names if one != name)
+        yield BadClip(name, "clip_id_repeated", f"clip {stem!r} is also that of {other}")
+
+
+def _pair(stem: str, videos: Sequence[str], captions: Sequence[str], root: Path) -> Candidate:
+    if not videos:
+        value = f"its video {VIDEO_FOLDER}/{stem}.mp4 does not exist"
+        raise BadClip(captions[0], "video_missing", value)
+    name = videos[0]
+    if not captions:
         value = f"its caption {CAPTION_FOLDER}/{stem}.txt does not exist"
         raise BadClip(name, "caption_missing", value)
-    caption_name = caption.relative_to(root).as_posix()
-    text = read_text(caption, caption_name).strip()
-    if not text:
-        raise BadClip(caption_name, "caption_empty", "no text in it")
-    return Candidate(f"train/{stem}", "train", name, name, (text,))
+    if len(captions) > 1:
+        value = f"the caption of {stem!r} is also {captions[1]}"
+        raise BadClip(captions[0], "clip_id_repeated", value)
+    caption = read_folder_caption(root, captions[0])
+    return Candidate(f"train/{stem}", "train", name, name, (caption,))
+
+
+def read_folder_caption(root: Path, name: str) -> str:
+    """The caption in one text file.
+
+    Raises:
+        BadClip: there is none that can be used.
+        OSError: the volume does not give its content.
+    """
+    text = read_text(root / name, name, MAX_CAPTION_BYTES)
+    if not text.strip():
+        raise BadClip(name, "caption_empty", "no text in it")
+    return read_caption(text, name, "its text")

@@ -8,25 +8,31 @@ keep no more, and a folder that is put back from one must be the same folder.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cosmos_worker.config import PrepareDatasetConfig
-from cosmos_worker.data.bridge import ANNOTATION_FOLDER
-from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER
-from cosmos_worker.data.index import SPLITS
+from cosmos_worker.data import jsonl, lerobot
+from cosmos_worker.data.bridge import ANNOTATION_ENDINGS, ANNOTATION_FOLDER, split_of
+from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, find_files
+from cosmos_worker.data.folder import CAPTION_ENDINGS, CAPTION_FOLDER, VIDEO_FOLDER
+from cosmos_worker.data.text_files import printable, raise_if_volume
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes, atomic_write
 
 SOURCE_FILE = "source.json"
 """Beside the index: ``root`` (relative to the source's folder) and ``files``, name → stamp."""
-CLIP_FILES: dict[str, dict[str, str]] = {
-    "bridge": {f"{ANNOTATION_FOLDER}/{split}": ".json" for split in SPLITS},
-    "videos": {VIDEO_FOLDER: ".mp4", CAPTION_FOLDER: ".txt"},
+CLIP_FILES: dict[str, dict[str, frozenset[str]]] = {
+    "bridge": {ANNOTATION_FOLDER: ANNOTATION_ENDINGS},
+    "videos": {VIDEO_FOLDER: VIDEO_ENDINGS, CAPTION_FOLDER: CAPTION_ENDINGS},
 }
-"""By layout: folder → ending of the files that name its clips."""
+"""By layout: folder → endings of the files in it and below that name its clips."""
+CLIP_PATTERNS: dict[str, tuple[str, ...]] = {
+    "lerobot": lerobot.CLIP_PATTERNS,
+    "jsonl": jsonl.CLIP_PATTERNS,
+}
+"""By layout: patterns of the files that name its clips, relative to the dataset's root."""
 
 Stamp = tuple[int, int] | None
 """Size in bytes and time of the last change in whole seconds; None = no such file."""
@@ -34,16 +40,18 @@ Stamp = tuple[int, int] | None
 
 def list_files(root: Path, layout: str) -> list[str]:
     """Files that name the clips of a dataset, relative to its root."""
-    found = []
-    for folder, suffix in CLIP_FILES[layout].items():
-        if (root / folder).is_dir():
-            with os.scandir(root / folder) as entries:
-                found += [f"{folder}/{entry.name}" for entry in entries if _names(entry, suffix)]
-    return found
-
-
-def _names(entry: os.DirEntry[str], suffix: str) -> bool:
-    return PurePosixPath(entry.name).suffix.lower() == suffix and not entry.name.startswith(".")
+    found = [
+        name
+        for folder, endings in CLIP_FILES.get(layout, {}).items()
+        for name in find_files(root, folder, endings).names
+    ]
+    found += [
+        path.relative_to(root).as_posix()
+        for pattern in CLIP_PATTERNS.get(layout, ())
+        for path in root.glob(pattern)
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    return [name for name in found if layout != "bridge" or split_of(name) is not None]
 
 
 def stamp_files(root: Path, names: Iterable[str]) -> dict[str, Stamp]:
@@ -54,8 +62,11 @@ def stamp_files(root: Path, names: Iterable[str]) -> dict[str, Stamp]:
 def _stamp(path: Path) -> Stamp:
     try:
         status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        raise_if_volume(error)
+        return None  # absent, a loop of links, a name that is too long: no file that was read
+    except ValueError:
+        return None  # a name that no file can have
     return status.st_size, status.st_mtime_ns // 10**9
 
 
@@ -70,7 +81,7 @@ def write_source(target: Path, folder: Path, root: Path, files: Mapping[str, Sta
     """
     document = {"root": root.relative_to(folder).as_posix(), "files": files}
     with atomic_write(target / SOURCE_FILE, "w") as stream:
-        json.dump(document, stream, ensure_ascii=False)
+        json.dump(document, stream)
 
 
 def refuse_changed(config: PrepareDatasetConfig, volumes: Volumes) -> None:
@@ -100,11 +111,11 @@ def refuse_changed(config: PrepareDatasetConfig, volumes: Volumes) -> None:
     changed = [name for name in now if now[name] != then.get(name)]
     if not changed or not any(now.values()):
         return
-    first = changed[0]
+    first, then_was, now_is = printable(changed[0]), then.get(changed[0]), now[changed[0]]
     raise DataError(
         f"dataset.source.path {config.source.path}: {root} has changed since its index was made at "
         f"{_time(record.stat().st_mtime)}: {_count(then)} files then, {_count(now)} now, {len(changed)} differ, "
-        f"first {first} ({_tell(then.get(first))} then, {_tell(now[first])} now); give the changed dataset another "
+        f"first {first} ({_tell(then_was)} then, {_tell(now_is)} now); give the changed dataset another "
         "spec.dataset.name (by hand: another key and target_uri) or put the folder back as it was"
     )
 

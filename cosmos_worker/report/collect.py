@@ -52,6 +52,14 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Captions:
+    """Number of training clips, and each caption with the number of clips that have it, the most frequent first."""
+
+    num_clips: int
+    counts: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
 class Clip:
     """One video in a card: where it comes from, the video, its strip of frames, a verdict."""
 
@@ -125,10 +133,12 @@ def read_items(generated: Sequence[tuple[str, Path]]) -> list[Item]:
     return items
 
 
-def count_captions(dataset: Path) -> list[tuple[str, int]]:
-    """Instructions of the training clips, the most frequent first."""
+def count_captions(dataset: Path) -> Captions:
+    """Captions of the training clips, all that a clip has."""
     index = read_index(dataset)
-    return Counter(clip.caption for clip in index.clips if clip.split == "train").most_common()
+    train = [clip for clip in index.clips if clip.split == "train"]
+    counts = Counter(text for clip in train for text in clip.captions)
+    return Captions(len(train), counts.most_common())
 
 
 def format_number(form: str, value: float) -> str:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from cosmos_worker.report.chart import loss_chart
 from cosmos_worker.report.collect import (
+    Captions,
     Card,
     Item,
     Training,
@@ -20,6 +21,7 @@ from cosmos_worker.report.collect import (
     format_number,
     metrics_table,
 )
+from cosmos_worker.report.dataset import DatasetFacts
 
 TEMPLATE = "report.html.j2"
 SHOWN_CAPTIONS = 24
@@ -107,8 +109,9 @@ def render_page(
     training: Training,
     items: Sequence[Item],
     cards: Sequence[Card],
-    captions: Sequence[tuple[str, int]],
+    captions: Captions,
     samples: Sequence[Card] = (),
+    dataset: DatasetFacts | None = None,
 ) -> str:
     """The whole page as text."""
     environment = jinja2.Environment(
@@ -130,9 +133,10 @@ def render_page(
         rows=table[1:],
         cards=cards,
         samples=samples,
-        captions=captions[:SHOWN_CAPTIONS],
-        num_captions=len(captions),
-        num_clips=sum(count for _, count in captions),
+        dataset=dataset or DatasetFacts([], []),
+        captions=captions.counts[:SHOWN_CAPTIONS],
+        num_captions=len(captions.counts),
+        num_clips=captions.num_clips,
         facts=describe_experiment(training.config),
         config=training.config,
     )

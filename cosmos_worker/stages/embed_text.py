@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cosmos_worker.config import EmbedTextConfig
+from cosmos_worker.data.caption_files import find_caption_files
 from cosmos_worker.data.index import read_index
 from cosmos_worker.layout import Volumes
 from cosmos_worker.text.pickles import read_pickles, write_pickles
@@ -58,7 +59,7 @@ def run(config: EmbedTextConfig, volumes: Volumes) -> dict[str, Any]:
     exported = 0
     if config.export_pickles_uri is not None:
         target = volumes.resolve(config.export_pickles_uri)
-        exported = write_pickles(index.root, target, captions, store.get)
+        exported = write_pickles(find_caption_files(index.root), target, captions, store.get)
         logger.info("exported pickles=%d folder=%s", exported, target)
     return {
         "captions": len(captions),
@@ -76,7 +77,7 @@ def _import(
     store: EmbeddingStore, root: Path, captions: Sequence[str], encoder: Path, max_length: int
 ) -> int:
     dim = read_encoder_config(encoder)["d_model"]
-    found = read_pickles(root, captions, dim, max_length)
+    found = read_pickles(root, find_caption_files(root), captions, dim, max_length)
     store.add(found)
     return len(found)
 

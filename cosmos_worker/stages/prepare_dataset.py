@@ -7,20 +7,35 @@ checked until then is kept in a journal: after an interruption or a repair only 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cosmos_worker.cgroup import available_cpus
 from cosmos_worker.config import PrepareDatasetConfig
-from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
-from cosmos_worker.data.candidate import Listing, find_root
-from cosmos_worker.data.check import check_clips
+from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.fetch import locate_dataset
-from cosmos_worker.data.folder import VIDEO_FOLDER, list_videos
+from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import write_index
 from cosmos_worker.data.journal import JOURNAL_FILE, Journal
-from cosmos_worker.data.report import find_failure, portable_root, render_report, summarize
-from cosmos_worker.data.source_files import list_files, refuse_changed, stamp_files, write_source
+from cosmos_worker.data.layouts import find_root, list_clips
+from cosmos_worker.data.report import (
+    FIT_ADVICE,
+    NUM_EXAMPLES,
+    Remarks,
+    find_failure,
+    portable_root,
+    render_report,
+    summarize,
+)
+from cosmos_worker.data.source_files import (
+    Stamp,
+    list_files,
+    refuse_changed,
+    stamp_files,
+    write_source,
+)
+from cosmos_worker.data.text_files import printable
 from cosmos_worker.layout import (
     DATASET_REPORT_FILE,
     SUMMARY_FILE,
@@ -32,8 +47,52 @@ from cosmos_worker.layout import (
 logger = logging.getLogger(__name__)
 
 FAILED_REPORT_FILE = "report-failed.md"
-MARKERS = {"bridge": ANNOTATION_FOLDER, "videos": VIDEO_FOLDER}
-"""By layout: the folder that tells a dataset's root."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A dataset whose clips have all been checked."""
+
+    folder: Path
+    """The source's folder."""
+    root: Path
+    """The dataset's root, in it."""
+    files: dict[str, Stamp]
+    """What was read, as it was before."""
+    clips: CheckedClips
+    remarks: Remarks
+
+
+def examine(config: PrepareDatasetConfig, volumes: Volumes, journal_path: Path) -> Examined:
+    """Find the source, list its clips, check each and hold some out.
+
+    Args:
+        config: of the stage.
+        volumes: where they are mounted.
+        journal_path: file that keeps what was checked; nothing else is written, unless the source is to be fetched.
+
+    Raises:
+        DataError: unusable source.
+        RetryableError: the network fails.
+    """
+    folder = locate_dataset(config.source, volumes.resolve(config.data_uri), volumes)
+    num_workers = config.num_workers or available_cpus()
+    root = find_root(folder, config.layout)
+    files = stamp_files(root, list_files(root, config.layout))  # before they are read
+    listing = list_clips(config, root, num_workers)
+    videos = {candidate.video for candidate in listing.candidates}
+    files.update(stamp_files(root, videos - files.keys()))
+    with Journal(journal_path) as journal:
+        logger.info(
+            "checking root=%s clips=%d videos_known=%d workers=%d",
+            root, listing.num_clips, len(journal), num_workers,
+        )  # fmt: skip
+        clips = check_clips(
+            root, listing, config.video, num_workers, journal, config.buckets, config.frame_rate
+        )
+    clips, held_out = hold_out(clips, listing, config.validation_fraction, config.validation_seed)
+    remarks = Remarks(listing.passed_over, listing.notes, held_out)
+    return Examined(folder, root, files, clips, remarks)
 
 
 def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
@@ -50,58 +109,64 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
         RetryableError: the network fails.
     """
     target = volumes.resolve(config.target_uri)
-    folder = locate_dataset(config.source, volumes.resolve(config.data_uri), volumes)
-    num_workers = config.num_workers or available_cpus()
-    root = find_root(folder, MARKERS[config.layout], config.layout)
-    files = stamp_files(root, list_files(root, config.layout))  # before they are read
-    listing = _list_clips(config, root, num_workers)
-    videos = {candidate.video for candidate in listing.candidates}
-    files.update(stamp_files(root, videos - files.keys()))
-    with Journal(target / JOURNAL_FILE) as journal:
-        logger.info(
-            "checking root=%s clips=%d videos_known=%d workers=%d",
-            root, listing.num_clips, len(journal), num_workers,
-        )  # fmt: skip
-        clips = check_clips(
-            root, listing, config.video, num_workers, journal, config.buckets, config.frame_rate
-        )
+    examined = examine(config, volumes, target / JOURNAL_FILE)
+    root, clips = examined.root, examined.clips
 
-    report = render_report(config, root, clips)
+    report = render_report(config, root, clips, examined.remarks)
     failure = find_failure(config, root, clips, target / FAILED_REPORT_FILE)
     if failure is not None:
         _write_text(target / FAILED_REPORT_FILE, report)
         raise failure
 
-    summary = summarize(config, clips)
-    for reason, number in summary["dropped"].items():
-        logger.warning(
-            "dropped clips=%d reason=%s report=%s", number, reason, target / DATASET_REPORT_FILE
-        )
-    for name, counts in summary.get("buckets", {}).items():
-        logger.info(
-            "bucket=%s clips=%d train_windows=%d val_windows=%d",
-            name, counts["clips"], counts["windows"]["train"], counts["windows"]["val"],
-        )  # fmt: skip
+    summary = summarize(config, clips, examined.remarks)
+    log_summary(summary, target / DATASET_REPORT_FILE)
     for file, note in clips.notes:
-        logger.warning("video=%s note=%r", file, note)
-    if "resampled" in summary:
-        logger.info(
-            "resampled clips=%d frames_repeated=%d frames_left_out=%d",
-            summary["resampled"]["clips"], summary["resampled"]["repeated"], summary["resampled"]["left_out"],
-        )  # fmt: skip
+        logger.warning("video=%s note=%r", printable(file), note)
     summary["root"] = portable_root(root, target, volumes)
     summary["index_sha256"] = write_index(target, clips.kept)
     if config.source.path is not None:
-        write_source(target, folder, root, files)
+        write_source(target, examined.folder, root, examined.files)
     write_json(target / SUMMARY_FILE, summary)
     _write_text(target / DATASET_REPORT_FILE, report)
     (target / FAILED_REPORT_FILE).unlink(missing_ok=True)
-    journal.path.unlink(missing_ok=True)
+    (target / JOURNAL_FILE).unlink(missing_ok=True)
     told = ("clips", "splits", "dropped", "captions", "index_sha256", "buckets")
     return {
         **{key: summary[key] for key in told if key in summary},
         "windows": sum(split["windows"] for split in summary["splits"].values()),
     }
+
+
+def log_summary(summary: dict[str, Any], report: Path) -> None:
+    """Log what is to be known of a dataset: a line for each reason, however many clips it concerns."""
+    for reason, number in summary["dropped"].items():
+        logger.warning("dropped clips=%d reason=%s report=%s", number, reason, report)
+    for pattern, number in summary["passed_over"].items():
+        logger.warning("passed over files=%d %s", number, printable(pattern))
+    for note in summary["notes"]:
+        logger.info("%s", printable(note))
+    if "resampled" in summary:
+        logger.info(
+            "resampled clips=%d frames_repeated=%d frames_left_out=%d",
+            summary["resampled"]["clips"], summary["resampled"]["repeated"], summary["resampled"]["left_out"],
+        )  # fmt: skip
+    if "held_out" in summary:
+        logger.info("%s", summary["held_out"]["sentence"])
+    distortion = summary["distortion"]
+    if distortion["clips"]:
+        worst = "; ".join(
+            f"{one['clips']} of {one['size']} into {one['window']}: {one['what']}, such as {one['example']}"
+            for one in distortion["sizes"][:NUM_EXAMPLES]
+        )
+        logger.warning(
+            "other aspect ratio clips=%d fit=%s report=%s worst: %s (%s)",
+            distortion["clips"], distortion["fit"], report, printable(worst), FIT_ADVICE,
+        )  # fmt: skip
+    for name, counts in summary.get("buckets", {}).items():
+        logger.info(
+            "bucket=%s clips=%d train_windows=%d val_windows=%d",
+            name, counts["clips"], counts["windows"]["train"], counts["windows"]["val"],
+        )  # fmt: skip
 
 
 def check_done(config: PrepareDatasetConfig, volumes: Volumes) -> None:
@@ -111,12 +176,6 @@ def check_done(config: PrepareDatasetConfig, volumes: Volumes) -> None:
         DataError: the folder has changed.
     """
     refuse_changed(config, volumes)
-
-
-def _list_clips(config: PrepareDatasetConfig, root: Path, num_workers: int) -> Listing:
-    if config.layout == "bridge":
-        return list_bridge(root, config.camera, num_workers)
-    return list_videos(root)
 
 
 def _write_text(path: Path, text: str) -> None:

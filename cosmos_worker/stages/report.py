@@ -14,6 +14,7 @@ from cosmos_worker.report.collect import (
     read_items,
     read_training,
 )
+from cosmos_worker.report.dataset import read_dataset
 from cosmos_worker.report.page import render_page
 from cosmos_worker.report.samples import sample_cards
 
@@ -38,6 +39,7 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
         build_cards(items, config.max_videos),
         count_captions(volumes.resolve(config.dataset_uri)),
         sample_cards(volumes.resolve(config.run_uri), volumes.resolve(config.dataset_uri)),
+        dataset=read_dataset(volumes.resolve(config.dataset_uri)),
     )
     path = volumes.resolve(config.target_uri) / REPORT_FILE
     with atomic_write(path, "w") as stream:

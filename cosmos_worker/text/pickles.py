@@ -9,13 +9,12 @@ numpy array is refused. Layouts (reference scripts get_t5_embeddings.py and get_
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import pickle
 import pickletools
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,47 +192,14 @@ class CaptionFile:
     pickle: Path
 
 
-def _bridge_caption(path: Path) -> str:
-    caption = json.loads(path.read_text(encoding="utf-8"))["texts"][0]
-    if not isinstance(caption, str):
-        raise TypeError(f"texts[0] is {type(caption).__name__}")
-    return caption.strip()
-
-
-def find_caption_files(root: Path) -> Iterator[CaptionFile]:
-    """All captions of a dataset in either layout, in the order of their names.
-
-    A caption that cannot be read is told in the log and left out: prepare-dataset has dropped its
-    clip, with the reason in its report.
-    """
-    sources = [
-        (path, path.with_suffix(".pickle"), _bridge_caption)
-        for path in sorted(root.glob("annotation/*/*.json"))
-    ]
-    sources += [
-        (path, root / "t5_xxl" / f"{path.stem}.pickle", _text_caption)
-        for path in sorted(root.glob("metas/*.txt"))
-    ]
-    for path, target, read in sources:
-        try:
-            caption = read(path)
-        except (ValueError, TypeError, LookupError) as error:
-            logger.warning("unreadable caption file=%s reason=%s", path, error)
-            continue
-        yield CaptionFile(caption, target.relative_to(root))
-
-
-def _text_caption(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip()
-
-
 def read_pickles(
-    root: Path, captions: Collection[str], dim: int, max_length: int
+    root: Path, files: Iterable[CaptionFile], captions: Collection[str], dim: int, max_length: int
 ) -> dict[str, Embedding]:
     """Embeddings of these captions as far as the dataset has pickles of them.
 
     Args:
         root: the dataset's root.
+        files: the dataset's captions with the names of their pickles.
         captions: wanted; the first pickle of a caption counts.
         dim: width that the encoder of these pickles has.
         max_length: most tokens that an embedding may have.
@@ -243,7 +209,7 @@ def read_pickles(
     """
     wanted = set(captions)
     found: dict[str, Embedding] = {}
-    for entry in find_caption_files(root):
+    for entry in files:
         path = root / entry.pickle
         if entry.caption not in wanted or entry.caption in found or not path.is_file():
             continue
@@ -257,12 +223,15 @@ def read_pickles(
 
 
 def write_pickles(
-    root: Path, target: Path, captions: Collection[str], get: Callable[[str], Embedding]
+    files: Iterable[CaptionFile],
+    target: Path,
+    captions: Collection[str],
+    get: Callable[[str], Embedding],
 ) -> int:
     """Write the pickles of a dataset below ``target``, under the names of the dataset's layout.
 
     Args:
-        root: the dataset's root, which says captions and names.
+        files: the dataset's captions with the names of their pickles.
         target: root of the pickles; the dataset's root itself to put them where the reference does.
         captions: those of the index; files with another caption get no pickle.
         get: embedding of a caption.
@@ -271,7 +240,7 @@ def write_pickles(
         Number of files written.
     """
     wanted = set(captions)
-    entries = [entry for entry in find_caption_files(root) if entry.caption in wanted]
+    entries = [entry for entry in files if entry.caption in wanted]
     for entry in entries:
         write_pickle(target / entry.pickle, get(entry.caption))
     return len(entries)

@@ -17,6 +17,7 @@ from cosmos_worker.options import LATENT_SCALE, Experiment
 from cosmos_worker.text.batch import pad_text
 from cosmos_worker.text.store import EmbeddingStore
 from cosmos_worker.tokenizer.store import LatentStore
+from cosmos_worker.train.draws import draw_caption
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class WindowDataset:
     def digest(self) -> str:
         """Identity of the samples and their order."""
         names = "\n".join(
-            f"{window.window_id} {self.index.clip(window.clip_id).caption}"
+            f"{window.window_id} {' | '.join(self.index.clip(window.clip_id).captions)}"
             + (f" {window.bucket}" if window.bucket else "")
             for window in self.windows
         )
@@ -78,8 +79,26 @@ class WindowDataset:
             video.width // LATENT_SCALE,
         )
 
-    def batch(self, samples: Sequence[int]) -> Batch:
-        """Put samples of one bucket together.
+    def captions(self, samples: Sequence[int], epochs: Sequence[int] | None = None) -> list[str]:
+        """The caption of each sample.
+
+        Args:
+            samples: which.
+            epochs: in which epoch each is seen: of several captions one is drawn for it; None = the first caption.
+        """
+        clips = [self.index.clip(self.windows[sample].clip_id) for sample in samples]
+        if epochs is None:
+            return [clip.caption for clip in clips]
+        seed = self.experiment.trainer.seed
+        return [
+            clip.captions[
+                draw_caption(len(clip.captions), seed, self.windows[sample].window_id, epoch)
+            ]
+            for clip, sample, epoch in zip(clips, samples, epochs, strict=True)
+        ]
+
+    def batch(self, samples: Sequence[int], epochs: Sequence[int] | None = None) -> Batch:
+        """Put samples of one bucket together, with captions as :meth:`captions` gives them.
 
         Raises:
             DataError: a latent or an embedding that is missing, not finite, or of another size.
@@ -95,7 +114,9 @@ class WindowDataset:
         return Batch(
             latents * self.experiment.diffusion.sigma_data,
             pad_text(
-                [self.embeddings.get(clip.caption) for clip in clips], text.max_length, text.padding
+                [self.embeddings.get(caption) for caption in self.captions(samples, epochs)],
+                text.max_length,
+                text.padding,
             ),
             torch.tensor(fps, dtype=torch.float32),
         )

@@ -96,6 +96,11 @@ class BucketOrder:
         samples: list[int] = list(self.members.values())[bucket][own].tolist()
         return samples
 
+    def epochs(self, step: int) -> list[int]:
+        """The epoch of its bucket that each sample of :meth:`batch` belongs to."""
+        bucket, before = self._turn(step)
+        return self._own[bucket].epochs(before)
+
     def describe(self) -> Iterator[str]:
         """A line for each bucket: its windows, and its share of the batches. Nothing without buckets."""
         for name, samples in self.members.items():

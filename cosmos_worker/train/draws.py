@@ -58,6 +58,21 @@ def draw_sample(
     return [sigma, noise, augment_sigma, augment_noise, num_cond, use_cond, use_text]
 
 
+def draw_caption(num_captions: int, seed: int, window_id: str, epoch: int) -> int:
+    """The number of the caption that a window has in an epoch; with one caption nothing is drawn.
+
+    Args:
+        num_captions: of its clip.
+        seed: of the run.
+        window_id: which window.
+        epoch: how often it was seen before.
+    """
+    if num_captions == 1:
+        return 0
+    generator = sample_generator("caption", seed, window_id, epoch)
+    return int(torch.randint(num_captions, (), generator=generator))
+
+
 def draw_noise(
     shape: Sequence[int], experiment: Experiment, stream: str, step: int, positions: Sequence[int]
 ) -> Noise:

@@ -244,7 +244,11 @@ class Trainer:
     # --- one step ----------------------------------------------------------------------------
 
     def _micro_batch(self, samples: Sequence[int], positions: Sequence[int]) -> tuple[Batch, Noise]:
-        batch = self.dataset.batch([samples[position] for position in positions])
+        epochs = self.order.epochs(self.done_steps)
+        batch = self.dataset.batch(
+            [samples[position] for position in positions],
+            [epochs[position] for position in positions],
+        )
         shape = batch.x0_BCTHW.shape[1:]
         noise = draw_noise(shape, self.experiment, "train", self.done_steps, positions)
         return batch, noise

@@ -50,6 +50,11 @@ class DataOrder:
         first: list[int] = samples[: self.global_batch_size].tolist()
         return first
 
+    def epochs(self, step: int) -> list[int]:
+        """The epoch that each sample of :meth:`batch` belongs to."""
+        first = step * self.global_batch_size
+        return [(first + i) // self.num_samples for i in range(self.global_batch_size)]
+
     def state(self, step: int) -> dict[str, int | str]:
         """What a checkpoint after ``step`` steps stores."""
         return {**asdict(self), "position": step * self.global_batch_size}

@@ -63,9 +63,13 @@ def sampling_of(
     return sampling
 
 
+MAX_NAME = 150
+"""Characters of a window's id in a file name, which may have 255 bytes: the last ones, which have the episode."""
+
+
 def file_name(position: int, window_id: str) -> str:
     """Name of a window's video without suffix: its position, and its id as far as a file name admits."""
-    return f"{position}-" + re.sub(r"[^A-Za-z0-9@._-]", "_", window_id)
+    return f"{position}-" + re.sub(r"[^A-Za-z0-9@._-]", "_", window_id)[-MAX_NAME:]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Held-out losses at fixed noise: under the training's own distribution, and at chosen noise levels."""
+"""Held-out losses at fixed noise: under the training's own distribution, and at chosen noise levels.
+
+A window whose clip has several captions has the first of them, so that losses of different steps are comparable.
+"""
 
 from __future__ import annotations
 

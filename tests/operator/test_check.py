@@ -72,6 +72,23 @@ def test_device_follows_the_gpus():
             r"spec\.outputs: got step 40 and checkpoint Best; give one of them",
         ),
         (
+            {"dataset.cameraName": "front"},
+            r"spec\.dataset\.cameraName: 'front' chooses a camera of the layout LeRobot, the layout is Bridge; remove "
+            r"it or use spec\.dataset\.camera",
+        ),
+        (
+            {"dataset.cameraName": "front", "dataset.layout": "Jsonl"},
+            r"the layout is Jsonl; remove it$",
+        ),
+        (
+            {"dataset.camera": 1, "dataset.layout": "LeRobot"},
+            r"spec\.dataset\.camera: 1 chooses a video of .* the layout is LeRobot; use spec\.dataset\.cameraName",
+        ),
+        (
+            {"dataset.camera": 2, "dataset.layout": "Videos"},
+            r"spec\.dataset\.camera: 2 .* the layout is Videos; remove it",
+        ),
+        (
             {"dataset.frameRate": "Resample"},
             r"spec\.dataset\.frameRate: 'Resample' takes frames at the rate of .*; add video\.fps=30, or another",
         ),
@@ -124,6 +141,18 @@ def test_device_follows_the_gpus():
 def test_check_names_the_field_and_the_remedy(changes, message):
     with pytest.raises(InvalidSpec, match=message):
         make_job(changes)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {"layout": "LeRobot", "cameraName": "observation.images.front"},
+        {"layout": "Bridge", "camera": 1},
+        {"layout": "Jsonl"},
+    ],
+)
+def test_camera_is_chosen_as_the_layout_does(dataset):
+    make_job({f"dataset.{name}": value for name, value in dataset.items()})
 
 
 def test_frames_can_be_resampled_at_the_rate_of_the_windows():

@@ -116,6 +116,7 @@ def write_training_inputs(
     num_latent_frames: int = 3,
     latent_size: tuple[int, int] = (4, 4),
     text_channels: int = 16,
+    num_captions: int = 1,
 ) -> None:
     """Write root/{index,text,latents} with train windows and two val windows.
 
@@ -125,12 +126,24 @@ def write_training_inputs(
         num_latent_frames: of every window.
         latent_size: rows and columns of every window.
         text_channels: of every embedding.
+        num_captions: of every clip, 1 to 3: clip i has push i % 3, then the following ones.
         bad_latent: multiplied into the first latent, such as infinity-free huge values.
     """
     generator = torch.Generator().manual_seed(7)
     names = [("train", i) for i in range(num_windows)] + [("val", i) for i in range(2)]
     clips = [
-        Clip(f"{split}/{i}", split, f"{i}.mp4", f"push {i % 3}", 17, 10.0, 32, 32, (0,), "0" * 64)
+        Clip(
+            f"{split}/{i}",
+            split,
+            f"{i}.mp4",
+            tuple(f"push {(i + more) % 3}" for more in range(num_captions)),
+            17,
+            10.0,
+            32,
+            32,
+            (0,),
+            "0" * 64,
+        )
         for split, i in names
     ]
     (root / "index").mkdir(parents=True)

@@ -80,7 +80,7 @@ def _check_overrides(training: TrainingSpec) -> list[str]:
 
 def check_job(job: PostTrainingJob) -> list[str]:
     """All problems of a job whose fields are valid one by one."""
-    problems = _check_inference(job) + _check_storage(job)
+    problems = _check_camera(job) + _check_inference(job) + _check_storage(job)
     if training := check_training(job.spec.training):
         return training + problems
     try:
@@ -152,6 +152,25 @@ def _check_frame_rate(job: PostTrainingJob, experiment: Experiment) -> list[str]
         "spec.dataset.frameRate: 'Resample' takes frames at the rate of the experiment's windows, which have none; "
         f"{needed}"
     ]
+
+
+def _check_camera(job: PostTrainingJob) -> list[str]:
+    """A camera that the layout does not choose by."""
+    dataset = job.spec.dataset
+    problems = []
+    if dataset.camera_name is not None and dataset.layout != "LeRobot":
+        problems.append(
+            f"spec.dataset.cameraName: {dataset.camera_name!r} chooses a camera of the layout LeRobot, the layout is "
+            f"{dataset.layout}; remove it"
+            + (" or use spec.dataset.camera" if dataset.layout == "Bridge" else "")
+        )
+    if dataset.camera and dataset.layout != "Bridge":
+        instead = "use spec.dataset.cameraName" if dataset.layout == "LeRobot" else "remove it"
+        problems.append(
+            f"spec.dataset.camera: {dataset.camera} chooses a video of an annotation (layout Bridge), the layout is "
+            f"{dataset.layout}; {instead}"
+        )
+    return problems
 
 
 def _check_storage(job: PostTrainingJob) -> list[str]:

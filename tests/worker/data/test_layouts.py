@@ -7,8 +7,9 @@ import pytest
 from clips import add_bridge_clip, add_folder_clip, write_bridge_dataset, write_videos_dataset
 
 from cosmos_worker.data.bridge import list_bridge
-from cosmos_worker.data.candidate import Candidate, find_root
+from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.folder import list_videos
+from cosmos_worker.data.layouts import find_root
 from cosmos_worker.errors import DataError
 
 NAME = r"annotation/train/x\.json"
@@ -96,21 +97,27 @@ def test_list_bridge_reports_camera_that_is_not_there(tmp_path: Path):
     assert str(problem).startswith("annotation/train/x.json: camera 2 of 1 videos; choose another")
 
 
-def test_list_bridge_refuses_duplicate_ids(tmp_path: Path):
+def test_list_bridge_drops_clips_of_one_id(tmp_path: Path):
     add_bridge_clip(tmp_path, "a")
     add_bridge_clip(tmp_path, "b", episode_id="a")
+    add_bridge_clip(tmp_path, "c")
 
-    message = (
-        r"train/b\.json: clip id 'train/a' is also that of annotation/train/a\.json; give each"
-    )
-    with pytest.raises(DataError, match=message):
-        list_bridge(tmp_path, camera=0)
+    listing = list_bridge(tmp_path, camera=0)
+
+    assert [clip.clip_id for clip in listing.candidates] == ["train/c"]
+    assert [str(problem) for problem in listing.bad] == [
+        f"annotation/train/{one}.json: clip id 'train/a' is also that of annotation/train/{other}.json; "
+        "rename one of them, or give each an episode_id of its own"
+        for one, other in ("ab", "ba")
+    ]
 
 
 def test_list_bridge_refuses_dataset_without_annotations(tmp_path: Path):
     (tmp_path / "annotation/train").mkdir(parents=True)
 
-    with pytest.raises(DataError, match=r"annotation: no \*\.json in train, val, test"):
+    with pytest.raises(
+        DataError, match=r"annotation: no \*\.json in train, val, test \(no files\)"
+    ):
         list_bridge(tmp_path, camera=0)
 
 
@@ -133,7 +140,7 @@ def test_list_videos_pairs_videos_with_captions(tmp_path: Path):
         (None, r"videos/x\.mp4: its caption metas/x\.txt does not exist; add the caption"),
         (b"", r"metas/x\.txt: no text in it; write a caption"),
         (b" \n", r"metas/x\.txt: no text in it; write a caption"),
-        (b"\xff\xfea", r"metas/x\.txt: not UTF-8: byte 0xff at position 0; save the file as UTF-8"),
+        (b"caf\xe9", r"metas/x\.txt: not UTF-8: byte 0xe9 at position 3; save the file as UTF-8"),
     ],
 )
 def test_list_videos_reports_bad_caption(tmp_path: Path, caption, message):
@@ -153,33 +160,43 @@ def test_list_videos_reports_caption_without_video(tmp_path: Path):
     assert str(problem).startswith("metas/x.txt: its video videos/x.mp4 does not exist; add the")
 
 
-def test_list_videos_refuses_equal_stems(tmp_path: Path):
+def test_list_videos_drops_videos_of_one_name(tmp_path: Path):
     video = add_folder_clip(tmp_path, "x", "a caption")
-    video.with_suffix(".MP4").write_bytes(video.read_bytes())
+    video.with_suffix(".MOV").write_bytes(video.read_bytes())
+    add_folder_clip(tmp_path, "y", "a caption")
 
-    with pytest.raises(DataError, match=r"clip id 'x' is also that of x\.MP4; rename one"):
-        list_videos(tmp_path)
+    listing = list_videos(tmp_path)
+
+    assert [clip.clip_id for clip in listing.candidates] == ["train/y"]
+    assert [(one.file, one.reason, one.value) for one in listing.bad] == [
+        ("videos/x.MOV", "clip_id_repeated", "clip 'x' is also that of videos/x.mp4"),
+        ("videos/x.mp4", "clip_id_repeated", "clip 'x' is also that of videos/x.MOV"),
+    ]
 
 
 def test_find_root_descends_to_the_only_dataset(tmp_path: Path):
     root = write_bridge_dataset(tmp_path / "opensource_robotdata" / "bridge", train=1, val=0)
 
-    assert find_root(tmp_path, "annotation", "bridge") == root
-    assert find_root(root, "annotation", "bridge") == root
+    assert find_root(tmp_path, "bridge") == root
+    assert find_root(root, "bridge") == root
 
 
 def test_find_root_refuses_to_choose(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name / "videos").mkdir(parents=True)
 
-    with pytest.raises(DataError, match=r"2 folders hold videos/ \(a, b\); give the path of one"):
-        find_root(tmp_path, "videos", "videos")
+    with pytest.raises(
+        DataError, match=r"2 folders hold a folder videos/ \(a, b\); give the path of one"
+    ):
+        find_root(tmp_path, "videos")
 
 
 def test_find_root_says_what_is_there(tmp_path: Path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "notes.json").write_text(json.dumps({}))
 
-    message = r"no folder annotation/, which layout 'bridge' needs \(it holds clips/, notes\.json\)"
+    message = (
+        r"no folder annotation/, which layout 'bridge' needs; it holds clips/, notes\.json; give"
+    )
     with pytest.raises(DataError, match=message):
-        find_root(tmp_path, "annotation", "bridge")
+        find_root(tmp_path, "bridge")

@@ -41,7 +41,7 @@ def write_dataset(folder: Path, captions: Sequence[str], splits: Sequence[str]) 
         annotation.write_text(json.dumps({"texts": [caption]}))
         clips.append(
             Clip(
-                f"{split}/{i}", split, f"videos/{split}/{i}/rgb.mp4", caption, 17, 10.0, 128, 160,
+                f"{split}/{i}", split, f"videos/{split}/{i}/rgb.mp4", (caption,), 17, 10.0, 128, 160,
                 (0,), "0" * 64,
             )
         )  # fmt: skip

@@ -152,8 +152,8 @@ def test_run_fails_above_the_limit_and_keeps_the_earlier_index(tmp_path: Path, v
 
     report = target / "report-failed.md"
     assert str(caught.value) == (
-        f"{root}: 1 of 4 clips (25.0%) are unusable, max_bad_fraction allows 10.0%; repair or remove them "
-        f"(all in {report}) or raise max_bad_fraction; first: (1) annotation/train/silent.json: "
+        f"{root}: 1 of 4 clips (25.0%) are unusable (caption_empty 1), max_bad_fraction allows 10.0%; repair or "
+        f"remove them (all in {report}) or raise max_bad_fraction; first: (1) annotation/train/silent.json: "
         "texts[0] is ''; write a caption or remove the clip"
     )
     assert "silent.json | caption_empty" in report.read_text()
@@ -346,3 +346,61 @@ def test_run_tells_what_is_lost_of_a_video(tmp_path: Path, volumes, target, capl
 def test_resampling_needs_a_rate(size, message):
     with pytest.raises(ValidationError, match=message):
         make_config({"path": "/data"}, frame_rate="resample", **size)
+
+
+def test_run_tells_what_is_to_be_known(tmp_path: Path, volumes, target, caplog):
+    root = write_videos_dataset(tmp_path / "data", clips=4)
+    (root / "videos/x.gif").touch()
+    (root / "metas/x|<b>\n`.txt").write_text("a caption")
+    config = make_config(
+        {"path": str(root)},
+        layout="videos",
+        video={"num_pixel_frames": 9, "height": 48, "width": 32},
+        max_bad_fraction=0.2,
+        validation_fraction=0.25,
+    )
+
+    with caplog.at_level(logging.INFO):
+        result = run(config, volumes)
+
+    assert {name: split["clips"] for name, split in result["splits"].items()} == {
+        "train": 3,
+        "val": 1,
+        "test": 0,
+    }
+    (held,) = [clip for clip in read_index(target).clips if clip.split == "val"]
+    assert held.clip_id.startswith("val/clip")
+    report = (target / "report.md").read_text()
+    summary = json.loads((target / "summary.json").read_text())
+    held_out = "1 of 4 training episodes (1 clips) are held out as split val, drawn by seed 0"
+    stretched = "stretched by 125 % in height"
+    for text in (report, caplog.text):
+        assert held_out in text
+        assert stretched in text
+        assert "videos/**/*.gif" in text
+    assert (
+        "| metas/x\\|&lt;b>\\\\n\\`.txt | name_unusable | its name has '\\\\n', a control" in report
+    )
+    assert "| 32x48 | 48x32 | 4 | stretched by 125 % in height |" in report
+    assert f"| {held.clip_id} | 32x48 | 48x32 | {stretched} |" in report
+    assert "- captions per clip: 1 (4 clips)" in report
+    assert summary["held_out"]["episodes"] == 1
+    assert (summary["distortion"]["clips"], summary["distortion"]["fit"]) == (4, "stretch")
+    assert summary["passed_over"] == {"videos/**/*.gif": 1}
+
+
+def test_run_takes_odd_files_for_bad_clips(tmp_path: Path, volumes, target):
+    root = write_bridge_dataset(tmp_path / "data", train=4, val=0)
+    folder = root / "annotation/train"
+    (folder / "folder.json").mkdir()
+    (folder / "loop.json").symlink_to("loop.json")
+    os.mkfifo(folder / "pipe.json")
+    add_bridge_clip(root, "long", videos=[{"video_path": "x/" * 5000}])
+    add_bridge_clip(root, "nul", videos=[{"video_path": "x\0.mp4"}])
+    add_bridge_clip(root, "lone", episode_id="\udce9")
+    (folder / "deep.json").write_text("[" * 10**5)
+
+    result = run(make_config({"path": str(root)}, max_bad_fraction=0.7), volumes)
+
+    assert result["clips"] == {"found": 11, "kept": 4, "bad": 7, "too_short": 0}
+    assert result["dropped"] == {"annotation_broken": 1, "file_unreadable": 3, "name_unusable": 3}

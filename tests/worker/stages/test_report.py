@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.config import ReportConfig
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.layout import METRICS_FILE, Volumes
+from cosmos_worker.layout import METRICS_FILE, SUMMARY_FILE, Volumes
 from cosmos_worker.report.collect import ABSENT
 from cosmos_worker.sample import records
 from cosmos_worker.stages import report
@@ -305,3 +306,38 @@ def test_report_shows_the_controls_of_a_video_that_has_the_focus(
 
     assert before == [False] * 6
     assert after == [True] + [False] * 5
+
+
+def test_report_says_what_is_to_be_known_of_the_dataset(tmp_path: Path) -> None:
+    config = write_finished_job(tmp_path)
+    path = tmp_path / "dataset" / SUMMARY_FILE
+    summary = {
+        **json.loads(path.read_text()),
+        "clips": {"found": 9, "kept": 7},
+        "splits": {"train": {"clips": 7, "windows": 70}, "val": {"clips": 0, "windows": 0}},
+        "sizes": {"720x1280": 6, "1280x720": 1},
+        "dropped": {"caption_empty": 2},
+        "distortion": {"clips": 1, "fit": "crop", "largest": "55 % of the picture is cut"},
+        "passed_over": {"videos/**/*.gif": 3},
+        "notes": ["annotation/<b>\n/ is taken as split val"],
+        "held_out": {"sentence": "1 of 4 training episodes is held out"},
+    }
+    path.write_text(json.dumps(summary))
+
+    page = Path(report.run(config, Volumes())["report"]).read_text(encoding="utf-8")
+
+    for text in (
+        "<dt>clips</dt><dd>7 of 9</dd>",
+        "<dt>train</dt><dd>7 clips, 70 windows</dd>",
+        "720x1280 (6 clips), 1280x720 (1 clips)",
+        "2 of 9 clips were dropped: caption_empty.",
+        "1 of 7 clips have another aspect ratio than their window (fit: crop); the worst is 55 % of",
+        "Passed over: videos/**/*.gif (3 files).",
+        "annotation/&lt;b&gt;\\n/ is taken as split val.",
+        "1 of 4 training episodes is held out.",
+    ):
+        assert text in page
+
+
+def test_report_of_an_earlier_index_has_no_section_of_the_dataset(page: PageParts) -> None:
+    assert "Clips that prepare-dataset kept" not in page.text

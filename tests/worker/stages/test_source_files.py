@@ -12,8 +12,10 @@ from clips import (
     add_bridge_clip,
     add_folder_clip,
     write_bridge_dataset,
+    write_clip,
     write_videos_dataset,
 )
+from lerobot_datasets import Layout, recordings, write_lerobot
 
 from cosmos_worker.cli import main
 from cosmos_worker.data import source_files
@@ -216,3 +218,57 @@ def test_damaged_record_is_told(stage):
 
     assert code == 2
     assert "source.json: damaged (" in said
+
+
+def test_clips_of_subfolders_and_other_endings_count(stage):
+    add_folder_clip(stage.root, "in/a", "a caption").rename(stage.root / "videos/in/a.mov")
+    add_folder_clip(stage.root, "b", "a caption")
+    assert stage.run("videos")[0] == 0
+    assert "already done" in stage.run("videos")[1]
+    os.utime(stage.root / "videos/in/a.mov", (EARLIER, EARLIER))
+
+    refuse(stage, "videos/in/a.mov", "4 files then, 4 now, 1", layout="videos")
+
+
+def test_odd_files_are_no_change(stage):
+    write_videos_dataset(stage.root, clips=4)
+    (stage.root / "videos/loop.mp4").symlink_to("loop.mp4")
+    (stage.root / "videos/up").symlink_to("..")
+    for name in (b"caf\xe9.txt", b"x\n.txt"):
+        Path(os.fsdecode(os.fsencode(stage.root / "metas") + b"/" + name)).touch()
+    assert stage.run("videos")[0] == 0
+
+    assert "already done" in stage.run("videos")[1]
+
+
+@pytest.mark.parametrize(
+    ("layout", "changed"),
+    [
+        ("lerobot", "meta/info.json"),
+        ("lerobot", "meta/tasks.parquet"),
+        ("lerobot", "meta/episodes/chunk-000/file-000.parquet"),
+        ("lerobot", "data/chunk-000/file-000.parquet"),
+        ("lerobot", "videos/observation.images.front/chunk-000/file-000.mp4"),
+        ("jsonl", "dataset.jsonl"),
+        ("jsonl", "a.mp4"),
+        ("jsonl", "train/metadata.csv"),
+    ],
+)
+def test_lists_and_tables_of_the_other_layouts_count(stage, layout, changed):
+    if layout == "lerobot":
+        write_lerobot(stage.root, Layout(recordings(9, 9)))
+    else:
+        write_clip(stage.root / "a.mp4")
+        (stage.root / "dataset.jsonl").write_text('{"video": "a.mp4", "caption": "go"}\n')
+    assert stage.run(layout)[0] == 0
+    assert stage.run(layout)[0] == 0
+
+    path = stage.root / changed
+    if path.exists():
+        os.utime(path, (EARLIER, EARLIER))
+    else:
+        path.parent.mkdir()
+        path.touch()
+
+    code, line = stage.run(layout)
+    assert (code, f"1 differ, first {changed}" in line) == (2, True), line

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pickle
 import random
@@ -10,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cosmos_worker.data.caption_files import find_caption_files
 from cosmos_worker.errors import DataError
 from cosmos_worker.text.pickles import (
-    find_caption_files,
     read_pickle,
     read_pickles,
     write_pickle,
@@ -164,28 +163,6 @@ def test_damaged_pickles_give_no_other_error_than_ours(tmp_path: Path, protocol:
     assert refused > 150
 
 
-def test_find_caption_files_knows_both_layouts(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_annotation(tmp_path, "train", "1", "push left\n")
-    write_annotation(tmp_path, "val", "2", "push right")
-    write_annotation(tmp_path, "val", "3", "").write_text("{")
-    (tmp_path / "metas").mkdir()
-    (tmp_path / "metas" / "clip.txt").write_text(" a robot \n")
-    (tmp_path / "metas" / "latin.txt").write_bytes(b"caf\xe9")
-
-    with caplog.at_level(logging.WARNING):
-        entries = list(find_caption_files(tmp_path))
-
-    assert [(entry.caption, entry.pickle.as_posix()) for entry in entries] == [
-        ("push left", "annotation/train/1.pickle"),
-        ("push right", "annotation/val/2.pickle"),
-        ("a robot", "t5_xxl/clip.pickle"),
-    ]
-    assert "annotation/val/3.json" in caplog.text
-    assert "metas/latin.txt" in caplog.text
-
-
 def test_pickles_written_for_a_dataset_are_read_back(tmp_path: Path) -> None:
     write_annotation(tmp_path, "train", "1", "push left")
     write_annotation(tmp_path, "train", "2", "push right")
@@ -193,8 +170,12 @@ def test_pickles_written_for_a_dataset_are_read_back(tmp_path: Path) -> None:
     write_annotation(tmp_path, "val", "4", "dropped")
     embeddings = {"push left": ARRAY, "push right": ARRAY[:2]}
 
-    count = write_pickles(tmp_path, tmp_path, embeddings, embeddings.__getitem__)
-    found = read_pickles(tmp_path, ["push right", "push left", "never seen"], 8, 16)
+    count = write_pickles(
+        find_caption_files(tmp_path), tmp_path, embeddings, embeddings.__getitem__
+    )
+    found = read_pickles(
+        tmp_path, find_caption_files(tmp_path), ["push right", "push left", "never seen"], 8, 16
+    )
 
     assert count == 3
     assert not (tmp_path / "annotation" / "val" / "4.pickle").exists()
@@ -213,4 +194,4 @@ def test_read_pickles_refuses_embeddings_of_another_encoder(
     with pytest.raises(
         DataError, match=rf"1\.pickle: embedding \(5, 8\).*L <= {max_length}, {dim}"
     ):
-        read_pickles(tmp_path, ["push left"], dim, max_length)
+        read_pickles(tmp_path, find_caption_files(tmp_path), ["push left"], dim, max_length)

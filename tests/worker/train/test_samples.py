@@ -221,3 +221,11 @@ def train_with_two(inputs: Path, root: Path, target: Path, experiment: Experimen
     config = train_config(root / "inputs", experiment, target, inputs / "tokenizer")
     config = config.model_copy(update={"model_uri": str(inputs / "model.pt")})
     train_with_processes(config, target, 2)
+
+
+def test_the_file_of_a_long_id_has_a_name_that_a_disk_takes() -> None:
+    name = samples.file_name(12, f"val/{'x' * 400}@8")
+
+    assert name.startswith("12-x")
+    assert name.endswith("x@8")
+    assert len(name) < 200
