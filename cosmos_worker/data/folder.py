@@ -40,7 +40,9 @@ def list_videos(root: Path) -> Listing:
     captions = find_files(root, CAPTION_FOLDER, CAPTION_ENDINGS)
     counts = {**videos.passed_over, **captions.passed_over, **_beside(root)}
     passed_over = most_frequent(counts, root.name)
-    found_bad = [*videos.bad, *captions.bad]
+    bad_videos = {_stem(problem.file) for problem in videos.bad}
+    bad_captions = [one for one in captions.bad if _stem(one.file) not in bad_videos]
+    found_bad = [*videos.bad, *bad_captions]  # one for each clip
     if not videos.names and not captions.names and not found_bad:
         others = ", ".join(f"{pattern} ({count})" for pattern, count in passed_over.items())
         raise DataError(
