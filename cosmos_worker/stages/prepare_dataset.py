@@ -187,7 +187,7 @@ def check_done(config: PrepareDatasetConfig, volumes: Volumes) -> None:
 def _list_clips(config: PrepareDatasetConfig, root: Path, num_workers: int) -> Listing:
     if config.layout == "bridge":
         return list_bridge(root, config.camera, num_workers)
-    return list_videos(root)
+    return list_videos(root, num_workers)
 
 
 def _write_text(path: Path, text: str) -> None:
