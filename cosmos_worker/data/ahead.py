@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosmos_worker.config import Fit
 from cosmos_worker.data.index import DatasetIndex, Window
 from cosmos_worker.data.video import read_window
 from cosmos_worker.options import VideoConfig
@@ -25,7 +26,11 @@ def num_ahead(video: VideoConfig, batch_size: int, cpus: int) -> int:
 
 
 def decode_ahead(
-    index: DatasetIndex, batches: Sequence[Sequence[Window]], video: VideoConfig, cpus: int
+    index: DatasetIndex,
+    batches: Sequence[Sequence[Window]],
+    video: VideoConfig,
+    cpus: int,
+    fit: Fit = "stretch",
 ) -> Iterator[tuple[Sequence[Window], Tensor]]:
     """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller computes."""
     ahead = num_ahead(video, max((len(batch) for batch in batches), default=1), cpus)
@@ -33,7 +38,7 @@ def decode_ahead(
     pending: deque[tuple[Sequence[Window], Future[Tensor]]] = deque()
     try:
         for batch in batches:
-            pending.append((batch, pool.submit(read_batch, index, batch, video)))
+            pending.append((batch, pool.submit(read_batch, index, batch, video, fit)))
             if len(pending) > ahead:
                 ready, pixels = pending.popleft()
                 yield ready, pixels.result()
@@ -44,7 +49,9 @@ def decode_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def read_batch(index: DatasetIndex, batch: Sequence[Window], video: VideoConfig) -> Tensor:
+def read_batch(
+    index: DatasetIndex, batch: Sequence[Window], video: VideoConfig, fit: Fit = "stretch"
+) -> Tensor:
     """Pixels of windows, uint8 (B, T, H, W, 3); overlapping neighbours of one clip are decoded once.
 
     Raises:
@@ -55,7 +62,7 @@ def read_batch(index: DatasetIndex, batch: Sequence[Window], video: VideoConfig)
     for first, last in _overlapping_runs(batch, length):
         start, end = batch[first].start, batch[last].start + length
         path = index.video_path(index.clip(batch[first].clip_id))
-        frames = read_window(path, start, end - start, video.height, video.width)
+        frames = read_window(path, start, end - start, video.height, video.width, fit)
         for number in range(first, last + 1):
             offset = batch[number].start - start
             pixels[number] = frames[offset : offset + length]
