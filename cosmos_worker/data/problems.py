@@ -5,6 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from cosmos_worker.data.text_files import (
+    MAX_BYTES,
+    FileError,
+    TextError,
+    brief,
+    normalise_caption,
+    printable,
+    read_text_file,
+)
 from cosmos_worker.data.video import REENCODE
 from cosmos_worker.errors import DataError
 
@@ -16,6 +25,10 @@ Reason = Literal[
     "caption_missing",
     "caption_empty",
     "caption_not_utf8",
+    "caption_broken",
+    "file_unreadable",
+    "name_unusable",
+    "clip_id_repeated",
     "video_missing",
     "video_outside",
     "video_empty",
@@ -37,6 +50,10 @@ REMEDIES: dict[Reason, str] = {
     "caption_missing": "add the caption or remove the clip",
     "caption_empty": "write a caption or remove the clip",
     "caption_not_utf8": "save the file as UTF-8",
+    "caption_broken": "write the caption anew or remove the clip",
+    "file_unreadable": "put a file there that can be read, or remove it",
+    "name_unusable": "rename the file, or correct what names it",
+    "clip_id_repeated": "rename one of them, or give each an episode_id of its own",
     "video_missing": "add the video or remove what names it",
     "video_outside": "name a file inside the dataset, relative to its root",
     "video_empty": REENCODE,
@@ -55,10 +72,10 @@ class BadClip(DataError):  # noqa: N818 - it is also the record of a dropped cli
     """One clip cannot be used; the message names file, value and remedy."""
 
     def __init__(self, file: str, reason: Reason, value: str) -> None:
-        self.file = file
+        self.file = printable(file)
         self.reason: Reason = reason
-        self.value = value
-        super().__init__(f"{file}: {value}; {REMEDIES[reason]}")
+        self.value = printable(value)
+        super().__init__(f"{self.file}: {self.value}; {REMEDIES[reason]}")
 
     @property
     def remedy(self) -> str:
@@ -66,14 +83,41 @@ class BadClip(DataError):  # noqa: N818 - it is also the record of a dropped cli
         return REMEDIES[self.reason]
 
 
-def read_text(path: Path, name: str) -> str:
-    """Text of a UTF-8 file, with or without byte order mark.
+def read_text(path: Path, name: str, max_bytes: int = MAX_BYTES) -> str:
+    """Text of a file that describes clips: UTF-8, or UTF-16 with a byte order mark; lines end with LF.
+
+    Args:
+        path: the file.
+        name: how messages call it.
+        max_bytes: larger files are refused.
 
     Raises:
-        BadClip: not UTF-8, with the position and value of the first bad byte.
+        BadClip: another encoding, with the position of the first bad byte; or a file that cannot be read.
+        OSError: the volume does not give its content.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        value = f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}"
-        raise BadClip(name, "caption_not_utf8", value) from None
+        return read_text_file(path, max_bytes)
+    except FileError as error:
+        raise BadClip(name, "file_unreadable", str(error)) from None
+    except TextError as error:
+        raise BadClip(name, "caption_not_utf8", str(error)) from None
+
+
+def read_caption(text: str, name: str, where: str) -> str:
+    """A caption in the form that is embedded.
+
+    Args:
+        text: as a file or document has it.
+        name: how messages call the file.
+        where: how they call the place in it, such as texts[0].
+
+    Raises:
+        BadClip: no text, or characters that no encoding can hold.
+    """
+    try:
+        caption = normalise_caption(text)
+    except TextError as error:
+        raise BadClip(name, "caption_broken", f"{where} has {error}") from None
+    if not caption:
+        raise BadClip(name, "caption_empty", f"{where} is {brief(text)}")
+    return caption

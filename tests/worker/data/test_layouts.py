@@ -133,7 +133,7 @@ def test_list_videos_pairs_videos_with_captions(tmp_path: Path):
         (None, r"videos/x\.mp4: its caption metas/x\.txt does not exist; add the caption"),
         (b"", r"metas/x\.txt: no text in it; write a caption"),
         (b" \n", r"metas/x\.txt: no text in it; write a caption"),
-        (b"\xff\xfea", r"metas/x\.txt: not UTF-8: byte 0xff at position 0; save the file as UTF-8"),
+        (b"caf\xe9", r"metas/x\.txt: not UTF-8: byte 0xe9 at position 3; save the file as UTF-8"),
     ],
 )
 def test_list_videos_reports_bad_caption(tmp_path: Path, caption, message):
