@@ -43,6 +43,7 @@ STAGE_HELP = {
     "prepare-dataset": "fetch and check a dataset, write its index",
     "embed-text": "compute T5 embeddings of all captions",
     "cache-latents": "encode every window of the dataset",
+    "check-inputs": "read all that the inference items name, before the training",
     "train": "post-train the model",
     "publish": "publish a checkpoint as <name>/model.pt",
     "generate": "sample videos from a checkpoint",

@@ -21,8 +21,9 @@ from cosmos_worker.companions.pretrained import folder_identity, give_back_memor
 from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
 from cosmos_worker.config import GenerateConfig, GuardrailsConfig
 from cosmos_worker.layout import FACE_FILE, FILTER_FILE, Volumes, sha256_of_file
+from cosmos_worker.sample.conditioning import read_last_known_frame
 from cosmos_worker.sample.frame_guards import FrameGuards
-from cosmos_worker.sample.inputs import SampleInput, read_last_known_frame
+from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.records import GUARDRAILS_IDENTITY, UPSAMPLER_IDENTITY
 
 logger = logging.getLogger(__name__)

@@ -69,7 +69,7 @@ REFUSED_MODES = {
 }
 PROBE_LEVELS = (0, 37, 73, 110, 146, 183, 219, 255)
 SAME_COLOUR = 2
-"""A colour profile that moves no probe by more than so many of 255 levels counts as sRGB, and pixels stay as they are."""
+"""A colour profile that moves no probe by more than so many of 255 levels counts as sRGB: pixels stay as they are."""
 
 Pixels = NDArray[np.uint8]
 
@@ -156,7 +156,9 @@ def _check(path: Path, image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{path}: {_too_large(image.size)}")
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # further pictures of a JPEG are previews and gain maps
+    if (
+        frames > 1 and image.format != "MPO"
+    ):  # further pictures of a JPEG are previews and gain maps
         what = "pages" if name == "TIFF" else "frames"
         raise DataError(
             f"{path}: {name} of {frames} {what}; save the wanted one as PNG or JPEG, or an animation as MP4"

@@ -22,15 +22,11 @@ from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes
 from cosmos_worker.progress import Progress
 from cosmos_worker.sample import kept_passes, records
+from cosmos_worker.sample.checks import check_item
+from cosmos_worker.sample.conditioning import read_known_frames
 from cosmos_worker.sample.frame_guards import FrameGuards, Seen
 from cosmos_worker.sample.guards import Companions, Prompts, identify_companions
-from cosmos_worker.sample.inputs import (
-    SampleInput,
-    check_visual_input,
-    collect_inputs,
-    common_fps,
-    read_known_frames,
-)
+from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
@@ -39,11 +35,9 @@ from cosmos_worker.sample.team import Team, check_team, form_team
 from cosmos_worker.sample.video2world import (
     Sample,
     Settings,
-    check_admitted,
     num_sampler_steps,
     split_batches,
 )
-from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity
 from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
@@ -61,7 +55,6 @@ class Work:
     inputs: list[SampleInput]
     requests: dict[str, records.Record]
     finished: dict[str, records.Record | None]
-    sampling: SamplingConfig
 
     @property
     def pending(self) -> list[SampleInput]:
@@ -86,14 +79,12 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         check_team(processes.world_size, config.context_parallel, frames)
         place, device = (processes.rank, processes.world_size), processes.device
         team = form_team(*place, config.context_parallel, device)
-        inputs = _check_inputs(config, volumes) if processes.is_main else []
+        is_main = processes.is_main
+        inputs = check_item(config, config.net, config.tokenizer, volumes) if is_main else []
         tokenizer = _load_tokenizer(config, volumes, device)
-        if processes.is_main:
-            config = with_fps_of_inputs(config, inputs)
         work = team.from_main(
             _find_work(config, volumes, tokenizer, inputs) if processes.is_main else None
         )
-        config = config.model_copy(update={"sampling": work.sampling})
         logger.info(
             "generate item=%s videos=%d kept=%d device=%s processes=%d",
             config.name,
@@ -124,26 +115,6 @@ def _num_latent_frames(config: GenerateConfig) -> int:
     )
 
 
-def _check_inputs(config: GenerateConfig, volumes: Volumes) -> list[SampleInput]:
-    """All inputs, checked before anything is loaded."""
-    inputs_file = volumes.resolve(config.inputs_file_uri) if config.inputs_file_uri else None
-    inputs = collect_inputs(config.inputs, inputs_file, volumes)
-    check_admitted(config.net, config.tokenizer, config.sampling)
-    for one in inputs:
-        check_visual_input(one, config.sampling)
-    records.check_metrics(inputs, config)
-    return inputs
-
-
-def with_fps_of_inputs(config: GenerateConfig, inputs: Sequence[SampleInput]) -> GenerateConfig:
-    """The document with the frames per second of the conditioning videos, if it asks for them and there are any."""
-    fps = common_fps(inputs) if config.fps_of_inputs else None
-    if fps is None:
-        return config
-    sampling = config.sampling.model_copy(update={"fps": fps})
-    return config.model_copy(update={"sampling": sampling})
-
-
 def _find_work(
     config: GenerateConfig,
     volumes: Volumes,
@@ -155,7 +126,7 @@ def _find_work(
     digests |= identify_companions(config, volumes)
     requests = {one.id: records.describe_request(one, config, digests) for one in inputs}
     finished = {key: records.read_finished(target, value) for key, value in requests.items()}
-    return Work(inputs, requests, finished, config.sampling)
+    return Work(inputs, requests, finished)
 
 
 def _load_tokenizer(
@@ -309,7 +280,10 @@ def _sample(
         if progress is not None:
             progress.leave_out(num_finished * steps)
         samples = [
-            Sample(one.id, texts[final[one.id]], read_known_frames(one, sampling)) for one in batch
+            Sample(
+                one.id, texts[final[one.id]], read_known_frames(one, sampling, config.fit), one.fps
+            )
+            for one in batch
         ]
         keep = _keep_safe(kept, guards) if team.writes else None
         videos = generate_videos(models, samples, settings, advance, team.agree, finished, keep)

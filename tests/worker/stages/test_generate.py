@@ -20,6 +20,7 @@ from generation import (
     write_tiny_model,
 )
 from numpy.typing import NDArray
+from PIL import Image
 from training import CORRECTED, with_correction
 
 from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
@@ -29,7 +30,8 @@ from cosmos_worker.data.video import open_video, read_video, write_video
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
 from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
-from cosmos_worker.sample.video2world import Settings
+from cosmos_worker.model.dit import CosmosDiT
+from cosmos_worker.sample.checks import check_item
 from cosmos_worker.stages import generate
 from cosmos_worker.tokenizer.jit import JitTokenizer
 
@@ -397,34 +399,52 @@ def at_rate(folder: Path, name: str, fps: float) -> Path:
     return path
 
 
-def test_video_goes_on_at_the_rate_of_the_one_that_it_continues(
+def test_each_video_goes_on_at_the_rate_of_the_one_that_it_continues(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: set[float] = set()
-    sample = generate.generate_videos
+    seen: list[list[float]] = []
+    forward = CosmosDiT.forward
 
-    def note(*args: Any, **kwargs: Any) -> Any:
-        seen.update(one.sampling.fps for one in args if isinstance(one, Settings))
-        return sample(*args, **kwargs)
+    def note(net: CosmosDiT, *inputs: Any) -> Any:
+        seen.append(inputs[4].tolist())
+        return forward(net, *inputs)
 
-    monkeypatch.setattr(generate, "generate_videos", note)
-    inputs = inputs_of([at_rate(tmp_path, "slow.mp4", 5.0)], PROMPTS[:1])
-    config = generate_config(models, tmp_path / "out", inputs, fps_of_inputs=True)
-    generate.run(config, Volumes())
-
-    assert seen == {5.0}
-    assert open_video(tmp_path / "out" / "000.mp4").fps == pytest.approx(5.0)
-    assert read_json(tmp_path / "out" / "000.json")["sampling"]["fps"] == 5.0
-
-
-def test_videos_of_different_rates_need_a_word(models: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(CosmosDiT, "forward", note)
     clips = [at_rate(tmp_path, f"{fps}.mp4", fps) for fps in (5.0, 10.0)]
     inputs = inputs_of(clips, PROMPTS[:2])
-    config = generate_config(models, tmp_path / "out", inputs, fps_of_inputs=True)
+    config = generate_config(
+        models, tmp_path / "out", inputs, fps_of_inputs=True, sampling={"batch_size": 2}
+    )
+    generate.run(config, Volumes())
 
-    with pytest.raises(
-        ConfigError, match=r"5\.0\.mp4 has 5, .*10\.0\.mp4 has 10; set parameters\.fps"
-    ):
-        generate.run(config, Volumes())
-    result = generate.run(config.model_copy(update={"fps_of_inputs": False}), Volumes())
-    assert result["videos"] == 2
+    assert {fps for batch in seen for fps in batch} == {5.0, 10.0}
+    for name, fps in (("000", 5.0), ("001", 10.0)):
+        assert open_video(tmp_path / "out" / f"{name}.mp4").fps == pytest.approx(fps)
+        assert read_json(tmp_path / "out" / f"{name}.json")["sampling"]["fps"] == fps
+
+
+def test_an_image_takes_the_rate_of_the_items_videos_if_they_have_one(
+    models: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(moving_square()[0]).save(tmp_path / "start.png")
+    start = tmp_path / "start.png"
+    slow, fast = (at_rate(tmp_path, f"{fps}.mp4", fps) for fps in (5.0, 10.0))
+    one_rate = generate_config(
+        models, tmp_path, inputs_of([start, slow], PROMPTS[:2]), fps_of_inputs=True
+    )
+    two_rates = generate_config(
+        models, tmp_path, inputs_of([start, slow, fast], PROMPTS[:3]), fps_of_inputs=True
+    )
+
+    checked = [
+        check_item(config, config.net, config.tokenizer, Volumes())
+        for config in (one_rate, two_rates, one_rate.model_copy(update={"fps_of_inputs": False}))
+    ]
+
+    assert [[one.fps for one in inputs] for inputs in checked] == [
+        [5.0, 5.0],
+        [None, 5.0, 10.0],
+        [None, None],
+    ]
+    assert checked[0][0].notes == ()
+    assert "set parameters.fps to choose" in checked[1][0].notes[-1]
