@@ -250,7 +250,8 @@ def measure(
     frames = read_video(video)
     if "psnr" in wanted:
         assert one.ground_truth is not None  # by check_metrics
-        truth = read_window(one.ground_truth, 0, *frames.shape[:3], fit)
+        length, height, width = frames.shape[:3]
+        truth = read_window(one.ground_truth, 0, length, height, width, fit)
         score = score_prediction(frames, truth, sampling.num_input_frames)
         metrics |= {
             "psnr_db": round(score.psnr_db, 4),

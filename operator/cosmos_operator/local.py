@@ -158,6 +158,9 @@ def run_processes(processes: Sequence[StageProcess], lock_handle: int, tell: Say
             if process.result() is not None:
                 tell(f"{head}  already done")
                 continue
+            if process.kind == "check-inputs" and training_has_begun(processes):
+                tell(f"{head}  passed over: the training has begun")
+                continue
             tell(f"{head}  running")
             started = time.monotonic()
             code = run_process(process, lock_handle, requests)
@@ -169,6 +172,12 @@ def run_processes(processes: Sequence[StageProcess], lock_handle: int, tell: Say
                 return EXIT_BUG
             tell(f"{head}  done in {time.monotonic() - started:.1f} s")
     return EXIT_OK
+
+
+def training_has_begun(processes: Sequence[StageProcess]) -> bool:
+    """Whether there is a run of the training, finished or not: what is appended to the job must not keep it."""
+    train = next(process for process in processes if process.kind == "train")
+    return any(train.target.glob("*/*/*"))  # PROJECT/GROUP/NAME
 
 
 def run_process(process: StageProcess, lock_handle: int, requests: StopRequests) -> int:

@@ -80,6 +80,21 @@ def test_exit_code_of_a_failed_stage_ends_the_run_with_a_sentence(
     assert not any("train" in line for line in lines)
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_inputs_are_checked_only_before_the_training(tmp_path, has_begun):
+    check = make_process(tmp_path, "raise SystemExit(2)", "check-inputs")
+    train = make_process(tmp_path, FINISH, "train", ("check-inputs",))
+    if has_begun:
+        (train.target / "project/group/run").mkdir(parents=True)
+    (train.target / "inputs-0123").mkdir(parents=True)
+
+    code, lines = run(tmp_path, check, train)
+
+    assert code == (0 if has_begun else 2)
+    assert any("passed over: the training has begun" in line for line in lines) is has_begun
+    assert any("done in" in line for line in lines) is has_begun
+
+
 def test_reason_that_the_worker_gives_is_shown(tmp_path):
     record = json.dumps({"reason": "DataError", "message": "cubes/one.mp4: truncated"})
     program = f"""
@@ -200,7 +215,7 @@ def test_run_of_a_finished_job_repeats_nothing_and_says_where_to_look(job_file, 
     assert run_job(job_file, workspace) == 0
 
     output = capfd.readouterr().out
-    assert output.count("already done") == 9
+    assert output.count("already done") == 10
     assert f"model   {workspace}/cosmos/checkpoints/push/model.pt" in output
     assert "report.html" in output
     assert "(0 MP4 files)" in output

@@ -21,6 +21,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     # generate encodes texts that the store lacks, so a longer inference list repeats nothing
     "embed-text": ("batch_size", "extra_captions", "max_unknown_fraction"),
     "cache-latents": ("tokenizer.batch_size",),
+    "check-inputs": ("tokenizer.batch_size",),
     "train": (
         "tokenizer_uri",  # decodes what people look at
         "experiment.tokenizer.batch_size",
@@ -70,7 +71,7 @@ ADDED: dict[str, dict[str, Any]] = {
     },
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
-READS_VIDEOS = ("prepare-dataset", "cache-latents", "generate")
+READS_VIDEOS = ("prepare-dataset", "cache-latents", "check-inputs", "generate")
 """Stages whose results depend on which frames the reader of videos gives, so that its version is part of their keys."""
 WEIGHTS: dict[str, str] = {"train": "model_uri", "generate": "checkpoint_uri"}
 """Addresses of weights: a folder counts as its model.pt, by which documents named it before there were other forms."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from cosmos_operator.api.check import DATASET_SCHEME
@@ -10,6 +11,7 @@ from cosmos_operator.plan.inputs import Inputs, guards_kind
 from cosmos_operator.plan.keys import stage_key
 from cosmos_worker.config import (
     CacheLatentsConfig,
+    CheckInputsConfig,
     DatasetLayout,
     EmbedTextConfig,
     FetchModelConfig,
@@ -18,6 +20,7 @@ from cosmos_worker.config import (
     GenerateConfig,
     GenerateInput,
     GuardrailsConfig,
+    ItemConfig,
     PrepareDatasetConfig,
     PublishConfig,
     ReportConfig,
@@ -211,6 +214,29 @@ def generate(
     needs = (*(() if base else (published.key,)), *_file_keys(inputs, item))
     target = f"{run.target_uri}/generated/{item.name}-{{key}}"
     return _keyed("generate", document, target, needs)
+
+
+def check_inputs(
+    inputs: Inputs, run: TrainConfig, generated: Sequence[GenerateConfig]
+) -> CheckInputsConfig:
+    """What all inference items read, without the models that they read it for."""
+    items = inputs.job.spec.inference
+    document = CheckInputsConfig(
+        key="",
+        target_uri="",
+        net=inputs.experiment.net,
+        tokenizer=inputs.experiment.tokenizer,
+        items=tuple(_without_models(one) for one in generated),
+    )
+    needs = tuple(dict.fromkeys(key for item in items for key in _file_keys(inputs, item)))
+    return _keyed("check-inputs", document, f"{run.target_uri}/inputs-{{key}}", needs)
+
+
+def _without_models(document: GenerateConfig) -> ItemConfig:
+    """The part of an item that can be checked; how many are sampled at once, and from which noise, plays no part."""
+    values = {name: getattr(document, name) for name in ItemConfig.model_fields}
+    sampling = document.sampling.model_copy(update={"batch_size": 1, "seed": 0})
+    return ItemConfig(**{**values, "sampling": sampling})
 
 
 def report(
