@@ -448,3 +448,60 @@ def test_an_image_takes_the_rate_of_the_items_videos_if_they_have_one(
     ]
     assert checked[0][0].notes == ()
     assert "set parameters.fps to choose" in checked[1][0].notes[-1]
+
+
+# --- other aspect ratios -----------------------------------------------------------------------
+
+
+def test_cropped_result_is_compared_with_the_cropped_ground_truth(
+    models: Path, tmp_path: Path
+) -> None:
+    tall = tmp_path / "tall.mp4"
+    write_video(
+        tall, moving_square(height=128, width=64), 4.0
+    )  # the middle 32 rows fill the result
+    inputs = [{**one, "ground_truth_uri": str(tall)} for one in inputs_of([tall], PROMPTS[:1])]
+    config = generate_config(models, tmp_path / "out", inputs, metrics=("psnr",), fit="crop")
+
+    generate.run(config, Volumes())
+
+    record = read_json(tmp_path / "out" / "000.json")
+    video, truth = read_video(tmp_path / "out" / "000.mp4"), read_video(tall)[:, 48:80]
+    expected = score_prediction(video, truth[: len(video)], 1)
+    assert record["fit"] == "crop"
+    assert record["metrics"]["psnr_db"] == pytest.approx(expected.psnr_db, abs=1e-3)
+    assert record["metrics"]["copy_psnr_db"] == pytest.approx(expected.copy_psnr_db, abs=1e-3)
+
+
+def test_what_was_done_to_an_input_is_in_the_log_and_in_its_record(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGBA", (32, 64), (255, 0, 0, 128)).save(tmp_path / "tall.png")
+    inputs = inputs_of([tmp_path / "tall.png"], PROMPTS[:1])
+
+    generate.run(generate_config(models, tmp_path / "out", inputs), Volumes())
+
+    notes = read_json(tmp_path / "out" / "000.json")["notes"]
+    assert [note.split(";")[0] for note in notes] == [
+        "transparent parts are laid over black",
+        "32x64 is stretched to 64x32, which distorts by 300%",
+    ]
+    for note in notes:
+        assert note in caplog.text
+
+
+def test_result_of_a_version_that_read_other_frames_is_made_anew(
+    models: Path, clips: list[Path], finished: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    for name in ("000", "001"):
+        record = read_json(copy / f"{name}.json")
+        del record["fit"]
+        if name == "001":
+            del record["video_reader"]
+        (copy / f"{name}.json").write_text(json.dumps(record))
+
+    result = generate.run(generate_config(models, copy, job_inputs(clips)[:2]), Volumes())
+
+    assert result["kept"] == 1
