@@ -132,7 +132,20 @@ class PrepareDatasetConfig(StageConfig):
     validation_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the draw of these episodes."""
     num_workers: PositiveInt | None = None
-    """Clips that are checked at the same time; null = as many as this container has CPUs."""
+    """Videos that are checked at the same time; null = as many as this container has CPUs."""
+
+    @model_validator(mode="after")
+    def _rate_is_given(self) -> Self:
+        if self.frame_rate == "resample":
+            windows = {f"buckets.{number}": size for number, size in enumerate(self.buckets)}
+            problems = [
+                f"{where}.fps: is null, frame_rate 'resample' takes frames at that rate; give the frames per second"
+                for where, size in (windows or {"video": self.video}).items()
+                if size.fps is None
+            ]
+            if problems:
+                raise ValueError("; ".join(problems))
+        return self
 
 
 class EmbedTextConfig(StageConfig):

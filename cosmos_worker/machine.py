@@ -164,11 +164,6 @@ def probe_torchao(is_needed: bool) -> Finding:
     return _probe_import("torchao", "torchao", is_needed)
 
 
-def probe_decord(is_needed: bool) -> Finding:
-    """decord, which decodes videos on Linux x86-64."""
-    return _probe_import("decord", "decord", is_needed)
-
-
 def probe_pyav(is_needed: bool) -> Finding:
     """PyAV, which reads and writes videos."""
     return _probe_import("av", "av", is_needed)

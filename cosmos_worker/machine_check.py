@@ -56,9 +56,6 @@ ITEMS: dict[str, Item] = {
         "use an image that has it, or build NVIDIA's sources with their C++ and CUDA extensions; no registry has it",
     ),
     "torchao": Item(machine.probe_torchao, "pip install 'torchao>=0.17'"),
-    "decord": Item(
-        machine.probe_decord, "pip install decord on Linux x86-64; elsewhere PyAV decodes"
-    ),
     "av": Item(machine.probe_pyav, "pip install av"),
     "shm": Item(
         machine.probe_shared_memory,

@@ -23,7 +23,7 @@ RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
  && /tools/bin/uv pip install --no-cache --python /tools -c /requirements/constraints.txt hatchling
 
 # The packages: the large layer, made in place because copying it from another stage would double the work.
-# triton compiles kernels for GPUs; torch works without it. PyAV and decord bring their own ffmpeg.
+# triton compiles kernels for GPUs; torch works without it. PyAV brings its own ffmpeg.
 FROM ${BASE_IMAGE} AS packages
 COPY --from=requirements /requirements/packages.txt /requirements/uv.txt /requirements/constraints.txt /requirements/
 RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
@@ -37,7 +37,7 @@ RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
  && rm -r /build \
  && cd /opt/cosmos/lib/python3*/site-packages \
  && echo /opt/cosmos-code > cosmos-code.pth \
- && /opt/cosmos/bin/python -B -c 'import av, decord, safetensors, torch, transformers'
+ && /opt/cosmos/bin/python -B -c 'import av, safetensors, torch, transformers'
 
 # Our code, in a folder of its own.
 FROM tools AS code

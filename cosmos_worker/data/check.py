@@ -1,39 +1,29 @@
-"""Is a clip usable: decode every frame once and compare what file, decoder and annotation say.
-
-decord alone cannot tell: it returns as many frames as the container claims, repeating or patching damaged ones.
-"""
+"""Is a clip usable: decode every frame of its file once and compare what file, layout and annotation say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import av
-
+from cosmos_worker.config import FrameRate
 from cosmos_worker.data.buckets import choose_bucket
 from cosmos_worker.data.candidate import Candidate, Listing
+from cosmos_worker.data.decoding import read_through
+from cosmos_worker.data.entry_points import EntryPoint
+from cosmos_worker.data.frame_times import constant_rate, frames_between, sample_at
 from cosmos_worker.data.index import Clip, window_starts
-from cosmos_worker.data.journal import Journal, VideoFacts
+from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import TOO_SHORT, BadClip
-from cosmos_worker.data.video import (
-    REENCODE,
-    first_video_stream,
-    has_decord,
-    open_video,
-    read_through,
-)
-from cosmos_worker.errors import DataError
-from cosmos_worker.layout import sha256_of_file
+from cosmos_worker.data.video_facts import VideoFacts, decode_fully
 from cosmos_worker.options import VideoConfig
 
-RATE_TOLERANCE = 0.1
-"""Largest deviation of a frame's duration from the median, as a share: admits times rounded to milliseconds up to
-60 frames per second, and not a single frame that is left out."""
+Outcome = VideoFacts | BadClip
+NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of names, not of volumes."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,8 @@ class CheckedClips:
     bad: tuple[BadClip, ...]
     too_short: tuple[BadClip, ...]
     """Sound clips without a single window."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(file, note): what is done with files of kept clips that their author may not expect."""
 
     @property
     def num_clips(self) -> int:
@@ -58,8 +50,11 @@ def check_clips(
     num_workers: int,
     journal: Journal,
     buckets: Sequence[VideoConfig] = (),
+    frame_rate: FrameRate = "constant",
 ) -> CheckedClips:
-    """Check all clips of a dataset, ``num_workers`` at the same time; the order is that of the listing.
+    """Check all clips of a dataset; the order is that of the listing.
+
+    Each file is decoded once, however many clips share it, ``num_workers`` files at the same time.
 
     Args:
         root: folder of the dataset.
@@ -68,66 +63,154 @@ def check_clips(
         num_workers: threads; decoders release the interpreter's lock.
         journal: videos in it are not decoded again.
         buckets: windows to choose from instead, if there are any.
+        frame_rate: resample = take the frames shown at the rate of the window, which must have one.
     """
 
-    def outcome(candidate: Candidate) -> Clip | BadClip:
+    def outcome_of(name: str) -> Outcome:
         try:
-            return check_clip(root, candidate, video, journal, buckets)
+            return examine(root, name, journal)
         except BadClip as problem:
             return problem
 
-    has_decord()  # log the decoder once, before the threads start
-    outcomes = map_in_threads(outcome, listing.candidates, num_workers, "check-clips", "clips")
-    problems = [item for item in outcomes if isinstance(item, BadClip)]
+    names = sorted({candidate.video for candidate in listing.candidates})
+    outcomes = map_in_threads(outcome_of, names, num_workers, "check-clips", "videos")
+    videos = dict(zip(names, outcomes, strict=True))
+    kept: list[Clip] = []
+    problems: list[BadClip] = []
+    for candidate in listing.candidates:
+        try:
+            facts = _facts_of(candidate, videos)
+            kept.append(
+                check_clip(candidate, facts, buckets or (video,), bool(buckets), frame_rate)
+            )
+        except BadClip as problem:
+            problems.append(problem)
     return CheckedClips(
-        kept=tuple(item for item in outcomes if isinstance(item, Clip)),
+        kept=tuple(kept),
         bad=(*listing.bad, *(item for item in problems if item.reason != TOO_SHORT)),
         too_short=tuple(item for item in problems if item.reason == TOO_SHORT),
+        notes=_notes(kept, videos),
     )
 
 
+def _facts_of(candidate: Candidate, videos: Mapping[str, Outcome]) -> VideoFacts:
+    outcome = videos[candidate.video]
+    if isinstance(outcome, BadClip):
+        if outcome.reason == "video_missing":  # blame the file that names it
+            raise BadClip(candidate.source, "video_missing", outcome.value)
+        raise outcome
+    return outcome
+
+
+def _notes(kept: Sequence[Clip], videos: Mapping[str, Outcome]) -> tuple[tuple[str, str], ...]:
+    found = []
+    for name in sorted({clip.video for clip in kept}):
+        outcome = videos[name]
+        found += [(name, note) for note in outcome.notes] if isinstance(outcome, VideoFacts) else []
+    return tuple(found)
+
+
 def check_clip(
-    root: Path,
     candidate: Candidate,
-    video: VideoConfig,
-    journal: Journal,
-    buckets: Sequence[VideoConfig] = (),
+    facts: VideoFacts,
+    sizes: Sequence[VideoConfig],
+    has_buckets: bool,
+    frame_rate: FrameRate = "constant",
 ) -> Clip:
-    """Check one clip against its video and annotation; arguments of :func:`check_clips`.
+    """Check one clip against what is known of its file and against its annotation.
+
+    A list of an annotation may have one entry more than there are frames: the state after the last one.
+
+    Args:
+        candidate: the clip.
+        facts: of its file.
+        sizes: windows to choose from.
+        has_buckets: the chosen one is named in the index.
+        frame_rate: as for :func:`check_clips`.
 
     Raises:
         BadClip: also, with reason ``too_short``, for a sound clip without a window.
     """
-    path = root / candidate.video
-    if not path.is_file():
-        value = f"its video {candidate.video} does not exist"
-        raise BadClip(candidate.source, "video_missing", value)
-    facts = examine(root, candidate.video, journal)
-    for name, length in candidate.num_annotated.items():
-        if length != facts.num_frames:
-            value = f"{name} has {length} entries, {candidate.video} has {facts.num_frames} frames"
+    name, timeline = candidate.video, facts.timeline
+    frames = range(facts.num_frames)
+    if candidate.start_s is not None or candidate.end_s is not None:
+        frames = frames_between(
+            timeline, candidate.start_s, candidate.end_s, name, candidate.source
+        )
+    for field, length in candidate.num_annotated.items():
+        if length - len(frames) not in (0, 1):
+            value = f"{field} has {length} entries, {name} has {len(frames)} frames"
             raise BadClip(candidate.source, "annotation_mismatch", value)
-    chosen = choose_bucket(facts.num_frames, facts.height, facts.width, buckets or (video,))
-    if chosen is None:
-        shortest = min(bucket.num_pixel_frames for bucket in buckets or (video,))
-        taker = "one window" if not buckets else "the shortest bucket"
-        value = f"{facts.num_frames} frames, {taker} takes {shortest}"
-        raise BadClip(candidate.video, TOO_SHORT, value)
+    rates: dict[float | None, tuple[float, Sequence[int]]] = {}
+    for size in sizes:
+        rate = size.fps if frame_rate == "resample" else None
+        if rate not in rates:
+            rates[rate] = _sample(facts, frames, rate, name)
+    chosen, (fps, numbers) = _choose(facts, sizes, rates, frame_rate, name)
+    is_run = numbers[-1] - numbers[0] + 1 == len(numbers) == len(set(numbers))
     return Clip(
         clip_id=candidate.clip_id,
         split=candidate.split,
-        video=candidate.video,
+        video=name,
         captions=candidate.captions,
-        num_frames=facts.num_frames,
-        fps=facts.fps,
+        num_frames=len(numbers),
+        fps=fps,
         height=facts.height,
         width=facts.width,
-        window_starts=window_starts(
-            facts.num_frames, chosen.num_pixel_frames, chosen.window_stride
-        ),
+        window_starts=window_starts(len(numbers), chosen.num_pixel_frames, chosen.window_stride),
         video_sha256=facts.sha256,
-        bucket=chosen.size_name if buckets else None,
+        bucket=chosen.size_name if has_buckets else None,
+        first_frame=numbers[0],
+        frame_numbers=None if is_run else tuple(numbers),
+        entry_points=_entry_points(facts, frames),
     )
+
+
+def _sample(
+    facts: VideoFacts, frames: range, rate: float | None, name: str
+) -> tuple[float, Sequence[int]]:
+    """Frames per second of a clip, and the number in the file of each of its frames.
+
+    Raises:
+        BadClip: the rate is not constant, and there is none to resample at.
+    """
+    if rate is None:
+        return round(float(constant_rate(facts.timeline, frames, name)), 3), frames
+    return rate, sample_at(facts.timeline, frames, rate, name)
+
+
+def _choose(
+    facts: VideoFacts,
+    sizes: Sequence[VideoConfig],
+    rates: Mapping[float | None, tuple[float, Sequence[int]]],
+    frame_rate: FrameRate,
+    name: str,
+) -> tuple[VideoConfig, tuple[float, Sequence[int]]]:
+    """The window that fits best among those that the clip fills, and the clip's frames at its rate.
+
+    Raises:
+        BadClip: with reason ``too_short``.
+    """
+
+    def sampled(size: VideoConfig) -> tuple[float, Sequence[int]]:
+        return rates[size.fps if frame_rate == "resample" else None]
+
+    filled = [size for size in sizes if size.num_pixel_frames <= len(sampled(size)[1])]
+    longest = max(len(numbers) for _, numbers in rates.values())
+    chosen = choose_bucket(longest, facts.height, facts.width, filled)
+    if chosen is None:
+        shortest = min(size.num_pixel_frames for size in sizes)
+        taker = "one window" if len(sizes) == 1 else "the shortest bucket"
+        value = f"{longest} frames, {taker} takes {shortest}"
+        raise BadClip(name, TOO_SHORT, value)
+    return chosen, sampled(chosen)
+
+
+def _entry_points(facts: VideoFacts, frames: range) -> tuple[EntryPoint, ...]:
+    """Those inside a clip and the last one before it."""
+    before = [entry for entry in facts.entry_points if entry[0] <= frames.start]
+    inside = [entry for entry in facts.entry_points if frames.start < entry[0] < frames.stop]
+    return (*before[-1:], *inside)
 
 
 def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
@@ -139,14 +222,14 @@ def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
         journal: receives the outcome.
 
     Raises:
-        BadClip: the video is unusable.
+        BadClip: the video is missing or unusable.
         OSError: the volume does not give its content; the journal receives nothing.
     """
+    _refuse_missing(root / name, name)
     outcome = journal.find(root, name)
     if outcome is None:
         try:
             outcome = decode_fully(root / name, name)
-            _compare_with_reader(root / name, name, outcome)
         except BadClip as problem:
             read_through(root / name)
             outcome = problem
@@ -156,90 +239,16 @@ def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
     return outcome
 
 
-def decode_fully(path: Path, name: str) -> VideoFacts:
-    """Decode all frames of a file and check count, damage, sizes and timestamps.
-
-    Args:
-        path: the file.
-        name: how messages call it.
-
-    Raises:
-        BadClip: the file is empty, damaged, of changing size or of variable frame rate.
-    """
-    if path.stat().st_size == 0:
-        raise BadClip(name, "video_empty", "0 bytes")
-    times: list[int] = []
-    claimed = 0
+def _refuse_missing(path: Path, name: str) -> None:
     try:
-        with av.open(str(path)) as container:
-            stream = first_video_stream(container, path)
-            claimed, size = stream.frames, (stream.height, stream.width)
-            tick, average = Fraction(stream.time_base), Fraction(stream.average_rate or 0)
-            for frame in container.decode(stream):
-                _check_frame(frame, len(times), size, name)
-                times.append(frame.pts)
-    except (av.FFmpegError, OSError) as error:
-        value = f"{error.strerror or error} after {len(times)} of {claimed or 'unknown'} frames"
-        raise BadClip(name, "video_unreadable", value) from None
-    except BadClip:
-        raise
-    except DataError:
-        raise BadClip(name, "video_unreadable", "no video stream in it") from None
-    if not times:
-        raise BadClip(name, "video_empty", "0 frames")
-    if claimed and claimed != len(times):
-        value = f"{len(times)} frames can be decoded, the file claims {claimed}"
-        raise BadClip(name, "frame_count", value)
-    fps = frame_rate(times, tick, name) if len(times) > 1 else average
-    if fps <= 0:
-        raise BadClip(name, "variable_frame_rate", "no frame rate in it")
-    return VideoFacts(len(times), size[0], size[1], round(float(fps), 3), sha256_of_file(path))
-
-
-def _check_frame(frame: Any, number: int, size: tuple[int, int], name: str) -> None:  # noqa: ANN401
-    if frame.is_corrupt:
-        raise BadClip(name, "video_damaged", f"frame {number} is damaged")
-    if (frame.height, frame.width) != size:
-        value = f"frame {number} is {frame.height}x{frame.width}, the video {size[0]}x{size[1]}"
-        raise BadClip(name, "frame_size", value)
-    if frame.pts is None:
-        raise BadClip(name, "variable_frame_rate", f"frame {number} has no timestamp")
-
-
-def frame_rate(times: list[int], tick: Fraction, name: str) -> Fraction:
-    """Frames per second of two or more presentation times.
-
-    Args:
-        times: ascending presentation times in ticks.
-        tick: seconds per tick.
-        name: how messages call the file.
-
-    Raises:
-        BadClip: times that do not ascend evenly.
-    """
-    gaps = [after - before for before, after in pairwise(times)]
-    usual = sorted(gaps)[len(gaps) // 2]
-    for number, gap in enumerate(gaps):
-        if gap <= 0 or abs(gap - usual) > usual * RATE_TOLERANCE:
-            lasts, others = float(gap * tick), float(usual * tick)
-            value = (
-                f"variable frame rate: frame {number} lasts {lasts:.4g} s, others {others:.4g} s"
-            )
-            raise BadClip(name, "variable_frame_rate", value)
-    return len(gaps) / ((times[-1] - times[0]) * tick)
-
-
-def _compare_with_reader(path: Path, name: str, facts: VideoFacts) -> None:
-    """The reader of later stages must see the same video, up to its last frame."""
-    try:
-        reader = open_video(path)
-        seen = (reader.num_frames, reader.height, reader.width)
-        if seen == (facts.num_frames, facts.height, facts.width):
-            reader.get([facts.num_frames - 1])
-            return
-    except DataError as error:
-        value = str(error).removeprefix(f"{path}: ").removesuffix(f"; {REENCODE}")
-        raise BadClip(name, "video_unreadable", value) from None
-    value = f"the decoder sees {seen[0]} frames of {seen[1]}x{seen[2]}, "
-    value += f"the file has {facts.num_frames} of {facts.height}x{facts.width}"
-    raise BadClip(name, "frame_count", value)
+        status = path.stat()
+    except ValueError:  # a name that no file can have
+        status = None
+    except OSError as error:
+        if error.errno not in NO_SUCH_FILE:
+            raise
+        status = None
+    if status is None:
+        raise BadClip(name, "video_missing", f"its video {name} does not exist")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadClip(name, "video_missing", f"its video {name} is no file")

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import INDEX_FILE, SUMMARY_FILE, atomic_write, sha256_of_file
+from cosmos_worker.layout import (
+    INDEX_FILE,
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    atomic_write,
+    sha256_of_file,
+)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -49,7 +55,11 @@ class Clip:
     first_frame: int = 0
     """Number in the file, in the order shown, of the clip's first frame: a file may hold several clips."""
     frame_numbers: tuple[int, ...] | None = None
-    """Number in the file of each of the clip's frames; None = one after another from ``first_frame`` on."""
+    """Number in the file of each of the clip's frames, ascending, some perhaps several times; None = one after another
+    from ``first_frame`` on."""
+    entry_points: tuple[tuple[int, int], ...] = ()
+    """Number and presentation time in ticks of frames of the file from which decoding is proven right, see
+    ``entry_points.py``; the last one before the clip and those inside it."""
 
     @property
     def caption(self) -> str:
@@ -141,7 +151,8 @@ def read_index(folder: Path) -> DatasetIndex:
     """Read what prepare-dataset wrote.
 
     Raises:
-        DataError: no index, one that does not belong to its summary, or videos that have moved away.
+        DataError: no index, one of another video reader or that does not belong to its summary, or videos that have
+            moved away.
     """
     index, summary = folder / INDEX_FILE, folder / SUMMARY_FILE
     for path in (index, summary):
@@ -149,6 +160,12 @@ def read_index(folder: Path) -> DatasetIndex:
             raise DataError(f"{path}: no such file; run prepare-dataset with this target first")
     try:
         facts: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+        reader = facts.get("video_reader", 1)
+        if reader != VIDEO_READER_VERSION:
+            raise DataError(
+                f"{folder}: the index was made by version {reader} of the video reader, this one has version "
+                f"{VIDEO_READER_VERSION}, which may find other frames; run prepare-dataset again"
+            )
         with index.open(
             encoding="utf-8"
         ) as lines:  # splitlines() would split at U+2028 in a caption
@@ -176,5 +193,8 @@ def _line_of(clip: Clip) -> dict[str, Any]:
 
 
 def _clip_of(line: dict[str, Any]) -> Clip:
-    lists = {name: tuple(value) for name, value in line.items() if isinstance(value, list)}
-    return Clip(**{**line, **lists})
+    return Clip(**{name: _as_tuple(value) for name, value in line.items()})
+
+
+def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

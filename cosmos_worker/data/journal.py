@@ -1,32 +1,23 @@
 """What checking each video has told so far, so that an interrupted check does not decode everything again.
 
-One JSON line a video, appended as it is checked. A line counts for the file as it was then: same size, same time.
+One JSON line a video, appended as it is checked. A line counts for the file as it was then (same size, same time) and
+for the reader that has decoded it.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from typing_extensions import Self
 
 from cosmos_worker.data.problems import BadClip
+from cosmos_worker.data.video_facts import VideoFacts
+from cosmos_worker.layout import VIDEO_READER_VERSION
 
 JOURNAL_FILE = ".checked.jsonl"
-
-
-@dataclass(frozen=True)
-class VideoFacts:
-    """What decoding a whole file tells."""
-
-    num_frames: int
-    height: int
-    width: int
-    fps: float
-    sha256: str
 
 
 class Journal:
@@ -54,9 +45,11 @@ class Journal:
     def _read(self, line: str) -> None:
         try:
             entry: dict[str, Any] = json.loads(line)
+            if entry["reader"] != VIDEO_READER_VERSION:
+                return
             facts, problem = entry["facts"], entry["problem"]
             key = (str(entry["video"]), int(entry["size"]), int(entry["mtime_ns"]))
-            self._known[key] = BadClip(**problem) if facts is None else VideoFacts(**facts)
+            self._known[key] = BadClip(**problem) if facts is None else VideoFacts.from_json(facts)
         except (ValueError, KeyError, TypeError):
             return
 
@@ -79,8 +72,9 @@ class Journal:
         if isinstance(outcome, BadClip):
             problem = {"file": outcome.file, "reason": outcome.reason, "value": outcome.value}
         else:
-            facts = asdict(outcome)
+            facts = outcome.as_json()
         entry = {
+            "reader": VIDEO_READER_VERSION,
             "video": video,
             "size": size,
             "mtime_ns": mtime_ns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from cosmos_worker.data.decoding import REENCODE, TONE_MAP
 from cosmos_worker.data.text_files import (
     MAX_BYTES,
     FileError,
@@ -14,7 +15,6 @@ from cosmos_worker.data.text_files import (
     printable,
     read_text_file,
 )
-from cosmos_worker.data.video import REENCODE
 from cosmos_worker.errors import DataError
 
 Reason = Literal[
@@ -34,6 +34,8 @@ Reason = Literal[
     "video_empty",
     "video_unreadable",
     "video_damaged",
+    "high_dynamic_range",
+    "clip_outside",
     "frame_count",
     "frame_size",
     "variable_frame_rate",
@@ -59,10 +61,12 @@ REMEDIES: dict[Reason, str] = {
     "video_empty": REENCODE,
     "video_unreadable": REENCODE,
     "video_damaged": REENCODE,
+    "high_dynamic_range": TONE_MAP,
+    "clip_outside": "correct the times or remove the clip",
     "frame_count": REENCODE,
     "frame_size": REENCODE,
-    "variable_frame_rate": "re-encode it at a constant rate (ffmpeg -i OLD -r FPS -c:v libx264 NEW) "
-    "or remove the clip",
+    "variable_frame_rate": "take frames at equal intervals (dataset.frameRate: Resample, which needs video.fps), "
+    "re-encode it at a constant rate (ffmpeg -i OLD -r FPS -c:v libx264 NEW) or remove the clip",
     "too_short": "lower experiment.video.num_pixel_frames (or add a shorter bucket) or leave the clip out",
 }
 assert set(REMEDIES) == set(get_args(Reason))

@@ -14,7 +14,7 @@ from cosmos_worker.data.check import CheckedClips
 from cosmos_worker.data.index import SPLITS, Clip
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import Volumes
+from cosmos_worker.layout import VIDEO_READER_VERSION, Volumes
 from cosmos_worker.options import VideoConfig
 
 NUM_EXAMPLES = 3
@@ -32,6 +32,7 @@ def summarize(config: PrepareDatasetConfig, clips: CheckedClips) -> dict[str, An
         for split in SPLITS
     }
     return {
+        "video_reader": VIDEO_READER_VERSION,
         "layout": config.layout,
         "source": config.source.model_dump(mode="json", exclude_none=True),
         "video": config.video.model_dump(mode="json"),
@@ -49,6 +50,19 @@ def summarize(config: PrepareDatasetConfig, clips: CheckedClips) -> dict[str, An
         "num_frames": _histogram(str(clip.num_frames) for clip in clips.kept),
         "captions": len({text for clip in clips.kept for text in clip.captions}),
         **({"buckets": summarize_buckets(config.buckets, clips.kept)} if config.buckets else {}),
+        **({"resampled": _resampled(clips.kept)} if config.frame_rate == "resample" else {}),
+    }
+
+
+def _resampled(kept: Sequence[Clip]) -> dict[str, int]:
+    """Clips whose frames are not those of the file one after another, and how many of these differ."""
+    changed = [clip.frame_numbers for clip in kept if clip.frame_numbers is not None]
+    distinct = [len(set(numbers)) for numbers in changed]
+    spans = [numbers[-1] - numbers[0] + 1 for numbers in changed]
+    return {
+        "clips": len(changed),
+        "repeated": sum(map(len, changed)) - sum(distinct),
+        "left_out": sum(spans) - sum(distinct),
     }
 
 
@@ -106,7 +120,9 @@ def render_report(config: PrepareDatasetConfig, root: Path, clips: CheckedClips)
         f"- frames per second: {_counts(summary['fps'])}",
         f"- frames per clip: {_counts(summary['num_frames'])}",
         f"- distinct captions: {summary['captions']}",
+        *_resampled_line(summary),
         "",
+        *_notes_table(clips.notes),
         *_dropped_table("Unusable clips", clips.bad),
         *_dropped_table("Clips shorter than the window", clips.too_short),
     ]
@@ -136,6 +152,23 @@ def _windows(config: PrepareDatasetConfig, summary: dict[str, Any]) -> list[str]
         *rows,
         f"| dropped: fill no bucket | | {summary['clips']['too_short']} | | | | |",
     ]
+
+
+def _resampled_line(summary: dict[str, Any]) -> list[str]:
+    found = summary.get("resampled")
+    if found is None:
+        return []
+    return [
+        f"- frames taken at equal intervals: {found['clips']} clips changed, {found['repeated']} frames repeated, "
+        f"{found['left_out']} left out"
+    ]
+
+
+def _notes_table(notes: Sequence[tuple[str, str]]) -> list[str]:
+    if not notes:
+        return []
+    rows = [f"| {_cell(file)} | {_cell(note)} |" for file, note in notes]
+    return ["## Read in a way to know of", "", "| file | note |", "|---|---|", *rows, ""]
 
 
 def _counts(histogram: dict[str, int], limit: int = 12) -> str:

@@ -1,64 +1,96 @@
 """Video files as arrays: open, read a window at the model's size, write. Knows nothing of datasets.
 
-Frames are decoded by decord where it has a wheel (Linux on x86-64), and by PyAV elsewhere and for tiny frames;
-files are written by PyAV. Frames are uint8 RGB arrays (T, H, W, 3).
+One reader serves checking, training, conditioning and measuring. Frames are uint8 RGB arrays (T, H, W, 3).
 """
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import NamedTuple
 
 import av
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cosmos_worker.config import Fit
+from cosmos_worker.data.decoding import REENCODE, Decoder, Frames, UnreadableVideo
+from cosmos_worker.data.entry_points import EntryPoint, Shown, numbered_frames
 from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.errors import DataError
-
-logger = logging.getLogger(__name__)
-
-Frames = NDArray[np.uint8]
 
 CONSTANT_RATE_FACTOR = "10"
 """Quality of written H.264 files: low enough that metrics of the file are those of the frames."""
 X264_WITHOUT_AVX512 = "asm=SSE2Fast,FMA3,BMI2,AVX2"
 """x264's AVX-512 code gives other bytes for the same frames from time to time (found with x264 165 in a process with
 other threads: up to 95 kinds of files in 800); its AVX2 code does not, and gives what its plain C gives."""
-DECORD_MIN_WIDTH = 80
-"""decord 0.6 refuses frames of 16, 24, 48 and 72 columns (found by trying all even widths from 16 to 400):
-narrower files than this are read by PyAV."""
-READ_BYTES = 4 << 20
-"""What ``read_through`` reads at a time."""
-REENCODE = "re-encode it (ffmpeg -i OLD -c:v libx264 -pix_fmt yuv420p NEW) or remove the clip"
 
 
-class VideoReader(Protocol):
-    """An open video file."""
+class Extent(NamedTuple):
+    """How much there is in a file."""
+
+    num_frames: int
+    fps: float
+    """On average, rounded to thousandths."""
+
+
+class VideoReader:
+    """A video file whose frames are found by their number in the order shown; opening decodes one frame.
+
+    Attributes:
+        height: rows as shown, in pixels.
+        width: columns as shown.
+    """
+
+    def __init__(self, path: Path, entry_points: Sequence[EntryPoint] = ()) -> None:
+        """Open a file.
+
+        Args:
+            path: of the file.
+            entry_points: those that its check has proven; without them it is decoded from the start.
+
+        Raises:
+            DataError: the file does not decode, or holds no frame.
+            OSError: the volume does not give its content.
+        """
+        self._path = path
+        self._entry_points = entry_points
+        with closing(numbered_frames(path)) as frames:
+            first = next(frames, None)
+            if first is None:
+                raise DataError(f"{path}: 0 frames; {REENCODE}")
+            self.height, self.width = first.rgb().shape[:2]
 
     @property
     def num_frames(self) -> int:
-        """Number of frames."""
-
-    @property
-    def height(self) -> int:
-        """Rows in pixels."""
-
-    @property
-    def width(self) -> int:
-        """Columns in pixels."""
+        """Number of frames: all are decoded and counted, once in a process."""
+        return self._extent.num_frames
 
     @property
     def fps(self) -> float:
-        """Average frames per second."""
+        """Average frames per second, from the times at which the first and the last frame are shown."""
+        return self._extent.fps
+
+    @property
+    def _extent(self) -> Extent:
+        status = self._path.stat()
+        return _measure(self._path, status.st_size, status.st_mtime_ns)
+
+    def frames(self, first: int = 0) -> Iterator[Frames]:
+        """Frames from number ``first`` to the last, one after another, each uint8 (H, W, 3).
+
+        Raises:
+            DataError: frames that cannot be decoded, or one of another size.
+            OSError: the volume does not give the file's content.
+        """
+        with closing(numbered_frames(self._path, first, self._entry_points)) as found:
+            for shown in found:
+                yield picture_of(self._path, shown, self.height, self.width)
 
     def get(self, indices: Sequence[int]) -> Frames:
         """Frames at the positions 0 <= index < num_frames, uint8 (len(indices), H, W, 3).
@@ -67,79 +99,83 @@ class VideoReader(Protocol):
             DataError: a position outside of the video, or frames that cannot be decoded.
             OSError: the volume does not give the file's content.
         """
+        if any(index < 0 for index in indices):
+            raise frame_outside(self._path, min(indices), self.num_frames)
+        result = np.empty((len(indices), self.height, self.width, 3), dtype=np.uint8)
+        wanted: dict[int, list[int]] = {}
+        for position, index in enumerate(indices):
+            wanted.setdefault(index, []).append(position)
+        last, number = max(wanted, default=-1), -1
+        if last < 0:
+            return result
+        with closing(numbered_frames(self._path, min(wanted), self._entry_points)) as found:
+            for shown in found:
+                number = shown.number
+                if number in wanted:
+                    result[wanted.pop(number)] = picture_of(
+                        self._path, shown, self.height, self.width
+                    )
+                if number == last:
+                    return result
+        raise frame_outside(self._path, max(wanted), number + 1)
+
+    def last_frames(self, count: int) -> Frames:
+        """The last ``count`` > 0 frames, uint8 (count, H, W, 3); memory holds no others.
+
+        Raises:
+            DataError: the video has fewer, or frames that cannot be decoded.
+            OSError: the volume does not give the file's content.
+        """
+        kept: deque[Frames] = deque(maxlen=count)
+        first = max(0, self.num_frames - count)
+        kept.extend(self.frames(first))
+        if len(kept) < count:
+            raise DataError(
+                f"{self._path}: the last {count} frames are asked for, the video has {len(kept)}; give a longer one"
+            )
+        return np.stack(kept)
 
 
-class DecordReader:
-    """A video decoded by decord, which seeks to the wanted frames."""
+def picture_of(path: Path, shown: Shown, height: int, width: int) -> Frames:
+    """A decoded frame as RGB, uint8 (height, width, 3).
 
-    def __init__(self, path: Path) -> None:
-        import decord
-
-        self._path = path
-        self._error: type[Exception] = decord.DECORDError
-        try:
-            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-            self.num_frames = len(self._reader)
-            shape: tuple[int, ...] = self._reader[0].shape if self.num_frames else (0, 0)
-            self.height, self.width = shape[:2]
-            self.fps = float(self._reader.get_avg_fps())
-        except (self._error, RuntimeError, IndexError) as error:
-            raise unreadable(path, error) from None
-
-    def get(self, indices: Sequence[int]) -> Frames:
-        """Frames at the given positions."""
-        check_indices(self._path, indices, self.num_frames)
-        try:
-            frames = self._reader.get_batch(list(indices)).asnumpy()
-        except (self._error, RuntimeError) as error:
-            raise unreadable(self._path, error) from None
-        return cast(Frames, frames)
+    Raises:
+        UnreadableVideo: it is damaged, or of another size.
+    """
+    if shown.frame.is_corrupt:
+        raise UnreadableVideo(path, f"frame {shown.number} is damaged")
+    picture = shown.rgb()
+    if picture.shape[:2] != (height, width):
+        rows, columns = picture.shape[:2]
+        value = f"frame {shown.number} is {rows}x{columns}, the video {height}x{width}"
+        raise UnreadableVideo(path, value)
+    return picture
 
 
-class PyavReader:
-    """A video decoded by PyAV, whole, when frames are first asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._frames: Frames | None = None
-        try:
-            with av.open(str(path)) as container:
-                stream = first_video_stream(container, path)
-                self.num_frames = stream.frames or sum(1 for _ in container.decode(stream))
-                self.height, self.width = stream.height, stream.width
-                self.fps = float(stream.average_rate or 0)
-        except (av.FFmpegError, OSError) as error:
-            raise unreadable(path, error) from None
-
-    def get(self, indices: Sequence[int]) -> Frames:
-        """Frames at the given positions."""
-        check_indices(self._path, indices, self.num_frames)
-        if self._frames is None:
-            self._frames = self._decode()
-        check_indices(self._path, indices, len(self._frames))
-        return self._frames[list(indices)]
-
-    def _decode(self) -> Frames:
-        try:
-            with av.open(str(self._path)) as container:
-                stream = first_video_stream(container, self._path)
-                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        except (av.FFmpegError, OSError) as error:
-            raise unreadable(self._path, error) from None
-        empty = np.zeros((0, self.height, self.width, 3), dtype=np.uint8)
-        return np.stack(frames) if frames else empty
+def frame_outside(path: Path, number: int, num_frames: int) -> DataError:
+    """The error for a frame that a video does not have."""
+    return DataError(
+        f"{path}: frame {number} asked for, the video has {num_frames}; run prepare-dataset again"
+    )
 
 
-@cache
-def has_decord() -> bool:
-    """Whether decord is installed here; logs the choice once."""
-    found = importlib.util.find_spec("decord") is not None
-    logger.info("video decoder=%s", "decord" if found else "pyav (decord is not installed)")
-    return found
+@lru_cache(maxsize=256)
+def _measure(path: Path, size: int, mtime_ns: int) -> Extent:
+    """Decode a whole file; the result counts as long as its size and time are the same."""
+    del size, mtime_ns
+    num_frames, first, last = 0, None, None
+    with Decoder(path) as decoder:
+        for frame in decoder.frames():
+            num_frames += 1
+            first, last = frame.pts if num_frames == 1 else first, frame.pts
+        fps = Fraction(decoder.average_rate)
+        if num_frames > 1 and first is not None and last is not None and last > first:
+            fps = (num_frames - 1) / ((last - first) * Fraction(decoder.tick))
+    return Extent(num_frames, round(float(fps), 3))
 
 
-def open_video(path: Path) -> VideoReader:
-    """Open a video file.
+def open_video(path: Path, entry_points: Sequence[EntryPoint] = ()) -> VideoReader:
+    """Open a video file; arguments of :class:`VideoReader`.
 
     Raises:
         DataError: no such file, or not a video that can be decoded.
@@ -147,20 +183,16 @@ def open_video(path: Path) -> VideoReader:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such video file; add it or remove what names it")
-    reader = PyavReader(path)
-    return DecordReader(path) if has_decord() and reader.width >= DECORD_MIN_WIDTH else reader
+    return VideoReader(path, entry_points)
 
 
 def read_video(path: Path) -> Frames:
-    """All frames, uint8 (T, H, W, 3) at the file's own size.
+    """All frames, uint8 (T, H, W, 3) at the file's own size; for files that are known to be short.
 
     Raises:
         DataError: as ``open_video``, or a video without frames.
     """
-    reader = open_video(path)
-    if reader.num_frames == 0:
-        raise DataError(f"{path}: 0 frames; {REENCODE}")
-    return reader.get(range(reader.num_frames))
+    return np.stack(list(open_video(path).frames()))
 
 
 def read_window(
@@ -221,58 +253,3 @@ def _x264_options() -> dict[str, str]:
     if torch.backends.cpu.get_cpu_capability() == "AVX512":  # such processors have AVX2, too
         options["x264-params"] = X264_WITHOUT_AVX512
     return options
-
-
-def first_video_stream(container: Any, path: Path) -> Any:  # noqa: ANN401 - PyAV has no public types
-    """The first video stream of an open PyAV container, set to decode on one thread.
-
-    Raises:
-        DataError: a file without a video stream.
-        OSError: as ``read_through``.
-    """
-    if not container.streams.video:
-        read_through(path)
-        raise DataError(f"{path}: holds no video stream; replace the file or remove the clip")
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1
-    return stream
-
-
-def check_indices(path: Path, indices: Sequence[int], num_frames: int) -> None:
-    """Raise DataError unless 0 <= index < num_frames for all indices."""
-    wrong = [index for index in indices if not 0 <= index < num_frames]
-    if wrong:
-        raise DataError(
-            f"{path}: frame {wrong[0]} asked for, the video has {num_frames}; run prepare-dataset again"
-        )
-
-
-def unreadable(path: Path, error: Exception) -> DataError:
-    """The error for a file that a decoder refuses, in one line.
-
-    Raises:
-        OSError: as ``read_through``.
-    """
-    read_through(path)
-    reason = " ".join(str(error).split())
-    return DataError(f"{path}: cannot be decoded as video: {reason[:200]}; {REENCODE}")
-
-
-def read_through(path: Path) -> None:
-    """Read a file that seems broken from end to end: only if that succeeds, the file is to blame.
-
-    A file that does not exist is left to the caller.
-
-    Raises:
-        OSError: the volume does not give the content, so that nothing is known of the file; a later attempt may.
-    """
-    try:
-        with path.open("rb") as stream:
-            while stream.read(READ_BYTES):
-                pass
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.filename is None:  # it failed after it was opened
-            error.filename = str(path)
-        raise

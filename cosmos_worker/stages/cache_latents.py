@@ -27,7 +27,7 @@ from cosmos_worker.data.ahead import decode_ahead
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import DatasetIndex, Window, read_index
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.layout import Volumes, content_key
+from cosmos_worker.layout import VIDEO_READER_VERSION, Volumes, content_key
 from cosmos_worker.options import LATENT_SCALE, TokenizerConfig, VideoConfig
 from cosmos_worker.progress import Progress
 from cosmos_worker.tokenizer import base
@@ -251,16 +251,18 @@ def share(
 def fingerprint(
     config: CacheLatentsConfig, index: DatasetIndex, parts: Sequence[Part], tokenizer: str
 ) -> str:
-    """Key of everything that decides the latents: tokenizer, clips, windows, sizes, fit, chunk, type."""
+    """Key of everything that decides the latents: reader, tokenizer, clips, their frames, sizes, fit, chunk, type."""
     clips = hashlib.sha256()
     for part in parts:
         clips.update(f"bucket {part.name}\n".encode() if part.name else b"")
         for window in part.windows:
-            digest = index.clip(window.clip_id).video_sha256
-            clips.update(f"{window.window_id} {digest}\n".encode())
+            clip = index.clip(window.clip_id)
+            frames = clip.frames_in_file(window.start, part.video.num_pixel_frames)
+            clips.update(f"{window.window_id} {clip.video_sha256} {frames}\n".encode())
     sizes = [[v.num_pixel_frames, v.height, v.width] for v in (part.video for part in parts)]
     return content_key(
         {
+            "video_reader": VIDEO_READER_VERSION,
             "tokenizer": tokenizer,
             "windows": clips.hexdigest(),
             "pixels": sizes if config.buckets else sizes[0],

@@ -62,7 +62,9 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
             "checking root=%s clips=%d videos_known=%d workers=%d",
             root, listing.num_clips, len(journal), num_workers,
         )  # fmt: skip
-        clips = check_clips(root, listing, config.video, num_workers, journal, config.buckets)
+        clips = check_clips(
+            root, listing, config.video, num_workers, journal, config.buckets, config.frame_rate
+        )
 
     report = render_report(config, root, clips)
     failure = find_failure(config, root, clips, target / FAILED_REPORT_FILE)
@@ -79,6 +81,13 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
         logger.info(
             "bucket=%s clips=%d train_windows=%d val_windows=%d",
             name, counts["clips"], counts["windows"]["train"], counts["windows"]["val"],
+        )  # fmt: skip
+    for file, note in clips.notes:
+        logger.warning("video=%s note=%r", file, note)
+    if "resampled" in summary:
+        logger.info(
+            "resampled clips=%d frames_repeated=%d frames_left_out=%d",
+            summary["resampled"]["clips"], summary["resampled"]["repeated"], summary["resampled"]["left_out"],
         )  # fmt: skip
     summary["root"] = portable_root(root, target, volumes)
     summary["index_sha256"] = write_index(target, clips.kept)

@@ -71,6 +71,17 @@ def test_device_follows_the_gpus():
             {"outputs.checkpoint": "Best", "outputs.step": 40},
             r"spec\.outputs: got step 40 and checkpoint Best; give one of them",
         ),
+        (
+            {"dataset.frameRate": "Resample"},
+            r"spec\.dataset\.frameRate: 'Resample' takes frames at the rate of .*; add video\.fps=30, or another",
+        ),
+        (
+            {
+                "dataset.frameRate": "Resample",
+                "training.overrides": ["buckets=[{num_pixel_frames: 17, height: 128, width: 160}]", "video.fps=5"],
+            },
+            r"spec\.dataset\.frameRate: .*; give every bucket an fps in the override buckets=\[\.\.\]",
+        ),
         ({"inference.1.name": "before"}, r"spec\.inference\[1\]\.name: 'before' is used twice"),
         (
             {"inference.0.inputsFile": "data://x.jsonl"},
@@ -113,3 +124,7 @@ def test_device_follows_the_gpus():
 def test_check_names_the_field_and_the_remedy(changes, message):
     with pytest.raises(InvalidSpec, match=message):
         make_job(changes)
+
+
+def test_frames_can_be_resampled_at_the_rate_of_the_windows():
+    make_job({"dataset.frameRate": "Resample", "training.overrides": ["video.fps=5"]})

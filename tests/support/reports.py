@@ -15,7 +15,13 @@ from cosmos_worker.config import ReportConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.data.video import read_video
 from cosmos_worker.experiments import PUSH_TINY
-from cosmos_worker.layout import METRICS_FILE, RESOLVED_CONFIG_FILE, SUMMARY_FILE, write_json
+from cosmos_worker.layout import (
+    METRICS_FILE,
+    RESOLVED_CONFIG_FILE,
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    write_json,
+)
 from cosmos_worker.sample import records
 from cosmos_worker.sample.inputs import SampleInput
 
@@ -44,7 +50,10 @@ def write_dataset(folder: Path) -> None:
     ]
     folder.mkdir(parents=True)
     digest = write_index(folder, clips)
-    write_json(folder / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    write_json(
+        folder / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
 
 
 def write_generated(

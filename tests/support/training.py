@@ -14,7 +14,7 @@ from torch import Tensor
 from cosmos_worker.checkpoint.weights import save_weight_file
 from cosmos_worker.config import TrainConfig
 from cosmos_worker.data.index import Clip, write_index
-from cosmos_worker.layout import SUMMARY_FILE, write_json
+from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, write_json
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.options import (
     ConditioningConfig,
@@ -135,7 +135,10 @@ def write_training_inputs(
     ]
     (root / "index").mkdir(parents=True)
     digest = write_index(root / "index", clips)
-    write_json(root / "index" / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    write_json(
+        root / "index" / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
     store = EmbeddingStore(root / "text", "random")
     store.add(
         {

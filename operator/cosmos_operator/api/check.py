@@ -88,7 +88,7 @@ def check_job(job: PostTrainingJob) -> list[str]:
     except ConfigError as error:
         return [f"spec.training.{line}" for line in str(error).splitlines()] + problems
     problems += _check_batch(job, experiment) + _check_step(job, experiment)
-    problems += _check_adapter(job, experiment)
+    problems += _check_adapter(job, experiment) + _check_frame_rate(job, experiment)
     for number, item in enumerate(job.spec.inference):
         where = f"spec.inference[{number}]"
         problems += _check_sampling(item, experiment, f"{where}.parameters")
@@ -137,6 +137,20 @@ def _check_adapter(job: PostTrainingJob, experiment: Experiment) -> list[str]:
     return [
         "spec.outputs.adapter: true, but the experiment trains all weights (lora.rank 0), so that there is no adapter; "
         "add lora.rank=16 to spec.training.overrides, or remove it"
+    ]
+
+
+def _check_frame_rate(job: PostTrainingJob, experiment: Experiment) -> list[str]:
+    if job.spec.dataset.frame_rate != "Resample":
+        return []
+    if all(window.fps is not None for window in experiment.windows):
+        return []
+    needed = "give every bucket an fps in the override buckets=[..]"
+    if not experiment.buckets:
+        needed = "add video.fps=30, or another rate, to spec.training.overrides"
+    return [
+        "spec.dataset.frameRate: 'Resample' takes frames at the rate of the experiment's windows, which have none; "
+        f"{needed}"
     ]
 
 

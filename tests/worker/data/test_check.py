@@ -14,11 +14,13 @@ from clips import (
 )
 
 from cosmos_worker.data.bridge import list_bridge
-from cosmos_worker.data.candidate import Candidate
-from cosmos_worker.data.check import check_clip, check_clips, decode_fully
+from cosmos_worker.data.candidate import Candidate, Listing
+from cosmos_worker.data.check import check_clips
+from cosmos_worker.data.frame_times import constant_rate
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
+from cosmos_worker.data.video_facts import decode_fully
 from cosmos_worker.layout import sha256_of_file
 from cosmos_worker.options import VideoConfig
 
@@ -27,9 +29,12 @@ VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, window_stride=4)
 
 def check(root: Path, path: Path, **num_annotated: int) -> Clip:
     name = path.relative_to(root).as_posix()
-    candidate = Candidate("train/a", "train", "annotation/a.json", name, "go", num_annotated)
+    candidate = Candidate("train/a", "train", "annotation/a.json", name, ("go",), num_annotated)
     with Journal(root / "journal") as journal:
-        return check_clip(root, candidate, VIDEO, journal)
+        clips = check_clips(root, Listing((candidate,), ()), VIDEO, 1, journal)
+    for problem in (*clips.bad, *clips.too_short):
+        raise problem
+    return clips.kept[0]
 
 
 def test_check_clip_measures_a_sound_clip(tmp_path: Path):
@@ -38,7 +43,7 @@ def test_check_clip_measures_a_sound_clip(tmp_path: Path):
     clip = check(tmp_path, path, state=17)
 
     assert clip == Clip(
-        "train/a", "train", "a.mp4", "go", 17, 12.5, 64, 96, (0, 4, 8), sha256_of_file(path)
+        "train/a", "train", "a.mp4", ("go",), 17, 12.5, 64, 96, (0, 4, 8), sha256_of_file(path)
     )
 
 
@@ -118,7 +123,8 @@ def test_check_clip_reports_variable_frame_rate(tmp_path: Path):
     path = write_clip_with_times(tmp_path / "vfr.mp4", [0, 10, 20, 30, 60, 70, 80, 90, 100, 110])
 
     message = (
-        r"vfr\.mp4: variable frame rate: frame 3 lasts 0\.3 s, others 0\.1 s; re-encode it at a con"
+        r"vfr\.mp4: variable frame rate: frame 3 lasts 0\.3 s, others 0\.1 s; take frames at "
+        r"equal intervals \(dataset\.frameRate: Resample, which needs video\.fps\), re-encode it at a con"
     )
     with pytest.raises(BadClip, match=message):
         check(tmp_path, path)
@@ -144,7 +150,8 @@ def test_check_clip_tells_short_clips_apart(tmp_path: Path):
 def test_decode_fully_accepts_a_single_frame(tmp_path: Path):
     facts = decode_fully(write_clip(tmp_path / "a.mp4", frames=1), "a.mp4")
 
-    assert (facts.num_frames, facts.fps) == (1, 10.0)
+    assert facts.num_frames == 1
+    assert constant_rate(facts.timeline, range(1), "a.mp4") == 10
 
 
 def test_check_clips_sorts_outcomes_in_the_order_of_the_dataset(tmp_path: Path):

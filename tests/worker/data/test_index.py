@@ -16,7 +16,7 @@ from cosmos_worker.data.index import (
     write_index,
 )
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import write_json
+from cosmos_worker.layout import VIDEO_READER_VERSION, write_json
 
 
 def make_clip(
@@ -28,7 +28,9 @@ def make_clip(
 
 
 def save(folder: Path, *clips: Clip, root: str = ".") -> Path:
-    write_json(folder / "summary.json", {"root": root, "index_sha256": write_index(folder, clips)})
+    digest = write_index(folder, clips)
+    facts = {"root": root, "index_sha256": digest, "video_reader": VIDEO_READER_VERSION}
+    write_json(folder / "summary.json", facts)
     return folder
 
 

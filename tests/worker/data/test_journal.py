@@ -1,14 +1,19 @@
 """data/journal.py: what was checked is known again, as long as the file is the same."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from cosmos_worker.data.journal import Journal, VideoFacts
+from cosmos_worker.data.frame_times import Timeline
+from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
+from cosmos_worker.data.video_facts import VideoFacts
+from cosmos_worker.layout import VIDEO_READER_VERSION
 
-FACTS = VideoFacts(num_frames=17, height=32, width=48, fps=12.5, sha256="ab")
+TIMELINE = Timeline(times=(5, 6, 7, 9, 10, 11), tick=Fraction(1, 25), last_duration=2)
+FACTS = VideoFacts(TIMELINE, 32, 48, "ab", ((2, 7), (4, 10)), ("two streams",))
 
 
 @pytest.fixture
@@ -64,3 +69,16 @@ def test_journal_passes_over_lines_of_another_form(root: Path):
     (root / "journal").write_text('[]\n{"video": "a.mp4"}\nnull\n\xff{\n')
 
     assert len(Journal(root / "journal")) == 0
+
+
+def test_journal_does_not_believe_another_reader(root: Path):
+    path = root / "journal"
+    with Journal(path) as journal:
+        journal.add(root, "a.mp4", BadClip("a.mp4", "frame_count", "3 of 4 frames"))
+    ours = f'"reader": {VIDEO_READER_VERSION}'
+    text = path.read_text()
+    assert ours in text
+
+    path.write_text(text.replace(ours, f'"reader": {VIDEO_READER_VERSION - 1}'))
+
+    assert Journal(path).find(root, "a.mp4") is None

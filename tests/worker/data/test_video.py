@@ -10,9 +10,6 @@ from clips import fail_reads_of, make_frames, write_clip
 
 from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.video import (
-    DecordReader,
-    PyavReader,
-    has_decord,
     open_video,
     read_video,
     read_window,
@@ -20,15 +17,12 @@ from cosmos_worker.data.video import (
 )
 from cosmos_worker.errors import DataError
 
-READERS = [PyavReader, *([DecordReader] if has_decord() else [])]
 
-
-@pytest.mark.parametrize("reader_class", READERS)
-def test_reader_returns_written_frames(tmp_path: Path, reader_class):
+def test_reader_returns_written_frames(tmp_path: Path):
     frames = make_frames(9, 64, 96)
     write_video(tmp_path / "a.mp4", frames, 10)
 
-    reader = reader_class(tmp_path / "a.mp4")
+    reader = open_video(tmp_path / "a.mp4")
 
     assert (reader.num_frames, reader.height, reader.width, reader.fps) == (9, 64, 96, 10.0)
     got = reader.get([8, 0, 3])
@@ -37,9 +31,8 @@ def test_reader_returns_written_frames(tmp_path: Path, reader_class):
     assert np.abs(got.astype(int) - frames[[8, 0, 3]]).mean() < 3
 
 
-@pytest.mark.parametrize("reader_class", READERS)
-def test_reader_rejects_frame_outside(tmp_path: Path, reader_class):
-    reader = reader_class(write_clip(tmp_path / "a.mp4", frames=5, width=96))
+def test_reader_rejects_frame_outside(tmp_path: Path):
+    reader = open_video(write_clip(tmp_path / "a.mp4", frames=5, width=96))
 
     with pytest.raises(DataError, match=r"a\.mp4: frame 5 asked for, the video has 5"):
         reader.get([0, 5])
@@ -52,26 +45,24 @@ def test_read_video_accepts_any_even_width(tmp_path: Path, width):
     assert frames.shape == (2, 32, width, 3)
 
 
-@pytest.mark.parametrize("reader_class", READERS)
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 50])
-def test_reader_names_file_that_is_no_video(tmp_path: Path, reader_class, content):
+def test_reader_names_file_that_is_no_video(tmp_path: Path, content):
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
 
     with pytest.raises(DataError, match=r"broken\.mp4: .*(cannot be decoded|no video stream)"):
-        reader_class(path)
+        open_video(path)
 
 
-@pytest.mark.parametrize("reader_class", READERS)
 def test_reader_does_not_blame_a_file_that_the_volume_does_not_give(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader_class
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "gone.mp4"
     path.write_bytes(b"no video at all" * 50)
     fail_reads_of(monkeypatch, path)
 
     with pytest.raises(OSError, match=r"Input/output error: '.*gone\.mp4'") as caught:
-        reader_class(path)
+        open_video(path)
 
     assert caught.value.errno == errno.EIO
 
@@ -81,28 +72,10 @@ def test_open_reader_does_not_blame_a_file_that_the_volume_no_longer_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content
 ):
     path = write_clip(tmp_path / "gone.mp4")
-    reader = PyavReader(path)
+    reader = open_video(path)
     path.write_bytes(content or path.read_bytes()[:40] + bytes(4000))  # else without a stream
     fail_reads_of(monkeypatch, path)
 
-    with pytest.raises(OSError, match=r"Input/output error: '.*gone\.mp4'"):
-        reader.get([0])
-
-
-@pytest.mark.skipif(not has_decord(), reason="decord is not installed")
-def test_open_decord_reader_does_not_blame_a_file_that_the_volume_no_longer_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path = write_clip(tmp_path / "gone.mp4", width=96)
-    reader = DecordReader(path)
-
-    def fail(indices: list[int]) -> None:
-        raise reader._error("cannot read")
-
-    monkeypatch.setattr(reader._reader, "get_batch", fail)
-    with pytest.raises(DataError, match=r"gone\.mp4: cannot be decoded as video: cannot read"):
-        reader.get([0])
-    fail_reads_of(monkeypatch, path)
     with pytest.raises(OSError, match=r"Input/output error: '.*gone\.mp4'"):
         reader.get([0])
 

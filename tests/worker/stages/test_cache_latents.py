@@ -19,6 +19,7 @@ from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.layout import (
     SUMMARY_FILE,
+    VIDEO_READER_VERSION,
     Volumes,
     read_marker,
     sha256_of_file,
@@ -50,7 +51,10 @@ def write_dataset(root, windows, num_frames=17):
         digest = sha256_of_file(path)
         clips.append(Clip(clip_id, split, video, "push", num_frames, 10.0, 32, 48, starts, digest))
     digest = write_index(root, clips)
-    write_json(root / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    write_json(
+        root / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
     return root
 
 

@@ -12,7 +12,7 @@ from text_encoders import write_t5
 from cosmos_worker.config import EmbedTextConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import SUMMARY_FILE, Volumes, write_json
+from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.stages import embed_text
 from cosmos_worker.text.pickles import read_pickle, write_pickle
 from cosmos_worker.text.store import EmbeddingStore
@@ -46,7 +46,10 @@ def write_dataset(folder: Path, captions: Sequence[str], splits: Sequence[str]) 
             )
         )  # fmt: skip
     digest = write_index(folder, clips)
-    write_json(folder / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    write_json(
+        folder / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
     return folder
 
 

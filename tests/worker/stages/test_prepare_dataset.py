@@ -205,7 +205,7 @@ def test_run_uses_the_cpus_of_the_container_unless_told(tmp_path: Path, volumes,
     assert "clips=2 videos_known=0 workers=3" in text
     assert f"clips=2 videos_known=0 workers={available_cpus()}" in text
     assert "read-annotations files=2/2 per_s=" in text
-    assert "check-clips clips=2/2 per_s=" in text
+    assert "check-clips videos=2/2 per_s=" in text
 
 
 def test_run_refuses_dataset_smaller_than_one_batch(tmp_path: Path, volumes, target):

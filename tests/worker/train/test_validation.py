@@ -24,7 +24,7 @@ from cosmos_worker.checkpoint.state import list_states, read_progress
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.layout import SUMMARY_FILE, Volumes, write_json
+from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.options import Experiment
 from cosmos_worker.stages import publish
 from cosmos_worker.stages import train as train_stage
@@ -121,7 +121,10 @@ def test_held_out_losses_need_held_out_clips(tmp_path: Path, options: dict[str, 
     write_model(tmp_path / "model.pt")
     clip = Clip("train/0", "train", "0.mp4", "push 0", 17, 10.0, 32, 32, (0,), "0" * 64)
     digest = write_index(tmp_path / "index", [clip])
-    write_json(tmp_path / "index" / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    write_json(
+        tmp_path / "index" / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
 
     with pytest.raises(ConfigError, match=rf"trainer\.{next(iter(options))}: .* split val"):
         train_stage.run(train_config(tmp_path, small_experiment(**options)), VOLUMES)

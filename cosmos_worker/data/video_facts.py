@@ -1,0 +1,184 @@
+"""All that decoding a whole video file tells, with every frame looked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Self
+
+from cosmos_worker.data import entry_points as entries
+from cosmos_worker.data.decoding import Decoder, UnreadableVideo, frame_notes, shown_size
+from cosmos_worker.data.entry_points import EntryPoint, Shown
+from cosmos_worker.data.frame_times import Timeline
+from cosmos_worker.data.problems import BadClip
+from cosmos_worker.layout import sha256_of_file
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What decoding a whole file tells."""
+
+    timeline: Timeline
+    height: int
+    """Rows as shown."""
+    width: int
+    """Columns as shown."""
+    sha256: str
+    entry_points: tuple[EntryPoint, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is done with the file that its author may not expect, one short sentence each."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the file."""
+        return self.timeline.num_frames
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as JSON."""
+        return {
+            "timeline": self.timeline.as_json(),
+            "height": self.height,
+            "width": self.width,
+            "sha256": self.sha256,
+            "entry_points": self.entry_points,
+            "notes": self.notes,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read :meth:`as_json`; raises ValueError, KeyError or TypeError for anything else."""
+        return cls(
+            Timeline.from_json(value["timeline"]),
+            int(value["height"]),
+            int(value["width"]),
+            str(value["sha256"]),
+            tuple((int(number), int(time)) for number, time in value["entry_points"]),
+            tuple(map(str, value["notes"])),
+        )
+
+
+class _Survey:
+    """What is found out while all frames of a file pass by."""
+
+    def __init__(self, name: str, decoder: Decoder, min_frames: int, spacing: int) -> None:
+        self.name = name
+        self.times: list[int] = []
+        self.size = (0, 0)
+        self.last_duration = 0
+        self.notes = dict.fromkeys(decoder.notes)
+        self.candidates: list[EntryPoint] = []
+        self.checksums: list[int] = []
+        self._is_long = decoder.num_claimed == 0 or decoder.num_claimed >= min_frames
+        self._spacing = spacing
+
+    def add(self, shown: Shown) -> None:
+        """Look at the next frame.
+
+        Raises:
+            BadClip: a frame that is damaged, of another size, without a time, or not later than the one before.
+        """
+        frame, number = shown.frame, shown.number
+        size = shown_size(shown.decoder.path, frame)
+        if number == 0:
+            self.size = size
+            shown.rgb()  # refuses colours that cannot be converted
+        if frame.is_corrupt:
+            raise BadClip(self.name, "video_damaged", f"frame {number} is damaged")
+        if size != self.size:
+            value = (
+                f"frame {number} is {size[0]}x{size[1]}, the video {self.size[0]}x{self.size[1]}"
+            )
+            raise BadClip(self.name, "frame_size", value)
+        if frame.pts is None:
+            raise BadClip(self.name, "video_damaged", f"frame {number} has no timestamp")
+        if self.times and frame.pts <= self.times[-1]:
+            value = f"frame {number} has no later time than the one before"
+            raise BadClip(self.name, "video_damaged", value)
+        self.times.append(frame.pts)
+        self.last_duration = frame.duration or 0
+        self.notes.update(dict.fromkeys(frame_notes(frame)))
+        if self._is_long:
+            self._prepare_entry(shown)
+
+    def _prepare_entry(self, shown: Shown) -> None:
+        self.checksums.append(entries.checksum(shown))
+        last = self.candidates[-1][0] if self.candidates else 0
+        if shown.frame.key_frame and shown.number - last >= self._spacing:
+            self.candidates.append((shown.number, shown.frame.pts))
+
+    def timeline(self, decoder: Decoder) -> Timeline:
+        """The times, once all frames are there.
+
+        Raises:
+            BadClip: no frames, or a single one without a duration.
+        """
+        if not self.times:
+            raise BadClip(self.name, "video_empty", "0 frames")
+        tick = Fraction(decoder.tick)
+        timeline = Timeline(tuple(self.times), tick, max(1, self.last_duration))
+        if self.last_duration > 0 or len(self.times) > 1:
+            lasts = self.last_duration or timeline.usual_gap
+        elif decoder.average_rate > 0:
+            lasts = round(1 / (decoder.average_rate * tick))
+        else:
+            raise BadClip(self.name, "variable_frame_rate", "no frame rate in it")
+        return Timeline(timeline.times, tick, max(1, lasts))
+
+
+def decode_fully(
+    path: Path, name: str, min_frames: int = entries.MIN_FRAMES, spacing: int = entries.SPACING
+) -> VideoFacts:
+    """Decode all frames of a file and check count, damage, sizes and times.
+
+    Args:
+        path: the file.
+        name: how messages call it.
+        min_frames: shorter files get no entry points.
+        spacing: fewest frames between entry points.
+
+    Raises:
+        BadClip: the file is empty, damaged, of changing size, or its colours cannot be converted.
+        OSError: the volume does not give its content.
+    """
+    if path.stat().st_size == 0:
+        raise BadClip(name, "video_empty", "0 bytes")
+    num_decoded, claimed = 0, 0
+    try:
+        with Decoder(path) as decoder:
+            claimed = decoder.num_claimed
+            survey = _Survey(name, decoder, min_frames, spacing)
+            for frame in decoder.frames():
+                survey.add(Shown(num_decoded, frame, decoder))
+                num_decoded += 1
+            timeline = survey.timeline(decoder)
+            _check_count(decoder, timeline.num_frames, name)
+    except UnreadableVideo as error:
+        after = (
+            f" after {num_decoded} of {claimed or 'unknown'} frames" if error.is_decoders else ""
+        )
+        raise BadClip(name, error.kind, error.value + after) from None
+    proven: tuple[EntryPoint, ...] = ()
+    if timeline.num_frames >= min_frames:
+        proven = entries.prove_entry_points(path, survey.candidates, survey.checksums)
+    height, width = survey.size
+    return VideoFacts(timeline, height, width, sha256_of_file(path), proven, tuple(survey.notes))
+
+
+def _check_count(decoder: Decoder, num_frames: int, name: str) -> None:
+    """Compare the frames with what the container claims, which counts those that an edit list leaves out as well.
+
+    Raises:
+        BadClip: frames are missing, or there are too many.
+        UnreadableVideo: packets that cannot be read.
+    """
+    claimed = decoder.num_claimed
+    if not claimed or claimed == num_frames:
+        return
+    with Decoder(decoder.path, with_edit_list=False) as whole, Decoder(decoder.path) as edited:
+        num_all, num_shown = whole.count_packets(), edited.count_packets()
+    if (num_all, num_shown) != (claimed, num_frames):
+        value = f"{num_frames} frames can be decoded, the file claims {claimed}"
+        raise BadClip(name, "frame_count", value)
