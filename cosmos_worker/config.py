@@ -146,7 +146,8 @@ class EmbedTextConfig(StageConfig):
     batch_size: PositiveInt = 16
     """Captions per forward pass."""
     max_unknown_fraction: Fraction = 0.05
-    """Fail if more than half of the tokens are unknown to the encoder in a larger share of the captions."""
+    """Fail if a larger share of the captions is more than half unknown to the encoder; clips
+    with no other caption are left out of the training."""
     extra_captions: tuple[str, ...] = ()
     """Further texts to embed, such as prompts of the inference list."""
     import_pickles: bool = False

@@ -148,7 +148,11 @@ def _row(item: Item) -> list[str]:
     def number(name: str, form: str, factor: float = 1) -> str:
         return format_number(form, summary[name] * factor) if name in summary else ABSENT
 
-    counts = ((summary.get("blocked", 0), "blocked"), (summary.get("with_faces", 0), "with faces"))
+    counts = (
+        (summary.get("blocked", 0), "blocked"),
+        (summary.get("with_faces", 0), "with faces"),
+        (summary.get("unknown_prompts", 0), "of prompts unknown to the encoder"),
+    )
     remarks = ", ".join(f"{count} {what}" for count, what in counts if count)
     return [
         item.name,

@@ -16,6 +16,7 @@ from cosmos_worker.report.collect import (
 )
 from cosmos_worker.report.page import render_page
 from cosmos_worker.report.samples import sample_cards
+from cosmos_worker.report.words import describe_losses
 
 
 def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
         build_cards(items, config.max_videos),
         count_captions(volumes.resolve(config.dataset_uri)),
         sample_cards(volumes.resolve(config.run_uri), volumes.resolve(config.dataset_uri)),
+        describe_losses(volumes.resolve(config.run_uri)),
     )
     path = volumes.resolve(config.target_uri) / REPORT_FILE
     with atomic_write(path, "w") as stream:

@@ -36,6 +36,7 @@ from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.stop import StopSignal
 from cosmos_worker.train.trackers.opening import choose_trackers
 from cosmos_worker.train.validation import check_held_out
+from cosmos_worker.train.words import check_enough_windows, describe_words, tell_words
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,10 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         )
         dataset = WindowDataset(index, text, latents, "train", experiment)
         held_out = WindowDataset(index, text, latents, "val", experiment)
+        check_enough_windows(dataset, trainer_options.global_batch_size)
         check_held_out(experiment, held_out)
+        if processes.is_main:
+            tell_words(folder, describe_words(index, text, experiment.text.max_length))
         trackers = choose_trackers(trainer_options.trackers)
         weights = volumes.resolve(config.model_uri) if config.model_uri else None
         layout = lay_out(experiment, processes)
@@ -203,4 +207,5 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             config.model_uri,
         )
         trainer.resume()
-        return {"run": str(folder), **run_training(trainer, stop)}
+        left_out = len(dataset.words.dropped)
+        return {"run": str(folder), "dropped_clips": left_out, **run_training(trainer, stop)}

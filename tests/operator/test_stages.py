@@ -71,6 +71,8 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ),
         ({"inference.1.metrics": ["Push"]}, {"generate-after", "report"}),
         ({"outputs.report": False}, {"report"}),
+        ({"embeddings.maxUnknownFraction": 0.05}, set()),
+        ({"embeddings.maxUnknownFraction": 0.5}, {"embed-text"}),
         ({"model.source": {"path": "/other"}}, {"fetch-model", "generate-before"} | AFTER),
         (
             {"tokenizer.source": {"path": "/other"}},

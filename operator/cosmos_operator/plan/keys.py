@@ -19,7 +19,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),
     "prepare-dataset": ("min_clips", "num_workers"),
     # generate encodes texts that the store lacks, so a longer inference list repeats nothing
-    "embed-text": ("batch_size", "extra_captions", "max_unknown_fraction"),
+    "embed-text": ("batch_size", "extra_captions"),
     "cache-latents": ("tokenizer.batch_size",),
     "train": (
         "tokenizer_uri",  # decodes what people look at
@@ -50,6 +50,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "validation_fraction": 0.0,
         "validation_seed": 0,
     },
+    "embed-text": {"max_unknown_fraction": 0.05},
     "cache-latents": {"buckets": [], "fit": "stretch"},
     "train": {
         "model_lora_scale": None,
