@@ -200,6 +200,8 @@ class PublishConfig(StageConfig):
     weights: Literal["ema", "reg"] = "ema"
     step: PositiveInt | Literal["best"] | None = None
     """Step to publish; null = the latest export; best = where the held-out loss was lowest (trainer.keep_best)."""
+    last_step: PositiveInt | None = None
+    """With step best: later checkpoints do not count; null = all do."""
     adapter_of: str | None = None
     """Publish the run's LoRA corrections too, in adapter/, as those of the model of this name; null = merged only."""
 
@@ -274,6 +276,8 @@ class ReportConfig(StageConfig):
 
     job_name: str
     run_uri: str
+    steps: PositiveInt | None = None
+    """Steps of the run that the report is about; null = all that it has done."""
     dataset_uri: str
     generated: tuple[tuple[str, str], ...]
     """(inference item name, folder) in the order of the job."""

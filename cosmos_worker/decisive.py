@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cosmos_worker.options import Experiment
+from cosmos_worker.schedule import decays, warmup_steps
+from cosmos_worker.training_options import OptimizerConfig
 
 TRAINER_PACE = (
     "micro_batch_size",
@@ -27,7 +29,32 @@ TRAINER_PACE = (
 
 
 def decisive_options(experiment: Experiment) -> dict[str, Any]:
-    """The options that decide the weights; a run is continued only under the same ones."""
+    """The options that decide the weights of each step; a run is continued only under the same ones."""
+    options = _without_pace(experiment)
+    settle_schedule(options)
+    return options
+
+
+def options_but_length(experiment: Experiment) -> dict[str, Any]:
+    """The options that decide the weights, but for the number of steps: of runs that differ in nothing else."""
+    options = _without_pace(experiment)
+    del options["trainer"]["max_steps"]
+    return options
+
+
+def settle_schedule(options: dict[str, Any]) -> None:
+    """Put what the learning rates are for what they follow from: in the values of an experiment, which are changed.
+
+    The warm-up becomes a number of steps. Where the rate is constant after it, runs of any length have the same rates
+    and the same weights at each step, so ``trainer.max_steps`` goes.
+    """
+    optimizer, trainer = OptimizerConfig.model_validate(options["optimizer"]), options["trainer"]
+    options["optimizer"]["warmup_steps"] = warmup_steps(optimizer, trainer["max_steps"])
+    if not decays(optimizer):
+        del trainer["max_steps"]
+
+
+def _without_pace(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(
         mode="json",
         exclude={

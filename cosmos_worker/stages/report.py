@@ -34,7 +34,7 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
     items = read_items([(name, volumes.resolve(uri)) for name, uri in config.generated])
     page = render_page(
         config.job_name,
-        read_training(volumes.resolve(config.run_uri)),
+        read_training(volumes.resolve(config.run_uri), config.steps),
         items,
         build_cards(items, config.max_videos),
         count_captions(volumes.resolve(config.dataset_uri)),

@@ -16,8 +16,9 @@ from torch import Tensor
 from cosmos_worker.checkpoint.export import remove_unfinished_exports
 from cosmos_worker.checkpoint.weights import fill_model, open_model
 from cosmos_worker.config import TrainConfig
+from cosmos_worker.earlier_runs import describe_length, folder_of
 from cosmos_worker.errors import ConfigError, FolderInUseError
-from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
+from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write
 from cosmos_worker.locks import take_lock
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
@@ -31,6 +32,7 @@ from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.draws import sample_generator
 from cosmos_worker.train.loop import Trainer, run_training
 from cosmos_worker.train.parallel import Layout, lay_out, spread
+from cosmos_worker.train.same_run import has_done_more
 from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.stop import StopSignal
@@ -157,14 +159,16 @@ def tokenizer_loader(
 def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
     """Train; every process of torchrun calls this.
 
+    Returns:
+        run: its folder; steps, checkpoint: done, and of the last checkpoint; dropped_clips, losses, and a note if its
+        number of steps differs from that of an earlier run.
+
     Raises:
         UserError: bad configuration, dataset or checkpoint.
         StopRequested: asked to stop; saved.
     """
     experiment = config.experiment
-    folder = run_folder(
-        volumes.resolve(config.target_uri), experiment.project, experiment.group, config.run_name
-    )
+    folder = folder_of(config, volumes)
     trainer_options = experiment.trainer
     with (
         StopSignal().listening() as stop,
@@ -175,6 +179,12 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
             remove_unfinished_exports(folder)
+        found = _look_at_runs(config, volumes, folder) if processes.is_main else None
+        note, is_done = processes.from_main(found) or ({}, False)
+        if is_done:
+            steps = trainer_options.max_steps
+            return {"run": str(folder), "steps": steps, "checkpoint": steps, **note}
+        if processes.is_main:
             write_resolved_config(folder, config)
         index, text, latents = (
             volumes.resolve(uri)
@@ -208,4 +218,15 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         )
         trainer.resume()
         left_out = len(dataset.words.dropped)
-        return {"run": str(folder), "dropped_clips": left_out, **run_training(trainer, stop)}
+        done = run_training(trainer, stop)
+        return {"run": str(folder), "dropped_clips": left_out, **done, **note}
+
+
+def _look_at_runs(
+    config: TrainConfig, volumes: Volumes, folder: Path
+) -> tuple[dict[str, str], bool]:
+    """A note on runs of another number of steps, told in the log, and whether this one has nothing to do."""
+    note = describe_length(config, volumes)
+    if note is not None:
+        logger.warning("note: %s", note)
+    return {} if note is None else {"note": note}, has_done_more(folder, config.experiment)

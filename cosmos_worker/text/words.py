@@ -94,8 +94,8 @@ def check_captions(
         raise DataError(
             f"{len(unknown)} of {len(captions)} captions ({100 * share:.1f} %) are more than half unknown to the "
             f"encoder {encoder}, max_unknown_fraction allows {100 * max_fraction:g} %: {_named(unknown)}; such "
-            "captions get nearly the same embedding, whatever they say: translate them, use an encoder that knows their "
-            "characters, or raise spec.embeddings.maxUnknownFraction to train without their clips"
+            "captions get nearly the same embedding, whatever they say: translate them, use an encoder that knows "
+            "their characters, or raise spec.embeddings.maxUnknownFraction to train without their clips"
         )
 
 
@@ -103,8 +103,8 @@ def check_prompts(facts: CaptionFacts, prompts: Sequence[str], encoder: Path) ->
     """Raise DataError if a prompt of the job is more than half unknown."""
     if unknown := mostly_unknown(facts, prompts):
         raise DataError(
-            f"spec.inference: {len(unknown)} of {len(prompts)} prompts are more than half unknown to the encoder {encoder}: "
-            f"{_named(unknown)}; their videos would not follow them: write them in a language that it knows"
+            f"spec.inference: {len(unknown)} of {len(prompts)} prompts are more than half unknown to the encoder "
+            f"{encoder}: {_named(unknown)}; their videos would not follow them: write them in a language that it knows"
         )
 
 
