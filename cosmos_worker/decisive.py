@@ -6,7 +6,6 @@ from typing import Any
 
 from cosmos_worker.options import Experiment
 from cosmos_worker.schedule import decays, warmup_steps
-from cosmos_worker.training_options import OptimizerConfig
 
 TRAINER_PACE = (
     "micro_batch_size",
@@ -31,7 +30,10 @@ TRAINER_PACE = (
 def decisive_options(experiment: Experiment) -> dict[str, Any]:
     """The options that decide the weights of each step; a run is continued only under the same ones."""
     options = _without_pace(experiment)
-    settle_schedule(options)
+    optimizer, trainer = experiment.optimizer, experiment.trainer
+    options["optimizer"]["warmup_steps"] = warmup_steps(optimizer, trainer.max_steps)
+    if not decays(optimizer):  # runs of any length have the same weights at each step
+        del options["trainer"]["max_steps"]
     return options
 
 
@@ -40,18 +42,6 @@ def options_but_length(experiment: Experiment) -> dict[str, Any]:
     options = _without_pace(experiment)
     del options["trainer"]["max_steps"]
     return options
-
-
-def settle_schedule(options: dict[str, Any]) -> None:
-    """Put what the learning rates are for what they follow from: in the values of an experiment, which are changed.
-
-    The warm-up becomes a number of steps. Where the rate is constant after it, runs of any length have the same rates
-    and the same weights at each step, so ``trainer.max_steps`` goes.
-    """
-    optimizer, trainer = OptimizerConfig.model_validate(options["optimizer"]), options["trainer"]
-    options["optimizer"]["warmup_steps"] = warmup_steps(optimizer, trainer["max_steps"])
-    if not decays(optimizer):
-        del trainer["max_steps"]
 
 
 def _without_pace(experiment: Experiment) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Runs that differ from a training in their number of steps only: continued, or begun anew. No torch here.
 
-A run continues one of another length where the learning rates of all steps are the same: then both have the same
+A run continues one of another length where its learning rate is constant after the warm-up: then both have the same
 folder. Otherwise it has a folder of its own, and people are told which run there is and how the schedules differ.
 """
 
@@ -17,7 +17,7 @@ from cosmos_worker.decisive import options_but_length
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.layout import EXPORT_FOLDER, RESOLVED_CONFIG_FILE, Volumes, run_folder
 from cosmos_worker.options import Experiment
-from cosmos_worker.schedule import decays, describe_schedule, warmup_steps
+from cosmos_worker.schedule import describe_schedule, warmup_steps
 
 KEYED_NAME = re.compile(r"^(?P<job>.+)-[0-9a-f]{12}$")
 """An output root of the plan: the job's name and a content key."""
@@ -107,28 +107,33 @@ def describe_length(config: TrainConfig, volumes: Volumes) -> str | None:
     if own.steps > asked:
         return (
             f"the run in {folder} has done {own.steps} steps, more than the {asked} that are asked for: nothing is "
-            f"trained, and the weights of step {asked} are used if they are kept"
+            f"trained, and the weights of step {asked} are used if they are kept ({_kept_schedule(config, own)})"
         )
     if own.max_steps != asked and own.steps < asked:
-        schedule = describe_schedule(config.experiment.optimizer, asked)
         return (
-            f"the run in {folder} is continued from its {own.steps} steps to {asked}: the learning rate's schedule "
-            f"stays as it was ({schedule})"
+            f"the run in {folder} is continued from its {own.steps} steps to {asked}: the schedule of its learning "
+            f"rate stays as it was ({_kept_schedule(config, own)})"
         )
     return None
 
 
+def _kept_schedule(config: TrainConfig, own: EarlierRun) -> str:
+    """The schedule that a run was begun with, and how another number of steps would have begun it."""
+    old, new = own.config.experiment.optimizer, config.experiment.optimizer
+    asked = config.experiment.trainer.max_steps
+    told = describe_schedule(old, own.max_steps)
+    warmup = warmup_steps(new, asked)
+    if new.warmup_steps is None and warmup != warmup_steps(old, own.max_steps):
+        told += f"; a run of {asked} steps from the beginning has a warm-up of {warmup}"
+    return told
+
+
 def _begins_anew(experiment: Experiment, folder: Path, other: EarlierRun) -> str:
     asked, old = experiment.trainer.max_steps, other.config.experiment.optimizer
-    told = (
+    return (
         f"training begins anew in {folder}: {asked} steps have another schedule of the learning rate "
         f"({describe_schedule(experiment.optimizer, asked)}) than the run of {other.max_steps} steps in {other.folder} "
-        f"({describe_schedule(old, other.max_steps)}), which has done {other.steps}; "
-    )
-    if not decays(old):
-        warmup = warmup_steps(old, other.max_steps)
-        return f"{told}to continue that run, add optimizer.warmup_steps={warmup} to spec.training.overrides"
-    return (
-        f"{told}to use that run, set spec.training.steps back to {other.max_steps}; to train its weights further under "
-        "the new schedule, give the folder of its published model as spec.model.source, and another spec.outputs.name"
+        f"({describe_schedule(old, other.max_steps)}), which has done {other.steps}; to use that run, set "
+        f"spec.training.steps back to {other.max_steps}; to train its weights further under the new schedule, give the "
+        "folder of its published model as spec.model.source, and another spec.outputs.name"
     )

@@ -32,7 +32,7 @@ from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.draws import sample_generator
 from cosmos_worker.train.loop import Trainer, run_training
 from cosmos_worker.train.parallel import Layout, lay_out, spread
-from cosmos_worker.train.same_run import has_done_more
+from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
 from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.stop import StopSignal
@@ -180,10 +180,11 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             files.enter_context(only_writer(folder))
             remove_unfinished_exports(folder)
         found = _look_at_runs(config, volumes, folder) if processes.is_main else None
-        note, is_done = processes.from_main(found) or ({}, False)
+        experiment, note, is_done = processes.from_main(found) or (experiment, {}, False)
         if is_done:
             steps = trainer_options.max_steps
             return {"run": str(folder), "steps": steps, "checkpoint": steps, **note}
+        config = config.model_copy(update={"experiment": experiment})
         if processes.is_main:
             write_resolved_config(folder, config)
         index, text, latents = (
@@ -224,9 +225,11 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
 
 def _look_at_runs(
     config: TrainConfig, volumes: Volumes, folder: Path
-) -> tuple[dict[str, str], bool]:
-    """A note on runs of another number of steps, told in the log, and whether this one has nothing to do."""
+) -> tuple[Experiment, dict[str, str], bool]:
+    """The experiment as its run began, a note on runs of other lengths, also in the log, and whether all is done."""
     note = describe_length(config, volumes)
     if note is not None:
         logger.warning("note: %s", note)
-    return {} if note is None else {"note": note}, has_done_more(folder, config.experiment)
+    experiment = with_begun_warmup(folder, config.experiment)
+    is_done = has_done_more(folder, experiment)
+    return experiment, {} if note is None else {"note": note}, is_done

@@ -12,7 +12,7 @@ from cosmos_worker.config import parse_document
 from cosmos_worker.decisive import decisive_options
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.options import Experiment
-from cosmos_worker.schedule import describe_schedule
+from cosmos_worker.schedule import decays, describe_schedule, warmup_steps
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,22 @@ def check_same_options(state: SavedState, experiment: Experiment) -> None:
         f"{state.folder}: was trained with other options: {', '.join(differing)}{rates}; "
         "continue with the same options, or start a run of another name"
     )
+
+
+def with_begun_warmup(run: Path, experiment: Experiment) -> Experiment:
+    """The experiment with the warm-up that the run in a folder began with.
+
+    A warm-up that is not given follows from the number of steps. A run of a constant learning rate that is continued to
+    another number of steps keeps the one of its beginning.
+    """
+    states, optimizer = list_states(run), experiment.optimizer
+    if not states or optimizer.warmup_steps is not None or decays(optimizer):
+        return experiment
+    folder = states[-1][1]
+    saved = parse_document(Experiment, read_progress(folder)["experiment"], str(folder))
+    warmup = warmup_steps(saved.optimizer, saved.trainer.max_steps)
+    kept = optimizer.model_copy(update={"warmup_steps": warmup})
+    return experiment.model_copy(update={"optimizer": kept})
 
 
 def has_done_more(run: Path, experiment: Experiment) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosmos_worker.config import Source, StageConfig, TrainConfig
-from cosmos_worker.decisive import TRAINER_PACE, settle_schedule
+from cosmos_worker.decisive import TRAINER_PACE
 from cosmos_worker.layout import MODEL_FILE, VIDEO_READER_VERSION, content_key
+from cosmos_worker.schedule import decays
 from cosmos_worker.training_options import AccelerationConfig, LoraConfig, OptimizerConfig
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
@@ -91,11 +92,12 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
 def run_key(document: TrainConfig) -> str:
     """Content key of a training run's folder: runs that differ in length alone share it where one continues the other.
 
-    That is so where the learning rate is constant after its warm-up. How far a run is to go is in the key of its stage,
-    which names the completion marker.
+    That is so where the learning rate is constant after its warm-up, which a run keeps as it began with it. How far a
+    run is to go is in the key of its stage, which names the completion marker.
     """
     values = _values(document)
-    settle_schedule(values["experiment"])
+    if not decays(document.experiment.optimizer):
+        _remove(values, "experiment.trainer.max_steps")
     return _key_of("train", values, ())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from runs import assert_same_bits, losses, metrics, stop_after
 from training import (
     run_path,
@@ -62,7 +63,7 @@ def test_more_steps_continue_the_run_and_end_in_the_same_bits(inputs: Path, tmp_
     assert longer.result is not None
     assert longer.result["steps"] == 6
     assert (
-        "is continued from its 3 steps to 6: the learning rate's schedule stays as it was (warm-up of 2 steps, "
+        "is continued from its 3 steps to 6: the schedule of its learning rate stays as it was (warm-up of 2 steps, "
         "then constant)" in longer.message
     )
     assert_same_bits(whole, target)
@@ -181,35 +182,38 @@ def test_run_in_the_same_folder_with_a_falling_schedule_is_refused_with_the_new_
         run_stage("train", config(4), VOLUMES)
 
 
-def test_warm_up_that_follows_from_the_steps_is_told_with_its_remedy(
+def test_warm_up_that_follows_from_the_steps_stays_as_the_run_began_with_it(
     inputs: Path, tmp_path: Path
 ) -> None:
-    def config(steps: int, key: str, warmup: int | None) -> TrainConfig:
-        given = config_of(inputs, tmp_path / f"push-{key}", steps)
+    """5 % of 20 steps are 1, of 40 steps 2."""
+
+    def config(steps: int, warmup: int | None = None) -> TrainConfig:
+        given = config_of(inputs, tmp_path / ("push" if warmup is None else "whole"), steps)
         experiment = with_schedule(given.experiment, warmup_steps=warmup)
         return given.model_copy(update={"experiment": experiment})
 
-    run_stage("train", config(20, "0123456789ab", None), VOLUMES)
+    run_stage("train", config(20), VOLUMES)
+    longer = run_stage("train", config(40), VOLUMES)
+    run_stage("train", config(40, warmup=1), VOLUMES)
 
-    note = describe_length(config(40, "ba9876543210", None), VOLUMES)
-    run = run_path(tmp_path / "push-0123456789ab")
-    assert note is not None
-    assert "(warm-up of 2 steps, then constant) than the run of 20 steps in" in note
-    assert "(warm-up of 1 steps, then constant), which has done 20; to continue that run" in note
-    assert note.endswith("add optimizer.warmup_steps=1 to spec.training.overrides")
-
-    remedied = config(22, "0123456789ab", 1)  # in the same folder, as the plan does it
-    assert run_stage("train", remedied, VOLUMES).result["steps"] == 22
-    assert run.is_dir()
+    assert longer.message.endswith(
+        "stays as it was (warm-up of 1 steps, then constant; a run of 40 steps from the beginning has a warm-up of 2)"
+    )
+    assert_same_bits(tmp_path / "whole", tmp_path / "push")
+    resolved = yaml.safe_load((run_path(tmp_path / "push") / "config.yaml").read_text())
+    assert resolved["experiment"]["optimizer"]["warmup_steps"] == 1
+    run_stage("train", config(42), VOLUMES)
 
 
 def test_runs_of_other_jobs_and_data_are_not_told(inputs: Path, tmp_path: Path) -> None:
-    given = config_of(inputs, tmp_path / "push-0123456789ab", 2)
-    run_stage("train", given, VOLUMES)
+    def config(target: str, steps: int) -> TrainConfig:
+        given = config_of(inputs, tmp_path / target, steps)
+        return given.model_copy(update={"experiment": with_schedule(given.experiment, **DECAY)})
+
+    run_stage("train", config("push-0123456789ab", 2), VOLUMES)
 
     def note(target: str, **changes: object) -> str | None:
-        other = config_of(inputs, tmp_path / target, 4).model_copy(update=changes)
-        return describe_length(other, VOLUMES)
+        return describe_length(config(target, 4).model_copy(update=changes), VOLUMES)
 
     assert note("push-ba9876543210") is not None
     assert note("push-red-ba9876543210") is None
