@@ -195,7 +195,8 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
         document = {"stage": stage, "config": config.model_dump(mode="json"), "result": result}
         write_json(marker_path(target, config.key), document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))
-    return Outcome(EXIT_OK, "Succeeded", f"{stage} done in {seconds:.1f} s", result=result)
+    said = [f"{stage} done in {seconds:.1f} s", *([result["note"]] if "note" in result else [])]
+    return Outcome(EXIT_OK, "Succeeded", "; ".join(said), result=result)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -159,7 +159,8 @@ class EmbedTextConfig(StageConfig):
     batch_size: PositiveInt = 16
     """Captions per forward pass."""
     max_unknown_fraction: Fraction = 0.05
-    """Fail if more than half of the tokens are unknown to the encoder in a larger share of the captions."""
+    """Fail if a larger share of the captions is more than half unknown to the encoder; clips
+    with no other caption are left out of the training."""
     extra_captions: tuple[str, ...] = ()
     """Further texts to embed, such as prompts of the inference list."""
     import_pickles: bool = False
@@ -212,6 +213,8 @@ class PublishConfig(StageConfig):
     weights: Literal["ema", "reg"] = "ema"
     step: PositiveInt | Literal["best"] | None = None
     """Step to publish; null = the latest export; best = where the held-out loss was lowest (trainer.keep_best)."""
+    last_step: PositiveInt | None = None
+    """With step best: later checkpoints do not count; null = all do."""
     adapter_of: str | None = None
     """Publish the run's LoRA corrections too, in adapter/, as those of the model of this name; null = merged only."""
 
@@ -301,6 +304,8 @@ class ReportConfig(StageConfig):
 
     job_name: str
     run_uri: str
+    steps: PositiveInt | None = None
+    """Steps of the run that the report is about; null = all that it has done."""
     dataset_uri: str
     generated: tuple[tuple[str, str], ...]
     """(inference item name, folder) in the order of the job."""

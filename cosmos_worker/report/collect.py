@@ -74,8 +74,12 @@ class Card:
     clips: list[Clip]
 
 
-def read_training(run: Path) -> Training:
+def read_training(run: Path, steps: int | None = None) -> Training:
     """Read metrics.jsonl and config.yaml.
+
+    Args:
+        run: folder of the run.
+        steps: what it did after so many steps is left out; None = nothing is.
 
     Raises:
         DataError: a file is absent, damaged or holds no loss.
@@ -86,6 +90,7 @@ def read_training(run: Path) -> Training:
             raise DataError(f"{needed}: no such file; run train with this output root first")
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = [line for line in lines if steps is None or line["step"] <= steps]
         train = _points(lines, "loss")
         validation = _points(lines, "validation_loss")
         seconds = _training_seconds(lines)
@@ -149,7 +154,11 @@ def _row(item: Item) -> list[str]:
     def number(name: str, form: str, factor: float = 1) -> str:
         return format_number(form, summary[name] * factor) if name in summary else ABSENT
 
-    counts = ((summary.get("blocked", 0), "blocked"), (summary.get("with_faces", 0), "with faces"))
+    counts = (
+        (summary.get("blocked", 0), "blocked"),
+        (summary.get("with_faces", 0), "with faces"),
+        (summary.get("unknown_prompts", 0), "of prompts unknown to the encoder"),
+    )
     remarks = ", ".join(f"{count} {what}" for count, what in counts if count)
     return [
         item.name,

@@ -109,6 +109,7 @@ def render_page(
     cards: Sequence[Card],
     captions: Sequence[tuple[str, int]],
     samples: Sequence[Card] = (),
+    words: Sequence[str] = (),
 ) -> str:
     """The whole page as text."""
     environment = jinja2.Environment(
@@ -130,6 +131,7 @@ def render_page(
         rows=table[1:],
         cards=cards,
         samples=samples,
+        words=words,
         captions=captions[:SHOWN_CAPTIONS],
         num_captions=len(captions),
         num_clips=sum(count for _, count in captions),

@@ -34,6 +34,7 @@ from cosmos_worker.layout import (
     write_json,
 )
 from cosmos_worker.sample.inputs import SampleInput, sampling_of
+from cosmos_worker.sample.unknown_prompts import count_unknown
 from cosmos_worker.sampling_options import SamplingConfig
 
 Record = dict[str, Any]
@@ -297,7 +298,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """Means over all written videos; a metric that was not measured is absent.
 
     Returns:
-        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), with a search for faces
+        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), with prompts that
+        are more than half unknown to the text encoder unknown_prompts (how many), with a search for faces
         with_faces (videos in which some were blurred), and with
         metrics mean_psnr_db, mean_copy_psnr_db, gain_db, follow_share (0 to 1).
     """
@@ -305,6 +307,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     summary: dict[str, Any] = {"videos": len(written)}
     if len(written) < len(records):
         summary["blocked"] = len(records) - len(written)
+    if unknown := count_unknown(written):
+        summary["unknown_prompts"] = unknown
     if not written:
         return summary
     summary["seconds_per_video"] = round(fmean(record["seconds"] for record in written), 3)

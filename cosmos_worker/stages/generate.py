@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.sample.passes import Keep, generate_videos
 from cosmos_worker.sample.team import Team, check_team, form_team
+from cosmos_worker.sample.unknown_prompts import unknown_shares, with_unknown
 from cosmos_worker.sample.video2world import (
     Sample,
     Settings,
@@ -163,8 +164,8 @@ def _digest_models(
 
 def _embed(
     config: GenerateConfig, volumes: Volumes, device: torch.device, prompts: Sequence[str]
-) -> tuple[dict[str, Embedding], Embedding | None]:
-    """Embeddings by prompt and that of the negative prompt; the encoder is freed on return."""
+) -> tuple[dict[str, Embedding], Embedding | None, dict[str, float]]:
+    """Embeddings by prompt, that of the negative prompt, and unknown shares; the encoder is freed on return."""
     sampling = config.sampling
     texts = list(dict.fromkeys(prompts))
     if sampling.guidance > 0:
@@ -178,7 +179,8 @@ def _embed(
         )
     embeddings = encoder.encode(texts, config.text.max_length)
     by_prompt = dict(zip(texts, embeddings, strict=True))
-    return by_prompt, embeddings[-1] if sampling.guidance > 0 else None
+    unknown = unknown_shares(encoder.tokenizer, texts)
+    return by_prompt, embeddings[-1] if sampling.guidance > 0 else None, unknown
 
 
 def _compute_dtype(config: GenerateConfig, device: torch.device) -> torch.dtype:
@@ -252,9 +254,10 @@ def _sample(
     config, volumes, inputs = companions.config, companions.volumes, order.prompts.sampled
     sampling, final = config.sampling, order.prompts.final
     prompts = [final[one.id] for one in inputs]
-    texts, negative = team.from_main(
+    texts, negative, unknown = team.from_main(
         _embed(config, volumes, companions.device, prompts) if team.rank == 0 else None
     )
+    order = replace(order, requests=with_unknown(order.requests, final, unknown))
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
     guards = companions.load_frame_guards() if team.writes else None
     models = _load_models(companions, tokenizer, team)

@@ -16,11 +16,13 @@ from stage_processes import FINISH, make_process
 
 from cosmos_operator.errors import InvalidSpec, WorkspaceBusy
 from cosmos_operator.fingerprints import fingerprint_paths, with_absolute_paths
-from cosmos_operator.local import explain, lock, run_job, run_processes
+from cosmos_operator.local import explain, lock, run_job, run_processes, tell_changed_length
 from cosmos_operator.local_process import build_processes
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
-from cosmos_worker.layout import marker_path, write_json
+from cosmos_worker.documents import load_stage_config
+from cosmos_worker.earlier_runs import folder_of
+from cosmos_worker.layout import Volumes, marker_path, write_json
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -199,11 +201,16 @@ def job_file(tmp_path):
     return path
 
 
-def finish_all(path, workspace):
-    """Leave the completion markers of every stage, as the worker would."""
+def plan_of(path, workspace):
+    """The processes of a job by their stages, their documents written."""
     job = with_absolute_paths(make_job(yaml.safe_load(path.read_text())["spec"]), path.parent)
     stages = plan_stages(job, fingerprint_paths(job))
-    for process in build_processes(build_manifests(job, stages), workspace):
+    return {one.stage: one for one in build_processes(build_manifests(job, stages), workspace)}
+
+
+def finish_all(path, workspace):
+    """Leave the completion markers of every stage, as the worker would."""
+    for process in plan_of(path, workspace).values():
         rows = [["item", "follows"], ["before", "22.5 %"], ["after", "98 %"]]
         write_json(marker_path(process.target, process.key), {"result": {"table": rows}})
 
@@ -233,3 +240,30 @@ def test_run_without_its_files_names_every_one(job_file, tmp_path):
         "spec.model.source.path",
         "spec.inference[1].inputs[0].conditioning",
     ]
+
+
+def test_changed_number_of_steps_is_told_before_anything_runs(job_file, tmp_path, capfd):
+    """The schedule of this experiment falls towards the end, so more steps have a run of their own."""
+    workspace = tmp_path / "work"
+    finish_all(job_file, workspace)
+    assert run_job(job_file, workspace) == 0
+    assert "note:" not in capfd.readouterr().out
+    trained = plan_of(job_file, workspace)["train"]
+    config = load_stage_config("train", trained.folder / "stage.yaml", ())
+    run = folder_of(config, Volumes.from_environment(trained.environment))
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "iter_000000040_reg_model.pt").touch()
+    (run / "config.yaml").write_text((trained.folder / "stage.yaml").read_text())
+
+    document = yaml.safe_load(job_file.read_text())
+    document["spec"]["training"]["steps"] = 60
+    job_file.write_text(yaml.safe_dump(document))
+    lines = []
+    tell_changed_length(plan_of(job_file, workspace).values(), lines.append)
+
+    (line,) = lines
+    assert line.startswith("note: training begins anew in ")
+    assert (
+        "60 steps have another schedule of the learning rate (warm-up of 20 steps, constant to step 24, linear to 0 at "
+        f"step 60) than the run of 40 steps in {run} (warm-up of 20 steps, linear to 0 at step 40)"
+    ) in line

@@ -71,6 +71,8 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ),
         ({"inference.1.metrics": ["Push"]}, {"check-inputs", "generate-after", "report"}),
         ({"outputs.report": False}, {"report"}),
+        ({"embeddings.maxUnknownFraction": 0.05}, set()),
+        ({"embeddings.maxUnknownFraction": 0.5}, {"embed-text"}),
         ({"model.source": {"path": "/other"}}, {"fetch-model", "generate-before"} | AFTER),
         (
             {"tokenizer.source": {"path": "/other"}},
@@ -97,6 +99,47 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
 )  # fmt: skip
 def test_change_of_the_job_repeats_only_what_it_decides(changes, expected):
     assert changed(changes) == expected
+
+
+CONSTANT = "optimizer.final_factor=1"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_same_run"),
+    [
+        ([], False),
+        ([CONSTANT], True),
+        (["optimizer.decay_start=1"], True),
+        ([CONSTANT, "optimizer.warmup_steps=null"], True),
+    ],
+)
+def test_run_of_more_steps_continues_where_the_learning_rates_stay_the_same(overrides, is_same_run):
+    """Its folder is the same; what depends on how far it went is done again."""
+    plans = [
+        {s.name: s for s in plan_stages(make_job({"training.overrides": overrides, "training.steps": steps}))}
+        for steps in (40, 80)
+    ]  # fmt: skip
+    old, new = plans
+
+    addresses = [stages["train"].document.target_uri for stages in plans]
+    assert (addresses[0] == addresses[1]) is is_same_run
+    assert {name for name in old if old[name].key != new[name].key} == AFTER
+    assert [stages["publish"].document.step for stages in plans] == [40, 80]
+    assert [stages["report"].document.steps for stages in plans] == [40, 80]
+    generated = [stages["generate-before"].document.target_uri for stages in plans]
+    assert (generated[0] == generated[1]) is is_same_run
+
+
+def test_best_of_more_steps_is_published_again():
+    overrides = [CONSTANT, "trainer.keep_best=true"]
+    changes = {"outputs.checkpoint": "Best", "training.overrides": overrides}
+    old, new = (
+        next(s for s in plan_stages(make_job({**changes, "training.steps": n})) if s.name == "publish")
+        for n in (40, 80)
+    )  # fmt: skip
+
+    assert (old.document.run_uri, old.document.last_step) == (new.document.run_uri, 40)
+    assert old.key != new.key
 
 
 def test_name_of_the_job_leaves_shared_stages_alone():

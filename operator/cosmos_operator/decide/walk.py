@@ -80,6 +80,8 @@ def _training_message(draft: Draft) -> str:
     if attempt.start_step:
         before = draft.attempts[-2].outcome if len(draft.attempts) > 1 else "an earlier run"
         parts.append(f"continued from {attempt.start_step} after {before}")
+    if attempt.message:
+        parts.append(attempt.message)
     return ", ".join(parts)
 
 
@@ -97,7 +99,7 @@ def _prepare(draft: Draft, stage: Stage) -> StageView:
         said = view.ending.message if view.ending else ""
         draft.condition(question, "True", "Ready", said or f"{stage.name} has finished")
         if stage.kind == "publish":
-            _published(draft, stage)
+            _published(draft, stage, view)
     else:
         answer: Answer = "False" if view.state in ("Failed", "Blocked") else "Unknown"
         draft.condition(question, answer, view.reason or "InProgress", view.message)
@@ -114,11 +116,10 @@ def _check_inputs(draft: Draft, stage: Stage) -> StageView:
     return replace(view, message=f"{view.message}; {NOTHING_TRAINED}")
 
 
-def _published(draft: Draft, stage: Stage) -> None:
-    document = stage.document
-    step = getattr(document, "step", None) or (
-        draft.checkpoints.latest_step if draft.checkpoints else None
-    )
+def _published(draft: Draft, stage: Stage, view: StageView) -> None:
+    document, result = stage.document, (view.ending.result or {}) if view.ending else {}
+    asked = result.get("step", getattr(document, "step", None))
+    step = asked if isinstance(asked, int) else None
     address = f"{document.target_uri}/{MODEL_FILE}"
     _output(draft, Output.model_construct(name="model", address=address, step=step))
 

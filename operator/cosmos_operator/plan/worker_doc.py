@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from cosmos_operator.api.check import DATASET_SCHEME
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.plan.inputs import Inputs, guards_kind
-from cosmos_operator.plan.keys import stage_key
+from cosmos_operator.plan.keys import run_key, stage_key
 from cosmos_worker.config import (
     CacheLatentsConfig,
     CheckInputsConfig,
@@ -148,12 +148,13 @@ def train(
         if experiment.trainer.sample_every_steps
         else None,
     )
-    return _keyed("train", document, f"checkpoints://{inputs.job.name}-{{key}}")
+    return _keyed("train", document, f"checkpoints://{inputs.job.name}-{run_key(document)}")
 
 
 def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
     """The checkpoint under the name that the job gives it."""
-    outputs = inputs.job.spec.outputs
+    outputs, steps = inputs.job.spec.outputs, inputs.experiment.trainer.max_steps
+    is_best = outputs.checkpoint == "Best"
     document = PublishConfig(
         key="",
         target_uri="",
@@ -162,7 +163,9 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         name=inputs.job.published_name,
         net=inputs.experiment.net,
         weights=WEIGHTS[outputs.weights],
-        step="best" if outputs.checkpoint == "Best" else outputs.step,
+        # by its number: a longer run in the same folder has later ones
+        step="best" if is_best else outputs.step or steps,
+        last_step=steps if is_best else None,
         adapter_of=_name_of_model(inputs) if outputs.adapter else None,
     )
     return _keyed("publish", document, f"checkpoints://{inputs.job.published_name}")
@@ -251,6 +254,7 @@ def report(
         target_uri="",
         job_name=inputs.job.name,
         run_uri=run_address(run),
+        steps=run.experiment.trainer.max_steps,
         dataset_uri=dataset.target_uri,
         generated=tuple((item.name, item.target_uri) for item in generated),
     )

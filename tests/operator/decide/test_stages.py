@@ -448,6 +448,15 @@ def test_job_succeeds_with_its_results_in_the_status():
     assert simulation.decide().actions == ()
 
 
+def test_status_tells_the_step_of_the_published_model():
+    """With checkpoint Best only the worker knows it."""
+    best = {"outputs.checkpoint": "Best", "training.overrides": ["trainer.keep_best=true"]}
+
+    for changes, result, step in (({}, {}, 40), (best, {"step": 20}, 20), (best, {}, None)):
+        outputs = finished(changes, result=result).status["outputs"]
+        assert next(one for one in outputs if one["name"] == "model").get("step") == step
+
+
 def test_status_tells_how_many_inputs_guardrails_held_back():
     simulation = finished(result={"videos": 3, "blocked": 2})
 

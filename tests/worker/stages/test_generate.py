@@ -21,6 +21,7 @@ from generation import (
 )
 from numpy.typing import NDArray
 from PIL import Image
+from text_encoders import write_unigram_tokenizer
 from training import CORRECTED, with_correction
 
 from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
@@ -505,3 +506,20 @@ def test_result_of_a_version_that_read_other_frames_is_made_anew(
     result = generate.run(generate_config(models, copy, job_inputs(clips)[:2]), Volumes())
 
     assert result["kept"] == 1
+
+
+def test_prompt_that_the_encoder_does_not_know_is_told(
+    models: Path, clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(models / "encoder", tmp_path / "encoder")
+    encoder = write_unigram_tokenizer(tmp_path / "encoder")
+    inputs = inputs_of(clips, ("推红色方块往左", "push 红 left", "push the red cube left"))
+    config = generate_config(models, tmp_path / "out", inputs, encoder_uri=str(encoder))
+
+    result = generate.run(config, Volumes())
+
+    records = [read_json(tmp_path / "out" / f"00{i}.json") for i in range(3)]
+    assert [record.get("unknown_text") for record in records] == [1.0, 0.1111, None]
+    assert result["unknown_prompts"] == 1
+    assert "100 % of the text '推红色方块往左' is unknown to the encoder" in caplog.text
+    assert generate.run(config, Volumes())["kept"] == 3
