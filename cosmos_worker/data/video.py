@@ -5,6 +5,7 @@ One reader serves checking, training, conditioning and measuring. Frames are uin
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,12 @@ import numpy as np
 import torch
 
 from cosmos_worker.config import Fit
-from cosmos_worker.data.decoding import REENCODE, Decoder, Frames, UnreadableVideo
+from cosmos_worker.data.decoding import REENCODE, Decoder, Frames, UnreadableVideo, frame_notes
 from cosmos_worker.data.entry_points import EntryPoint, Shown, numbered_frames
 from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 CONSTANT_RATE_FACTOR = "10"
 """Quality of written H.264 files: low enough that metrics of the file are those of the frames."""
@@ -65,6 +68,8 @@ class VideoReader:
             if first is None:
                 raise DataError(f"{path}: 0 frames; {REENCODE}")
             self.height, self.width = first.rgb().shape[:2]
+            for note in (*first.decoder.notes, *frame_notes(first.frame)):
+                _tell_once(path, note)
 
     @property
     def num_frames(self) -> int:
@@ -157,6 +162,11 @@ def frame_outside(path: Path, number: int, num_frames: int) -> DataError:
     return DataError(
         f"{path}: frame {number} asked for, the video has {num_frames}; run prepare-dataset again"
     )
+
+
+@lru_cache(maxsize=256)
+def _tell_once(path: Path, note: str) -> None:
+    logger.warning("video=%s note=%r", path, note)
 
 
 @lru_cache(maxsize=256)
