@@ -137,14 +137,23 @@ def video_from_frames(frames_THWC: Frames, sampling: SamplingConfig) -> Tensor:
     return video_CTHW
 
 
-def read_last_known_frame(one: SampleInput, sampling: SamplingConfig) -> Frames:
-    """The last known frame at the size of its file, uint8 (H, W, 3) RGB.
+def read_last_known_frame(
+    one: SampleInput, sampling: SamplingConfig, fit: Fit = "stretch"
+) -> Frames:
+    """The last known frame in the resolution of its file, uint8 (H, W, 3) RGB; with Crop without what is cut.
 
     Raises:
         DataError: the file cannot be read.
     """
     frame: Frames = _known_frames(one, sampling)[-1]
-    return frame
+    if fit != "crop":
+        return frame
+    rows, columns = frame.shape[:2]
+    height = min(rows, max(1, round(columns * sampling.height / sampling.width)))
+    width = min(columns, max(1, round(rows * sampling.width / sampling.height)))
+    cropped_CHW = cut_or_fill(torch.from_numpy(frame).permute(2, 0, 1), height, width, 0)
+    cropped: Frames = cropped_CHW.permute(1, 2, 0).contiguous().numpy()
+    return cropped
 
 
 def _known_frames(one: SampleInput, sampling: SamplingConfig) -> Frames:

@@ -124,7 +124,7 @@ class Companions:
         writer = upsampler.PromptUpsampler(folder, self.device, self.dtype)
         texts = {}
         for one in pending:
-            frame = read_last_known_frame(one, self.config.sampling)
+            frame = read_last_known_frame(one, self.config.sampling, self.config.fit)
             texts[one.id] = writer.write(one.prompt, frame)
             logger.info("upsampled id=%s prompt=%r", one.id, texts[one.id])
         del writer

@@ -13,7 +13,11 @@ from cosmos_worker.config import GenerateInput
 from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.layout import Volumes
-from cosmos_worker.sample.conditioning import check_visual_input, read_known_frames
+from cosmos_worker.sample.conditioning import (
+    check_visual_input,
+    read_known_frames,
+    read_last_known_frame,
+)
 from cosmos_worker.sample.inputs import SampleInput, collect_inputs
 from cosmos_worker.sampling_options import SamplingConfig
 
@@ -323,3 +327,13 @@ def test_known_frames_of_the_results_aspect_ratio_are_the_same_however_they_are_
 
     assert torch.equal(stretched, cropped)
     assert torch.equal(stretched, padded)
+
+
+def test_prompts_are_written_for_the_part_of_a_frame_that_is_sampled(tmp_path: Path) -> None:
+    picture = np.arange(48 * 32 * 3, dtype=np.uint8).reshape(48, 32, 3)
+    Image.fromarray(picture).save(tmp_path / "tall.png")
+    one = make_input(tmp_path / "tall.png")
+
+    np.testing.assert_array_equal(read_last_known_frame(one, SAMPLING, "crop"), picture[16:32])
+    for fit in ("stretch", "pad"):
+        np.testing.assert_array_equal(read_last_known_frame(one, SAMPLING, fit), picture)
