@@ -6,6 +6,7 @@ It calls what the generate stage calls, loads no model and needs no GPU.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 from cosmos_worker.config import CheckInputsConfig
@@ -21,25 +22,23 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
     """Read everything that the inference items read.
 
     Returns:
-        inputs: how many of all items; notes: on what is done to images and videos, by item and input id.
+        inputs: how many of each item; notes: what is done to images and videos, and to how many.
 
     Raises:
         UserError: with what is wrong in every item.
         OSError: a volume does not give the content of a file.
     """
     problems: list[UserError] = []
-    num_inputs = 0
-    notes: dict[str, dict[str, list[str]]] = {}
+    num_inputs: dict[str, int] = {}
+    notes: Counter[str] = Counter()
     for item in config.items:
         try:
             inputs = check_item(item, config.net, config.tokenizer, volumes)
         except UserError as error:
             problems.append(type(error)(f"inference item {item.name}: {error}"))
             continue
-        num_inputs += len(inputs)
+        num_inputs[item.name] = len(inputs)
+        notes.update(note for one in inputs for note in one.notes)
         logger.info("check-inputs item=%s inputs=%d", item.name, len(inputs))
-        told = {one.id: list(one.notes) for one in inputs if one.notes}
-        if told:
-            notes[item.name] = told
     raise_all(problems)
-    return {"inputs": num_inputs, "notes": notes}
+    return {"inputs": num_inputs, "notes": dict(notes.most_common())}

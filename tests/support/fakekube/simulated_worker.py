@@ -119,7 +119,8 @@ def _cached(process: Process, document: Object) -> Object:
 
 
 def _checked(process: Process, document: Object) -> Object:
-    return {"inputs": sum(len(item["inputs"]) or 2 for item in document["items"]), "notes": {}}
+    counts = {item["name"]: len(item["inputs"]) or 2 for item in document["items"]}
+    return {"inputs": counts, "notes": {}}
 
 
 def _published(process: Process, document: Object) -> Object:
