@@ -44,6 +44,7 @@ STAGE_HELP = {
     "prepare-dataset": "fetch and check a dataset, write its index",
     "embed-text": "compute T5 embeddings of all captions",
     "cache-latents": "encode every window of the dataset",
+    "check-inputs": "read all that the inference items name, before the training",
     "train": "post-train the model",
     "publish": "publish a checkpoint as <name>/model.pt",
     "generate": "sample videos from a checkpoint",
@@ -195,7 +196,8 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
         document = {"stage": stage, "config": config.model_dump(mode="json"), "result": result}
         write_json(marker_path(target, config.key), document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))
-    return Outcome(EXIT_OK, "Succeeded", f"{stage} done in {seconds:.1f} s", result=result)
+    said = [f"{stage} done in {seconds:.1f} s", *([result["note"]] if "note" in result else [])]
+    return Outcome(EXIT_OK, "Succeeded", "; ".join(said), result=result)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -173,7 +173,8 @@ class EmbedTextConfig(StageConfig):
     batch_size: PositiveInt = 16
     """Captions per forward pass."""
     max_unknown_fraction: Fraction = 0.05
-    """Fail if more than half of the tokens are unknown to the encoder in a larger share of the captions."""
+    """Fail if a larger share of the captions is more than half unknown to the encoder; clips
+    with no other caption are left out of the training."""
     extra_captions: tuple[str, ...] = ()
     """Further texts to embed, such as prompts of the inference list."""
     import_pickles: bool = False
@@ -226,6 +227,8 @@ class PublishConfig(StageConfig):
     weights: Literal["ema", "reg"] = "ema"
     step: PositiveInt | Literal["best"] | None = None
     """Step to publish; null = the latest export; best = where the held-out loss was lowest (trainer.keep_best)."""
+    last_step: PositiveInt | None = None
+    """With step best: later checkpoints do not count; null = all do."""
     adapter_of: str | None = None
     """Publish the run's LoRA corrections too, in adapter/, as those of the model of this name; null = merged only."""
 
@@ -255,11 +258,37 @@ class GuardrailsConfig(Model):
     """Blur faces, which face_blur_filter/Resnet50_Final.pth in the same folder finds."""
 
 
-class GenerateConfig(StageConfig):
-    """generate: Video2World samples as <id>.mp4 and <id>.json, and generated.jsonl."""
+class ItemConfig(Model):
+    """An inference item without its models: all that can be checked before there are any."""
 
     name: str
     """Name of the inference item."""
+    inputs: tuple[GenerateInput, ...] = ()
+    """Inputs given in the job."""
+    inputs_file_uri: str | None = None
+    """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
+    sampling: SamplingConfig
+    fit: Fit = "stretch"
+    """How conditioning images and videos of another aspect ratio are brought to the size of the result."""
+    fps_of_inputs: bool = False
+    """Each conditioning video goes on at its own frames per second; those of sampling count for images, unless all
+    videos of the item have one rate."""
+    metrics: tuple[Literal["psnr", "push"], ...] = ()
+    """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
+
+
+class CheckInputsConfig(StageConfig):
+    """check-inputs: everything that the inference items read, before the training; writes no more than its marker."""
+
+    net: NetConfig
+    tokenizer: TokenizerConfig
+    items: tuple[ItemConfig, ...]
+    """In the order of the job."""
+
+
+class GenerateConfig(ItemConfig, StageConfig):
+    """generate: Video2World samples as <id>.mp4 and <id>.json, and generated.jsonl."""
+
     checkpoint_uri: str
     """Weights of the network: a file, or a folder with any form that can be loaded."""
     checkpoint_lora_scale: PositiveFloat | None = None
@@ -270,17 +299,6 @@ class GenerateConfig(StageConfig):
     tokenizer_uri: str
     tokenizer: TokenizerConfig
     encoder_uri: str
-    inputs: tuple[GenerateInput, ...] = ()
-    """Inputs given in the job."""
-    inputs_file_uri: str | None = None
-    """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
-    sampling: SamplingConfig
-    fit: Fit = "stretch"
-    """How conditioning images and videos of another aspect ratio are brought to the size of the result."""
-    fps_of_inputs: bool = False
-    """Frames per second are those of the conditioning videos; those of sampling count only if all are images."""
-    metrics: tuple[Literal["psnr", "push"], ...] = ()
-    """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
     context_parallel: PositiveInt = 1
     """Neighbouring processes that share the latent frames of a video; must divide the frames and the processes."""
     offload: tuple[Literal["tokenizer", "network"], ...] = ()
@@ -300,6 +318,8 @@ class ReportConfig(StageConfig):
 
     job_name: str
     run_uri: str
+    steps: PositiveInt | None = None
+    """Steps of the run that the report is about; null = all that it has done."""
     dataset_uri: str
     generated: tuple[tuple[str, str], ...]
     """(inference item name, folder) in the order of the job."""
@@ -312,6 +332,7 @@ STAGE_CONFIGS: dict[str, type[StageConfig]] = {
     "prepare-dataset": PrepareDatasetConfig,
     "embed-text": EmbedTextConfig,
     "cache-latents": CacheLatentsConfig,
+    "check-inputs": CheckInputsConfig,
     "train": TrainConfig,
     "publish": PublishConfig,
     "generate": GenerateConfig,

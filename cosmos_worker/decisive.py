@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cosmos_worker.options import Experiment
+from cosmos_worker.schedule import decays, warmup_steps
 
 TRAINER_PACE = (
     "micro_batch_size",
@@ -27,7 +28,23 @@ TRAINER_PACE = (
 
 
 def decisive_options(experiment: Experiment) -> dict[str, Any]:
-    """The options that decide the weights; a run is continued only under the same ones."""
+    """The options that decide the weights of each step; a run is continued only under the same ones."""
+    options = _without_pace(experiment)
+    optimizer, trainer = experiment.optimizer, experiment.trainer
+    options["optimizer"]["warmup_steps"] = warmup_steps(optimizer, trainer.max_steps)
+    if not decays(optimizer):  # runs of any length have the same weights at each step
+        del options["trainer"]["max_steps"]
+    return options
+
+
+def options_but_length(experiment: Experiment) -> dict[str, Any]:
+    """The options that decide the weights, but for the number of steps: of runs that differ in nothing else."""
+    options = _without_pace(experiment)
+    del options["trainer"]["max_steps"]
+    return options
+
+
+def _without_pace(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(
         mode="json",
         exclude={

@@ -53,6 +53,7 @@ REPORT_FILE = "report.html"
 EXPORT_FOLDER = "checkpoints"
 ADAPTER_FOLDER = "adapter"
 BEST_FILE = "best.json"
+WORDS_FILE = "words.json"
 SAMPLES_FOLDER = "samples"
 TRUTH_FOLDER = "truth"
 

@@ -32,7 +32,8 @@ class OptimizerConfig(Model):
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest global gradient norm."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Steps of linear warm-up; null = min(2500, 5 % of max_steps). The reference has 2500."""
+    """Steps of linear warm-up; null = min(2500, 5 % of max_steps), of the first max_steps where a run of a constant
+    rate is continued to another. The reference has 2500."""
     start_factor: Fraction = 1e-6
     """Learning rate factor at step 0."""
     final_factor: Fraction = 1.0

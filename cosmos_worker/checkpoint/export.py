@@ -45,7 +45,7 @@ def find_export(run: Path, weights: str, step: int | None) -> tuple[int, Path]:
         wanted = "latest" if step is None else str(step)
         raise CheckpointError(
             f"{run / EXPORT_FOLDER}: no {weights} weights of step {wanted}; there are: {steps}; "
-            "choose one of them or train further"
+            "choose one of them (spec.outputs.step, or spec.training.steps) or train further"
         )
     chosen = max(exports) if step is None else step
     return chosen, exports[chosen]

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosmos_worker.config import Fit
 from cosmos_worker.data.decoding import Frames
 from cosmos_worker.data.entry_points import numbered_frames
+from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.index import Clip, DatasetIndex, Window
-from cosmos_worker.data.video import frame_outside, picture_of, resize_frames
+from cosmos_worker.data.video import frame_outside, picture_of
 from cosmos_worker.options import VideoConfig
 
 DECODE_BYTES = 1 << 30
@@ -35,7 +37,11 @@ def num_ahead(video: VideoConfig, batch_size: int, cpus: int) -> int:
 
 
 def decode_ahead(
-    index: DatasetIndex, batches: Sequence[Sequence[Window]], video: VideoConfig, cpus: int
+    index: DatasetIndex,
+    batches: Sequence[Sequence[Window]],
+    video: VideoConfig,
+    cpus: int,
+    fit: Fit = "stretch",
 ) -> Iterator[tuple[Sequence[Window], Tensor]]:
     """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller computes.
 
@@ -48,7 +54,7 @@ def decode_ahead(
     batch_size = max((len(batch) for batch in batches), default=1)
     budget = num_ahead(video, batch_size, cpus) * batch_size
     runs = list(cut_runs(index, [window for batch in batches for window in batch]))
-    with closing(_decode_runs(index, runs, video, cpus, budget)) as windows:
+    with closing(_decode_runs(index, runs, video, fit, cpus, budget)) as windows:
         for batch in batches:
             size = (len(batch), video.num_pixel_frames, video.height, video.width, 3)
             pixels = np.empty(size, dtype=np.uint8)
@@ -94,7 +100,9 @@ def _entry(clip: Clip, window: Window) -> int:
     return bisect_right(clip.entry_points, first, key=lambda entry: entry[0])
 
 
-def read_run(path: Path, run: Run, video: VideoConfig) -> Generator[Frames, None, None]:
+def read_run(
+    path: Path, run: Run, video: VideoConfig, fit: Fit = "stretch"
+) -> Generator[Frames, None, None]:
     """Pixels of a run's windows one after another, uint8 (T, H, W, 3); memory holds the frames of one window.
 
     Raises:
@@ -117,7 +125,8 @@ def read_run(path: Path, run: Run, video: VideoConfig) -> Generator[Frames, None
                 number = shown.number
                 if number >= wanted[0]:
                     picture = picture_of(path, shown, clip.height, clip.width)
-                    pictures[number] = resize_frames(picture[None], video.height, video.width)[0]
+                    picture = resize_frames(picture[None], video.height, video.width, fit)[0]
+                    pictures[number] = picture
             yield np.stack([pictures[one] for one in wanted])
 
 
@@ -131,10 +140,10 @@ class _Pending:
         self._ready: queue.Queue[Frames | Exception] = queue.Queue(num_windows)
         self._stopped = stopped
 
-    def decode(self, path: Path, run: Run, video: VideoConfig) -> None:
+    def decode(self, path: Path, run: Run, video: VideoConfig, fit: Fit) -> None:
         """Put the windows, or the error that ended them."""
         try:
-            with closing(read_run(path, run, video)) as windows:
+            with closing(read_run(path, run, video, fit)) as windows:
                 for window in windows:
                     if not self._put(window):
                         return
@@ -160,7 +169,12 @@ class _Pending:
 
 
 def _decode_runs(
-    index: DatasetIndex, runs: Sequence[Run], video: VideoConfig, cpus: int, budget: int
+    index: DatasetIndex,
+    runs: Sequence[Run],
+    video: VideoConfig,
+    fit: Fit,
+    cpus: int,
+    budget: int,
 ) -> Generator[Frames, None, None]:
     """The windows of all runs in their order; about ``budget`` of them wait in memory."""
     at_once = max(1, min(2 * cpus, budget // 2))
@@ -174,7 +188,7 @@ def _decode_runs(
         run = next(waiting, None)
         if run is not None:
             pending.append((run, _Pending(per_run, stopped)))
-            pool.submit(pending[-1][1].decode, index.video_path(run.clip), run, video)
+            pool.submit(pending[-1][1].decode, index.video_path(run.clip), run, video, fit)
 
     try:
         for _ in range(at_once):

@@ -19,8 +19,10 @@ import av
 import numpy as np
 import torch
 
+from cosmos_worker.config import Fit
 from cosmos_worker.data.decoding import REENCODE, Decoder, Frames, UnreadableVideo, frame_notes
 from cosmos_worker.data.entry_points import EntryPoint, Shown, numbered_frames
+from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -203,39 +205,16 @@ def read_video(path: Path) -> Frames:
     return np.stack(list(open_video(path).frames()))
 
 
-def read_window(path: Path, start: int, num_frames: int, height: int, width: int) -> Frames:
+def read_window(
+    path: Path, start: int, num_frames: int, height: int, width: int, fit: Fit = "stretch"
+) -> Frames:
     """Frames start .. start + num_frames - 1 at the wanted size, uint8 (T, H, W, 3).
 
     Raises:
         DataError: as ``open_video``, or a window that does not lie in the video.
     """
-    return resize_frames(open_video(path).get(range(start, start + num_frames)), height, width)
-
-
-def resize_frames(frames: Frames, height: int, width: int) -> Frames:
-    """Antialiased bilinear resize without crop: the aspect ratio is not kept.
-
-    Args:
-        frames: uint8 (T, H, W, 3).
-        height: wanted rows.
-        width: wanted columns.
-
-    Returns:
-        uint8 (T, height, width, 3); the same array if it has that size already.
-
-    Source: cosmos_predict1/diffusion/training/datasets/dataset_3D.py: per frame, in float32, truncated to uint8.
-    """
-    if frames.shape[1:3] == (height, width):
-        return frames
-    resized = np.empty((len(frames), height, width, 3), dtype=np.uint8)
-    for index, frame in enumerate(frames):
-        image_1CHW = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
-        image_1CHW = torch.nn.functional.interpolate(
-            image_1CHW, size=(height, width), mode="bilinear", antialias=True
-        )
-        image_CHW = (image_1CHW[0] * 255).clamp(0, 255).to(torch.uint8)
-        resized[index] = image_CHW.permute(1, 2, 0).numpy()
-    return resized
+    frames = open_video(path).get(range(start, start + num_frames))
+    return resize_frames(frames, height, width, fit)
 
 
 def write_video(path: Path, frames: Frames, fps: float) -> None:

@@ -93,7 +93,12 @@ def _document(
     options: ReferenceOptions, places: Mapping[str, str | None], target: str, fresh: bool
 ) -> TrainConfig:
     uris = {f"{name}_uri": place for name, place in places.items()}
-    decisive = {"options": decisive_options(options.experiment), "run": options.run_name, **uris}
+    decisive = {
+        "options": decisive_options(options.experiment),
+        "steps": options.experiment.trainer.max_steps,  # how far the same run is to go
+        "run": options.run_name,
+        **uris,
+    }
     return TrainConfig(
         **{**uris, "model_uri": None if fresh else uris["model_uri"]},
         key=content_key(decisive),

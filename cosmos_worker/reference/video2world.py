@@ -12,14 +12,15 @@ from typing import Any
 from cosmos_worker.checkpoint.convert import find_network
 from cosmos_worker.checkpoint.weight_files import has_adapter, locate
 from cosmos_worker.config import GenerateConfig, parse_document
+from cosmos_worker.data.text_files import TextError, normalise_caption
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.experiments import get_experiment
 from cosmos_worker.layout import Volumes, atomic_write
 from cosmos_worker.options import TextConfig, TokenizerConfig
 from cosmos_worker.reference import video2world_flags as flags
+from cosmos_worker.sample.conditioning import check_visual_input
 from cosmos_worker.sample.inputs import (
     SampleInput,
-    check_visual_input,
     default_id,
     raise_problems,
     read_inputs_file,
@@ -44,7 +45,7 @@ def collect(options: argparse.Namespace) -> list[SampleInput]:
     if options.batch_input_path is None:
         name = options.video_save_name or flags.DEFAULT_NAME
         path = options.input_image_or_video_path
-        inputs = [SampleInput(name, options.prompt.strip(), path, None, "the command line")]
+        inputs = [SampleInput(name, _prompt(options.prompt), path, None, "the command line")]
         raise_problems(ConfigError, inputs)
         return inputs
     listed = read_inputs_file(options.batch_input_path, 0, Path())
@@ -59,6 +60,13 @@ def collect(options: argparse.Namespace) -> list[SampleInput]:
     ]
     raise_problems(DataError, inputs)
     return inputs
+
+
+def _prompt(text: str) -> str:
+    try:
+        return normalise_caption(text)
+    except TextError as error:
+        raise ConfigError(f"--prompt: {error}; write it anew") from None
 
 
 def build_config(
@@ -95,6 +103,7 @@ def build_config(
             for one in inputs
         ],
         "sampling": flags.sampling_values(options),
+        "fit": options.fit,
         "context_parallel": processes,
         "offload": flags.offloaded(options),
         **flags.companions(options),
@@ -138,7 +147,7 @@ def run(options: argparse.Namespace, processes: int, is_main: bool) -> dict[str,
     config = build_config(options, inputs, processes)
     _check_sharing(config, processes)
     for one in inputs:
-        check_visual_input(one, config.sampling)
+        check_visual_input(one, config.sampling, config.fit)
     result = generate.run(config, Volumes())
     if is_main:
         _write_prompts(options.video_save_folder, inputs)

@@ -87,6 +87,12 @@ def _add_sampling(command: argparse.ArgumentParser) -> None:
     add("--height", type=int, default=704, metavar="PIXELS")
     add("--width", type=int, default=1280, metavar="PIXELS")
     add("--fps", type=float, default=24.0, metavar="N")
+    add(
+        "--fit",
+        choices=("stretch", "crop", "pad"),
+        default="stretch",
+        help="ours: how an input of another aspect ratio is brought to the size; the reference always stretches",
+    )
     add("--seed", type=int, default=1, metavar="N")
     add(
         "--num_gpus",

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config import Fit
 from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import read_video, read_window
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import METRICS_FILE, RESOLVED_CONFIG_FILE
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
-from cosmos_worker.sample.records import Record, is_blocked, read_list, summarise
+from cosmos_worker.sample.records import LATER, Record, is_blocked, read_list, summarise
 from cosmos_worker.sampling_options import SamplingConfig
 
 TABLE_HEADER = (
@@ -81,8 +82,12 @@ class Card:
     clips: list[Clip]
 
 
-def read_training(run: Path) -> Training:
+def read_training(run: Path, steps: int | None = None) -> Training:
     """Read metrics.jsonl and config.yaml.
+
+    Args:
+        run: folder of the run.
+        steps: what it did after so many steps is left out; None = nothing is.
 
     Raises:
         DataError: a file is absent, damaged or holds no loss.
@@ -93,6 +98,7 @@ def read_training(run: Path) -> Training:
             raise DataError(f"{needed}: no such file; run train with this output root first")
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = [line for line in lines if steps is None or line["step"] <= steps]
         train = _points(lines, "loss")
         validation = _points(lines, "validation_loss")
         seconds = _training_seconds(lines)
@@ -158,7 +164,11 @@ def _row(item: Item) -> list[str]:
     def number(name: str, form: str, factor: float = 1) -> str:
         return format_number(form, summary[name] * factor) if name in summary else ABSENT
 
-    counts = ((summary.get("blocked", 0), "blocked"), (summary.get("with_faces", 0), "with faces"))
+    counts = (
+        (summary.get("blocked", 0), "blocked"),
+        (summary.get("with_faces", 0), "with faces"),
+        (summary.get("unknown_prompts", 0), "of prompts unknown to the encoder"),
+    )
     remarks = ", ".join(f"{count} {what}" for count, what in counts if count)
     return [
         item.name,
@@ -215,16 +225,23 @@ def _card(position: int, members: Sequence[tuple[Item, Record]]) -> Card:
         clips.append(_truth_clip(truth))
         sampling = truth["sampling"]
         size = (sampling["height"], sampling["width"])
-        known = read_window(Path(truth["ground_truth"]), truth["known_frames"] - 1, 1, *size)[0]
+        known = read_window(
+            Path(truth["ground_truth"]), truth["known_frames"] - 1, 1, *size, _fit_of(truth)
+        )[0]
     clips += [_generated_clip(item, record) for item, record in members]
     return Card(f"Clip {position}", first["prompt"], media.frame_uri(known), clips)
 
 
+def _fit_of(record: Record) -> Fit:
+    """How the frames of a record were brought to their size; earlier versions did not say it."""
+    fit: Fit = record.get("fit", LATER["fit"])
+    return fit
+
+
 def _truth_clip(record: Record) -> Clip:
     sampling, path = SamplingConfig.model_validate(record["sampling"]), record["ground_truth"]
-    frames = read_window(
-        Path(path), 0, sampling.total_pixel_frames, sampling.height, sampling.width
-    )
+    size = (sampling.height, sampling.width)
+    frames = read_window(Path(path), 0, sampling.total_pixel_frames, *size, _fit_of(record))
     return Clip(
         label="Ground truth",
         kind="truth",
@@ -248,6 +265,7 @@ def _generated_clip(item: Item, record: Record) -> Clip:
         )
         notes.insert(0, f"the named cube {moved}")
         verdict = "follows" if metrics["follows"] else "fails"
+    notes += record.get("notes", [])
     return Clip(
         label=item.name,
         kind="generated",

@@ -112,6 +112,7 @@ def render_page(
     captions: Captions,
     samples: Sequence[Card] = (),
     dataset: DatasetFacts | None = None,
+    words: Sequence[str] = (),
 ) -> str:
     """The whole page as text."""
     environment = jinja2.Environment(
@@ -133,6 +134,7 @@ def render_page(
         rows=table[1:],
         cards=cards,
         samples=samples,
+        words=words,
         dataset=dataset or DatasetFacts([], []),
         captions=captions.counts[:SHOWN_CAPTIONS],
         num_captions=len(captions.counts),

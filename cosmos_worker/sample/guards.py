@@ -21,8 +21,9 @@ from cosmos_worker.companions.pretrained import folder_identity, give_back_memor
 from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
 from cosmos_worker.config import GenerateConfig, GuardrailsConfig
 from cosmos_worker.layout import FACE_FILE, FILTER_FILE, Volumes, sha256_of_file
+from cosmos_worker.sample.conditioning import read_last_known_frame
 from cosmos_worker.sample.frame_guards import FrameGuards
-from cosmos_worker.sample.inputs import SampleInput, read_last_known_frame
+from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.records import GUARDRAILS_IDENTITY, UPSAMPLER_IDENTITY
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Companions:
         writer = upsampler.PromptUpsampler(folder, self.device, self.dtype)
         texts = {}
         for one in pending:
-            frame = read_last_known_frame(one, self.config.sampling)
+            frame = read_last_known_frame(one, self.config.sampling, self.config.fit)
             texts[one.id] = writer.write(one.prompt, frame)
             logger.info("upsampled id=%s prompt=%r", one.id, texts[one.id])
         del writer

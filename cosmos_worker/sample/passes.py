@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cosmos_worker.diffusion.euler import OnStep
-from cosmos_worker.sample.inputs import video_from_frames
+from cosmos_worker.sample.conditioning import video_from_frames
 from cosmos_worker.sample.models import Models
 from cosmos_worker.sample.video2world import (
     Sample,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosmos_worker.companions.verdict import Blocked
-from cosmos_worker.config import GenerateConfig
+from cosmos_worker.config import Fit, GenerateConfig, ItemConfig
 from cosmos_worker.data.video import open_video, read_video, read_window, write_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
@@ -27,49 +28,64 @@ from cosmos_worker.evaluate.tracking import parse_instruction, score_push
 from cosmos_worker.layout import (
     GENERATED_FILE,
     MODEL_FILE,
+    VIDEO_READER_VERSION,
     atomic_write,
     sha256_of_file,
     write_json,
 )
-from cosmos_worker.sample.inputs import SampleInput
+from cosmos_worker.sample.inputs import SampleInput, sampling_of
+from cosmos_worker.sample.unknown_prompts import count_unknown
 from cosmos_worker.sampling_options import SamplingConfig
 
 Record = dict[str, Any]
 LATER_SAMPLING = {"num_passes": 1}
 """Options of sampling that records of earlier versions do not name, and what those did."""
+LATER = {"fit": "stretch", "video_reader": 1}
+"""The same of other entries."""
+MAX_RATE_DIFFERENCE = 0.01
+"""Rates of a result and its ground truth that differ by a larger share are told."""
 UPSAMPLER_IDENTITY = "prompt_upsampler_identity"
 GUARDRAILS_IDENTITY = "guardrails_identity"
 COMPANIONS = (UPSAMPLER_IDENTITY, GUARDRAILS_IDENTITY)
 """What decides the answers of companions: in a request, and so in its record, only if it asks for them."""
 
 
-def check_metrics(inputs: Sequence[SampleInput], config: GenerateConfig) -> None:
+def check_metrics(one: SampleInput, item: ItemConfig) -> SampleInput:
     """Fail early on metrics that an input cannot have.
+
+    Returns:
+        The input, with a note if its ground truth is of another rate.
 
     Raises:
         ConfigError: psnr without ground truth; push for another sentence.
         DataError: a ground truth that is shorter than the video or not readable.
     """
-    wanted_frames = config.sampling.total_pixel_frames
-    for one in inputs:
-        if "push" in config.metrics and parse_instruction(one.prompt) is None:
-            raise ConfigError(
-                f"{one.where}: prompt: {one.prompt!r} is no instruction of the push example, so the metric "
-                "'push' cannot judge it; write 'push the red cube left' or remove the metric"
-            )
-        if "psnr" not in config.metrics:
-            continue
-        if one.ground_truth is None:
-            raise ConfigError(
-                f"{one.where}: ground_truth is missing, which the metric 'psnr' needs; give it or "
-                "remove the metric"
-            )
-        num_frames = open_video(one.ground_truth).num_frames
-        if num_frames < wanted_frames:
-            raise DataError(
-                f"{one.where}: ground_truth: {one.ground_truth} has {num_frames} frames, fewer than "
-                f"{_length(config.sampling)}; give a longer video or generate fewer frames"
-            )
+    if "push" in item.metrics and parse_instruction(one.prompt) is None:
+        raise ConfigError(
+            f"{one.where}: prompt: {one.prompt!r} is no instruction of the push example, so the metric "
+            "'push' cannot judge it; write 'push the red cube left' or remove the metric"
+        )
+    if "psnr" not in item.metrics:
+        return one
+    if one.ground_truth is None:
+        raise ConfigError(
+            f"{one.where}: ground_truth is missing, which the metric 'psnr' needs; give it or "
+            "remove the metric"
+        )
+    try:
+        truth = open_video(one.ground_truth)
+    except DataError as error:
+        raise DataError(f"{one.where}: ground_truth: {error}") from None
+    if truth.num_frames < item.sampling.total_pixel_frames:
+        raise DataError(
+            f"{one.where}: ground_truth: {one.ground_truth} has {truth.num_frames} frames, fewer than "
+            f"{_length(item.sampling)}; give a longer video or generate fewer frames"
+        )
+    fps = one.fps if item.fps_of_inputs and one.fps is not None else item.sampling.fps
+    if abs(truth.fps - fps) <= MAX_RATE_DIFFERENCE * fps:
+        return one
+    note = f"its ground truth has {truth.fps:g} frames per second, the result {fps:g}; frame is compared with frame"
+    return replace(one, notes=(*one.notes, note))
 
 
 def _length(sampling: SamplingConfig) -> str:
@@ -88,7 +104,7 @@ def describe_request(
         config: the stage's document.
         digests: of the models, by name (checkpoint_sha256, ...).
     """
-    sampling = config.sampling.model_dump(mode="json", exclude={"batch_size", "seed"})
+    sampling = sampling_of(one, config.sampling)
     request = {
         "id": one.id,
         "item": config.name,
@@ -99,7 +115,9 @@ def describe_request(
         "visual_input_sha256": sha256_of_file(one.visual_input),
         "ground_truth": str(one.ground_truth) if one.ground_truth else None,
         "ground_truth_sha256": sha256_of_file(one.ground_truth) if one.ground_truth else None,
-        "sampling": sampling,
+        "sampling": sampling.model_dump(mode="json", exclude={"batch_size", "seed"}),
+        "fit": config.fit,
+        "video_reader": VIDEO_READER_VERSION,
         "text": config.text.model_dump(mode="json"),
         "net": config.net.model_dump(mode="json"),
         "sigma_data": config.sigma_data,
@@ -146,7 +164,7 @@ def _is_of(record: Record, request: Record) -> bool:
     """
     if any(record.get(name) != request.get(name) for name in COMPANIONS):
         return False
-    known = dict(record)
+    known = {**LATER, **record}
     if isinstance(known.get("sampling"), dict):
         known["sampling"] = {**LATER_SAMPLING, **known["sampling"]}
     known["checkpoint"] = _checkpoint_name(known.get("checkpoint"))
@@ -180,7 +198,7 @@ def write_result(
         request: what was asked for.
         one: the input.
         frames_THWC: every frame, RGB.
-        sampling: settings of the video.
+        sampling: settings of the item.
         seconds: that it took.
         num_blurred: frames in which a face was blurred; None = nothing looked for faces.
 
@@ -189,14 +207,16 @@ def write_result(
     """
     video, record = video_path(folder, one.id), record_path(folder, one.id)
     record.unlink(missing_ok=True)
-    write_video(video, frames_THWC, sampling.fps)
+    write_video(video, frames_THWC, sampling_of(one, sampling).fps)
     document = {
         **request,
         "video": video.name,
         "video_sha256": sha256_of_file(video),
         "seconds": round(seconds, 3),
-        "metrics": measure(video, one, sampling, request["metrics_wanted"]),
+        "metrics": measure(video, one, sampling, request["metrics_wanted"], request["fit"]),
     }
+    if one.notes:
+        document["notes"] = list(one.notes)
     if num_blurred is not None:
         document["frames_with_faces"] = num_blurred
     write_json(record, document)
@@ -218,16 +238,21 @@ def write_blocked(folder: Path, request: Record, verdict: Blocked) -> Record:
 
 
 def measure(
-    video: Path, one: SampleInput, sampling: SamplingConfig, wanted: Sequence[str]
+    video: Path,
+    one: SampleInput,
+    sampling: SamplingConfig,
+    wanted: Sequence[str],
+    fit: Fit = "stretch",
 ) -> dict[str, Any]:
-    """Metrics of a written video file, decoded again."""
+    """Metrics of a written video file, decoded again; the ground truth is brought to its size as ``fit`` says."""
     metrics: dict[str, Any] = {}
     if not wanted:
         return metrics
     frames = read_video(video)
     if "psnr" in wanted:
         assert one.ground_truth is not None  # by check_metrics
-        truth = read_window(one.ground_truth, 0, *frames.shape[:3])
+        length, height, width = frames.shape[:3]
+        truth = read_window(one.ground_truth, 0, length, height, width, fit)
         score = score_prediction(frames, truth, sampling.num_input_frames)
         metrics |= {
             "psnr_db": round(score.psnr_db, 4),
@@ -273,7 +298,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """Means over all written videos; a metric that was not measured is absent.
 
     Returns:
-        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), with a search for faces
+        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), with prompts that
+        are more than half unknown to the text encoder unknown_prompts (how many), with a search for faces
         with_faces (videos in which some were blurred), and with
         metrics mean_psnr_db, mean_copy_psnr_db, gain_db, follow_share (0 to 1).
     """
@@ -281,6 +307,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     summary: dict[str, Any] = {"videos": len(written)}
     if len(written) < len(records):
         summary["blocked"] = len(records) - len(written)
+    if unknown := count_unknown(written):
+        summary["unknown_prompts"] = unknown
     if not written:
         return summary
     summary["seconds_per_video"] = round(fmean(record["seconds"] for record in written), 3)

@@ -7,7 +7,7 @@ D text width. Pixels are named as such.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,13 @@ RES_SOLVERS: dict[str, Solver] = {"res_2ab": "2ab", "res_2mid": "2mid", "res_1eu
 
 @dataclass(frozen=True)
 class Sample:
-    """What one video starts from: its id, its prompt's embedding (L, D), its known frames."""
+    """What one video starts from: its id, its prompt's embedding (L, D), its known frames, its frames per second."""
 
     id: str
     text_LD: NDArray[np.float16]
     known_pixels_CTHW: Tensor
+    fps: float | None = None
+    """None = those of sampling."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Settings:
         sigma_data: standard deviation of latents given to the network.
         negative_LD: embedding of the negative prompt; None exactly if guidance is 0.
         compute_dtype: of the network's matrix products; state and tokenizer stay float32.
+        fps: frames per second of each video of the batch; empty = those of sampling.
     """
 
     sampling: SamplingConfig
@@ -60,6 +63,7 @@ class Settings:
     sigma_data: float
     negative_LD: NDArray[np.float16] | None
     compute_dtype: torch.dtype = torch.float32
+    fps: tuple[float, ...] = ()
 
 
 def num_known_latent_frames(num_input_frames: int) -> int:
@@ -148,9 +152,8 @@ def encode_known_frames(
 
 
 def _bind_network(
-    net: Network, mask_B1THW: Tensor, fps: float, text_BSD: Tensor, dtype: torch.dtype
+    net: Network, mask_B1THW: Tensor, fps_B: Tensor, text_BSD: Tensor, dtype: torch.dtype
 ) -> NetFn:
-    fps_B = torch.full((len(text_BSD),), fps, device=text_BSD.device)
     device_type = text_BSD.device.type
 
     def net_fn(x_BCTHW: Tensor, c_noise_B: Tensor) -> Tensor:
@@ -220,6 +223,8 @@ def generate_from_known(
     text = pad([sample.text_LD for sample in samples])
     negative = settings.negative_LD
     negatives = None if negative is None else pad([negative] * len(samples))
+    fps = tuple(sampling.fps if sample.fps is None else sample.fps for sample in samples)
+    settings = replace(settings, fps=fps)
     names = [sample.id for sample in samples]
     result = sample_latents(net, names, latent, text, negatives, settings, on_step, pass_number)
     if not bool(result.isfinite().all()):
@@ -249,7 +254,7 @@ def sample_latents(
         known_BCTHW: latents times sigma_data, on the network's device; frames after the known ones are ignored.
         text_BSD: contexts.
         negative_BSD: contexts of the second pass; None = none.
-        settings: sampling, sigma_data and compute_dtype are used.
+        settings: sampling, sigma_data, compute_dtype and fps are used.
         on_step: called `num_sampler_steps` times.
         pass_number: which pass over the video this is, 0 for the first.
 
@@ -261,8 +266,10 @@ def sample_latents(
     initial, augment = draw_noise(sampling.seed, names, shape, device, pass_number)
     known = KnownFrames(known_BCTHW, num_known_latent_frames(sampling.num_input_frames), augment)
 
+    fps_B = torch.tensor(settings.fps or [sampling.fps] * len(names), device=device)
+
     def bind(text: Tensor) -> NetFn:
-        return _bind_network(net, known.mask_B1THW, sampling.fps, text, settings.compute_dtype)
+        return _bind_network(net, known.mask_B1THW, fps_B, text, settings.compute_dtype)
 
     cond = bind(text_BSD)
     uncond = cond if negative_BSD is None else bind(negative_BSD)

@@ -146,7 +146,8 @@ def _encode(
     for part, windows in zip(parts, todo, strict=True):
         writer.begin_shards(part.per_shard)
         batches = [windows[start : start + size] for start in range(0, len(windows), size)]
-        for batch, pixels_BTHWC in decode_ahead(index, batches, part.video, cpus):
+        pixels = decode_ahead(index, batches, part.video, cpus, config.fit)
+        for batch, pixels_BTHWC in pixels:
             latents_BCTHW = tokenizer.encode(base.video_from_pixels(pixels_BTHWC)).to(dtype).cpu()
             for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
                 writer.add(window.window_id, latent_CTHW)
@@ -250,7 +251,7 @@ def share(
 def fingerprint(
     config: CacheLatentsConfig, index: DatasetIndex, parts: Sequence[Part], tokenizer: str
 ) -> str:
-    """Key of everything that decides the latents: reader, tokenizer, clips, their frames, sizes, chunk, type."""
+    """Key of everything that decides the latents: reader, tokenizer, clips, their frames, sizes, fit, chunk, type."""
     clips = hashlib.sha256()
     for part in parts:
         clips.update(f"bucket {part.name}\n".encode() if part.name else b"")
@@ -267,6 +268,7 @@ def fingerprint(
             "pixels": sizes if config.buckets else sizes[0],
             "chunk": config.tokenizer.chunk_pixel_frames,
             "dtype": config.tokenizer.dtype,
+            **({} if config.fit == "stretch" else {"fit": config.fit}),
         }
     )
 

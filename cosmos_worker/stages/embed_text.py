@@ -12,11 +12,20 @@ import torch
 
 from cosmos_worker.config import EmbedTextConfig
 from cosmos_worker.data.caption_files import find_caption_files
-from cosmos_worker.data.index import read_index
+from cosmos_worker.data.index import DatasetIndex, read_index
+from cosmos_worker.data.known_captions import CAPTION_UNKNOWN, leave_out_unknown, name_clips
 from cosmos_worker.layout import Volumes
+from cosmos_worker.text.facts import CaptionFacts
 from cosmos_worker.text.pickles import read_pickles, write_pickles
 from cosmos_worker.text.store import EmbeddingStore
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity, read_encoder_config
+from cosmos_worker.text.words import (
+    check_captions,
+    check_prompts,
+    count_words,
+    note_facts,
+    tell_equal,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,18 +42,23 @@ def run(config: EmbedTextConfig, volumes: Volumes) -> dict[str, Any]:
     """Embed what the store lacks: captions of all splits, extra captions, and the empty text.
 
     Returns:
-        captions, computed, reused, imported, truncated, exported: counts; dim: width;
-        longest: most tokens of a caption.
+        captions, computed, reused, imported, exported: counts; truncated, with_unknown, unknown: of ``WordCounts``;
+        dropped_clips: clips that training leaves out since their captions are unknown; equal: captions that share
+        their embedding with another; dim: width; longest: most tokens of an embedding; note: a sentence, if
+        anything of the texts is lost.
 
     Raises:
-        DataError: no index, a store of another encoder, a damaged shard or pickle.
+        DataError: no index, a store of another encoder, a damaged shard or pickle, too many captions that the encoder
+            does not know, or a prompt of that kind.
         CheckpointError: the encoder's folder is wrong.
     """
     index = read_index(volumes.resolve(config.dataset_uri))
     folder = volumes.resolve(config.encoder_uri)
-    captions = list(dict.fromkeys([*index.captions, *config.extra_captions, ""]))
+    texts = list(dict.fromkeys([*index.captions, *config.extra_captions]))
+    captions = list(dict.fromkeys([*texts, ""]))
     identity = encoder_identity(folder, config.max_length)
     store = EmbeddingStore(volumes.resolve(config.target_uri), identity)
+    words = _check_words(index, texts, config, folder, CaptionFacts(store.folder, identity))
     missing = store.missing(captions)
     reused = len(captions) - len(missing)
     imported = 0
@@ -55,7 +69,8 @@ def run(config: EmbedTextConfig, volumes: Volumes) -> dict[str, Any]:
         "captions=%d reused=%d imported=%d to_compute=%d encoder=%s",
         len(captions), reused, imported, len(missing), identity,
     )  # fmt: skip
-    truncated = _compute(store, missing, folder, config) if missing else 0
+    if missing:
+        _compute(store, missing, folder, config)
     exported = 0
     if config.export_pickles_uri is not None:
         target = volumes.resolve(config.export_pickles_uri)
@@ -66,11 +81,41 @@ def run(config: EmbedTextConfig, volumes: Volumes) -> dict[str, Any]:
         "computed": len(missing),
         "reused": reused,
         "imported": imported,
-        "truncated": truncated,
+        **words,
+        "equal": tell_equal(store, index.captions),
         "exported": exported,
         "dim": store.dim,
         "longest": max(store.length(caption) for caption in captions),
     }
+
+
+def _check_words(
+    index: DatasetIndex,
+    texts: Sequence[str],
+    config: EmbedTextConfig,
+    folder: Path,
+    facts: CaptionFacts,
+) -> dict[str, Any]:
+    """Note and count what the encoder's tokenizer loses of captions and prompts, before anything is computed."""
+    note_facts(facts, [*texts, ""], folder)
+    counts = count_words(facts, texts, config.max_length)
+    logger.info(
+        "words texts=%d truncated=%d with_unknown=%d unknown=%d max_length=%d",
+        len(texts), counts.truncated, counts.with_unknown, counts.unknown, config.max_length,
+    )  # fmt: skip
+    check_captions(facts, index.captions, config.max_unknown_fraction, folder)
+    check_prompts(facts, config.extra_captions, folder)
+    dropped = leave_out_unknown(index, facts).dropped
+    if dropped:
+        logger.warning(
+            "clips=%d will be left out of the training, reason=%s: %s",
+            len(dropped), CAPTION_UNKNOWN, name_clips(dropped),
+        )  # fmt: skip
+    found: dict[str, Any] = {**counts.as_dict(), "dropped_clips": len(dropped)}
+    if counts.has_losses:
+        left_out = f"; {len(dropped)} clips will be left out" if dropped else ""
+        found["note"] = counts.describe(len(texts)) + left_out
+    return found
 
 
 def _import(
@@ -84,10 +129,9 @@ def _import(
 
 def _compute(
     store: EmbeddingStore, captions: Sequence[str], folder: Path, config: EmbedTextConfig
-) -> int:
-    """Embed captions shard by shard; returns how many were truncated."""
+) -> None:
+    """Embed captions shard by shard."""
     encoder = T5Encoder(folder, "cuda" if torch.cuda.is_available() else "cpu")
-    truncated = encoder.count_truncated(captions, config.max_length)
     pending: dict[str, NDArray[Any]] = {}
     started = shard_started = logged = time.monotonic()
     ordered = sorted(captions, key=len)  # like lengths in one batch: less padding
@@ -105,4 +149,3 @@ def _compute(
             eta_s = (len(ordered) - done) / rate
             logger.info("captions=%d/%d per_s=%.1f eta_s=%.0f", done, len(ordered), rate, eta_s)
             logged = now
-    return truncated

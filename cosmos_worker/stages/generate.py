@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,28 +22,23 @@ from cosmos_worker.errors import CheckpointError
 from cosmos_worker.layout import GENERATED_FILE, Volumes
 from cosmos_worker.progress import Progress
 from cosmos_worker.sample import kept_passes, records
+from cosmos_worker.sample.checks import check_item
+from cosmos_worker.sample.conditioning import read_known_frames
 from cosmos_worker.sample.frame_guards import FrameGuards, Seen
 from cosmos_worker.sample.guards import Companions, Prompts, identify_companions
-from cosmos_worker.sample.inputs import (
-    SampleInput,
-    check_visual_input,
-    collect_inputs,
-    common_fps,
-    read_known_frames,
-)
+from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.sample.passes import Keep, generate_videos
 from cosmos_worker.sample.team import Team, check_team, form_team
+from cosmos_worker.sample.unknown_prompts import unknown_shares, with_unknown
 from cosmos_worker.sample.video2world import (
     Sample,
     Settings,
-    check_admitted,
     num_sampler_steps,
     split_batches,
 )
-from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity
 from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
@@ -61,7 +56,6 @@ class Work:
     inputs: list[SampleInput]
     requests: dict[str, records.Record]
     finished: dict[str, records.Record | None]
-    sampling: SamplingConfig
 
     @property
     def pending(self) -> list[SampleInput]:
@@ -86,14 +80,12 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         check_team(processes.world_size, config.context_parallel, frames)
         place, device = (processes.rank, processes.world_size), processes.device
         team = form_team(*place, config.context_parallel, device)
-        inputs = _check_inputs(config, volumes) if processes.is_main else []
+        is_main = processes.is_main
+        inputs = check_item(config, config.net, config.tokenizer, volumes) if is_main else []
         tokenizer = _load_tokenizer(config, volumes, device)
-        if processes.is_main:
-            config = with_fps_of_inputs(config, inputs)
         work = team.from_main(
             _find_work(config, volumes, tokenizer, inputs) if processes.is_main else None
         )
-        config = config.model_copy(update={"sampling": work.sampling})
         logger.info(
             "generate item=%s videos=%d kept=%d device=%s processes=%d",
             config.name,
@@ -124,26 +116,6 @@ def _num_latent_frames(config: GenerateConfig) -> int:
     )
 
 
-def _check_inputs(config: GenerateConfig, volumes: Volumes) -> list[SampleInput]:
-    """All inputs, checked before anything is loaded."""
-    inputs_file = volumes.resolve(config.inputs_file_uri) if config.inputs_file_uri else None
-    inputs = collect_inputs(config.inputs, inputs_file, volumes)
-    check_admitted(config.net, config.tokenizer, config.sampling)
-    for one in inputs:
-        check_visual_input(one, config.sampling)
-    records.check_metrics(inputs, config)
-    return inputs
-
-
-def with_fps_of_inputs(config: GenerateConfig, inputs: Sequence[SampleInput]) -> GenerateConfig:
-    """The document with the frames per second of the conditioning videos, if it asks for them and there are any."""
-    fps = common_fps(inputs) if config.fps_of_inputs else None
-    if fps is None:
-        return config
-    sampling = config.sampling.model_copy(update={"fps": fps})
-    return config.model_copy(update={"sampling": sampling})
-
-
 def _find_work(
     config: GenerateConfig,
     volumes: Volumes,
@@ -155,7 +127,7 @@ def _find_work(
     digests |= identify_companions(config, volumes)
     requests = {one.id: records.describe_request(one, config, digests) for one in inputs}
     finished = {key: records.read_finished(target, value) for key, value in requests.items()}
-    return Work(inputs, requests, finished, config.sampling)
+    return Work(inputs, requests, finished)
 
 
 def _load_tokenizer(
@@ -192,8 +164,8 @@ def _digest_models(
 
 def _embed(
     config: GenerateConfig, volumes: Volumes, device: torch.device, prompts: Sequence[str]
-) -> tuple[dict[str, Embedding], Embedding | None]:
-    """Embeddings by prompt and that of the negative prompt; the encoder is freed on return."""
+) -> tuple[dict[str, Embedding], Embedding | None, dict[str, float]]:
+    """Embeddings by prompt, that of the negative prompt, and unknown shares; the encoder is freed on return."""
     sampling = config.sampling
     texts = list(dict.fromkeys(prompts))
     if sampling.guidance > 0:
@@ -207,7 +179,8 @@ def _embed(
         )
     embeddings = encoder.encode(texts, config.text.max_length)
     by_prompt = dict(zip(texts, embeddings, strict=True))
-    return by_prompt, embeddings[-1] if sampling.guidance > 0 else None
+    unknown = unknown_shares(encoder.tokenizer, texts)
+    return by_prompt, embeddings[-1] if sampling.guidance > 0 else None, unknown
 
 
 def _compute_dtype(config: GenerateConfig, device: torch.device) -> torch.dtype:
@@ -281,9 +254,10 @@ def _sample(
     config, volumes, inputs = companions.config, companions.volumes, order.prompts.sampled
     sampling, final = config.sampling, order.prompts.final
     prompts = [final[one.id] for one in inputs]
-    texts, negative = team.from_main(
+    texts, negative, unknown = team.from_main(
         _embed(config, volumes, companions.device, prompts) if team.rank == 0 else None
     )
+    order = replace(order, requests=with_unknown(order.requests, final, unknown))
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
     guards = companions.load_frame_guards() if team.writes else None
     models = _load_models(companions, tokenizer, team)
@@ -309,7 +283,10 @@ def _sample(
         if progress is not None:
             progress.leave_out(num_finished * steps)
         samples = [
-            Sample(one.id, texts[final[one.id]], read_known_frames(one, sampling)) for one in batch
+            Sample(
+                one.id, texts[final[one.id]], read_known_frames(one, sampling, config.fit), one.fps
+            )
+            for one in batch
         ]
         keep = _keep_safe(kept, guards) if team.writes else None
         videos = generate_videos(models, samples, settings, advance, team.agree, finished, keep)

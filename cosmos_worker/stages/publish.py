@@ -68,7 +68,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     """
     run_path, target = volumes.resolve(config.run_uri), volumes.resolve(config.target_uri)
     check_not_foreign(target, config.job)
-    wanted = read_best(run_path).step if config.step == "best" else config.step
+    wanted = _best_step(run_path, config.last_step) if config.step == "best" else config.step
     step, source = find_export(run_path, config.weights, wanted)
     adapter = _read_adapter(config, source)
     target.mkdir(parents=True, exist_ok=True)
@@ -110,6 +110,21 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         "weights": config.weights,
         "sha256": digest,
     }
+
+
+def _best_step(run: Path, last_step: int | None) -> int:
+    """The step of the best checkpoint.
+
+    Raises:
+        CheckpointError: none is known, or it is of a longer training than is asked for.
+    """
+    best = read_best(run).step
+    if last_step is not None and best > last_step:
+        raise CheckpointError(
+            f"{run}: its best checkpoint is of step {best}, since it was trained further than the {last_step} steps "
+            f"that are asked for (spec.training.steps); choose spec.outputs.step, or train {best} steps or more"
+        )
+    return best
 
 
 def _read_adapter(config: PublishConfig, source: Path) -> Adapter | None:

@@ -17,6 +17,7 @@ from cosmos_worker.report.collect import (
 from cosmos_worker.report.dataset import read_dataset
 from cosmos_worker.report.page import render_page
 from cosmos_worker.report.samples import sample_cards
+from cosmos_worker.report.words import describe_losses
 
 
 def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
@@ -34,12 +35,13 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
     items = read_items([(name, volumes.resolve(uri)) for name, uri in config.generated])
     page = render_page(
         config.job_name,
-        read_training(volumes.resolve(config.run_uri)),
+        read_training(volumes.resolve(config.run_uri), config.steps),
         items,
         build_cards(items, config.max_videos),
         count_captions(volumes.resolve(config.dataset_uri)),
         sample_cards(volumes.resolve(config.run_uri), volumes.resolve(config.dataset_uri)),
         dataset=read_dataset(volumes.resolve(config.dataset_uri)),
+        words=describe_losses(volumes.resolve(config.run_uri)),
     )
     path = volumes.resolve(config.target_uri) / REPORT_FILE
     with atomic_write(path, "w") as stream:

@@ -16,8 +16,9 @@ from torch import Tensor
 from cosmos_worker.checkpoint.export import remove_unfinished_exports
 from cosmos_worker.checkpoint.weights import fill_model, open_model
 from cosmos_worker.config import TrainConfig
+from cosmos_worker.earlier_runs import describe_length, folder_of
 from cosmos_worker.errors import ConfigError, FolderInUseError
-from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
+from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write
 from cosmos_worker.locks import take_lock
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
@@ -31,11 +32,13 @@ from cosmos_worker.train.distributed import Processes, join_processes
 from cosmos_worker.train.draws import sample_generator
 from cosmos_worker.train.loop import Trainer, run_training
 from cosmos_worker.train.parallel import Layout, lay_out, spread
+from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
 from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.stop import StopSignal
 from cosmos_worker.train.trackers.opening import choose_trackers
 from cosmos_worker.train.validation import check_held_out
+from cosmos_worker.train.words import check_enough_windows, describe_words, tell_words
 
 logger = logging.getLogger(__name__)
 
@@ -156,14 +159,16 @@ def tokenizer_loader(
 def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
     """Train; every process of torchrun calls this.
 
+    Returns:
+        run: its folder; steps, checkpoint: done, and of the last checkpoint; dropped_clips, losses, and a note if its
+        number of steps differs from that of an earlier run.
+
     Raises:
         UserError: bad configuration, dataset or checkpoint.
         StopRequested: asked to stop; saved.
     """
     experiment = config.experiment
-    folder = run_folder(
-        volumes.resolve(config.target_uri), experiment.project, experiment.group, config.run_name
-    )
+    folder = folder_of(config, volumes)
     trainer_options = experiment.trainer
     with (
         StopSignal().listening() as stop,
@@ -174,6 +179,13 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
             remove_unfinished_exports(folder)
+        found = _look_at_runs(config, volumes, folder) if processes.is_main else None
+        experiment, note, is_done = processes.from_main(found) or (experiment, {}, False)
+        if is_done:
+            steps = trainer_options.max_steps
+            return {"run": str(folder), "steps": steps, "checkpoint": steps, **note}
+        config = config.model_copy(update={"experiment": experiment})
+        if processes.is_main:
             write_resolved_config(folder, config)
         index, text, latents = (
             volumes.resolve(uri)
@@ -181,7 +193,10 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         )
         dataset = WindowDataset(index, text, latents, "train", experiment)
         held_out = WindowDataset(index, text, latents, "val", experiment)
+        check_enough_windows(dataset, trainer_options.global_batch_size)
         check_held_out(experiment, held_out)
+        if processes.is_main:
+            tell_words(folder, describe_words(index, text, experiment.text.max_length))
         trackers = choose_trackers(trainer_options.trackers)
         weights = volumes.resolve(config.model_uri) if config.model_uri else None
         layout = lay_out(experiment, processes)
@@ -203,4 +218,18 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             config.model_uri,
         )
         trainer.resume()
-        return {"run": str(folder), **run_training(trainer, stop)}
+        left_out = len(dataset.words.dropped)
+        done = run_training(trainer, stop)
+        return {"run": str(folder), "dropped_clips": left_out, **done, **note}
+
+
+def _look_at_runs(
+    config: TrainConfig, volumes: Volumes, folder: Path
+) -> tuple[Experiment, dict[str, str], bool]:
+    """The experiment as its run began, a note on runs of other lengths, also in the log, and whether all is done."""
+    note = describe_length(config, volumes)
+    if note is not None:
+        logger.warning("note: %s", note)
+    experiment = with_begun_warmup(folder, config.experiment)
+    is_done = has_done_more(folder, experiment)
+    return experiment, {} if note is None else {"note": note}, is_done

@@ -145,6 +145,23 @@ class EmbeddingStore:
         """Number of tokens L of a caption that the store has, without reading its embedding."""
         return self._entries[caption_key(caption)].length
 
+    def equal(self, captions: Iterable[str]) -> list[list[str]]:
+        """Groups of distinct captions that have the same embedding to the last bit, in the order given.
+
+        Raises:
+            DataError: as :meth:`get`; only embeddings with equal checksums are read.
+        """
+        alike: dict[tuple[int, int], list[str]] = {}
+        for caption in dict.fromkeys(captions):
+            entry = self._entries[caption_key(caption)]
+            alike.setdefault((entry.length, entry.checksum), []).append(caption)
+        groups: dict[bytes, list[str]] = {}
+        for members in alike.values():
+            if len(members) > 1:
+                for caption in members:
+                    groups.setdefault(self.get(caption).tobytes(), []).append(caption)
+        return [group for group in groups.values() if len(group) > 1]
+
     def _scan(self, shard: Path) -> None:
         try:
             with safe_open(shard, framework="numpy") as handle:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.quiet import importing_transformers
+from cosmos_worker.text.tokens import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -125,12 +126,12 @@ class T5Encoder:
         _weight_files(folder)
         # here, because it takes seconds that processes without captions need not wait
         with importing_transformers():
-            from transformers import AutoTokenizer, T5EncoderModel
+            from transformers import T5EncoderModel
             from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
+        self.tokenizer = TextTokenizer(folder)
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             loaded: Any = T5EncoderModel.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True
             )
@@ -148,10 +149,6 @@ class T5Encoder:
             )
         self._model = model.to(device=self.device, dtype=torch.float32).eval()
 
-    def count_truncated(self, captions: Sequence[str], max_length: int) -> int:
-        """How many captions have more than max_length tokens, end token included."""
-        return sum(len(ids) > max_length for ids in self._tokenize(captions))
-
     @torch.inference_mode()
     def encode(
         self, captions: Sequence[str], max_length: int, batch_size: int = 16
@@ -167,13 +164,13 @@ class T5Encoder:
             One float16 (L, D) per caption in the order given, L the tokens with the end token.
 
         Raises:
-            DataError: a hidden state that float16 cannot hold.
+            DataError: a hidden state that float16 cannot hold, or a text with NUL or half of a surrogate pair.
         """
-        tokens = self._tokenize(captions)
+        tokens = self.tokenizer.encode(captions)
         truncated = sum(len(ids) > max_length for ids in tokens)
         if truncated:
             logger.warning("truncated captions=%d max_length=%d", truncated, max_length)
-        end = self._tokenizer.eos_token_id
+        end = self.tokenizer.end_id
         tokens = [
             ids if len(ids) <= max_length else [*ids[: max_length - 1], end] for ids in tokens
         ]
@@ -186,15 +183,9 @@ class T5Encoder:
                 results[i] = _to_float16(state, captions[i], self.folder)
         return [results[i] for i in range(len(tokens))]
 
-    def _tokenize(self, captions: Sequence[str]) -> list[list[int]]:
-        if not captions:
-            return []
-        encoded = self._tokenizer(list(captions), verbose=False)
-        return [list(ids) for ids in encoded["input_ids"]]
-
     def _forward(self, tokens: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         longest = max(len(ids) for ids in tokens)
-        ids_BL = torch.full((len(tokens), longest), self._tokenizer.pad_token_id or 0)
+        ids_BL = torch.full((len(tokens), longest), self.tokenizer.pad_id)
         mask_BL = torch.zeros(len(tokens), longest, dtype=torch.long)
         for i, ids in enumerate(tokens):
             ids_BL[i, : len(ids)] = torch.tensor(ids)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import Window, read_index
+from cosmos_worker.data.known_captions import leave_out_unknown
 from cosmos_worker.errors import DataError
 from cosmos_worker.options import LATENT_SCALE, Experiment
 from cosmos_worker.text.batch import pad_text
+from cosmos_worker.text.facts import CaptionFacts
 from cosmos_worker.text.store import EmbeddingStore
 from cosmos_worker.tokenizer.store import LatentStore
 from cosmos_worker.train.draws import draw_caption
@@ -30,7 +32,7 @@ class Batch:
 
 
 class WindowDataset:
-    """Windows of one split with their latents and captions.
+    """Windows of one split with their latents and captions, without those whose captions the encoder does not know.
 
     Args:
         index_folder, embeddings_folder, latents_folder: results of the stages before training.
@@ -46,7 +48,8 @@ class WindowDataset:
         split: str,
         experiment: Experiment,
     ) -> None:
-        self.index = read_index(index_folder)
+        words = leave_out_unknown(read_index(index_folder), CaptionFacts(embeddings_folder))
+        self.words, self.index = words, words.index
         self.windows: list[Window] = self.index.windows(split)
         self.sizes = bucket_sizes(experiment.video, experiment.buckets)
         self.members = _members(

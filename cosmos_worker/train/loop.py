@@ -19,15 +19,15 @@ from cosmos_worker.checkpoint.state import (
     find_latest_state,
     wait_for_state,
 )
-from cosmos_worker.config import parse_document
 from cosmos_worker.decisive import decisive_options
 from cosmos_worker.diffusion.edm import Noise
-from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
+from cosmos_worker.errors import ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import corrections_of, lora_scales
 from cosmos_worker.model.shards import gather_to_main
 from cosmos_worker.options import Experiment
 from cosmos_worker.outcomes import PositionFile
+from cosmos_worker.schedule import learning_rate
 from cosmos_worker.train.batches import Batch, WindowDataset
 from cosmos_worker.train.bucket_order import BucketOrder
 from cosmos_worker.train.distributed import Processes
@@ -37,9 +37,9 @@ from cosmos_worker.train.losses import LossSums
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.parallel import Layout, replicate
+from cosmos_worker.train.same_run import check_same_options
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.saver import Exports, Saver
-from cosmos_worker.train.schedule import learning_rate
 from cosmos_worker.train.step import StepResult, train_step
 from cosmos_worker.train.stop import StopSignal
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
@@ -47,18 +47,6 @@ from cosmos_worker.train.watch import Watch
 from cosmos_worker.training_options import TrackerName
 
 logger = logging.getLogger(__name__)
-
-
-def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Paths whose values differ, as ``key.sub (old -> new)``."""
-    found = []
-    for key in sorted({*old, *new}):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += differing_keys(before, now, f"{prefix}{key}.")
-        elif before != now:
-            found.append(f"{prefix}{key} ({before!r} -> {now!r})")
-    return found
 
 
 def micro_batch_positions(
@@ -178,14 +166,7 @@ class Trainer:
         self.position_file.write(self.done_steps, self.saved_step if self.saved_step >= 0 else None)
 
     def _check_same_run(self, state: SavedState) -> None:
-        # options that came later have their defaults, which is what the run was trained with
-        saved = parse_document(Experiment, state.progress["experiment"], str(state.folder))
-        differing = differing_keys(decisive_options(saved), decisive_options(self.experiment))
-        if differing:
-            raise CheckpointError(
-                f"{state.folder}: was trained with other options: {', '.join(differing)}; "
-                "continue with the same options, or start a run of another name"
-            )
+        check_same_options(state, self.experiment)
         self.order.whole.check_state(state.progress["data_order"], str(state.folder))
 
     # --- save --------------------------------------------------------------------------------

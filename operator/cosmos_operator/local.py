@@ -25,8 +25,12 @@ from cosmos_operator.errors import InvalidSpec, WorkspaceBusy
 from cosmos_operator.fingerprints import fingerprint_paths, with_absolute_paths
 from cosmos_operator.local_process import StageProcess, build_processes
 from cosmos_operator.local_summary import summarize
+from cosmos_operator.plan.pod import CONFIG_FILE
 from cosmos_operator.plan.render import build_manifests, to_yaml
 from cosmos_operator.plan.stages import plan_stages
+from cosmos_worker.config import TrainConfig
+from cosmos_worker.documents import load_stage_config
+from cosmos_worker.earlier_runs import describe_length
 from cosmos_worker.errors import (
     EXIT_BUG,
     EXIT_CONTINUE,
@@ -37,6 +41,7 @@ from cosmos_worker.errors import (
     EXIT_USER_ERROR,
     ConfigError,
 )
+from cosmos_worker.layout import Volumes
 from cosmos_worker.locks import take_lock
 
 LOCK_FILE = ".lock"
@@ -79,6 +84,7 @@ def run_job(path: Path, workspace: Path | None = None) -> int:
         (folder / MANIFESTS_FILE).write_text(to_yaml(manifests), encoding="utf-8")
         processes = build_processes(manifests, folder)
         say(f"job {job.name}: {len(processes)} stages in {folder}")
+        tell_changed_length(processes, say)
         code = run_processes(processes, handle, say)
         if code == EXIT_OK:
             summarize(job.name, published_folder(job, processes), processes, say)
@@ -88,6 +94,17 @@ def run_job(path: Path, workspace: Path | None = None) -> int:
 def published_folder(job: PostTrainingJob, processes: Sequence[StageProcess]) -> Path:
     """Folder of the published model."""
     return next(process.target for process in processes if process.kind == "publish")
+
+
+def tell_changed_length(processes: Sequence[StageProcess], tell: Say) -> None:
+    """Before anything runs: what a number of steps that differs from an earlier run's means for the training."""
+    for process in processes:
+        if process.kind == "train" and process.result() is None:
+            config = load_stage_config(process.kind, process.folder / CONFIG_FILE, ())
+            assert isinstance(config, TrainConfig)
+            note = describe_length(config, Volumes.from_environment(process.environment))
+            if note is not None:
+                tell(f"note: {note}")
 
 
 @contextmanager
@@ -158,6 +175,9 @@ def run_processes(processes: Sequence[StageProcess], lock_handle: int, tell: Say
             if process.result() is not None:
                 tell(f"{head}  already done")
                 continue
+            if process.kind == "check-inputs" and training_has_begun(processes):
+                tell(f"{head}  passed over: the training has begun")
+                continue
             tell(f"{head}  running")
             started = time.monotonic()
             code = run_process(process, lock_handle, requests)
@@ -169,6 +189,12 @@ def run_processes(processes: Sequence[StageProcess], lock_handle: int, tell: Say
                 return EXIT_BUG
             tell(f"{head}  done in {time.monotonic() - started:.1f} s")
     return EXIT_OK
+
+
+def training_has_begun(processes: Sequence[StageProcess]) -> bool:
+    """Whether there is a run of the training, finished or not: what is appended to the job must not keep it."""
+    train = next(process for process in processes if process.kind == "train")
+    return any(train.target.glob("*/*/*"))  # PROJECT/GROUP/NAME
 
 
 def run_process(process: StageProcess, lock_handle: int, requests: StopRequests) -> int:

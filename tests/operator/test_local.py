@@ -16,11 +16,13 @@ from stage_processes import FINISH, make_process
 
 from cosmos_operator.errors import InvalidSpec, WorkspaceBusy
 from cosmos_operator.fingerprints import fingerprint_paths, with_absolute_paths
-from cosmos_operator.local import explain, lock, run_job, run_processes
+from cosmos_operator.local import explain, lock, run_job, run_processes, tell_changed_length
 from cosmos_operator.local_process import build_processes
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
-from cosmos_worker.layout import marker_path, write_json
+from cosmos_worker.documents import load_stage_config
+from cosmos_worker.earlier_runs import folder_of
+from cosmos_worker.layout import Volumes, marker_path, write_json
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -78,6 +80,21 @@ def test_exit_code_of_a_failed_stage_ends_the_run_with_a_sentence(
     assert got == code
     assert sentence in lines[-1]
     assert not any("train" in line for line in lines)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_inputs_are_checked_only_before_the_training(tmp_path, has_begun):
+    check = make_process(tmp_path, "raise SystemExit(2)", "check-inputs")
+    train = make_process(tmp_path, FINISH, "train", ("check-inputs",))
+    if has_begun:
+        (train.target / "project/group/run").mkdir(parents=True)
+    (train.target / "inputs-0123").mkdir(parents=True)
+
+    code, lines = run(tmp_path, check, train)
+
+    assert code == (0 if has_begun else 2)
+    assert any("passed over: the training has begun" in line for line in lines) is has_begun
+    assert any("done in" in line for line in lines) is has_begun
 
 
 def test_reason_that_the_worker_gives_is_shown(tmp_path):
@@ -184,11 +201,16 @@ def job_file(tmp_path):
     return path
 
 
-def finish_all(path, workspace):
-    """Leave the completion markers of every stage, as the worker would."""
+def plan_of(path, workspace):
+    """The processes of a job by their stages, their documents written."""
     job = with_absolute_paths(make_job(yaml.safe_load(path.read_text())["spec"]), path.parent)
     stages = plan_stages(job, fingerprint_paths(job))
-    for process in build_processes(build_manifests(job, stages), workspace):
+    return {one.stage: one for one in build_processes(build_manifests(job, stages), workspace)}
+
+
+def finish_all(path, workspace):
+    """Leave the completion markers of every stage, as the worker would."""
+    for process in plan_of(path, workspace).values():
         rows = [["item", "follows"], ["before", "22.5 %"], ["after", "98 %"]]
         write_json(marker_path(process.target, process.key), {"result": {"table": rows}})
 
@@ -200,7 +222,7 @@ def test_run_of_a_finished_job_repeats_nothing_and_says_where_to_look(job_file, 
     assert run_job(job_file, workspace) == 0
 
     output = capfd.readouterr().out
-    assert output.count("already done") == 9
+    assert output.count("already done") == 10
     assert f"model   {workspace}/cosmos/checkpoints/push/model.pt" in output
     assert "report.html" in output
     assert "(0 MP4 files)" in output
@@ -218,3 +240,30 @@ def test_run_without_its_files_names_every_one(job_file, tmp_path):
         "spec.model.source.path",
         "spec.inference[1].inputs[0].conditioning",
     ]
+
+
+def test_changed_number_of_steps_is_told_before_anything_runs(job_file, tmp_path, capfd):
+    """The schedule of this experiment falls towards the end, so more steps have a run of their own."""
+    workspace = tmp_path / "work"
+    finish_all(job_file, workspace)
+    assert run_job(job_file, workspace) == 0
+    assert "note:" not in capfd.readouterr().out
+    trained = plan_of(job_file, workspace)["train"]
+    config = load_stage_config("train", trained.folder / "stage.yaml", ())
+    run = folder_of(config, Volumes.from_environment(trained.environment))
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "iter_000000040_reg_model.pt").touch()
+    (run / "config.yaml").write_text((trained.folder / "stage.yaml").read_text())
+
+    document = yaml.safe_load(job_file.read_text())
+    document["spec"]["training"]["steps"] = 60
+    job_file.write_text(yaml.safe_dump(document))
+    lines = []
+    tell_changed_length(plan_of(job_file, workspace).values(), lines.append)
+
+    (line,) = lines
+    assert line.startswith("note: training begins anew in ")
+    assert (
+        "60 steps have another schedule of the learning rate (warm-up of 20 steps, constant to step 24, linear to 0 at "
+        f"step 60) than the run of 40 steps in {run} (warm-up of 20 steps, linear to 0 at step 40)"
+    ) in line

@@ -125,7 +125,7 @@ def test_claim_that_a_source_names_is_mounted_where_its_files_are_read():
     ]  # fmt: skip
 
     assert users == [
-        "prepare-dataset", "embed-text", "cache-latents", "train", "generate-before", "report",
+        "prepare-dataset", "embed-text", "cache-latents", "check-inputs", "train", "generate-before", "report",
     ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
     stages = plan_stages(make_job())
 
     assert [stage.name for stage in stages] == [
-        "fetch-model", "prepare-dataset", "embed-text", "cache-latents", "train", "publish",
+        "fetch-model", "prepare-dataset", "embed-text", "cache-latents", "check-inputs", "train", "publish",
         "generate-before", "generate-after", "report",
     ]  # fmt: skip
     for number, stage in enumerate(stages):
@@ -56,7 +56,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ({"inference.0.processes": 3, "inference.0.contextParallel": 3}, set()),
         ({"inference.0.offload": ["Tokenizer", "Network"]}, set()),
         ({"inference.0.parameters": {"passes": 1}}, set()),
-        ({"inference.0.parameters": {"passes": 2}}, {"generate-before", "report"}),
+        ({"inference.0.parameters": {"passes": 2}}, {"check-inputs", "generate-before", "report"}),
         ({"training.steps": 41}, AFTER),
         ({"training.seed": 1}, AFTER),
         ({"training.overrides": ["optimizer.learning_rate=1e-4"]}, AFTER),
@@ -64,13 +64,15 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ({"outputs.weights": "Regular"}, {"publish", "generate-after", "report"}),
         ({"outputs.name": "other"}, {"publish", "generate-after", "report"}),
         ({"inference.0.parameters": {"seed": 5}}, {"generate-before", "report"}),
-        ({"inference.1.parameters": {"seed": 5}}, {"generate-after", "report"}),
+        ({"inference.1.parameters.seed": 5}, {"generate-after", "report"}),
         (
             {"inference.1.inputs": [{"prompt": "push the blue cube left", "conditioning": "/data/first.png"}]},
-            {"generate-after", "report"},
+            {"check-inputs", "generate-after", "report"},
         ),
-        ({"inference.1.metrics": ["Push"]}, {"generate-after", "report"}),
+        ({"inference.1.metrics": ["Push"]}, {"check-inputs", "generate-after", "report"}),
         ({"outputs.report": False}, {"report"}),
+        ({"embeddings.maxUnknownFraction": 0.05}, set()),
+        ({"embeddings.maxUnknownFraction": 0.5}, {"embed-text"}),
         ({"model.source": {"path": "/other"}}, {"fetch-model", "generate-before"} | AFTER),
         (
             {"tokenizer.source": {"path": "/other"}},
@@ -82,7 +84,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ),
         (
             {"dataset.source": {"path": "/other"}},
-            {"prepare-dataset", "embed-text", "cache-latents", "generate-before"} | AFTER,
+            {"prepare-dataset", "embed-text", "cache-latents", "check-inputs", "generate-before"} | AFTER,
         ),
         (
             {"dataset.camera": 1},
@@ -97,6 +99,47 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
 )  # fmt: skip
 def test_change_of_the_job_repeats_only_what_it_decides(changes, expected):
     assert changed(changes) == expected
+
+
+CONSTANT = "optimizer.final_factor=1"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_same_run"),
+    [
+        ([], False),
+        ([CONSTANT], True),
+        (["optimizer.decay_start=1"], True),
+        ([CONSTANT, "optimizer.warmup_steps=null"], True),
+    ],
+)
+def test_run_of_more_steps_continues_where_the_learning_rates_stay_the_same(overrides, is_same_run):
+    """Its folder is the same; what depends on how far it went is done again."""
+    plans = [
+        {s.name: s for s in plan_stages(make_job({"training.overrides": overrides, "training.steps": steps}))}
+        for steps in (40, 80)
+    ]  # fmt: skip
+    old, new = plans
+
+    addresses = [stages["train"].document.target_uri for stages in plans]
+    assert (addresses[0] == addresses[1]) is is_same_run
+    assert {name for name in old if old[name].key != new[name].key} == AFTER
+    assert [stages["publish"].document.step for stages in plans] == [40, 80]
+    assert [stages["report"].document.steps for stages in plans] == [40, 80]
+    generated = [stages["generate-before"].document.target_uri for stages in plans]
+    assert (generated[0] == generated[1]) is is_same_run
+
+
+def test_best_of_more_steps_is_published_again():
+    overrides = [CONSTANT, "trainer.keep_best=true"]
+    changes = {"outputs.checkpoint": "Best", "training.overrides": overrides}
+    old, new = (
+        next(s for s in plan_stages(make_job({**changes, "training.steps": n})) if s.name == "publish")
+        for n in (40, 80)
+    )  # fmt: skip
+
+    assert (old.document.run_uri, old.document.last_step) == (new.document.run_uri, 40)
+    assert old.key != new.key
 
 
 def test_name_of_the_job_leaves_shared_stages_alone():
@@ -118,7 +161,11 @@ def test_content_of_a_local_path_decides_keys():
     image = keys_of(job, {"/data/cubes": "1", "/data/first.png": "2"})
 
     assert {n for n in before if before[n] != clips[n]} == set(before) - {"fetch-model"}
-    assert {n for n in before if before[n] != image[n]} == {"generate-after", "report"}
+    assert {n for n in before if before[n] != image[n]} == {
+        "check-inputs",
+        "generate-after",
+        "report",
+    }
 
 
 def test_archive_with_a_digest_is_known_by_it_alone():
@@ -291,13 +338,44 @@ def test_sources_that_are_omitted_are_on_the_hub():
 
 
 def test_job_without_inference_ends_with_the_published_model():
-    assert plan_stages(make_job({"inference": []}))[-1].name == "publish"
+    stages = plan_stages(make_job({"inference": []}))
+
+    assert stages[-1].name == "publish"
+    assert "check-inputs" not in {stage.name for stage in stages}
+
+
+def test_training_waits_for_its_model_and_for_the_check_of_what_is_sampled_from_it():
+    stages = {stage.name: stage for stage in plan_stages(make_job())}
+
+    assert set(stages["train"].depends_on) == {
+        "fetch-model", "embed-text", "cache-latents", "check-inputs",
+    }  # fmt: skip
+    assert stages["check-inputs"].depends_on == (
+        "prepare-dataset",
+    )  # an item names dataset:// files
+    assert (stages["check-inputs"].gpus, stages["check-inputs"].is_shared) == (0, False)
+
+
+def test_check_of_inputs_sees_each_item_as_its_sampling_does():
+    job = make_job()
+    stages = {stage.name: stage.document for stage in plan_stages(job)}
+
+    items = stages["check-inputs"].items
+    assert [item.name for item in items] == [item.name for item in job.spec.inference]
+    for item in items:
+        wanted = stages[f"generate-{item.name}"]
+        for name in ("inputs", "inputs_file_uri", "fit", "fps_of_inputs", "metrics"):
+            assert getattr(item, name) == getattr(wanted, name)
+        assert item.sampling.num_pixel_frames == wanted.sampling.num_pixel_frames
+    used = next(stage.volumes for stage in plan_stages(job) if stage.name == "check-inputs")
+    assert used["checkpoints"], "its marker lies beside the run"
 
 
 def test_random_weights_need_no_model():
     stages = plan_stages(make_job({"training.overrides": ["trainer.init=random"]}))
 
-    assert stages[4].document.model_uri is None
+    document = next(stage.document for stage in stages if stage.name == "train")
+    assert document.model_uri is None
 
 
 def test_prompts_of_the_job_are_embedded_with_the_captions():
@@ -307,11 +385,16 @@ def test_prompts_of_the_job_are_embedded_with_the_captions():
     )
 
 
+def sampled(job, name="generate-before"):
+    """Document of an inference item's stage."""
+    return next(stage.document for stage in plan_stages(job) if stage.name == name)
+
+
 def test_sampling_follows_the_item_and_otherwise_the_experiment():
     parameters = {
         "steps": 16, "sampler": "Res2Ab", "guidance": 0, "inputFrames": "First", "height": 64, "seed": 3,
     }  # fmt: skip
-    item = plan_stages(make_job({"inference.0.parameters": parameters}))[6].document
+    item = sampled(make_job({"inference.0.parameters": parameters}))
 
     sampling = item.sampling
     assert (sampling.num_steps, sampling.sampler, sampling.guidance) == (16, "res_2ab", 0)
@@ -320,7 +403,7 @@ def test_sampling_follows_the_item_and_otherwise_the_experiment():
     assert item.fps_of_inputs, "the training took the rate of each clip"
     assert item.device == "cpu"
     given = make_job({"inference.0.parameters": {**parameters, "fps": 5}})
-    assert not plan_stages(given)[6].document.fps_of_inputs
+    assert not sampled(given).fps_of_inputs
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_job_trains_publishes_and_samples(world: World, finished: str) -> None:
     addresses = {one["name"]: one["address"] for one in status["outputs"]}
     assert addresses["model"] == "checkpoints://whole/model.pt"
     for kind in ("Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady",
-                 "LatentsReady", "Admitted", "Published", "Succeeded"):  # fmt: skip
+                 "LatentsReady", "InputsReady", "Admitted", "Published", "Succeeded"):  # fmt: skip
         assert world.condition(finished, kind)["status"] == "True", kind
     assert world.condition(finished, "Failed")["status"] == "False"
 
@@ -74,6 +74,33 @@ def test_jobs_with_the_same_inputs_share_their_preparation(world: World) -> None
             for job in world.stage_jobs(stage)
         ]
         assert [uids <= found for found in owners if uids & found] == [True], stage
+
+
+def test_training_on_what_others_prepared_waits_for_its_own_model(world: World) -> None:
+    embeddings = world.document("first")["spec"]["embeddings"] | {"maxLength": 81}
+    world.submit("first-model", embeddings=embeddings)
+    world.wait_state("first-model", "Succeeded")
+    world.lack_data("/no-model", "fetch-model")
+
+    other = {"name": "Other", "source": {"path": "/no-model"}}
+    world.submit("second-model", embeddings=embeddings, model=other)
+    status = world.wait_state("second-model", "Failed")
+
+    assert "/no-model" in status["message"]
+    for kind in ("DatasetReady", "EmbeddingsReady", "LatentsReady"):
+        assert world.condition("second-model", kind)["status"] == "True", kind
+    assert status.get("attempts", []) == []
+
+
+def test_wrong_input_is_told_before_the_training(world: World) -> None:
+    gone = {"prompt": "push the red cube left", "conditioning": "/no-image.png"}
+    world.lack_data("/no-image.png", "check-inputs")
+    world.submit("no-image", inference=[{**ITEM, "inputs": [gone]}])
+    status = world.wait_state("no-image", "Failed")
+
+    assert "/no-image.png" in status["message"]
+    assert world.condition("no-image", "InputsReady")["status"] == "False"
+    assert status.get("attempts", []) == []
 
 
 @pytest.mark.parametrize(

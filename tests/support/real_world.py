@@ -116,7 +116,7 @@ class RealWorld(World):
     def kill_process(self, pod: str) -> None:
         self.cluster.kill_container_process(NAMESPACE, pod, local_rank=0)
 
-    def lack_data(self, path: str) -> None:
+    def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
         """What is not in a real image is missing anyway."""
 
     def drain(self) -> None:

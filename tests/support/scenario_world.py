@@ -231,8 +231,8 @@ class World(ABC):
         """SIGKILL a training process in a pod."""
 
     @abstractmethod
-    def lack_data(self, path: str) -> None:
-        """From now on a folder is missing in the image."""
+    def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
+        """From now on a folder or a file that a stage reads is missing in the image."""
 
     @abstractmethod
     def drain(self) -> None:
@@ -339,9 +339,9 @@ class FakeWorld(World):
     def kill_process(self, pod: str) -> None:
         self.kube.kill_process(pod, namespace=self.api.namespace)
 
-    def lack_data(self, path: str) -> None:
+    def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
         text = f"{path}: no such folder; name one that is in the image"
-        fault = Fault("prepare-dataset", exit_code=2, reason="DataError", message=text)
+        fault = Fault(stage, exit_code=2, reason="DataError", message=text)
         self.kube.add_fault(fault)
 
     def drain(self) -> None:

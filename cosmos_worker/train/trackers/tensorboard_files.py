@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from cosmos_worker.data.video import open_video, read_video, resize_frames
+from cosmos_worker.data.fit import resize_frames
+from cosmos_worker.data.video import open_video, read_video
 from cosmos_worker.options import Experiment
 
 FOLDER = "tensorboard"

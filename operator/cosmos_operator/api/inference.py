@@ -50,7 +50,7 @@ class SamplingParameters(ApiModel):
     width: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] | None = None
     """Columns in pixels; omitted = as trained."""
     fps: Annotated[float, Field(gt=0, le=240)] | None = None
-    """Frames per second; omitted = the experiment's, or those of the conditioning videos, 24 for images."""
+    """Frames per second; omitted = the experiment's, or each conditioning video's own, 24 for images."""
     num_input_frames: Literal[1, 9] = _SAMPLING.num_input_frames
     """Known frames at the start: 1 (one latent frame) or 9 (two)."""
     passes: Annotated[int, Field(ge=1, le=64)] = _SAMPLING.num_passes

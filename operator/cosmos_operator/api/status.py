@@ -29,7 +29,7 @@ Outcome = Literal[
 ]  # fmt: skip
 ConditionType = Literal[
     "Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "LatentsReady",
-    "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed",
+    "InputsReady", "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed",
 ]  # fmt: skip
 
 

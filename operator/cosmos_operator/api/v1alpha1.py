@@ -98,7 +98,8 @@ class EmbeddingsSpec(ApiModel):
     max_length: Annotated[int, Field(ge=1, le=512)] | None = None
     """Longest caption in tokens; omitted = as the experiment says."""
     max_unknown_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Fail if more than half of the tokens are unknown to the encoder in a larger share of the captions."""
+    """Fail if a larger share of the captions is more than half unknown to the encoder; clips with no other caption are
+    left out of the training."""
 
 
 class TrainingSpec(ApiModel):

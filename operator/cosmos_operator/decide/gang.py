@@ -58,6 +58,12 @@ class Gang:
         return own or next(iter(self.endings), None)
 
     @property
+    def note(self) -> str:
+        """What people should know of the training, by its log or its result."""
+        ending = self.first_ending
+        return self.facts.note or str(((ending.result or {}) if ending else {}).get("note", ""))
+
+    @property
     def leaving(self) -> Manifest | None:
         """A pod that somebody takes away while the others still run."""
         return next((pod for pod in self.pods if is_terminating(pod)), None)

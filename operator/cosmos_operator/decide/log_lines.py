@@ -12,6 +12,7 @@ _STEP = re.compile(
 _SAVED = re.compile(_STAMP + r"(?P<what>checkpoint|continued) step=(?P<step>\d+)\b")
 _UNITS = re.compile(_STAMP + r"(?P<name>\S+) (?P<unit>[a-z_]+)=(?P<done>\d+)/(?P<total>\d+)\b")
 _STARTED = re.compile(_STAMP + r"training parameters=")
+_NOTE = re.compile(_STAMP + r"note: (?P<note>.+)")
 _SPEED = re.compile(r"samples/s=(\S+)")
 _ETA = re.compile(r"eta=(\S+)")
 
@@ -31,6 +32,8 @@ class LogFacts:
     """Step of the latest complete checkpoint."""
     start_step: int | None = None
     """Step from which the training continued."""
+    note: str = ""
+    """What people should know of the training, such as that it begins anew with another number of steps."""
     units: str = ""
     """Progress of another stage, such as ``cache-latents windows=120/480``."""
 
@@ -49,6 +52,8 @@ def read_log(text: str) -> LogFacts:
                 facts["start_step"] = facts["step"] = step
         elif match := _STARTED.match(line):
             facts["report_time"] = match["time"]
+        elif match := _NOTE.match(line):
+            facts["note"] = match["note"]
         elif match := _UNITS.match(line):
             facts["units"] = f"{match['name']} {match['unit']}={match['done']}/{match['total']}"
             facts["report_time"] = match["time"]

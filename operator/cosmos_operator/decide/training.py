@@ -99,6 +99,8 @@ class Training:
             )
         step = max((s for s in (self.attempt.end_step, *steps) if s is not None), default=None)
         self._change(end_step=step, start_step=facts.start_step)
+        if gang.note and self.attempt.outcome == "Running":
+            self._change(message=gang.note[:MAX_MESSAGE])
         if gang.workload is not None and self.attempt.start_time is None:
             created = gang.workload["metadata"]["creationTimestamp"]
             self._change(start_time=created)
@@ -114,7 +116,7 @@ class Training:
             return self._after(gang)
         state = read_state(workload)
         if state.state == "Succeeded":
-            self._end("Succeeded", "", gang.first_ending)
+            self._end("Succeeded", self.attempt.message, gang.first_ending)
             return self._succeeded(gang)
         if state.state == "Failed":
             return self._has_failed(gang, state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cosmos_operator.api.status import ConditionType, InferenceResult, Output
 from cosmos_operator.decide.conditions import Answer
 from cosmos_operator.decide.draft import Draft
@@ -10,6 +12,7 @@ from cosmos_operator.decide.times import parse_time
 from cosmos_operator.decide.training import Training
 from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.stages import Stage
+from cosmos_worker.errors import EXIT_USER_ERROR
 from cosmos_worker.layout import MODEL_FILE, REPORT_FILE
 
 QUESTIONS: dict[str, ConditionType] = {
@@ -17,10 +20,15 @@ QUESTIONS: dict[str, ConditionType] = {
     "prepare-dataset": "DatasetReady",
     "embed-text": "EmbeddingsReady",
     "cache-latents": "LatentsReady",
+    "check-inputs": "InputsReady",
     "publish": "Published",
 }
 """The condition that answers for each stage, and that records its result."""
 PUBLISHED: ConditionType = "Published"
+NOTHING_TRAINED = (
+    "nothing was trained: correct it, delete the job and create it again (inference items cannot be changed; what was "
+    "prepared is used again)"
+)
 
 
 def walk(draft: Draft, backend: Backend) -> None:
@@ -34,6 +42,8 @@ def walk(draft: Draft, backend: Backend) -> None:
             view = _generate(draft, stage)
         elif stage.kind == "report":
             view = _report(draft, stage)
+        elif stage.kind == "check-inputs":
+            view = _check_inputs(draft, stage)
         else:
             view = _prepare(draft, stage)
         views[stage.name] = view
@@ -70,6 +80,8 @@ def _training_message(draft: Draft) -> str:
     if attempt.start_step:
         before = draft.attempts[-2].outcome if len(draft.attempts) > 1 else "an earlier run"
         parts.append(f"continued from {attempt.start_step} after {before}")
+    if attempt.message:
+        parts.append(attempt.message)
     return ", ".join(parts)
 
 
@@ -87,18 +99,27 @@ def _prepare(draft: Draft, stage: Stage) -> StageView:
         said = view.ending.message if view.ending else ""
         draft.condition(question, "True", "Ready", said or f"{stage.name} has finished")
         if stage.kind == "publish":
-            _published(draft, stage)
+            _published(draft, stage, view)
     else:
         answer: Answer = "False" if view.state in ("Failed", "Blocked") else "Unknown"
         draft.condition(question, answer, view.reason or "InProgress", view.message)
     return view
 
 
-def _published(draft: Draft, stage: Stage) -> None:
-    document = stage.document
-    step = getattr(document, "step", None) or (
-        draft.checkpoints.latest_step if draft.checkpoints else None
-    )
+def _check_inputs(draft: Draft, stage: Stage) -> StageView:
+    """Only a training that has not begun waits for it: items that are appended later fail alone."""
+    if draft.previous.attempts or draft.conditions.is_true(PUBLISHED):
+        return StageView("Succeeded", "NotNeeded")
+    view = _prepare(draft, stage)
+    if view.state != "Failed" or view.ending is None or view.ending.exit_code != EXIT_USER_ERROR:
+        return view
+    return replace(view, message=f"{view.message}; {NOTHING_TRAINED}")
+
+
+def _published(draft: Draft, stage: Stage, view: StageView) -> None:
+    document, result = stage.document, (view.ending.result or {}) if view.ending else {}
+    asked = result.get("step", getattr(document, "step", None))
+    step = asked if isinstance(asked, int) else None
     address = f"{document.target_uri}/{MODEL_FILE}"
     _output(draft, Output.model_construct(name="model", address=address, step=step))
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosmos_worker.config import Source, StageConfig
+from cosmos_worker.config import Source, StageConfig, TrainConfig
 from cosmos_worker.decisive import TRAINER_PACE
 from cosmos_worker.layout import MODEL_FILE, VIDEO_READER_VERSION, content_key
+from cosmos_worker.schedule import decays
 from cosmos_worker.training_options import AccelerationConfig, LoraConfig, OptimizerConfig
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),
     "prepare-dataset": ("min_clips", "num_workers"),
     # generate encodes texts that the store lacks, so a longer inference list repeats nothing
-    "embed-text": ("batch_size", "extra_captions", "max_unknown_fraction"),
+    "embed-text": ("batch_size", "extra_captions"),
     "cache-latents": ("tokenizer.batch_size",),
+    "check-inputs": ("tokenizer.batch_size",),
     "train": (
         "tokenizer_uri",  # decodes what people look at
         "experiment.tokenizer.batch_size",
@@ -50,6 +52,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "validation_fraction": 0.0,
         "validation_seed": 0,
     },
+    "embed-text": {"max_unknown_fraction": 0.05},
     "cache-latents": {"buckets": [], "fit": "stretch"},
     "train": {
         "model_lora_scale": None,
@@ -58,7 +61,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "experiment.optimizer.state_bits": OptimizerConfig().state_bits,
         "experiment.acceleration": {"linear": AccelerationConfig().linear},
     },
-    "publish": {"adapter_of": None},
+    "publish": {"last_step": None, "adapter_of": None},
     "generate": {
         "checkpoint_lora_scale": None,
         "fit": "stretch",
@@ -70,7 +73,7 @@ ADDED: dict[str, dict[str, Any]] = {
     },
 }
 """Options that came later, with their defaults: where they are not used, work that was done before them counts."""
-READS_VIDEOS = ("prepare-dataset", "cache-latents", "generate")
+READS_VIDEOS = ("prepare-dataset", "cache-latents", "check-inputs", "generate")
 """Stages whose results depend on which frames the reader of videos gives, so that its version is part of their keys."""
 WEIGHTS: dict[str, str] = {"train": "model_uri", "generate": "checkpoint_uri"}
 """Addresses of weights: a folder counts as its model.pt, by which documents named it before there were other forms."""
@@ -84,7 +87,27 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
         document: its document; ``key`` and ``target_uri`` are not looked at.
         needs: keys and fingerprints that the addresses in the document do not carry.
     """
-    values = document.model_dump(mode="json", exclude={"key", "target_uri"})
+    return _key_of(kind, _values(document), needs)
+
+
+def run_key(document: TrainConfig) -> str:
+    """Content key of a training run's folder: runs that differ in length alone share it where one continues the other.
+
+    That is so where the learning rate is constant after its warm-up, which a run keeps as it began with it. How far a
+    run is to go is in the key of its stage, which names the completion marker.
+    """
+    values = _values(document)
+    if not decays(document.experiment.optimizer):
+        _remove(values, "experiment.trainer.max_steps")
+    return _key_of("train", values, ())
+
+
+def _values(document: StageConfig) -> dict[str, Any]:
+    return document.model_dump(mode="json", exclude={"key", "target_uri"})
+
+
+def _key_of(kind: str, values: dict[str, Any], needs: Sequence[str]) -> str:
+    """The key of a document's values, which are changed."""
     for path in NOT_DECIDING[kind]:
         _remove(values, path)
     for path, default in ADDED.get(kind, {}).items():

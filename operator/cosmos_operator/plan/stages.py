@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan import worker_doc
-from cosmos_operator.plan.inputs import read_inputs
+from cosmos_operator.plan.inputs import Inputs, read_inputs
 from cosmos_operator.plan.volumes import used_volumes
-from cosmos_worker.config import StageConfig
+from cosmos_worker.config import GenerateConfig, PublishConfig, StageConfig, TrainConfig
 
 SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
 """Stages whose results do not depend on the job's name: two jobs with the same inputs share them."""
@@ -68,43 +68,53 @@ def plan_stages(
     published = worker_doc.publish(inputs, run)
     gpus = compute.preparation_gpus
     ready = ("fetch-model", "prepare-dataset")
-    stages = [
+    preparation = [
         Stage("fetch-model", "fetch-model", fetch, ()),
         Stage("prepare-dataset", "prepare-dataset", dataset, ()),
         Stage("embed-text", "embed-text", worker_doc.embed_text(inputs, dataset), ready, gpus),
         Stage(
             "cache-latents", "cache-latents", latents, ready, gpus, processes_per_node=max(1, gpus)
         ),
-        Stage(
-            "train",
-            "train",
-            run,
-            ("embed-text", "cache-latents"),
-            compute.gpus_per_node,
-            compute.nodes,
-            compute.num_processes_per_node,
-        ),
-        Stage("publish", "publish", published, ("train",)),
     ]
-    documents = []
-    for item in job.spec.inference:
-        item_gpus = item.num_gpus(compute.gpus_per_node)
-        document = worker_doc.generate(inputs, item, run, published, item_gpus)
-        needs = ["fetch-model"] if item.checkpoint == "Base" else ["publish"]
-        needs += ["prepare-dataset"] if worker_doc.uses_dataset(item) else []
-        stages.append(
-            Stage(
-                f"generate-{item.name}",
-                "generate",
-                document,
-                tuple(needs),
-                item_gpus,
-                processes_per_node=item.num_processes(compute.gpus_per_node),
-            )
+    samples = _plan_samples(inputs, run, published)
+    documents = tuple(document for _, document in samples)
+    if documents:
+        needs = (
+            ("prepare-dataset",) if any(map(worker_doc.uses_dataset, job.spec.inference)) else ()
         )
-        documents.append(document)
+        checked = worker_doc.check_inputs(inputs, run, documents)
+        preparation.append(Stage("check-inputs", "check-inputs", checked, needs))
+    training = Stage(
+        "train",
+        "train",
+        run,
+        # all of it: stages that jobs share may be there long before the model of this job
+        tuple(stage.name for stage in preparation if stage.name != "prepare-dataset"),
+        compute.gpus_per_node,
+        compute.nodes,
+        compute.num_processes_per_node,
+    )
+    publish = Stage("publish", "publish", published, ("train",))
+    stages = [*preparation, training, publish, *(stage for stage, _ in samples)]
     if job.spec.outputs.report and documents:
-        report = worker_doc.report(inputs, dataset, run, tuple(documents))
-        names = tuple(stage.name for stage in stages if stage.kind == "generate")
+        report = worker_doc.report(inputs, dataset, run, documents)
+        names = tuple(stage.name for stage, _ in samples)
         stages.append(Stage("report", "report", report, ("publish", *names)))
     return tuple(stages)
+
+
+def _plan_samples(
+    inputs: Inputs, run: TrainConfig, published: PublishConfig
+) -> list[tuple[Stage, GenerateConfig]]:
+    """The stage of each inference item, with its document."""
+    found = []
+    gpus_per_node = inputs.job.spec.compute.gpus_per_node
+    for item in inputs.job.spec.inference:
+        gpus = item.num_gpus(gpus_per_node)
+        document = worker_doc.generate(inputs, item, run, published, gpus)
+        needs = ["fetch-model"] if item.checkpoint == "Base" else ["publish"]
+        needs += ["prepare-dataset"] if worker_doc.uses_dataset(item) else []
+        name, processes = f"generate-{item.name}", item.num_processes(gpus_per_node)
+        stage = Stage(name, "generate", document, tuple(needs), gpus, processes_per_node=processes)
+        found.append((stage, document))
+    return found

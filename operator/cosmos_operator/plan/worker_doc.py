@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from cosmos_operator.api.check import DATASET_SCHEME
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.plan.inputs import Inputs, guards_kind
-from cosmos_operator.plan.keys import stage_key
+from cosmos_operator.plan.keys import run_key, stage_key
 from cosmos_worker.config import (
     CacheLatentsConfig,
+    CheckInputsConfig,
     DatasetLayout,
     EmbedTextConfig,
     FetchModelConfig,
@@ -18,6 +20,7 @@ from cosmos_worker.config import (
     GenerateConfig,
     GenerateInput,
     GuardrailsConfig,
+    ItemConfig,
     PrepareDatasetConfig,
     PublishConfig,
     ReportConfig,
@@ -145,12 +148,13 @@ def train(
         if experiment.trainer.sample_every_steps
         else None,
     )
-    return _keyed("train", document, f"checkpoints://{inputs.job.name}-{{key}}")
+    return _keyed("train", document, f"checkpoints://{inputs.job.name}-{run_key(document)}")
 
 
 def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
     """The checkpoint under the name that the job gives it."""
-    outputs = inputs.job.spec.outputs
+    outputs, steps = inputs.job.spec.outputs, inputs.experiment.trainer.max_steps
+    is_best = outputs.checkpoint == "Best"
     document = PublishConfig(
         key="",
         target_uri="",
@@ -159,7 +163,9 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         name=inputs.job.published_name,
         net=inputs.experiment.net,
         weights=WEIGHTS[outputs.weights],
-        step="best" if outputs.checkpoint == "Best" else outputs.step,
+        # by its number: a longer run in the same folder has later ones
+        step="best" if is_best else outputs.step or steps,
+        last_step=steps if is_best else None,
         adapter_of=_name_of_model(inputs) if outputs.adapter else None,
     )
     return _keyed("publish", document, f"checkpoints://{inputs.job.published_name}")
@@ -213,6 +219,29 @@ def generate(
     return _keyed("generate", document, target, needs)
 
 
+def check_inputs(
+    inputs: Inputs, run: TrainConfig, generated: Sequence[GenerateConfig]
+) -> CheckInputsConfig:
+    """What all inference items read, without the models that they read it for."""
+    items = inputs.job.spec.inference
+    document = CheckInputsConfig(
+        key="",
+        target_uri="",
+        net=inputs.experiment.net,
+        tokenizer=inputs.experiment.tokenizer,
+        items=tuple(_without_models(one) for one in generated),
+    )
+    needs = tuple(dict.fromkeys(key for item in items for key in _file_keys(inputs, item)))
+    return _keyed("check-inputs", document, f"{run.target_uri}/inputs-{{key}}", needs)
+
+
+def _without_models(document: GenerateConfig) -> ItemConfig:
+    """The part of an item that can be checked; how many are sampled at once, and from which noise, plays no part."""
+    values = {name: getattr(document, name) for name in ItemConfig.model_fields}
+    sampling = document.sampling.model_copy(update={"batch_size": 1, "seed": 0})
+    return ItemConfig(**{**values, "sampling": sampling})
+
+
 def report(
     inputs: Inputs,
     dataset: PrepareDatasetConfig,
@@ -225,6 +254,7 @@ def report(
         target_uri="",
         job_name=inputs.job.name,
         run_uri=run_address(run),
+        steps=run.experiment.trainer.max_steps,
         dataset_uri=dataset.target_uri,
         generated=tuple((item.name, item.target_uri) for item in generated),
     )

@@ -51,7 +51,90 @@ def test_stages_begin_when_those_before_them_have_finished():
 
     simulation.succeed(simulation.stage_job("prepare-dataset"))
     simulation.settle()
-    assert begun(simulation) >= {*STAGES, "generate-before"}
+    assert begun(simulation) >= {*STAGES, "check-inputs", "generate-before"}
+    assert simulation.attempts == []
+
+
+@pytest.mark.parametrize("last", ["fetch-model", "embed-text", "cache-latents", "check-inputs"])
+def test_training_begins_when_all_that_it_needs_is_there(last):
+    simulation = Simulation()
+    if last == "fetch-model":  # its results are shared and may be there before this job's model is
+        simulation.settle()
+        shared = Simulation()
+        shared.prepare()
+        for stage in ("prepare-dataset", "embed-text", "cache-latents"):
+            done = shared.stage_job(stage)
+            simulation.objects["Job", done["metadata"]["name"]] = done
+    for _ in range(3):
+        simulation.settle()
+        for stage in begun(simulation) - {last}:
+            simulation.succeed(simulation.stage_job(stage))
+    simulation.settle()
+    assert simulation.attempts == []
+
+    simulation.succeed(simulation.stage_job(last))
+    simulation.settle()
+    assert [attempt["number"] for attempt in simulation.attempts] == [1]
+
+
+def test_wrong_input_fails_the_job_before_the_training_with_the_workers_words():
+    simulation = Simulation()
+    simulation.settle()
+    simulation.succeed(simulation.stage_job("prepare-dataset"))
+    simulation.settle()
+    said = "inference item after: inputs.0: visual_input: no such file /gone.png; correct the path"
+    simulation.fail(simulation.stage_job("check-inputs"), 2, "DataError", message=said)
+    simulation.settle()
+
+    assert simulation.condition("InputsReady")["status"] == "False"
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "DataError")
+    assert said in failed["message"]
+    assert (
+        "nothing was trained: correct it, delete the job and create it again" in failed["message"]
+    )
+    assert simulation.attempts == []
+
+
+@pytest.mark.parametrize("when", ["training", "trained"])
+def test_check_of_inputs_plays_no_part_once_the_training_has_begun(when):
+    simulation = finished() if when == "trained" else Simulation()
+    simulation.prepare()
+    before = simulation.attempts
+    assert before
+    simulation.document["spec"]["inference"].append({**WRONG_ITEM, "inputs": [
+        {"prompt": "push", "conditioning": "/gone.png"}], "name": "more"})  # fmt: skip
+    simulation.document["metadata"]["generation"] += 1
+    simulation.settle()
+    gone = [
+        key
+        for key, one in simulation.objects.items()
+        if one["metadata"].get("labels", {}).get("cosmos.dev/stage") == "check-inputs"
+    ]
+    assert len(gone) == 2
+    for key in gone:  # its Job and its document may be gone as well
+        del simulation.objects[key]
+    simulation.settle()
+
+    assert "check-inputs" not in begun(simulation)
+    assert simulation.attempts == before
+    assert simulation.condition("InputsReady")["status"] == "True"
+    states = {one["name"]: one["state"] for one in simulation.status["inference"]}
+    assert states["more"] in ("Pending", "Running")
+
+
+def test_list_that_begins_during_the_training_is_not_checked():
+    simulation = Simulation({"inference": []})
+    simulation.prepare()
+    simulation.document["spec"]["inference"] = [{"name": "more", "inputs": [
+        {"prompt": "push", "conditioning": "/gone.png"}]}]  # fmt: skip
+    simulation.document["metadata"]["generation"] += 1
+    simulation.settle()
+
+    assert "check-inputs" not in begun(simulation)
+    assert simulation.running_attempt() is not None
+    finish_rest(simulation)
+    assert simulation.condition("Succeeded")["status"] == "True"
 
 
 def test_missing_claim_is_named_with_those_that_are_there():
@@ -363,6 +446,15 @@ def test_job_succeeds_with_its_results_in_the_status():
     ]
     assert all(one["address"].startswith("checkpoints://") for one in results)
     assert simulation.decide().actions == ()
+
+
+def test_status_tells_the_step_of_the_published_model():
+    """With checkpoint Best only the worker knows it."""
+    best = {"outputs.checkpoint": "Best", "training.overrides": ["trainer.keep_best=true"]}
+
+    for changes, result, step in (({}, {}, 40), (best, {"step": 20}, 20), (best, {}, None)):
+        outputs = finished(changes, result=result).status["outputs"]
+        assert next(one for one in outputs if one["name"] == "model").get("step") == step
 
 
 def test_status_tells_how_many_inputs_guardrails_held_back():

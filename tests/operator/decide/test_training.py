@@ -34,6 +34,31 @@ def test_progress_is_read_from_the_log():
     assert simulation.condition("Progressing")["status"] == "True"
 
 
+def test_note_of_the_worker_stays_with_the_attempt():
+    """That a training begins anew is said once, early in the log, and again in the result."""
+    simulation = training()
+    simulation.say("push-1-master-0", "note: training begins anew in /run: another schedule")
+    simulation.settle()
+    assert simulation.attempts[-1]["message"] == "training begins anew in /run: another schedule"
+    assert simulation.status["message"].endswith(", training begins anew in /run: another schedule")
+    simulation.logs.clear()
+
+    simulation.succeed(simulation.running_attempt())
+    simulation.settle()
+
+    (attempt,) = simulation.attempts
+    assert (attempt["outcome"], attempt["message"][:21]) == ("Succeeded", "training begins anew ")
+
+
+def test_note_in_the_result_of_the_worker_is_shown_where_the_log_was_not_seen():
+    simulation = training()
+
+    simulation.succeed(simulation.running_attempt(), result={"note": "6 steps were done before"})
+    simulation.settle()
+
+    assert simulation.attempts[-1]["message"] == "6 steps were done before"
+
+
 def test_mere_progress_is_written_only_now_and_then():
     simulation = training()
     simulation.pass_time(3)

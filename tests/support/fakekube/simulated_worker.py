@@ -118,6 +118,11 @@ def _cached(process: Process, document: Object) -> Object:
     return {"windows": 32, "encoded": 32, "reused": 0}
 
 
+def _checked(process: Process, document: Object) -> Object:
+    counts = {item["name"]: len(item["inputs"]) or 2 for item in document["items"]}
+    return {"inputs": counts, "notes": {}}
+
+
 def _published(process: Process, document: Object) -> Object:
     files, target = process.files, document["target_uri"]
     description = files.read(f"{target}/model.json")
@@ -150,6 +155,7 @@ STAGES: dict[str, tuple[Callable[[Process, Object], None], Callable[[Process, Ob
     "prepare-dataset": (_need(), _prepared),
     "embed-text": (_need(dataset_uri="DataError", encoder_uri="CheckpointError"), _embedded),
     "cache-latents": (_need(dataset_uri="DataError", tokenizer_uri="CheckpointError"), _cached),
+    "check-inputs": (_need(), _checked),
     "publish": (_need(run_uri="CheckpointError"), _published),
     "generate": (
         _need(

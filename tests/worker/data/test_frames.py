@@ -26,9 +26,10 @@ from cosmos_worker.data.ahead import decode_ahead
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.decoding import Decoder
 from cosmos_worker.data.entry_points import numbered_frames
+from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.index import DatasetIndex, write_index
 from cosmos_worker.data.journal import Journal
-from cosmos_worker.data.video import open_video, read_video, read_window, resize_frames
+from cosmos_worker.data.video import open_video, read_video, read_window
 from cosmos_worker.data.video_facts import decode_fully
 from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.options import TokenizerConfig, VideoConfig

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from clips import fail_reads_of, make_frames, write_clip
 
+from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.video import (
     open_video,
     read_video,
     read_window,
-    resize_frames,
     write_video,
 )
 from cosmos_worker.errors import DataError
@@ -100,24 +100,6 @@ def test_read_window_rejects_window_past_the_end(tmp_path: Path):
 
     with pytest.raises(DataError, match="frame 12 asked for, the video has 12"):
         read_window(path, start=4, num_frames=9, height=32, width=48)
-
-
-def test_resize_frames_averages_when_shrinking():
-    frames = np.zeros((1, 32, 32, 3), dtype=np.uint8)
-    frames[:, ::2] = 200
-
-    small = resize_frames(frames, 8, 8)
-
-    # Antialiased: every row is near the mean 100, where plain bilinear sampling would keep the stripes.
-    assert np.abs(small[:, 1:-1].astype(int) - 100).max() <= 8
-
-
-def test_resize_frames_truncates_like_the_reference():
-    frames = np.full((1, 16, 16, 3), 77, dtype=np.uint8)
-    frames[0, 0, 0] = 78
-
-    assert resize_frames(frames, 16, 16) is frames
-    assert resize_frames(frames, 8, 8)[0, 0, 0, 0] == 77
 
 
 def test_write_video_is_playable_and_leaves_nothing_else(tmp_path: Path):

@@ -13,12 +13,12 @@ from cosmos_worker.config import GenerateInput
 from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.layout import Volumes
-from cosmos_worker.sample.inputs import (
-    SampleInput,
+from cosmos_worker.sample.conditioning import (
     check_visual_input,
-    collect_inputs,
     read_known_frames,
+    read_last_known_frame,
 )
+from cosmos_worker.sample.inputs import SampleInput, collect_inputs
 from cosmos_worker.sampling_options import SamplingConfig
 
 SAMPLING = SamplingConfig(num_pixel_frames=17, height=32, width=64, input_frames="first")
@@ -93,7 +93,7 @@ def test_inputs_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b'{"prompt": "\xe9"}')
 
-    with pytest.raises(DataError, match=r"prompts\.jsonl: byte 12 is not UTF-8"):
+    with pytest.raises(DataError, match=r"prompts\.jsonl: not UTF-8: byte 0xe9 at position 12"):
         collect_file(path)
 
 
@@ -105,9 +105,10 @@ def test_no_inputs_at_all_are_refused() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{nonsense", r"prompts\.jsonl:2: not JSON .*got '\{nonsense'"),
+        ("{nonsense", r"prompts\.jsonl:2: not JSON: .*got '\{nonsense'"),
         ("[1]", r":2: got list; give an object with visual_input, prompt"),
-        ({"visual_input": "clip.mp4"}, r":2: prompt: got None; give a text"),
+        ({"visual_input": "clip.mp4"}, r":2: prompt is missing; give an object with"),
+        ({"visual_input": "clip.mp4", "prompt": None}, r":2: prompt: got None; give a text"),
         ({"visual_input": "clip.mp4", "prompt": "  "}, r":2: prompt: is blank; write"),
         ({"visual_input": "clip.mp4", "prompt": 3}, r":2: prompt: got 3; give a text"),
         (
@@ -117,8 +118,9 @@ def test_no_inputs_at_all_are_refused() -> None:
         ({"visual_input": "", "prompt": "a"}, r":2: visual_input: no such file"),
         (
             {"visual_input": "clip.mp4", "prompt": "a", "promt": "b"},
-            r":2: unknown key 'promt'; allowed: visual_input, prompt, ground_truth, id",
+            r":2: unknown key 'promt'; did you mean 'prompt'\? allowed: visual_input, prompt, ground_truth, id",
         ),
+        ({"xyz": 1}, r":2: unknown key 'xyz'; allowed: visual_input, prompt, ground_truth, id"),
         (
             {"visual_input": "clip.mp4", "prompt": "a", "ground_truth": "gone.mp4"},
             r":2: ground_truth: no such file",
@@ -137,8 +139,52 @@ def test_inputs_file_with_a_wrong_line_is_refused(clip: Path, line: object, mess
 def test_inputs_file_tells_all_wrong_lines_at_once(tmp_path: Path) -> None:
     path = write_lines(tmp_path, "{", "[]", {"prompt": "a"})
 
-    with pytest.raises(DataError, match=r":1: .*:2: .*:3: visual_input: got None"):
+    with pytest.raises(DataError, match=r":1: .*:2: .*:3: visual_input is missing"):
         collect_file(path)
+
+
+DEEP = "[" * 100_000
+DIGITS = '{"visual_input": "clip.mp4", "prompt": ' + "1" * 5000 + "}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (DEEP, r":2: JSON that is too deeply nested; got '\[+\.\.\.\[+'"),
+        (DIGITS, ":2: a number of too many digits; got"),
+        ('{"visual_input": "clip.mp4", "prompt": "a \\ud800 b"}', ":2: prompt: the lone surrogate"),
+        ('{"visual_input": "a\\u0000.mp4", "prompt": "a"}', r":2: visual_input: .* cannot be a file's name"),
+        ('{"visual_input": "\\ud800.mp4", "prompt": "a"}', r":2: visual_input: .* cannot be a file's name"),
+        ({"visual_input": "x" * 5000, "prompt": "a"}, ":2: visual_input: .*: File name too long; correct"),
+        ({"visual_input": "folder.mp4", "prompt": "a"}, r":2: visual_input: .*folder\.mp4 is a folder, not"),
+        ({"visual_input": "clip.mp4/x", "prompt": "a"}, ":2: visual_input: .*Not a directory; correct"),
+        ('{"prompt": "a", "prompt": "b"}', ":2: 'prompt' is given twice"),
+    ],
+)  # fmt: skip
+def test_hostile_lines_are_refused_in_one_line_with_their_number(
+    clip: Path, line: object, message: str
+) -> None:
+    (clip.parent / "folder.mp4").mkdir()
+    path = write_lines(clip.parent, {"visual_input": "clip.mp4", "prompt": "a"}, line)
+
+    with pytest.raises(DataError, match=message) as caught:
+        collect_file(path)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 1000
+
+
+def test_inputs_file_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a folder, not a file; inputs_file_uri names"):
+        collect_file(tmp_path)
+
+
+def test_marks_line_ends_and_accents_of_other_systems_change_nothing(clip: Path) -> None:
+    line = json.dumps({"visual_input": "clip.mp4", "prompt": "le cafe\u0301"}, ensure_ascii=False)
+    path = clip.parent / "windows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n{line}\r\n".encode())
+
+    assert [one.prompt for one in collect_file(path)] == ["le caf\u00e9"] * 2
 
 
 def test_blank_prompt_of_the_job_is_refused(clip: Path) -> None:
@@ -185,7 +231,7 @@ def test_broken_image_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n broken")
 
     with pytest.raises(DataError, match=r"picture\.png: cannot be read as an image"):
-        read_known_frames(make_input(path), SAMPLING)
+        check_visual_input(make_input(path), SAMPLING)
 
 
 def test_image_for_nine_known_frames_is_refused(tmp_path: Path) -> None:
@@ -209,3 +255,85 @@ def test_ground_truth_that_ends_where_the_result_begins_is_refused(clip: Path) -
 
     with pytest.raises(ConfigError, match="set input_frames to 'first'"):
         check_visual_input(make_input(clip, ground_truth=clip), sampling)
+
+
+def test_files_are_what_their_content_says(tmp_path: Path, clip: Path) -> None:
+    frame = read_video(clip)[-1]
+    Image.fromarray(frame).save(tmp_path / "image.mp4", format="PNG")
+    clip.rename(tmp_path / "video.png")
+
+    image = check_visual_input(make_input(tmp_path / "image.mp4"), SAMPLING)
+    video = check_visual_input(make_input(tmp_path / "video.png"), SAMPLING)
+
+    assert (image.fps, video.fps) == (None, 4.0)
+    last = SAMPLING.model_copy(update={"input_frames": "last"})
+    torch.testing.assert_close(read_known_frames(image, last), read_known_frames(video, last))
+
+
+def test_a_file_that_is_neither_image_nor_video_is_refused(tmp_path: Path) -> None:
+    for name, message in (
+        ("a.png", "neither an image .* nor a video"),
+        ("a.mp4", "cannot be decoded"),
+    ):
+        path = tmp_path / name
+        path.write_text("once upon a time " * 20)
+
+        with pytest.raises(DataError, match=rf"inputs\.0: visual_input: .*{message}"):
+            check_visual_input(make_input(path), SAMPLING)
+
+
+def test_a_distorted_input_is_told_unless_it_is_cropped_or_padded(tmp_path: Path) -> None:
+    path = tmp_path / "portrait.png"
+    Image.new("RGB", (36, 64), (200, 100, 50)).save(path)
+
+    notes = [
+        check_visual_input(make_input(path), SAMPLING, fit).notes
+        for fit in ("stretch", "crop", "pad")
+    ]
+
+    assert notes[0] == (
+        "36x64 is stretched to 64x32, which distorts by 256%; set spec.dataset.fit (video2world: --fit) to Crop or "
+        "Pad to keep the aspect ratio",
+    )
+    assert notes[1:] == [(), ()]
+
+
+def test_known_frames_are_cropped_or_padded(tmp_path: Path) -> None:
+    path = tmp_path / "tall.png"
+    picture = np.full((64, 32, 3), 255, dtype=np.uint8)
+    picture[:16] = picture[48:] = 0
+    Image.fromarray(picture).save(path)
+    one, small = make_input(path), SAMPLING.model_copy(update={"height": 32, "width": 32})
+
+    cropped = read_known_frames(one, small, "crop")
+    padded = read_known_frames(one, small, "pad")
+
+    assert (cropped == 1).all()  # the middle 32 rows
+    assert cropped.shape == padded.shape == (3, 1, 32, 32)
+    assert (padded[..., :8] == -1).all()
+    assert (padded[..., 24:] == -1).all()
+    assert (padded[..., 12:20, 10:22] == 1).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 64), (16, 32)])
+def test_known_frames_of_the_results_aspect_ratio_are_the_same_however_they_are_fit(
+    clip: Path, height: int, width: int
+) -> None:
+    sampling = SAMPLING.model_copy(update={"height": height, "width": width})
+
+    stretched, cropped, padded = (
+        read_known_frames(make_input(clip), sampling, fit) for fit in ("stretch", "crop", "pad")
+    )
+
+    assert torch.equal(stretched, cropped)
+    assert torch.equal(stretched, padded)
+
+
+def test_prompts_are_written_for_the_part_of_a_frame_that_is_sampled(tmp_path: Path) -> None:
+    picture = np.arange(48 * 32 * 3, dtype=np.uint8).reshape(48, 32, 3)
+    Image.fromarray(picture).save(tmp_path / "tall.png")
+    one = make_input(tmp_path / "tall.png")
+
+    np.testing.assert_array_equal(read_last_known_frame(one, SAMPLING, "crop"), picture[16:32])
+    for fit in ("stretch", "pad"):
+        np.testing.assert_array_equal(read_last_known_frame(one, SAMPLING, fit), picture)

@@ -22,7 +22,7 @@ from tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
 from cosmos_worker.checkpoint.weights import load_network
 from cosmos_worker.options import TextConfig, TokenizerConfig
-from cosmos_worker.sample.inputs import video_from_frames
+from cosmos_worker.sample.conditioning import video_from_frames
 from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.noise import noise_seeds
 from cosmos_worker.sample.passes import continue_samples, generate_videos

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tokenizer import write_script, write_tiny_tokenizer
 
-from cosmos_worker.config import CacheLatentsConfig
+from cosmos_worker.config import CacheLatentsConfig, Fit
 from cosmos_worker.data.index import Clip, Window, read_index, write_index
 from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
@@ -103,6 +103,37 @@ def test_latents_are_those_of_the_windows_decoded_one_by_one(tmp_path, tokenizer
         pixels = torch.from_numpy(read_window(path, window.start, 9, 16, 32))
         expected = tokenizer.encode(video_from_pixels(pixels[None]))[0]
         torch.testing.assert_close(store.get(window.window_id), expected)
+
+
+def test_latents_are_those_of_cropped_or_padded_windows(tmp_path, tokenizer_folder):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0,)})
+    fits: tuple[Fit, ...] = ("stretch", "crop", "pad")
+    tall = VIDEO.model_copy(update={"height": 32, "width": 16})
+    index = read_index(dataset)
+    path = index.video_path(index.clips[0])
+    found = []
+    for fit in fits:
+        config = make_config(
+            dataset, tokenizer_folder, tmp_path / fit,
+            fit=fit, video=tall, tokenizer=TOKENIZER.model_copy(update={"dtype": "float32"}),
+        )  # fmt: skip
+        cache_latents.run(config, Volumes())
+        found.append(LatentStore(tmp_path / fit).get("train/a@0"))
+
+        pixels = torch.from_numpy(read_window(path, 0, 9, 32, 16, fit))
+        tokenizer = load_tokenizer(tokenizer_folder, TOKENIZER, "cpu")
+        torch.testing.assert_close(found[-1], tokenizer.encode(video_from_pixels(pixels[None]))[0])
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+
+
+def test_a_folder_with_latents_of_another_fit_is_refused(tmp_path, tokenizer_folder):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0,)})
+    config = make_config(dataset, tokenizer_folder, tmp_path / "out")
+    cache_latents.run(config, Volumes())
+
+    with pytest.raises(DataError):
+        cache_latents.run(config.model_copy(update={"fit": "crop"}), Volumes())
 
 
 def test_embedded_tokenizer_needs_no_files(tmp_path):

@@ -73,8 +73,8 @@ def test_embed_text_embeds_each_distinct_caption_once(dataset: Path, encoder: Pa
     result = embed_text.run(config, Volumes())
 
     assert result == {
-        "captions": 5, "computed": 5, "reused": 0, "imported": 0, "truncated": 0, "exported": 0,
-        "dim": 16, "longest": 25,
+        "captions": 5, "computed": 5, "reused": 0, "imported": 0, "exported": 0, "dim": 16, "longest": 25,
+        "truncated": 0, "with_unknown": 0, "unknown": 0, "dropped_clips": 0, "equal": 0,
     }  # fmt: skip
     store = store_of(config)
     t5 = T5Encoder(encoder)

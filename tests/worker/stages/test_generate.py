@@ -20,6 +20,8 @@ from generation import (
     write_tiny_model,
 )
 from numpy.typing import NDArray
+from PIL import Image
+from text_encoders import write_unigram_tokenizer
 from training import CORRECTED, with_correction
 
 from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
@@ -29,7 +31,8 @@ from cosmos_worker.data.video import open_video, read_video, write_video
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.evaluate.psnr import score_prediction
 from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
-from cosmos_worker.sample.video2world import Settings
+from cosmos_worker.model.dit import CosmosDiT
+from cosmos_worker.sample.checks import check_item
 from cosmos_worker.stages import generate
 from cosmos_worker.tokenizer.jit import JitTokenizer
 
@@ -397,34 +400,126 @@ def at_rate(folder: Path, name: str, fps: float) -> Path:
     return path
 
 
-def test_video_goes_on_at_the_rate_of_the_one_that_it_continues(
+def test_each_video_goes_on_at_the_rate_of_the_one_that_it_continues(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: set[float] = set()
-    sample = generate.generate_videos
+    seen: list[list[float]] = []
+    forward = CosmosDiT.forward
 
-    def note(*args: Any, **kwargs: Any) -> Any:
-        seen.update(one.sampling.fps for one in args if isinstance(one, Settings))
-        return sample(*args, **kwargs)
+    def note(net: CosmosDiT, *inputs: Any) -> Any:
+        seen.append(inputs[4].tolist())
+        return forward(net, *inputs)
 
-    monkeypatch.setattr(generate, "generate_videos", note)
-    inputs = inputs_of([at_rate(tmp_path, "slow.mp4", 5.0)], PROMPTS[:1])
-    config = generate_config(models, tmp_path / "out", inputs, fps_of_inputs=True)
-    generate.run(config, Volumes())
-
-    assert seen == {5.0}
-    assert open_video(tmp_path / "out" / "000.mp4").fps == pytest.approx(5.0)
-    assert read_json(tmp_path / "out" / "000.json")["sampling"]["fps"] == 5.0
-
-
-def test_videos_of_different_rates_need_a_word(models: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(CosmosDiT, "forward", note)
     clips = [at_rate(tmp_path, f"{fps}.mp4", fps) for fps in (5.0, 10.0)]
     inputs = inputs_of(clips, PROMPTS[:2])
-    config = generate_config(models, tmp_path / "out", inputs, fps_of_inputs=True)
+    config = generate_config(
+        models, tmp_path / "out", inputs, fps_of_inputs=True, sampling={"batch_size": 2}
+    )
+    generate.run(config, Volumes())
 
-    with pytest.raises(
-        ConfigError, match=r"5\.0\.mp4 has 5, .*10\.0\.mp4 has 10; set parameters\.fps"
-    ):
-        generate.run(config, Volumes())
-    result = generate.run(config.model_copy(update={"fps_of_inputs": False}), Volumes())
-    assert result["videos"] == 2
+    assert {fps for batch in seen for fps in batch} == {5.0, 10.0}
+    for name, fps in (("000", 5.0), ("001", 10.0)):
+        assert open_video(tmp_path / "out" / f"{name}.mp4").fps == pytest.approx(fps)
+        assert read_json(tmp_path / "out" / f"{name}.json")["sampling"]["fps"] == fps
+
+
+def test_an_image_takes_the_rate_of_the_items_videos_if_they_have_one(
+    models: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(moving_square()[0]).save(tmp_path / "start.png")
+    start = tmp_path / "start.png"
+    slow, fast = (at_rate(tmp_path, f"{fps}.mp4", fps) for fps in (5.0, 10.0))
+    one_rate = generate_config(
+        models, tmp_path, inputs_of([start, slow], PROMPTS[:2]), fps_of_inputs=True
+    )
+    two_rates = generate_config(
+        models, tmp_path, inputs_of([start, slow, fast], PROMPTS[:3]), fps_of_inputs=True
+    )
+
+    checked = [
+        check_item(config, config.net, config.tokenizer, Volumes())
+        for config in (one_rate, two_rates, one_rate.model_copy(update={"fps_of_inputs": False}))
+    ]
+
+    assert [[one.fps for one in inputs] for inputs in checked] == [
+        [5.0, 5.0],
+        [None, 5.0, 10.0],
+        [None, None],
+    ]
+    assert checked[0][0].notes == ()
+    assert "set parameters.fps to choose" in checked[1][0].notes[-1]
+
+
+# --- other aspect ratios -----------------------------------------------------------------------
+
+
+def test_cropped_result_is_compared_with_the_cropped_ground_truth(
+    models: Path, tmp_path: Path
+) -> None:
+    tall = tmp_path / "tall.mp4"
+    write_video(
+        tall, moving_square(height=128, width=64), 4.0
+    )  # the middle 32 rows fill the result
+    inputs = [{**one, "ground_truth_uri": str(tall)} for one in inputs_of([tall], PROMPTS[:1])]
+    config = generate_config(models, tmp_path / "out", inputs, metrics=("psnr",), fit="crop")
+
+    generate.run(config, Volumes())
+
+    record = read_json(tmp_path / "out" / "000.json")
+    video, truth = read_video(tmp_path / "out" / "000.mp4"), read_video(tall)[:, 48:80]
+    expected = score_prediction(video, truth[: len(video)], 1)
+    assert record["fit"] == "crop"
+    assert record["metrics"]["psnr_db"] == pytest.approx(expected.psnr_db, abs=1e-3)
+    assert record["metrics"]["copy_psnr_db"] == pytest.approx(expected.copy_psnr_db, abs=1e-3)
+
+
+def test_what_was_done_to_an_input_is_in_the_log_and_in_its_record(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGBA", (32, 64), (255, 0, 0, 128)).save(tmp_path / "tall.png")
+    inputs = inputs_of([tmp_path / "tall.png"], PROMPTS[:1])
+
+    generate.run(generate_config(models, tmp_path / "out", inputs), Volumes())
+
+    notes = read_json(tmp_path / "out" / "000.json")["notes"]
+    assert [note.split(";")[0] for note in notes] == [
+        "transparent parts are laid over black",
+        "32x64 is stretched to 64x32, which distorts by 300%",
+    ]
+    for note in notes:
+        assert note in caplog.text
+
+
+def test_result_of_a_version_that_read_other_frames_is_made_anew(
+    models: Path, clips: list[Path], finished: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    for name in ("000", "001"):
+        record = read_json(copy / f"{name}.json")
+        del record["fit"]
+        if name == "001":
+            del record["video_reader"]
+        (copy / f"{name}.json").write_text(json.dumps(record))
+
+    result = generate.run(generate_config(models, copy, job_inputs(clips)[:2]), Volumes())
+
+    assert result["kept"] == 1
+
+
+def test_prompt_that_the_encoder_does_not_know_is_told(
+    models: Path, clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(models / "encoder", tmp_path / "encoder")
+    encoder = write_unigram_tokenizer(tmp_path / "encoder")
+    inputs = inputs_of(clips, ("推红色方块往左", "push 红 left", "push the red cube left"))
+    config = generate_config(models, tmp_path / "out", inputs, encoder_uri=str(encoder))
+
+    result = generate.run(config, Volumes())
+
+    records = [read_json(tmp_path / "out" / f"00{i}.json") for i in range(3)]
+    assert [record.get("unknown_text") for record in records] == [1.0, 0.1111, None]
+    assert result["unknown_prompts"] == 1
+    assert "100 % of the text '推红色方块往左' is unknown to the encoder" in caplog.text
+    assert generate.run(config, Volumes())["kept"] == 3

@@ -17,7 +17,7 @@ from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.config import ReportConfig
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.layout import METRICS_FILE, SUMMARY_FILE, Volumes
+from cosmos_worker.layout import METRICS_FILE, SUMMARY_FILE, WORDS_FILE, Volumes, write_json
 from cosmos_worker.report.collect import ABSENT
 from cosmos_worker.sample import records
 from cosmos_worker.stages import report
@@ -341,3 +341,15 @@ def test_report_says_what_is_to_be_known_of_the_dataset(tmp_path: Path) -> None:
 
 def test_report_of_an_earlier_index_has_no_section_of_the_dataset(page: PageParts) -> None:
     assert "Clips that prepare-dataset kept" not in page.text
+
+
+def test_report_says_what_the_encoder_lost_of_the_captions(tmp_path: Path) -> None:
+    config = write_finished_job(tmp_path)
+    words = {"captions": 9, "truncated": 2, "with_unknown": 3, "unknown": 1}
+    write_json(tmp_path / "run" / WORDS_FILE, {**words, "dropped_clips": ["train/7"]})
+
+    page = Path(report.run(config, Volumes())["report"]).read_text(encoding="utf-8")
+
+    assert "2 of 9 captions are longer than the text encoder reads" in page
+    assert "3 of 9 captions have characters that the text encoder does not know; 1 are more" in page
+    assert "1 clips were left out, since the encoder does not know their captions: train/7." in page

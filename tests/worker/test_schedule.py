@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from vectors import load_vector, under
 
+from cosmos_worker.schedule import learning_rate, warmup_steps
 from cosmos_worker.train.ema import ema_beta, ema_exponent
-from cosmos_worker.train.schedule import learning_rate, warmup_steps
 from cosmos_worker.training_options import OptimizerConfig
 
 

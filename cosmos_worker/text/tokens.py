@@ -1,0 +1,142 @@
+"""The tokenizer of a text encoder, without the encoder: tokens of texts, and how much of a text it does not know.
+
+SentencePiece Unigram (T5) makes one unknown token of any run of characters that its vocabulary lacks, so all texts in
+a script that it lacks get the same few tokens, and the same embedding. Byte tokenizers (ByT5) and those with byte
+fallback know everything.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from cosmos_worker.errors import CheckpointError, DataError
+from cosmos_worker.quiet import importing_transformers
+
+MOSTLY_UNKNOWN = 0.5
+"""A text of whose characters a larger share is unknown says nothing reliable to the encoder."""
+SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What a tokenizer makes of a text."""
+
+    tokens: int
+    """Tokens of the whole text, end token included."""
+    unknown: float
+    """Share of its characters, spaces aside, that lie in unknown tokens."""
+
+    @property
+    def is_mostly_unknown(self) -> bool:
+        """More than half of the text is unknown to the encoder."""
+        return self.unknown > MOSTLY_UNKNOWN
+
+
+def shown(text: str) -> str:
+    """A text as messages show it: quoted, in one line, its end cut off if it is long."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
+
+
+def check_text(text: str) -> None:
+    """Raise DataError if a text has half of a surrogate pair, or NUL, which no tokenizer reads as what was meant."""
+    for position, character in enumerate(text):
+        if character == "\0" or unicodedata.category(character) == "Cs":
+            raise DataError(
+                f"text {shown(text)}: character {position + 1} is U+{ord(character):04X}, which belongs to no text; "
+                "write the caption or prompt anew without it"
+            )
+
+
+class TextTokenizer:
+    """The tokenizer in the folder of a T5 encoder.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with importing_transformers():
+            from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{folder}: transformers cannot load it ({reason}); fetch the encoder again"
+            ) from None
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends every text."""
+        return int(self._tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """The token behind shorter texts of a batch."""
+        return int(self._tokenizer.pad_token_id or 0)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each text, end token included.
+
+        Raises:
+            DataError: a text with NUL or half of a surrogate pair.
+        """
+        return [ids for ids, _ in self._encode(texts)]
+
+    def facts(self, texts: Sequence[str]) -> list[TextFacts]:
+        """What the tokenizer makes of each text.
+
+        Raises:
+            DataError: as :meth:`encode`.
+        """
+        return [
+            TextFacts(len(ids), self._unknown_share(text, ids, offsets))
+            for text, (ids, offsets) in zip(texts, self._encode(texts), strict=True)
+        ]
+
+    def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]] | None]]:
+        """Tokens of each text, and which characters each token stands for; None = the tokenizer cannot say."""
+        for text in texts:
+            check_text(text)
+        if not texts:
+            return []
+        has_offsets = bool(self._tokenizer.is_fast)
+        options = {"return_offsets_mapping": True} if has_offsets else {}
+        encoded = self._tokenizer(list(texts), verbose=False, **options)
+        offsets = encoded["offset_mapping"] if has_offsets else [None] * len(texts)
+        return [(list(ids), o) for ids, o in zip(encoded["input_ids"], offsets, strict=True)]
+
+    def _unknown_share(
+        self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]] | None
+    ) -> float:
+        unknown_id = self._tokenizer.unk_token_id
+        if offsets is None:
+            return self._share_by_decoding(text, ids)
+        told, lost = set[int](), set[int]()
+        for token, (begin, end) in zip(ids, offsets, strict=True):
+            told.update(range(begin, end))
+            if token == unknown_id:
+                lost.update(range(begin, end))
+        # what normalization takes away or merges, such as accents of their own, belongs to no token
+        spaces = {i for i in told if text[i].isspace()}
+        told, lost = told - spaces, lost - spaces
+        if not told:
+            return float(bool(text.strip()))
+        return len(lost) / len(told)
+
+    def _share_by_decoding(self, text: str, ids: Sequence[int]) -> float:
+        """The share where no token says which characters it stands for: what is missing in the decoded known tokens."""
+        known = [token for token in ids if token != self._tokenizer.unk_token_id]
+        if len(known) == len(ids):
+            return 0.0
+        decoded = self._tokenizer.decode(known, skip_special_tokens=True)
+        whole, kept = (len("".join(one.split())) for one in (text, decoded))
+        return max(0.0, 1 - kept / whole) if whole else 0.0

@@ -1,0 +1,87 @@
+"""Whether the run in a folder is the one that is asked for, and whether it has gone further."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from cosmos_worker.checkpoint.export import list_exports
+from cosmos_worker.checkpoint.state import SavedState, list_states, read_progress
+from cosmos_worker.config import parse_document
+from cosmos_worker.decisive import decisive_options
+from cosmos_worker.errors import CheckpointError
+from cosmos_worker.options import Experiment
+from cosmos_worker.schedule import decays, describe_schedule, warmup_steps
+
+logger = logging.getLogger(__name__)
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Paths whose values differ, as ``key.sub (old -> new)``."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += differing_keys(before, now, f"{prefix}{key}.")
+        elif before != now:
+            found.append(f"{prefix}{key} ({before!r} -> {now!r})")
+    return found
+
+
+def check_same_options(state: SavedState, experiment: Experiment) -> None:
+    """Raise CheckpointError if a checkpoint was trained with other options than those of an experiment."""
+    # options that came later have their defaults, which is what the run was trained with
+    saved = parse_document(Experiment, state.progress["experiment"], str(state.folder))
+    old, new = decisive_options(saved), decisive_options(experiment)
+    differing = differing_keys(old, new)
+    if not differing:
+        return
+    rates = ""
+    if old["trainer"].get("max_steps") != new["trainer"].get("max_steps"):
+        steps = experiment.trainer.max_steps
+        rates = f" (learning rates now: {describe_schedule(experiment.optimizer, steps)})"
+    raise CheckpointError(
+        f"{state.folder}: was trained with other options: {', '.join(differing)}{rates}; "
+        "continue with the same options, or start a run of another name"
+    )
+
+
+def with_begun_warmup(run: Path, experiment: Experiment) -> Experiment:
+    """The experiment with the warm-up that the run in a folder began with.
+
+    A warm-up that is not given follows from the number of steps. A run of a constant learning rate that is continued to
+    another number of steps keeps the one of its beginning.
+    """
+    states, optimizer = list_states(run), experiment.optimizer
+    if not states or optimizer.warmup_steps is not None or decays(optimizer):
+        return experiment
+    folder = states[-1][1]
+    saved = parse_document(Experiment, read_progress(folder)["experiment"], str(folder))
+    warmup = warmup_steps(saved.optimizer, saved.trainer.max_steps)
+    kept = optimizer.model_copy(update={"warmup_steps": warmup})
+    return experiment.model_copy(update={"optimizer": kept})
+
+
+def has_done_more(run: Path, experiment: Experiment) -> bool:
+    """Whether a run has done more steps than an experiment asks for, and its weights of the asked step are kept.
+
+    Raises:
+        CheckpointError: it has done more, and they are not kept; or it was trained with other options.
+    """
+    states, asked = list_states(run), experiment.trainer.max_steps
+    if not states or states[-1][0] <= asked:
+        return False
+    done, folder = states[-1]
+    check_same_options(SavedState(folder, read_progress(folder)), experiment)
+    kinds = ("reg", "ema") if experiment.ema.enabled else ("reg",)
+    kept = set.intersection(*(set(list_exports(run, kind)) for kind in kinds))
+    if asked not in kept:
+        steps = ", ".join(map(str, sorted(kept))) or "none"
+        raise CheckpointError(
+            f"{run}: has done {done} steps, more than trainer.max_steps={asked} (spec.training.steps), and the weights "
+            f"of step {asked} are not kept (kept: {steps}); set the number of steps to one of these, or rename the "
+            "job to train it anew"
+        )
+    logger.warning("nothing is trained: done_steps=%d asked=%d folder=%s", done, asked, run)
+    return True
