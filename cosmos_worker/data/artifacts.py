@@ -19,15 +19,13 @@ from cosmos_worker.data.archive import extract_url
 from cosmos_worker.data.artifact_files import choose_files, names_in, with_shards
 from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.hub import download_repository
+from cosmos_worker.data.lfs import REMEDY, is_lfs_pointer
 from cosmos_worker.data.placing import Facts, describe_file, place_files
 from cosmos_worker.data.weight_forms import ADAPTER_FILE, SUFFIX, choose_weights, list_names
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import MODEL_FILE, Volumes, content_key, write_json
 
 logger = logging.getLogger(__name__)
-
-GIT_LFS = b"version https://git-lfs"
-"""First bytes of the pointer that stands for a large file in a repository without Git LFS."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +166,8 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     if missing:
         raise _lacking(artifact, str(folder), missing, folder_content(folder))
     for name in choice.names:
-        with (folder / name).open("rb") as stream:
-            if stream.read(len(GIT_LFS)) == GIT_LFS:
-                raise DataError(
-                    f"{folder / name}: a Git LFS pointer, not the file; run 'git lfs pull' in that repository"
-                )
+        if is_lfs_pointer(folder / name):
+            raise DataError(f"{folder / name}: a Git LFS pointer, not the file; {REMEDY}")
     return {name: folder / name for name in choice.names}
 
 

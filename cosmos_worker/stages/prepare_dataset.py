@@ -19,6 +19,7 @@ from cosmos_worker.data.fetch import locate_dataset
 from cosmos_worker.data.folder import VIDEO_FOLDER, list_videos
 from cosmos_worker.data.index import write_index
 from cosmos_worker.data.journal import JOURNAL_FILE, Journal
+from cosmos_worker.data.lfs import refuse_pointers
 from cosmos_worker.data.report import find_failure, portable_root, render_report, summarize
 from cosmos_worker.data.source_files import list_files, refuse_changed, stamp_files, write_source
 from cosmos_worker.layout import (
@@ -54,9 +55,11 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     num_workers = config.num_workers or available_cpus()
     root = find_root(folder, MARKERS[config.layout], config.layout)
     files = stamp_files(root, list_files(root, config.layout))  # before they are read
+    refuse_pointers(root, files, config.max_bad_fraction)
     listing = _list_clips(config, root, num_workers)
-    videos = {candidate.video for candidate in listing.candidates}
-    files.update(stamp_files(root, videos - files.keys()))
+    videos = stamp_files(root, {one.video for one in listing.candidates} - files.keys())
+    refuse_pointers(root, videos, config.max_bad_fraction)
+    files.update(videos)
     with Journal(target / JOURNAL_FILE) as journal:
         logger.info(
             "checking root=%s clips=%d videos_known=%d workers=%d",
