@@ -12,12 +12,21 @@ import tarfile
 import zlib
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from cosmos_worker.config import UrlSource
 from cosmos_worker.data.download import Download
 from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+
+class Readable(Protocol):
+    """What an archive is read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most ``size``; empty at the end."""
+        ...
 
 
 def extract_url(source: UrlSource, folder: Path) -> None:
@@ -38,7 +47,23 @@ def extract_url(source: UrlSource, folder: Path) -> None:
     logger.info("fetched url=%s files=%d sha256=%s", source.url, num_files, digest)
 
 
-def extract_tar(stream: Download, folder: Path, name: str) -> int:
+def extract_file(path: Path, folder: Path, name: str) -> None:
+    """Write the plain files of a tar archive on disk into an empty folder. The caller throws it away if this raises.
+
+    Args:
+        path: the archive.
+        folder: receives the files.
+        name: address of the archive, for messages.
+
+    Raises:
+        DataError: not a tar, or a member that is refused.
+    """
+    with path.open("rb") as stream:
+        num_files = extract_tar(stream, folder, name)
+    logger.info("extracted %s files=%d", name, num_files)
+
+
+def extract_tar(stream: Readable, folder: Path, name: str) -> int:
     """Write the plain files of a tar stream of any compression below ``folder``; returns their number.
 
     Raises:
