@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -76,7 +77,7 @@ class Bucket:
             self._client = _connect(
                 session, source, num_connections, signed=credentials is not None
             )
-        self._client.meta.events.register("before-parse.s3", self._refuse_pages)
+        self._client.meta.events.register("before-parse.s3", self._refuse_strangers)
         logger.info(
             "bucket=%s endpoint=%s %s",
             self.name,
@@ -89,19 +90,14 @@ class Bucket:
         """The source's address, for messages."""
         return self._access.where
 
-    def _refuse_pages(self, response_dict: dict[str, Any], **_: object) -> None:
+    def _refuse_strangers(self, response_dict: dict[str, Any], **_: object) -> None:
         """Refuse the answer of something that is no S3 store, such as a login page or a web server."""
-        headers = {name.lower(): value for name, value in response_dict["headers"].items()}
-        body = response_dict["body"]
-        page = describe_page(body) if isinstance(body, bytes) else None
-        status, kind = response_dict["status_code"], headers.get("content-type", "")
-        if status < 300 and "html" in kind and "etag" not in headers:
-            page = page or "a web page"
-        if page is not None and status < 500:
+        status, headers = response_dict["status_code"], response_dict["headers"]
+        found = _found_instead(status, headers, response_dict["body"])
+        if found is not None:
             raise DataError(
-                f"{self.where}: what answers is no S3 store: got {page} with status {status} from "
-                f"{self._client.meta.endpoint_url}; give endpoint the address of the store's S3 API, and look whether "
-                "a proxy or a login page stands between"
+                f"{self.where}: what answers is no S3 store: got {found} from {self._client.meta.endpoint_url}; give "
+                "endpoint the address of the store's S3 API, and look whether a proxy or a login page stands between"
             )
 
     def list_objects(self, prefix: str) -> Iterator[StoredObject]:
@@ -242,6 +238,32 @@ def _connect(
 
 def _is_aws(endpoint: str) -> bool:
     return (urlsplit(endpoint).hostname or "").endswith(AWS_DOMAINS)
+
+
+def _found_instead(status: int, headers: Mapping[str, str], body: object) -> str | None:
+    """What an answer is that no S3 store gives; None if it may be that of one.
+
+    Args:
+        status: of HTTP; botocore makes a 500 of every 200 whose body is not XML.
+        headers: of the answer, in any case.
+        body: bytes, or the stream of an object.
+    """
+    text = body.strip() if isinstance(body, bytes) else b""
+    from_store = "x-amz-bucket-region" in headers or b"<Error" in text
+    if 300 <= status < 400 and status != HTTPStatus.NOT_MODIFIED and not from_store:
+        return f"a redirect to {headers.get('location', 'nowhere')} (status {status})"
+    page = describe_page(text)
+    if page is not None and status <= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return page
+    if status < 300 and "html" in headers.get("content-type", "") and "etag" not in headers:
+        return "a web page"
+    if (
+        status in (HTTPStatus.OK, HTTPStatus.INTERNAL_SERVER_ERROR)
+        and text
+        and not text.startswith(b"<")
+    ):
+        return "an answer that is not XML"
+    return None
 
 
 def _if_match(item: StoredObject) -> dict[str, str]:

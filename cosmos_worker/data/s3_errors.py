@@ -130,8 +130,8 @@ def _answer_of_store(error: ClientError, access: Access) -> DataError | Retryabl
     """The error for an answer of the store with an error code."""
     answer: dict[str, Any] = dict(error.response)
     details: dict[str, str] = answer.get("Error", {})
-    code, message = details.get("Code", ""), one_line(details.get("Message", "") or "")
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code, message = details.get("Code") or str(status), one_line(details.get("Message") or "")
     said = f"the store answers {code}" + (f": {message}" if message else "")
     where = access.where
     if error.operation_name.startswith("AssumeRole"):

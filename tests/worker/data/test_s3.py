@@ -6,14 +6,14 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_store import BUCKET, KEYS, Store, serve_s3, set_credentials
+from s3_store import BUCKET, Store
 
 from cosmos_worker.config import S3Source
 from cosmos_worker.data import pace, s3, s3_bucket, s3_download
+from cosmos_worker.data.object_names import refuse_names
 from cosmos_worker.data.s3 import RECORDS_FILE, download_source
 from cosmos_worker.errors import DataError, RetryableError
 
@@ -21,22 +21,10 @@ BIG = bytes(range(256)) * 400
 PIECE = 32 << 10
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Store]:
-    with serve_s3() as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """An empty store, small pieces, no pauses, and the test's own credentials."""
-    set_credentials(monkeypatch, tmp_path, KEYS)
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_download, "PIECE_BYTES", PIECE)
     monkeypatch.setattr(s3_bucket, "PIECE_BYTES", 4 << 10)
-    monkeypatch.setattr(s3_bucket, "WAIT_S", 0.001)
-    monkeypatch.setattr(s3_bucket, "MAX_ATTEMPTS", 2)
-    server.reset()
-    return server
 
 
 def download(store: Store, tmp_path: Path, uri: str = f"s3://{BUCKET}/data", choose=list) -> Path:
@@ -347,15 +335,18 @@ def test_object_that_was_uploaded_in_parts_has_no_md5(store: Store, tmp_path: Pa
         (["a", "a/b.txt"], r"'a/b\.txt' lies in 'a', which is an object itself"),
     ],
 )
-def test_names_that_cannot_be_files_are_refused(
-    store: Store, tmp_path: Path, keys: list[str], problem: str
-) -> None:
-    for key in ("good.txt", *keys):
+def test_names_that_cannot_be_files_are_refused(keys: list[str], problem: str) -> None:
+    message = rf"^s3://x: 1 of {len(keys) + 1} objects cannot become files: .*{problem}; rename"
+    with pytest.raises(DataError, match=message):
+        refuse_names(["good.txt", *keys], "s3://x")
+
+
+def test_objects_with_such_names_are_not_asked_for(store: Store, tmp_path: Path) -> None:
+    for key in ("good.txt", "a/../../b.txt", "c\\d"):
         store.put(f"data/{key}", b"x")
 
-    with pytest.raises(
-        DataError, match=rf"objects cannot become files: .*{problem}.*; rename them"
-    ):
+    message = r"2 of 3 objects cannot become files: 'a/\.\./\.\./b\.txt' leaves the folder"
+    with pytest.raises(DataError, match=message):
         download(store, tmp_path)
 
     assert store.objects_asked() == []
