@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from cosmos_worker.config import UrlSource
-from cosmos_worker.data.download import Download
+from cosmos_worker.data.download import Download, shown_address
 from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -36,15 +36,16 @@ def extract_url(source: UrlSource, folder: Path) -> None:
         DataError: not a tar, a member that is refused, or another digest than expected.
         RetryableError: the network fails.
     """
+    shown = shown_address(source.url)
     with Download(source.url) as stream:
-        logger.info("fetching url=%s", source.url)
-        num_files = extract_tar(stream, folder, source.url)
+        logger.info("fetching url=%s", shown)
+        num_files = extract_tar(stream, folder, shown)
         digest = stream.finish()
     if source.sha256 is not None and digest != source.sha256.lower():
         raise DataError(
-            f"{source.url}: sha256 is {digest}, expected {source.sha256}; correct sha256 or the address"
+            f"{shown}: sha256 is {digest}, expected {source.sha256}; correct sha256 or the address"
         )
-    logger.info("fetched url=%s files=%d sha256=%s", source.url, num_files, digest)
+    logger.info("fetched url=%s files=%d sha256=%s", shown, num_files, digest)
 
 
 def extract_file(path: Path, folder: Path, name: str) -> None:

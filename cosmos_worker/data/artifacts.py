@@ -22,6 +22,7 @@ from cosmos_worker.data.fetch import partial_folder
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.data.lfs import REMEDY, is_lfs_pointer
 from cosmos_worker.data.placing import Facts, describe_file, place_files
+from cosmos_worker.data.web_page import refuse_page
 from cosmos_worker.data.weight_forms import ADAPTER_FILE, SUFFIX, choose_weights, list_names
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import MODEL_FILE, Volumes, write_json
@@ -210,6 +211,7 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     for name in choice.names:
         if is_lfs_pointer(folder / name):
             raise DataError(f"{folder / name}: a Git LFS pointer, not the file; {REMEDY}")
+        refuse_page(folder / name, str(folder / name), name)
     return {name: folder / name for name in choice.names}
 
 

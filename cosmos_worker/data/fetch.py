@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cosmos_worker.config import S3Source, Source
 from cosmos_worker.data.archive import extract_file, extract_url
+from cosmos_worker.data.download import shown_address
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes, content_key, sync_folder, write_json
@@ -63,10 +64,18 @@ def is_fetched(source: Source, folder: Path) -> bool:
         return False
     else:
         held = "files of unknown origin"
+    wanted = source.model_dump(exclude_none=True)
     raise DataError(
-        f"{folder}: already holds {held}, not {source.model_dump(exclude_none=True)}; "
-        "remove the folder or fetch into another one"
+        f"{folder}: already holds {_shown(held)}, not {_shown(wanted)}; remove the folder or fetch into another one"
     )
+
+
+def _shown(source: object) -> str:
+    """A source as messages show it, without what an address may hold of a signature."""
+    match source:
+        case {"url": {"url": str(address), **others}}:
+            return str({"url": {"url": shown_address(address), **others}})
+    return str(source)
 
 
 def _fetch_archive(source: Source, folder: Path) -> None:

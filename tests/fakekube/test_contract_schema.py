@@ -28,7 +28,7 @@ UNCHECKED = (
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dataset.layout": "Tapes"},
-     'spec.dataset.layout: Unsupported value: "Tapes": supported values: "Bridge", "Videos"'),
+     'spec.dataset.layout: Unsupported value: "Tapes": supported values: "Bridge", "Videos", "LeRobot", "Jsonl"'),
     ({"compute.nodes": "two"},
      'spec.compute.nodes: Invalid value: "string": spec.compute.nodes in body must be of type integer: "string"'),
     ({"compute.nodes": 0},
