@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
-from pathlib import PurePosixPath
 
 from cosmos_worker.errors import DataError
 
@@ -61,7 +60,9 @@ def _collisions(names: Collection[str]) -> dict[str, str]:
         other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name:
             problems[name] = f"differs from {other!r} by case or Unicode form only"
-        folder = next((str(p) for p in PurePosixPath(name).parents if str(p) in there), None)
-        if folder is not None:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in there:
+            folder = folder.rpartition("/")[0]
+        if folder:
             problems[name] = f"lies in {folder!r}, which is an object itself"
     return problems

@@ -14,7 +14,7 @@ import boto3
 import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 from urllib3.exceptions import HTTPError
 
 from cosmos_worker.config import S3Source
@@ -41,7 +41,7 @@ Write = Callable[[int, bytes], None]
 """Takes the position in the object and the bytes from there on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredObject:
     """An object as the store lists it."""
 
@@ -176,6 +176,11 @@ class Bucket:
                     while piece := answer["Body"].read(PIECE_BYTES):
                         write(position, piece)
                         position += len(piece)
+                except FlexibleChecksumError as error:
+                    raise RetryableError(
+                        f"s3://{self.name}/{item.key}: arrived with another checksum than the store says: {error}; run "
+                        "again"
+                    ) from None
                 except (BotoCoreError, HTTPError) as error:
                     problem = str(error)
             if position >= stop:

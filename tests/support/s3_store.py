@@ -36,6 +36,7 @@ class Store:
         sent_bytes: bytes of objects that went out.
         refuse: gives another answer to a request of (method, path), or None.
         break_after: objects' bytes after which the connection breaks, once.
+        spoils: whether objects arrive with other bytes than are stored.
         before_object: called with the key before an object is sent.
     """
 
@@ -50,6 +51,7 @@ class Store:
         self.sent_bytes = 0
         self.refuse: Callable[[str, str], Answer | None] = lambda method, path: None
         self.break_after: int | None = None
+        self.spoils = False
         self.before_object: Callable[[str], None] = lambda key: None
         self.authorizations: list[str | None] = []
         if self.url:
@@ -118,7 +120,7 @@ class Store:
                 yield piece[:cut]
                 raise ConnectionResetError
             self.sent_bytes += len(piece)
-            yield piece
+            yield b"?" * len(piece) if self.spoils else piece
 
 
 def error_answer(status: int, code: str, message: str = "said the store", **headers: str) -> Answer:
