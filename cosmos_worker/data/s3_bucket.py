@@ -79,11 +79,9 @@ class Bucket:
             )
         self._client.meta.events.register("before-parse.s3", self._refuse_strangers)
         logger.info(
-            "bucket=%s endpoint=%s %s",
-            self.name,
-            self._client.meta.endpoint_url,
-            self._access.credentials,
-        )
+            "bucket=%s endpoint=%s credentials=%s",
+            self.name, self._client.meta.endpoint_url, method or "none (anonymous)",
+        )  # fmt: skip
 
     @property
     def where(self) -> str:
