@@ -12,12 +12,21 @@ import tarfile
 import zlib
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from cosmos_worker.config import UrlSource
-from cosmos_worker.data.download import Download
+from cosmos_worker.data.download import Download, shown_address
 from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+
+class Readable(Protocol):
+    """What an archive is read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most ``size``; empty at the end."""
+        ...
 
 
 def extract_url(source: UrlSource, folder: Path) -> None:
@@ -27,18 +36,35 @@ def extract_url(source: UrlSource, folder: Path) -> None:
         DataError: not a tar, a member that is refused, or another digest than expected.
         RetryableError: the network fails.
     """
+    shown = shown_address(source.url)
     with Download(source.url) as stream:
-        logger.info("fetching url=%s", source.url)
-        num_files = extract_tar(stream, folder, source.url)
+        logger.info("fetching url=%s", shown)
+        num_files = extract_tar(stream, folder, shown)
         digest = stream.finish()
     if source.sha256 is not None and digest != source.sha256.lower():
         raise DataError(
-            f"{source.url}: sha256 is {digest}, expected {source.sha256}; correct sha256 or the address"
+            f"{shown}: sha256 is {digest}, expected {source.sha256}; correct sha256 or the address"
         )
-    logger.info("fetched url=%s files=%d sha256=%s", source.url, num_files, digest)
+    logger.info("fetched url=%s files=%d sha256=%s", shown, num_files, digest)
 
 
-def extract_tar(stream: Download, folder: Path, name: str) -> int:
+def extract_file(path: Path, folder: Path, name: str) -> None:
+    """Write the plain files of a tar archive on disk into an empty folder. The caller throws it away if this raises.
+
+    Args:
+        path: the archive.
+        folder: receives the files.
+        name: address of the archive, for messages.
+
+    Raises:
+        DataError: not a tar, or a member that is refused.
+    """
+    with path.open("rb") as stream:
+        num_files = extract_tar(stream, folder, name)
+    logger.info("extracted %s files=%d", name, num_files)
+
+
+def extract_tar(stream: Readable, folder: Path, name: str) -> int:
     """Write the plain files of a tar stream of any compression below ``folder``; returns their number.
 
     Raises:

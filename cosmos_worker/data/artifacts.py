@@ -1,4 +1,4 @@
-"""Folders of model files: from a folder, an archive or a repository into the models volume, checked for completeness.
+"""Folders of model files: from folder, archive, repository or bucket into the models volume, checked for completeness.
 
 An artifact's files are first complete beside the target, then moved into it, so that a target holds whole files or
 none. A target that holds other files of the same names is never overwritten.
@@ -10,24 +10,24 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_worker.config import Artifact, HuggingFaceSource
-from cosmos_worker.data.archive import extract_url
+from cosmos_worker.config import Artifact, HuggingFaceSource, S3Source
+from cosmos_worker.data.archive import extract_file, extract_url
 from cosmos_worker.data.artifact_files import choose_files, names_in, with_shards
 from cosmos_worker.data.candidate import folder_content, shorten
+from cosmos_worker.data.fetch import partial_folder
 from cosmos_worker.data.hub import download_repository
+from cosmos_worker.data.lfs import REMEDY, is_lfs_pointer
 from cosmos_worker.data.placing import Facts, describe_file, place_files
+from cosmos_worker.data.web_page import refuse_page
 from cosmos_worker.data.weight_forms import ADAPTER_FILE, SUFFIX, choose_weights, list_names
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import MODEL_FILE, Volumes, content_key, write_json
+from cosmos_worker.layout import MODEL_FILE, Volumes, write_json
 
 logger = logging.getLogger(__name__)
-
-GIT_LFS = b"version https://git-lfs"
-"""First bytes of the pointer that stands for a large file in a repository without Git LFS."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,10 @@ def _fetch_remote(artifact: Artifact, target: Path) -> Fetched:
             extract_url(source.url, Path(name))
             root = _root_of_archive(artifact, Path(name))
             return Fetched(place_files(_files_in(artifact, root), target, artifact.name, move=True))
+    partial = partial_folder(source, target)
+    if source.s3 is not None:
+        return Fetched(_fetch_objects(artifact, source.s3, partial, target))
     assert source.hugging_face is not None
-    partial = target.with_name(f".{target.name}.{content_key(source.model_dump())}.partial")
     folder = _download(artifact, source.hugging_face, partial)
     is_download = folder.parent == partial
     facts = place_files(_files_in(artifact, folder), target, artifact.name, move=is_download)
@@ -120,30 +122,69 @@ def _fetch_remote(artifact: Artifact, target: Path) -> Fetched:
 
 def _download(artifact: Artifact, source: HuggingFaceSource, partial: Path) -> Path:
     """The artifact's files of a repository; a model's index first, then the shards that it names."""
-
-    def choose(names: Sequence[str]) -> list[str]:
-        choice = choose_files(artifact.kind, names)
-        if choice.missing:
-            where = f"hugging_face {source.repo}@{source.revision}"
-            raise _lacking(artifact, where, choice.missing, shorten(sorted(names)))
-        return choice.names
-
-    folder = download_repository(source, partial, "model", choose)
-    if artifact.kind != "model" or folder.parent != partial:
-        return folder
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    whole = with_shards(choose_files("model", names), folder)
-    if whole.missing:
+    where = f"hugging_face {source.repo}@{source.revision}"
+    folder = download_repository(source, partial, "model", _chooser(artifact, where))
+    if folder.parent == partial and (shards := _lacking_shards(artifact, folder)):
         pinned = source.model_copy(update={"revision": folder.name})
         download_repository(
-            pinned, partial, "model", lambda names: [n for n in whole.names if n in names]
+            pinned, partial, "model", lambda names: [n for n in shards if n in names]
         )
     return folder
 
 
+def _chooser(artifact: Artifact, where: str) -> Callable[[Sequence[str]], list[str]]:
+    """Picks the artifact's files among the names that a repository or a bucket holds."""
+
+    def choose(names: Sequence[str]) -> list[str]:
+        choice = choose_files(artifact.kind, names)
+        if choice.missing:
+            raise _lacking(artifact, where, choice.missing, shorten(sorted(names)))
+        return choice.names
+
+    return choose
+
+
+def _lacking_shards(artifact: Artifact, folder: Path) -> list[str]:
+    """All files of a downloaded model whose index names shards that are not there; empty if all are."""
+    if artifact.kind != "model":
+        return []
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    whole = with_shards(choose_files("model", names), folder)
+    return whole.names if whole.missing else []
+
+
+def _fetch_objects(artifact: Artifact, source: S3Source, partial: Path, target: Path) -> Facts:
+    """The artifact's objects below a prefix; or a single one, an archive or a model's weights."""
+    from cosmos_worker.data import s3  # boto3 is loaded only where it is needed
+
+    with s3.exclusive(partial):
+        found = s3.download_source(source, partial, _chooser(artifact, source.uri))
+        with tempfile.TemporaryDirectory(dir=partial, prefix="extracted.") as name:
+            folder = found
+            if found.is_file() and s3.is_archive(found.name):
+                extract_file(found, Path(name), source.uri)
+                folder = _root_of_archive(artifact, Path(name))
+            elif found.is_file() and artifact.kind != "model":
+                raise DataError(
+                    f"{artifact.name}: {source.uri} is a single file; give the prefix of a folder, or one of "
+                    f"{', '.join(s3.ARCHIVE_SUFFIXES)}"
+                )
+            elif found.is_dir() and (shards := _lacking_shards(artifact, found)):
+                s3.download_source(source, partial, lambda names: [n for n in shards if n in names])
+            files = _weights_of_file(found) if folder.is_file() else _files_in(artifact, folder)
+            facts = place_files(files, target, artifact.name, move=True)
+        shutil.rmtree(partial)
+    return facts
+
+
+def _weights_of_file(path: Path) -> dict[str, Path]:
+    """A single file of weights under the name that models have."""
+    return {Path(MODEL_FILE).stem + path.suffix: path}
+
+
 def _files_of_path(artifact: Artifact, path: Path) -> dict[str, Path]:
     if artifact.kind == "model" and path.is_file() and path.suffix in (".pt", SUFFIX):
-        return {Path(MODEL_FILE).stem + path.suffix: path}
+        return _weights_of_file(path)
     if not path.is_dir():
         hint = f" or a .pt or {SUFFIX} file" if artifact.kind == "model" else ""
         raise DataError(
@@ -168,11 +209,9 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     if missing:
         raise _lacking(artifact, str(folder), missing, folder_content(folder))
     for name in choice.names:
-        with (folder / name).open("rb") as stream:
-            if stream.read(len(GIT_LFS)) == GIT_LFS:
-                raise DataError(
-                    f"{folder / name}: a Git LFS pointer, not the file; run 'git lfs pull' in that repository"
-                )
+        if is_lfs_pointer(folder / name):
+            raise DataError(f"{folder / name}: a Git LFS pointer, not the file; {REMEDY}")
+        refuse_page(folder / name, str(folder / name), name)
     return {name: folder / name for name in choice.names}
 
 

@@ -1,4 +1,4 @@
-"""Where a dataset's files are: a folder in place, or an archive or repository fetched once into a folder."""
+"""Where a dataset's files are: a folder in place, or an archive, repository or bucket fetched once into a folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cosmos_worker.config import Source
-from cosmos_worker.data.archive import extract_url
+from cosmos_worker.config import S3Source, Source
+from cosmos_worker.data.archive import extract_file, extract_url
+from cosmos_worker.data.download import shown_address
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes, content_key, sync_folder, write_json
@@ -25,7 +26,7 @@ def locate_dataset(source: Source, data_folder: Path, volumes: Volumes) -> Path:
     """The folder with the dataset's files; fetches them into ``data_folder`` unless they are there already.
 
     Raises:
-        DataError: no such folder, an unusable archive or repository, or a data folder with other content.
+        DataError: no such folder, an unusable archive, repository or bucket, or a data folder with other content.
         RetryableError: the network fails.
     """
     if source.path is not None:
@@ -41,6 +42,9 @@ def locate_dataset(source: Source, data_folder: Path, volumes: Volumes) -> Path:
     data_folder.parent.mkdir(parents=True, exist_ok=True)
     if source.url is not None:
         _fetch_archive(source, data_folder)
+        return data_folder
+    if source.s3 is not None:
+        _fetch_objects(source, source.s3, data_folder)
         return data_folder
     return _fetch_repository(source, data_folder)
 
@@ -60,10 +64,18 @@ def is_fetched(source: Source, folder: Path) -> bool:
         return False
     else:
         held = "files of unknown origin"
+    wanted = source.model_dump(exclude_none=True)
     raise DataError(
-        f"{folder}: already holds {held}, not {source.model_dump(exclude_none=True)}; "
-        "remove the folder or fetch into another one"
+        f"{folder}: already holds {_shown(held)}, not {_shown(wanted)}; remove the folder or fetch into another one"
     )
+
+
+def _shown(source: object) -> str:
+    """A source as messages show it, without what an address may hold of a signature."""
+    match source:
+        case {"url": {"url": str(address), **others}}:
+            return str({"url": {"url": shown_address(address), **others}})
+    return str(source)
 
 
 def _fetch_archive(source: Source, folder: Path) -> None:
@@ -77,7 +89,7 @@ def _fetch_archive(source: Source, folder: Path) -> None:
 
 def _fetch_repository(source: Source, folder: Path) -> Path:
     assert source.hugging_face is not None
-    partial = folder.with_name(f".{folder.name}.{content_key(source.model_dump())}.partial")
+    partial = partial_folder(source, folder)
     content = download_repository(source.hugging_face, partial, "dataset", choose=list)
     if content.parent != partial:
         logger.info("dataset read from the cache folder=%s", content)
@@ -86,6 +98,37 @@ def _fetch_repository(source: Source, folder: Path) -> Path:
     _publish(source, content, folder)
     shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def partial_folder(source: Source, folder: Path) -> Path:
+    """Folder beside the target in which a download of this source goes on after an interruption."""
+    return folder.with_name(f".{folder.name}.{content_key(source.model_dump())}.partial")
+
+
+def _fetch_objects(source: Source, address: S3Source, folder: Path) -> None:
+    """All objects below a prefix, or the files of one that is an archive."""
+    from cosmos_worker.data import s3  # boto3 is loaded only where it is needed
+
+    partial = partial_folder(source, folder)
+    with s3.exclusive(partial):
+        if is_fetched(source, folder):  # by another process
+            shutil.rmtree(partial)
+            return
+        found = s3.download_source(address, partial, choose=list)
+        with tempfile.TemporaryDirectory(dir=partial, prefix="extracted.") as temporary:
+            content = found
+            if found.is_file():
+                if not s3.is_archive(found.name):
+                    raise DataError(
+                        f"{address.uri}: is a single file, which is no dataset; give the prefix of a folder, or one of "
+                        f"{', '.join(s3.ARCHIVE_SUFFIXES)}"
+                    )
+                content = Path(temporary) / "content"
+                content.mkdir()
+                extract_file(found, content, address.uri)
+            shutil.copyfile(partial / s3.RECORDS_FILE, content / s3.RECORDS_FILE)
+            _publish(source, content, folder)
+        shutil.rmtree(partial)
 
 
 def _publish(source: Source, content: Path, folder: Path) -> None:

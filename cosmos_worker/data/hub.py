@@ -7,17 +7,22 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from cosmos_worker.config import HuggingFaceSource
+from cosmos_worker.data.hub_errors import (
+    Repository,
+    find_repository,
+    hub_answers,
+    readable_errors,
+)
 from cosmos_worker.data.pace import watching_folder
+from cosmos_worker.data.web_page import refuse_page
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.progress import shows_bars
 
 logger = logging.getLogger(__name__)
 
-REFUSALS = (400, 401, 403, 404, 410, 451)
-"""Answers that will be the same next time."""
 Choose = Callable[[Sequence[str]], list[str]]
 """Picks the wanted files from the names of all files of a repository."""
 
@@ -40,55 +45,28 @@ def download_repository(
         DataError: no such repository or revision, no access, or offline without a cached copy.
         RetryableError: the network fails.
     """
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants
 
-    where = f"hugging_face {source.repo}@{source.revision}"
-    # HfHubHTTPError derives from the error of whichever HTTP client this version of the library has.
-    transport = cast(tuple[type[Exception], ...], (OSError, *errors.HfHubHTTPError.__bases__))
-    try:
+    repository = find_repository(source, repo_type)
+    with readable_errors(repository):
         if constants.HF_HUB_OFFLINE:
             return _cached(source, repo_type)
-        return _download(source, folder, repo_type, choose)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise DataError(
-            f"{where}: {_first_line(error)}; check repo, revision and the access of HF_TOKEN"
-        ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        if constants.HF_HUB_OFFLINE:
-            raise DataError(
-                f"{where}: HF_HUB_OFFLINE is set and the cache {constants.HF_HUB_CACHE} "
-                "has no complete copy; download it first, unset HF_HUB_OFFLINE or set HF_ENDPOINT to a mirror"
-            ) from None
-        raise _server_error(where, error.__cause__ or error) from None
-    except errors.HFValidationError as error:
-        raise DataError(f"{where}: {_first_line(error)}; repo is owner/name") from None
-    except transport as error:
-        raise _server_error(where, error) from None
+        return _download(repository, folder, choose)
 
 
-def _server_error(where: str, error: BaseException) -> DataError | RetryableError:
-    """The error for what went wrong on the way: final where the server refuses, else worth another try."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in REFUSALS:
-        return DataError(
-            f"{where}: the server answers {status}: {_first_line(error)}; check the access of HF_TOKEN"
-        )
-    return RetryableError(f"{where}: {_first_line(error)}; check the network and run again")
-
-
-def _download(
-    source: HuggingFaceSource, folder: Path, repo_type: Literal["model", "dataset"], choose: Choose
-) -> Path:
+def _download(repository: Repository, folder: Path, choose: Choose) -> Path:
     import huggingface_hub
     from huggingface_hub.hf_api import RepoFile
 
+    source, repo_type = repository.source, repository.repo_type
     api = huggingface_hub.HfApi()
-    commit = api.repo_info(source.repo, repo_type=repo_type, revision=source.revision).sha
-    if commit is None:
-        raise RetryableError(f"hugging_face {source.repo}@{source.revision}: no commit; run again")
+    with hub_answers(repository):
+        commit = api.repo_info(source.repo, repo_type=repo_type, revision=source.revision).sha
+        if commit is None:
+            raise RetryableError(f"{repository.where}: no commit; run again")
+        tree = api.list_repo_tree(source.repo, repo_type=repo_type, revision=commit, recursive=True)
+        sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
     snapshot = folder / commit
-    tree = api.list_repo_tree(source.repo, repo_type=repo_type, revision=commit, recursive=True)
-    sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
     wanted = choose(list(sizes))
     total = sum(sizes[name] for name in wanted)
     logger.info(
@@ -106,9 +84,24 @@ def _download(
     absent = [name for name in wanted if not (snapshot / name).is_file()]
     if absent:
         raise RetryableError(
-            f"hugging_face {source.repo}@{commit}: {len(absent)} files did not arrive, such as {absent[0]}; run again"
+            f"{repository.where}: {len(absent)} files did not arrive, such as {absent[0]}; run again"
         )
+    for name in wanted:
+        _refuse_page(repository, snapshot, name)
     return snapshot
+
+
+def _refuse_page(repository: Repository, snapshot: Path, name: str) -> None:
+    """Refuse a file that a proxy or a mirror has replaced by a page; the next attempt fetches it again.
+
+    Raises:
+        DataError: with the file's address and the page's title.
+    """
+    try:
+        refuse_page(snapshot / name, f"{repository.page}/resolve/{snapshot.name}/{name}", name)
+    except DataError:
+        (snapshot / name).unlink()
+        raise
 
 
 def _patterns(wanted: Sequence[str], names: Collection[str]) -> list[str] | None:
@@ -148,9 +141,3 @@ def _cached(source: HuggingFaceSource, repo_type: Literal["model", "dataset"]) -
             allow_patterns="config.json" if repo_type == "model" else None,
         )
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """What happened, without the library's advice on the following lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"

@@ -14,7 +14,7 @@ RESERVED = {
     "COSMOS_.*": f"names of the operator and the worker, of which only {TIMEOUT_VARIABLE} is free",
     "HOME|NODE_NAME|HF_HUB_OFFLINE": "the operator sets it",
     "HF_ENDPOINT": "give hubEndpoint (hub.endpoint of the chart)",
-    "HF_TOKEN|HUGGING_FACE_HUB_TOKEN|WANDB_API_KEY|MLFLOW_TRACKING_URI|AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY": (
+    "(HF|HUGGING_FACE_HUB)_TOKEN|WANDB_API_KEY|MLFLOW_TRACKING_URI|AWS_((SECRET_)?ACCESS_KEY(_ID)?|SESSION_TOKEN)": (
         "credentials come from Secrets (secrets of the chart, or spec.credentials of a job)"
     ),
     "(PET|TORCHELASTIC)_.*|MASTER_(ADDR|PORT)|NNODES|NODE_RANK|((LOCAL_)?(RANK|WORLD_SIZE))": (

@@ -22,6 +22,13 @@ class SecretReference(ApiModel):
     """Key in the Secret."""
 
 
+class SecretName(ApiModel):
+    """A Secret in the namespace of each job of which several keys are used; jobs go on without it."""
+
+    name: str = ""
+    """Name of the Secret; empty = none."""
+
+
 class LeaseSettings(ApiModel):
     """The Lease that keeps a second operator from acting."""
 
@@ -57,8 +64,9 @@ class Settings(ApiModel):
     """WANDB_API_KEY of the training."""
     mlflow_secret: SecretReference = SecretReference(key="tracking-uri")
     """MLFLOW_TRACKING_URI of the training."""
-    s3_secret: SecretReference = SecretReference()
-    """AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, two keys of the Secret, of stages that fetch."""
+    s3_secret: SecretName = SecretName()
+    """AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN of stages that fetch, for jobs that name none:
+    keys of the Secret."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose jobs are carried out; empty = all."""
     resync_seconds: Period = 300

@@ -116,6 +116,8 @@ def test_schema_is_closed():
     ({"jobs.env": {"NCCL_IB_GID_INDEX": 3}}, "at '/jobs/env/NCCL_IB_GID_INDEX': got number"),
     ({"jobs.env": {"NCCL-DEBUG": "INFO"}}, "invalid propertyName 'NCCL-DEBUG'"),
     ({"jobs.env": {"HF_TOKEN": "hf_x"}}, "invalid propertyName 'HF_TOKEN'"),
+    ({"jobs.env": {"AWS_SESSION_TOKEN": "x"}}, "invalid propertyName 'AWS_SESSION_TOKEN'"),
+    ({"secrets.s3.key": "x"}, "at '/secrets/s3': additional properties"),
     ({"crds.install": "yes"}, "at '/crds/install': got string, want boolean"),
 ])  # fmt: skip
 def test_wrong_value_is_refused_with_its_place(values, message):

@@ -28,7 +28,7 @@ UNCHECKED = (
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dataset.layout": "Tapes"},
-     'spec.dataset.layout: Unsupported value: "Tapes": supported values: "Bridge", "Videos"'),
+     'spec.dataset.layout: Unsupported value: "Tapes": supported values: "Bridge", "Videos", "LeRobot", "Jsonl"'),
     ({"compute.nodes": "two"},
      'spec.compute.nodes: Invalid value: "string": spec.compute.nodes in body must be of type integer: "string"'),
     ({"compute.nodes": 0},
@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"inference.1.name": "before"}, 'spec.inference[1]: Duplicate value: {"name":"before"}'),
     ({"inference.0.metrics": ["Psnr", "Psnr"]}, 'spec.inference[0].metrics[1]: Duplicate value: "Psnr"'),
     ({"model.source": {"path": "/a", "url": {"url": "https://x/y.tar"}}},
-     "spec.model.source: Invalid value: give exactly one of path, claim, url, huggingFace"),
+     "spec.model.source: Invalid value: give exactly one of path, claim, url, huggingFace, s3"),
     ({"inference.0.inputsFile": None}, "spec.inference[0]: Invalid value: give exactly one of inputs and inputsFile"),
     ({"inference.1.parameters.numPixelFrames": 58},
      "spec.inference[1].parameters: Invalid value: numPixelFrames must be 8n+1, such as 57 or 121"),

@@ -57,6 +57,10 @@ def test_device_follows_the_gpus():
             r"spec\.compute: 1 nodes x 3 processes x micro-batch 8 = 24 samples do not divide the global "
             r"batch of 16; override trainer\.global_batch_size with a multiple of 24",
         ),
+        (
+            {"tokenizer.source": {"s3": {"uri": "s3://lab/model.pt"}}},
+            r"spec\.tokenizer\.source\.s3\.uri: 's3://lab/model\.pt' is one file of weights, which only spec\.model",
+        ),
         ({"compute.processesPerNode": 4}, r"trainer\.micro_batch_size with one of 1, 2, 4"),
         ({"outputs.step": 41}, r"spec\.outputs\.step: no checkpoint is written at step 41; use a multiple of"),
         (

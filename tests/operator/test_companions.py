@@ -54,7 +54,7 @@ def changed(first, second):
         ),
         (
             {"guardrails": {"source": {}}},
-            "spec.guardrails.source: got nothing; give exactly one of path, claim, url, huggingFace",
+            "spec.guardrails.source: got nothing; give exactly one of path, claim, url, huggingFace, s3",
         ),
     ],
     ids=str,

@@ -46,6 +46,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ({"storage.models.claimName": "other"}, set()),
         ({"backend": {"type": "Job"}}, set()),
         ({"credentials": {"huggingFace": {"name": "token"}}}, set()),
+        ({"credentials": {"s3": {"name": "keys"}}}, set()),
         ({"checkpoints": {"everySteps": 10, "keepLast": 5}}, set()),
         ({"training.overrides": ["trainer.log_every_steps=1"]}, set()),
         ({"training.overrides": ["trainer.micro_batch_size=4"]}, set()),
@@ -299,6 +300,7 @@ def test_base_item_uses_the_base_model_and_waits_for_no_training():
         ({"claim": {"claimName": "lab", "path": "cubes"}}, "/mnt/cosmos/claims/lab/cubes/"),
         ({"url": {"url": "https://a.example/x.tar.gz"}}, "datasets://cubes-"),
         ({"huggingFace": {"repo": "lab/cubes"}}, "datasets://cubes-"),
+        ({"s3": {"uri": "s3://lab/cubes"}}, "datasets://cubes-"),
     ],
 )
 def test_dataset_addresses_begin_at_the_dataset(source, root):
@@ -317,6 +319,9 @@ def test_dataset_addresses_begin_at_the_dataset(source, root):
         ({"path": "/data/bridge/"}, "bridge"),
         ({"url": {"url": "https://a.example/sets/bridge.v2.tar.gz?x=1"}}, "bridge.v2"),
         ({"huggingFace": {"repo": "lab/bridge"}}, "bridge"),
+        ({"s3": {"uri": "s3://lab/sets/bridge/"}}, "bridge"),
+        ({"s3": {"uri": "s3://lab/sets/bridge v2.tar.gz"}}, "bridge-v2"),
+        ({"s3": {"uri": "s3://bridge-lab"}}, "bridge-lab"),
         ({"claim": {"path": ""}}, "datasets"),
     ],
 )
@@ -481,3 +486,31 @@ def test_scale_of_loras_decides_what_is_trained_and_sampled_from():
     assert documents["train"].model_lora_scale == 1
     assert documents["generate-before"].checkpoint_lora_scale == 1
     assert documents["generate-after"].checkpoint_lora_scale is None  # published weights are merged
+
+
+STORE = {"uri": "s3://lab/cubes", "endpoint": "https://minio.example.com:9000", "region": "eu"}
+
+
+def test_source_in_a_bucket_reaches_the_documents():
+    job = make_job({"dataset.source": {"s3": STORE}, "model.source": {"s3": STORE}})
+    fetch, prepare = plan_stages(job)[:2]
+
+    assert prepare.document.source.s3.model_dump() == STORE
+    assert fetch.document.artifacts[0].source.s3.model_dump() == STORE
+
+
+@pytest.mark.parametrize(
+    "changes", [{"uri": "s3://lab/other"}, {"endpoint": None}, {"region": None}]
+)
+def test_another_bucket_is_another_dataset(changes):
+    folders = {
+        plan_stages(make_job({"dataset.source": {"s3": store}}))[1].document.data_uri
+        for store in (STORE, {**STORE, **changes})
+    }
+
+    assert len(folders) == 2
+
+
+def test_documents_without_a_bucket_are_as_they_were():
+    for stage in plan_stages(make_job())[:2]:
+        assert "s3" not in str(stage.document.model_dump(mode="json"))

@@ -49,13 +49,23 @@ def test_name_of_a_published_model_is_one_folder(name):
     [
         (
             {"dataset.source": {}},
-            "spec.dataset.source: got nothing; give exactly one of path, claim, url, huggingFace",
+            "spec.dataset.source: got nothing; give exactly one of path, claim, url, huggingFace, s3",
         ),
         (
             {"dataset.source": {"path": "a", "claim": {"path": "b"}}},
             "spec.dataset.source: got path and claim; give exactly one of",
         ),
         ({"dataset.source": {"url": {"url": "ftp://x/y.tar"}}}, "spec.dataset.source.url.url: "),
+        (
+            {"dataset.source": {"url": {"url": "https://x/y.tar"}, "s3": {"uri": "s3://lab/y"}}},
+            "spec.dataset.source: got url and s3; give exactly one of",
+        ),
+        ({"dataset.source": {"s3": {"uri": "lab/y"}}}, "spec.dataset.source.s3.uri: String should match"),
+        (
+            {"dataset.source": {"s3": {"uri": "s3://lab/y", "endpoint": "https://me:secret@minio"}}},
+            "spec.dataset.source.s3.endpoint: String should match",
+        ),
+        ({"credentials.s3": {"name": "a", "key": "b"}}, "spec.credentials.s3: unknown field 'key'"),
         (
             {"dataset.source": {"claim": {"path": "../secrets"}}},
             "spec.dataset.source.claim.path: String should match pattern",

@@ -20,8 +20,8 @@ PATH = {"path": "/x"}
 BOTH = {"path": "/x", "huggingFace": {"repo": "lab/x"}}
 
 CREATED: list[tuple[dict[str, Any], str]] = [
-    ({"dataset": {"source": BOTH}}, "give exactly one of path, claim, url, huggingFace"),
-    ({"dataset": {"source": {}}}, "give exactly one of path, claim, url, huggingFace"),
+    ({"dataset": {"source": BOTH}}, "give exactly one of path, claim, url, huggingFace, s3"),
+    ({"dataset": {"source": {}}}, "give exactly one of path, claim, url, huggingFace, s3"),
     (
         {"compute": {"gpusPerNode": 4, "processesPerNode": 2}},
         "processesPerNode must equal gpusPerNode; omit it where there are GPUs",

@@ -33,6 +33,8 @@ class FakeHub:
         """Files that were downloaded, in order."""
         self.failing: set[str] = set()
         """Files for which the server answers 403."""
+        self.refusals: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        """Files, or ``api`` for everything else, that get this answer."""
         self.pause_s: dict[str, float] = {}
         """Files for which the server waits so long near the end."""
         self.breaks: dict[str, int] = {}
@@ -50,6 +52,9 @@ class FakeHub:
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a request."""
+        kind = self.file_of(path) or "api"
+        if kind in self.refusals:
+            return self.refusals[kind]
         api = re.match(rf"^/api/{self.repo_type}s/([^/]+/[^/]+)(/revision/.+|/tree/.+)?$", path)
         if api is not None and api[1] in self.folders:
             return self._describe(api[1], api[2] or "")

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from cosmos_operator.api.inference import InferenceItem
-from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
+from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec, sources
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import get_experiment
 from cosmos_worker.layout import ADDRESS, VOLUMES
@@ -14,6 +14,8 @@ from cosmos_worker.options import Experiment
 
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""
+WEIGHT_SUFFIXES = (".pt", ".safetensors")
+"""Endings of a model's weights in one file."""
 
 OWNED_KEYS = {
     "trainer.max_steps": "spec.training.steps",
@@ -81,6 +83,7 @@ def _check_overrides(training: TrainingSpec) -> list[str]:
 def check_job(job: PostTrainingJob) -> list[str]:
     """All problems of a job whose fields are valid one by one."""
     problems = _check_camera(job) + _check_inference(job) + _check_storage(job)
+    problems += _check_single_objects(job)
     if training := check_training(job.spec.training):
         return training + problems
     try:
@@ -94,6 +97,18 @@ def check_job(job: PostTrainingJob) -> list[str]:
         problems += _check_sampling(item, experiment, f"{where}.parameters")
         problems += _check_sharing(job, item, experiment, f"{where}.contextParallel")
     return problems
+
+
+def _check_single_objects(job: PostTrainingJob) -> list[str]:
+    """Sources that name a file of weights in a bucket, where a folder is needed."""
+    return [
+        f"{where}.s3.uri: {source.s3.uri!r} is one file of weights, which only spec.model.source can be; give the "
+        "prefix of a folder, or an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz)"
+        for where, source in sources(job)
+        if source.s3 is not None
+        and source.s3.uri.endswith(WEIGHT_SUFFIXES)
+        and where != "spec.model.source"
+    ]
 
 
 def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:

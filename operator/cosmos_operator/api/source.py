@@ -1,4 +1,4 @@
-"""Where the files of a PostTrainingJob come from: a path, a claim, an archive or a Hugging Face repository."""
+"""Where the files of a PostTrainingJob come from: a path, a claim, an archive, a Hugging Face repository, a bucket."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cosmos_operator.api.base import (
     RelativeFolder,
     rules,
 )
+from cosmos_worker.config import S3_ENDPOINT, S3_URI
 
 
 class ClaimFolder(ApiModel):
@@ -43,15 +44,30 @@ class Repository(ApiModel):
     """Branch, tag or commit; a commit makes the job reproducible."""
 
 
+class StoredObjects(ApiModel):
+    """Objects in a bucket of Amazon S3, or of a store that is compatible with it."""
+
+    uri: Annotated[str, Field(max_length=1300, pattern=S3_URI)]
+    """s3://BUCKET/PREFIX for everything below a prefix, or the address of a single object: a .tar, .tar.gz, .tgz,
+    .tar.bz2 or .tar.xz, or a model's .pt or .safetensors. What is in a bucket is known by this address alone: give
+    changed files another prefix."""
+    endpoint: Annotated[str, Field(max_length=512, pattern=S3_ENDPOINT)] | None = None
+    """Address of the store's S3 API, such as https://minio.example.com:9000; omitted = Amazon's, or as AWS is
+    configured on this machine."""
+    region: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")] | None = None
+    """Region of the bucket, such as eu-central-1; omitted = found by asking Amazon, or as AWS is configured on this
+    machine."""
+
+
 class Source(ApiModel):
     """Where files come from: exactly one of the fields."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "[has(self.path), has(self.claim), has(self.url), has(self.huggingFace)]"
+                "[has(self.path), has(self.claim), has(self.url), has(self.huggingFace), has(self.s3)]"
                 ".filter(given, given).size() == 1",
-                "give exactly one of path, claim, url, huggingFace",
+                "give exactly one of path, claim, url, huggingFace, s3",
             )
         )
     )
@@ -64,11 +80,13 @@ class Source(ApiModel):
     """A tar archive behind a URL."""
     hugging_face: Repository | None = None
     """A repository on the Hugging Face Hub."""
+    s3: StoredObjects | None = None
+    """Objects in a bucket of an S3 store."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         names: dict[str, object] = {"path": self.path, "claim": self.claim, "url": self.url}
-        names["huggingFace"] = self.hugging_face
+        names |= {"huggingFace": self.hugging_face, "s3": self.s3}
         given = [name for name, value in names.items() if value is not None]
         if len(given) != 1:
             raise ValueError(

@@ -160,11 +160,22 @@ class SecretKey(ApiModel):
     """Key in the Secret."""
 
 
+class KeysSecret(ApiModel):
+    """A Secret in the job's namespace that holds the keys of an S3 store under their usual names."""
+
+    name: ObjectName
+    """Name of the Secret; its keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if there is one,
+    AWS_SESSION_TOKEN."""
+
+
 class CredentialsSpec(ApiModel):
-    """Secrets of the stages that fetch; on one machine the environment's HF_TOKEN is used instead."""
+    """Secrets of the stages that fetch; on one machine the environment is used instead: HF_TOKEN, AWS's variables."""
 
     hugging_face: SecretKey | None = None
     """Token for the Hugging Face Hub; omitted = public repositories only."""
+    s3: KeysSecret | None = None
+    """Keys of an S3 store; omitted = those of the installation, or of the role that the pods have, else public buckets
+    only."""
 
 
 class OutputsSpec(ApiModel):

@@ -11,7 +11,14 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.keys import source_key
 from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
-from cosmos_worker.config import Artifact, ArtifactKind, HuggingFaceSource, Source, UrlSource
+from cosmos_worker.config import (
+    Artifact,
+    ArtifactKind,
+    HuggingFaceSource,
+    S3Source,
+    Source,
+    UrlSource,
+)
 from cosmos_worker.layout import content_key
 from cosmos_worker.options import Experiment
 
@@ -100,6 +107,9 @@ def _source(source: ApiSource, volume: str) -> Source:
         return Source(
             hugging_face=HuggingFaceSource(repo=repository.repo, revision=repository.revision)
         )
+    if source.s3 is not None:
+        stored = source.s3
+        return Source(s3=S3Source(uri=stored.uri, endpoint=stored.endpoint, region=stored.region))
     return Source(path=source.path)
 
 
@@ -110,6 +120,8 @@ def _source_name(source: Source) -> str:
         text = source.url.url.partition("?")[0]
     elif source.hugging_face is not None:
         text = source.hugging_face.repo
+    elif source.s3 is not None:
+        text = source.s3.uri
     name = text.rstrip("/").rpartition("/")[2]
     return name.partition(".tar")[0].removesuffix(".tgz") or "dataset"
 

@@ -26,7 +26,8 @@ SAVE_MARGIN_SECONDS = 30
 FETCHING = ("fetch-model", "prepare-dataset")
 """Stages that may use the network and the credentials for it."""
 HOSTNAME = "kubernetes.io/hostname"
-S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+S3_KEYS = {"AWS_ACCESS_KEY_ID": True, "AWS_SECRET_ACCESS_KEY": True, "AWS_SESSION_TOKEN": False}
+"""Keys of a Secret for an S3 store, and variables of the same names; whether a Secret must have it."""
 
 Manifest = dict[str, Any]
 
@@ -200,9 +201,16 @@ def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Man
         found.append(_secret("HF_TOKEN", own.name, own.key, optional=False))
     elif shared.name:
         found.append(_secret("HF_TOKEN", shared.name, shared.key, optional=True))
-    if settings.s3_secret.name:
-        found += [_secret(key, settings.s3_secret.name, key, optional=True) for key in S3_KEYS]
-    return found
+    return found + _s3_secrets(job, settings)
+
+
+def _s3_secrets(job: PostTrainingJob, settings: Settings) -> list[Manifest]:
+    """Keys of an S3 store, all of one Secret: a session's token belongs to its keys."""
+    own = job.spec.credentials.s3
+    if own is not None:
+        return [_secret(key, own.name, key, optional=not must) for key, must in S3_KEYS.items()]
+    shared = settings.s3_secret.name
+    return [_secret(key, shared, key, optional=True) for key in S3_KEYS] if shared else []
 
 
 def _secret(variable: str, secret: str, key: str, *, optional: bool) -> Manifest:

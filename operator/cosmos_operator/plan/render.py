@@ -88,8 +88,12 @@ def _variant(job: PostTrainingJob, stage: Stage) -> str:
         [mount.claim_name, mount.sub_path, mount.mount_path]
         for mount in build_mounts(job, stage.document)
     ]
-    secret = job.spec.credentials.hugging_face if stage.kind in FETCHING else None
-    return content_key([mounts, secret and secret.model_dump()])[:6]
+    if stage.kind not in FETCHING:
+        return content_key([mounts, None])[:6]
+    token, keys = job.spec.credentials.hugging_face, job.spec.credentials.s3
+    # jobs without keys keep the names that they had before there were any
+    named = [] if keys is None else [keys.model_dump()]
+    return content_key([mounts, token and token.model_dump(), *named])[:6]
 
 
 def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:

@@ -1,6 +1,7 @@
 """data/archive.py: hostile and damaged archives, and what a server may do."""
 
 import io
+import logging
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +34,17 @@ def pack(path: Path, *members: tuple[str, dict], mode: str = "w:gz") -> str:
 
 
 @contextmanager
-def serve(status: int, body: bytes = b"", length: int | None = None) -> Iterator[str]:
+def serve(
+    status: int, body: bytes = b"", length: int | str | None = None, **headers: str
+) -> Iterator[str]:
     """A loopback server that gives every request the same answer."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(status)
             self.send_header("Content-Length", str(len(body) if length is None else length))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -146,6 +151,97 @@ def test_extract_url_reports_status(tmp_path: Path, status, error):
         extract_url(UrlSource(url=url), tmp_path / "out")
 
 
+PAGE = b"<!doctype html>\n<html><head><title>Sign in</title></head>" + b"<p>x" * 9000
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/gzip"])
+def test_extract_url_refuses_a_page_with_its_title(tmp_path: Path, kind: str):
+    with serve(200, PAGE, **{"Content-Type": kind}) as url, pytest.raises(DataError) as caught:
+        extract_url(UrlSource(url=f"{url}?token=secret"), tmp_path / "out")
+
+    assert str(caught.value).startswith(
+        f"{url}?...: got a web page titled 'Sign in' instead of the file; a login page, a proxy or"
+    )
+
+
+def test_extract_url_takes_an_archive_that_is_called_a_page(tmp_path: Path):
+    pack(tmp_path / "a.tar.gz")
+
+    with serve(200, (tmp_path / "a.tar.gz").read_bytes(), **{"Content-Type": "text/html"}) as url:
+        extract_url(UrlSource(url=url), tmp_path / "out")
+
+    assert (tmp_path / "out/good/first.txt").read_bytes() == b"first"
+
+
+def test_extract_url_tells_where_a_redirect_to_a_page_went(tmp_path: Path):
+    with serve(200, PAGE) as login, serve(302, Location=f"{login}?next=secret") as url:
+        message = rf"{url}: got a web page titled 'Sign in' \(from {login}\?\.\.\.\) instead of"
+        with pytest.raises(DataError, match=message):
+            extract_url(UrlSource(url=url), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "words"),
+    [
+        (
+            301,
+            {"Location": "/data.tar.gz"},
+            b"",
+            "answers 301 again and again, a loop of redirects; check",
+        ),
+        (302, {"Location": "file:///etc/passwd"}, b"", r"'file:///etc/passwd'.* not allowed"),
+        (
+            404,
+            {},
+            PAGE,
+            "the server answers 404 Not Found with a web page titled 'Sign in'; check the address",
+        ),
+        (
+            410,
+            {},
+            b"moved to the\narchive",
+            "the server answers 410 Gone: moved to the archive; check",
+        ),
+        (451, {}, PAGE, "451 Unavailable For Legal Reasons with a web page titled 'Sign in'"),
+        (
+            403,
+            {},
+            b"<Error><Message>Request has expired</Message></Error>",
+            "403 Forbidden: Request has expired;",
+        ),
+        (200, {}, b"", "the server sends an empty file; check the address"),
+    ],
+)
+def test_extract_url_tells_what_the_server_says(tmp_path: Path, status, headers, body, words):
+    with serve(status, body, **headers) as url, pytest.raises(DataError, match=words) as caught:
+        extract_url(UrlSource(url=url), tmp_path / "out")
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", ["many", "-1", ""])
+def test_extract_url_does_without_a_length_that_is_none(tmp_path: Path, length: str):
+    pack(tmp_path / "a.tar.gz")
+
+    with serve(200, (tmp_path / "a.tar.gz").read_bytes(), length) as url:
+        extract_url(UrlSource(url=url), tmp_path / "out")
+
+    assert (tmp_path / "out/good/first.txt").read_bytes() == b"first"
+
+
+def test_extract_url_shows_no_signature(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    pack(tmp_path / "a.tar.gz")
+    body = (tmp_path / "a.tar.gz").read_bytes()
+
+    with caplog.at_level(logging.INFO), serve(200, body) as url:
+        extract_url(UrlSource(url=f"{url}?signature=secret"), tmp_path / "out")
+        wrong = UrlSource(url=f"{url}?signature=secret", sha256="0" * 64)
+        with pytest.raises(DataError, match=r"data\.tar\.gz\?\.\.\.: sha256 is") as caught:
+            extract_url(wrong, tmp_path / "other")
+
+    assert "secret" not in caplog.text + str(caught.value)
+
+
 def test_extract_url_asks_to_retry_without_a_server(tmp_path: Path):
     with serve(200) as url:
         pass
@@ -160,6 +256,10 @@ def test_extract_url_asks_to_retry_without_a_server(tmp_path: Path):
         ("ftp://host/a.tar", "scheme 'ftp'; use one of http, https, file"),
         ("a.tar", "scheme ''; use one of"),
         ("file:///nowhere/a.tar", "No such file"),
+        ("file:///etc", "file:///etc: is a folder; give it as path, or pack it"),
+        ("http://127.0.0.1:1/a b.tar", "no valid address .*write spaces and letters other than"),
+        ("http://127.0.0.1:1/ä.tar", "no valid address"),
+        ("http://127.0.0.1:port/a.tar", "no valid address"),
     ],
 )
 def test_extract_url_refuses_address(tmp_path: Path, url, message):

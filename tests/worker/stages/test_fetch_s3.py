@@ -1,0 +1,205 @@
+"""prepare-dataset and fetch-model from a bucket, as their documents ask for it."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from clips import write_bridge_dataset
+from s3_store import BUCKET, PAGE, Store, error_answer
+
+from cosmos_worker.config import FetchModelConfig, PrepareDatasetConfig
+from cosmos_worker.data import s3_download
+from cosmos_worker.data.index import read_index
+from cosmos_worker.errors import DataError
+from cosmos_worker.layout import Volumes, sha256_of_file
+from cosmos_worker.stages import fetch_model, prepare_dataset
+
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Volumes:
+    for name in ("datasets", "models"):
+        (tmp_path / name).mkdir()
+    return Volumes({"datasets": tmp_path / "datasets", "models": tmp_path / "models"})
+
+
+def prepare(volumes: Volumes, store: Store, uri: str) -> dict:
+    config = {
+        "key": "k",
+        "target_uri": "datasets://job/index",
+        "data_uri": "datasets://job/data",
+        "source": {"s3": {"uri": uri, "endpoint": store.url}},
+        "layout": "bridge",
+        "video": {"num_pixel_frames": 9, "height": 32, "width": 48, "window_stride": 8},
+    }
+    return prepare_dataset.run(PrepareDatasetConfig.model_validate(config), volumes)
+
+
+def fetch(volumes: Volumes, store: Store, uri: str, kind: str = "model") -> dict:
+    source = {"s3": {"uri": uri, "endpoint": store.url}}
+    artifact = {"kind": kind, "name": "Tiny", "source": source, "target_uri": "models://Tiny"}
+    config = {"key": "k", "target_uri": "models://", "artifacts": [artifact]}
+    (result,) = fetch_model.run(FetchModelConfig.model_validate(config), volumes)["artifacts"]
+    return result
+
+
+def names_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def pack(folder: Path, archive: Path, name: str) -> bytes:
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, arcname=name)
+    return archive.read_bytes()
+
+
+# --- datasets ----------------------------------------------------------------------------------
+
+
+def test_dataset_below_a_prefix(store: Store, tmp_path: Path, volumes: Volumes) -> None:
+    made = write_bridge_dataset(tmp_path / "made", train=2, val=1)
+    store.put_folder(made, "sets/bridge")
+    store.put("sets/bridge/")
+    store.put("sets/bridge-old/annotation/train/x.json", b"{}")
+
+    result = prepare(volumes, store, f"s3://{BUCKET}/sets/bridge")
+
+    assert result["clips"]["kept"] == 3
+    data = tmp_path / "datasets/job/data"
+    assert read_index(tmp_path / "datasets/job/index").root == data
+    records = [
+        json.loads(line) for line in (data / "fetched-objects.jsonl").read_text().splitlines()
+    ]
+    assert {entry["name"]: entry["sha256"] for entry in records} == {
+        path.relative_to(made).as_posix(): sha256_of_file(path)
+        for path in made.rglob("*")
+        if path.is_file()
+    }
+    assert names_of(tmp_path / "datasets/job") == ["data", "index"]
+    store.forget()
+    assert prepare(volumes, store, f"s3://{BUCKET}/sets/bridge") == result
+    assert store.asked == []
+
+
+def test_dataset_in_an_archive_with_one_top_folder(
+    store: Store, tmp_path: Path, volumes: Volumes
+) -> None:
+    made = write_bridge_dataset(tmp_path / "made", train=1, val=0)
+    store.put("sets/bridge.tar.gz", pack(made, tmp_path / "a.tar.gz", "robotdata/bridge"))
+
+    prepare(volumes, store, f"s3://{BUCKET}/sets/bridge.tar.gz")
+
+    data = tmp_path / "datasets/job/data"
+    assert read_index(tmp_path / "datasets/job/index").root == data / "robotdata/bridge"
+    (record,) = map(json.loads, (data / "fetched-objects.jsonl").read_text().splitlines())
+    assert record["sha256"] == sha256_of_file(tmp_path / "a.tar.gz")
+    assert names_of(tmp_path / "datasets/job") == ["data", "index"]
+
+
+def test_dataset_goes_on_after_a_refusal_and_is_never_half_there(
+    store: Store, tmp_path: Path, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_download, "NUM_CONNECTIONS", 1)
+    store.put_folder(write_bridge_dataset(tmp_path / "made", train=2, val=0), "bridge")
+    denied = error_answer(403, "AccessDenied")
+    store.refuse = lambda method, path: denied if path.endswith("train1/rgb.mp4") else None
+
+    with pytest.raises(DataError, match="AccessDenied"):
+        prepare(volumes, store, f"s3://{BUCKET}/bridge")
+    assert not (tmp_path / "datasets/job/data").exists()
+    store.refuse = lambda method, path: None
+    store.forget()
+    result = prepare(volumes, store, f"s3://{BUCKET}/bridge")
+
+    assert result["clips"]["kept"] == 2
+    assert store.objects_asked() == ["bridge/videos/train/train1/rgb.mp4"]
+
+
+def test_dataset_that_is_a_file_of_weights_is_refused(store: Store, volumes: Volumes) -> None:
+    store.put("model.pt", b"weights")
+
+    with pytest.raises(
+        DataError, match=r"model\.pt: is a single file, which is no dataset; give the"
+    ):
+        prepare(volumes, store, f"s3://{BUCKET}/model.pt")
+
+
+# --- models ------------------------------------------------------------------------------------
+
+
+def test_model_below_a_prefix_takes_only_what_is_needed(
+    store: Store, tmp_path: Path, volumes: Volumes
+) -> None:
+    index = {"weight_map": {"a": SHARDS[0], "b": SHARDS[1]}}
+    store.put(f"models/tiny/{INDEX}", json.dumps(index).encode())
+    for name in (*SHARDS, "config.json", "optimizer.bin", "vae/model.safetensors", "x/../y"):
+        store.put(f"models/tiny/{name}", f"content of {name}".encode())
+
+    result = fetch(volumes, store, f"s3://{BUCKET}/models/tiny")
+
+    assert set(result["files"]) == {INDEX, "config.json", *SHARDS}
+    assert result["files"][SHARDS[0]] == {
+        "size_bytes": len(f"content of {SHARDS[0]}"),
+        "sha256": sha256_of_file(tmp_path / "models/Tiny" / SHARDS[0]),
+    }
+    assert sorted(store.objects_asked()) == sorted(
+        f"models/tiny/{name}" for name in (INDEX, "config.json", *SHARDS)
+    )
+    assert names_of(tmp_path / "models") == ["Tiny"]
+    store.forget()
+    assert fetch(volumes, store, f"s3://{BUCKET}/models/tiny") == result
+    assert store.asked == []
+
+
+def test_model_whose_index_names_absent_shards(store: Store, volumes: Volumes) -> None:
+    store.put(f"tiny/{INDEX}", json.dumps({"weight_map": dict.fromkeys("ab", SHARDS[0])}).encode())
+
+    with pytest.raises(DataError, match=rf"Tiny: .* lacks {SHARDS[0]} for a model"):
+        fetch(volumes, store, f"s3://{BUCKET}/tiny")
+
+
+def test_model_that_is_one_object(store: Store, tmp_path: Path, volumes: Volumes) -> None:
+    store.put("runs/iter_000000100_ema_model.pt", b"weights")
+
+    result = fetch(volumes, store, f"s3://{BUCKET}/runs/iter_000000100_ema_model.pt")
+
+    assert set(result["files"]) == {"model.pt"}
+    assert (tmp_path / "models/Tiny/model.pt").read_bytes() == b"weights"
+
+
+def test_tokenizer_in_an_archive(store: Store, tmp_path: Path, volumes: Volumes) -> None:
+    names = ["encoder.jit", "decoder.jit", "mean_std.pt"]
+    for name in (*names, "autoencoder.jit"):
+        (tmp_path / "made").mkdir(exist_ok=True)
+        (tmp_path / "made" / name).write_text(name)
+    store.put("tokenizer.tgz", pack(tmp_path / "made", tmp_path / "a.tgz", "Cosmos-Tokenize1"))
+
+    result = fetch(volumes, store, f"s3://{BUCKET}/tokenizer.tgz", "tokenizer")
+
+    assert sorted(result["files"]) == sorted(names)
+    assert names_of(tmp_path / "models") == ["Tiny"]
+
+
+def test_what_a_prefix_lacks_is_told_with_what_it_has(store: Store, volumes: Volumes) -> None:
+    store.put("tiny/encoder.jit", b"x")
+
+    message = rf"Tiny: s3://{BUCKET}/tiny lacks decoder\.jit, mean_std\.pt for a tokenizer; it holds encoder\.jit; add"
+    with pytest.raises(DataError, match=message):
+        fetch(volumes, store, f"s3://{BUCKET}/tiny", "tokenizer")
+    store.put("model.pt", b"x")
+    message = r"Tiny: .*model\.pt is a single file; give the prefix of a folder"
+    with pytest.raises(DataError, match=message):
+        fetch(volumes, store, f"s3://{BUCKET}/model.pt", "tokenizer")
+
+
+def test_web_page_in_place_of_weights_is_refused(store: Store, volumes: Volumes) -> None:
+    store.put("tiny/model.pt", PAGE)
+
+    message = rf"s3://{BUCKET}/tiny/model\.pt: got a web page titled 'Sign in & go on' instead of"
+    with pytest.raises(DataError, match=message):
+        fetch(volumes, store, f"s3://{BUCKET}/tiny")
