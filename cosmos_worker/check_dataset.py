@@ -119,7 +119,12 @@ def detect_layout(folder: Path) -> DatasetLayout:
         DataError: no such folder, or none that is known.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; correct the path or mount its volume")
+        what = (
+            "a file; unpack it"
+            if folder.is_file()
+            else "no folder; correct the path or mount its volume"
+        )
+        raise DataError(f"{folder}: is {what}")
     from cosmos_worker.data.detect import recognise
 
     look = recognise(folder)

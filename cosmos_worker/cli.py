@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from cosmos_worker import launch, outcomes, termination
 from cosmos_worker.commands import add_commands
 from cosmos_worker.config import STAGE_CONFIGS, StageConfig
 from cosmos_worker.documents import load_stage_config
-from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK, ConfigError, WorkerError
+from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK, EXIT_SIGNAL, ConfigError, WorkerError
 from cosmos_worker.failures import classify
 from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
 from cosmos_worker.outcomes import Outcome
@@ -253,6 +254,8 @@ def _run_command(options: argparse.Namespace) -> int:
         options.run(options)
     except (WorkerError, OSError) as error:
         return _end(classify(error))
+    except KeyboardInterrupt:
+        return EXIT_SIGNAL + signal.SIGINT
     return EXIT_OK
 
 

@@ -18,6 +18,7 @@ from cosmos_worker.data.dataset_files import (
     most_frequent,
     nfc,
 )
+from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
 from cosmos_worker.data.text_files import raise_if_volume
 from cosmos_worker.errors import DataError
@@ -29,8 +30,12 @@ MAX_CAPTION_BYTES = 1 << 20
 """Largest caption file; an encoder takes 512 tokens."""
 
 
-def list_videos(root: Path) -> Listing:
+def list_videos(root: Path, num_workers: int = 1) -> Listing:
     """Pair videos with captions, sorted by name; a clip's id is the path of its video below videos/ without ending.
+
+    Args:
+        root: folder with videos/ and metas/.
+        num_workers: captions that are read at the same time; pays on network disks.
 
     Raises:
         DataError: neither videos nor captions.
@@ -40,28 +45,37 @@ def list_videos(root: Path) -> Listing:
     captions = find_files(root, CAPTION_FOLDER, CAPTION_ENDINGS)
     counts = {**videos.passed_over, **captions.passed_over, **_beside(root)}
     passed_over = most_frequent(counts, root.name)
-    found_bad = [*videos.bad, *captions.bad]
+    bad_videos = {_stem(problem.file) for problem in videos.bad}
+    bad_captions = [one for one in captions.bad if _stem(one.file) not in bad_videos]
+    found_bad = [*videos.bad, *bad_captions]  # one for each clip
     if not videos.names and not captions.names and not found_bad:
         others = ", ".join(f"{pattern} ({count})" for pattern, count in passed_over.items())
         raise DataError(
             f"{root / VIDEO_FOLDER}: no videos in it ({others or 'no files'}); give the root of a dataset in the "
             f"videos layout, with files such as {VIDEO_FOLDER}/x.mp4 and {CAPTION_FOLDER}/x.txt"
         )
-    candidates: list[Candidate] = []
     bad = found_bad
     by_stem, texts = _by_stem(videos.names), _by_stem(captions.names)
     told = {_stem(problem.file) for problem in found_bad}
+    stems = []
     for stem in sorted(by_stem.keys() | texts.keys()):
         if stem in told and not (stem in by_stem and stem in texts):
             continue  # the other half of the clip is bad
         if len(by_stem[stem]) > 1:
             bad += _repeated(stem, by_stem[stem])
-            continue
+        else:
+            stems.append(stem)
+
+    def outcome(stem: str) -> Candidate | BadClip:
         try:
-            candidates.append(_pair(stem, by_stem[stem], texts[stem], root))
+            return _pair(stem, by_stem.get(stem, []), texts.get(stem, []), root)
         except BadClip as problem:
-            bad.append(problem)
-    return Listing(tuple(candidates), tuple(bad), passed_over)
+            return problem
+
+    outcomes = map_in_threads(outcome, stems, num_workers, "read-captions", "files")
+    candidates = tuple(item for item in outcomes if isinstance(item, Candidate))
+    bad += [item for item in outcomes if isinstance(item, BadClip)]
+    return Listing(candidates, tuple(bad), passed_over)
 
 
 def _beside(root: Path) -> dict[str, int]:

@@ -124,4 +124,4 @@ def list_clips(config: PrepareDatasetConfig, root: Path, num_workers: int) -> Li
         return list_bridge(root, config.camera, num_workers)
     if config.layout == "lerobot":
         return list_lerobot(root, config.camera_name, num_workers)
-    return list_jsonl(root) if config.layout == "jsonl" else list_videos(root)
+    return list_jsonl(root) if config.layout == "jsonl" else list_videos(root, num_workers)

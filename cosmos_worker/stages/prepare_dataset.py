@@ -101,7 +101,8 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     Returns:
         ``clips`` (found, kept, bad, too_short), ``splits`` (clips and windows of each), ``windows`` (of all
         splits), ``dropped`` (reason → clips), ``captions`` (distinct) and ``index_sha256``; with buckets also
-        ``buckets`` (clips, windows of each split, largest stretch).
+        ``buckets`` (clips, windows of each split, largest stretch); where there are any also ``distorted`` (clips
+        of another aspect ratio), ``held_out`` (clips) and ``passed_over`` (files).
 
     Raises:
         DataError: unusable source, too many bad clips, or fewer training windows, in all or in a bucket, than
@@ -134,6 +135,16 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     return {
         **{key: summary[key] for key in told if key in summary},
         "windows": sum(split["windows"] for split in summary["splits"].values()),
+        **{name: number for name, number in _to_be_known(summary).items() if number},
+    }
+
+
+def _to_be_known(summary: dict[str, Any]) -> dict[str, int]:
+    """Numbers of the result that are there only if they are not 0."""
+    return {
+        "distorted": summary["distortion"]["clips"],
+        "held_out": summary.get("held_out", {}).get("clips", 0),
+        "passed_over": sum(summary["passed_over"].values()),
     }
 
 

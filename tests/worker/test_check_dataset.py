@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -132,7 +133,7 @@ def test_the_layout_is_what_the_folder_looks_like(tmp_path: Path) -> None:
         assert detect_layout(tmp_path / layout) == layout
         assert detect_layout(tmp_path / layout / "above/root") == layout
 
-    with pytest.raises(DataError, match="absent: no such folder; correct the path or mount"):
+    with pytest.raises(DataError, match="absent: is no folder; correct the path or mount"):
         detect_layout(tmp_path / "absent")
 
 
@@ -163,3 +164,29 @@ def test_help_needs_no_torch() -> None:
 
     assert result.returncode == 0, result.stderr
     assert "--validation-fraction" in result.stdout
+
+
+def test_an_interrupted_check_ends_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cosmos_worker.check_dataset.build_config", interrupt)
+
+    assert main(["check-dataset", str(tmp_path)]) == 130
+    assert capsys.readouterr().out == ""
+
+
+def test_a_volume_that_fails_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_videos_dataset(tmp_path / "data", clips=1)
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+
+    assert main(["check-dataset", str(root), *SMALL]) == 74
+    assert "metas/clip0.txt" in capsys.readouterr().err

@@ -185,7 +185,6 @@ def test_odd_files_cost_their_clip(tmp_path: Path):
     assert ids == ["train/good"]
     assert bad == {
         "metas/huge.txt": "file_unreadable",
-        "metas/line\\nbreak.txt": "name_unusable",
         "metas/text-folder.txt": "file_unreadable",
         "metas/text-loop.txt": "file_unreadable",
         "videos/caf\\udce9.mp4": "name_unusable",

@@ -326,6 +326,7 @@ def test_run_tells_what_is_to_be_known(tmp_path: Path, volumes, target, caplog):
     }
     (held,) = [clip for clip in read_index(target).clips if clip.split == "val"]
     assert held.clip_id.startswith("val/clip")
+    assert (result["distorted"], result["held_out"], result["passed_over"]) == (4, 1, 1)
     report = (target / "report.md").read_text()
     summary = json.loads((target / "summary.json").read_text())
     held_out = "1 of 4 training episodes (1 clips) are held out as split val, drawn by seed 0"
