@@ -1,6 +1,6 @@
 """How fast, and how right, readers of videos find windows at random places.
 
-``PYTHONPATH=. python benchmarks/seeking_windows.py [--frames 600] [--windows 40]`` writes clips whose frames carry
+``PYTHONPATH=. python tests/worker/data/seeking_benchmark.py [--frames 600] [--windows 40]`` writes clips whose frames carry
 their number in the picture and reads the same random windows with our reader, and with decord2 and torchcodec where
 they are installed. It prints how many are the true frames to the last bit, and how long one takes as a multiple of our
 time.
