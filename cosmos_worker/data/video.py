@@ -5,6 +5,7 @@ One reader serves checking, training, conditioning and measuring. Frames are uin
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,11 @@ import av
 import numpy as np
 import torch
 
-from cosmos_worker.data.decoding import REENCODE, Decoder, Frames, UnreadableVideo
+from cosmos_worker.data.decoding import REENCODE, Decoder, Frames, UnreadableVideo, frame_notes
 from cosmos_worker.data.entry_points import EntryPoint, Shown, numbered_frames
 from cosmos_worker.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 CONSTANT_RATE_FACTOR = "10"
 """Quality of written H.264 files: low enough that metrics of the file are those of the frames."""
@@ -63,6 +66,8 @@ class VideoReader:
             if first is None:
                 raise DataError(f"{path}: 0 frames; {REENCODE}")
             self.height, self.width = first.rgb().shape[:2]
+            for note in (*first.decoder.notes, *frame_notes(first.frame)):
+                _tell_once(path, note)
 
     @property
     def num_frames(self) -> int:
@@ -158,6 +163,11 @@ def frame_outside(path: Path, number: int, num_frames: int) -> DataError:
 
 
 @lru_cache(maxsize=256)
+def _tell_once(path: Path, note: str) -> None:
+    logger.warning("video=%s note=%r", path, note)
+
+
+@lru_cache(maxsize=256)
 def _measure(path: Path, size: int, mtime_ns: int) -> Extent:
     """Decode a whole file; the result counts as long as its size and time are the same."""
     del size, mtime_ns
@@ -166,9 +176,9 @@ def _measure(path: Path, size: int, mtime_ns: int) -> Extent:
         for frame in decoder.frames():
             num_frames += 1
             first, last = frame.pts if num_frames == 1 else first, frame.pts
-        fps = Fraction(decoder.average_rate)
+        fps = decoder.average_rate
         if num_frames > 1 and first is not None and last is not None and last > first:
-            fps = (num_frames - 1) / ((last - first) * Fraction(decoder.tick))
+            fps = (num_frames - 1) / ((last - first) * decoder.tick)
     return Extent(num_frames, round(float(fps), 3))
 
 

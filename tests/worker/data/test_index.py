@@ -1,6 +1,7 @@
 """data/index.py: what later stages read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,34 @@ def test_window_starts_are_all_that_fit(num_frames, window, stride):
 
     fitting = [s for s in range(num_frames) if s % stride == 0 and s + window <= num_frames]
     assert list(starts) == fitting
+
+
+@pytest.mark.parametrize("version", [None, VIDEO_READER_VERSION - 1, VIDEO_READER_VERSION + 1])
+def test_read_index_refuses_that_of_another_video_reader(tmp_path: Path, version):
+    save(tmp_path, make_clip("a"))
+    summary = tmp_path / "summary.json"
+    facts = json.loads(summary.read_text())
+    facts["video_reader"] = version
+    write_json(summary, {key: value for key, value in facts.items() if value is not None})
+
+    message = rf"made by version {version or 1} of the video reader, .* run prepare-dataset again"
+    with pytest.raises(DataError, match=message):
+        read_index(tmp_path)
+
+
+def test_frames_in_file_follow_the_clip():
+    clip = make_clip("a")
+    part = replace(clip, first_frame=30)
+    sampled = replace(clip, frame_numbers=(4, 4, 5, 7))
+
+    assert list(clip.frames_in_file(3, 2)) == [3, 4]
+    assert list(part.frames_in_file(3, 2)) == [33, 34]
+    assert list(sampled.frames_in_file(1, 3)) == [4, 5, 7]
+
+
+def test_read_index_returns_parts_and_samples_of_files(tmp_path: Path):
+    clip = replace(
+        make_clip("a"), first_frame=30, frame_numbers=(30, 30, 32), entry_points=((0, 5), (128, 70))
+    )
+
+    assert read_index(save(tmp_path, clip)).clips == (clip,)

@@ -326,3 +326,14 @@ def test_two_processes_leave_one_marker(tmp_path, tokenizer_folder):
     assert marker["result"]["windows"] == 9
     assert message["reason"] == "Succeeded"
     assert message["result"] == marker["result"]
+
+
+def test_latents_of_another_video_reader_are_not_used(tmp_path, monkeypatch):
+    config = make_config(
+        write_dataset(tmp_path / "data", {"train/a": (0,)}), "embedded", tmp_path / "out"
+    )
+    cache_latents.run(config, Volumes())
+    monkeypatch.setattr(cache_latents, "VIDEO_READER_VERSION", VIDEO_READER_VERSION + 1)
+
+    with pytest.raises(DataError, match="holds latents of another dataset"):
+        cache_latents.run(config, Volumes())
