@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -41,20 +42,23 @@ HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range (ITU-T H.273): as RGB of 8 bits they would look washed out."""
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
 """Matrix coefficients (ITU-T H.273) that swscale converts to RGB; 2 = not told, which is converted as BT.601."""
+ANY_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+"""Titles need not be UTF-8; PyAV 19 and later always read them so."""
 INTERLACED = "interlaced, both fields stay in one frame (ffmpeg -vf yadif separates them)"
 DECODER_ERRORS = (
     av.FFmpegError,
     ArithmeticError,
-    AttributeError,
     EOFError,
     LookupError,
     MemoryError,
     OSError,
     RuntimeError,
-    TypeError,
     ValueError,
 )
-"""What PyAV was seen to raise, or may raise, on damaged files: each costs the file, not the dataset."""
+"""What PyAV raises, or may raise, on damaged files, as some of its errors are those of Python: each costs the file, not
+the dataset. TypeError and AttributeError would be ours."""
 
 Kind = Literal["video_unreadable", "high_dynamic_range"]
 REMEDIES: dict[Kind, str] = {"video_unreadable": REENCODE, "high_dynamic_range": TONE_MAP}
@@ -108,8 +112,8 @@ class Decoder:
                 self._stream = self._choose_stream()
                 self._check_stream()
                 self.num_claimed: int = self._stream.frames
-                self.tick = self._stream.time_base
-                self.average_rate = self._stream.average_rate or 0
+                self.tick = as_fraction(self._stream.time_base)
+                self.average_rate = as_fraction(self._stream.average_rate)
         except BaseException:
             self._container.close()
             raise
@@ -145,12 +149,12 @@ class Decoder:
         if context.width * context.height > MAX_PIXELS:
             value = f"frames of {context.height}x{context.width}, more than {MAX_PIXELS} pixels"
             raise UnreadableVideo(self.path, value)
-        if not stream.time_base:
+        if as_fraction(stream.time_base) <= 0:
             raise UnreadableVideo(self.path, "no unit of time in it")
         context.thread_count = 1
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        ratio = stream.sample_aspect_ratio
-        if ratio and ratio != 1:
+        ratio = as_fraction(stream.sample_aspect_ratio)
+        if ratio not in (0, 1):
             self.notes.append(
                 f"pixels of {ratio.numerator}:{ratio.denominator} are taken as square"
             )
@@ -205,13 +209,20 @@ class Decoder:
             return np.ascontiguousarray(turn_upright(pixels, turn))
 
 
+def as_fraction(rational: Any) -> Fraction:  # noqa: ANN401 - Fraction, or AVRational since PyAV 19
+    """A number of PyAV's; 0 for what a file does not tell."""
+    if not rational or not rational.denominator:
+        return Fraction(0)
+    return Fraction(rational.numerator, rational.denominator)
+
+
 def _open_container(path: Path, with_edit_list: bool) -> Any:  # noqa: ANN401 - as above
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     if not with_edit_list:
         options["ignore_editlist"] = "1"
     with blame(path):
         try:  # "file:" keeps a name with a colon from being taken for a protocol
-            return av.open(f"file:{path}", metadata_errors="replace", options=options)
+            return av.open(f"file:{path}", options=options, **ANY_METADATA)
         except av.ArgumentError:
             value = "not in a container of videos, such as MP4, MOV, MKV, WebM, AVI or MPEG-TS"
             raise UnreadableVideo(path, value) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ class _Survey:
         """
         if not self.times:
             raise BadClip(self.name, "video_empty", "0 frames")
-        tick = Fraction(decoder.tick)
+        tick = decoder.tick
         timeline = Timeline(tuple(self.times), tick, max(1, self.last_duration))
         if self.last_duration > 0 or len(self.times) > 1:
             lasts = self.last_duration or timeline.usual_gap

@@ -15,10 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numbered import write_numbered_av1
+from numbered_videos import HEIGHT, WIDTH, Kind, write_numbered
 
 FRONT = "observation.images.front"
 FPS = 10
+AV1 = Kind("libsvtav1", options={"crf": "30"}, gop=2)
+"""LeRobot's own way to encode: SVT-AV1 with a key frame every two frames."""
 
 
 @dataclass
@@ -59,10 +61,14 @@ class Layout:
 
 
 def write_lerobot(root: Path, layout: Layout) -> Path:
-    """Write a dataset; camera c shows the number of each frame plus 100 c."""
+    """Write a dataset; camera c shows the number of each frame plus 32 c, modulo 64."""
     lengths = [len(one.tasks) for one in layout.episodes]
     features = {
-        name: {"dtype": "video", "shape": [32, 64, 3], "names": ["height", "width", "channels"]}
+        name: {
+            "dtype": "video",
+            "shape": [HEIGHT, WIDTH, 3],
+            "names": ["height", "width", "channels"],
+        }
         for name in layout.cameras
     }
     info: dict[str, Any] = {
@@ -89,6 +95,11 @@ def write_lerobot(root: Path, layout: Layout) -> Path:
     info = {name: value for name, value in {**info, **layout.info}.items() if value is not ...}
     (root / "meta" / "info.json").write_text(json.dumps(info, indent=4))
     return root
+
+
+def _write_video(path: Path, numbers: Sequence[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_numbered(path, AV1, numbers, FPS)
 
 
 def _rows(layout: Layout, index: int, begin: int) -> dict[str, list[Any]]:
@@ -121,7 +132,7 @@ def _write_v2(root: Path, layout: Layout) -> None:
         length = len(one.tasks)
         for c, camera in enumerate(layout.cameras):
             path = root / "videos" / "chunk-000" / camera / f"episode_{index:06d}.mp4"
-            write_numbered_av1(path, range(begin + 100 * c, begin + 100 * c + length), FPS)
+            _write_video(path, range(begin + 32 * c, begin + 32 * c + length))
         name = f"episode_{index:06d}.parquet"
         write_table(root / "data" / "chunk-000" / name, _rows(layout, index, begin))
         lines.append({"episode_index": index, "tasks": one.names, "length": length})
@@ -160,7 +171,7 @@ def _write_v3(root: Path, layout: Layout) -> None:
     for number, numbers in enumerate(shown):
         for c, camera in enumerate(layout.cameras):
             path = root / "videos" / camera / "chunk-000" / f"file-{number:03d}.mp4"
-            write_numbered_av1(path, [value + 100 * c for value in numbers], FPS)
+            _write_video(path, [value + 32 * c for value in numbers])
     write_table(root / "data" / "chunk-000" / "file-000.parquet", data)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     write_table(root / "meta" / "episodes" / "chunk-000" / "file-000.parquet", columns)

@@ -123,10 +123,12 @@ def stream_copy(
         av.open(str(target), "w", format="mp4", options={"avoid_negative_ts": "disabled"}) as new,
     ):
         stream = new.add_stream_from_template(old.streams.video[0])
-        offset = int(Fraction(start, fps) / old.streams.video[0].time_base)
-        limit = None if end is None else int(Fraction(end, fps) / old.streams.video[0].time_base)
+        base = old.streams.video[0].time_base
+        one_tick = Fraction(base.numerator, base.denominator)
+        offset = int(Fraction(start, fps) / one_tick)
+        limit = None if end is None else int(Fraction(end, fps) / one_tick)
         packets = [packet for packet in old.demux(video=0) if packet.size]
-        lost = [int(Fraction(one, fps) / old.streams.video[0].time_base) for one in left_out]
+        lost = [int(Fraction(one, fps) / one_tick) for one in left_out]
         keys = [packet.dts for packet in packets if packet.is_keyframe and packet.pts <= offset]
         for packet in packets:
             begins = packet.dts >= keys[-1] if from_key_frame else packet.pts >= offset

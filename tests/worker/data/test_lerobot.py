@@ -451,7 +451,7 @@ def test_episodes_of_one_file_are_held_out_one_by_one_and_whole(tmp_path: Path):
 
 
 def checked(root: Path) -> CheckedClips:
-    video = VideoConfig(num_pixel_frames=9, height=32, width=64)
+    video = VideoConfig(num_pixel_frames=9, height=48, width=64)
     with Journal(root / "journal") as journal:
         return check_clips(root, list_lerobot(root, None), video, 2, journal)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from clips import annotation
 from generation import generate_config, read_list
 from lerobot_datasets import Layout, Recording, recordings, write_lerobot
-from numbered import HEIGHT, WIDTH, numbers_of, write_numbered
+from numbered_videos import HEIGHT, WIDTH, Kind, number_of, write_numbered
 from text_encoders import write_t5
 from tiny_tokenizer import write_tiny_tokenizer
 from training import SMALL_NET, run_path, small_experiment, train_config, write_model
@@ -57,14 +57,19 @@ class Expected:
 Clips = dict[str, Expected]
 
 
+def write_video(path: Path, numbers: Sequence[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_numbered(path, Kind("libx264"), numbers, fps=10)
+
+
 def write_bridge(root: Path) -> Clips:
     clips: Clips = {}
     for i, split in enumerate(("train", "train", "train", "val")):
         path = root / "annotation" / split / f"{i}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(annotation(f"e{i}", split, 17, texts=[f"push {i}"])))
-        numbers = list(range(20 * i, 20 * i + 17))
-        write_numbered(root / "videos" / split / f"e{i}" / "rgb.mp4", numbers)
+        path.write_text(json.dumps(annotation(f"e{i}", split, 15, texts=[f"push {i}"])))
+        numbers = list(range(15 * i, 15 * i + 15))
+        write_video(root / "videos" / split / f"e{i}" / "rgb.mp4", numbers)
         clips[f"{split}/e{i}"] = Expected(numbers, (f"push {i}",))
     return clips
 
@@ -72,8 +77,8 @@ def write_bridge(root: Path) -> Clips:
 def write_videos(root: Path) -> Clips:
     clips: Clips = {}
     for i in range(4):
-        numbers = list(range(20 * i, 20 * i + 17))
-        write_numbered(root / "videos" / f"c{i}.mp4", numbers)
+        numbers = list(range(15 * i, 15 * i + 15))
+        write_video(root / "videos" / f"c{i}.mp4", numbers)
         (root / "metas").mkdir(exist_ok=True)
         (root / "metas" / f"c{i}.txt").write_text(f"push {i}\n")
         clips[f"train/c{i}"] = Expected(numbers, (f"push {i}",))
@@ -95,8 +100,8 @@ def write_lerobot_v3(root: Path) -> Clips:
 
 
 def write_list(root: Path) -> Clips:
-    write_numbered(root / "clips" / "a.mp4", range(60))
-    write_numbered(root / "clips" / "b.mp4", range(100, 113))
+    write_video(root / "clips" / "a.mp4", range(60))
+    write_video(root / "clips" / "b.mp4", range(50, 63))
     three = ("one", "two", "three")
     lines = [
         {"video": "clips/a.mp4", "start": 0.3, "end": 1.6, "captions": three},
@@ -108,7 +113,7 @@ def write_list(root: Path) -> Clips:
     return {
         "train/clips/a.mp4:0.3-1.6": Expected(list(range(3, 16)), three),
         "train/clips/a.mp4:2-3.7": Expected(list(range(20, 37)), ("four", "five")),
-        "train/clips/b.mp4": Expected(list(range(100, 113)), ("six",)),
+        "train/clips/b.mp4": Expected(list(range(50, 63)), ("six",)),
         "val/clips/a.mp4:4.5-": Expected(list(range(45, 60)), ("seven", "eight")),
     }
 
@@ -231,7 +236,7 @@ def check_frames(root: Path, models: Path, clips: Clips) -> dict[str, torch.Tens
     latents = {}
     for clip in index.clips:
         shown = decode_all(index.video_path(clip))
-        numbers = numbers_of(shown)
+        numbers = [number_of(frame) for frame in shown]
         wanted = clips[clip.clip_id].numbers
         assert clip.window_starts == tuple(range(0, len(wanted) - NUM_FRAMES + 1, 4))
         for start in clip.window_starts:
@@ -276,11 +281,14 @@ def check_generated(models: Path, root: Path, clips: Clips) -> None:
             models, root / "generated", inputs, checkpoint_uri=str(weights),
             net=SMALL_NET.model_dump(), text={"max_length": MAX_LENGTH},
             tokenizer={"chunk_pixel_frames": NUM_FRAMES, "dtype": "float32"},
-            sampling={"num_pixel_frames": NUM_FRAMES, "num_steps": 2, "fps": 10.0},
+            sampling={
+                "num_pixel_frames": NUM_FRAMES, "num_steps": 2, "fps": 10.0,
+                "height": HEIGHT, "width": WIDTH,
+            },
         ),
         VOLUMES,
     )  # fmt: skip
     (record,) = read_list(root / "generated")
     assert record["prompt"] == clip.captions[0]
-    known = decode_all(root / "generated" / record["video"])[:1]
-    assert numbers_of(known) == numbers_of(decode_all(video)[:1])
+    known, true = decode_all(root / "generated" / record["video"]), decode_all(video)
+    assert number_of(known[0]) == number_of(true[0])
