@@ -172,9 +172,7 @@ def _fetch_objects(artifact: Artifact, source: S3Source, partial: Path, target: 
             elif found.is_dir() and (shards := _lacking_shards(artifact, found)):
                 s3.download_source(source, partial, lambda names: [n for n in shards if n in names])
             files = _weights_of_file(found) if folder.is_file() else _files_in(artifact, folder)
-            facts = place_files(files, target, artifact.name, move=True)
-        shutil.rmtree(partial)
-    return facts
+            return place_files(files, target, artifact.name, move=True)
 
 
 def _weights_of_file(path: Path) -> dict[str, Path]:

@@ -112,7 +112,6 @@ def _fetch_objects(source: Source, address: S3Source, folder: Path) -> None:
     partial = partial_folder(source, folder)
     with s3.exclusive(partial):
         if is_fetched(source, folder):  # by another process
-            shutil.rmtree(partial)
             return
         found = s3.download_source(address, partial, choose=list)
         with tempfile.TemporaryDirectory(dir=partial, prefix="extracted.") as temporary:
@@ -128,7 +127,6 @@ def _fetch_objects(source: Source, address: S3Source, folder: Path) -> None:
                 extract_file(found, content, address.uri)
             shutil.copyfile(partial / s3.RECORDS_FILE, content / s3.RECORDS_FILE)
             _publish(source, content, folder)
-        shutil.rmtree(partial)
 
 
 def _publish(source: Source, content: Path, folder: Path) -> None:

@@ -87,20 +87,29 @@ def _download(repository: Repository, folder: Path, choose: Choose) -> Path:
             f"{repository.where}: {len(absent)} files did not arrive, such as {absent[0]}; run again"
         )
     for name in wanted:
-        _refuse_page(repository, snapshot, name)
+        _check_file(repository, snapshot, name, sizes[name])
     return snapshot
 
 
-def _refuse_page(repository: Repository, snapshot: Path, name: str) -> None:
-    """Refuse a file that a proxy or a mirror has replaced by a page; the next attempt fetches it again.
+def _check_file(repository: Repository, snapshot: Path, name: str, size_bytes: int) -> None:
+    """Refuse a file that a proxy or a mirror has replaced or cut; the next attempt fetches it again.
 
     Raises:
-        DataError: with the file's address and the page's title.
+        DataError: it is a web page; with the file's address and the page's title.
+        RetryableError: it has another size than the repository lists.
     """
+    path = snapshot / name
+    address = f"{repository.page}/resolve/{snapshot.name}/{name}"
     try:
-        refuse_page(snapshot / name, f"{repository.page}/resolve/{snapshot.name}/{name}", name)
-    except DataError:
-        (snapshot / name).unlink()
+        refuse_page(path, address, name)
+        found = path.stat().st_size
+        if found != size_bytes:
+            raise RetryableError(
+                f"{address}: {found} bytes arrived, the repository lists {size_bytes}; run again, and look whether a "
+                "proxy or a mirror stands between"
+            )
+    except (DataError, RetryableError):
+        path.unlink()
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 WEIGHT_SUFFIXES = (".pt", ".safetensors")
 OBJECT_FOLDER = "objects"
-LOCK_FILE = ".lock"
 LOCK_WAIT_S = 5.0
 RECORDS_FILE = f"fetched-{OBJECTS_FILE}"
 """In a folder with fetched objects: size_bytes, etag and sha256 of each."""
@@ -106,22 +106,21 @@ def _objects_below(bucket: Bucket) -> dict[str, StoredObject]:
 def exclusive(partial: Path) -> Iterator[None]:
     """Hold the folder of a download; another process that downloads the same waits.
 
-    The holder may remove the folder before it lets go, so whoever has waited looks whether it is still needed.
+    The lock is a file beside the folder, which the holder removes with it once the download has succeeded. Whoever has
+    waited looks whether the download is still needed.
     """
-    told = False
+    path, told = partial.with_name(f"{partial.name}.lock"), False
+    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        partial.mkdir(parents=True, exist_ok=True)
-        path = partial / LOCK_FILE
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # removed with the folder meanwhile
-            continue
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if take_lock(handle, path):
-                if _is_same_file(handle, path):
-                    yield
-                    return
-                continue
+                if not _is_same_file(handle, path):  # removed meanwhile
+                    continue
+                yield
+                shutil.rmtree(partial, ignore_errors=True)
+                path.unlink()
+                return
         finally:
             os.close(handle)
         if not told:

@@ -66,17 +66,20 @@ class Bucket:
             DataError: the configuration of AWS on this machine is wrong.
         """
         self.name, _, self.key = source.uri.removeprefix("s3://").partition("/")
-        at = f" at {source.endpoint}" if source.endpoint else ""
-        self._access = Access(f"{source.uri}{at}", "AWS")
+        where = f"{source.uri} at {source.endpoint}" if source.endpoint else source.uri
+        self._access = Access(where, "AWS")
         with readable_errors(self._access):
             session = botocore.session.get_session()
             credentials = session.get_credentials()
             method = getattr(credentials, "method", "")
             kind = CREDENTIALS.get(method, method or "AWS") if credentials else ANONYMOUS
-            self._access = Access(self.where, f"credentials: {kind}" if credentials else kind)
+            kind = f"credentials: {kind}" if credentials else kind
+            self._access = Access(where, kind)
             self._client = _connect(
                 session, source, num_connections, signed=credentials is not None
             )
+            if not _is_aws(self._client.meta.endpoint_url):  # perhaps of AWS_ENDPOINT_URL
+                self._access = Access(f"{source.uri} at {self._client.meta.endpoint_url}", kind)
         self._client.meta.events.register("before-parse.s3", self._refuse_strangers)
         logger.info(
             "bucket=%s endpoint=%s credentials=%s",

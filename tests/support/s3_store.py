@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.config import Config
+from botocore.loaders import Loader
 from moto.moto_api._internal.models import moto_api_backend
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -163,8 +166,6 @@ def serve_s3() -> Iterator[Store]:
 
 def set_credentials(monkeypatch: pytest.MonkeyPatch, folder: Path, values: dict[str, str]) -> None:
     """Let boto3 see these variables and nothing else of this machine."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     settings = {
@@ -175,3 +176,13 @@ def set_credentials(monkeypatch: pytest.MonkeyPatch, folder: Path, values: dict[
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+
+
+@cache
+def _descriptions() -> Loader:
+    return Loader()
+
+
+def share_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all clients of a test run read botocore's descriptions of services once: they are megabytes of JSON."""
+    monkeypatch.setattr(botocore.session, "create_loader", lambda path: _descriptions())

@@ -24,11 +24,12 @@ def s3_server() -> Iterator[Store]:
 @pytest.fixture
 def store(s3_server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with an empty bucket, credentials for it, and no long pauses."""
-    from s3_store import KEYS, set_credentials
+    from s3_store import KEYS, set_credentials, share_descriptions
 
     from cosmos_worker.data import s3_bucket
 
     set_credentials(monkeypatch, tmp_path, KEYS)
+    share_descriptions(monkeypatch)
     monkeypatch.setattr(s3_bucket, "WAIT_S", 0.001)
     monkeypatch.setattr(s3_bucket, "MAX_ATTEMPTS", 2)
     s3_server.reset()

@@ -294,3 +294,20 @@ def test_page_in_place_of_a_file_is_refused_and_fetched_again(tmp_path: Path, se
         folder = download_repository(SOURCE, tmp_path / "out", "model", choose=list)
 
     assert (folder / "model.pt").read_text() == "weights"
+
+
+@pytest.mark.parametrize("content", [b"", b"A" * 50])
+def test_file_of_another_size_than_the_listed_one_is_not_taken(
+    tmp_path: Path, set_hub, content: bytes
+):
+    repository = make_repository(tmp_path / "repo", **{"model.pt": "A" * 100})
+    with serve_hub(repository) as hub:
+        set_hub(hub.url)
+        hub.refusals = {"model.pt": (200, {"ETag": '"x"', "X-Repo-Commit": COMMIT}, content)}
+        message = rf"model\.pt: {len(content)} bytes arrived, the repository lists 100; run again"
+        with pytest.raises(RetryableError, match=message):
+            download_repository(SOURCE, tmp_path / "out", "model", choose=list)
+        hub.refusals = {}
+        folder = download_repository(SOURCE, tmp_path / "out", "model", choose=list)
+
+    assert (folder / "model.pt").read_text() == "A" * 100

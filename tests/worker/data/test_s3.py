@@ -297,7 +297,11 @@ def test_content_with_another_digest_is_not_taken(
     assert files_of(download(store, tmp_path)) == {"a.bin": b"x" * size}
 
 
-def test_object_that_was_uploaded_in_parts_has_no_md5(store: Store, tmp_path: Path) -> None:
+def test_object_that_was_uploaded_in_parts_has_no_md5(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_download, "PIECE_BYTES", 4 << 20)
+    monkeypatch.setattr(s3_bucket, "PIECE_BYTES", 1 << 20)
     client, key = store.client, {"Bucket": BUCKET, "Key": "data/a.bin"}
     upload = client.create_multipart_upload(**key)["UploadId"]
     bodies = (b"x" * (5 << 20), b"tail")

@@ -122,6 +122,19 @@ def test_nobody_at_the_endpoint(store: Store, tmp_path: Path) -> None:
     assert 'Could not connect to the endpoint URL: "http://127.0.0.1:1/' in str(error)
 
 
+def test_endpoint_may_be_configured_as_for_every_aws_program(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.url)
+    store.put("data/a.txt", b"A")
+
+    assert (download_source(S3Source(uri=URI), tmp_path / "partial", list) / "a.txt").is_file()
+    with pytest.raises(
+        DataError, match=f"s3://{BUCKET}/nothing at {store.url}: no object is there"
+    ):
+        download_source(S3Source(uri=f"s3://{BUCKET}/nothing"), tmp_path / "partial", list)
+
+
 def test_endpoint_without_tls(store: Store, tmp_path: Path) -> None:
     error = failure(store, tmp_path, endpoint=store.url.replace("http:", "https:"))
 
