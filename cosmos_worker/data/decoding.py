@@ -6,10 +6,10 @@ one thread, so that damaged files give the same frames everywhere; several files
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,9 +18,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from cosmos_worker.data.upright import UPRIGHT, Turn, matrix_parts, turn_of, turn_upright
 from cosmos_worker.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 Frames = NDArray[np.uint8]
 
@@ -48,15 +47,8 @@ ANY_METADATA: dict[str, Any] = (
 """Titles need not be UTF-8; PyAV 19 and later always read them so."""
 INTERLACED = "interlaced, both fields stay in one frame (ffmpeg -vf yadif separates them)"
 DECODER_ERRORS = (
-    av.FFmpegError,
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
+    av.FFmpegError, ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError,
+)  # fmt: skip
 """What PyAV raises, or may raise, on damaged files, as some of its errors are those of Python: each costs the file, not
 the dataset. TypeError and AttributeError would be ours."""
 
@@ -159,24 +151,39 @@ class Decoder:
                 f"pixels of {ratio.numerator}:{ratio.denominator} are taken as square"
             )
 
-    def seek(self, time: int) -> None:
-        """Go to the key frame at or before a presentation time in ticks.
-
-        Raises:
-            UnreadableVideo: the file cannot be entered there.
-            OSError: as the constructor.
-        """
-        with blame(self.path):
-            self._container.seek(time, stream=self._stream, backward=True, any_frame=False)
-
     def frames(self) -> Iterator[Any]:
-        """PyAV's frames in the order shown, from here on; some may lack a time or be marked as damaged.
+        """PyAV's frames in the order shown; some may lack a time or be marked as damaged.
 
         Raises:
             UnreadableVideo: damage that ends decoding.
             OSError: as the constructor.
         """
-        decoded = iter(self._container.decode(self._stream))
+        return self._blamed(self._container.decode(self._stream))
+
+    def frames_after_seek(self, time: int) -> Iterator[Any]:
+        """Frames from the key frame on to which the container leads at a presentation time in ticks.
+
+        Raises:
+            UnreadableVideo, OSError: as frames.
+        """
+        with blame(self.path):
+            self._container.seek(time, stream=self._stream, backward=True, any_frame=False)
+        return self.frames()
+
+    def frames_after_skip(self, time: int) -> Iterator[Any]:
+        """Frames from the key frame of a presentation time on; what is coded before is read, but not decoded.
+
+        Raises:
+            UnreadableVideo, OSError: as frames.
+        """
+        packets = dropwhile(
+            lambda packet: not packet.is_keyframe or packet.pts != time,
+            self._container.demux(self._stream),
+        )
+        return self._blamed(frame for packet in packets for frame in packet.decode())
+
+    def _blamed(self, frames: Iterable[Any]) -> Iterator[Any]:
+        decoded = iter(frames)
         while True:
             with blame(self.path):
                 frame = next(decoded, None)
@@ -237,11 +244,6 @@ def _is_picture(stream: Any) -> bool:  # noqa: ANN401 - PyAV has no public types
 
 # --- upright ---------------------------------------------------------------------------------
 
-Turn = tuple[int, int, int, int]
-"""Signs (a, b, c, d) of a display matrix: a pixel at (column p, row q) is shown at (a p + c q, b p + d q)."""
-UPRIGHT: Turn = (1, 0, 0, 1)
-FIXED_POINT = 1 << 16
-
 
 def display_turn(path: Path, frame: Any) -> Turn:  # noqa: ANN401 - PyAV has no public types
     """The turn or flip by which a frame becomes upright.
@@ -252,21 +254,13 @@ def display_turn(path: Path, frame: Any) -> Turn:  # noqa: ANN401 - PyAV has no 
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return UPRIGHT
-    numbers = np.frombuffer(bytes(matrix), dtype=np.int32)
-    parts = [int(numbers[index]) for index in (0, 1, 3, 4)]
-    limit = max(map(abs, parts)) // 100
-    a, b, c, d = ((part > limit) - (part < -limit) for part in parts)
-    if (a and d and not b and not c) or (b and c and not a and not d):
-        return a, b, c, d
-    shown = ", ".join(f"{part / FIXED_POINT:.3g}" for part in parts)
-    value = f"its display matrix ({shown}) is no turn by 90, 180 or 270 degrees and no flip"
-    raise UnreadableVideo(path, value)
-
-
-def turn_upright(picture: Frames, turn: Turn) -> Frames:
-    """A picture (H, W, 3) as it is shown; a view."""
-    a, b, c, d = turn
-    return picture[::d, ::a] if a else picture.swapaxes(0, 1)[::b, ::c]
+    parts = matrix_parts(bytes(matrix))
+    turn = turn_of(parts)
+    if turn is None:
+        shown = ", ".join(f"{part:.3g}" for part in parts)
+        value = f"its display matrix ({shown}) is no turn by 90, 180 or 270 degrees and no flip"
+        raise UnreadableVideo(path, value)
+    return turn
 
 
 def shown_size(path: Path, frame: Any) -> tuple[int, int]:  # noqa: ANN401 - PyAV has no public types
