@@ -149,15 +149,19 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
                 (one for one in found if not one.name.startswith(".")), key=lambda one: one.name
             )
             below += [Path(one.path) for one in visible if one.is_dir(follow_symlinks=False)]
-            yield place, [one.name for one in found if one.is_file() or one.name.endswith(".zarr")]
+            yield place, [one.name for one in found if _is_file(one) or one.name.endswith(".zarr")]
         level = below
 
 
 def _has(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a folder has a file with one of these endings, in it or in the folders below."""
+    return any(name.lower().endswith(suffixes) for _, names in _folders(folder) for name in names)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            return any(entry.name.lower().endswith(suffixes) for entry in entries)
-    except OSError:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle
         return False
 
 

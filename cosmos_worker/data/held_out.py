@@ -51,7 +51,11 @@ def hold_out(
     episode_of = _episodes(clips, listing)
     episodes = sorted(set(episode_of.values()), key=lambda episode: _rank(episode, seed))
     if len(episodes) < 2:
-        why = "all usable training clips are of one episode"
+        why = (
+            "all usable training clips are of one episode"
+            if episodes
+            else "no training clip is usable"
+        )
         return clips, HeldOut(0, 0, f"validation_fraction {fraction:g} holds nothing out: {why}")
     number = min(max(1, round(fraction * len(episodes))), len(episodes) - 1)
     drawn = set(episodes[:number])

@@ -8,6 +8,7 @@ from clips import write_bridge_dataset, write_videos_dataset
 from lerobot_datasets import Layout, recordings, write_lerobot
 
 from cosmos_worker.config import DatasetLayout
+from cosmos_worker.data.detect import recognise
 from cosmos_worker.data.layouts import find_root
 from cosmos_worker.errors import DataError
 
@@ -119,3 +120,13 @@ def test_thousands_of_files_are_looked_through_quickly(tmp_path: Path):
 
     with pytest.raises(DataError, match="it holds 000/, 001/"):
         find_root(tmp_path, "lerobot")
+
+
+def test_videos_and_captions_in_folders_below_are_the_videos_layout(tmp_path: Path):
+    touch(tmp_path, "videos/in/deep/a.MOV", "metas/in/deep/a.txt")
+    (tmp_path / "videos/loop.mp4").symlink_to("loop.mp4")
+
+    look = recognise(tmp_path)
+
+    assert look is not None
+    assert look.layout == "videos"

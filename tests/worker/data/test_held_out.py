@@ -106,6 +106,15 @@ def test_what_cannot_be_held_out_is_told(split: str, episodes: dict, sentence: s
     assert told.sentence.startswith(sentence)
 
 
+def test_nothing_is_held_out_of_nothing():
+    clips, listing = make_clips({"a": None})
+
+    _, told = hold_out(dataclasses.replace(clips, kept=()), listing, 0.5, seed=0)
+
+    assert told is not None
+    assert told.sentence.endswith("holds nothing out: no training clip is usable")
+
+
 def test_nothing_is_held_out_unasked():
     clips, listing = make_clips({"a": None, "b": None})
 
