@@ -16,7 +16,7 @@ GUARDRAILS = {
     "guardrails.textClassifier": {"claim": {"claimName": "models", "path": "guard"}},
     "guardrails.imageEncoder": {"path": "/data/siglip"},
 }
-KEYS_BEFORE_FACE_BLUR = ("42aa6498af67", "4d83030205b0")
+KEYS_BEFORE_FACE_BLUR = ("42aa6498af67", "33e1a304ae28")
 """Of fetch-model and generate; the second with the version of the reader of videos, which came later."""
 USED = {"inference.1.promptUpsampler": True, "inference.1.guardrails": True}
 
