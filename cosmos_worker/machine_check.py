@@ -56,7 +56,7 @@ ITEMS: dict[str, Item] = {
         "use an image that has it, or build NVIDIA's sources with their C++ and CUDA extensions; no registry has it",
     ),
     "torchao": Item(machine.probe_torchao, "pip install 'torchao>=0.17'"),
-    "av": Item(machine.probe_pyav, "pip install av"),
+    "av": Item(machine.probe_pyav, "pip install 'av>=17.1'"),
     "shm": Item(
         machine.probe_shared_memory,
         "give /dev/shm at least 1 GiB (spec.compute.sharedMemory, docker --shm-size=8g)",

@@ -175,6 +175,7 @@ def _sample(
         BadClip: the rate is not constant, and there is none to resample at.
     """
     if rate is None:
+        frames = frames[: facts.num_frames - facts.num_stray - frames.start]
         return round(float(constant_rate(facts.timeline, frames, name)), 3), frames
     return rate, sample_at(facts.timeline, frames, rate, name)
 

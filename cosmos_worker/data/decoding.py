@@ -6,9 +6,10 @@ one thread, so that damaged files give the same frames everywhere; several files
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,9 +18,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from cosmos_worker.data.upright import UPRIGHT, Turn, matrix_parts, turn_of, turn_upright
 from cosmos_worker.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 Frames = NDArray[np.uint8]
 
@@ -41,19 +41,16 @@ HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range (ITU-T H.273): as RGB of 8 bits they would look washed out."""
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
 """Matrix coefficients (ITU-T H.273) that swscale converts to RGB; 2 = not told, which is converted as BT.601."""
-DECODER_ERRORS = (
-    av.FFmpegError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+ANY_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
-"""What PyAV was seen to raise, or may raise, on damaged files: each costs the file, not the dataset."""
+"""Titles need not be UTF-8; PyAV 19 and later always read them so."""
+INTERLACED = "interlaced, both fields stay in one frame (ffmpeg -vf yadif separates them)"
+DECODER_ERRORS = (
+    av.FFmpegError, ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What PyAV raises, or may raise, on damaged files, as some of its errors are those of Python: each costs the file, not
+the dataset. TypeError and AttributeError would be ours."""
 
 Kind = Literal["video_unreadable", "high_dynamic_range"]
 REMEDIES: dict[Kind, str] = {"video_unreadable": REENCODE, "high_dynamic_range": TONE_MAP}
@@ -107,8 +104,8 @@ class Decoder:
                 self._stream = self._choose_stream()
                 self._check_stream()
                 self.num_claimed: int = self._stream.frames
-                self.tick = self._stream.time_base
-                self.average_rate = self._stream.average_rate or 0
+                self.tick = as_fraction(self._stream.time_base)
+                self.average_rate = as_fraction(self._stream.average_rate)
         except BaseException:
             self._container.close()
             raise
@@ -120,8 +117,12 @@ class Decoder:
         self._container.close()
 
     def _choose_stream(self) -> Any:  # noqa: ANN401 - PyAV has no public types
-        """The first stream that is shown by default, else the first; a cover picture is no video."""
+        """The first stream that is shown by default, else the first; a cover picture is no video.
+
+        A stream of a single frame is a thumbnail where there are others.
+        """
         shown = [one for one in self._container.streams.video if not _is_picture(one)]
+        shown = [one for one in shown if one.frames != 1] or shown
         if not shown:
             read_through(self.path)
             raise UnreadableVideo(self.path, "no video stream in it")
@@ -140,34 +141,49 @@ class Decoder:
         if context.width * context.height > MAX_PIXELS:
             value = f"frames of {context.height}x{context.width}, more than {MAX_PIXELS} pixels"
             raise UnreadableVideo(self.path, value)
-        if not stream.time_base:
+        if as_fraction(stream.time_base) <= 0:
             raise UnreadableVideo(self.path, "no unit of time in it")
         context.thread_count = 1
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        ratio = stream.sample_aspect_ratio
-        if ratio and ratio != 1:
+        ratio = as_fraction(stream.sample_aspect_ratio)
+        if ratio not in (0, 1):
             self.notes.append(
                 f"pixels of {ratio.numerator}:{ratio.denominator} are taken as square"
             )
 
-    def seek(self, time: int) -> None:
-        """Go to the key frame at or before a presentation time in ticks.
-
-        Raises:
-            UnreadableVideo: the file cannot be entered there.
-            OSError: as the constructor.
-        """
-        with blame(self.path):
-            self._container.seek(time, stream=self._stream, backward=True, any_frame=False)
-
     def frames(self) -> Iterator[Any]:
-        """PyAV's frames in the order shown, from here on; some may lack a time or be marked as damaged.
+        """PyAV's frames in the order shown; some may lack a time or be marked as damaged.
 
         Raises:
             UnreadableVideo: damage that ends decoding.
             OSError: as the constructor.
         """
-        decoded = iter(self._container.decode(self._stream))
+        return self._blamed(self._container.decode(self._stream))
+
+    def frames_after_seek(self, time: int) -> Iterator[Any]:
+        """Frames from the key frame on to which the container leads at a presentation time in ticks.
+
+        Raises:
+            UnreadableVideo, OSError: as frames.
+        """
+        with blame(self.path):
+            self._container.seek(time, stream=self._stream, backward=True, any_frame=False)
+        return self.frames()
+
+    def frames_after_skip(self, time: int) -> Iterator[Any]:
+        """Frames from the key frame of a presentation time on; what is coded before is read, but not decoded.
+
+        Raises:
+            UnreadableVideo, OSError: as frames.
+        """
+        packets = dropwhile(
+            lambda packet: not packet.is_keyframe or packet.pts != time,
+            self._container.demux(self._stream),
+        )
+        return self._blamed(frame for packet in packets for frame in packet.decode())
+
+    def _blamed(self, frames: Iterable[Any]) -> Iterator[Any]:
+        decoded = iter(frames)
         while True:
             with blame(self.path):
                 frame = next(decoded, None)
@@ -200,13 +216,20 @@ class Decoder:
             return np.ascontiguousarray(turn_upright(pixels, turn))
 
 
+def as_fraction(rational: Any) -> Fraction:  # noqa: ANN401 - Fraction, or AVRational since PyAV 19
+    """A number of PyAV's; 0 for what a file does not tell."""
+    if not rational or not rational.denominator:
+        return Fraction(0)
+    return Fraction(rational.numerator, rational.denominator)
+
+
 def _open_container(path: Path, with_edit_list: bool) -> Any:  # noqa: ANN401 - as above
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     if not with_edit_list:
         options["ignore_editlist"] = "1"
     with blame(path):
         try:  # "file:" keeps a name with a colon from being taken for a protocol
-            return av.open(f"file:{path}", metadata_errors="replace", options=options)
+            return av.open(f"file:{path}", options=options, **ANY_METADATA)
         except av.ArgumentError:
             value = "not in a container of videos, such as MP4, MOV, MKV, WebM, AVI or MPEG-TS"
             raise UnreadableVideo(path, value) from None
@@ -221,11 +244,6 @@ def _is_picture(stream: Any) -> bool:  # noqa: ANN401 - PyAV has no public types
 
 # --- upright ---------------------------------------------------------------------------------
 
-Turn = tuple[int, int, int, int]
-"""Signs (a, b, c, d) of a display matrix: a pixel at (column p, row q) is shown at (a p + c q, b p + d q)."""
-UPRIGHT: Turn = (1, 0, 0, 1)
-FIXED_POINT = 1 << 16
-
 
 def display_turn(path: Path, frame: Any) -> Turn:  # noqa: ANN401 - PyAV has no public types
     """The turn or flip by which a frame becomes upright.
@@ -236,21 +254,13 @@ def display_turn(path: Path, frame: Any) -> Turn:  # noqa: ANN401 - PyAV has no 
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return UPRIGHT
-    numbers = np.frombuffer(bytes(matrix), dtype=np.int32)
-    parts = [int(numbers[index]) for index in (0, 1, 3, 4)]
-    limit = max(map(abs, parts)) // 100
-    a, b, c, d = ((part > limit) - (part < -limit) for part in parts)
-    if (a and d and not b and not c) or (b and c and not a and not d):
-        return a, b, c, d
-    shown = ", ".join(f"{part / FIXED_POINT:.3g}" for part in parts)
-    value = f"its display matrix ({shown}) is no turn by 90, 180 or 270 degrees and no flip"
-    raise UnreadableVideo(path, value)
-
-
-def turn_upright(picture: Frames, turn: Turn) -> Frames:
-    """A picture (H, W, 3) as it is shown; a view."""
-    a, b, c, d = turn
-    return picture[::d, ::a] if a else picture.swapaxes(0, 1)[::b, ::c]
+    parts = matrix_parts(bytes(matrix))
+    turn = turn_of(parts)
+    if turn is None:
+        shown = ", ".join(f"{part:.3g}" for part in parts)
+        value = f"its display matrix ({shown}) is no turn by 90, 180 or 270 degrees and no flip"
+        raise UnreadableVideo(path, value)
+    return turn
 
 
 def shown_size(path: Path, frame: Any) -> tuple[int, int]:  # noqa: ANN401 - PyAV has no public types
@@ -285,7 +295,7 @@ def frame_notes(frame: Any) -> list[str]:  # noqa: ANN401 - PyAV has no public t
     """What is lost of a frame, one short sentence each."""
     notes = []
     if frame.interlaced_frame:
-        notes.append("interlaced, both fields stay in one frame (ffmpeg -vf yadif separates them)")
+        notes.append(INTERLACED)
     if any(component.is_alpha for component in frame.format.components):
         notes.append("transparent, its alpha channel is ignored")
     return notes

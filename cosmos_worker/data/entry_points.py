@@ -13,7 +13,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,25 +89,26 @@ def _frames_from(path: Path, entry: EntryPoint | None) -> Generator[Shown, None,
     Raises:
         EntryMissed: before the first frame, if it is not that of the entry point.
     """
-    with Decoder(path) as decoder:
-        frames = decoder.frames()
-        if entry is None:
-            for number, frame in enumerate(frames):
+    if entry is None:
+        with Decoder(path) as decoder:
+            for number, frame in enumerate(decoder.frames()):
                 yield Shown(number, frame, decoder)
+        return
+    number, time = entry
+    for enter in (Decoder.frames_after_seek, Decoder.frames_after_skip):
+        with Decoder(path) as decoder:
+            try:
+                frames = enter(decoder, time)
+                frame = next(dropwhile(lambda one: one.pts is not None and one.pts < time, frames))
+            except (UnreadableVideo, StopIteration):
+                continue
+            if frame.pts != time:
+                continue
+            yield Shown(number, frame, decoder)
+            for later, frame in enumerate(frames, number + 1):
+                yield Shown(later, frame, decoder)
             return
-        number, time = entry
-        try:
-            decoder.seek(time)
-            frame = next(frames, None)
-            while frame is not None and frame.pts is not None and frame.pts < time:
-                frame = next(frames, None)
-        except UnreadableVideo:
-            raise EntryMissed from None
-        if frame is None or frame.pts != time:
-            raise EntryMissed
-        yield Shown(number, frame, decoder)
-        for later, frame in enumerate(frames, number + 1):
-            yield Shown(later, frame, decoder)
+    raise EntryMissed
 
 
 def checksum(shown: Shown) -> int:

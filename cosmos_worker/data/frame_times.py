@@ -15,6 +15,8 @@ from cosmos_worker.data.problems import BadClip
 RATE_TOLERANCE = 0.1
 """Largest deviation of a frame's duration from the median, as a share: admits times rounded to milliseconds up to
 60 frames per second, and not a single frame that is left out."""
+MAX_STRAY = 4
+"""Most frames that a cut leaves after a gap: encoders code few frames long before they are shown."""
 MAX_REPEATS = 100
 """Most samples per frame, on average, when frames are sampled at a rate: more is a damaged time, not a video."""
 
@@ -98,6 +100,22 @@ def constant_rate(timeline: Timeline, frames: range, name: str) -> Fraction:
             )
             raise BadClip(name, "variable_frame_rate", value)
     return _rate(timeline, frames)
+
+
+def stray_frames(timeline: Timeline) -> int:
+    """Frames at the end that come after a gap, where the others are shown at equal intervals; 0 = none.
+
+    A file that was cut without encoding it again may end with frames that are coded before, but shown after some that
+    the cut has left out.
+    """
+    usual, num_frames = timeline.usual_gap, timeline.num_frames
+    gaps = [after - before for before, after in pairwise(timeline.times)]
+    uneven = [
+        number for number, gap in enumerate(gaps) if abs(gap - usual) > usual * RATE_TOLERANCE
+    ]
+    if not uneven or uneven[0] < len(gaps) - MAX_STRAY:
+        return 0
+    return num_frames - 1 - uneven[0]
 
 
 def frames_between(

@@ -178,9 +178,9 @@ def _measure(path: Path, size: int, mtime_ns: int) -> Extent:
         for frame in decoder.frames():
             num_frames += 1
             first, last = frame.pts if num_frames == 1 else first, frame.pts
-        fps = Fraction(decoder.average_rate)
+        fps = decoder.average_rate
         if num_frames > 1 and first is not None and last is not None and last > first:
-            fps = (num_frames - 1) / ((last - first) * Fraction(decoder.tick))
+            fps = (num_frames - 1) / ((last - first) * decoder.tick)
     return Extent(num_frames, round(float(fps), 3))
 
 

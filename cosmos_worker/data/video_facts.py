@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import Self
 
 from cosmos_worker.data import entry_points as entries
-from cosmos_worker.data.decoding import Decoder, UnreadableVideo, frame_notes, shown_size
+from cosmos_worker.data.decoding import (
+    INTERLACED,
+    Decoder,
+    UnreadableVideo,
+    frame_notes,
+    refuse_colours,
+    shown_size,
+)
 from cosmos_worker.data.entry_points import EntryPoint, Shown
-from cosmos_worker.data.frame_times import Timeline
+from cosmos_worker.data.frame_times import Timeline, stray_frames
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.layout import sha256_of_file
+
+STRAY = "cut without encoding it again: {} frames after the last gap are left out where the rate is constant"
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class VideoFacts:
     entry_points: tuple[EntryPoint, ...] = ()
     notes: tuple[str, ...] = ()
     """What is done with the file that its author may not expect, one short sentence each."""
+    num_stray: int = 0
+    """Frames at the end of a cut file that come after a gap, see :func:`stray_frames`; 0 in files that are not cut."""
 
     @property
     def num_frames(self) -> int:
@@ -45,6 +55,7 @@ class VideoFacts:
             "sha256": self.sha256,
             "entry_points": self.entry_points,
             "notes": self.notes,
+            "num_stray": self.num_stray,
         }
 
     @classmethod
@@ -57,6 +68,7 @@ class VideoFacts:
             str(value["sha256"]),
             tuple((int(number), int(time)) for number, time in value["entry_points"]),
             tuple(map(str, value["notes"])),
+            int(value["num_stray"]),
         )
 
 
@@ -82,9 +94,11 @@ class _Survey:
         """
         frame, number = shown.frame, shown.number
         size = shown_size(shown.decoder.path, frame)
+        refuse_colours(shown.decoder.path, frame)
         if number == 0:
             self.size = size
-            shown.rgb()  # refuses colours that cannot be converted
+            self.notes.update(dict.fromkeys(frame_notes(frame)))
+            shown.rgb()  # fails here if it ever does
         if frame.is_corrupt:
             raise BadClip(self.name, "video_damaged", f"frame {number} is damaged")
         if size != self.size:
@@ -99,7 +113,8 @@ class _Survey:
             raise BadClip(self.name, "video_damaged", value)
         self.times.append(frame.pts)
         self.last_duration = frame.duration or 0
-        self.notes.update(dict.fromkeys(frame_notes(frame)))
+        if frame.interlaced_frame:
+            self.notes[INTERLACED] = None
         if self._is_long:
             self._prepare_entry(shown)
 
@@ -117,7 +132,7 @@ class _Survey:
         """
         if not self.times:
             raise BadClip(self.name, "video_empty", "0 frames")
-        tick = Fraction(decoder.tick)
+        tick = decoder.tick
         timeline = Timeline(tuple(self.times), tick, max(1, self.last_duration))
         if self.last_duration > 0 or len(self.times) > 1:
             lasts = self.last_duration or timeline.usual_gap
@@ -163,8 +178,12 @@ def decode_fully(
     proven: tuple[EntryPoint, ...] = ()
     if timeline.num_frames >= min_frames:
         proven = entries.prove_entry_points(path, survey.candidates, survey.checksums)
-    height, width = survey.size
-    return VideoFacts(timeline, height, width, sha256_of_file(path), proven, tuple(survey.notes))
+    num_stray = stray_frames(timeline) if claimed > timeline.num_frames else 0
+    if num_stray:
+        survey.notes[STRAY.format(num_stray)] = None
+    return VideoFacts(
+        timeline, *survey.size, sha256_of_file(path), proven, tuple(survey.notes), num_stray
+    )
 
 
 def _check_count(decoder: Decoder, num_frames: int, name: str) -> None:

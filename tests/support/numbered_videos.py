@@ -111,23 +111,28 @@ def stream_copy(
     fps: int = 30,
     *,
     from_key_frame: bool = True,
+    left_out: Sequence[int] = (),
 ) -> Path:
     """Cut a file without encoding it again: an edit list hides what is needed only to decode the first frame.
 
-    With ``from_key_frame`` false, what is needed is missing, as in files of some careless programs.
+    With ``from_key_frame`` false, what is needed is missing, as in files of some careless programs. ``left_out`` are
+    numbers of frames that the cut loses although it has later ones.
     """
     with (
         av.open(str(source)) as old,
         av.open(str(target), "w", format="mp4", options={"avoid_negative_ts": "disabled"}) as new,
     ):
         stream = new.add_stream_from_template(old.streams.video[0])
-        offset = int(Fraction(start, fps) / old.streams.video[0].time_base)
-        limit = None if end is None else int(Fraction(end, fps) / old.streams.video[0].time_base)
+        base = old.streams.video[0].time_base
+        one_tick = Fraction(base.numerator, base.denominator)
+        offset = int(Fraction(start, fps) / one_tick)
+        limit = None if end is None else int(Fraction(end, fps) / one_tick)
         packets = [packet for packet in old.demux(video=0) if packet.size]
+        lost = [int(Fraction(one, fps) / one_tick) for one in left_out]
         keys = [packet.dts for packet in packets if packet.is_keyframe and packet.pts <= offset]
         for packet in packets:
             begins = packet.dts >= keys[-1] if from_key_frame else packet.pts >= offset
-            if not begins or (limit is not None and packet.pts >= limit):
+            if not begins or (limit is not None and packet.pts >= limit) or packet.pts in lost:
                 continue
             packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
             packet.stream = stream

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from clips import write_clip, write_clip_with_times
-from numbered_videos import Kind, add_video, encode, stream_copy, write_numbered
+from numbered_videos import Kind, add_video, encode, number_of, stream_copy, write_numbered
 
 from cosmos_worker.config import FrameRate
 from cosmos_worker.data import check
@@ -17,7 +17,7 @@ from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.video import read_window
+from cosmos_worker.data.video import read_video, read_window
 from cosmos_worker.options import VideoConfig
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, fps=10, window_stride=4)
@@ -154,6 +154,23 @@ def test_a_file_that_lacks_frames_is_refused(tmp_path: Path):
 
     assert found.reason == "frame_count"
     assert "frames can be decoded, the file claims 37" in str(found)
+
+
+def test_a_cut_ends_before_frames_that_lack_their_neighbours(tmp_path: Path):
+    kind = Kind("libx264", options={"x264-params": "bframes=3:b-adapt=0:b-pyramid=none"})
+    whole = write_numbered(tmp_path / "whole.mp4", kind)
+    # The last frame that the cut keeps is the anchor of three that it leaves out.
+    stream_copy(whole, tmp_path / "cut.mp4", 6, 30, left_out=(26, 27, 28))
+    assert [number_of(frame) for frame in read_video(tmp_path / "cut.mp4")] == [*range(6, 26), 29]
+
+    clips = run(tmp_path, candidate("cut.mp4"))
+
+    assert (one(clips).num_frames, one(clips).fps) == (20, 30.0)
+    note = "cut without encoding it again: 1 frames after the last gap are left out where the rate is constant"
+    assert clips.notes == (("cut.mp4", note),)
+    all_frames = VIDEO.model_copy(update={"fps": 30.0})
+    sampled = run(tmp_path, candidate("cut.mp4"), frame_rate="resample", buckets=(all_frames,))
+    assert one(sampled).frame_numbers == (*range(20), 19, 19, 19, 20)  # what players show
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])

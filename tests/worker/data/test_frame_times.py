@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.data.frame_times import Timeline, constant_rate, frames_between, sample_at
+from cosmos_worker.data.frame_times import (
+    Timeline,
+    constant_rate,
+    frames_between,
+    sample_at,
+    stray_frames,
+)
 from cosmos_worker.data.problems import BadClip
 
 
@@ -47,6 +53,16 @@ def test_a_part_of_a_file_may_be_constant_where_the_file_is_not():
 def test_a_single_frame_has_the_rate_of_its_file():
     assert constant_rate(at(0, 0.1, 0.2), range(1, 2), "a.mp4") == 10
     assert constant_rate(at(3, last=0.04), range(1), "a.mp4") == 25
+
+
+def test_frames_after_a_gap_are_stray_near_the_end_only():
+    frames = [0.1 * number for number in range(20)]
+
+    assert stray_frames(at(*frames)) == 0
+    assert stray_frames(at(*frames, 2.3)) == 1
+    assert stray_frames(at(*frames, 2.3, 2.7)) == 2
+    assert stray_frames(at(*frames, *(2.3 + one for one in frames[:5]))) == 0
+    assert stray_frames(at(0)) == 0
 
 
 # --- parts of a file -------------------------------------------------------------------------

@@ -157,6 +157,8 @@ def test_entry_points_are_found_where_decoding_can_begin(videos: Videos):
     found = {name: len(videos.facts(name).entry_points) for name in ("h264", "hevc-gop-2", "av1")}
 
     assert found == {"h264": 3, "hevc-gop-2": 6, "av1": 3}
+    without_index = {name: len(videos.facts(name).entry_points) for name in ("fragmented", "ts")}
+    assert min(without_index.values()) > 1
     assert videos.facts("h264-intra-refresh").entry_points == ()
     assert decode_fully(videos.path("h264"), "h264.mp4").entry_points == ()  # a short file
 

@@ -11,9 +11,12 @@ from clips import (
     add_bridge_clip,
     add_folder_clip,
     write_bridge_dataset,
+    write_clip_with_times,
     write_videos_dataset,
 )
 from fake_hub import point_client, serve_hub
+from numbered_videos import Kind, write_numbered
+from pydantic import ValidationError
 
 from cosmos_worker.cgroup import available_cpus
 from cosmos_worker.config import PrepareDatasetConfig
@@ -22,6 +25,7 @@ from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes, sha256_of_file
 from cosmos_worker.stages.prepare_dataset import run
 
+INTERLACED = Kind("mpeg2video", options={"flags": "+ildct", "top": "1"})
 INDEX_FILES = ["index.jsonl", "report.md", "source.json", "summary.json"]
 
 
@@ -302,3 +306,43 @@ def test_run_fetches_from_the_hub(tmp_path: Path, volumes, target, monkeypatch):
     run(config, volumes)  # without a server
     assert read_index(target).root == tmp_path / "datasets/job/data"
     assert sorted(path.name for path in (tmp_path / "datasets/job").iterdir()) == ["data", "index"]
+
+
+def test_run_tells_which_frames_resampling_takes(tmp_path: Path, volumes, target, caplog):
+    root = write_videos_dataset(tmp_path / "data", clips=1, frames=20)
+    times = [number * 10 for number in range(20) if number not in (7, 11)]
+    write_clip_with_times(add_folder_clip(root, "drop", "two frames are missing"), times)
+    caplog.set_level(logging.INFO)
+    video = {"num_pixel_frames": 9, "height": 32, "width": 48, "window_stride": 8, "fps": 10}
+
+    run(
+        make_config({"path": str(root)}, layout="videos", frame_rate="resample", video=video),
+        volumes,
+    )
+
+    assert "resampled clips=1 frames_repeated=2 frames_left_out=0" in caplog.text
+    assert read_index(target).clip("train/drop").num_frames == 20
+    line = "- frames taken at equal intervals: 1 clips changed, 2 frames repeated, 0 left out"
+    assert line in (target / "report.md").read_text()
+
+
+def test_run_tells_what_is_lost_of_a_video(tmp_path: Path, volumes, target, caplog):
+    root = write_videos_dataset(tmp_path / "data", clips=1)
+    write_numbered(add_folder_clip(root, "fields", "interlaced"), INTERLACED)
+
+    run(make_config({"path": str(root)}, layout="videos"), volumes)
+
+    assert "video=videos/fields.mp4 note='interlaced, both fields" in caplog.text
+    assert "| videos/fields.mp4 | interlaced, both fields" in (target / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({}, r"video\.fps: is null, frame_rate 'resample' takes frames at that rate"),
+        ({"buckets": [{"num_pixel_frames": 9, "height": 32, "width": 48}]}, r"buckets\.0\.fps: is null"),
+    ],
+)  # fmt: skip
+def test_resampling_needs_a_rate(size, message):
+    with pytest.raises(ValidationError, match=message):
+        make_config({"path": "/data"}, frame_rate="resample", **size)
