@@ -33,7 +33,8 @@ from cosmos_worker.data.video import open_video, read_video, read_window
 from cosmos_worker.data.video_facts import decode_fully
 from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.options import TokenizerConfig, VideoConfig
-from cosmos_worker.sample.inputs import SampleInput, read_known_frames
+from cosmos_worker.sample.conditioning import read_known_frames
+from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.stages import cache_latents
 from cosmos_worker.tokenizer.base import video_from_pixels
