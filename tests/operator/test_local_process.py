@@ -34,23 +34,28 @@ def test_each_workload_becomes_the_worker_with_its_document(tmp_path, backend):
         assert process.depends_on == stage.depends_on
 
 
+def process_of(processes, stage):
+    return next(process for process in processes if process.stage == stage)
+
+
 def test_training_starts_the_processes_of_one_node(tmp_path):
     _, processes = processes_of(
         tmp_path, {"compute.nodes": 2, "training.overrides": ["trainer.micro_batch_size=4"]}
     )
 
-    assert processes[4].command[-2:] == ("--nproc-per-node", "2")
+    assert process_of(processes, "train").command[-2:] == ("--nproc-per-node", "2")
 
 
 def test_claims_become_folders_of_the_workspace(tmp_path):
     changes = {"storage": {"models": {"claimName": "mine", "subPath": ""}}}
     _, processes = processes_of(tmp_path, changes)
-    environment = processes[4].environment
+    train = process_of(processes, "train")
+    environment = train.environment
 
     assert environment["COSMOS_MODELS"] == f"{tmp_path}/mine"
     assert environment["COSMOS_CHECKPOINTS"] == f"{tmp_path}/cosmos/checkpoints"
     assert (tmp_path / "cosmos" / "checkpoints").is_dir()
-    assert processes[4].target == tmp_path / "cosmos" / "checkpoints" / f"push-{processes[4].key}"
+    assert train.target == tmp_path / "cosmos" / "checkpoints" / f"push-{train.key}"
     assert environment["COSMOS_TERMINATION_LOG"] == f"{tmp_path}/stages/train/termination.json"
 
 
@@ -70,7 +75,7 @@ def test_home_and_secrets_stay_those_of_this_machine(tmp_path, monkeypatch):
 
     assert processes[0].environment["HOME"] == "/home/somebody"
     assert processes[0].environment["HF_TOKEN"] == "mine"
-    assert processes[4].environment["HF_HUB_OFFLINE"] == "1"
+    assert process_of(processes, "train").environment["HF_HUB_OFFLINE"] == "1"
 
 
 def test_order_puts_each_stage_after_its_dependencies(tmp_path):

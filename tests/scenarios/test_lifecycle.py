@@ -95,11 +95,11 @@ def test_training_on_what_others_prepared_waits_for_its_own_model(world: World) 
 def test_wrong_input_is_told_before_the_training(world: World) -> None:
     gone = {"prompt": "push the red cube left", "conditioning": "/no-image.png"}
     world.lack_data("/no-image.png", "check-inputs")
-    world.submit("no-image", inference=[{**ITEM, "inputs": [gone]}])
-    status = world.wait_state("no-image", "Failed")
+    world.submit("no-start-image", inference=[{**ITEM, "inputs": [gone]}])
+    status = world.wait_state("no-start-image", "Failed")
 
     assert "/no-image.png" in status["message"]
-    assert world.condition("no-image", "InputsReady")["status"] == "False"
+    assert world.condition("no-start-image", "InputsReady")["status"] == "False"
     assert status.get("attempts", []) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from numbered_videos import Kind, number_of, write_numbered
 
 from cosmos_worker.data import ahead
-from cosmos_worker.data.ahead import decode_ahead, num_ahead
+from cosmos_worker.data.ahead import cut_runs, decode_ahead, num_ahead
 from cosmos_worker.data.index import Clip, DatasetIndex
 from cosmos_worker.data.video_facts import decode_fully
 from cosmos_worker.errors import DataError
@@ -60,6 +60,17 @@ def test_sampled_clips_and_windows_in_any_order_are_their_frames(index: DatasetI
             found.append(window)
 
     assert found == shuffled
+
+
+def test_windows_before_which_decoding_begins_elsewhere_are_another_run(index: DatasetIndex):
+    first, second, third = index.clips
+    entries = [number for number, _ in first.entry_points]
+
+    runs = [run for run in cut_runs(index, index.windows("train")) if run.clip is first]
+
+    assert [run.windows[0].start for run in runs] == [0, *(one for one in entries if one < 32)]
+    assert sum(len(run.windows) for run in runs) == len(first.window_starts)
+    assert not {second, third} & {run.clip for run in runs}
 
 
 def test_few_windows_wait_in_memory(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch):

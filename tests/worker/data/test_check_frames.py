@@ -17,7 +17,8 @@ from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.video import read_video, read_window
+from cosmos_worker.data.video import open_video, read_video, read_window
+from cosmos_worker.errors import DataError
 from cosmos_worker.options import VideoConfig
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, fps=10, window_stride=4)
@@ -187,6 +188,8 @@ def test_high_dynamic_range_is_refused(tmp_path: Path, transfer: int, name: str)
     assert found.reason == "high_dynamic_range"
     assert f"hdr.mp4: high dynamic range ({name}), which cannot be shown" in str(found)
     assert "tonemap" in str(found)
+    with pytest.raises(DataError, match=rf"hdr\.mp4: .*high dynamic range \({name}\)"):
+        open_video(path)
 
 
 def test_notes_tell_what_is_lost(tmp_path: Path):
@@ -233,10 +236,11 @@ def test_a_name_that_no_file_has_is_a_bad_clip(tmp_path: Path, name: str):
     assert problem(tmp_path, name).reason == "video_missing"
 
 
-def test_names_with_colons_and_patterns_are_files(tmp_path: Path):
+def test_names_with_colons_and_patterns_are_files(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("http:a.mp4", "a%03d.mp4", "concat:b.mp4", "[c].mp4")):
         write_clip(tmp_path / name)
-        assert one(run(tmp_path, candidate(name, number))).num_frames == 17
+        assert one(run(Path(), candidate(name, number))).num_frames == 17
 
 
 def test_a_list_of_other_files_is_no_video(tmp_path: Path):

@@ -25,7 +25,7 @@ from cosmos_worker.data import check
 from cosmos_worker.data.ahead import decode_ahead
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.decoding import Decoder
-from cosmos_worker.data.entry_points import numbered_frames
+from cosmos_worker.data.entry_points import checksum, numbered_frames, prove_entry_points
 from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.index import DatasetIndex, write_index
 from cosmos_worker.data.journal import Journal
@@ -172,6 +172,25 @@ def test_a_file_that_cannot_be_entered_as_proven_is_decoded_whole(videos: Videos
 
     np.testing.assert_array_equal(got, videos.truth("h264")[number:][:9])
     assert "not entered at frame" in caplog.text
+
+
+def test_an_entry_point_that_gives_other_frames_is_not_believed(tmp_path: Path):
+    """A container may call frames key frames that are none; decoders then begin with a grey picture."""
+    path, kind = tmp_path / "lies.mp4", Kind("mpeg4", "matroska", options=BITRATE, gop=100)
+    with av.open(str(path), "w", format="matroska") as container:
+        for number, packet in enumerate(
+            encode(add_video(container, kind, 30), kind, range(40), 30)
+        ):
+            packet.is_keyframe = number % 10 == 0
+            container.mux(packet)
+    frames, truth = list(numbered_frames(path)), np.stack(true_frames(path))
+    lies = [(shown.number, shown.frame.pts) for shown in frames if shown.number in (10, 20, 30)]
+
+    wrong = open_video(path, lies).get(range(12, 21))
+    proven = prove_entry_points(path, lies, [checksum(shown) for shown in numbered_frames(path)])
+
+    assert not np.array_equal(wrong, truth[12:21])
+    assert proven == ()
 
 
 def test_reading_begins_at_an_entry_point(videos: Videos, monkeypatch: pytest.MonkeyPatch):
