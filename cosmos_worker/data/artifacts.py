@@ -175,8 +175,24 @@ def _fetch_objects(artifact: Artifact, source: S3Source, partial: Path, target: 
             return place_files(files, target, artifact.name, move=True)
 
 
+def _refuse_stand_in(path: Path) -> None:
+    """Refuse a file that only stands for the wanted one.
+
+    Raises:
+        DataError: a Git LFS pointer or a web page.
+    """
+    if is_lfs_pointer(path):
+        raise DataError(f"{path}: a Git LFS pointer, not the file; {REMEDY}")
+    refuse_page(path, str(path), path.name)
+
+
 def _weights_of_file(path: Path) -> dict[str, Path]:
-    """A single file of weights under the name that models have."""
+    """A single file of weights under the name that models have.
+
+    Raises:
+        DataError: it is no file of weights.
+    """
+    _refuse_stand_in(path)
     return {Path(MODEL_FILE).stem + path.suffix: path}
 
 
@@ -207,9 +223,7 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     if missing:
         raise _lacking(artifact, str(folder), missing, folder_content(folder))
     for name in choice.names:
-        if is_lfs_pointer(folder / name):
-            raise DataError(f"{folder / name}: a Git LFS pointer, not the file; {REMEDY}")
-        refuse_page(folder / name, str(folder / name), name)
+        _refuse_stand_in(folder / name)
     return {name: folder / name for name in choice.names}
 
 

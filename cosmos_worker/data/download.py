@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from http.client import HTTPException, InvalidURL
 from typing import Any
 
@@ -76,7 +78,13 @@ class Download:
         Raises:
             DataError: with the page's title.
         """
-        page = describe_page(self._ahead)
+        beginning = self._ahead
+        if "gzip" in (
+            self._response.headers.get("Content-Encoding") or ""
+        ):  # unasked, as proxies do
+            with contextlib.suppress(zlib.error):
+                beginning = zlib.decompressobj(wbits=31).decompress(beginning, PEEK_BYTES)
+        page = describe_page(beginning)
         if page is None and self._ahead:
             return
         self._response.close()

@@ -62,10 +62,12 @@ class ObjectRecords:
         self._stream.close()
 
     def has(self, name: str, item: StoredObject, path: Path) -> bool:
-        """Whether the file is complete and of this version of the object."""
+        """Whether the file is complete and of this version of the object, which has an ETag to tell it by."""
         entry = self._known.get(name, {})
         same = (entry.get("etag"), entry.get("size_bytes")) == (item.etag, item.size_bytes)
-        return same and path.is_file() and path.stat().st_size == item.size_bytes
+        return (
+            bool(item.etag) and same and path.is_file() and path.stat().st_size == item.size_bytes
+        )
 
     def add(self, name: str, item: StoredObject, sha256: str) -> None:
         """Note a complete object; threads may call this at the same time."""
@@ -114,7 +116,7 @@ class _LargeObject:
         self._identity = {"name": name, "etag": item.etag, "size_bytes": item.size_bytes}
         self._identity["piece_bytes"] = PIECE_BYTES
         self._done: set[int] = set()
-        if self.path.is_file() and self._state.is_file():
+        if item.etag and self.path.is_file() and self._state.is_file():
             state = json.loads(self._state.read_text(encoding="utf-8"))
             if {**state, "done": None} == {**self._identity, "done": None}:
                 self._done = set(state["done"])

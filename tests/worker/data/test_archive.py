@@ -1,5 +1,6 @@
 """data/archive.py: hostile and damaged archives, and what a server may do."""
 
+import gzip
 import io
 import logging
 import tarfile
@@ -162,6 +163,25 @@ def test_extract_url_refuses_a_page_with_its_title(tmp_path: Path, kind: str):
     assert str(caught.value).startswith(
         f"{url}?...: got a web page titled 'Sign in' instead of the file; a login page, a proxy or"
     )
+
+
+def test_extract_url_refuses_a_compressed_page(tmp_path: Path):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "text/html"}
+    with (
+        serve(200, gzip.compress(PAGE), **headers) as url,
+        pytest.raises(DataError, match=r"got a web page titled 'Sign in' instead"),
+    ):
+        extract_url(UrlSource(url=url), tmp_path / "out")
+
+
+def test_extract_url_takes_an_archive_that_is_called_compressed(tmp_path: Path):
+    pack(tmp_path / "a.tar.gz")
+    body = (tmp_path / "a.tar.gz").read_bytes()
+
+    with serve(200, body, **{"Content-Encoding": "x-gzip"}) as url:
+        extract_url(UrlSource(url=url), tmp_path / "out")
+
+    assert (tmp_path / "out/good/first.txt").read_bytes() == b"first"
 
 
 def test_extract_url_takes_an_archive_that_is_called_a_page(tmp_path: Path):

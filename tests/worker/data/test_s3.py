@@ -15,6 +15,8 @@ from cosmos_worker.config import S3Source
 from cosmos_worker.data import pace, s3, s3_bucket, s3_download
 from cosmos_worker.data.object_names import refuse_names
 from cosmos_worker.data.s3 import RECORDS_FILE, download_source
+from cosmos_worker.data.s3_bucket import StoredObject
+from cosmos_worker.data.s3_download import ObjectRecords
 from cosmos_worker.errors import DataError, RetryableError
 
 BIG = bytes(range(256)) * 400
@@ -221,6 +223,15 @@ def test_object_that_changed_between_two_attempts_is_fetched_again(
 
     assert files_of(download(store, tmp_path)) == {"a.txt": b"new", "b.txt": b"same"}
     assert store.objects_asked() == ["data/a.txt"]
+
+
+def test_object_without_a_version_is_never_taken_for_complete(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    with ObjectRecords(tmp_path / "objects.jsonl") as records:
+        for etag in ("", "v1"):
+            item = StoredObject("a", 1, etag)
+            records.add("a", item, "0" * 64)
+            assert records.has("a", item, tmp_path / "a") == bool(etag)
 
 
 def test_second_process_waits_for_the_first(

@@ -151,12 +151,29 @@ def test_run_reports_missing_pieces_of_weights(tmp_path: Path, volumes):
         run(make_config("text_encoder", {"path": str(source)}), volumes)
 
 
-def test_run_reports_git_lfs_pointer(tmp_path: Path, volumes):
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            r"model\.pt: a Git LFS pointer, not the file; run 'git lf",
+        ),
+        (
+            "<!doctype html><html><title>Sign in</title>",
+            r"model\.pt: got a web page titled 'Sign in' instead of the file",
+        ),
+    ],
+)
+def test_run_reports_what_only_stands_for_weights(
+    tmp_path: Path, volumes, single: bool, content: str, message: str
+):
     source = write_files(tmp_path / "src", ["model.pt"])
-    (source / "model.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (source / "model.pt").write_text(content)
 
-    with pytest.raises(DataError, match=r"model\.pt: a Git LFS pointer, not the file; run 'git lf"):
-        run(make_config("model", {"path": str(source)}), volumes)
+    path = source / "model.pt" if single else source
+    with pytest.raises(DataError, match=message):
+        run(make_config("model", {"path": str(path)}), volumes)
 
 
 def test_run_does_not_replace_other_weights(tmp_path: Path, volumes, target):
