@@ -191,16 +191,15 @@ class Decoder:
                 return
             yield frame
 
-    def count_packets(self) -> int:
-        """Coded frames that are to be shown, from here to the end.
+    def packet_times(self) -> list[int | None]:
+        """Presentation times of the coded frames that are to be shown, in the order in which they are stored.
 
         Raises:
-            UnreadableVideo: damage that ends reading.
-            OSError: as the constructor.
+            UnreadableVideo, OSError: as frames.
         """
         with blame(self.path):
             packets = self._container.demux(self._stream)
-            return sum(packet.size > 0 and not packet.is_discard for packet in packets)
+            return [one.pts for one in packets if one.size > 0 and not one.is_discard]
 
     def rgb(self, frame: Any) -> Frames:  # noqa: ANN401 - PyAV has no public types
         """A frame upright, uint8 (H, W, 3); matrix and range are those that the file tells.

@@ -22,7 +22,8 @@ from cosmos_worker.data.frame_times import Timeline, stray_frames
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.layout import sha256_of_file
 
-STRAY = "cut without encoding it again: {} frames after the last gap are left out where the rate is constant"
+LOST = "begins with {} frames that need others before them, as a cut leaves them; players do not show them"
+STRAY = "ends with {} frames after a gap, as a cut leaves them; left out where the rate is constant"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class VideoFacts:
     notes: tuple[str, ...] = ()
     """What is done with the file that its author may not expect, one short sentence each."""
     num_stray: int = 0
-    """Frames at the end of a cut file that come after a gap, see :func:`stray_frames`; 0 in files that are not cut."""
+    """Frames at the end that come after a gap, see :func:`stray_frames`."""
 
     @property
     def num_frames(self) -> int:
@@ -169,7 +170,7 @@ def decode_fully(
                 survey.add(Shown(num_decoded, frame, decoder))
                 num_decoded += 1
             timeline = survey.timeline(decoder)
-            _check_count(decoder, timeline.num_frames, name)
+            num_lost = _count_lost(decoder, timeline, name)
     except UnreadableVideo as error:
         after = (
             f" after {num_decoded} of {claimed or 'unknown'} frames" if error.is_decoders else ""
@@ -178,26 +179,31 @@ def decode_fully(
     proven: tuple[EntryPoint, ...] = ()
     if timeline.num_frames >= min_frames:
         proven = entries.prove_entry_points(path, survey.candidates, survey.checksums)
-    num_stray = stray_frames(timeline) if claimed > timeline.num_frames else 0
-    if num_stray:
-        survey.notes[STRAY.format(num_stray)] = None
-    return VideoFacts(
-        timeline, *survey.size, sha256_of_file(path), proven, tuple(survey.notes), num_stray
-    )
+    num_stray = stray_frames(timeline)
+    notes = [
+        *survey.notes,
+        *([LOST.format(num_lost)] if num_lost else []),
+        *([STRAY.format(num_stray)] if num_stray else []),
+    ]
+    return VideoFacts(timeline, *survey.size, sha256_of_file(path), proven, tuple(notes), num_stray)
 
 
-def _check_count(decoder: Decoder, num_frames: int, name: str) -> None:
-    """Compare the frames with what the container claims, which counts those that an edit list leaves out as well.
+def _count_lost(decoder: Decoder, timeline: Timeline, name: str) -> int:
+    """Frames at the start of a cut file that lack what they were made from, so that players leave them out.
+
+    What a container claims includes those, and those that its edit list leaves out.
 
     Raises:
-        BadClip: frames are missing, or there are too many.
+        BadClip: other frames are missing, or there are too many.
         UnreadableVideo: packets that cannot be read.
     """
     claimed = decoder.num_claimed
-    if not claimed or claimed == num_frames:
-        return
+    if not claimed or claimed == timeline.num_frames:
+        return 0
     with Decoder(decoder.path, with_edit_list=False) as whole, Decoder(decoder.path) as edited:
-        num_all, num_shown = whole.count_packets(), edited.count_packets()
-    if (num_all, num_shown) != (claimed, num_frames):
-        value = f"{num_frames} frames can be decoded, the file claims {claimed}"
+        num_stored, stored = len(whole.packet_times()), edited.packet_times()
+    lost = [time for time in stored if time is not None and time < timeline.times[0]]
+    if num_stored != claimed or len(stored) - len(lost) != timeline.num_frames:
+        value = f"{timeline.num_frames} frames can be decoded, the file claims {claimed}"
         raise BadClip(name, "frame_count", value)
+    return len(lost)

@@ -110,13 +110,19 @@ def stream_copy(
     end: int | None = None,
     fps: int = 30,
     *,
-    from_key_frame: bool = True,
+    key_frame: int | None = None,
     left_out: Sequence[int] = (),
 ) -> Path:
     """Cut a file without encoding it again: an edit list hides what is needed only to decode the first frame.
 
-    With ``from_key_frame`` false, what is needed is missing, as in files of some careless programs. ``left_out`` are
-    numbers of frames that the cut loses although it has later ones.
+    Args:
+        source: the file.
+        target: the cut, an MP4.
+        start: number of its first frame.
+        end: number of the frame after its last one; None = all.
+        fps: of the file.
+        key_frame: begin with this key frame, even if the first frame needs an earlier one.
+        left_out: frames that the cut loses although it has later ones.
     """
     with (
         av.open(str(source)) as old,
@@ -129,10 +135,11 @@ def stream_copy(
         limit = None if end is None else int(Fraction(end, fps) / one_tick)
         packets = [packet for packet in old.demux(video=0) if packet.size]
         lost = [int(Fraction(one, fps) / one_tick) for one in left_out]
-        keys = [packet.dts for packet in packets if packet.is_keyframe and packet.pts <= offset]
+        latest = offset if key_frame is None else int(Fraction(key_frame, fps) / one_tick)
+        keys = [packet.dts for packet in packets if packet.is_keyframe and packet.pts <= latest]
         for packet in packets:
-            begins = packet.dts >= keys[-1] if from_key_frame else packet.pts >= offset
-            if not begins or (limit is not None and packet.pts >= limit) or packet.pts in lost:
+            is_late = limit is not None and packet.pts >= limit
+            if packet.dts < keys[-1] or is_late or packet.pts in lost:
                 continue
             packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
             packet.stream = stream

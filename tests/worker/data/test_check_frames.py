@@ -148,13 +148,30 @@ def test_resampling_follows_the_rate_of_the_bucket(tmp_path: Path):
 
 
 def test_a_file_that_lacks_frames_is_refused(tmp_path: Path):
-    whole = write_numbered(tmp_path / "whole.mp4", Kind("libx264"))
-    cut = stream_copy(whole, tmp_path / "cut.mp4", 3, from_key_frame=False)
+    kind = Kind("libx265", options={"x265-params": "log-level=error:bframes=3:b-adapt=0"}, gop=40)
+    whole = write_numbered(tmp_path / "whole.mp4", kind)
+    stream_copy(whole, tmp_path / "cut.mp4", 0, left_out=(20,))  # others are made from it
 
-    found = problem(tmp_path, cut.name)
+    found = problem(tmp_path, "cut.mp4")
 
     assert found.reason == "frame_count"
-    assert "frames can be decoded, the file claims 37" in str(found)
+    assert "frames can be decoded, the file claims 39" in str(found)
+
+
+def test_a_cut_begins_after_frames_that_lack_those_before_them(tmp_path: Path):
+    kind = Kind(
+        "libx265", options={"x265-params": "log-level=error:bframes=3:open-gop=1:scenecut=0"}
+    )
+    whole = write_numbered(tmp_path / "whole.mp4", kind)
+    stream_copy(whole, tmp_path / "cut.mp4", 22, key_frame=24)
+    shown = [number_of(frame) for frame in read_video(tmp_path / "cut.mp4")]
+    assert shown == [*range(24, 40)]
+
+    clips = run(tmp_path, candidate("cut.mp4"))
+
+    assert one(clips).num_frames == 16
+    note = "begins with 2 frames that need others before them, as a cut leaves them; players do not show them"
+    assert clips.notes == (("cut.mp4", note),)
 
 
 def test_a_cut_ends_before_frames_that_lack_their_neighbours(tmp_path: Path):
@@ -167,7 +184,9 @@ def test_a_cut_ends_before_frames_that_lack_their_neighbours(tmp_path: Path):
     clips = run(tmp_path, candidate("cut.mp4"))
 
     assert (one(clips).num_frames, one(clips).fps) == (20, 30.0)
-    note = "cut without encoding it again: 1 frames after the last gap are left out where the rate is constant"
+    note = (
+        "ends with 1 frames after a gap, as a cut leaves them; left out where the rate is constant"
+    )
     assert clips.notes == (("cut.mp4", note),)
     all_frames = VIDEO.model_copy(update={"fps": 30.0})
     sampled = run(tmp_path, candidate("cut.mp4"), frame_rate="resample", buckets=(all_frames,))
