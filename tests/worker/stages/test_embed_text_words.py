@@ -13,7 +13,7 @@ from text_encoders import write_t5, write_unigram_tokenizer
 from cosmos_worker.config import EmbedTextConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import SUMMARY_FILE, Volumes, write_json
+from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.stages import embed_text
 from cosmos_worker.text.facts import CaptionFacts
 from cosmos_worker.text.t5 import T5Encoder
@@ -37,7 +37,7 @@ def write_dataset(folder: Path, captions: Sequence[Sequence[str]]) -> Path:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     digest = write_index(folder, clips)
-    write_json(folder / SUMMARY_FILE, {"root": ".", "index_sha256": digest})
+    write_json(folder / SUMMARY_FILE, {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION})
     return folder
 
 
