@@ -37,7 +37,10 @@ def write_dataset(folder: Path, captions: Sequence[Sequence[str]]) -> Path:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     digest = write_index(folder, clips)
-    write_json(folder / SUMMARY_FILE, {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION})
+    write_json(
+        folder / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
     return folder
 
 

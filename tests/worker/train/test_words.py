@@ -41,7 +41,10 @@ def remove_clips(root: Path, caption: str) -> None:
     """As if the dataset never had the clips with a caption."""
     clips = [clip for clip in read_index(root / "index").clips if clip.caption != caption]
     digest = write_index(root / "index", clips)
-    write_json(root / "index" / SUMMARY_FILE, {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION})
+    write_json(
+        root / "index" / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
 
 
 def test_training_leaves_clips_with_unknown_captions_out_and_says_so(
@@ -92,7 +95,10 @@ def test_of_several_captions_the_known_ones_are_kept(tmp_path: Path) -> None:
         for clip in read_index(root / "index").clips
     ]
     digest = write_index(root / "index", clips)
-    write_json(root / "index" / SUMMARY_FILE, {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION})
+    write_json(
+        root / "index" / SUMMARY_FILE,
+        {"root": ".", "index_sha256": digest, "video_reader": VIDEO_READER_VERSION},
+    )
 
     dataset = WindowDataset(
         root / "index", root / "text", root / "latents", "train", small_experiment()
