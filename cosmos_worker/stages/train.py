@@ -70,7 +70,7 @@ def build_model(
     accelerate(model, experiment.acceleration, device)
     spread(model, experiment.parallel, layout, dtype)
     model = model.to_empty(device=device)
-    fill_model(model, state)
+    fill_model(model, state, weights)
     seed = experiment.trainer.seed
     init_lora(model, lambda name: sample_generator(seed, "lora", name))
     return model
