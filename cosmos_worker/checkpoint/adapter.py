@@ -256,6 +256,11 @@ def _scale(
             f"{file}: the correction of {layer} has shapes A {A}, B {B}; expected A ({rank}, in), B (out, {rank}){said}"
         )
     if rules is not None:
+        if ("magnitude" in parts) != bool(rules.config.get("use_dora")):
+            raise CheckpointError(
+                f"{file}: {layer} {'has a' if 'magnitude' in parts else 'lacks its'} lora_magnitude_vector, and "
+                f"{Path(rules.where).name} says use_dora={rules.config.get('use_dora')!r}; save the adapter again"
+            )
         return rules.scale(module)
     return float(state[parts["alpha"]]) / rank if "alpha" in parts else 1.0
 
