@@ -87,9 +87,9 @@ def check_recorded(path: Path) -> bool:
         same = sha256_of_file(path) == expected
     if not same:
         raise CheckpointError(
-            f"{path}: not the file that {record.name} beside it records (it has {status.st_size} bytes, recorded are "
-            f"{size} with another content); if it was replaced on purpose, give its folder another name and fetch or "
-            f"publish it there, else remove the file and run that stage again"
+            f"{path}: not the file that {record.name} records, of {size} bytes (it has {status.st_size}); if it was "
+            f"changed on purpose, put it into a folder of its own without {record.name}, under another name; else remove "
+            "it and run the stage again that made it"
         )
     return True
 

@@ -208,6 +208,11 @@ def adapter_name(step: int, weights: str) -> str:
     return f"iter_{step:09d}_{weights}_adapter"
 
 
+def change_name(step: int) -> str:
+    """``iter_{step:09d}_change.json``: how far the weights of a step are from those that the training began with."""
+    return f"iter_{step:09d}_change.json"
+
+
 def samples_name(step: int) -> str:
     """``step_{step:09d}``: the folder of the sample videos of a step."""
     return f"step_{step:09d}"

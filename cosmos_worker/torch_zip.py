@@ -21,9 +21,11 @@ from cosmos_worker.file_kinds import describe_pointer, is_pointer, recognise
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 LOCAL_MAGIC = b"PK\x03\x04"
+METHODS = {8: "deflate", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd"}
 PIECE_BYTES = 1 << 22
 REWRITE = (
-    "python -c \"import torch; f = '{path}'; torch.save(torch.load(f, map_location='cpu', weights_only=True), f)\""
+    "python -c \"import torch; f = '{path}'; torch.save(torch.load(f, map_location='cpu', "
+    'weights_only=True), f)"'
 )
 """Reads a file of torch.save whole, into memory, and writes it in the form that is read here."""
 
@@ -40,7 +42,9 @@ class Record:
     crc: int
 
 
-def read_records(path: Path, remedy: str, start: int = 0, length: int | None = None) -> Mapping[str, Record]:
+def read_records(
+    path: Path, remedy: str, start: int = 0, length: int | None = None
+) -> Mapping[str, Record]:
     """The records of a zip file by name; they are stored, whole, inside of the file, and apart from each other.
 
     Args:
@@ -57,7 +61,7 @@ def read_records(path: Path, remedy: str, start: int = 0, length: int | None = N
             return _check_records(path, stream, start)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; {remedy}") from None
-    except _Damaged as error:
+    except _DamagedError as error:
         raise CheckpointError(f"{path}: {_unreadable(path)} ({error}); {remedy}") from None
     except (
         zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError, ValueError, struct.error, EOFError,
@@ -74,7 +78,7 @@ def read_records(path: Path, remedy: str, start: int = 0, length: int | None = N
         raise CheckpointError(f"{path}: {_unreadable(path)} ({reason}); {remedy}") from None
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """What is wrong with a zip file that can be opened."""
 
 
@@ -134,7 +138,7 @@ def _open_part(path: Path, start: int, length: int | None) -> Iterator[BinaryIO]
             return
         size = path.stat().st_size - start if length is None else length
         if start < 0 or size < 0 or start + size > path.stat().st_size:
-            raise _Damaged(f"its bytes {start} to {start + size} are not there")
+            raise _DamagedError(f"its bytes {start} to {start + size} are not there")
         yield cast(BinaryIO, io.BufferedReader(_Part(stream, start, size)))
 
 
@@ -147,10 +151,12 @@ def _check_records(path: Path, stream: BinaryIO, start: int) -> dict[str, Record
         _check_entry(path, entry)
         offset = _data_offset(stream, entry)
         if offset + entry.file_size > end:
-            raise _Damaged(f"record {entry.filename!r} does not end before the list of records")
+            raise _DamagedError(
+                f"record {entry.filename!r} does not end before the list of records"
+            )
         name = entry.filename.partition("/")[2] or entry.filename
         if name in found:
-            raise _Damaged(f"two records are called {name!r}")
+            raise _DamagedError(f"two records are called {name!r}")
         found[name] = Record(name, start + offset, entry.file_size, entry.CRC)
     _check_apart(found)
     return found
@@ -158,27 +164,29 @@ def _check_records(path: Path, stream: BinaryIO, start: int) -> dict[str, Record
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     if entry.compress_type != zipfile.ZIP_STORED:
-        method = zipfile.compressor_names.get(entry.compress_type, str(entry.compress_type))
+        method = METHODS.get(entry.compress_type, f"method {entry.compress_type}")
         raise CheckpointError(
             f"{path}: record {entry.filename!r} is compressed ({method}), so that it cannot be mapped; write the file "
             f"again: {REWRITE.format(path=path)}"
         )
     if entry.flag_bits & 0x1:
-        raise _Damaged(f"record {entry.filename!r} is encrypted")
+        raise _DamagedError(f"record {entry.filename!r} is encrypted")
     if entry.compress_size != entry.file_size:
-        raise _Damaged(f"record {entry.filename!r} has two sizes")
+        raise _DamagedError(f"record {entry.filename!r} has two sizes")
 
 
 def _data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
     """Where the bytes of a record begin: after its own header, which must agree with the list of records."""
     stream.seek(entry.header_offset)
-    magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = LOCAL_HEADER.unpack(
-        stream.read(LOCAL_HEADER.size)
+    magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = (
+        LOCAL_HEADER.unpack(stream.read(LOCAL_HEADER.size))
     )
     name = stream.read(name_length)
     encoding = "utf-8" if flags & 0x800 else "cp437"
     deferred = bool(flags & 0x8)  # sizes and checksum follow the data
-    sizes_agree = {packed, size} <= {entry.file_size, 0xFFFFFFFF} or (deferred and not (packed or size))
+    sizes_agree = {packed, size} <= {entry.file_size, 0xFFFFFFFF} or (
+        deferred and not (packed or size)
+    )
     if (
         magic != LOCAL_MAGIC
         or method != entry.compress_type
@@ -186,7 +194,9 @@ def _data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
         or not sizes_agree
         or (crc != entry.CRC and not (deferred and crc == 0))
     ):
-        raise _Damaged(f"the header of record {entry.filename!r} differs from the list of records")
+        raise _DamagedError(
+            f"the header of record {entry.filename!r} differs from the list of records"
+        )
     return int(entry.header_offset + LOCAL_HEADER.size + name_length + extra_length)
 
 
@@ -194,7 +204,7 @@ def _check_apart(records: Mapping[str, Record]) -> None:
     last = None
     for record in sorted(records.values(), key=lambda one: (one.start, one.size)):
         if last is not None and record.start < last.start + last.size:
-            raise _Damaged(f"records {last.name!r} and {record.name!r} overlap")
+            raise _DamagedError(f"records {last.name!r} and {record.name!r} overlap")
         last = record
 
 

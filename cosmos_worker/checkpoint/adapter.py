@@ -59,8 +59,8 @@ class Adapter:
     """Corrections of some layers."""
 
     tensors: Mapping[str, Tensor]
-    """``<layer>.lora_A`` (rank, in), ``<layer>.lora_B`` (out, rank), ``<layer>.lora_magnitude`` (out) of DoRA, and other
-    tensors that replace those of the network; layers and tensors under the reference's names."""
+    """``<layer>.lora_A`` (rank, in), ``<layer>.lora_B`` (out, rank), ``<layer>.lora_magnitude`` (out) of DoRA, and
+    other tensors that replace those of the network; layers and tensors under the reference's names."""
     alpha: float
     """The network gets alpha / rank * B A."""
     base: str | None = None
@@ -100,7 +100,12 @@ class Adapter:
         ranks = {describe(self.tensors, f"{layer}{PARTS[0]}").shape[0] for layer in self.layers}
         scales = {self.scale_of(layer) for layer in self.layers}
         has_magnitudes = any(name.endswith(MAGNITUDE) for name in self.tensors)
-        return len(ranks) == 1 and scales == {self.scale} and not has_magnitudes and self.residual is None
+        return (
+            len(ranks) == 1
+            and scales == {self.scale}
+            and not has_magnitudes
+            and self.residual is None
+        )
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -247,8 +252,8 @@ def _scale(
         rank = rules.rank(module)
         if not rules.is_target(module):
             raise CheckpointError(
-                f"{rules.where}: target_modules and exclude_modules do not name {module}, which {file.name} corrects; PEFT "
-                "would leave this correction out: save the adapter again"
+                f"{rules.where}: target_modules and exclude_modules do not name {module}, which {file.name} corrects; "
+                "PEFT would leave this correction out: save the adapter again"
             )
     if len(A) != 2 or len(B) != 2 or A[0] != rank or B[1] != rank:
         said = "" if rules is None else f" as r in {Path(rules.where).name} says"
@@ -318,7 +323,7 @@ class _Corrected(LazyMapping):
             return weight
         layer = name.removesuffix(".weight")
         A, B = (self._tensors[layer + part] for part in PARTS)
-        magnitude = self._tensors[layer + MAGNITUDE] if layer + MAGNITUDE in self._tensors else None
+        magnitude = self._tensors.get(layer + MAGNITUDE)
         return merge_layer(weight, A, B, self._scales[name], magnitude, self._adapter.residual)
 
     def __iter__(self) -> Iterator[str]:

@@ -93,12 +93,12 @@ class LoraRules:
         if name in PLAIN_INITIALISATIONS:
             return None
         raise CheckpointError(
-            f"{self.where}: init_lora_weights: got {value!r}, which changed the base in a way that follows from more than "
-            f"the base and is not in the adapter; {SAVE_CONVERTED}"
+            f"{self.where}: init_lora_weights: got {value!r}, which changed the base in a way that follows from more "
+            f"than the base and is not in the adapter; {SAVE_CONVERTED}"
         )
 
     def rank(self, module: str) -> int:
-        """r of a layer. Raises like :meth:`scale`."""
+        """R of a layer. Raises like :meth:`scale`."""
         value = self._by_layer("rank_pattern", "r", module)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(
@@ -113,7 +113,11 @@ class LoraRules:
             CheckpointError: rank or alpha is no positive number.
         """
         rank, alpha = self.rank(module), self._by_layer("alpha_pattern", "lora_alpha", module)
-        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
+        if (
+            not isinstance(alpha, int | float)
+            or isinstance(alpha, bool)
+            or not 0 < alpha < math.inf
+        ):
             raise CheckpointError(
                 f"{self.where}: lora_alpha: got {alpha!r}; expected a positive number; save the adapter again"
             )
@@ -123,7 +127,9 @@ class LoraRules:
         """A value of a layer: of the first pattern that fits its name, else that of all."""
         given = self.config.get(patterns) or {}
         if not isinstance(given, dict):
-            raise CheckpointError(f"{self.where}: {patterns}: got {given!r}; save the adapter again")
+            raise CheckpointError(
+                f"{self.where}: {patterns}: got {given!r}; save the adapter again"
+            )
         for pattern, value in given.items():
             if _matches(rf"(.*\.)?({pattern})$", module, self.where):
                 return value
@@ -136,7 +142,9 @@ class LoraRules:
             return False
         if targets is None or targets == "all-linear":
             return True
-        return self._names(targets, module) and (isinstance(targets, str) or self._is_chosen(module))
+        return self._names(targets, module) and (
+            isinstance(targets, str) or self._is_chosen(module)
+        )
 
     def _names(self, given: object, module: str) -> bool:
         if isinstance(given, str):

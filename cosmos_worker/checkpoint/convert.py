@@ -28,6 +28,7 @@ from cosmos_worker.config import load_yaml, parse_document
 from cosmos_worker.data.weight_forms import CONFIG_FILE, LOGVAR_FILE, SUFFIX, TRANSFORMER_FOLDER
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import EXPERIMENTS, get_experiment
+from cosmos_worker.file_digests import stamp
 from cosmos_worker.layout import (
     DESCRIPTION_FILE,
     MODEL_FILE,
@@ -150,6 +151,7 @@ def _describe(folder: Path, model: nn.Module, net: NetConfig) -> dict[str, Any]:
             str(path.relative_to(folder)): {
                 "bytes": path.stat().st_size,
                 "sha256": sha256_of_file(path),
+                **stamp(path),
             }
             for path in files
         },

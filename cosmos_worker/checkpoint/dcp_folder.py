@@ -37,7 +37,9 @@ class DcpTensors(LazyMapping):
         sizes: dict[str, int] = {}
         for name, tensor in self._tensors.items():
             if not isinstance(getattr(torch, tensor.dtype, None), torch.dtype):
-                raise CheckpointError(f"{path}: {name} has an unknown type {tensor.dtype}; {REMEDY}")
+                raise CheckpointError(
+                    f"{path}: {name} has an unknown type {tensor.dtype}; {REMEDY}"
+                )
             _check_blocks(path, name, tensor)
             for chunk in tensor.chunks:
                 sizes[chunk.file] = max(sizes.get(chunk.file, 0), chunk.start + chunk.length)
@@ -46,8 +48,8 @@ class DcpTensors(LazyMapping):
             got = there.stat().st_size if there.is_file() else None
             if got is None or got < size:
                 raise CheckpointError(
-                    f"{there}: {'no such file' if got is None else f'{got} bytes'}; {path.name} names {size} bytes of it; "
-                    f"{REMEDY}"
+                    f"{there}: {'no such file' if got is None else f'{got} bytes'}; {path.name} names {size} of its "
+                    f"bytes; {REMEDY}"
                 )
 
     def __getitem__(self, name: str) -> Tensor:
@@ -86,7 +88,9 @@ def _check_blocks(path: Path, name: str, tensor: StoredTensor) -> None:
             filled = -1
             break
     if filled != prod(tensor.shape):
-        raise CheckpointError(f"{path}: the blocks of {name} do not make up its shape {tensor.shape}; {REMEDY}")
+        raise CheckpointError(
+            f"{path}: the blocks of {name} do not make up its shape {tensor.shape}; {REMEDY}"
+        )
 
 
 def _overlap(one: Chunk, other: Chunk) -> bool:

@@ -18,7 +18,9 @@ def count_not_finite(tensor: Tensor) -> int:
     """Values of a tensor that are NaN or infinite."""
     if not tensor.is_floating_point():
         return 0
-    return sum(piece.numel() - int(_is_finite(piece).sum()) for piece in tensor.reshape(-1).split(PIECE))
+    return sum(
+        piece.numel() - int(_is_finite(piece).sum()) for piece in tensor.reshape(-1).split(PIECE)
+    )
 
 
 def _is_finite(piece: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def _is_finite(piece: Tensor) -> Tensor:
 
 
 class Unfinished:
-    """Tensors with values that are not finite, by name, as they are read; on a GPU nothing waits for it until the end."""
+    """Tensors with values that are not finite, by name; on a GPU nothing waits for it until the end."""
 
     def __init__(self) -> None:
         self._found: list[tuple[str, Tensor, Tensor]] = []
@@ -34,7 +36,9 @@ class Unfinished:
     def add(self, name: str, tensor: Tensor) -> None:
         """Look at a tensor; its largest value is not finite if any of its values is not."""
         if tensor.is_floating_point() and tensor.numel():
-            self._found.append((name, tensor.detach(), torch.stack(torch.aminmax(tensor.detach())).sum()))
+            self._found.append(
+                (name, tensor.detach(), torch.stack(torch.aminmax(tensor.detach())).sum())
+            )
 
     def check(self, where: Path | None) -> None:
         """Report what was found.
@@ -45,7 +49,11 @@ class Unfinished:
         Raises:
             CheckpointError: there is something.
         """
-        wrong = {name: count_not_finite(t) for name, t, extent in self._found if not torch.isfinite(extent)}
+        wrong = {
+            name: count_not_finite(t)
+            for name, t, extent in self._found
+            if not torch.isfinite(extent)
+        }
         refuse_not_finite({name: count for name, count in wrong.items() if count}, where)
 
 
@@ -60,6 +68,6 @@ def refuse_not_finite(counts: dict[str, int], where: Path | None) -> None:
     shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
     raise CheckpointError(
-        f"{where or 'fresh weights'}: {sum(counts.values())} values in {len(counts)} tensors are NaN or infinite: {shown}"
-        f"{more}; a training that diverged leaves such weights: take an earlier checkpoint, or fetch the model again"
+        f"{where or 'fresh weights'}: {sum(counts.values())} values in {len(counts)} tensors are NaN or infinite: "
+        f"{shown}{more}; a training that diverged leaves such weights: take an earlier checkpoint, or fetch it again"
     )

@@ -84,7 +84,9 @@ def _check(
             _check_format(name, state[name], where)
     for weight, scale in scales.items():
         if weight not in state:
-            raise CheckpointError(f"{where}: {scale} scales {weight}, which is not there; save it again")
+            raise CheckpointError(
+                f"{where}: {scale} scales {weight}, which is not there; save it again"
+            )
         shape, dtype = describe(state, scale)
         rows = describe(state, weight).shape[:1]
         if weight not in stored or not dtype.is_floating_point:
@@ -92,7 +94,9 @@ def _check(
                 f"{where}: {scale} ({dtype}) scales {weight}, which is {describe(state, weight).dtype}; only weights "
                 "of 8-bit floating point have scales that are known here: save the network in bfloat16 or float32"
             )
-        if shape not in ((), (1,), rows, (*rows, 1)) or (shape == rows and rows != (1,) and scale.endswith(SCALES[0])):
+        if shape not in ((), (1,), rows, (*rows, 1)) or (
+            shape == rows and rows != (1,) and scale.endswith(SCALES[0])
+        ):
             raise CheckpointError(
                 f"{where}: {scale} has shape {shape}; known are one number, and one for each row of {weight} "
                 f"({(*rows, 1)}): save the network in bfloat16 or float32"
@@ -100,8 +104,8 @@ def _check(
     unscaled = sorted(stored - set(scales))
     if scales and unscaled:
         raise CheckpointError(
-            f"{where}: {len(unscaled)} weights of 8-bit floating point have no scale, such as {unscaled[0]}, and others "
-            "have; save the file again"
+            f"{where}: {len(unscaled)} weights of 8-bit floating point have no scale, such as {unscaled[0]}, and "
+            "others have; save the file again"
         )
 
 

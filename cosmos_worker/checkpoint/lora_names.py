@@ -68,8 +68,8 @@ def refuse_other_kinds(names: Iterable[str], where: Path) -> None:
     for name in names:
         if OTHER_KIND.search(name):
             raise CheckpointError(
-                f"{where}: {name} is a correction of another kind than LoRA's B A, which cannot be merged here; merge it "
-                "with the library that trained it and give the whole weights"
+                f"{where}: {name} is a correction of another kind than LoRA's B A, which cannot be merged here; merge "
+                "it with the library that trained it and give the whole weights"
             )
         if name.partition(".")[0] in OTHER_NETWORKS or name.startswith(("lora_te_", "lora_te1_")):
             raise CheckpointError(
@@ -96,9 +96,15 @@ def own_layers(layers: Iterable[str], where: Path) -> dict[str, str]:
     """
     modules = {layer: module_name(layer) for layer in layers}
     blocks = [int(m[1]) for name in modules.values() if (m := BLOCK.match(name))]
-    blocks += [int(n) for name in modules.values() for n in re.findall(r"blocks[._](?:block)?(\d+)[._]", name)]
+    blocks += [
+        int(n)
+        for name in modules.values()
+        for n in re.findall(r"blocks[._](?:block)?(\d+)[._]", name)
+    ]
     names = diffusers_names(min(max(blocks, default=-1), 999) + 1)
-    ours = {theirs.removesuffix(".weight"): own.removesuffix(".weight") for own, theirs in names.items()}
+    ours = {
+        theirs.removesuffix(".weight"): own.removesuffix(".weight") for own, theirs in names.items()
+    }
     flat = _flat_names(ours)
     found = {}
     for layer, module in modules.items():

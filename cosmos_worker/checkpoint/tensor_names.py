@@ -24,7 +24,7 @@ Prefer = Literal["average", "regular"]
 WRAPPERS = frozenset(
     {"module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_forward_module", "_checkpoint_wrapped_module"}
 )  # fmt: skip
-"""Parts of names that DDP, torch.compile, FSDP, Fabric and activation checkpointing leave; no network of ours has them."""
+"""Parts of names that DDP, torch.compile, FSDP, Fabric and activation checkpointing leave; no network has them."""
 ANCHORS = (
     "x_embedder.proj.1.weight",
     "blocks.block0.blocks.0.block.attn.to_q.0.weight",
@@ -47,7 +47,12 @@ LEFT = frozenset(
     }
 )  # fmt: skip
 """First parts of names that are those of optimizers, of the state of a training, and of other networks in one file."""
-COUNTERS = ("accum_image_sample_counter", "accum_video_sample_counter", "accum_iteration", "accum_train_in_hours")
+COUNTERS = (
+    "accum_image_sample_counter",
+    "accum_video_sample_counter",
+    "accum_iteration",
+    "accum_train_in_hours",
+)
 """Buffers of NVIDIA's trainer that count what was trained on."""
 LOGVAR_PREFIX = "logvar."
 NETWORK_PREFIX = "net."
@@ -65,7 +70,8 @@ class _Network:
     def is_average(self) -> bool:
         """Whether the prefix says that it is an average over a training."""
         return any(
-            part == "ema" or part.endswith("_ema") or part.startswith("ema_") for part in self.prefix.split(".")
+            part == "ema" or part.endswith("_ema") or part.startswith("ema_")
+            for part in self.prefix.split(".")
         )
 
 

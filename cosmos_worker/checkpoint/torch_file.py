@@ -63,7 +63,11 @@ class TorchTensors(LazyMapping):
         elif record.size != expected:
             problem = f"record {record.name!r} has {record.size} bytes instead of {expected}"
         else:
-            end = ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True)) + 1
+            end = (
+                ref.offset
+                + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
+                + 1
+            )
             if 0 not in ref.shape and end * ref.dtype.itemsize > record.size:
                 problem = f"it ends after its record {record.name!r}"
         if problem is not None:
@@ -81,7 +85,9 @@ class TorchTensors(LazyMapping):
             return torch.empty(ref.shape, dtype=ref.dtype)
         if self._mapped is None:
             size = self._path.stat().st_size
-            self._mapped = torch.from_file(str(self._path), shared=False, size=size, dtype=torch.uint8)
+            self._mapped = torch.from_file(
+                str(self._path), shared=False, size=size, dtype=torch.uint8
+            )
         content = self._mapped[record.start : record.start + record.size]
         if record.start % ref.dtype.itemsize:  # PyTorch aligns records, other tools do not
             content = content.clone()
@@ -132,7 +138,9 @@ def _read_content(path: Path, records: Mapping[str, Record]) -> Any:  # noqa: AN
             return read_pickle(_read(path, record, records))
         except pickle.UnpicklingError as error:
             problem = " ".join(str(error).split())[:200]
-    raise CheckpointError(f"{path}: cannot be read as a file of torch tensors ({problem}); {REMEDY}")
+    raise CheckpointError(
+        f"{path}: cannot be read as a file of torch tensors ({problem}); {REMEDY}"
+    )
 
 
 def _read(path: Path, record: Record, records: Mapping[str, Record]) -> bytes:

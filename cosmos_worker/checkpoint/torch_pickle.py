@@ -34,7 +34,12 @@ STORAGES = {
 }
 
 
-PLAIN_CLASSES = ("torch._tensor.Tensor", "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+PLAIN_CLASSES = (
+    "torch._tensor.Tensor",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Inert:
         pass
 
     def __call__(self, *_: object, **__: object) -> Inert:
+        """Of an instance."""
         return self
 
     def __setstate__(self, state: object) -> None:
@@ -98,7 +104,7 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
         return _Unpickler(io.BytesIO(content), encoding="utf-8").load()
     except pickle.UnpicklingError:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged pickle can ask its unpickler for anything
+    except Exception as error:
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
 
 
@@ -158,7 +164,7 @@ def _tensor(
     return TensorRef(storage, storage.dtype, *_geometry(offset, shape, stride))
 
 
-def _tensor_with_dtype(  # noqa: PLR0913 - the arguments are those of torch._utils._rebuild_tensor_v3
+def _tensor_with_dtype(
     storage: object, offset: object, shape: object, stride: object, _: object, __: object, dtype: object, *___: object
 ) -> TensorRef:  # fmt: skip
     if not isinstance(storage, StorageRef) or not isinstance(dtype, torch.dtype):
@@ -206,6 +212,8 @@ _REBUILDS: dict[str, Callable[..., object]] = {
     "_rebuild_qtensor": _other_tensor("a quantised tensor"),
     "_rebuild_sparse_tensor": _other_tensor("a sparse tensor"),
     "_rebuild_nested_tensor": _other_tensor("a nested tensor"),
-    "_rebuild_meta_tensor_no_storage": _other_tensor("a tensor without values (of the meta device)"),
+    "_rebuild_meta_tensor_no_storage": _other_tensor(
+        "a tensor without values (of the meta device)"
+    ),
 }
 """What PyTorch rebuilds tensors with → what stands for it. Source: torch/_utils.py, torch/_tensor.py."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from cosmos_worker.checkpoint import diffusers_folder
 from cosmos_worker.checkpoint.adapter import merge_adapter, read_adapter
 from cosmos_worker.checkpoint.dcp_folder import DcpTensors
-from cosmos_worker.checkpoint.finite import Unfinished
+from cosmos_worker.checkpoint.finite import Unfinished, count_not_finite, refuse_not_finite
 from cosmos_worker.checkpoint.float8_weights import dequantise
 from cosmos_worker.checkpoint.lora_files import merge_corrections
 from cosmos_worker.checkpoint.safetensors_files import target_dtype
@@ -57,7 +57,10 @@ SHOWN_KEYS = 8
 
 
 def read_weight_file(
-    path: Path, lora_scale: float | None = None, prefer: Prefer = "average"
+    path: Path,
+    lora_scale: float | None = None,
+    prefer: Prefer = "average",
+    check_content: bool = True,
 ) -> Mapping[str, Tensor]:
     """Tensors of a weight file or folder under ``net.*`` and ``logvar.*`` names, memory-mapped when asked for.
 
@@ -66,24 +69,37 @@ def read_weight_file(
         lora_scale: factor of the LoRA corrections in the weight files, which are merged; None = as they say, or there
             are none. An adapter says its own.
         prefer: what is taken of a file that has the network and its average.
+        check_content: compare checksums and recorded digests; False = this was done in this process.
 
     Raises:
-        CheckpointError: missing, truncated, damaged, changed or unsafe file, or something else than a network's tensors.
+        CheckpointError: missing, truncated, damaged, changed or unsafe file, or no network's tensors.
         ConfigError: a scale for what is not there.
     """
     file = locate(path)
     files = list_files(path)
     refuse_pointers(files)
     refuse_unused_corrections(path, files)
-    known = [check_recorded(one) for one in files if one.is_file()]
-    state = _read_tensors(file, all(known), prefer)
+    is_known = not check_content or all([check_recorded(one) for one in files if one.is_file()])
+    state = read_network_tensors(file, is_known, prefer)
     if not has_adapter(path):
         return merge_corrections(state, path, lora_scale)
     state = merge_corrections(state, file, lora_scale)
     return merge_adapter(state, read_adapter(path), path)
 
 
-def _read_tensors(file: Path, is_known: bool, prefer: Prefer) -> Mapping[str, Tensor]:
+def read_network_tensors(
+    file: Path, is_known: bool, prefer: Prefer = "average"
+) -> Mapping[str, Tensor]:
+    """Tensors of a file, an index of shards, or metadata of torch.distributed.checkpoint, under our names.
+
+    Args:
+        file: of :func:`locate`.
+        is_known: whether its content is known to be right, so that no checksums are compared.
+        prefer: what is taken of a file that has the network and its average.
+
+    Raises:
+        CheckpointError: a damaged file, or something else than a network's tensors.
+    """
     tensors = DcpTensors(file) if is_dcp(file) else open_tensors(file, is_known)
     beside = file.parent.parent / LOGVAR_FILE
     if file.parent.name == TRANSFORMER_FOLDER and beside.is_file():
@@ -93,7 +109,9 @@ def _read_tensors(file: Path, is_known: bool, prefer: Prefer) -> Mapping[str, Te
     taken = {ours: name for name, ours in names.items()}
     if len(taken) < len(names):
         twice = next(name for name, ours in names.items() if taken[ours] != name)
-        raise CheckpointError(f"{file}: {twice} and {taken[names[twice]]} are one tensor of the network; save it once")
+        raise CheckpointError(
+            f"{file}: {twice} and {taken[names[twice]]} are one tensor of the network; save it once"
+        )
     return dequantise(Renamed(tensors, taken), file)
 
 
@@ -223,9 +241,7 @@ def open_model(
 
 
 @torch.no_grad()
-def fill_model(
-    model: CosmosModel, state: Mapping[str, Tensor], where: Path | None = None
-) -> None:
+def fill_model(model: CosmosModel, state: Mapping[str, Tensor], where: Path | None = None) -> None:
     """Give a network without values those of a file, one tensor at a time; of a sharded one, what this process has.
 
     Without ``logvar.*`` (network only) the uncertainty head is neutral.
@@ -247,6 +263,16 @@ def fill_model(
             fill(target, state[key])
             unfinished.add(key, local_part(target))
     unfinished.check(where)
+
+
+def check_finite(state: Mapping[str, Tensor], where: Path) -> None:
+    """Look at all values, tensor by tensor.
+
+    Raises:
+        CheckpointError: some are not finite, with their names and numbers.
+    """
+    counts = {name: count_not_finite(state[name]) for name in state}
+    refuse_not_finite({name: count for name, count in counts.items() if count}, where)
 
 
 def load_model(

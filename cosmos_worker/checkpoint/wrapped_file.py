@@ -1,4 +1,4 @@
-"""What trainers put around a network's tensors: ``{"state_dict": ...}`` and the like, averages and optimizers beside."""
+"""What trainers put around a network's tensors: ``{"state_dict": ...}`` and the like, with averages and optimizers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def _has_tensors(value: object) -> bool:
     if not isinstance(value, Mapping) or isinstance(value, Inert):
         return False
     return any(
-        isinstance(one, TensorRef) or (isinstance(one, Mapping) and _is_flat(one)) for one in value.values()
+        isinstance(one, TensorRef) or (isinstance(one, Mapping) and _is_flat(one))
+        for one in value.values()
     )
 
 
@@ -76,9 +77,13 @@ def _is_flat(value: object) -> bool:
 def _tell(path: Path, key: str | None, average_key: str | None, left: list[str]) -> None:
     """Log what is taken of the file where somebody might have meant another part."""
     if average_key is not None and key is not None:
-        logger.info("%s: holds %r and its average %r; what is averaged is taken", path, key, average_key)
+        logger.info(
+            "%s: holds %r and its average %r; what is averaged is taken", path, key, average_key
+        )
     if left and left != ["trained_data_record"]:
-        logger.info("%s: the weights are in %r; left are %s", path, key or average_key, ", ".join(left[:8]))
+        logger.info(
+            "%s: the weights are in %r; left are %s", path, key or average_key, ", ".join(left[:8])
+        )
 
 
 def _refuse_parts(content: Mapping[object, object], path: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +20,22 @@ from cosmos_worker.data.artifact_files import choose_files, names_in, with_shard
 from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.data.placing import Facts, describe_file, place_files
-from cosmos_worker.data.weight_forms import ADAPTER_FILE, SUFFIX, choose_weights, list_names
-from cosmos_worker.errors import DataError
+from cosmos_worker.data.weight_forms import (
+    ADAPTER_FILES,
+    SUFFIX,
+    choose_weights,
+    list_names,
+    others_in,
+)
+from cosmos_worker.errors import CheckpointError, DataError
+from cosmos_worker.file_digests import stamp
+from cosmos_worker.file_kinds import describe_pointer, is_pointer
 from cosmos_worker.layout import MODEL_FILE, Volumes, content_key, write_json
 
 logger = logging.getLogger(__name__)
 
-GIT_LFS = b"version https://git-lfs"
-"""First bytes of the pointer that stands for a large file in a repository without Git LFS."""
+Check = Callable[[str, Mapping[str, Path]], None]
+"""Looks at the files of an artifact, by its kind and by their names in the target, before they are placed."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +47,50 @@ class Fetched:
     """Of the repository; None for other sources, and for what was fetched before commits were recorded."""
 
 
-def fetch_artifact(artifact: Artifact, volumes: Volumes) -> Fetched:
+def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetched:
     """Bring an artifact's files into its target folder and check them.
+
+    Args:
+        artifact: what to fetch.
+        volumes: where its target is.
+        check: raises if the files are not right.
 
     Raises:
         DataError: needed files are missing, or the target holds other files of these names.
-        CheckpointError: a model's weights are ambiguous, or their index is damaged.
+        CheckpointError: a model's weights are ambiguous, damaged or not finite, or their index is damaged.
         RetryableError: the network fails.
     """
     target = volumes.resolve(artifact.target_uri)
+    record = target / f"fetched-{artifact.kind}.json"
     if artifact.source.path is not None:
         files = _files_of_path(artifact, volumes.resolve(artifact.source.path))
+        check(artifact.kind, files)
         fetched = Fetched(place_files(files, target, artifact.name, move=False))
+        if artifact.kind == "model":
+            try:
+                _write_record(record, artifact, fetched)
+            except OSError as error:  # files that were there already, on a volume that is only read
+                logger.info("%s: no record is kept (%s)", record, error.strerror)
     else:
-        record = target / f"fetched-{artifact.kind}.json"
         before = _fetched_before(artifact, record)
         if before is None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            fetched = _fetch_remote(artifact, target)
-            source = artifact.source.model_dump(mode="json")
-            held = {"source": source, "commit": fetched.commit, "files": fetched.files}
-            write_json(record, held)
+            fetched = _fetch_remote(artifact, target, check)
+            _write_record(record, artifact, fetched)
         else:
             fetched = before
     if artifact.kind == "model":
         _check_loads(artifact, target, fetched.files)
     return fetched
+
+
+def _write_record(record: Path, artifact: Artifact, fetched: Fetched) -> None:
+    """Write where the files are from, and by what they are known again."""
+    files = {
+        name: {**facts, **stamp(record.parent / name)} for name, facts in fetched.files.items()
+    }
+    source = artifact.source.model_dump(mode="json")
+    write_json(record, {"source": source, "commit": fetched.commit, "files": files})
 
 
 def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
@@ -79,11 +105,12 @@ def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
             f"{artifact.name}: {target / str(loaded)} would be loaded instead of {next(iter(files))}, which was "
             "fetched; remove it if nothing needs it, or give the artifact another name"
         )
-    if (target / ADAPTER_FILE).is_file() and ADAPTER_FILE not in files:
-        raise DataError(
-            f"{artifact.name}: {target / ADAPTER_FILE} would be merged, which was not fetched; remove it, or give the "
-            "artifact another name"
-        )
+    for name in ADAPTER_FILES:
+        if (target / name).is_file() and name not in files:
+            raise DataError(
+                f"{artifact.name}: {target / name} would be merged, which was not fetched; remove it, or give the "
+                "artifact another name"
+            )
 
 
 def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
@@ -91,9 +118,12 @@ def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     if not record.is_file():
         return None
     held = json.loads(record.read_text(encoding="utf-8"))
-    files: Facts = held["files"]
     if held["source"] != artifact.source.model_dump(mode="json"):
         return None
+    files: Facts = {
+        name: {key: facts[key] for key in ("size_bytes", "sha256")}
+        for name, facts in held["files"].items()
+    }
     for name, facts in files.items():
         path = record.parent / name
         if not path.is_file() or describe_file(path) != facts:
@@ -102,18 +132,28 @@ def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     return Fetched(files, held.get("commit"))
 
 
-def _fetch_remote(artifact: Artifact, target: Path) -> Fetched:
+def _fetch_remote(artifact: Artifact, target: Path, check: Check) -> Fetched:
     source = artifact.source
     if source.url is not None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
             extract_url(source.url, Path(name))
             root = _root_of_archive(artifact, Path(name))
-            return Fetched(place_files(_files_in(artifact, root), target, artifact.name, move=True))
+            files = _files_in(artifact, root)
+            check(artifact.kind, files)
+            return Fetched(place_files(files, target, artifact.name, move=True))
     assert source.hugging_face is not None
     partial = target.with_name(f".{target.name}.{content_key(source.model_dump())}.partial")
     folder = _download(artifact, source.hugging_face, partial)
     is_download = folder.parent == partial
-    facts = place_files(_files_in(artifact, folder), target, artifact.name, move=is_download)
+    files = _files_in(artifact, folder)
+    try:
+        check(artifact.kind, files)
+    except CheckpointError:
+        shutil.rmtree(
+            partial, ignore_errors=True
+        )  # else the next attempt would take the same files
+        raise
+    facts = place_files(files, target, artifact.name, move=is_download)
     shutil.rmtree(partial, ignore_errors=True)
     return Fetched(facts, folder.name)
 
@@ -125,7 +165,7 @@ def _download(artifact: Artifact, source: HuggingFaceSource, partial: Path) -> P
         choice = choose_files(artifact.kind, names)
         if choice.missing:
             where = f"hugging_face {source.repo}@{source.revision}"
-            raise _lacking(artifact, where, choice.missing, shorten(sorted(names)))
+            raise _lacking(artifact, where, choice.missing, names, shorten(sorted(names)))
         return choice.names
 
     folder = download_repository(source, partial, "model", choose)
@@ -166,20 +206,20 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     else:
         missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
     if missing:
-        raise _lacking(artifact, str(folder), missing, folder_content(folder))
+        names = list_names(folder) if artifact.kind == "model" else []
+        raise _lacking(artifact, str(folder), missing, names, folder_content(folder))
     for name in choice.names:
-        with (folder / name).open("rb") as stream:
-            if stream.read(len(GIT_LFS)) == GIT_LFS:
-                raise DataError(
-                    f"{folder / name}: a Git LFS pointer, not the file; run 'git lfs pull' in that repository"
-                )
+        if is_pointer(folder / name):
+            raise DataError(describe_pointer(folder / name))
     return {name: folder / name for name in choice.names}
 
 
-def _lacking(artifact: Artifact, where: str, missing: Sequence[str], content: str) -> DataError:
+def _lacking(
+    artifact: Artifact, where: str, missing: Sequence[str], names: Sequence[str], content: str
+) -> DataError:
     return DataError(
-        f"{artifact.name}: {where} lacks {', '.join(missing)} for a {artifact.kind}; it holds {content}; "
-        "add the files or correct the source"
+        f"{artifact.name}: {where} lacks {', '.join(missing)} for a {artifact.kind}; it holds {content}"
+        f"{others_in(names) if artifact.kind == 'model' else ''}; add the files or correct the source"
     )
 
 

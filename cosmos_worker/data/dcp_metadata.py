@@ -41,8 +41,8 @@ OTHER_NAMES = {
 }
 DTYPES = (
     "float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
-    "float8_e8m0fnu", "float4_e2m1fn_x2", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
-    "complex32", "complex64", "complex128",
+    "float8_e8m0fnu", "float4_e2m1fn_x2", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
+    "bool", "complex32", "complex64", "complex128",
 )  # fmt: skip
 CONVERT = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt"
 """Makes one file of a folder. It runs what the folder's pickle says, so it is for folders that are trusted."""
@@ -123,7 +123,7 @@ def read_dcp_metadata(path: Path) -> dict[str, StoredTensor]:
             return _tensors(_Unpickler(stream).load())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; fetch the model again") from None
-    except Exception as error:  # noqa: BLE001 - a damaged pickle can ask its unpickler for anything
+    except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(
             f"{path}: not the metadata of torch.distributed.checkpoint as it is known here ({reason}); fetch it again, "
@@ -143,7 +143,9 @@ def _tensors(metadata: _Standin) -> dict[str, StoredTensor]:
         properties = one.fields["properties"]
         dtype = (properties.values or (properties.fields.get("dtype"),))[0]
         chunks = tuple(_chunk(name, chunk, infos) for chunk in one.fields["chunks"])
-        found[str(name)] = StoredTensor(_sizes(one.fields["size"]), str(dtype.kind or dtype.__name__), chunks)
+        found[str(name)] = StoredTensor(
+            _sizes(one.fields["size"]), str(dtype.kind or dtype.__name__), chunks
+        )
     return found
 
 
@@ -165,7 +167,7 @@ def _sizes(value: object) -> tuple[int, ...]:
 
 
 def list_dcp_files(path: Path) -> list[str]:
-    """Names of the files beside such metadata that hold its tensors, in order. Raises like :func:`read_dcp_metadata`."""
+    """Names of the files beside such metadata that hold its tensors. Raises like :func:`read_dcp_metadata`."""
     tensors = read_dcp_metadata(path).values()
     return sorted({chunk.file for tensor in tensors for chunk in tensor.chunks})
 

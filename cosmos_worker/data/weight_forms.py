@@ -1,8 +1,8 @@
 """Which files of a folder or repository are a network's weights. Knows names only, and reads no tensor.
 
 Forms, best first: NVIDIA's ``model.pt``; ``transformer/`` of diffusers, or what is in it; safetensors in one file or
-shards with an index; a folder of torch.distributed.checkpoint; what a trainer saves, ``iter_*_{ema,reg}_model.pt``. Where a folder holds several forms, the best
-one is taken and the others are not looked at.
+shards with an index; a folder of torch.distributed.checkpoint; what a trainer saves, ``iter_*_{ema,reg}_model.pt``.
+Where a folder holds several forms, the best one is taken and the others are not looked at.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def shards_of(path: Path) -> list[str]:
 
 
 def others_in(names: Iterable[str]) -> str:
-    """What a folder without weights of a known form holds instead, as the end of a message; empty if nothing is known."""
+    """What a folder without weights of a known form holds instead, as the end of a message; may be empty."""
     there = list(names)
     for suffixes, what in OTHERS:
         found = next((name for name in there if name.endswith(suffixes)), None)

@@ -16,10 +16,12 @@ from cosmos_worker.checkpoint.adapter_folders import find_adapter, replacing_fol
 from cosmos_worker.checkpoint.best import read_best
 from cosmos_worker.checkpoint.export import find_export
 from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.checkpoint.weight_change import is_unchanged, read_change
 from cosmos_worker.checkpoint.weight_files import has_adapter
-from cosmos_worker.checkpoint.weights import open_model
+from cosmos_worker.checkpoint.weights import check_finite, open_model
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.file_digests import stamp
 from cosmos_worker.layout import (
     ADAPTER_FOLDER,
     DESCRIPTION_FILE,
@@ -71,6 +73,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     wanted = read_best(run_path).step if config.step == "best" else config.step
     step, source = find_export(run_path, config.weights, wanted)
     adapter = _read_adapter(config, source)
+    changes = _read_change(run_path, step, config.weights)
     target.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target, re.compile(re.escape(MODEL_FILE)))  # of an earlier attempt
     for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
@@ -83,16 +86,22 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         os.fsync(stream.fileno())
         # raises before the earlier one is replaced
         model, state = open_model(copy, config.net)
+        check_finite(state, source)
         if adapter is not None:
             merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit
         digest = sha256_of_file(copy)
-        description = _describe(config, model, adapter) | {
-            "made_of": str(source.relative_to(run_path)),
-            "step": step,
-            "sha256": digest,
-            "bytes": copy.stat().st_size,
-            "configuration": RESOLVED_CONFIG_FILE,
-        }
+        description = (
+            _describe(config, model, adapter)
+            | changes
+            | {
+                "made_of": str(source.relative_to(run_path)),
+                "step": step,
+                "sha256": digest,
+                "bytes": copy.stat().st_size,
+                **stamp(copy),
+                "configuration": RESOLVED_CONFIG_FILE,
+            }
+        )
         _publish_adapter(target / ADAPTER_FOLDER, adapter)
         # before the model: a model without one is nobody's, and refused when this is tried again
         write_json(target / DESCRIPTION_FILE, description)
@@ -109,7 +118,19 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         "step": step,
         "weights": config.weights,
         "sha256": digest,
+        **changes,
     }
+
+
+def _read_change(run: Path, step: int, weights: str) -> dict[str, Any]:
+    """How far the published weights are from those that the training began with, told if that is nothing."""
+    found = read_change(run, step)
+    if is_unchanged(found):
+        logger.warning(
+            "step %d: the network equals the one that the training began with: nothing was trained; look at "
+            "optimizer.learning_rate, its warm-up, and the logged grad_norm", step
+        )  # fmt: skip
+    return {"change": found[weights]} if weights in found else {}
 
 
 def _read_adapter(config: PublishConfig, source: Path) -> Adapter | None:

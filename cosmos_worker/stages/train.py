@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from cosmos_worker.checkpoint.export import remove_unfinished_exports
-from cosmos_worker.checkpoint.weights import fill_model, open_model
+from cosmos_worker.checkpoint.weights import fill_model, open_model, read_weight_file
 from cosmos_worker.config import TrainConfig
 from cosmos_worker.errors import ConfigError, FolderInUseError
 from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write, run_folder
@@ -93,6 +93,15 @@ def _open(
         fresh.init_weights(torch.Generator().manual_seed(experiment.trainer.seed))
     with torch.device("meta"):
         return CosmosModel(*arguments), fresh.state_dict()
+
+
+def _base_opener(
+    experiment: Experiment, weights: Path | None, lora_scale: float | None
+) -> Callable[[], Mapping[str, Tensor]] | None:
+    """Opens the weights anew that the training began with and has checked; None if they were drawn."""
+    if experiment.trainer.init != "checkpoint" or weights is None:
+        return None
+    return lambda: read_weight_file(weights, lora_scale, check_content=False)
 
 
 def describe_run(
@@ -201,6 +210,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             samples,
             trackers,
             config.model_uri,
+            _base_opener(experiment, weights, config.model_lora_scale),
         )
         trainer.resume()
         return {"run": str(folder), **run_training(trainer, stop)}

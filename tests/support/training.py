@@ -130,7 +130,9 @@ def write_training_inputs(
     generator = torch.Generator().manual_seed(7)
     names = [("train", i) for i in range(num_windows)] + [("val", i) for i in range(2)]
     clips = [
-        Clip(f"{split}/{i}", split, f"{i}.mp4", (f"push {i % 3}",), 17, 10.0, 32, 32, (0,), "0" * 64)
+        Clip(
+            f"{split}/{i}", split, f"{i}.mp4", (f"push {i % 3}",), 17, 10.0, 32, 32, (0,), "0" * 64
+        )
         for split, i in names
     ]
     (root / "index").mkdir(parents=True)

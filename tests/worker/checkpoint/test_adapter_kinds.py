@@ -112,14 +112,23 @@ def test_adapter_in_a_file_of_torch_is_merged_too(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"init_lora_weights": "pissa_niter_16"}, r"init_lora_weights: got 'pissa_niter_16', which"),
+        (
+            {"init_lora_weights": "pissa_niter_16"},
+            r"init_lora_weights: got 'pissa_niter_16', which",
+        ),
         ({"init_lora_weights": "loftq"}, r"init_lora_weights: got 'loftq', which changed the base"),
         ({"init_lora_weights": "corda"}, r"init_lora_weights: got 'corda', which changed the base"),
         ({"init_lora_weights": "lora_ga"}, r"got 'lora_ga'.*path_initial_model_for_weight_conver"),
-        ({"lora_bias": True}, r"uses lora_bias=True, which cannot be merged here; merge it with PEFT"),
+        (
+            {"lora_bias": True},
+            r"uses lora_bias=True, which cannot be merged here; merge it with PEFT",
+        ),
         ({"use_dora": True}, r"lacks its lora_magnitude_vector, .*json says use_dora=True"),
         ({"peft_type": "IA3"}, r"peft_type: got 'IA3'; only 'LORA' can be merged"),
-        ({"target_modules": ["to_k.0"]}, r"target_modules .* do not name net\.blocks.*to_q\.0, which"),
+        (
+            {"target_modules": ["to_k.0"]},
+            r"target_modules .* do not name net\.blocks.*to_q\.0, which",
+        ),
         ({"rank_pattern": {"to_q.0": 2}}, r"has shapes A \(4, 32\).*expected A \(2, in\)"),
         ({"alpha_pattern": {"to_q.0": -1}}, r"lora_alpha: got -1; expected a positive number"),
         ({"rank_pattern": {"(": 2}}, r"is no regular expression"),
@@ -181,7 +190,9 @@ def test_adapter_of_diffusers_is_merged_as_diffusers_merges_it(tmp_path: Path, k
     move(base)
     base.save_lora_adapter(tmp_path / "base", weight_name=DIFFUSERS_FILE)
     file = tmp_path / "base" / DIFFUSERS_FILE
-    tensors = {f"transformer.{name.removeprefix('transformer.')}": v for name, v in load_file(file).items()}
+    tensors = {
+        f"transformer.{name.removeprefix('transformer.')}": v for name, v in load_file(file).items()
+    }
     from safetensors import safe_open
 
     with safe_open(file, "pt") as content:
@@ -194,7 +205,10 @@ def test_adapter_of_diffusers_is_merged_as_diffusers_merges_it(tmp_path: Path, k
 
     loaded = CosmosTransformer3DModel.from_pretrained(tmp_path / "base" / "transformer")
     text = metadata.get("lora_adapter_metadata")
-    given = None if text is None else {f"transformer.{k.removeprefix('transformer.')}": v for k, v in json.loads(text).items()}  # fmt: skip
+    given = None
+    if text is not None:
+        whole = {k.removeprefix("transformer."): v for k, v in json.loads(text).items()}
+        given = {f"transformer.{key}": value for key, value in whole.items()}
     if given is not None:
         save_file(tensors, file, {**metadata, "lora_adapter_metadata": json.dumps(given)})
     loaded.load_lora_adapter(
@@ -284,7 +298,8 @@ def test_corrections_that_would_not_be_applied_are_told(tmp_path: Path, name: st
     (tmp_path / name).rename(tmp_path / DIFFUSERS_FILE)  # as the message says
     if name != "adapter_config.json":
         assert not torch.equal(
-            read_weight_file(tmp_path)[f"{LAYER}.weight"], small_model().state_dict()[f"{LAYER}.weight"]
+            read_weight_file(tmp_path)[f"{LAYER}.weight"],
+            small_model().state_dict()[f"{LAYER}.weight"],
         )
 
 
