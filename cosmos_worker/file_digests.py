@@ -88,8 +88,8 @@ def check_recorded(path: Path) -> bool:
     if not same:
         raise CheckpointError(
             f"{path}: not the file that {record.name} records, of {size} bytes (it has {status.st_size}); if it was "
-            f"changed on purpose, put it into a folder of its own without {record.name}, under another name; else remove "
-            "it and run the stage again that made it"
+            f"changed on purpose, put it into a folder of its own without {record.name}, under another name; else "
+            "remove it and run the stage again that made it"
         )
     return True
 

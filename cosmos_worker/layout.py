@@ -53,6 +53,7 @@ REPORT_FILE = "report.html"
 EXPORT_FOLDER = "checkpoints"
 ADAPTER_FOLDER = "adapter"
 BEST_FILE = "best.json"
+CHANGES_FILE = "changes.json"
 SAMPLES_FOLDER = "samples"
 TRUTH_FOLDER = "truth"
 
@@ -206,11 +207,6 @@ def export_name(step: int, weights: str) -> str:
 def adapter_name(step: int, weights: str) -> str:
     """``iter_{step:09d}_reg_adapter`` or ``iter_{step:09d}_ema_adapter``: the folder of a step's LoRA corrections."""
     return f"iter_{step:09d}_{weights}_adapter"
-
-
-def change_name(step: int) -> str:
-    """``iter_{step:09d}_change.json``: how far the weights of a step are from those that the training began with."""
-    return f"iter_{step:09d}_change.json"
 
 
 def samples_name(step: int) -> str:

@@ -18,13 +18,7 @@ from cosmos_worker.checkpoint.adapter_folders import replacing_folder
 from cosmos_worker.checkpoint.state import reporting_full_disk
 from cosmos_worker.checkpoint.weights import save_weight_file
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import (
-    EXPORT_FOLDER,
-    adapter_name,
-    change_name,
-    export_name,
-    remove_leftovers,
-)
+from cosmos_worker.layout import EXPORT_FOLDER, adapter_name, export_name, remove_leftovers
 
 NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
 
@@ -114,5 +108,4 @@ def prune_exports(run: Path, keep: int, spared: Collection[int] = ()) -> None:
         for step, path in list(list_exports(run, weights).items())[:-keep]:
             if step not in spared:
                 path.unlink()
-                path.with_name(change_name(step)).unlink(missing_ok=True)
                 shutil.rmtree(path.with_name(adapter_name(step, weights)), ignore_errors=True)

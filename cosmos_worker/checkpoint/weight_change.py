@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_worker.layout import EXPORT_FOLDER, change_name
+from cosmos_worker.layout import CHANGES_FILE, write_json
 
 Change = dict[str, float]
 """Relative change by kind of layer; ``network`` is that of all of them but the uncertainty head."""
@@ -70,17 +70,33 @@ def _ratio(moved: float, whole: float) -> float:
     return math.sqrt(moved / whole) if whole else 1.0
 
 
-def read_change(run: Path, step: int) -> dict[str, Change]:
-    """The change of a step's regular (``reg``) and averaged (``ema``) weights; empty if none was taken."""
-    path = run / EXPORT_FOLDER / change_name(step)
+def read_changes(run: Path) -> dict[int, dict[str, Change]]:
+    """The change of each exported step's regular (``reg``) and averaged (``ema``) weights; empty if none was taken."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads((run / CHANGES_FILE).read_text(encoding="utf-8"))
         return {
-            str(weights): {str(kind): float(value) for kind, value in change.items()}
-            for weights, change in document.items()
+            int(step): {
+                str(weights): {str(kind): float(value) for kind, value in change.items()}
+                for weights, change in changes.items()
+            }
+            for step, changes in document.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def read_change(run: Path, step: int) -> dict[str, Change]:
+    """The change of a step's weights; empty if none was taken."""
+    return read_changes(run).get(step, {})
+
+
+def write_change(run: Path, step: int, changes: Mapping[str, Change]) -> None:
+    """Add the change of a step's weights to those of the run.
+
+    Raises:
+        OSError: a failed write.
+    """
+    write_json(run / CHANGES_FILE, {**read_changes(run), step: changes})
 
 
 def is_unchanged(changes: Mapping[str, Change]) -> bool:

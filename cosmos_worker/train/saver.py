@@ -28,9 +28,13 @@ from cosmos_worker.checkpoint.state import (
     reporting_full_disk,
     shards_path,
 )
-from cosmos_worker.checkpoint.weight_change import describe_change, is_unchanged, measure_change
+from cosmos_worker.checkpoint.weight_change import (
+    describe_change,
+    is_unchanged,
+    measure_change,
+    write_change,
+)
 from cosmos_worker.errors import CheckpointError, RetryableError
-from cosmos_worker.layout import EXPORT_FOLDER, change_name, write_json
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.train.distributed import Processes
 
@@ -148,9 +152,8 @@ class Saver:
         except (CheckpointError, OSError) as error:  # no reason to end a training
             logger.warning("change of the weights at step %d is not known: %s", step, error)
             return
-        path = self.run / EXPORT_FOLDER / change_name(step)
         with reporting_full_disk(self.run):
-            write_json(path, changes)
+            write_change(self.run, step, changes)
         for weights, change in changes.items():
             logger.info("change step=%d weights=%s: %s", step, weights, describe_change(change))
         if is_unchanged(changes):

@@ -427,7 +427,7 @@ def test_adapters_go_with_the_weights_that_contain_them(trained: Path, tmp_path:
     prune_exports(run, keep=1)
 
     left = sorted(path.name for path in (run / EXPORT_FOLDER).glob("iter_*"))
-    kinds = ("change.json", "ema_adapter", "ema_model.pt", "reg_adapter", "reg_model.pt")
+    kinds = ("ema_adapter", "ema_model.pt", "reg_adapter", "reg_model.pt")
     assert left == [f"iter_000000004_{kind}" for kind in kinds]
 
 
