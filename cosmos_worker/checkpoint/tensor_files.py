@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cosmos_worker.checkpoint.safetensors_files import LazyTensors, find_tensors
+from cosmos_worker.checkpoint.tensors import Prefer
 from cosmos_worker.checkpoint.torch_file import read_torch_file
 from cosmos_worker.data.weight_forms import INDEX_SUFFIX
 from cosmos_worker.errors import CheckpointError
@@ -21,12 +22,15 @@ from cosmos_worker.file_kinds import (
 )
 
 
-def open_tensors(path: Path, is_known: bool = False) -> Mapping[str, Tensor]:
+def open_tensors(
+    path: Path, is_known: bool = False, prefer: Prefer = "average"
+) -> Mapping[str, Tensor]:
     """Tensors of a file, or of the shards of an index, under the names in it; each is read when it is asked for.
 
     Args:
         path: of torch.save or safetensors.
         is_known: whether its content is known to be right, so that checksums need not be compared.
+        prefer: what is taken of a file that has the network and its average apart.
 
     Raises:
         CheckpointError: a damaged file, or one of another kind, which is named.
@@ -39,7 +43,7 @@ def open_tensors(path: Path, is_known: bool = False) -> Mapping[str, Tensor]:
     if kind == SAFETENSORS or (kind is None and path.suffix == ".safetensors"):
         return LazyTensors(find_tensors(path))
     if kind in (TORCH_ZIP, None) or kind.startswith("a pickle"):
-        return read_torch_file(path, is_known)
+        return read_torch_file(path, is_known, prefer)
     remedy = (
         "fetch it again"
         if kind.startswith(("an empty", "a web"))

@@ -11,16 +11,14 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cosmos_worker.checkpoint import diffusers_folder
 from cosmos_worker.checkpoint.lora_files import plain_names
+from cosmos_worker.checkpoint.tensors import Prefer
 from cosmos_worker.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-Prefer = Literal["average", "regular"]
-"""Which network is taken of a file that has one and its average."""
 WRAPPERS = frozenset(
     {"module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_forward_module", "_checkpoint_wrapped_module"}
 )  # fmt: skip

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Prefer = Literal["average", "regular"]
+"""Which network is taken of a file that has one and its average."""
 
 
 class Described(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosmos_worker.checkpoint.tensors import Described, LazyMapping
+from cosmos_worker.checkpoint.tensors import Described, LazyMapping, Prefer
 from cosmos_worker.checkpoint.torch_pickle import Inert, TensorRef, read_pickle
 from cosmos_worker.checkpoint.wrapped_file import unwrap
 from cosmos_worker.errors import CheckpointError
@@ -107,12 +107,13 @@ class TorchTensors(LazyMapping):
         return Described(ref.shape, ref.dtype)
 
 
-def read_torch_file(path: Path, is_known: bool = False) -> TorchTensors:
+def read_torch_file(path: Path, is_known: bool = False, prefer: Prefer = "average") -> TorchTensors:
     """Tensors of a file under the names in it, without extra states.
 
     Args:
         path: written by torch.save.
         is_known: whether its content is known to be right, such as by a recorded digest.
+        prefer: what is taken of a file that has the network and its average apart.
 
     Raises:
         CheckpointError: truncated, damaged or unsafe file, or something else than tensors by name.
@@ -123,7 +124,7 @@ def read_torch_file(path: Path, is_known: bool = False) -> TorchTensors:
             f"{path}: a TorchScript program, not weights; save the state_dict() of the network by torch.save"
         )
     content = _read_content(path, records)
-    return TorchTensors(path, _tensors_of(unwrap(content, path), path), records, is_known)
+    return TorchTensors(path, _tensors_of(unwrap(content, path, prefer), path), records, is_known)
 
 
 def _read_content(path: Path, records: Mapping[str, Record]) -> Any:  # noqa: ANN401 - what the file holds

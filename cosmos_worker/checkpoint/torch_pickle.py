@@ -150,6 +150,8 @@ def _known(module: str, name: str) -> Any:  # noqa: ANN401 - a class or a functi
         return type("Inert", (Inert,), {"name": "bytes"})
     if module in ("torch", "torch.storage") and name in STORAGES:
         return _StorageType(STORAGES[name])
+    if module == "torch" and name.endswith("Storage"):  # of quantised tensors
+        return _StorageType(torch.uint8)
     if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
         return dtype
     rebuild = _REBUILDS.get(name) if module in ("torch._utils", "torch._tensor") else None

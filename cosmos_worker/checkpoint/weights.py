@@ -26,8 +26,8 @@ from cosmos_worker.checkpoint.float8_weights import dequantise
 from cosmos_worker.checkpoint.lora_files import merge_corrections
 from cosmos_worker.checkpoint.safetensors_files import target_dtype
 from cosmos_worker.checkpoint.tensor_files import open_tensors
-from cosmos_worker.checkpoint.tensor_names import Prefer, own_names
-from cosmos_worker.checkpoint.tensors import Described, LazyMapping, Renamed, describe
+from cosmos_worker.checkpoint.tensor_names import own_names
+from cosmos_worker.checkpoint.tensors import Described, LazyMapping, Prefer, Renamed, describe
 from cosmos_worker.checkpoint.torch_file import EXTRA_STATE_SUFFIX
 from cosmos_worker.checkpoint.weight_files import (
     has_adapter,
@@ -100,7 +100,7 @@ def read_network_tensors(
     Raises:
         CheckpointError: a damaged file, or something else than a network's tensors.
     """
-    tensors = DcpTensors(file) if is_dcp(file) else open_tensors(file, is_known)
+    tensors = DcpTensors(file) if is_dcp(file) else open_tensors(file, is_known, prefer)
     beside = file.parent.parent / LOGVAR_FILE
     if file.parent.name == TRANSFORMER_FOLDER and beside.is_file():
         tensors = _Joined(tensors, open_tensors(beside, is_known))

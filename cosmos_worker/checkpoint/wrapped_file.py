@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from cosmos_worker.checkpoint.tensors import Prefer
 from cosmos_worker.checkpoint.torch_pickle import Inert, TensorRef
 from cosmos_worker.errors import CheckpointError
 
@@ -17,7 +18,7 @@ AVERAGE_KEYS = ("ema", "model_ema", "ema_state_dict", "ema_model", "state_dict_e
 MAX_DEPTH = 4
 
 
-def unwrap(content: object, path: Path) -> object:
+def unwrap(content: object, path: Path, prefer: Prefer = "average") -> object:
     """The tensors by name of a file, averaged where there is an average; anything else as it is.
 
     The average of NVIDIA's trainer has what was trained only, with dashes for dots, as names of buffers must not hold
@@ -26,6 +27,7 @@ def unwrap(content: object, path: Path) -> object:
     Args:
         content: of the file.
         path: for messages.
+        prefer: what is taken where there are both.
 
     Raises:
         CheckpointError: a file of DeepSpeed or FSDP that holds one process's part.
@@ -38,6 +40,8 @@ def unwrap(content: object, path: Path) -> object:
         average_key = next((k for k in AVERAGE_KEYS if _has_tensors(content.get(k))), None)
         if key is None and average_key is None:
             return content
+        if key is not None and prefer == "regular":
+            average_key = None
         left = sorted(str(k) for k in content if k not in (key, average_key))
         _tell(path, key, average_key, left)
         model = {} if key is None else content[key]
@@ -78,8 +82,9 @@ def _tell(path: Path, key: str | None, average_key: str | None, left: list[str])
     """Log what is taken of the file where somebody might have meant another part."""
     if average_key is not None and key is not None:
         logger.info(
-            "%s: holds %r and its average %r; what is averaged is taken", path, key, average_key
-        )
+            "%s: holds %r and its average %r; what is averaged is taken (export --network regular takes the other)",
+            path, key, average_key,
+        )  # fmt: skip
     if left and left != ["trained_data_record"]:
         logger.info(
             "%s: the weights are in %r; left are %s", path, key or average_key, ", ".join(left[:8])

@@ -135,4 +135,6 @@ def render_page(
         num_clips=sum(count for _, count in captions),
         facts=describe_experiment(training.config),
         config=training.config,
+        change=[(kind, f"{100 * value:.3g} %") for kind, value in training.change.items()],
+        is_unchanged=training.is_unchanged,
     )
