@@ -19,9 +19,15 @@ from typing import BinaryIO, cast
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.file_kinds import describe_pointer, is_pointer, recognise
 
+UNREADABLE_FILE = "cannot be read as a file of torch tensors"
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 LOCAL_MAGIC = b"PK\x03\x04"
 METHODS = {8: "deflate", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd"}
+UNREADABLE = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, struct.error, EOFError, IndexError,
+    OverflowError,
+)  # fmt: skip
+"""What zipfile raises for damaged files."""
 PIECE_BYTES = 1 << 22
 REWRITE = (
     "python -c \"import torch; f = '{path}'; torch.save(torch.load(f, map_location='cpu', "
@@ -62,11 +68,8 @@ def read_records(
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; {remedy}") from None
     except _DamagedError as error:
-        raise CheckpointError(f"{path}: {_unreadable(path)} ({error}); {remedy}") from None
-    except (
-        zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError, ValueError, struct.error, EOFError,
-        IndexError, OverflowError,
-    ) as error:  # fmt: skip
+        raise CheckpointError(f"{path}: {UNREADABLE_FILE} ({error}); {remedy}") from None
+    except (*UNREADABLE, OSError) as error:
         if is_pointer(path):
             raise CheckpointError(describe_pointer(path)) from None
         kind = _kind(path)
@@ -75,19 +78,11 @@ def read_records(
                 f"{path}: {kind}, which cannot be mapped; write it again: {REWRITE.format(path=path)}"
             ) from None
         reason = f"it is {kind}" if kind else " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: {_unreadable(path)} ({reason}); {remedy}") from None
+        raise CheckpointError(f"{path}: {UNREADABLE_FILE} ({reason}); {remedy}") from None
 
 
 class _DamagedError(Exception):
     """What is wrong with a zip file that can be opened."""
-
-
-def _unreadable(path: Path) -> str:
-    return (
-        "cannot be read as a TorchScript file"
-        if path.suffix == ".jit"
-        else "cannot be read as a file of torch tensors"
-    )
 
 
 def _kind(path: Path) -> str | None:
@@ -226,18 +221,46 @@ def check_crc(path: Path, record: Record, remedy: str) -> None:
             crc, left = zlib.crc32(piece, crc), left - len(piece)
     if left or crc != record.crc:
         raise CheckpointError(
-            f"{path}: {_unreadable(path)} (record {record.name!r} is damaged: its checksum is {crc:08x} instead of "
+            f"{path}: {UNREADABLE_FILE} (record {record.name!r} is damaged: its checksum is {crc:08x} instead of "
             f"{record.crc:08x}); {remedy}"
         )
 
 
 def check_zip(path: Path, remedy: str) -> None:
-    """Check the structure of a zip file and the checksums of all records.
+    """Check the structure of a zip file and the checksums of all records; programs of TorchScript may be compressed.
 
     Raises:
         CheckpointError: no such file, or a damaged one.
     """
+    if _is_program(path):
+        return check_program(path, remedy)
     records = read_records(path, remedy)
     if has_checksums(records):
         for record in records.values():
             check_crc(path, record, remedy)
+    return None
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (*UNREADABLE, OSError):
+        return False
+
+
+def check_program(path: Path, remedy: str) -> None:
+    """Read all of a TorchScript file, which PyTorch reads record by record and never maps.
+
+    Raises:
+        CheckpointError: damaged, or something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (*UNREADABLE, OSError, zlib.error) as error:
+        wrong = " ".join(str(error).split())[:200]
+    if wrong is not None:
+        raise CheckpointError(
+            f"{path}: not a TorchScript file, or a damaged one ({wrong}); {remedy}"
+        )

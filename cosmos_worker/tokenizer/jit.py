@@ -18,7 +18,7 @@ from cosmos_worker.layout import DECODER_FILE, ENCODER_FILE, MEAN_STD_FILE, sha2
 from cosmos_worker.options import LATENT_SCALE, TokenizerConfig
 from cosmos_worker.saved_tensors import read_saved
 from cosmos_worker.tokenizer import base
-from cosmos_worker.torch_zip import check_zip
+from cosmos_worker.torch_zip import check_program
 
 CHANNELS = 16
 """Latent channels of the released continuous tokenizers."""
@@ -62,7 +62,7 @@ class JitTokenizer:
     def _load_module(self, path: Path) -> torch.jit.ScriptModule:
         refuse_pointers([path])
         if recognise(path) == TORCH_ZIP:
-            check_zip(path, "run fetch-model again")
+            check_program(path, "run fetch-model again")
         try:
             with warnings.catch_warnings():  # NVIDIA releases TorchScript, whatever PyTorch advises
                 warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated")

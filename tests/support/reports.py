@@ -39,7 +39,7 @@ def write_dataset(folder: Path) -> None:
     """An index of three training clips and a held-out one."""
     splits = ("train", "train", "train", "val")
     clips = [
-        Clip(f"{split}/{i}", split, f"{i}.mp4", PROMPTS[min(i, 1)], 17, 4.0, 32, 64, (0,), "0")
+        Clip(f"{split}/{i}", split, f"{i}.mp4", (PROMPTS[min(i, 1)],), 17, 4.0, 32, 64, (0,), "0")
         for i, split in enumerate(splits)
     ]
     folder.mkdir(parents=True)
