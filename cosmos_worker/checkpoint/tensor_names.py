@@ -91,7 +91,7 @@ def own_names(names: Iterable[str], where: Path, prefer: Prefer = "average") -> 
     if not networks:
         return _without_network(short)
     network = _choose(networks, short.values(), where, prefer)
-    others = tuple(one.prefix for one in networks if one.prefix != network.prefix and one.prefix)
+    others = tuple(one.prefix for one in networks if one.prefix != network.prefix)
     return _rename(short, network, others, where)
 
 
@@ -160,11 +160,22 @@ def _choose(
 def _check_alike(names: Sequence[str], chosen: _Network, other: _Network, where: Path) -> None:
     """A network that is taken has all that the other one has, so that nothing of both is mixed."""
 
-    def under(prefix: str) -> set[str]:
-        found = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-        return {name for name in found if not name.endswith((*COUNTERS, "pos_embedder.seq"))}
+    def under(prefix: str, longer: str) -> set[str]:
+        found = {
+            name.removeprefix(prefix)
+            for name in names
+            if name.startswith(prefix)
+            and not (longer.startswith(prefix) and name.startswith(longer))
+        }
+        return {
+            name
+            for name in found
+            if not name.endswith((*COUNTERS, "pos_embedder.seq"))
+            and not name.startswith(LOGVAR_PREFIX)
+            and not (not prefix and _is_left(name))
+        }
 
-    absent = sorted(under(other.prefix) - under(chosen.prefix))
+    absent = sorted(under(other.prefix, chosen.prefix) - under(chosen.prefix, other.prefix))
     if absent:
         raise CheckpointError(
             f"{where}: {chosen.prefix}* lacks {len(absent)} tensors that {other.prefix}* has, such as {absent[0]}; "
@@ -186,10 +197,13 @@ def _rename(
         logvar = next(
             (p for p in (f"{outer}{LOGVAR_PREFIX}", LOGVAR_PREFIX) if plain.startswith(p)), None
         )
-        is_other = any(plain.startswith(one) for one in others)
+        is_own = plain.startswith(prefix) and not any(
+            plain.startswith(one) for one in others if one.startswith(prefix)
+        )
+        is_other = not is_own and any(plain.startswith(one) for one in others)
         if logvar is not None:
             found[name] = LOGVAR_PREFIX + plain.removeprefix(logvar)
-        elif plain.startswith(prefix) and not (not prefix and _is_left(plain)) and not is_other:
+        elif is_own and not (not prefix and _is_left(plain)):
             rest = plain.removeprefix(prefix)
             ours = known.get(rest, rest) if network.is_diffusers else f"{NETWORK_PREFIX}{rest}"
             if not rest.endswith(COUNTERS):

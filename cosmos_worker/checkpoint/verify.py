@@ -36,6 +36,8 @@ def verify_files(kind: str, files: Mapping[str, Path]) -> None:
         CheckpointError: a damaged file, weights of a type that is no weight's, or values that are not finite.
     """
     refuse_pointers(files.values())
+    mib = sum(path.stat().st_size for path in files.values()) >> 20
+    logger.info("checking kind=%s files=%d mib=%d", kind, len(files), mib)
     for path in files.values():
         _check_whole(path)
     if kind == "model":

@@ -102,7 +102,8 @@ def _refuse_parts(content: Mapping[object, object], path: Path) -> None:
         if not _has_tensors(module):
             raise CheckpointError(
                 f"{path}: a file of DeepSpeed without the weights, which ZeRO has spread over the files of all "
-                f"processes; join them by its own script: python zero_to_fp32.py {path.parent} FOLDER"
+                f"processes; join them by its own script, in {path.parent.parent}: python zero_to_fp32.py . FOLDER "
+                "--safe_serialization"
             )
     flat = next((str(k) for k in content if "flat_param" in str(k)), None)
     if flat is not None:

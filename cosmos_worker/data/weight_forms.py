@@ -41,21 +41,29 @@ ACCEPTED = (
 """For messages."""
 SHOWN_NAMES = 8
 NESTED_METADATA = f"{NESTED_FOLDER}/{METADATA_FILE}"
+JOIN = (
+    "python -c \"import glob, torch; s = {}; [s.update(torch.load(f, map_location='cpu', weights_only=True)) "
+    "for f in glob.glob('*-of-*')]; torch.save(s, 'model.pt')\""
+)
 OTHERS = (
-    ((".gguf",), "is a file of llama.cpp with quantised weights: give those that it was made of"),
-    ((".onnx",), "is an ONNX graph: give the weights that it was made of"),
-    ((".msgpack", ".h5"), "is of Flax or TensorFlow: give the weights for PyTorch"),
+    (r"\.gguf", "is a file of llama.cpp with quantised weights: give those that it was made of"),
+    (r"\.onnx", "is an ONNX graph: give the weights that it was made of"),
+    (r"\.(?:msgpack|h5)", "is of Flax or TensorFlow: give the weights for PyTorch"),
     (
-        ("_model_states.pt", "_optim_states.pt"),
-        "is one process's part of a training with DeepSpeed; join them by its own script, "
-        f"'python zero_to_fp32.py . FOLDER', and give that folder with its file as {MODEL_FILE}",
+        r"_(?:model|optim)_states\.pt",
+        "is one process's part of a training with DeepSpeed; join them in the folder above by DeepSpeed's own script, "
+        "'python zero_to_fp32.py . FOLDER --safe_serialization', and give that FOLDER",
     ),
     (
-        (".distcp",),
+        r"\.distcp",
         f"is of torch.distributed.checkpoint, whose {METADATA_FILE} is not there: copy this hidden file too",
     ),
     (
-        (".bin", ".ckpt", ".pth", ".pt"),
+        r"-of-\d+\.(?:bin|pt|pth)",
+        f"is one of several files of torch.save; join them in that folder, in memory: {JOIN}",
+    ),
+    (
+        r"\.(?:bin|ckpt|pth|pt)",
         f"may hold weights, as a file of torch.save: name that file itself, or call it {MODEL_FILE}",
     ),
 )
@@ -197,9 +205,9 @@ def shards_of(path: Path) -> list[str]:
 
 def others_in(names: Iterable[str]) -> str:
     """What a folder without weights of a known form holds instead, as the end of a message; may be empty."""
-    there = list(names)
-    for suffixes, what in OTHERS:
-        found = next((name for name in there if name.endswith(suffixes)), None)
+    there = sorted(names)
+    for end, what in OTHERS:
+        found = next((name for name in there if re.search(f"{end}$", name)), None)
         if found is not None:
             return f"; {found} {what}"
     return ""

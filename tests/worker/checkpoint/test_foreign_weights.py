@@ -164,6 +164,18 @@ def test_average_beside_the_network_is_taken_and_told(
     check_loads(tmp_path / "regular")
 
 
+@pytest.mark.parametrize("average", ["ema.", "net_ema.", "model_ema.net."])
+def test_average_beside_a_network_without_prefix(tmp_path: Path, average: str) -> None:
+    own, other = bare(weights(), ""), bare(weights(1), average)
+    torch.save({**own, **other}, tmp_path / "model.pt")
+
+    for prefer, seed in (("average", 1), ("regular", 0)):
+        state = read_weight_file(tmp_path / "model.pt", prefer=prefer)
+        expected = {name: v for name, v in weights(seed).items() if name.startswith("net.")}
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], value) for name, value in expected.items())
+
+
 def test_half_an_average_is_not_mixed_with_the_network(tmp_path: Path) -> None:
     state = two_networks()
     del state["net_ema.final_layer.linear.weight"]
@@ -333,6 +345,20 @@ def test_folders_of_other_files_say_what_these_are(tmp_path: Path, name: str, me
 
     with pytest.raises(CheckpointError, match=message):
         read_weight_file(tmp_path)
+
+
+def test_shards_of_torch_are_joined_by_the_command_in_the_message(tmp_path: Path) -> None:
+    state = weights()
+    for number, half in enumerate((list(state)[::2], list(state)[1::2]), 1):
+        part = {name: state[name] for name in half}
+        torch.save(part, tmp_path / f"pytorch_model-0000{number}-of-00002.bin")
+
+    with pytest.raises(CheckpointError, match=r"is one of several files of torch\.save") as caught:
+        read_weight_file(tmp_path)
+
+    command = str(caught.value).partition("in memory: ")[2]
+    assert os.system(f"cd {tmp_path} && {command}") == 0
+    check_loads(tmp_path)
 
 
 def test_file_is_known_by_its_content_and_not_by_its_name(tmp_path: Path) -> None:
