@@ -28,7 +28,6 @@ from cosmos_worker.checkpoint.lora_files import PEFT_PREFIX
 from cosmos_worker.checkpoint.lora_merge import Residual, merge_layer
 from cosmos_worker.checkpoint.lora_names import (
     Part,
-    module_name,
     own_layers,
     refuse_other_kinds,
     split_name,
@@ -246,7 +245,7 @@ def _scale(
     A file of diffusers or kohya that says nothing means 1, and alpha / rank where it has an alpha.
     """
     A, B = (describe(state, parts[part]).shape for part in ("A", "B"))
-    module = module_name(layer)
+    module = layer.removeprefix(PEFT_PREFIX if file.name in PEFT_FILES else "transformer.")
     rank = A[0] if rules is None and A else 0
     if rules is not None:
         rank = rules.rank(module)

@@ -29,7 +29,13 @@ from cosmos_worker.data.weight_forms import (
 )
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.file_digests import stamp
-from cosmos_worker.file_kinds import describe_pointer, is_pointer
+from cosmos_worker.file_kinds import (
+    SAFETENSORS,
+    TORCH_ZIP,
+    describe_pointer,
+    is_pointer,
+    recognise,
+)
 from cosmos_worker.layout import MODEL_FILE, Volumes, content_key, write_json
 
 logger = logging.getLogger(__name__)
@@ -182,8 +188,8 @@ def _download(artifact: Artifact, source: HuggingFaceSource, partial: Path) -> P
 
 
 def _files_of_path(artifact: Artifact, path: Path) -> dict[str, Path]:
-    if artifact.kind == "model" and path.is_file() and path.suffix in (".pt", SUFFIX):
-        return {Path(MODEL_FILE).stem + path.suffix: path}
+    if artifact.kind == "model" and path.is_file():
+        return {_name_of_weights(artifact, path): path}
     if not path.is_dir():
         hint = f" or a .pt or {SUFFIX} file" if artifact.kind == "model" else ""
         raise DataError(
@@ -191,6 +197,23 @@ def _files_of_path(artifact: Artifact, path: Path) -> dict[str, Path]:
             "correct the path or mount its volume"
         )
     return _files_in(artifact, path)
+
+
+def _name_of_weights(artifact: Artifact, path: Path) -> str:
+    """What a single file of weights is called in its folder: by its content, or by its own name where that is damaged.
+
+    Raises:
+        DataError: a file of another kind, which is named.
+    """
+    kind = recognise(path)
+    if kind in (TORCH_ZIP, SAFETENSORS):
+        return MODEL_FILE if kind == TORCH_ZIP else Path(MODEL_FILE).stem + SUFFIX
+    if path.suffix in (".pt", SUFFIX):
+        return Path(MODEL_FILE).stem + path.suffix
+    raise DataError(
+        f"{artifact.name}: source path {artifact.source.path} ({path}) is {kind or 'no weight file that is known'}; "
+        "give a file of torch.save or safetensors, or the folder of several"
+    )
 
 
 def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:

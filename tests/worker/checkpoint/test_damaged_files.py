@@ -125,6 +125,38 @@ def test_record_of_another_size_than_its_tensor_is_refused(tmp_path: Path, size:
         read_weight_file(path)
 
 
+def patch_size(path: Path, name: str, size: int) -> None:
+    """Let both headers of a record say another size."""
+    with zipfile.ZipFile(path) as archive:
+        entry = next(one for one in archive.infolist() if one.filename.endswith(name))
+        start_of_list = archive.start_dir
+    content = bytearray(path.read_bytes())
+    of_list = content.index(entry.filename.encode(), start_of_list) - 46
+    for at in (entry.header_offset + 18, of_list + 20):
+        content[at : at + 8] = size.to_bytes(4, "little") * 2
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("data/3", 400, r"records 'data/3' and 'data/4' overlap"),
+        ("data/3", 1 << 20, r"record 'model/data/3' does not end before the list of records"),
+        ("data/3", 40, r"record 'data/3' has 40 bytes instead of 160"),
+    ],
+)
+def test_records_that_overlap_or_leave_the_file_are_refused(
+    tmp_path: Path, name: str, size: int, message: str
+) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(TENSORS, path)
+    zip_again(path, zipfile.ZIP_STORED)
+    patch_size(path, name, size)
+
+    with pytest.raises(CheckpointError, match=message):
+        read_weight_file(path)
+
+
 def test_file_of_before_2020_is_refused_with_a_command_that_mends_it(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save(TENSORS, path, _use_new_zipfile_serialization=False)

@@ -236,6 +236,35 @@ def test_single_file_of_safetensors(tmp_path: Path, volumes: Volumes, target: Pa
     load_model(target, SMALL_NET)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "model.gguf",
+            r"model\.gguf\) is a GGUF file of llama\.cpp; give a file of torch\.save or saf",
+        ),
+        ("model.onnx", r"is an ONNX graph; give"),
+        ("notes.txt", r"is no weight file that is known; give"),
+    ],
+)
+def test_single_file_of_another_kind_is_named(
+    tmp_path: Path, volumes: Volumes, name: str, message: str
+) -> None:
+    (tmp_path / name).write_bytes(b"GGUF" if "gguf" in name else b"\x08\x07")
+
+    with pytest.raises(DataError, match=message):
+        fetch(volumes, path=str(tmp_path / name))
+
+
+def test_single_file_is_known_by_its_content(
+    tmp_path: Path, volumes: Volumes, target: Path
+) -> None:
+    result = fetch(volumes, path=str(write_model(tmp_path / "pytorch_model.bin")))
+
+    assert set(result["files"]) == {"model.pt"}
+    load_model(target, SMALL_NET)
+
+
 def test_target_that_would_load_something_else_is_refused(
     tmp_path: Path, volumes: Volumes, target: Path
 ) -> None:
