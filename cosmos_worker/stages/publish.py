@@ -80,8 +80,8 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         marker.unlink()
     with reporting_full_disk(target), atomic_write(target / MODEL_FILE) as stream:
         copy = Path(stream.name)
-        with source.open("rb") as weights:
-            shutil.copyfileobj(weights, stream, 1 << 22)
+        with source.open("rb") as exported:
+            shutil.copyfileobj(exported, stream, 1 << 22)
         stream.flush()
         os.fsync(stream.fileno())
         # raises before the earlier one is replaced
@@ -90,33 +90,25 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         if adapter is not None:
             merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit
         digest = sha256_of_file(copy)
-        description = (
-            _describe(config, model, adapter)
-            | changes
-            | {
-                "made_of": str(source.relative_to(run_path)),
-                "step": step,
-                "sha256": digest,
-                "bytes": copy.stat().st_size,
-                **stamp(copy),
-                "configuration": RESOLVED_CONFIG_FILE,
-            }
-        )
+        description = _describe(config, model, adapter) | {
+            "made_of": str(source.relative_to(run_path)),
+            "step": step,
+            "sha256": digest,
+            "bytes": copy.stat().st_size,
+            "configuration": RESOLVED_CONFIG_FILE,
+            **stamp(copy),
+            **changes,
+        }
         _publish_adapter(target / ADAPTER_FOLDER, adapter)
         # before the model: a model without one is nobody's, and refused when this is tried again
         write_json(target / DESCRIPTION_FILE, description)
-    logger.info(
-        "published %s step=%d weights=%s sha256=%s",
-        target / MODEL_FILE,
-        step,
-        config.weights,
-        digest,
-    )
+    model_file, weights = target / MODEL_FILE, config.weights
+    logger.info("published %s step=%d weights=%s sha256=%s", model_file, step, weights, digest)
     return {
         "name": config.name,
-        "model": str(target / MODEL_FILE),
+        "model": str(model_file),
         "step": step,
-        "weights": config.weights,
+        "weights": weights,
         "sha256": digest,
         **changes,
     }
