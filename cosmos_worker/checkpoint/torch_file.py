@@ -165,9 +165,10 @@ def _tensors_of(state: object, path: Path) -> dict[str, TensorRef]:
             )
     tensors = {name: value for name, value in kept.items() if isinstance(value, TensorRef)}
     others = [str(name) for name in kept if name not in tensors]
+    held = f"an object of {state.name}" if isinstance(state, Inert) else type(state).__name__
     if not tensors or not all(isinstance(name, str) for name in tensors):
         raise CheckpointError(
-            f"{path}: holds {type(state).__name__}, not a flat dict of tensors; expected keys net.* and logvar.*"
+            f"{path}: holds {held}, not a flat dict of tensors; expected keys net.* and logvar.*"
         )
     if others:
         logger.info("%s: entries that are no tensors are left: %s", path, ", ".join(others[:8]))

@@ -67,7 +67,7 @@ def _square(values: Tensor) -> float:
 def _ratio(moved: float, whole: float) -> float:
     if moved == 0:
         return 0.0
-    return math.sqrt(moved / whole) if whole else 1.0
+    return float(f"{math.sqrt(moved / whole):.5g}") if whole else 1.0
 
 
 def read_changes(run: Path) -> dict[int, dict[str, Change]]:

@@ -171,6 +171,15 @@ def test_file_of_before_2020_is_refused_with_a_command_that_mends_it(tmp_path: P
     assert is_same(read(path))
 
 
+def test_whole_module_is_named_and_not_run(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+
+    with pytest.raises(
+        CheckpointError, match=r"holds an object of torch\.nn\.modules\.linear\.Linear, not a flat"
+    ):
+        read_weight_file(tmp_path / "model.pt")
+
+
 def test_views_and_shared_storages_are_what_they_were(tmp_path: Path) -> None:
     whole = torch.arange(60.0).view(6, 10)
     tensors = {"net.a": whole, "net.b": whole[2:, 3:7].T, "net.c": torch.nn.Parameter(whole[1])}
