@@ -17,6 +17,7 @@ from cosmos_worker.checkpoint.tensors import Described, LazyMapping
 from cosmos_worker.checkpoint.torch_pickle import TensorRef, read_pickle
 from cosmos_worker.data.dcp_metadata import Chunk, StoredTensor, read_dcp_metadata
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.inert_pickle import shown
 from cosmos_worker.torch_zip import Record, check_crc, has_checksums, read_records
 
 REMEDY = "fetch the model again"
@@ -106,7 +107,7 @@ def _read_block(file: Path, chunk: Chunk, name: str, dtype: torch.dtype) -> Tens
     try:
         ref = read_pickle(_read(file, records["data.pkl"], records))
         if not isinstance(ref, TensorRef) or ref.shape != chunk.sizes or ref.dtype != dtype:
-            raise ValueError(f"it holds {ref!r}"[:200])
+            raise ValueError(f"it holds {shown(ref)}")
         content = _read(file, records[f"data/{ref.storage.key}"], records)
         if len(content) != ref.storage.numel * ref.storage.dtype.itemsize:
             raise ValueError(f"it has {len(content)} bytes")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+from cosmos_worker.inert_pickle import InertUnpickler, check_keys, shown
 
 MAX_PICKLE_BYTES = 1 << 27
 """Far above the descriptions of any network and its optimizer."""
@@ -42,8 +43,7 @@ PLAIN_CLASSES = (
 )
 
 
-@dataclass(frozen=True)
-class StorageRef:
+class StorageRef(NamedTuple):
     """Values in a record of the file."""
 
     dtype: torch.dtype
@@ -52,8 +52,7 @@ class StorageRef:
     numel: int
 
 
-@dataclass(frozen=True)
-class TensorRef:
+class TensorRef(NamedTuple):
     """A tensor whose values are still in the file."""
 
     storage: StorageRef
@@ -108,7 +107,7 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(InertUnpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
         """The stand-in for a name; a fresh one each time, as a pickle can set attributes of what it is given."""
         found = _known(module, name)
@@ -119,13 +118,23 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> StorageRef:  # noqa: ANN401 - what the file says
         """The storage of tensors: ("storage", type, key, device, number of elements)."""
         kind, storage, key, _, numel = pid[:5]
-        if kind != "storage" or not isinstance(storage, _StorageType) or type(numel) is not int:
-            raise pickle.UnpicklingError(f"a storage {pid!r}"[:200])
-        return StorageRef(storage.dtype, str(key), numel)
+        if (
+            kind != "storage"
+            or not isinstance(storage, _StorageType)
+            or not isinstance(key, str)
+            or type(numel) is not int
+        ):
+            raise pickle.UnpicklingError(f"a storage {shown(pid)}")
+        return StorageRef(storage.dtype, key, numel)
 
 
 class _Entries(dict[Any, Any]):
     """Stands for an ordered dict, without the attributes that a network's state_dict() gives it."""
+
+    def __init__(self, entries: Any = ()) -> None:  # noqa: ANN401 - what the file says
+        pairs = list(entries.items() if isinstance(entries, dict) else entries)
+        check_keys(key for key, _ in pairs)
+        super().__init__(pairs)
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -141,9 +150,9 @@ class _StorageType:
 def _known(module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
     """What stands for the parts of tensors and of plain containers; None for other names."""
     if (module, name) == ("collections", "OrderedDict"):
-        return type("Entries", (_Entries,), {})
+        return lambda *entries: _Entries(*entries[:1])
     if (module, name) == ("collections", "defaultdict"):
-        return type("Entries", (_Entries,), {"__init__": lambda self, *_: dict.__init__(self)})
+        return lambda *_: _Entries()
     if (module, name) == ("torch", "Size"):
         return lambda sizes=(): tuple(sizes)
     if (module, name) in (("_io", "BytesIO"), ("io", "BytesIO")):
@@ -170,7 +179,7 @@ def _tensor_with_dtype(
     storage: object, offset: object, shape: object, stride: object, _: object, __: object, dtype: object, *___: object
 ) -> TensorRef:  # fmt: skip
     if not isinstance(storage, StorageRef) or not isinstance(dtype, torch.dtype):
-        raise pickle.UnpicklingError(f"a tensor of {type(storage).__name__} and {dtype!r}")
+        raise pickle.UnpicklingError(f"a tensor of {type(storage).__name__} and {shown(dtype)}")
     return TensorRef(storage, dtype, *_geometry(offset, shape, stride))
 
 
@@ -178,10 +187,12 @@ def _geometry(
     offset: object, shape: object, stride: object
 ) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     if type(offset) is not int or not isinstance(shape, tuple) or not isinstance(stride, tuple):
-        raise pickle.UnpicklingError(f"a tensor of shape {shape!r}"[:200])
+        raise pickle.UnpicklingError(f"a tensor of shape {shown(shape)}")
     numbers = (offset, *shape, *stride)
     if len(shape) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
-        raise pickle.UnpicklingError(f"a tensor of shape {shape!r} and strides {stride!r}"[:200])
+        raise pickle.UnpicklingError(
+            f"a tensor of shape {shown(shape)} and strides {shown(stride)}"
+        )
     return offset, shape, stride
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.file_kinds import describe_pointer, is_pointer
+from cosmos_worker.inert_pickle import InertUnpickler, shown
 
 METADATA_FILE = ".metadata"
 NESTED_FOLDER = "model"
@@ -84,7 +85,7 @@ class _Standin:
             self.values = state
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(InertUnpickler):
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         """The stand-in for a name, a fresh one each time, as a pickle can set attributes of what it is given."""
         if module in MODULES and name in CLASSES:
@@ -154,15 +155,15 @@ def _chunk(name: str, chunk: _Standin, infos: Mapping[Any, Mapping[str, Any]]) -
     info = infos.get((name, offsets)) or infos[name, None]
     file, start, length = info["relative_path"], info["offset"], info["length"]
     if PurePosixPath(file).name != file or type(start) is not int or type(length) is not int:
-        raise ValueError(f"{name} lies in {file!r}, and files lie beside their metadata")
+        raise ValueError(f"{name} lies in {shown(file)}, and files lie beside their metadata")
     if info.get("transform_descriptors"):
-        raise ValueError(f"{name} was transformed by {info['transform_descriptors']!r}")
+        raise ValueError(f"{name} was transformed by {shown(info['transform_descriptors'])}")
     return Chunk(offsets, sizes, file, start, length)
 
 
 def _sizes(value: object) -> tuple[int, ...]:
     if not isinstance(value, tuple) or any(type(n) is not int or n < 0 for n in value):
-        raise ValueError(f"sizes {value!r}")
+        raise ValueError(f"sizes {shown(value)}")
     return value
 
 

@@ -180,6 +180,31 @@ def test_whole_module_is_named_and_not_run(tmp_path: Path) -> None:
         read_weight_file(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("place", ["key", "ordered", "member", "storage"])
+def test_pickle_that_would_never_finish_is_refused(tmp_path: Path, place: str) -> None:
+    """Tuples nested so that their hash or text takes longer than any training."""
+    nested = b"(tq\x000" + b"h\x00h\x00\x86q\x000" * 60 + b"h\x00"
+    program = {
+        "key": b"}" + nested + b"K\x01s",
+        "ordered": b"ccollections\nOrderedDict\n]" + nested + b"K\x01\x86a\x85R",
+        "member": b"(" + nested + b"\x91",
+        "storage": b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        + nested
+        + b"X\x03\x00\x00\x00cpuK\x01tQ",
+    }[place]
+    torch.save(TENSORS, tmp_path / "model.pt")
+    zip_again(
+        tmp_path / "model.pt",
+        zipfile.ZIP_STORED,
+        lambda name, c: b"\x80\x04" + program + b"." if name.endswith("data.pkl") else c,
+    )
+
+    with pytest.raises(
+        CheckpointError, match=r"cannot be read as a file of torch tensors \(a (key|st)"
+    ):
+        read_weight_file(tmp_path / "model.pt")
+
+
 def test_views_and_shared_storages_are_what_they_were(tmp_path: Path) -> None:
     whole = torch.arange(60.0).view(6, 10)
     tensors = {"net.a": whole, "net.b": whole[2:, 3:7].T, "net.c": torch.nn.Parameter(whole[1])}
