@@ -8,42 +8,45 @@ from __future__ import annotations
 
 import pickle
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 PLAIN = (str, int, float, bytes, type(None))
 
 
-class InertUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc, unused-ignore] # has no public name
+OPCODES: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
+"""What Python's own reader does at each opcode; it has no public name."""
+
+
+class InertUnpickler(pickle._Unpickler):
     """Reads a pickle in Python, opcode by opcode; ``find_class`` of a subclass gives a stand-in for each name."""
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
 
-    def _load_setitem(self) -> None:
+    def _load_key(self) -> None:
         check_keys([self.stack[-2]])
-        pickle._Unpickler.load_setitem(self)  # type: ignore[attr-defined, unused-ignore]
+        OPCODES[pickle.SETITEM[0]](self)
 
-    def _load_setitems(self) -> None:
-        check_keys(self.stack[::2])
-        pickle._Unpickler.load_setitems(self)  # type: ignore[attr-defined, unused-ignore]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**OPCODES, pickle.SETITEM[0]: _load_key}
 
-    def _load_dict(self) -> None:
-        check_keys(self.stack[::2])
-        pickle._Unpickler.load_dict(self)  # type: ignore[attr-defined, unused-ignore]
 
-    def _load_additems(self) -> None:
-        check_keys(self.stack)
-        pickle._Unpickler.load_additems(self)  # type: ignore[attr-defined, unused-ignore]
+def _checked(opcode: int, step: int) -> Callable[[InertUnpickler], None]:
+    """An opcode that takes keys, each so many places after the one before, from what is above the mark."""
 
-    def _load_frozenset(self) -> None:
-        check_keys(self.stack)
-        pickle._Unpickler.load_frozenset(self)  # type: ignore[attr-defined, unused-ignore]
+    def load(reader: InertUnpickler) -> None:
+        check_keys(reader.stack[::step])
+        OPCODES[opcode](reader)
 
-    dispatch[pickle.SETITEM[0]] = _load_setitem
-    dispatch[pickle.SETITEMS[0]] = _load_setitems
-    dispatch[pickle.DICT[0]] = _load_dict
-    dispatch[pickle.ADDITEMS[0]] = _load_additems
-    dispatch[pickle.FROZENSET[0]] = _load_frozenset
+    return load
+
+
+for _opcode, _step in (
+    (pickle.SETITEMS, 2),
+    (pickle.DICT, 2),
+    (pickle.ADDITEMS, 1),
+    (pickle.FROZENSET, 1),
+):
+    InertUnpickler.dispatch[_opcode[0]] = _checked(_opcode[0], _step)
 
 
 def check_keys(keys: Iterable[object]) -> None:
