@@ -150,6 +150,12 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="SCALE",
         help="factor of LoRA corrections in the weights, which are merged (NVIDIA's experiments: 1)",
     )
+    export.add_argument(
+        "--network",
+        choices=("average", "regular"),
+        help="which one is taken of a file that has the network and its average, such as net.* and net_ema.* (default: "
+        "average)",
+    )
 
 
 def configure_logging(is_launcher: bool = False) -> None:
@@ -294,7 +300,15 @@ def _export(options: argparse.Namespace) -> Outcome:
         return _export_adapter(source, target, options, dtype)
     net = find_network(source, options.experiment)
     limits = Limits(dtype, int((options.max_shard_gib or 4) * 2**30))
-    description = convert_weights(source, target, options.format, net, limits, options.lora_scale)
+    description = convert_weights(
+        source,
+        target,
+        options.format,
+        net,
+        limits,
+        options.lora_scale,
+        options.network or "average",
+    )
     message = (
         f"wrote {target} files={len(description['files'])} parameters={description['parameters']}"
     )
@@ -316,7 +330,7 @@ def _check_adapter_options(options: argparse.Namespace) -> None:
         return
     if options.format == "pt":
         raise ConfigError("--format: got pt; an adapter is written as safetensors or diffusers")
-    for name in ("experiment", "max_shard_gib", "lora_scale"):
+    for name in ("experiment", "max_shard_gib", "lora_scale", "network"):
         if getattr(options, name) is not None:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option}: is of no use with --adapter; leave it out")

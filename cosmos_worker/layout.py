@@ -54,6 +54,7 @@ EXPORT_FOLDER = "checkpoints"
 ADAPTER_FOLDER = "adapter"
 BEST_FILE = "best.json"
 WORDS_FILE = "words.json"
+CHANGES_FILE = "changes.json"
 SAMPLES_FOLDER = "samples"
 TRUTH_FOLDER = "truth"
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cosmos_worker.checkpoint import diffusers_folder
 from cosmos_worker.checkpoint.safetensors_files import Limits, write_shards
 from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.checkpoint.tensors import Prefer
 from cosmos_worker.checkpoint.weight_files import locate
 from cosmos_worker.checkpoint.weights import (
     LOGVAR_PREFIX,
@@ -28,6 +29,7 @@ from cosmos_worker.config import load_yaml, parse_document
 from cosmos_worker.data.weight_forms import CONFIG_FILE, LOGVAR_FILE, SUFFIX, TRANSFORMER_FOLDER
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.experiments import EXPERIMENTS, get_experiment
+from cosmos_worker.file_digests import stamp
 from cosmos_worker.layout import (
     DESCRIPTION_FILE,
     MODEL_FILE,
@@ -107,6 +109,7 @@ def convert_weights(
     net: NetConfig,
     limits: Limits,
     lora_scale: float | None = None,
+    prefer: Prefer = "average",
 ) -> dict[str, Any]:
     """Write weights in another form and check what was written.
 
@@ -117,6 +120,7 @@ def convert_weights(
         net: network of the weights.
         limits: type of the tensors, size of the files.
         lora_scale: factor of LoRA corrections in the source, which are merged; None = as it says, or there are none.
+        prefer: what is taken of a source that has the network and its average.
 
     Returns:
         What is in ``model.json``.
@@ -126,7 +130,7 @@ def convert_weights(
         ConfigError: the target exists.
         RetryableError: disk full.
     """
-    model, state = open_model(source, net, lora_scale=lora_scale)
+    model, state = open_model(source, net, lora_scale=lora_scale, prefer=prefer)
     with new_folder(target) as folder, reporting_full_disk(target.parent):
         if form == "pt":
             save_weight_file(folder / MODEL_FILE, state, limits.dtype)
@@ -150,6 +154,7 @@ def _describe(folder: Path, model: nn.Module, net: NetConfig) -> dict[str, Any]:
             str(path.relative_to(folder)): {
                 "bytes": path.stat().st_size,
                 "sha256": sha256_of_file(path),
+                **stamp(path),
             }
             for path in files
         },

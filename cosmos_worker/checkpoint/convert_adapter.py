@@ -17,6 +17,7 @@ from cosmos_worker.checkpoint.adapter import (
 from cosmos_worker.checkpoint.adapter_folders import find_adapter
 from cosmos_worker.checkpoint.convert import new_folder
 from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.errors import CheckpointError
 
 
 def convert_adapter(
@@ -45,6 +46,11 @@ def convert_adapter(
     """
     folder = find_adapter(source)
     adapter = read_adapter(folder)
+    if not adapter.is_plain:
+        raise CheckpointError(
+            f"{folder}: its corrections are more than one rank and one scale (ranks by layer, DoRA, PiSSA or OLoRA); "
+            "export the merged weights instead: leave --adapter out"
+        )
     adapter = replace(adapter, base=base or adapter.base)
     if form == "diffusers":
         adapter = with_diffusers_names(adapter, folder)

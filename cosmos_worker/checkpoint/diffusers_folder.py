@@ -6,7 +6,6 @@ file beside its folder.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from cosmos_worker.data.weight_forms import CONFIG_FILE
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.file_kinds import read_json_file
 from cosmos_worker.options import NetConfig
 
 STEM = "diffusion_pytorch_model"
@@ -112,10 +112,7 @@ def read_config(weights: Path) -> dict[str, Any] | None:
     path = weights.parent / CONFIG_FILE
     if not path.is_file():
         return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); fetch the model again") from None
+    config = read_json_file(path, "fetch the model again")
     return config if isinstance(config, dict) and config.get("_class_name") == CLASS_NAME else None
 
 

@@ -1,28 +1,28 @@
 """Weight files with LoRA corrections: merged into the weights that they correct, tensor by tensor.
 
-Two ways to name them are read: that of NVIDIA's LoRA post-training of Predict1 (``to_q_lora.net.{0,1}.weight`` beside
-``to_q.0.weight``) and that of PEFT (``lora_{A,B}.default.weight`` beside ``base_layer.weight``). The first keeps its
-scale in the experiment and not in the file, so that it must be given.
+Whoever has named them (``lora_names``): beside ``to_q.0.weight`` as NVIDIA's LoRA post-training of Predict1 has them,
+or beside ``base_layer.weight`` as PEFT. The first keeps its scale in the experiment and not in the file, so that it
+must be given.
 
 Source: cosmos_predict1/diffusion/training/utils/peft/lora_attn.py (upstream main): q + scale * up(down(x)).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from cosmos_worker.checkpoint.lora_merge import merge_layer
+from cosmos_worker.checkpoint.lora_names import refuse_other_kinds, split_name
+from cosmos_worker.checkpoint.tensors import Described, LazyMapping, describe
 from cosmos_worker.errors import CheckpointError, ConfigError
 
-NVIDIA = re.compile(r"^(?P<layer>.+\.to_(?:q|k|v|out))_lora\.net\.(?P<part>[01])\.weight$")
-PEFT = re.compile(r"^(?P<layer>.+)\.lora_(?P<part>[AB])(?:\.[^.]+)?\.weight$")
 PEFT_PREFIX = "base_model.model."
 BASE_SUFFIX = ".base_layer.weight"
-ALPHA = re.compile(r"^(?P<layer>.+)\.(?:lora_)?alpha$")
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Correction:
     """(out, rank)."""
     alpha: str | None = None
     """A number; scale = alpha / rank."""
+    magnitude: str | None = None
+    """Norms of the merged rows, (out), of DoRA."""
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
@@ -53,18 +55,19 @@ def find_corrections(names: Iterable[str], where: Path) -> dict[str, Correction]
     """Name of a weight → its correction; empty where there is none.
 
     Raises:
-        CheckpointError: several adapters for one weight, or half of one.
+        CheckpointError: several adapters for one weight, half of one, or corrections of another kind.
     """
+    names = list(names)
+    refuse_other_kinds(names, where)
     found: dict[str, Correction] = {}
     alphas = {}
     for name in names:
-        if match := NVIDIA.match(name):
-            weight, part = f"{match['layer']}.0.weight", "AB"[int(match["part"])]
-        elif match := PEFT.match(name):
-            weight, part = f"{match['layer']}.weight", match["part"]
-        else:
-            if match := ALPHA.match(name):
-                alphas[f"{match['layer']}.weight"] = name
+        split = split_name(name)
+        if split is None:
+            continue
+        weight, part = f"{split[0]}.weight", split[1]
+        if part == "alpha":
+            alphas[weight] = name
             continue
         correction = found.setdefault(weight, Correction())
         if getattr(correction, part) is not None:
@@ -82,12 +85,7 @@ def find_corrections(names: Iterable[str], where: Path) -> dict[str, Correction]
     return found
 
 
-def corrected(weight: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
-    """W + scale B A in float32, as a training of ours merges what it exports."""
-    return weight.float() + scale * (B.float() @ A.float())
-
-
-class Merged(Mapping[str, Tensor]):
+class Merged(LazyMapping):
     """The tensors of a network with its corrections added when asked for, in float32."""
 
     def __init__(
@@ -97,7 +95,7 @@ class Merged(Mapping[str, Tensor]):
         scale: float | None,
     ) -> None:
         self._state, self._corrections, self._scale = state, corrections, scale
-        used = {name for c in corrections.values() for name in (c.A, c.B, c.alpha)}
+        used = {n for c in corrections.values() for n in (c.A, c.B, c.alpha, c.magnitude)}
         self._names = [name for name in state if name not in used]
 
     def __getitem__(self, name: str) -> Tensor:
@@ -112,13 +110,20 @@ class Merged(Mapping[str, Tensor]):
         if correction.alpha is not None:
             scale = float(self._state[correction.alpha]) / len(A)
         assert scale is not None
-        return corrected(weight, A, B, scale)
+        magnitude = None if correction.magnitude is None else self._state[correction.magnitude]
+        return merge_layer(weight, A, B, scale, magnitude)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def describe(self, name: str) -> Described:
+        """See :class:`LazyMapping`."""
+        shape, dtype = describe(self._state, name)
+        is_corrected = name in self._corrections and dtype.is_floating_point
+        return Described(shape, torch.float32 if is_corrected else dtype)
 
 
 def merge_corrections(
@@ -162,8 +167,8 @@ def _check(state: Mapping[str, Tensor], corrections: Mapping[str, Correction], w
             f"{absent[0]}; give a file that holds the network too, as NVIDIA's trainer saves it"
         )
     for weight, correction in corrections.items():
-        A, B = (tuple(state[str(name)].shape) for name in (correction.A, correction.B))
-        wanted = tuple(state[weight].shape)
+        A, B = (describe(state, str(name)).shape for name in (correction.A, correction.B))
+        wanted = describe(state, weight).shape
         if len(A) != 2 or len(B) != 2 or (B[0], A[1]) != wanted or A[0] != B[1]:
             raise CheckpointError(
                 f"{where}: the LoRA correction of {weight} has shapes A {A}, B {B}; expected "

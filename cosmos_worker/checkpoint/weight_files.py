@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
+from cosmos_worker.checkpoint.lora_names import is_correction
 from cosmos_worker.data.candidate import folder_content
+from cosmos_worker.data.dcp_metadata import refuse_own_state
 from cosmos_worker.data.weight_forms import (
     ACCEPTED,
     ADAPTER_CONFIG_FILE,
-    ADAPTER_FILE,
+    ADAPTER_FILES,
     LOGVAR_FILE,
+    PEFT_FILES,
+    SUFFIX,
     TRANSFORMER_FOLDER,
     choose_weights,
+    find_adapter_name,
     list_names,
+    others_in,
     shards_of,
 )
 from cosmos_worker.errors import CheckpointError
@@ -21,14 +29,17 @@ from cosmos_worker.layout import sha256_of_file
 
 
 def locate(path: Path) -> Path:
-    """The weight file, or index of shards, of a file or folder.
+    """The weight file, or index of shards, or metadata of torch.distributed.checkpoint, of a file or folder.
 
     Raises:
         CheckpointError: none, or several of one kind.
     """
     if path.is_file():
         return path
-    chosen = choose_weights(list_names(path), str(path)) if path.is_dir() else None
+    if path.is_dir():
+        refuse_own_state(path)
+    names = list_names(path) if path.is_dir() else []
+    chosen = choose_weights(names, str(path)) if names else None
     if chosen is None and has_adapter(path):
         raise CheckpointError(
             f"{path}: holds a LoRA adapter and not the network that it corrects; put the network's weights into the "
@@ -37,14 +48,28 @@ def locate(path: Path) -> Path:
     if chosen is None:
         held = f" (it holds {folder_content(path)})" if path.is_dir() else ""
         raise CheckpointError(
-            f"{path}: no such weight file{held}; expected one, or a folder with {ACCEPTED}"
+            f"{path}: no such weight file{held}; expected one, or a folder with {ACCEPTED}{others_in(names)}"
         )
     return path / chosen
 
 
+def adapter_file(folder: Path) -> Path | None:
+    """The file with the LoRA corrections of a folder's weights; None if there is none, and beside a single file.
+
+    Raises:
+        CheckpointError: several.
+    """
+    there = [name for name in ADAPTER_FILES if (folder / name).is_file()]
+    try:
+        name = find_adapter_name(there)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    return None if name is None else folder / name
+
+
 def has_adapter(path: Path) -> bool:
     """Whether a LoRA adapter lies in a folder, whose weights it corrects; a file is what it is, without any."""
-    return (path / ADAPTER_FILE).is_file()
+    return any((path / name).is_file() for name in ADAPTER_FILES)
 
 
 def list_files(path: Path) -> list[Path]:
@@ -57,9 +82,46 @@ def list_files(path: Path) -> list[Path]:
     beside = file.parent.parent / LOGVAR_FILE
     if file.parent.name == TRANSFORMER_FOLDER and beside.is_file():
         files.append(beside)
-    if has_adapter(path):
-        files += [path / ADAPTER_FILE, path / ADAPTER_CONFIG_FILE]
+    adapter = adapter_file(path)
+    if adapter is not None:
+        files.append(adapter)
+        if adapter.name in PEFT_FILES:
+            files.append(path / ADAPTER_CONFIG_FILE)
     return files
+
+
+def refuse_unused_corrections(folder: Path, used: list[Path]) -> None:
+    """Look for LoRA corrections in a folder of weights that would not be applied.
+
+    Args:
+        folder: of the weights; of a single file nothing beside is looked at.
+        used: what is read.
+
+    Raises:
+        CheckpointError: there are some.
+    """
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path in used or not path.is_file():
+            continue
+        if path.name == ADAPTER_CONFIG_FILE or _holds_corrections(path):
+            raise CheckpointError(
+                f"{path}: LoRA corrections beside weights, under a name by which they are not applied; to apply them "
+                f"rename the file to {ADAPTER_FILES[2]} (of PEFT: {ADAPTER_FILES[0]} with {ADAPTER_CONFIG_FILE}), else "
+                "move it out of the folder"
+            )
+
+
+def _holds_corrections(path: Path) -> bool:
+    if path.suffix != SUFFIX:
+        return "lora" in path.name.lower() and path.suffix in (".bin", ".pt", ".pth", ".ckpt")
+    try:
+        with safe_open(path, framework="pt") as content:
+            names = list(content.keys())
+    except (SafetensorError, OSError):
+        return False
+    return bool(names) and all(is_correction(name) or name.endswith("alpha") for name in names)
 
 
 def digest_weights(path: Path) -> str:

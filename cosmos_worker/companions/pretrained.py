@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.file_kinds import refuse_pointers_in
 from cosmos_worker.quiet import importing_transformers
 from cosmos_worker.text.t5 import update_digest
 
@@ -35,9 +36,10 @@ def read_model_type(folder: Path, what: str) -> str:
         what: its role, for messages.
 
     Raises:
-        CheckpointError: no folder, no config that can be read, or an adapter without its base.
+        CheckpointError: no folder, no config that can be read, a Git LFS pointer, or an adapter without its base.
     """
     path = folder / CONFIG_FILE
+    refuse_pointers_in(folder)
     if (folder / ADAPTER_FILE).is_file():
         raise CheckpointError(
             f"{folder}: an adapter ({ADAPTER_FILE}), not a whole {what}; give the folder of both, merged"

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +20,30 @@ from cosmos_worker.data.artifact_files import choose_files, names_in, with_shard
 from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.fetch import partial_folder
 from cosmos_worker.data.hub import download_repository
-from cosmos_worker.data.lfs import REMEDY, is_lfs_pointer
 from cosmos_worker.data.placing import Facts, describe_file, place_files
 from cosmos_worker.data.web_page import refuse_page
-from cosmos_worker.data.weight_forms import ADAPTER_FILE, SUFFIX, choose_weights, list_names
-from cosmos_worker.errors import DataError
+from cosmos_worker.data.weight_forms import (
+    ADAPTER_FILES,
+    SUFFIX,
+    choose_weights,
+    list_names,
+    others_in,
+)
+from cosmos_worker.errors import CheckpointError, DataError
+from cosmos_worker.file_digests import stamp
+from cosmos_worker.file_kinds import (
+    SAFETENSORS,
+    TORCH_ZIP,
+    describe_pointer,
+    is_pointer,
+    recognise,
+)
 from cosmos_worker.layout import MODEL_FILE, Volumes, write_json
 
 logger = logging.getLogger(__name__)
+
+Check = Callable[[str, Mapping[str, Path]], None]
+"""Looks at the files of an artifact, by its kind and by their names in the target, before they are placed."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +55,50 @@ class Fetched:
     """Of the repository; None for other sources, and for what was fetched before commits were recorded."""
 
 
-def fetch_artifact(artifact: Artifact, volumes: Volumes) -> Fetched:
+def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetched:
     """Bring an artifact's files into its target folder and check them.
+
+    Args:
+        artifact: what to fetch.
+        volumes: where its target is.
+        check: raises if the files are not right.
 
     Raises:
         DataError: needed files are missing, or the target holds other files of these names.
-        CheckpointError: a model's weights are ambiguous, or their index is damaged.
+        CheckpointError: a model's weights are ambiguous, damaged or not finite, or their index is damaged.
         RetryableError: the network fails.
     """
     target = volumes.resolve(artifact.target_uri)
+    record = target / f"fetched-{artifact.kind}.json"
     if artifact.source.path is not None:
         files = _files_of_path(artifact, volumes.resolve(artifact.source.path))
+        check(artifact.kind, files)
         fetched = Fetched(place_files(files, target, artifact.name, move=False))
+        if artifact.kind == "model":
+            try:
+                _write_record(record, artifact, fetched)
+            except OSError as error:  # files that were there already, on a volume that is only read
+                logger.info("%s: no record is kept (%s)", record, error.strerror)
     else:
-        record = target / f"fetched-{artifact.kind}.json"
         before = _fetched_before(artifact, record)
         if before is None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            fetched = _fetch_remote(artifact, target)
-            source = artifact.source.model_dump(mode="json")
-            held = {"source": source, "commit": fetched.commit, "files": fetched.files}
-            write_json(record, held)
+            fetched = _fetch_remote(artifact, target, check)
+            _write_record(record, artifact, fetched)
         else:
             fetched = before
     if artifact.kind == "model":
         _check_loads(artifact, target, fetched.files)
     return fetched
+
+
+def _write_record(record: Path, artifact: Artifact, fetched: Fetched) -> None:
+    """Write where the files are from, and by what they are known again."""
+    files = {
+        name: {**facts, **stamp(record.parent / name)} for name, facts in fetched.files.items()
+    }
+    source = artifact.source.model_dump(mode="json")
+    write_json(record, {"source": source, "commit": fetched.commit, "files": files})
 
 
 def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
@@ -79,11 +113,12 @@ def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
             f"{artifact.name}: {target / str(loaded)} would be loaded instead of {next(iter(files))}, which was "
             "fetched; remove it if nothing needs it, or give the artifact another name"
         )
-    if (target / ADAPTER_FILE).is_file() and ADAPTER_FILE not in files:
-        raise DataError(
-            f"{artifact.name}: {target / ADAPTER_FILE} would be merged, which was not fetched; remove it, or give the "
-            "artifact another name"
-        )
+    for name in ADAPTER_FILES:
+        if (target / name).is_file() and name not in files:
+            raise DataError(
+                f"{artifact.name}: {target / name} would be merged, which was not fetched; remove it, or give the "
+                "artifact another name"
+            )
 
 
 def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
@@ -91,9 +126,12 @@ def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     if not record.is_file():
         return None
     held = json.loads(record.read_text(encoding="utf-8"))
-    files: Facts = held["files"]
     if held["source"] != artifact.source.model_dump(mode="json"):
         return None
+    files: Facts = {
+        name: {key: facts[key] for key in ("size_bytes", "sha256")}
+        for name, facts in held["files"].items()
+    }
     for name, facts in files.items():
         path = record.parent / name
         if not path.is_file() or describe_file(path) != facts:
@@ -102,22 +140,37 @@ def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     return Fetched(files, held.get("commit"))
 
 
-def _fetch_remote(artifact: Artifact, target: Path) -> Fetched:
+def _fetch_remote(artifact: Artifact, target: Path, check: Check) -> Fetched:
     source = artifact.source
     if source.url is not None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
             extract_url(source.url, Path(name))
             root = _root_of_archive(artifact, Path(name))
-            return Fetched(place_files(_files_in(artifact, root), target, artifact.name, move=True))
+            files = _files_in(artifact, root)
+            check(artifact.kind, files)
+            return Fetched(place_files(files, target, artifact.name, move=True))
     partial = partial_folder(source, target)
     if source.s3 is not None:
-        return Fetched(_fetch_objects(artifact, source.s3, partial, target))
+        return Fetched(_fetch_objects(artifact, source.s3, partial, target, check))
     assert source.hugging_face is not None
     folder = _download(artifact, source.hugging_face, partial)
     is_download = folder.parent == partial
-    facts = place_files(_files_in(artifact, folder), target, artifact.name, move=is_download)
+    files = _files_in(artifact, folder)
+    _check_download(artifact, files, partial, check)
+    facts = place_files(files, target, artifact.name, move=is_download)
     shutil.rmtree(partial, ignore_errors=True)
     return Fetched(facts, folder.name)
+
+
+def _check_download(
+    artifact: Artifact, files: Mapping[str, Path], partial: Path, check: Check
+) -> None:
+    """Check downloaded files; those that are not right are removed, or the next attempt would take the same ones."""
+    try:
+        check(artifact.kind, files)
+    except CheckpointError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _download(artifact: Artifact, source: HuggingFaceSource, partial: Path) -> Path:
@@ -138,7 +191,7 @@ def _chooser(artifact: Artifact, where: str) -> Callable[[Sequence[str]], list[s
     def choose(names: Sequence[str]) -> list[str]:
         choice = choose_files(artifact.kind, names)
         if choice.missing:
-            raise _lacking(artifact, where, choice.missing, shorten(sorted(names)))
+            raise _lacking(artifact, where, choice.missing, names, shorten(sorted(names)))
         return choice.names
 
     return choose
@@ -153,7 +206,9 @@ def _lacking_shards(artifact: Artifact, folder: Path) -> list[str]:
     return whole.names if whole.missing else []
 
 
-def _fetch_objects(artifact: Artifact, source: S3Source, partial: Path, target: Path) -> Facts:
+def _fetch_objects(
+    artifact: Artifact, source: S3Source, partial: Path, target: Path, check: Check
+) -> Facts:
     """The artifact's objects below a prefix; or a single one, an archive or a model's weights."""
     from cosmos_worker.data import s3  # boto3 is loaded only where it is needed
 
@@ -171,7 +226,12 @@ def _fetch_objects(artifact: Artifact, source: S3Source, partial: Path, target: 
                 )
             elif found.is_dir() and (shards := _lacking_shards(artifact, found)):
                 s3.download_source(source, partial, lambda names: [n for n in shards if n in names])
-            files = _weights_of_file(found) if folder.is_file() else _files_in(artifact, folder)
+            files = (
+                _weights_of_file(artifact, found, source.uri)
+                if folder.is_file()
+                else _files_in(artifact, folder)
+            )
+            _check_download(artifact, files, partial, check)
             return place_files(files, target, artifact.name, move=True)
 
 
@@ -181,24 +241,32 @@ def _refuse_stand_in(path: Path) -> None:
     Raises:
         DataError: a Git LFS pointer or a web page.
     """
-    if is_lfs_pointer(path):
-        raise DataError(f"{path}: a Git LFS pointer, not the file; {REMEDY}")
+    if is_pointer(path):
+        raise DataError(describe_pointer(path))
     refuse_page(path, str(path), path.name)
 
 
-def _weights_of_file(path: Path) -> dict[str, Path]:
-    """A single file of weights under the name that models have.
+def _weights_of_file(artifact: Artifact, path: Path, where: str) -> dict[str, Path]:
+    """A single file of weights under the name that models have: by its content, or by its own name if that is damaged.
 
     Raises:
-        DataError: it is no file of weights.
+        DataError: a file of another kind, which is named.
     """
     _refuse_stand_in(path)
-    return {Path(MODEL_FILE).stem + path.suffix: path}
+    kind = recognise(path)
+    if kind in (TORCH_ZIP, SAFETENSORS):
+        return {MODEL_FILE if kind == TORCH_ZIP else Path(MODEL_FILE).stem + SUFFIX: path}
+    if path.suffix in (".pt", SUFFIX):
+        return {Path(MODEL_FILE).stem + path.suffix: path}
+    raise DataError(
+        f"{artifact.name}: {where} is {kind or 'no weight file that is known'}; "
+        "give a file of torch.save or safetensors, or the folder of several"
+    )
 
 
 def _files_of_path(artifact: Artifact, path: Path) -> dict[str, Path]:
-    if artifact.kind == "model" and path.is_file() and path.suffix in (".pt", SUFFIX):
-        return _weights_of_file(path)
+    if artifact.kind == "model" and path.is_file():
+        return _weights_of_file(artifact, path, f"source path {artifact.source.path} ({path})")
     if not path.is_dir():
         hint = f" or a .pt or {SUFFIX} file" if artifact.kind == "model" else ""
         raise DataError(
@@ -221,16 +289,19 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     else:
         missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
     if missing:
-        raise _lacking(artifact, str(folder), missing, folder_content(folder))
+        names = list_names(folder) if artifact.kind == "model" else []
+        raise _lacking(artifact, str(folder), missing, names, folder_content(folder))
     for name in choice.names:
         _refuse_stand_in(folder / name)
     return {name: folder / name for name in choice.names}
 
 
-def _lacking(artifact: Artifact, where: str, missing: Sequence[str], content: str) -> DataError:
+def _lacking(
+    artifact: Artifact, where: str, missing: Sequence[str], names: Sequence[str], content: str
+) -> DataError:
     return DataError(
-        f"{artifact.name}: {where} lacks {', '.join(missing)} for a {artifact.kind}; it holds {content}; "
-        "add the files or correct the source"
+        f"{artifact.name}: {where} lacks {', '.join(missing)} for a {artifact.kind}; it holds {content}"
+        f"{others_in(names) if artifact.kind == 'model' else ''}; add the files or correct the source"
     )
 
 

@@ -7,24 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from cosmos_worker.errors import DataError
+from cosmos_worker.file_kinds import is_pointer
 
 logger = logging.getLogger(__name__)
 
-FIRST_BYTES = b"version https://git-lfs"
 POINTER_BYTES = range(100, 1025)
 """Sizes that a pointer can have; Git LFS writes about 130 bytes and reads at most 1024."""
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".ts")
 REMEDY = "run 'git lfs pull' in that repository"
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is the pointer to a large file instead of the file itself.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as stream:
-        return stream.read(len(FIRST_BYTES)) == FIRST_BYTES
 
 
 def refuse_pointers(
@@ -41,7 +31,7 @@ def refuse_pointers(
         DataError: more videos are pointers, or any file that holds captions, annotations or tables is one.
     """
     small = [name for name, stamp in stamps.items() if stamp and stamp[0] in POINTER_BYTES]
-    pointers = [name for name in small if is_lfs_pointer(root / name)]
+    pointers = [name for name in small if is_pointer(root / name)]
     if not pointers:
         return
     texts = [name for name in pointers if not _is_video(name)]

@@ -1,18 +1,20 @@
 """Which files of a folder or repository are a network's weights. Knows names only, and reads no tensor.
 
 Forms, best first: NVIDIA's ``model.pt``; ``transformer/`` of diffusers, or what is in it; safetensors in one file or
-shards with an index; what a trainer saves, ``iter_*_{ema,reg}_model.pt``. Where a folder holds several forms, the best
-one is taken and the others are not looked at.
+shards with an index; a folder of torch.distributed.checkpoint; what a trainer saves, ``iter_*_{ema,reg}_model.pt``.
+Where a folder holds several forms, the best one is taken and the others are not looked at.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from cosmos_worker.data.dcp_metadata import METADATA_FILE, NESTED_FOLDER, is_dcp, list_dcp_files
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.file_kinds import describe_pointer, is_pointer
 from cosmos_worker.layout import MODEL_FILE
 
 SUFFIX = ".safetensors"
@@ -24,22 +26,58 @@ LOGVAR_FILE = f"logvar{SUFFIX}"
 """Lies beside ``transformer/``, which has no place for the uncertainty head."""
 ADAPTER_FILE = f"adapter_model{SUFFIX}"
 """PEFT's name for LoRA corrections alone; in a folder of weights they correct these."""
+PEFT_FILES = (ADAPTER_FILE, "adapter_model.bin")
+"""What PEFT has written or writes, in the order in which it looks for them."""
+ADAPTER_FILES = (*PEFT_FILES, f"pytorch_lora_weights{SUFFIX}", "pytorch_lora_weights.bin")
+"""Names of LoRA corrections alone, of PEFT and of diffusers."""
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 TRAINER_FILE = re.compile(r"^iter_(\d+)_(?:(ema|reg)_)?model\.pt$")
 KINDS = ("ema", None, "reg")
 """What the trainer saves of a step, best first; None is the ``{model, ema}`` of its LoRA runs."""
 ACCEPTED = (
     f"{MODEL_FILE}, {TRANSFORMER_FOLDER}/*{SUFFIX} with {TRANSFORMER_FOLDER}/{CONFIG_FILE}, *{SUFFIX} (several with "
-    f"*{INDEX_SUFFIX}), or iter_*_{{ema,reg}}_model.pt"
+    f"*{INDEX_SUFFIX}), {METADATA_FILE} with *.distcp, or iter_*_{{ema,reg}}_model.pt"
 )
 """For messages."""
 SHOWN_NAMES = 8
+NESTED_METADATA = f"{NESTED_FOLDER}/{METADATA_FILE}"
+JOIN = (
+    "python -c \"import glob, torch; s = {}; [s.update(torch.load(f, map_location='cpu', weights_only=True)) "
+    "for f in glob.glob('*-of-*')]; torch.save(s, 'model.pt')\""
+)
+OTHERS = (
+    (r"\.gguf", "is a file of llama.cpp with quantised weights: give those that it was made of"),
+    (r"\.onnx", "is an ONNX graph: give the weights that it was made of"),
+    (r"\.(?:msgpack|h5)", "is of Flax or TensorFlow: give the weights for PyTorch"),
+    (
+        r"_(?:model|optim)_states\.pt",
+        "is one process's part of a training with DeepSpeed; join them in the folder above by DeepSpeed's own script, "
+        "'python zero_to_fp32.py . FOLDER --safe_serialization', and give that FOLDER",
+    ),
+    (
+        r"\.distcp",
+        f"is of torch.distributed.checkpoint, whose {METADATA_FILE} is not there: copy this hidden file too",
+    ),
+    (
+        r"-of-\d+\.(?:bin|pt|pth)",
+        f"is one of several files of torch.save; join them in that folder, in memory: {JOIN}",
+    ),
+    (
+        r"\.(?:bin|ckpt|pth|pt)",
+        f"may hold weights, as a file of torch.save: name that file itself, or call it {MODEL_FILE}",
+    ),
+)
+"""Ends of names of what is no form of weights here → what it is and what to do."""
 
 
 def list_names(folder: Path) -> list[str]:
-    """Names that :func:`choose_weights` may be asked about: the folder's own files, and those of ``transformer/``."""
-    nested = folder / TRANSFORMER_FOLDER
-    folders = [folder, *([nested] if nested.is_dir() else [])]
+    """Names that :func:`choose_weights` may be asked about: the folder's own files, and those of ``transformer/``.
+
+    Of ``model/`` these are its files if it is one of torch.distributed.checkpoint.
+    """
+    nested = [folder / TRANSFORMER_FOLDER, (folder / NESTED_METADATA).parent]
+    folders = [folder, *(one for one in nested[:1] if one.is_dir())]
+    folders += [one for one in nested[1:] if (one / METADATA_FILE).is_file()]
     return [
         path.relative_to(folder).as_posix()
         for parent in folders
@@ -68,7 +106,7 @@ def choose_weights(names: Iterable[str], where: str) -> str | None:
                 for name in there
                 if name.parent == parent
                 and name.name.endswith(suffix)
-                and name.name not in (LOGVAR_FILE, ADAPTER_FILE)
+                and name.name not in (LOGVAR_FILE, *ADAPTER_FILES)
             ]
             if len(found) > 1:
                 shown = ", ".join(sorted(found)[:SHOWN_NAMES])
@@ -79,6 +117,9 @@ def choose_weights(names: Iterable[str], where: str) -> str | None:
                 )
             if found:
                 return found[0]
+    for metadata in (METADATA_FILE, NESTED_METADATA):
+        if PurePosixPath(metadata) in there:
+            return metadata
     return _latest_of_trainer([str(name) for name in there if name.parent == PurePosixPath()])
 
 
@@ -101,12 +142,32 @@ def companions(weights: str, names: Iterable[str]) -> tuple[list[str], list[str]
     config = str(parent / CONFIG_FILE)
     needed = [config] if parent.name == TRANSFORMER_FOLDER else []
     wanted = [config, *([LOGVAR_FILE] if parent.name == TRANSFORMER_FOLDER else [])]
-    if ADAPTER_FILE in there:
+    adapter = find_adapter_name(there)
+    if adapter is not None:
+        wanted.append(adapter)
+    if adapter in PEFT_FILES:
         needed.append(ADAPTER_CONFIG_FILE)
-        wanted += [ADAPTER_FILE, ADAPTER_CONFIG_FILE]
+        wanted.append(ADAPTER_CONFIG_FILE)
     return [name for name in wanted if name in there], [
         name for name in needed if name not in there
     ]
+
+
+def find_adapter_name(names: Collection[str]) -> str | None:
+    """The file with the LoRA corrections of a folder's weights; None if there is none.
+
+    Args:
+        names: of the folder's own files.
+
+    Raises:
+        CheckpointError: PEFT's and diffusers' corrections at once.
+    """
+    found = [name for name in ADAPTER_FILES if name in names]
+    if {name in PEFT_FILES for name in found} == {True, False}:
+        raise CheckpointError(
+            f"two LoRA adapters beside each other ({', '.join(found)}); keep the one that is meant"
+        )
+    return found[0] if found else None
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -115,6 +176,8 @@ def read_index(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: not such an index, or a shard in another folder.
     """
+    if is_pointer(path):
+        raise CheckpointError(describe_pointer(path))
     try:
         index: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         strangers = [file for file in index.values() if PurePosixPath(file).name != file]
@@ -130,9 +193,21 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def shards_of(path: Path) -> list[str]:
-    """Names of the shards of an index, in order; empty for any other file.
+    """Names of the shards of an index, or of the files of torch.distributed.checkpoint; empty for any other file.
 
     Raises:
         CheckpointError: not an index of shards.
     """
+    if is_dcp(path):
+        return list_dcp_files(path)
     return sorted(set(read_index(path).values())) if path.name.endswith(INDEX_SUFFIX) else []
+
+
+def others_in(names: Iterable[str]) -> str:
+    """What a folder without weights of a known form holds instead, as the end of a message; may be empty."""
+    there = sorted(names)
+    for end, what in OTHERS:
+        found = next((name for name in there if re.search(f"{end}$", name)), None)
+        if found is not None:
+            return f"; {found} {what}"
+    return ""

@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.checkpoint.weight_change import is_unchanged, read_changes
 from cosmos_worker.config import Fit
 from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import read_video, read_window
@@ -44,12 +45,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Training:
-    """The course of a run: (step, loss) points, lines of metrics.jsonl, text of config.yaml."""
+    """The course of a run: (step, loss) points, lines of metrics.jsonl, text of config.yaml, and what it has moved."""
 
     train: list[Point]
     validation: list[Point]
     seconds: float
     config: str
+    change: Mapping[str, float] = field(default_factory=dict)
+    """Relative change of the weights by kind of layer since the training began; empty if it is not known."""
+    is_unchanged: bool = False
+    """Whether the training has left its network as it was."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,11 @@ def read_training(run: Path, steps: int | None = None) -> Training:
         raise DataError(f"{path}: damaged ({error}); run train again") from None
     if not train:
         raise DataError(f"{path}: holds no loss; run train for at least log_every_steps steps")
-    return Training(train, validation, seconds, config.read_text(encoding="utf-8"))
+    changes = read_changes(run)
+    last = changes[max(changes)] if changes else {}
+    text = config.read_text(encoding="utf-8")
+    change = last.get("ema") or last.get("reg") or {}
+    return Training(train, validation, seconds, text, change, is_unchanged(last))
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> list[Point]:

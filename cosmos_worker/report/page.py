@@ -141,4 +141,6 @@ def render_page(
         num_clips=captions.num_clips,
         facts=describe_experiment(training.config),
         config=training.config,
+        change=[(kind, f"{100 * value:.3g} %") for kind, value in training.change.items()],
+        is_unchanged=training.is_unchanged,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from cosmos_worker.checkpoint.verify import verify_files
 from cosmos_worker.config import FetchModelConfig
 from cosmos_worker.data.artifacts import fetch_artifact
 from cosmos_worker.layout import Volumes
@@ -21,12 +22,13 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
 
     Raises:
         DataError: an artifact lacks files, or a target holds others.
+        CheckpointError: damaged files, or weights that are no finite floating-point numbers.
         RetryableError: the network fails.
     """
     artifacts = []
     for artifact in config.artifacts:
         logger.info("fetching artifact=%s kind=%s", artifact.name, artifact.kind)
-        fetched = fetch_artifact(artifact, volumes)
+        fetched = fetch_artifact(artifact, volumes, verify_files)
         artifacts.append(
             {
                 "name": artifact.name,

@@ -16,10 +16,12 @@ from cosmos_worker.checkpoint.adapter_folders import find_adapter, replacing_fol
 from cosmos_worker.checkpoint.best import read_best
 from cosmos_worker.checkpoint.export import find_export
 from cosmos_worker.checkpoint.state import reporting_full_disk
+from cosmos_worker.checkpoint.weight_change import is_unchanged, read_change
 from cosmos_worker.checkpoint.weight_files import has_adapter
-from cosmos_worker.checkpoint.weights import open_model
+from cosmos_worker.checkpoint.weights import check_finite, open_model
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.file_digests import stamp
 from cosmos_worker.layout import (
     ADAPTER_FOLDER,
     DESCRIPTION_FILE,
@@ -71,18 +73,20 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     wanted = _best_step(run_path, config.last_step) if config.step == "best" else config.step
     step, source = find_export(run_path, config.weights, wanted)
     adapter = _read_adapter(config, source)
+    changes = _read_change(run_path, step, config.weights)
     target.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target, re.compile(re.escape(MODEL_FILE)))  # of an earlier attempt
     for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
         marker.unlink()
     with reporting_full_disk(target), atomic_write(target / MODEL_FILE) as stream:
         copy = Path(stream.name)
-        with source.open("rb") as weights:
-            shutil.copyfileobj(weights, stream, 1 << 22)
+        with source.open("rb") as exported:
+            shutil.copyfileobj(exported, stream, 1 << 22)
         stream.flush()
         os.fsync(stream.fileno())
         # raises before the earlier one is replaced
         model, state = open_model(copy, config.net)
+        check_finite(state, source)
         if adapter is not None:
             merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit
         digest = sha256_of_file(copy)
@@ -92,23 +96,21 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
             "sha256": digest,
             "bytes": copy.stat().st_size,
             "configuration": RESOLVED_CONFIG_FILE,
+            **stamp(copy),
+            **changes,
         }
         _publish_adapter(target / ADAPTER_FOLDER, adapter)
         # before the model: a model without one is nobody's, and refused when this is tried again
         write_json(target / DESCRIPTION_FILE, description)
-    logger.info(
-        "published %s step=%d weights=%s sha256=%s",
-        target / MODEL_FILE,
-        step,
-        config.weights,
-        digest,
-    )
+    model_file, weights = target / MODEL_FILE, config.weights
+    logger.info("published %s step=%d weights=%s sha256=%s", model_file, step, weights, digest)
     return {
         "name": config.name,
-        "model": str(target / MODEL_FILE),
+        "model": str(model_file),
         "step": step,
-        "weights": config.weights,
+        "weights": weights,
         "sha256": digest,
+        **changes,
     }
 
 
@@ -125,6 +127,17 @@ def _best_step(run: Path, last_step: int | None) -> int:
             f"that are asked for (spec.training.steps); choose spec.outputs.step, or train {best} steps or more"
         )
     return best
+
+
+def _read_change(run: Path, step: int, weights: str) -> dict[str, Any]:
+    """How far the published weights are from those that the training began with, told if that is nothing."""
+    found = read_change(run, step)
+    if is_unchanged(found):
+        logger.warning(
+            "step %d: the network equals the one that the training began with: nothing was trained; look at "
+            "optimizer.learning_rate, its warm-up, and the logged grad_norm", step
+        )  # fmt: skip
+    return {"change": found[weights]} if weights in found else {}
 
 
 def _read_adapter(config: PublishConfig, source: Path) -> Adapter | None:

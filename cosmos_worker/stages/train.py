@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from cosmos_worker.checkpoint.export import remove_unfinished_exports
-from cosmos_worker.checkpoint.weights import fill_model, open_model
+from cosmos_worker.checkpoint.weights import fill_model, open_model, read_weight_file
 from cosmos_worker.config import TrainConfig
 from cosmos_worker.earlier_runs import describe_length, folder_of
 from cosmos_worker.errors import ConfigError, FolderInUseError
@@ -73,7 +73,7 @@ def build_model(
     accelerate(model, experiment.acceleration, device)
     spread(model, experiment.parallel, layout, dtype)
     model = model.to_empty(device=device)
-    fill_model(model, state)
+    fill_model(model, state, weights)
     seed = experiment.trainer.seed
     init_lora(model, lambda name: sample_generator(seed, "lora", name))
     return model
@@ -96,6 +96,15 @@ def _open(
         fresh.init_weights(torch.Generator().manual_seed(experiment.trainer.seed))
     with torch.device("meta"):
         return CosmosModel(*arguments), fresh.state_dict()
+
+
+def _base_opener(
+    experiment: Experiment, weights: Path | None, lora_scale: float | None
+) -> Callable[[], Mapping[str, Tensor]] | None:
+    """Opens the weights anew that the training began with and has checked; None if they were drawn."""
+    if experiment.trainer.init != "checkpoint" or weights is None:
+        return None
+    return lambda: read_weight_file(weights, lora_scale, check_content=False)
 
 
 def describe_run(
@@ -216,6 +225,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             samples,
             trackers,
             config.model_uri,
+            _base_opener(experiment, weights, config.model_lora_scale),
         )
         trainer.resume()
         left_out = len(dataset.words.dropped)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError, DataError
+from cosmos_worker.file_kinds import refuse_pointers_in
 from cosmos_worker.quiet import importing_transformers
 from cosmos_worker.text.tokens import TextTokenizer
 
@@ -44,9 +45,10 @@ def read_encoder_config(folder: Path) -> dict[str, Any]:
     """The config.json of a T5 folder.
 
     Raises:
-        CheckpointError: no such folder or file, not JSON, or another kind of model.
+        CheckpointError: no such folder or file, not JSON, another kind of model, or a Git LFS pointer.
     """
     path = folder / "config.json"
+    refuse_pointers_in(folder)
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

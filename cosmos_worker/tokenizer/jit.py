@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError, ConfigError
+from cosmos_worker.file_kinds import TORCH_ZIP, recognise, refuse_pointers
 from cosmos_worker.layout import DECODER_FILE, ENCODER_FILE, MEAN_STD_FILE, sha256_of_file
 from cosmos_worker.options import LATENT_SCALE, TokenizerConfig
 from cosmos_worker.saved_tensors import read_saved
 from cosmos_worker.tokenizer import base
+from cosmos_worker.torch_zip import check_program
 
 CHANNELS = 16
 """Latent channels of the released continuous tokenizers."""
@@ -58,6 +60,9 @@ class JitTokenizer:
         self._decoder = self._load_module(self._files[DECODER_FILE])
 
     def _load_module(self, path: Path) -> torch.jit.ScriptModule:
+        refuse_pointers([path])
+        if recognise(path) == TORCH_ZIP:
+            check_program(path, "run fetch-model again")
         try:
             with warnings.catch_warnings():  # NVIDIA releases TorchScript, whatever PyTorch advises
                 warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated")

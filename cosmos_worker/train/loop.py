@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cosmos_worker.checkpoint.adapter import Adapter
 from cosmos_worker.checkpoint.best import LOSS
@@ -19,6 +20,7 @@ from cosmos_worker.checkpoint.state import (
     find_latest_state,
     wait_for_state,
 )
+from cosmos_worker.checkpoint.weight_change import read_change
 from cosmos_worker.decisive import decisive_options
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError, StopRequested
@@ -78,7 +80,7 @@ class Trainer:
 
     model is the network with its uncertainty head, on the device and spread as layout says; held_out may be empty;
     position_file is for the launcher; samples and trackers are for people who watch it; base is the address of the
-    weights that it began with, for adapters.
+    weights that it began with, for adapters, and open_base opens them, to measure how far it has come.
     """
 
     experiment: Experiment
@@ -92,6 +94,7 @@ class Trainer:
     samples: SampleVideos | None = None
     trackers: tuple[TrackerName, ...] = ()
     base: str | None = None
+    open_base: Callable[[], Mapping[str, Tensor]] | None = None
 
     def __post_init__(self) -> None:
         trainer = self.experiment.trainer
@@ -117,7 +120,7 @@ class Trainer:
             else None
         )
         kept = (trainer.keep_last, trainer.keep_exports, trainer.keep_best)
-        self.saver = Saver(self.run, self.processes, *kept)
+        self.saver = Saver(self.run, self.processes, *kept, open_base=self.open_base)
         self.done_steps = 0
         self.saved_step = self.begun_step = -1
 
@@ -287,6 +290,8 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
         result["validation_loss_after"] = _rounded(found)
         watch.sample()
         trainer.save(found)
+    change = read_change(trainer.run, trainer.saved_step)
+    result |= {"change": change} if change else {}
     return {**result, "steps": trainer.done_steps, "checkpoint": trainer.saved_step}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +28,13 @@ from cosmos_worker.checkpoint.state import (
     reporting_full_disk,
     shards_path,
 )
-from cosmos_worker.errors import RetryableError
+from cosmos_worker.checkpoint.weight_change import (
+    describe_change,
+    is_unchanged,
+    measure_change,
+    write_change,
+)
+from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.train.distributed import Processes
 
@@ -63,6 +69,7 @@ class Saver:
         processes: all of them.
         keep_last, keep_exports: how many are kept.
         keep_best: whether that of the lowest held-out loss is kept as well.
+        open_base: opens the weights that the training began with; None = they were drawn.
     """
 
     def __init__(
@@ -72,9 +79,11 @@ class Saver:
         keep_last: int,
         keep_exports: int,
         keep_best: bool = False,
+        open_base: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.run, self.processes, self.keep_best = run, processes, keep_best
         self.keep_last, self.keep_exports = keep_last, keep_exports
+        self._open_base = open_base
         # writing goes on beside the training, whose collectives have another group, and may take long
         self._group = processes.new_cpu_group()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
@@ -121,7 +130,37 @@ class Saver:
         if average is not None:
             average = merge_lora(average, scales)
         regular = merge_lora(exports.regular, scales)
+        self._write_change(step, exports, regular, average)
         write_exports(self.run, step, regular, average, torch.bfloat16)
+
+    def _write_change(
+        self,
+        step: int,
+        exports: Exports,
+        regular: Mapping[str, Tensor],
+        average: Mapping[str, Tensor] | None,
+    ) -> None:
+        """Write how far the weights are from the base; before its exports, so that these are never without."""
+        if self._open_base is None:
+            return
+        held = {name: value.dtype for name, value in exports.regular.items()}
+        try:
+            base = self._open_base()
+            changes = {"reg": measure_change(regular, base, held)}
+            if average is not None:
+                changes["ema"] = measure_change(average, base, held)
+        except (CheckpointError, OSError) as error:  # no reason to end a training
+            logger.warning("change of the weights at step %d is not known: %s", step, error)
+            return
+        with reporting_full_disk(self.run):
+            write_change(self.run, step, changes)
+        for weights, change in changes.items():
+            logger.info("change step=%d weights=%s: %s", step, weights, describe_change(change))
+        if is_unchanged(changes):
+            logger.warning(
+                "step %d: the network equals the one that the training began with: nothing was trained; look at "
+                "optimizer.learning_rate, its warm-up, and the logged grad_norm", step
+            )  # fmt: skip
 
     def finish(self) -> int | None:
         """Wait until the checkpoint is written and make it visible; returns its step, or None if there is none.

@@ -46,7 +46,7 @@ def artifact(tmp_path: Path, source: Path) -> dict[str, object]:
 def test_finished_stage_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / "model.pt").write_bytes(b"weights")
+    torch.save({"net.x": torch.zeros(1)}, source / "model.pt")
     document = write_document(tmp_path, artifacts=[artifact(tmp_path, source)])
 
     assert main(["fetch-model", "--config", str(document)]) == 0
@@ -56,7 +56,7 @@ def test_finished_stage_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFi
 
     assert marker.stat().st_mtime_ns == written
     assert "already done" in capsys.readouterr().err
-    assert (tmp_path / "models" / "model.pt").read_bytes() == b"weights"
+    assert (tmp_path / "models" / "model.pt").read_bytes() == (source / "model.pt").read_bytes()
 
 
 def test_user_error_is_one_line_and_exit_code_2(
@@ -142,7 +142,7 @@ def test_success_is_told_with_its_result_also_when_it_was_done_before(
     monkeypatch.setenv("NODE_NAME", "node-a")
     source = tmp_path / "source"
     source.mkdir()
-    (source / "model.pt").write_bytes(b"weights")
+    torch.save({"net.x": torch.zeros(1)}, source / "model.pt")
     document = write_document(tmp_path, artifacts=[artifact(tmp_path, source)])
 
     assert main(["fetch-model", "--config", str(document)]) == 0

@@ -9,8 +9,8 @@ import pytest
 from clips import write_bridge_dataset, write_videos_dataset
 
 from cosmos_worker.config import PrepareDatasetConfig
-from cosmos_worker.data.lfs import is_lfs_pointer
 from cosmos_worker.errors import DataError
+from cosmos_worker.file_kinds import is_pointer
 from cosmos_worker.layout import Volumes
 from cosmos_worker.stages.prepare_dataset import run
 
@@ -35,10 +35,10 @@ def prepare(tmp_path: Path, root: Path, layout: str, **fields: object) -> dict:
     ("content", "expected"),
     [(POINTER, True), (POINTER.replace("https", "http"), False), ("version 2", False), ("", False)],
 )
-def test_is_lfs_pointer_looks_at_the_first_bytes(tmp_path: Path, content: str, expected: bool):
+def test_is_pointer_looks_at_the_first_bytes(tmp_path: Path, content: str, expected: bool):
     (tmp_path / "a").write_text(content)
 
-    assert is_lfs_pointer(tmp_path / "a") is expected
+    assert is_pointer(tmp_path / "a") is expected
 
 
 def test_dataset_whose_videos_are_pointers_is_one_error(tmp_path: Path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from fake_hub import COMMIT, point_client, serve_hub
 from huggingface_hub import constants
 from training import SMALL_NET, small_model, write_model
@@ -45,6 +46,8 @@ def write_form(form: str, folder: Path) -> Path:
         convert_weights(source, folder, "safetensors", SMALL_NET, Limits())
     elif form == "shards":
         convert_weights(source, folder, "safetensors", SMALL_NET, SHARDS)
+    elif form == "dcp":
+        dcp.save(torch.load(source, weights_only=True), checkpoint_id=folder)
     elif form == "diffusers":
         convert_weights(source, folder, "diffusers", SMALL_NET, SHARDS)
         (folder / "vae").mkdir()
@@ -66,7 +69,8 @@ def expected_files(form: str, folder: Path) -> set[str]:
     return names - unused
 
 
-FORMS = ("model.pt", "trainer", "safetensors", "shards", "diffusers", "transformer")
+FORMS = ("model.pt", "trainer", "safetensors", "shards", "diffusers", "transformer", "dcp")
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
 @pytest.fixture
@@ -232,6 +236,35 @@ def test_single_file_of_safetensors(tmp_path: Path, volumes: Volumes, target: Pa
     load_model(target, SMALL_NET)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "model.gguf",
+            r"model\.gguf\) is a GGUF file of llama\.cpp; give a file of torch\.save or saf",
+        ),
+        ("model.onnx", r"is an ONNX graph; give"),
+        ("notes.txt", r"is no weight file that is known; give"),
+    ],
+)
+def test_single_file_of_another_kind_is_named(
+    tmp_path: Path, volumes: Volumes, name: str, message: str
+) -> None:
+    (tmp_path / name).write_bytes(b"GGUF" if "gguf" in name else b"\x08\x07")
+
+    with pytest.raises(DataError, match=message):
+        fetch(volumes, path=str(tmp_path / name))
+
+
+def test_single_file_is_known_by_its_content(
+    tmp_path: Path, volumes: Volumes, target: Path
+) -> None:
+    result = fetch(volumes, path=str(write_model(tmp_path / "pytorch_model.bin")))
+
+    assert set(result["files"]) == {"model.pt"}
+    load_model(target, SMALL_NET)
+
+
 def test_target_that_would_load_something_else_is_refused(
     tmp_path: Path, volumes: Volumes, target: Path
 ) -> None:
@@ -252,7 +285,7 @@ def change(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMS[:-1])
 def test_digest_is_that_of_all_files_that_are_loaded(tmp_path: Path, form: str) -> None:
     source = write_form(form, tmp_path / "repo")
     before = digest_weights(source)

@@ -6,7 +6,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from fake_hub import point_client, serve_hub
+from safetensors.torch import save_file
 
 from cosmos_worker.config import FetchModelConfig
 from cosmos_worker.data import placing
@@ -49,11 +51,20 @@ KIND_FILES = {
 }
 
 
+RECORDS = {"model": ["fetched-model.json"]}
+"""What lies beside files of a local source: by it a training knows the weights again."""
+
+
 def write_files(folder: Path, names: list[str]) -> Path:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"content of {name}")
+        if name.endswith(".safetensors"):
+            save_file({f"content of {name}": torch.zeros(1)}, path)
+        elif name.endswith("model.pt"):
+            torch.save({"net.x": torch.zeros(1)}, path)
+        else:
+            path.write_text(f"content of {name}")
     return folder
 
 
@@ -86,7 +97,7 @@ def test_run_takes_the_needed_files_of_a_folder(tmp_path: Path, volumes, target,
     result = run(make_config(kind, {"path": str(source)}), volumes)
 
     found = [path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()]
-    assert sorted(found) == sorted(KIND_FILES[kind])
+    assert sorted(found) == sorted([*KIND_FILES[kind], *RECORDS.get(kind, ())])
     (artifact,) = result["artifacts"]
     assert (artifact["name"], artifact["kind"], artifact["folder"]) == (
         "Tiny",
@@ -94,7 +105,7 @@ def test_run_takes_the_needed_files_of_a_folder(tmp_path: Path, volumes, target,
         "models://Tiny",
     )
     name = KIND_FILES[kind][0]
-    content = f"content of {name}".encode()
+    content = (source / name).read_bytes()
     assert artifact["files"][name] == {
         "size_bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -107,7 +118,7 @@ def test_run_takes_a_single_weight_file(tmp_path: Path, volumes, target):
 
     run(make_config("model", source), volumes)
 
-    assert names_of(target) == ["model.pt"]
+    assert names_of(target) == [*RECORDS["model"], "model.pt"]
 
 
 def test_run_verifies_files_that_are_in_place(volumes, target):
@@ -116,7 +127,7 @@ def test_run_verifies_files_that_are_in_place(volumes, target):
     result = run(make_config("model", {"path": "models://Tiny"}), volumes)
 
     assert set(result["artifacts"][0]["files"]) == set(KIND_FILES["model"])
-    assert names_of(target) == ["config.json", "model.pt", "notes.txt"]
+    assert names_of(target) == ["config.json", *RECORDS["model"], "model.pt", "notes.txt"]
 
 
 def test_run_links_big_files(tmp_path: Path, volumes, target, monkeypatch):
@@ -243,7 +254,7 @@ def test_run_reads_the_hub_cache_offline(tmp_path: Path, volumes, target, monkey
 
     run(make_config("model", {"hugging_face": {"repo": "owner/name"}}), volumes)
 
-    assert (target / "model.pt").read_text() == "content of model.pt"
+    assert (target / "model.pt").read_bytes() == (tmp_path / "repo" / "model.pt").read_bytes()
     assert not (target / "model.pt").is_symlink()
 
 

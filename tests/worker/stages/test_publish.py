@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import SMALL_NET, small_model
+from training import SMALL_NET, small_model, write_model
 
 from cosmos_worker.checkpoint.export import write_exports
+from cosmos_worker.checkpoint.weights import read_weight_file
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.layout import Volumes, atomic_write, marker_path, sha256_of_file
@@ -173,3 +174,32 @@ def test_publish_refuses_a_file_that_does_not_fit_and_keeps_the_published_one(
         publish.run(publish_config(run_uri), volumes)
 
     assert sha256_of_file(tmp_path / "arm_post-trained" / "model.pt") == before
+
+
+def test_publish_refuses_weights_that_are_not_finite(tmp_path: Path) -> None:
+    volumes, run_uri = Volumes({"checkpoints": tmp_path}), write_run(tmp_path, "arm")
+    run = tmp_path / run_uri.partition("://")[2]
+    state = small_model().state_dict()
+    state["net.final_layer.linear.weight"][0, 0] = float("nan")
+    write_exports(run, 30, state, dict(state), torch.bfloat16)
+
+    message = (
+        r"iter_000000030_ema_model\.pt: 1 values in 1 tensors are NaN or infinite: net\.final_l"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        publish.run(publish_config(run_uri), volumes)
+
+    assert not (tmp_path / "arm_post-trained" / "model.pt").exists()
+
+
+def test_published_model_that_was_changed_is_not_loaded(tmp_path: Path) -> None:
+    volumes, target = Volumes({"checkpoints": tmp_path}), tmp_path / "arm_post-trained"
+    publish.run(publish_config(write_run(tmp_path, "arm")), volumes)
+    assert read_weight_file(target)
+
+    write_model(target / "model.pt", seed=3)
+
+    with pytest.raises(
+        CheckpointError, match=r"model\.pt: not the file that model\.json records, of"
+    ):
+        read_weight_file(target / "model.pt")
