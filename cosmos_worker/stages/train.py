@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from cosmos_worker.checkpoint.export import remove_unfinished_exports
+from cosmos_worker.checkpoint.weight_change import read_change
 from cosmos_worker.checkpoint.weights import fill_model, open_model, read_weight_file
 from cosmos_worker.config import TrainConfig
 from cosmos_worker.earlier_runs import describe_length, folder_of
@@ -192,7 +193,11 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         experiment, note, is_done = processes.from_main(found) or (experiment, {}, False)
         if is_done:
             steps = trainer_options.max_steps
-            return {"run": str(folder), "steps": steps, "checkpoint": steps, **note}
+            change = read_change(folder, steps)
+            return {
+                "run": str(folder), "steps": steps, "checkpoint": steps, **note,
+                **({"change": change} if change else {}),
+            }  # fmt: skip
         config = config.model_copy(update={"experiment": experiment})
         if processes.is_main:
             write_resolved_config(folder, config)
