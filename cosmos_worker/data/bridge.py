@@ -21,7 +21,7 @@ from cosmos_worker.data.dataset_files import (
     most_frequent,
     nfc,
 )
-from cosmos_worker.data.index import SPLITS, Split
+from cosmos_worker.data.index import SPLITS, Split, split_named
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
 from cosmos_worker.data.text_files import TextError, brief, parse_json, printable
@@ -31,12 +31,6 @@ ANNOTATION_FOLDER = "annotation"
 VIDEO_FOLDER = "videos"
 """Where the reference's datasets have their videos; an annotation may name any file below the root."""
 ANNOTATION_ENDINGS = frozenset((".json",))
-SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Name of a folder below annotation/, in small letters → split."""
 
 
 def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
@@ -102,7 +96,7 @@ def split_of(name: str) -> Split | None:
         name: path relative to the root, such as annotation/train/x.json.
     """
     parts = PurePosixPath(name).parts
-    return SPLIT_FOLDERS.get(parts[1].lower()) if len(parts) > 2 else None
+    return split_named(parts[1]) if len(parts) > 2 else None
 
 
 def _folder_of(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.dataset_files import check_id, check_path, find_video
-from cosmos_worker.data.index import Split
+from cosmos_worker.data.index import Split, split_named
 from cosmos_worker.data.problems import BadClip, read_caption
 from cosmos_worker.data.text_files import brief
 
@@ -21,17 +21,6 @@ CAPTION_KEYS = ("caption", "captions", "text", "prompt")
 """captions is a list; the others are one text, under the names that are usual in metadata files."""
 OTHER_KEYS = ("start", "end", "split")
 KEYS = (*VIDEO_KEYS, *CAPTION_KEYS, *OTHER_KEYS)
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Names of splits, files and folders of splits, as Hugging Face's datasets knows them → ours."""
 MAX_SECONDS = 1e9
 
 
@@ -154,16 +143,16 @@ def _seconds(given: Mapping[str, Any], name: str, where: str) -> float | None:
 def _split_of_folder(path: str, place: ListPlace) -> Split | None:
     """The split that a folder in the path of a metadata file's video is named after, as in test/a.mp4."""
     folders = PurePosixPath(path).parent.parts if place.allows_others else ()
-    return next((SPLIT_NAMES[name] for name in folders if name in SPLIT_NAMES), None)
+    return next((split for name in folders if (split := split_named(name)) is not None), None)
 
 
 def _split(value: object, where: str, of_list: Split | None) -> Split:
     if value is None:
         return of_list or "train"
-    if not isinstance(value, str) or value not in SPLIT_NAMES:
+    split = split_named(value) if isinstance(value, str) else None
+    if split is None:
         told = f"split is {brief(value)}; train, val (or validation) and test are allowed"
         raise BadClip(where, "annotation_broken", told)
-    split = SPLIT_NAMES[value]
     if of_list is not None and split != of_list:
         told = f"split is {value!r}, its list or folder is of the split {of_list}"
         raise BadClip(where, "annotation_broken", told)

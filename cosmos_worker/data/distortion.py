@@ -1,4 +1,4 @@
-"""Clips whose aspect ratio is not that of their window, and what becomes of their pictures."""
+"""Pictures whose aspect ratio is not that of their window: clips of a dataset, and images to continue from."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from cosmos_worker.config import Fit, PrepareDatasetConfig
-from cosmos_worker.data.buckets import bucket_sizes, stretch
+from cosmos_worker.data.buckets import bucket_sizes
 from cosmos_worker.data.index import Clip
-from cosmos_worker.options import VideoConfig
 
 TOLD_ABOVE = Fraction(11, 10)
 """Factor between the aspect ratios from which on a clip is told: the reference's own (4:3 into 320x256) is 1.07."""
@@ -20,16 +19,26 @@ MAX_SIZES = 20
 
 @dataclass(frozen=True)
 class Distortion:
-    """One clip and the window that it is brought to."""
+    """One picture and the window that it is brought to; sizes in pixels, of the picture as it is shown."""
 
-    clip: Clip
-    window: VideoConfig
+    name: str
+    """Id of the clip, or the file."""
+    height: int
+    width: int
+    window_height: int
+    window_width: int
     fit: Fit
 
     @property
     def factor(self) -> Fraction:
         """The larger of both aspect ratios divided by the smaller, at least 1."""
-        return stretch(self.clip.height, self.clip.width, self.window)
+        ratio = Fraction(self.width * self.window_height, self.height * self.window_width)
+        return max(ratio, 1 / ratio)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is strong enough to be told."""
+        return self.factor > TOLD_ABOVE
 
     @property
     def percent(self) -> float:
@@ -40,7 +49,7 @@ class Distortion:
     @property
     def is_widened(self) -> bool:
         """Whether the window is the wider of both."""
-        return self.window.width * self.clip.height > self.clip.width * self.window.height
+        return self.window_width * self.height > self.width * self.window_height
 
     @property
     def words(self) -> str:
@@ -54,21 +63,40 @@ class Distortion:
 
     @property
     def size(self) -> str:
-        """Rows x columns of the clip as it is shown."""
-        return f"{self.clip.height}x{self.clip.width}"
+        """Rows x columns of the picture."""
+        return f"{self.height}x{self.width}"
 
     @property
     def window_size(self) -> str:
         """Rows x columns of the window."""
-        return f"{self.window.height}x{self.window.width}"
+        return f"{self.window_height}x{self.window_width}"
+
+
+def describe_distortion(one: Distortion, field: str) -> str | None:
+    """The sentence for a picture that Stretch distorts; None = there is nothing to tell.
+
+    Args:
+        one: the picture in its window.
+        field: name of the setting that changes it, such as dataset.fit.
+    """
+    if one.fit != "stretch" or not one.is_told:
+        return None
+    return (
+        f"{one.width}x{one.height} is stretched to {one.window_width}x{one.window_height}, which distorts by "
+        f"{one.percent:.0f}%; set {field} to Crop or Pad to keep the aspect ratio"
+    )
 
 
 def find_distortions(config: PrepareDatasetConfig, kept: Iterable[Clip]) -> list[Distortion]:
     """Clips whose aspect ratio differs from their window's by more than 10 %, the worst first."""
     windows = bucket_sizes(config.video, config.buckets)
-    found = [Distortion(clip, windows[clip.bucket], config.fit) for clip in kept]
-    told = [one for one in found if one.factor > TOLD_ABOVE]
-    return sorted(told, key=lambda one: (-one.factor, one.clip.clip_id))
+    found = [
+        Distortion(clip.clip_id, clip.height, clip.width, window.height, window.width, config.fit)
+        for clip in kept
+        for window in [windows[clip.bucket]]
+    ]
+    told = [one for one in found if one.is_told]
+    return sorted(told, key=lambda one: (-one.factor, one.name))
 
 
 def summarize_distortions(fit: Fit, distortions: Sequence[Distortion]) -> dict[str, Any]:
@@ -86,7 +114,7 @@ def summarize_distortions(fit: Fit, distortions: Sequence[Distortion]) -> dict[s
                 "window": window,
                 "clips": len(several),
                 "what": several[0].words,
-                "example": several[0].clip.clip_id,
+                "example": several[0].name,
             }
             for (size, window), several in list(by_size.items())[:MAX_SIZES]
         ],

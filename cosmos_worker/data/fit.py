@@ -16,44 +16,6 @@ from cosmos_worker.config import Fit
 
 Frames = NDArray[np.uint8]
 
-TOLD_DISTORTION = 0.1
-"""A stronger distortion of frames is told to the user."""
-
-
-def distortion(rows: int, columns: int, height: int, width: int) -> float:
-    """How much more Stretch scales one side than the other: 0 = the aspect ratio is kept, 1 = twice as much.
-
-    Args:
-        rows: of the frames as they are shown.
-        columns: of the frames as they are shown.
-        height: of the window.
-        width: of the window.
-    """
-    factor = (height / rows) / (width / columns)
-    return max(factor, 1 / factor) - 1
-
-
-def describe_distortion(
-    rows: int, columns: int, height: int, width: int, fit: Fit, field: str
-) -> str | None:
-    """The sentence for frames that Stretch distorts by more than TOLD_DISTORTION; None = there is nothing to tell.
-
-    Args:
-        rows: of the frames as they are shown.
-        columns: of the frames as they are shown.
-        height: of the window.
-        width: of the window.
-        fit: how they are brought to it.
-        field: name of the setting that changes it, such as ``dataset.fit``.
-    """
-    share = distortion(rows, columns, height, width)
-    if fit != "stretch" or share <= TOLD_DISTORTION:
-        return None
-    return (
-        f"{columns}x{rows} is stretched to {width}x{height}, which distorts by {share:.0%}; "
-        f"set {field} to Crop or Pad to keep the aspect ratio"
-    )
-
 
 def scaled_size(rows: int, columns: int, height: int, width: int, fit: Fit) -> tuple[int, int]:
     """Rows and columns of the resized frame before it is cut or filled.

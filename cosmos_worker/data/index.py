@@ -24,6 +24,17 @@ from cosmos_worker.layout import (
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of splits in small letters, as people call folders, lists and values of fields → ours."""
+
+
+def split_named(name: str) -> Split | None:
+    """The split that a name means, in whatever case; None if it means none."""
+    return SPLIT_NAMES.get(name.lower())
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from cosmos_worker.data.candidate import Candidate, Listing, shorten, without_re
 from cosmos_worker.data.clip_rows import (
     CAPTION_KEYS,
     KEYS,
-    SPLIT_NAMES,
     VIDEO_KEYS,
     ListPlace,
     parse_row,
@@ -31,6 +30,7 @@ from cosmos_worker.data.clip_rows import (
     refuse_repeated,
 )
 from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, most_frequent
+from cosmos_worker.data.index import SPLIT_NAMES, split_named
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import (
     FileError,
@@ -158,7 +158,7 @@ def _named(tables: list[str], stem: str) -> tuple[str, ...]:
 
 
 def _split_of(name: str) -> str | None:
-    return SPLIT_NAMES.get(PurePosixPath(name).stem)
+    return split_named(PurePosixPath(name).stem)
 
 
 def _only(root: Path, names: tuple[str, ...]) -> None:
@@ -194,7 +194,7 @@ def _metadata_of_splits(root: Path) -> tuple[str, ...]:
 
 def _place(root: Path, name: str) -> ListPlace:
     path = PurePosixPath(name)
-    split = SPLIT_NAMES.get(path.parent.name) or SPLIT_NAMES.get(path.stem)
+    split = split_named(path.parent.name) or split_named(path.stem)
     return ListPlace(root, path.parent, split, path.stem == METADATA_NAME)
 
 

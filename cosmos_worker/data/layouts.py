@@ -8,9 +8,9 @@ from pathlib import Path
 from cosmos_worker.config import DatasetLayout, PrepareDatasetConfig
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
 from cosmos_worker.data.candidate import SEARCH_DEPTH, Listing, folder_content
-from cosmos_worker.data.clip_rows import SPLIT_NAMES
 from cosmos_worker.data.detect import lerobot_version, recognise
 from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER, list_videos
+from cosmos_worker.data.index import SPLIT_NAMES
 from cosmos_worker.data.jsonl import VIDEO_LISTS, list_jsonl
 from cosmos_worker.data.lerobot import list_lerobot
 from cosmos_worker.data.lerobot_info import INFO_FILE

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cosmos_worker.data.index import Split
+from cosmos_worker.data.index import SPLIT_NAMES, Split, split_named
 from cosmos_worker.data.problems import read_text
 from cosmos_worker.data.text_files import TextError, brief, parse_json, printable
 from cosmos_worker.errors import ConfigError, DataError
@@ -21,14 +21,6 @@ from cosmos_worker.errors import ConfigError, DataError
 INFO_FILE = "meta/info.json"
 READABLE = ("v2.0", "v2.1", "v3.0")
 """Formats (codebase_version) that are read; v2.0 lies on disk as v2.1 does, but for its statistics."""
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-"""Names of splits in info.json → ours."""
 IMAGES_PREFIX = "observation.images."
 DEFAULT_PATHS = {
     "v2": (
@@ -221,7 +213,8 @@ def _splits(document: Any, path: Path) -> Mapping[Split, tuple[range, ...]] | No
     splits: dict[Split, tuple[range, ...]] = {}
     for name, text in document.items():
         match = RANGE.fullmatch(text) if isinstance(text, str) else None
-        if name not in SPLIT_NAMES or match is None:
+        own = split_named(name)
+        if own is None or match is None:
             raise DataError(
                 f"{path}: splits has {brief(name)}: {brief(text)}; the names {', '.join(SPLIT_NAMES)} are read, with "
                 "episodes such as '0:50'; correct it"
@@ -230,7 +223,6 @@ def _splits(document: Any, path: Path) -> Mapping[Split, tuple[range, ...]] | No
         for other, parts in splits.items():
             if any(part.start < one.stop and one.start < part.stop for one in parts):
                 _refuse(path, f"splits: {name} and {other} share episodes")
-        own = SPLIT_NAMES[name]
         splits[own] = (*splits.get(own, ()), part)
     return splits
 

@@ -72,6 +72,7 @@ def summarize(
         "source": config.source.model_dump(mode="json", exclude_none=True),
         "video": config.video.model_dump(mode="json"),
         "camera": config.camera,
+        "camera_name": config.camera_name,
         "frame_rate": config.frame_rate,
         "clips": {
             "found": clips.num_clips,
@@ -208,7 +209,7 @@ def _distortion_tables(config: PrepareDatasetConfig, kept: Sequence[Clip]) -> li
         "",
         "| clip | size | window | what becomes of the picture |",
         "|---|---|---|---|",
-        *(f"| {_cell(n.clip.clip_id)} | {n.size} | {n.window_size} | {n.words} |" for n in found),
+        *(f"| {_cell(n.name)} | {n.size} | {n.window_size} | {n.words} |" for n in found),
         "",
     ]
 

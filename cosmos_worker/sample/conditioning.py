@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cosmos_worker.config import Fit
-from cosmos_worker.data.fit import cut_or_fill, describe_distortion, scaled_size
+from cosmos_worker.data.distortion import Distortion, describe_distortion
+from cosmos_worker.data.fit import cut_or_fill, scaled_size
 from cosmos_worker.data.video import open_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.sample.images import READ_TEXT, image_format, read_image
@@ -70,7 +71,8 @@ def check_visual_input(
             f"{where}: {one.visual_input} is {columns}x{rows}, one side more than {MAX_ASPECT} times the other; "
             "cut it to the shape of the video"
         )
-    told = describe_distortion(rows, columns, sampling.height, sampling.width, fit, FIT_FIELD)
+    shape = Distortion(str(one.visual_input), rows, columns, sampling.height, sampling.width, fit)
+    told = describe_distortion(shape, FIT_FIELD)
     return replace(one, fps=fps, notes=(*one.notes, *notes, *([told] if told else [])))
 
 

@@ -66,9 +66,9 @@ class DatasetSpec(ApiModel):
     """Where the dataset is. On a cluster a claim is known by its path, not its content: if its files have changed
     since an earlier job, the job fails and asks for another dataset.name."""
     layout: Literal["Bridge", "Videos", "LeRobot", "Jsonl"] = "Bridge"
-    """Bridge: annotation/{train,val,test}/*.json with the videos they name; Videos: videos/*.mp4 with metas/*.txt;
-    LeRobot: a dataset of format v2.1 or v3; Jsonl: a list of videos and captions (a .jsonl file, metadata.csv, or
-    prompts.txt with videos.txt)."""
+    """Bridge: annotation/{train,val,test}/*.json with the videos they name; Videos: videos/*.mp4 with metas/*.txt, or
+    with texts of the same names beside them; LeRobot: a dataset of format v2.0, v2.1 or v3.0; Jsonl: a list of videos
+    and captions (a .jsonl file, metadata.csv or .parquet, or prompts.txt with videos.txt)."""
     camera: Annotated[int, Field(ge=0, le=63)] = 0
     """Index into an annotation's list of videos (layout Bridge)."""
     camera_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None

@@ -3,7 +3,12 @@
 import pytest
 
 from cosmos_worker.config import PrepareDatasetConfig
-from cosmos_worker.data.distortion import find_distortions, summarize_distortions
+from cosmos_worker.data.distortion import (
+    Distortion,
+    describe_distortion,
+    find_distortions,
+    summarize_distortions,
+)
 from cosmos_worker.data.index import Clip
 
 
@@ -53,7 +58,7 @@ def test_up_to_ten_percent_is_not_told():
 
     found = find_distortions(make_config("stretch"), kept)
 
-    assert [one.clip.clip_id for one in found] == ["worst", "above"]
+    assert [one.name for one in found] == ["worst", "above"]
     assert summarize_distortions("stretch", found) == {
         "fit": "stretch",
         "clips": 2,
@@ -80,4 +85,24 @@ def test_the_window_is_that_of_the_bucket():
 
     found = find_distortions(make_config("pad", buckets=buckets), kept)
 
-    assert [(one.clip.clip_id, one.window_size) for one in found] == [("b", "32x32")]
+    assert [(one.name, one.window_size) for one in found] == [("b", "32x32")]
+
+
+def shape(height: int, width: int, window_height: int, window_width: int, fit: str) -> Distortion:
+    return Distortion("x", height, width, window_height, window_width, fit)
+
+
+def test_the_factor_is_the_ratio_of_both_aspect_ratios():
+    assert shape(36, 64, 72, 128, "stretch").factor == 1
+    assert shape(100, 100, 200, 100, "pad").factor == shape(100, 100, 100, 200, "crop").factor == 2
+    assert float(shape(480, 640, 704, 1280, "stretch").factor) == pytest.approx(1.3636, abs=1e-4)
+
+
+def test_a_picture_to_continue_from_is_told_by_the_same_measure():
+    assert describe_distortion(shape(640, 360, 64, 96, "stretch"), "dataset.fit") == (
+        "360x640 is stretched to 96x64, which distorts by 167%; set dataset.fit to Crop or Pad to keep the aspect "
+        "ratio"
+    )
+    assert describe_distortion(shape(640, 360, 64, 96, "crop"), "dataset.fit") is None
+    assert describe_distortion(shape(100, 110, 100, 100, "stretch"), "dataset.fit") is None
+    assert describe_distortion(shape(100, 111, 100, 100, "stretch"), "dataset.fit") is not None

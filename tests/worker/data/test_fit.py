@@ -9,8 +9,6 @@ from clips import make_frames
 
 from cosmos_worker.data.fit import (
     cut_or_fill,
-    describe_distortion,
-    distortion,
     resize_frames,
     scaled_size,
 )
@@ -86,21 +84,3 @@ def test_the_left_and_upper_part_of_an_odd_border_is_the_smaller():
 
     assert cut_or_fill(frame, 2, 6, 0).tolist() == [[0, 1, 2, 3, 0, 0], [0] * 6]
     assert cut_or_fill(torch.arange(6)[None], 1, 3, 0).tolist() == [[1, 2, 3]]
-
-
-def test_distortion_is_the_ratio_of_both_factors():
-    assert distortion(36, 64, 72, 128) == 0
-    assert distortion(100, 100, 200, 100) == distortion(100, 100, 100, 200) == 1
-    assert distortion(480, 640, 704, 1280) == pytest.approx(0.3636, abs=1e-4)
-
-
-def test_only_a_distortion_above_a_tenth_is_told():
-    told = describe_distortion(640, 360, 64, 96, "stretch", "dataset.fit")
-
-    assert told == (
-        "360x640 is stretched to 96x64, which distorts by 167%; set dataset.fit to Crop or Pad to keep the aspect "
-        "ratio"
-    )
-    assert describe_distortion(640, 360, 64, 96, "crop", "dataset.fit") is None
-    assert describe_distortion(100, 109, 100, 100, "stretch", "dataset.fit") is None
-    assert describe_distortion(100, 111, 100, 100, "stretch", "dataset.fit") is not None
