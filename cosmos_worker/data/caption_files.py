@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from cosmos_worker.data.bridge import ANNOTATION_ENDINGS, ANNOTATION_FOLDER, read_bridge_caption
 from cosmos_worker.data.dataset_files import find_files
-from cosmos_worker.data.folder import CAPTION_ENDINGS, CAPTION_FOLDER, read_folder_caption
+from cosmos_worker.data.folder import find_captions, read_folder_caption
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.text.pickles import CaptionFile
 
@@ -28,11 +28,10 @@ def find_caption_files(root: Path) -> Iterator[CaptionFile]:
         OSError: the volume does not give names or captions.
     """
     annotations = find_files(root, ANNOTATION_FOLDER, ANNOTATION_ENDINGS).names
-    texts = find_files(root, CAPTION_FOLDER, CAPTION_ENDINGS).names
     sources = [(name, PurePosixPath(name), read_bridge_caption) for name in annotations]
     sources += [
-        (name, PurePosixPath(PICKLE_FOLDER, *PurePosixPath(name).parts[1:]), read_folder_caption)
-        for name in texts
+        (name, PurePosixPath(PICKLE_FOLDER, f"{stem}.txt"), read_folder_caption)
+        for name, stem in find_captions(root)
     ]
     for name, target, read in sources:
         try:

@@ -98,13 +98,13 @@ class _Walk:
         """Note a file; yield the name of a folder that is to be entered."""
         if entry.name.startswith("."):
             return
-        name, ending = f"{folder}/{entry.name}", ending_of(entry.name)
+        name, ending = f"{_prefix(folder)}{entry.name}", ending_of(entry.name)
         kind = _kind_of(entry)
         if ending not in self.endings:
             if kind == "folder":
                 yield name
             elif ending not in IGNORED_ENDINGS:
-                self.passed_over[f"{self.folder}/**/*{_shown(ending)}"] += 1
+                self.passed_over[f"{_prefix(self.folder)}**/*{_shown(ending)}"] += 1
         elif kind != "file":
             value = "a folder, not a file" if kind == "folder" else kind
             self.bad.append(BadClip(name, "file_unreadable", value))
@@ -127,7 +127,7 @@ def find_files(root: Path, folder: str, endings: Collection[str]) -> FoundFiles:
 
     Args:
         root: the dataset's root.
-        folder: relative to it; if it does not exist nothing is found.
+        folder: relative to it, "." = the root itself; if it does not exist nothing is found.
         endings: of the wanted files, in small letters; those on disk may have capitals.
 
     Raises:
@@ -136,6 +136,11 @@ def find_files(root: Path, folder: str, endings: Collection[str]) -> FoundFiles:
     if not (root / folder).is_dir():
         return FoundFiles(())
     return _Walk(root, folder, endings).run()
+
+
+def _prefix(folder: str) -> str:
+    """What names of files in a folder begin with."""
+    return "" if folder == "." else f"{folder}/"
 
 
 def ending_of(name: str) -> str:

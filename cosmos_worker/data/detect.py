@@ -14,7 +14,7 @@ from cosmos_worker.config import DatasetLayout
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER
 from cosmos_worker.data.candidate import SEARCH_DEPTH
 from cosmos_worker.data.dataset_files import VIDEO_ENDINGS
-from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER
+from cosmos_worker.data.folder import CAPTION_ENDINGS, CAPTION_FOLDER, VIDEO_FOLDER
 from cosmos_worker.data.jsonl import has_list
 from cosmos_worker.data.lerobot_info import INFO_FILE, READABLE
 
@@ -53,13 +53,18 @@ def recognise(folder: Path) -> Look | None:
         folder: as the user gave it.
     """
     names: list[str] = []
-    has_videos = False
+    has_videos = has_pairs = False
     for place, files in _folders(folder):
         has_videos |= _has(place / VIDEO_FOLDER, tuple(VIDEO_ENDINGS))
         found = _readable(place)
         if found is not None:
             return replace(found, sentence=_in(place, folder, found.sentence))
         names += files
+        has_pairs |= _has_pairs(files)
+    if has_pairs:
+        return Look(
+            f"this is a folder of videos with captions beside them; {_set('Videos')}", "videos"
+        )
     sentence = _unreadable(names)
     return None if sentence is None else Look(sentence, "videos" if has_videos else None)
 
@@ -103,6 +108,13 @@ def _set(layout: str) -> str:
     return f"set layout: {layout} (in a stage document: {layout.lower()})"
 
 
+def _has_pairs(names: list[str]) -> bool:
+    """Whether a folder has a video and a text of the same name."""
+    paths = [PurePosixPath(name) for name in names]
+    texts = {path.stem for path in paths if path.suffix.lower() in CAPTION_ENDINGS}
+    return any(path.stem in texts for path in paths if path.suffix.lower() in VIDEO_ENDINGS)
+
+
 def _in(place: Path, folder: Path, found: str) -> str:
     if place == folder:
         return f"this is {found}"
@@ -119,12 +131,6 @@ def _unreadable(names: list[str]) -> str | None:
         if number:
             return f"it looks like {what} ({number} found), which are not read; {how}"
     videos = [name for name in names if PurePosixPath(name.lower()).suffix in VIDEO_ENDINGS]
-    texts = {PurePosixPath(name).stem for name in names if name.endswith(".txt")}
-    if any(PurePosixPath(name).stem in texts for name in videos):
-        return (
-            f"it looks like videos with captions beside them; move the videos into {VIDEO_FOLDER}/ and the captions "
-            f"into {CAPTION_FOLDER}/ and {_set('Videos')}"
-        )
     if videos:
         return f"it holds {len(videos)} videos without captions; {LIST_HOW}"
     return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from cosmos_worker.config import DatasetLayout, PrepareDatasetConfig
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
 from cosmos_worker.data.candidate import SEARCH_DEPTH, Listing, folder_content
-from cosmos_worker.data.detect import lerobot_version, recognise
+from cosmos_worker.data.detect import Look, lerobot_version, recognise
 from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER, list_videos
 from cosmos_worker.data.index import SPLIT_NAMES
 from cosmos_worker.data.jsonl import VIDEO_LISTS, list_jsonl
@@ -72,7 +72,12 @@ def find_root(folder: Path, layout: DatasetLayout) -> Path:
         raise DataError(
             f"{folder}: {len(found)} folders hold a {marks.words} ({names}); give the path of one of them"
         )
-    raise DataError(f"{folder}: no {marks.words}, which layout {layout!r} needs; {_look(folder)}")
+    look = recognise(folder)
+    if layout == "videos" and look is not None and look.layout == layout:
+        return folder  # captions lie beside the videos
+    raise DataError(
+        f"{folder}: no {marks.words}, which layout {layout!r} needs; {_tell(folder, look)}"
+    )
 
 
 def _find(folder: Path, depth: int, pattern: str) -> list[Path]:
@@ -97,9 +102,8 @@ def _refuse_another(root: Path, layout: DatasetLayout) -> None:
         )
 
 
-def _look(folder: Path) -> str:
+def _tell(folder: Path, look: Look | None) -> str:
     """What a folder looks like, or what is in it and what to do."""
-    look = recognise(folder)
     if look is not None:
         return look.sentence
     return (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cosmos_worker.data.index import SPLIT_NAMES, Split, split_named
+from cosmos_worker.data.index import SPLITS, Split, split_named
 from cosmos_worker.data.problems import read_text
 from cosmos_worker.data.text_files import TextError, brief, parse_json, printable
 from cosmos_worker.errors import ConfigError, DataError
@@ -216,7 +216,7 @@ def _splits(document: Any, path: Path) -> Mapping[Split, tuple[range, ...]] | No
         own = split_named(name)
         if own is None or match is None:
             raise DataError(
-                f"{path}: splits has {brief(name)}: {brief(text)}; the names {', '.join(SPLIT_NAMES)} are read, with "
+                f"{path}: splits has {brief(name)}: {brief(text)}; the names {', '.join(SPLITS)} are read, with "
                 "episodes such as '0:50'; correct it"
             )
         part = range(int(match[1] or 0), int(match[2] or 10**9))

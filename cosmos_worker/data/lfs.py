@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of
 from cosmos_worker.errors import DataError
 from cosmos_worker.file_kinds import is_pointer
 
@@ -13,7 +14,6 @@ logger = logging.getLogger(__name__)
 
 POINTER_BYTES = range(100, 1025)
 """Sizes that a pointer can have; Git LFS writes about 130 bytes and reads at most 1024."""
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".ts")
 REMEDY = "run 'git lfs pull' in that repository"
 
 
@@ -45,4 +45,4 @@ def refuse_pointers(
 
 
 def _is_video(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+    return ending_of(name) in VIDEO_ENDINGS

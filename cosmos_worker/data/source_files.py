@@ -15,19 +15,14 @@ from pathlib import Path
 from cosmos_worker.config import PrepareDatasetConfig
 from cosmos_worker.data import jsonl, lerobot
 from cosmos_worker.data.bridge import ANNOTATION_ENDINGS, ANNOTATION_FOLDER, split_of
-from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, find_files
-from cosmos_worker.data.folder import CAPTION_ENDINGS, CAPTION_FOLDER, VIDEO_FOLDER
+from cosmos_worker.data.dataset_files import find_files
+from cosmos_worker.data.folder import find_places
 from cosmos_worker.data.text_files import printable, raise_if_volume
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes, atomic_write
 
 SOURCE_FILE = "source.json"
 """Beside the index: ``root`` (relative to the source's folder) and ``files``, name → stamp."""
-CLIP_FILES: dict[str, dict[str, frozenset[str]]] = {
-    "bridge": {ANNOTATION_FOLDER: ANNOTATION_ENDINGS},
-    "videos": {VIDEO_FOLDER: VIDEO_ENDINGS, CAPTION_FOLDER: CAPTION_ENDINGS},
-}
-"""By layout: folder → endings of the files in it and below that name its clips."""
 CLIP_PATTERNS: dict[str, tuple[str, ...]] = {
     "lerobot": lerobot.CLIP_PATTERNS,
     "jsonl": jsonl.CLIP_PATTERNS,
@@ -40,9 +35,14 @@ Stamp = tuple[int, int] | None
 
 def list_files(root: Path, layout: str) -> list[str]:
     """Files that name the clips of a dataset, relative to its root."""
+    wanted: dict[str, frozenset[str]] = {}
+    if layout == "bridge":
+        wanted = {ANNOTATION_FOLDER: ANNOTATION_ENDINGS}
+    if layout == "videos":
+        wanted = find_places(root).endings()
     found = [
         name
-        for folder, endings in CLIP_FILES.get(layout, {}).items()
+        for folder, endings in wanted.items()
         for name in find_files(root, folder, endings).names
     ]
     found += [

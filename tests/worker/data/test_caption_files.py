@@ -35,3 +35,15 @@ def test_find_caption_files_knows_both_layouts(
     ]
     for name in ("annotation/val/3.json", "annotation/val/5.json", "metas/latin.txt"):
         assert f"unreadable caption: {name}: " in caplog.text
+
+
+def test_captions_beside_the_videos_are_found_as_well(tmp_path: Path) -> None:
+    write(tmp_path / "videos/in/a.mp4", b"")
+    write(tmp_path / "videos/in/a.txt", b"a robot")
+    write(tmp_path / "notes.txt", b"none")
+
+    entries = list(find_caption_files(tmp_path))
+
+    assert [(entry.caption, entry.pickle.as_posix()) for entry in entries] == [
+        ("a robot", "t5_xxl/in/a.pickle")
+    ]

@@ -78,7 +78,7 @@ def test_dataset_below_the_folder_is_found_and_named(tmp_path: Path, kind):
         (["000.tar", "001.tar"], "shards of a WebDataset (2 found), which are not read; unpack them, list videos"),
         (["all.tar.gz"], "it looks like archives (1 found), which are not read; unpack them and give the folder"),
         (["data/train-00000.parquet"], "it looks like parquet files without meta/info.json (1 found)"),
-        (["a.mp4", "a.txt"], "videos with captions beside them; move the videos into videos/"),
+        (["in/a.mp4", "in/a.txt"], "a folder of videos with captions beside them; set layout: Videos"),
         (["a/b.MOV", "c.mp4"], "it holds 2 videos without captions; list videos and captions in"),
         (["meta_data/info.json"], "this is a LeRobot dataset of format v1, which is not read; convert it to"),
         (["notes.md"], "it holds notes.md; give the dataset's root, or the layout that it has"),

@@ -137,7 +137,7 @@ def test_list_videos_pairs_videos_with_captions(tmp_path: Path):
 @pytest.mark.parametrize(
     ("caption", "message"),
     [
-        (None, r"videos/x\.mp4: its caption metas/x\.txt does not exist; add the caption"),
+        (None, r"videos/x\.mp4: its caption videos/x\.txt or metas/x\.txt does not exist; add the"),
         (b"", r"metas/x\.txt: no text in it; write a caption"),
         (b" \n", r"metas/x\.txt: no text in it; write a caption"),
         (b"caf\xe9", r"metas/x\.txt: not UTF-8: byte 0xe9 at position 3; save the file as UTF-8"),
@@ -200,3 +200,62 @@ def test_find_root_says_what_is_there(tmp_path: Path):
     )
     with pytest.raises(DataError, match=message):
         find_root(tmp_path, "bridge")
+
+
+def write_pair(root: Path, name: str, caption: str | None = None) -> None:
+    """A video with a text of the same name beside it."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"video")
+    path.with_suffix(".txt").write_text(caption or f"about {name}")
+
+
+@pytest.mark.parametrize("folder", ["", "videos/"])
+def test_captions_beside_the_videos_are_theirs(tmp_path: Path, folder: str):
+    for name in ("a.mp4", "in/b.MOV"):
+        write_pair(tmp_path, folder + name)
+    (tmp_path / f"{folder}README.txt").write_text("where it is from")
+    (tmp_path / f"{folder}c.mp4").write_bytes(b"video")
+
+    assert find_root(tmp_path, "videos") == tmp_path
+    listing = list_videos(tmp_path)
+
+    assert [(one.clip_id, one.video, one.captions[0]) for one in listing.candidates] == [
+        ("train/a", f"{folder}a.mp4", f"about {folder}a.mp4"),
+        ("train/in/b", f"{folder}in/b.MOV", f"about {folder}in/b.MOV"),
+    ]
+    ((file, value),) = [(one.file, one.value) for one in listing.bad]
+    assert (file, value) == (
+        f"{folder}c.mp4",
+        f"its caption {folder}c.txt or metas/c.txt does not exist",
+    )
+    assert listing.passed_over == {"texts without a video of the same name": 1}
+    assert listing.notes == ("captions are the texts beside the videos, there is no metas/",)
+
+
+def test_with_metas_texts_beside_the_videos_are_passed_over(tmp_path: Path):
+    write_pair(tmp_path, "videos/a.mp4")
+    (tmp_path / "metas").mkdir()
+    (tmp_path / "metas/a.txt").write_text("the caption")
+
+    listing = list_videos(tmp_path)
+
+    assert [one.captions for one in listing.candidates] == [("the caption",)]
+    assert listing.passed_over == {"videos/**/*.txt": 1}
+    assert listing.notes == ()
+
+
+def test_a_pair_whose_half_is_no_file_is_one_bad_clip(tmp_path: Path):
+    write_pair(tmp_path, "a.mp4")
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt").mkdir()
+    write_pair(tmp_path, "b.mp4")
+    (tmp_path / "b.mp4").unlink()
+    (tmp_path / "b.mp4").symlink_to("b.mp4")
+
+    bad = list_videos(tmp_path).bad
+
+    assert [(one.file, one.reason) for one in bad] == [
+        ("b.mp4", "file_unreadable"),
+        ("a.txt", "file_unreadable"),
+    ]

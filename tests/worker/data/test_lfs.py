@@ -78,3 +78,17 @@ def test_few_videos_that_are_pointers_are_dropped_and_told(tmp_path: Path, caplo
 
     assert result["clips"] == {"found": 3, "kept": 2, "bad": 1, "too_short": 0}
     assert "1 of 3 files are Git LFS pointers" in caplog.text
+
+
+def test_some_pointers_to_videos_of_any_ending_cost_their_clips_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    root = write_videos_dataset(tmp_path / "data", clips=3)
+    (root / "videos/clip1.mp4").unlink()
+    (root / "videos/clip1.mpg").write_text(POINTER)
+
+    with caplog.at_level(logging.WARNING):
+        result = prepare(tmp_path, root, "videos", max_bad_fraction=0.5)
+
+    assert result["clips"] == {"found": 3, "kept": 2, "bad": 1, "too_short": 0}
+    assert "such as videos/clip1.mpg; run 'git lfs pull'" in caplog.text
