@@ -22,6 +22,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from cosmos_worker.addresses import without_secrets
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.option_types import Fraction, Model, PositiveInt
 from cosmos_worker.options import Experiment, NetConfig, TextConfig, TokenizerConfig, VideoConfig
@@ -386,6 +387,7 @@ def describe_errors(error: ValidationError, where: str) -> str:
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
         got = problem.get("input")
+        got = without_secrets(got) if isinstance(got, str) else got
         shown = (
             f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""
         )

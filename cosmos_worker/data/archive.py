@@ -14,8 +14,9 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from cosmos_worker.addresses import shown_address
 from cosmos_worker.config import UrlSource
-from cosmos_worker.data.download import Download, shown_address
+from cosmos_worker.data.download import Download
 from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from cosmos_worker.addresses import shown_address
 from cosmos_worker.data.pace import Pace
 from cosmos_worker.data.web_page import PEEK_BYTES, describe_page, page_error
 from cosmos_worker.errors import DataError, RetryableError
@@ -34,14 +35,6 @@ WAIT_S = 1.0
 """Pause before the first new connection; twice as long before each further one."""
 MAX_SAID = 200
 """Characters of a server's own words that a message keeps."""
-
-
-def shown_address(url: str) -> str:
-    """An address as messages and log lines show it: user and query may hold a password or a signature."""
-    parts = urllib.parse.urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    query = "..." if parts.query else ""
-    return urllib.parse.urlunsplit((parts.scheme, host, parts.path, query, ""))
 
 
 class Download:

@@ -7,11 +7,12 @@ import json
 import logging
 import shutil
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 
+from cosmos_worker.addresses import shown_address
 from cosmos_worker.config import S3Source, Source
 from cosmos_worker.data.archive import extract_file, extract_url
-from cosmos_worker.data.download import shown_address
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.errors import DataError
 from cosmos_worker.layout import Volumes, content_key, sync_folder, write_json
@@ -37,7 +38,11 @@ def locate_dataset(source: Source, data_folder: Path, volumes: Volumes) -> Path:
             )
         return folder
     if is_fetched(source, data_folder):
-        logger.info("dataset already fetched folder=%s", data_folder)
+        logger.info(
+            "dataset already fetched at=%s folder=%s (what has changed at its address since is not fetched again; give "
+            "changed files another address)",
+            _time_of(data_folder / RECORD_FILE), data_folder,
+        )  # fmt: skip
         return data_folder
     data_folder.parent.mkdir(parents=True, exist_ok=True)
     if source.url is not None:
@@ -68,6 +73,11 @@ def is_fetched(source: Source, folder: Path) -> bool:
     raise DataError(
         f"{folder}: already holds {_shown(held)}, not {_shown(wanted)}; remove the folder or fetch into another one"
     )
+
+
+def _time_of(path: Path) -> str:
+    seconds = path.stat().st_mtime
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _shown(source: object) -> str:

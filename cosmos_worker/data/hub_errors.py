@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from cosmos_worker.addresses import shown_address
 from cosmos_worker.config import HuggingFaceSource
-from cosmos_worker.data.download import shown_address
 from cosmos_worker.data.web_page import describe_page
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.failures import one_line

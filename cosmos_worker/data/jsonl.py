@@ -1,11 +1,8 @@
-"""The Jsonl layout: one list of videos and captions, as JSON lines, CSV, or two text files line by line.
+"""The Jsonl layout: one list of videos and captions, as JSON lines, CSV, parquet, or two text files line by line.
 
-A list is dataset.jsonl (or .csv), Hugging Face's metadata.jsonl (or .csv), in the dataset's root or in folders of
-splits; lists of splits such as train.jsonl and val.jsonl; the only .jsonl or .csv file; or finetrainers' prompts.txt
-with videos.txt. Paths in a list are relative to its folder.
-
-Source: huggingface/datasets, src/datasets/packaged_modules/folder_based_builder and data_files.py, for metadata files
-and names of splits; a-r-r-o-w/finetrainers, docs/dataset/README.md, for the two text files and their names.
+A list is dataset.jsonl (or .csv), Hugging Face's metadata.jsonl (or .csv, .parquet), in the dataset's root or in
+folders of splits; lists of splits such as train.jsonl and val.jsonl; the only .jsonl or .csv file; or finetrainers'
+prompts.txt with videos.txt. Paths in a list are relative to its folder. Which list it is: ``clip_lists.py``.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cosmos_worker.data.candidate import Candidate, Listing, shorten, without_repeated_ids
+from cosmos_worker.data.clip_lists import METADATA_NAME, find_lists, root_tables
 from cosmos_worker.data.clip_rows import (
     CAPTION_KEYS,
     KEYS,
@@ -30,7 +28,8 @@ from cosmos_worker.data.clip_rows import (
     refuse_repeated,
 )
 from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, most_frequent
-from cosmos_worker.data.index import SPLIT_NAMES, split_named
+from cosmos_worker.data.index import split_named
+from cosmos_worker.data.parquet import column_names, read_columns
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import (
     FileError,
@@ -42,16 +41,8 @@ from cosmos_worker.data.text_files import (
 )
 from cosmos_worker.errors import DataError
 
-OWN_NAME, METADATA_NAME = "dataset", "metadata"
-SUFFIXES = (".jsonl", ".csv")
-CAPTION_LISTS = ("captions.txt", "caption.txt", "prompts.txt", "prompt.txt")
-VIDEO_LISTS = ("videos.txt", "video.txt")
 MAX_LIST_BYTES = 1 << 30
 """Largest list that is read."""
-CLIP_PATTERNS = ("*.jsonl", "*.csv", "*/metadata.jsonl", "*/metadata.csv", *CAPTION_LISTS, *VIDEO_LISTS)  # fmt: skip
-"""Files that say which clips there are, relative to the dataset's root."""
-HOW = "keep one list, or call the one to use dataset.jsonl"
-
 Outcome = Candidate | BadClip
 
 
@@ -63,7 +54,7 @@ def list_jsonl(root: Path) -> Listing:
     """
     names, notes = find_lists(root), []
     notes.append(f"clips are those of {', '.join(names)}")
-    unused = [name for name in _root_tables(root) if name not in names]
+    unused = [name for name in root_tables(root) if name not in names]
     if unused:
         notes.append(f"not used besides: {shorten(unused)}")
     outcomes: list[Outcome] = []
@@ -71,8 +62,7 @@ def list_jsonl(root: Path) -> Listing:
         outcomes += _read_pair(root, *names)
     else:
         for name in names:
-            read = _read_csv if name.lower().endswith(".csv") else _read_jsonl
-            outcomes += read(root, name, notes)
+            outcomes += READERS[ending_of(name)](root, name, notes)
     candidates, repeated = refuse_repeated(item for item in outcomes if isinstance(item, Candidate))
     bad = [item for item in outcomes if isinstance(item, BadClip)]
     if not outcomes:
@@ -98,107 +88,13 @@ def _passed_over(root: Path, candidates: Sequence[Candidate]) -> dict[str, int]:
     return most_frequent(found, ".")
 
 
-# --- which lists ------------------------------------------------------------------------------
-
-
-def find_lists(root: Path) -> tuple[str, ...]:
-    """The lists of a dataset relative to its root: tables, or a file of captions and one of videos.
-
-    Raises:
-        DataError: no list, or several of which none is to be preferred.
-    """
-    tables = _root_tables(root)
-    own = _named(tables, OWN_NAME)
-    if own:
-        _only(root, own)
-        return own
-    alternatives = [names for names in (_named(tables, METADATA_NAME), _pair(root)) if names]
-    parts = _metadata_of_splits(root)
-    if parts:
-        alternatives.append(parts)
-    if not alternatives and tables:
-        if all(_split_of(name) for name in tables):
-            return tuple(tables)
-        alternatives = [tuple(tables)]
-    for names in alternatives:
-        if names is not parts and not names[0].endswith(".txt"):
-            _only(root, names)
-    if len(alternatives) > 1:
-        _refuse_several(root, [name for names in alternatives for name in names])
-    if not alternatives:
-        raise DataError(
-            f"{root}: no list of clips; write dataset.jsonl with a line such as "
-            '{"video": "clips/a.mp4", "caption": "..."} for each'
-        )
-    return alternatives[0]
-
-
-def _root_tables(root: Path) -> list[str]:
-    """JSONL and CSV files in a dataset's root."""
-    return [
-        path.name
-        for path in sorted(root.iterdir())
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
-
-
-def has_list(root: Path) -> bool:
-    """Whether a folder holds a list of clips that this layout would read, or several."""
-    try:
-        find_lists(root)
-    except DataError as error:
-        return "no list of clips" not in str(error)
-    except OSError:
-        return False
-    return True
-
-
-def _named(tables: list[str], stem: str) -> tuple[str, ...]:
-    return tuple(name for name in tables if PurePosixPath(name).stem == stem)
-
-
-def _split_of(name: str) -> str | None:
-    return split_named(PurePosixPath(name).stem)
-
-
-def _only(root: Path, names: tuple[str, ...]) -> None:
-    if len(names) > 1:
-        _refuse_several(root, list(names))
-
-
-def _refuse_several(root: Path, names: list[str]) -> None:
-    raise DataError(f"{root}: holds {len(names)} lists of clips ({shorten(names)}); {HOW}")
-
-
-def _pair(root: Path) -> tuple[str, ...]:
-    """The two files of finetrainers: captions, videos."""
-    captions = [name for name in CAPTION_LISTS if (root / name).is_file()]
-    videos = [name for name in VIDEO_LISTS if (root / name).is_file()]
-    if not captions or not videos:
-        return ()
-    if len(captions) > 1 or len(videos) > 1:
-        _refuse_several(root, [*captions, *videos])
-    return captions[0], videos[0]
-
-
-def _metadata_of_splits(root: Path) -> tuple[str, ...]:
-    """Metadata files in folders that are named after splits."""
-    names: list[str] = []
-    for split in sorted(SPLIT_NAMES):
-        own = [f"{split}/{METADATA_NAME}{suffix}" for suffix in SUFFIXES]
-        there = tuple(name for name in own if (root / name).is_file())
-        _only(root, there)
-        names += there
-    return tuple(names)
+# --- reading lists ----------------------------------------------------------------------------
 
 
 def _place(root: Path, name: str) -> ListPlace:
     path = PurePosixPath(name)
     split = split_named(path.parent.name) or split_named(path.stem)
     return ListPlace(root, path.parent, split, path.stem == METADATA_NAME)
-
-
-# --- reading them -----------------------------------------------------------------------------
 
 
 def _read_jsonl(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
@@ -256,9 +152,7 @@ def _read_csv(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
                 yield problem
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); correct it") from None
-    others = sorted(set(header) - set(KEYS))
-    if others:
-        notes.append(f"columns of {name} that are not used: {shorten(others)}")
+    _tell_others(name, header, notes)
 
 
 def _check_header(header: list[str], path: Path, place: ListPlace) -> None:
@@ -279,10 +173,42 @@ def _check_header(header: list[str], path: Path, place: ListPlace) -> None:
             else "a name twice"
         )
         raise DataError(f"{path}: line 1 has {told}; correct it")
+    _refuse_columns(header, path, place)
+
+
+def _refuse_columns(header: Sequence[str], path: Path, place: ListPlace) -> None:
+    """Raise DataError for a column that is not allowed."""
     try:
-        refuse_keys(header, f"{path}: line 1", place.allows_others)
+        refuse_keys(header, f"{path}: names of columns", place.allows_others)
     except BadClip as problem:
         raise DataError(f"{problem.file}: {problem.value}; correct it") from None
+
+
+def _read_parquet(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
+    """Clips of a metadata file of parquet. What is to be told goes into ``notes``."""
+    place, path = _place(root, name), root / name
+    header = column_names(path, name)
+    for names in (VIDEO_KEYS, CAPTION_KEYS):
+        if not set(names) & set(header):
+            raise DataError(
+                f"{path}: lacks a column, one of {', '.join(names)} is needed (it has {brief(','.join(header))}); "
+                "correct it"
+            )
+    _refuse_columns(header, path, place)
+    columns = read_columns(path, name, KEYS)
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        try:
+            row = dict(zip(columns, values, strict=True))
+            yield parse_row(row, f"{name}: row {number}", place)
+        except BadClip as problem:
+            yield problem
+    _tell_others(name, header, notes)
+
+
+def _tell_others(name: str, header: Sequence[str], notes: list[str]) -> None:
+    others = sorted(set(header) - set(KEYS))
+    if others:
+        notes.append(f"columns of {name} that are not used: {shorten(others)}")
 
 
 def _csv_row(header: list[str], fields: list[str], where: str) -> dict[str, Any]:
@@ -323,3 +249,7 @@ def _read_pair(root: Path, captions: str, videos: str) -> Iterator[Outcome]:
             yield parse_row(row, f"{videos}:{number}", place)
         except BadClip as problem:
             yield problem
+
+
+READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+"""Ending of a list → its reader."""

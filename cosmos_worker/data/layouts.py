@@ -8,10 +8,11 @@ from pathlib import Path
 from cosmos_worker.config import DatasetLayout, PrepareDatasetConfig
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
 from cosmos_worker.data.candidate import SEARCH_DEPTH, Listing, folder_content
+from cosmos_worker.data.clip_lists import METADATA_SUFFIXES, VIDEO_LISTS
 from cosmos_worker.data.detect import Look, lerobot_version, recognise
 from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER, list_videos
 from cosmos_worker.data.index import SPLIT_NAMES
-from cosmos_worker.data.jsonl import VIDEO_LISTS, list_jsonl
+from cosmos_worker.data.jsonl import list_jsonl
 from cosmos_worker.data.lerobot import list_lerobot
 from cosmos_worker.data.lerobot_info import INFO_FILE
 from cosmos_worker.errors import DataError
@@ -37,7 +38,8 @@ MARKS: dict[DatasetLayout, Marks] = {
             "*.jsonl",
             "*.csv",
             *VIDEO_LISTS,
-            *(f"{name}/metadata{suffix}" for name in SPLIT_NAMES for suffix in (".jsonl", ".csv")),
+            "metadata.parquet",
+            *(f"{name}/metadata{suffix}" for name in SPLIT_NAMES for suffix in METADATA_SUFFIXES),
         ),
     ),
 }

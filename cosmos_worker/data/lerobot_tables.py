@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cosmos_worker.data.dataset_files import check_path
-from cosmos_worker.data.decoding import read_through
 from cosmos_worker.data.lerobot_info import LeRobotInfo, fill_template
+from cosmos_worker.data.parquet import AGAIN, read_columns
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import TextError, brief, parse_json
 from cosmos_worker.errors import DataError
@@ -26,7 +26,6 @@ TASKS_TABLE = "meta/tasks.parquet"
 TASKS_FILE = "meta/tasks.jsonl"
 MAX_LIST_BYTES = 1 << 30
 """Largest JSONL file of episodes or tasks that is read."""
-AGAIN = "fetch the dataset again"
 
 
 @dataclass(frozen=True)
@@ -62,35 +61,6 @@ class Rows:
     """First frame and task_index of each stretch of frames with one task."""
     broken: str = ""
     """What is wrong with the numbers of the frames; empty = nothing."""
-
-
-def read_columns(path: Path, name: str, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of a parquet file; those that it lacks are left out.
-
-    Args:
-        path: the file.
-        name: how messages call it.
-        wanted: names of columns.
-
-    Raises:
-        DataError: no such file, or it is damaged.
-        OSError: the volume does not give its content.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise DataError(f"{name}: no such file; {AGAIN}")
-    try:
-        with pq.ParquetFile(path) as file:
-            names = [column for column in wanted if column in file.schema_arrow.names]
-            table = file.read(columns=names)
-            return {column: table.column(column).to_pylist() for column in names}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        read_through(path)
-        raise DataError(
-            f"{name}: cannot be read as parquet ({' '.join(str(error).split())[:200]}); {AGAIN}"
-        ) from None
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

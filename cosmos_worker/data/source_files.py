@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from cosmos_worker.config import PrepareDatasetConfig
-from cosmos_worker.data import jsonl, lerobot
+from cosmos_worker.data import clip_lists, lerobot
 from cosmos_worker.data.bridge import ANNOTATION_ENDINGS, ANNOTATION_FOLDER, split_of
 from cosmos_worker.data.dataset_files import find_files
 from cosmos_worker.data.folder import find_places
@@ -25,7 +25,7 @@ SOURCE_FILE = "source.json"
 """Beside the index: ``root`` (relative to the source's folder) and ``files``, name → stamp."""
 CLIP_PATTERNS: dict[str, tuple[str, ...]] = {
     "lerobot": lerobot.CLIP_PATTERNS,
-    "jsonl": jsonl.CLIP_PATTERNS,
+    "jsonl": clip_lists.CLIP_PATTERNS,
 }
 """By layout: patterns of the files that name its clips, relative to the dataset's root."""
 

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from cosmos_operator.api.check import check_job, check_training
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
 from cosmos_operator.errors import InvalidSpec
+from cosmos_worker.addresses import without_secrets
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -92,6 +93,7 @@ def _describe(problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return f"{where}: missing; this field is required"
     message = problem["msg"].removeprefix("Value error, ")
+    got = without_secrets(got) if isinstance(got, str) else got
     if isinstance(got, str | int | float | bool) or got is None:
         return f"{where}: {message} (got {got!r})"
     if problem["type"] == "value_error":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from cosmos_worker.config import S3Source, Source, UrlSource
-from cosmos_worker.data.fetch import is_fetched
+from cosmos_worker.data.fetch import is_fetched, locate_dataset
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import write_json
+from cosmos_worker.layout import Volumes, write_json
 
 
 def record(folder: Path, source: Source) -> None:
@@ -23,7 +25,8 @@ def test_folder_of_another_address_is_told_without_its_signature(tmp_path: Path)
 
     assert is_fetched(held, tmp_path)
     with pytest.raises(
-        DataError, match=r"already holds .*https://a\.example/x\.tar\?\.\.\.'.*, not .*/y\.tar"
+        DataError,
+        match=r"already holds .*https://\.\.\.@a\.example/x\.tar\?\.\.\.'.*, not .*/y\.tar",
     ) as told:
         is_fetched(wanted, tmp_path)
     assert not any(word in str(told.value) for word in ("secret", "hunter2"))
@@ -36,3 +39,16 @@ def test_record_of_a_bucket(tmp_path: Path):
     assert is_fetched(source, tmp_path)
     with pytest.raises(DataError, match=r"already holds .*s3://lab/cubes.*, not .*s3://lab/other"):
         is_fetched(Source(s3=S3Source(uri="s3://lab/other")), tmp_path)
+
+
+def test_what_was_fetched_earlier_is_told_with_its_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    source = Source(s3=S3Source(uri="s3://lab/cubes"))
+    record(tmp_path, source)
+    os.utime(tmp_path / "fetched.json", (1_700_000_000, 1_700_000_000))
+
+    with caplog.at_level(logging.INFO):
+        assert locate_dataset(source, tmp_path, Volumes({})) == tmp_path
+
+    assert f"already fetched at=2023-11-14T22:13:20Z folder={tmp_path} (what has" in caplog.text

@@ -4,10 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cosmos_worker.data.candidate import Candidate
-from cosmos_worker.data.jsonl import find_lists, list_jsonl
+from cosmos_worker.data.clip_lists import find_lists
+from cosmos_worker.data.jsonl import list_jsonl
+from cosmos_worker.data.layouts import find_root
 from cosmos_worker.errors import DataError
 
 
@@ -374,3 +378,77 @@ def test_two_text_files_of_different_lengths_are_refused(tmp_path: Path):
         DataError, match=r"prompts\.txt has 2 lines, videos\.txt has 3: which caption"
     ):
         list_jsonl(tmp_path)
+
+
+# --- parquet ----------------------------------------------------------------------------------
+
+
+def write_table(root: Path, name: str, **columns: list[object]) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), root / name)
+
+
+def test_metadata_of_parquet(tmp_path: Path):
+    write_table(
+        tmp_path,
+        "metadata.parquet",
+        file_name=["train/a.mp4", "test/b.mp4", "c.mp4", None],
+        captions=[["one", "two"], ["go"], [], ["go"]],
+        start=[1.5, None, None, None],
+        label=[1, 2, 3, 4],
+    )
+
+    listing = list_jsonl(tmp_path)
+
+    assert [(c.clip_id, c.captions) for c in listing.candidates] == [
+        ("train/train/a.mp4:1.5-", ("one", "two")),
+        ("test/test/b.mp4", ("go",)),
+    ]
+    assert [(one.file, one.reason) for one in listing.bad] == [
+        ("metadata.parquet: row 3", "caption_empty"),
+        ("metadata.parquet: row 4", "video_missing"),
+    ]
+    assert listing.notes == (
+        "clips are those of metadata.parquet",
+        "columns of metadata.parquet that are not used: label",
+    )
+
+
+def test_metadata_of_parquet_in_folders_of_splits(tmp_path: Path):
+    for split in ("train", "validation"):
+        write_table(tmp_path, f"{split}/metadata.parquet", file_name=["a.mp4"], text=["go"])
+
+    assert find_root(tmp_path, "jsonl") == tmp_path
+    assert [clip_id for clip_id, _ in clips(tmp_path)] == [
+        "train/train/a.mp4",
+        "val/validation/a.mp4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"file_name": ["a.mp4"]}, "lacks a column, one of caption, captions, text, prompt is"),
+        ({"path": ["a.mp4"], "text": ["go"]}, "lacks a column, one of video, file_name is needed"),
+        ({"file_name": ["a"], "text": ["a"], "ends": [1]}, "names of columns: unknown key 'ends'"),
+        ({"file_name": [], "text": []}, "lists no clip"),
+    ],
+)
+def test_metadata_of_parquet_without_what_is_needed(tmp_path: Path, columns, message):
+    write_table(tmp_path, "metadata.parquet", **columns)
+
+    with pytest.raises(DataError, match=re.escape(message)):
+        list_jsonl(tmp_path)
+
+
+def test_damaged_parquet_is_one_error(tmp_path: Path):
+    write(tmp_path, "metadata.parquet", "PAR1 and no more")
+
+    with pytest.raises(DataError, match=r"metadata\.parquet: cannot be read as parquet"):
+        list_jsonl(tmp_path)
+
+
+def test_splits_may_be_written_with_capitals(tmp_path: Path):
+    write(tmp_path, "metadata.csv", "file_name,text,split", "Test/a.mp4,go,", "b.mp4,go,Validation")
+
+    assert [clip.split for clip in list_jsonl(tmp_path).candidates] == ["test", "val"]
