@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if reference_train.is_reference(given):
         return _run_reference(given)
-    options = build_parser().parse_args(given)
+    options = _parse(given)
     if options.command not in (*STAGE_CONFIGS, *BY_HAND):
         return _run_command(options)
     is_launcher = _starts_processes(options)
@@ -243,6 +243,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = classify(error)
         _log_failure(outcome, error)
     return _end(outcome)
+
+
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    """Options of a command line; KEY=VALUE of a command that prints may stand anywhere, also after its options."""
+    parser = build_parser()
+    options, others = parser.parse_known_args(given)
+    takes_any = options.command not in (*STAGE_CONFIGS, *BY_HAND) and hasattr(options, "overrides")
+    wrong = [one for one in others if not takes_any or one.startswith("-") or "=" not in one]
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if others:
+        options.overrides = [*options.overrides, *others]
+    return options
 
 
 def _run_reference(arguments: Sequence[str]) -> int:

@@ -55,6 +55,27 @@ def test_the_report_is_printed_and_nothing_is_written(
     assert "check-clips videos=5/5" in printed.err
 
 
+def test_options_of_the_experiment_may_stand_after_other_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_videos_dataset(tmp_path / "data", clips=1)
+
+    code = main(["check-dataset", str(root), SMALL[0], "--fit", "pad", *SMALL[1:]])
+
+    assert code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "usable: 9 training windows, 4 make a batch"
+
+
+@pytest.mark.parametrize("argument", ["more", "--mor=3"])
+def test_other_arguments_after_the_options_are_refused(
+    argument: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["check-dataset", str(tmp_path), "--fit", "pad", argument, SMALL[0]])
+
+    assert f"unrecognized arguments: {argument}\n" in capsys.readouterr().err
+
+
 def test_what_prepare_dataset_would_refuse_is_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
