@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ def check_clips(
     names = sorted({candidate.video for candidate in listing.candidates})
     outcomes = map_in_threads(outcome_of, names, num_workers, "check-clips", "videos")
     videos = dict(zip(names, outcomes, strict=True))
+    shared = Counter(candidate.video for candidate in listing.candidates)
     kept: list[Clip] = []
     problems: list[BadClip] = []
     for candidate in listing.candidates:
@@ -84,13 +86,20 @@ def check_clips(
                 check_clip(candidate, facts, buckets or (video,), bool(buckets), frame_rate)
             )
         except BadClip as problem:
-            problems.append(problem)
+            problems.append(_named(problem, candidate) if shared[candidate.video] > 1 else problem)
     return CheckedClips(
         kept=tuple(kept),
         bad=(*listing.bad, *(item for item in problems if item.reason != TOO_SHORT)),
         too_short=tuple(item for item in problems if item.reason == TOO_SHORT),
         notes=_notes(kept, videos),
     )
+
+
+def _named(problem: BadClip, candidate: Candidate) -> BadClip:
+    """The problem with the name of its clip, which that of a file with several clips does not tell."""
+    if candidate.clip_id in problem.value or problem.file == candidate.source:
+        return problem
+    return BadClip(problem.file, problem.reason, f"{candidate.clip_id}: {problem.value}")
 
 
 def _facts_of(candidate: Candidate, videos: Mapping[str, Outcome]) -> VideoFacts:

@@ -168,3 +168,21 @@ def test_check_clips_sorts_outcomes_in_the_order_of_the_dataset(tmp_path: Path):
     assert [problem.reason for problem in clips.bad] == ["caption_empty", "annotation_mismatch"]
     assert [problem.file for problem in clips.too_short] == ["videos/train/short/rgb.mp4"]
     assert clips.num_clips == 7
+
+
+def test_clips_of_one_file_are_told_apart(tmp_path: Path):
+    write_clip(tmp_path / "a.mp4", 17)
+    parts = [("short", 0.0, 0.5), ("kept", 0.5, None), ("outside", 0.0, 9.0)]
+    clips = [
+        Candidate(f"train/{name}", "train", "list:1", "a.mp4", ("go",), start_s=start, end_s=end)
+        for name, start, end in parts
+    ]
+
+    with Journal(tmp_path / "journal") as journal:
+        found = check_clips(tmp_path, Listing(tuple(clips), ()), VIDEO, 1, journal)
+
+    assert [clip.clip_id for clip in found.kept] == ["train/kept"]
+    assert [(one.file, one.value) for one in found.too_short] == [
+        ("a.mp4", "train/short: 5 frames, one window takes 9")
+    ]
+    assert [one.file for one in found.bad] == ["list:1"]
