@@ -73,7 +73,7 @@ def test_clips_that_share_a_file_are_parts_of_it_and_it_is_decoded_once(
         (0, 20, (0, 4, 8)), (20, 15, (0, 4)), (35, 25, (0, 4, 8, 12, 16)), (0, 60, tuple(range(0, 52, 4))),
     ]  # fmt: skip
     assert {clip.fps for clip in clips.kept} == {10.0}
-    assert [str(found)[:30] for found in clips.too_short] == ["all.mp4: 5 frames, one window "]
+    assert [found.value[:18] for found in clips.too_short] == ["train/3: 5 frames,"]
     (outside,) = clips.bad
     assert str(outside) == (
         "meta.json: the clip is 5 to 6.5 s of all.mp4, which has 60 frames in 6 s; correct the times or remove the clip"

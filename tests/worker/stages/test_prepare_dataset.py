@@ -15,6 +15,7 @@ from clips import (
     write_videos_dataset,
 )
 from fake_hub import point_client, serve_hub
+from lerobot_datasets import Layout, recordings, write_lerobot
 from numbered_videos import Kind, write_numbered
 from pydantic import ValidationError
 
@@ -405,3 +406,12 @@ def test_run_tells_what_is_lost_of_a_video(tmp_path: Path, volumes, target, capl
 def test_resampling_needs_a_rate(size, message):
     with pytest.raises(ValidationError, match=message):
         make_config({"path": "/data"}, frame_rate="resample", **size)
+
+
+def test_the_summary_names_the_camera(tmp_path: Path, volumes, target):
+    layout = Layout(recordings(9), cameras=("observation.images.front", "observation.images.wrist"))
+    root = write_lerobot(tmp_path / "data", layout)
+
+    run(make_config({"path": str(root)}, layout="lerobot", camera_name="wrist"), volumes)
+
+    assert json.loads((target / "summary.json").read_text())["camera_name"] == "wrist"
