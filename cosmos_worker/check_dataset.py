@@ -76,8 +76,9 @@ def run(options: argparse.Namespace, write: Callable[[Sequence[str]], None]) -> 
     volumes = Volumes.from_environment(os.environ)
     with tempfile.TemporaryDirectory(prefix="check-dataset.") as temporary:
         config = build_config(options, Path(temporary), volumes)
+        place = "dropped_clips" if options.json else "the report above"
         try:
-            found = _examine(config, volumes, Path(temporary))
+            found = _examine(config, volumes, Path(temporary), place)
         except DataError as error:
             if options.json:
                 write([_as_json(error, {})])
@@ -147,7 +148,8 @@ class _Found:
     failure: DataError | None
 
 
-def _examine(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path) -> _Found:
+def _examine(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path, place: str) -> _Found:
+    """Check all clips; ``place`` says in messages where all problems are."""
     from cosmos_worker.data.report import find_failure, render_report, summarize
     from cosmos_worker.stages.prepare_dataset import examine
 
@@ -155,7 +157,7 @@ def _examine(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path) ->
     root, clips = examined.root, examined.clips
     summary = summarize(config, clips, examined.remarks)
     report = align_tables(render_report(config, root, clips, examined.remarks).splitlines())
-    failure = find_failure(config, root, clips, None)
+    failure = find_failure(config, root, clips, place)
     number = summary["splits"]["train"]["windows"]
     verdict = f"usable: {number} training windows, {config.min_clips} make a batch"
     dropped = [

@@ -281,7 +281,7 @@ def _cell(text: str) -> str:
 
 
 def find_failure(
-    config: PrepareDatasetConfig, root: Path, clips: CheckedClips, report: Path | None
+    config: PrepareDatasetConfig, root: Path, clips: CheckedClips, report: Path | str
 ) -> DataError | None:
     """The error that stops the job, if too many clips are bad or too few windows are left.
 
@@ -289,10 +289,10 @@ def find_failure(
         config: of the stage.
         root: folder of the dataset.
         clips: the outcome for each.
-        report: file that has them all; None = they are printed.
+        report: file that has them all, or words for another place.
     """
     num_bad, num_clips = len(clips.bad), clips.num_clips
-    where = f"all in {report}" if report is not None else "all in the report above"
+    where = f"all in {report}"
     if num_bad > config.max_bad_fraction * num_clips:
         first = "; ".join(f"({n}) {bad}" for n, bad in enumerate(clips.bad[:NUM_EXAMPLES], start=1))
         return DataError(
@@ -310,9 +310,18 @@ def find_failure(
             f"{root}: the dataset is smaller than one batch: {num_windows} training windows"
             f"{_of_frames(config)}, {config.min_clips} needed ({num_bad} clips unusable, "
             f"{len(clips.too_short)} shorter than the window{', ' + elsewhere if elsewhere else ''}, {where}); "
-            "lower trainer.global_batch_size or add data"
+            f"{_how_to_grow(num_windows, clips)}"
         )
     return _small_bucket(config, root, clips, where)
+
+
+def _how_to_grow(num_windows: int, clips: CheckedClips) -> str:
+    """What helps a dataset that is smaller than a batch."""
+    if num_windows:
+        return "lower trainer.global_batch_size or add data"
+    if clips.too_short:
+        return "shorten the windows (experiment.video.num_pixel_frames) or add longer clips"
+    return "add clips of the split train"
 
 
 def _reasons(problems: Iterable[BadClip]) -> str:

@@ -86,7 +86,7 @@ def test_what_prepare_dataset_would_refuse_is_exit_code_2(
     printed = capsys.readouterr()
     assert f"{root}, layout bridge: 2 clips, 0 kept, 0 unusable, 2 shorter" in printed.out
     assert "the dataset is smaller than one batch: 0 training windows of 57 frames" in printed.err
-    assert "all in the report above" in printed.err
+    assert "all in the report above); shorten the windows (experiment.video.num_" in printed.err
 
 
 def test_json_has_the_summary_and_all_dropped_clips(
@@ -100,6 +100,7 @@ def test_json_has_the_summary_and_all_dropped_clips(
 
     assert found["usable"] is False
     assert "1 of 5 clips (20.0%) are unusable (video_missing 1)" in found["reason"]
+    assert "remove them (all in dropped_clips)" in found["reason"]
     assert found["splits"]["train"] == {"clips": 4, "windows": 36}
     assert found["dropped_clips"] == [
         {
