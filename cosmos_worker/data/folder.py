@@ -56,8 +56,9 @@ class Places:
     def stem(self, name: str) -> str:
         """What video and caption have in common: the name below their folder without ending."""
         path = PurePosixPath(name)
-        folder = self.captions if ending_of(name) in CAPTION_ENDINGS else self.videos
-        return nfc(path.relative_to(folder).with_suffix("").as_posix())
+        folders = (self.captions, self.videos)
+        below = path.relative_to(next(one for one in folders if path.is_relative_to(one)))
+        return nfc(below.with_suffix("").as_posix()) if below.name else ""
 
 
 def find_places(root: Path) -> Places:

@@ -1,6 +1,8 @@
 """data/bridge.py, data/folder.py and data/candidate.py: what the two layouts name."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -259,3 +261,23 @@ def test_a_pair_whose_half_is_no_file_is_one_bad_clip(tmp_path: Path):
         ("b.mp4", "file_unreadable"),
         ("a.txt", "file_unreadable"),
     ]
+
+
+@pytest.mark.parametrize("folder", ["videos", "metas", "metas/in", "videos/in"])
+def test_a_folder_that_cannot_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+):
+    for name in ("a", "in/b"):
+        add_folder_clip(tmp_path, name, "a caption")
+    true = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path) == tmp_path / folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return true(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    told = {problem.file: problem.value for problem in list_videos(tmp_path).bad}
+
+    assert told[folder] == "cannot be listed: Permission denied"
