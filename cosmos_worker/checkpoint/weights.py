@@ -196,9 +196,10 @@ def check_keys(
     ]
     if problems:
         config = model.net.config
+        advice = _advice(state, checked, (bool(misshaped), bool(mistyped)), model)
         raise CheckpointError(
             f"{where}: does not fit the network (model_channels {config.model_channels}, num_blocks "
-            f"{config.num_blocks}): {'; '.join(problems)}; {_advice(state, checked, (bool(misshaped), bool(mistyped)), model)}"
+            f"{config.num_blocks}): {'; '.join(problems)}; {advice}"
         )
 
 
