@@ -13,7 +13,7 @@ from cosmos_worker.layout import Volumes
 from cosmos_worker.options import NetConfig, TokenizerConfig
 from cosmos_worker.sample.conditioning import check_visual_input
 from cosmos_worker.sample.inputs import SampleInput, collect_inputs, raise_all
-from cosmos_worker.sample.records import check_metrics
+from cosmos_worker.sample.records import MAX_RATE_DIFFERENCE, check_metrics
 from cosmos_worker.sample.video2world import check_admitted
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def with_rates(item: ItemConfig, inputs: Sequence[SampleInput]) -> list[SampleIn
     one.
     """
     if not item.fps_of_inputs:
-        return [replace(one, fps=None) for one in inputs]
+        return [_with_rate_told(one, item) for one in inputs]
     rates = {one.fps for one in inputs if one.fps is not None}
     if len(rates) < 2:
         return [replace(one, fps=next(iter(rates), None)) for one in inputs]
@@ -71,6 +71,19 @@ def with_rates(item: ItemConfig, inputs: Sequence[SampleInput]) -> list[SampleIn
         "different rates; set parameters.fps to choose"
     )
     return [replace(one, notes=(*one.notes, note)) if one.fps is None else one for one in inputs]
+
+
+def _with_rate_told(one: SampleInput, item: ItemConfig) -> SampleInput:
+    """An input of an item with a rate of its own, with a note if its known frames were taken at another one."""
+    wanted, known = item.sampling.fps, item.sampling.num_input_frames
+    notes = one.notes
+    if one.fps is not None and known > 1 and abs(one.fps - wanted) > MAX_RATE_DIFFERENCE * wanted:
+        note = (
+            f"its {known} known frames are {one.fps:g} a second and are taken as they are, the result has {wanted:g}; "
+            f"re-encode it (ffmpeg -i OLD -r {wanted:g} NEW), or choose parameters.fps"
+        )
+        notes = (*notes, note)
+    return replace(one, fps=None, notes=notes)
 
 
 def _tell(item: ItemConfig, inputs: Sequence[SampleInput]) -> None:

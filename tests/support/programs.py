@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,9 @@ def _wait(process: subprocess.Popen[str], timeout: float) -> Ended:
         process.kill()
         output, errors = process.communicate()
     return Ended(process.returncode, output, errors)
+
+
+def follow_advice(command: str, folder: Path) -> None:
+    """Run the shell command that a message advises, in a folder, with the ``python`` of the tests."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", command], cwd=folder, env=environment, check=True)

@@ -7,8 +7,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from clips import write_bridge_dataset
 from s3_store import BUCKET, PAGE, Store, error_answer
+from safetensors.torch import save
 
 from cosmos_worker.config import FetchModelConfig, PrepareDatasetConfig
 from cosmos_worker.data import s3_download
@@ -137,14 +139,17 @@ def test_model_below_a_prefix_takes_only_what_is_needed(
 ) -> None:
     index = {"weight_map": {"a": SHARDS[0], "b": SHARDS[1]}}
     store.put(f"models/tiny/{INDEX}", json.dumps(index).encode())
-    for name in (*SHARDS, "config.json", "optimizer.bin", "vae/model.safetensors", "x/../y"):
+    shards = {name: save({key: torch.ones(3)}) for key, name in zip("ab", SHARDS, strict=True)}
+    for name, content in shards.items():
+        store.put(f"models/tiny/{name}", content)
+    for name in ("config.json", "optimizer.bin", "vae/model.safetensors", "x/../y"):
         store.put(f"models/tiny/{name}", f"content of {name}".encode())
 
     result = fetch(volumes, store, f"s3://{BUCKET}/models/tiny")
 
     assert set(result["files"]) == {INDEX, "config.json", *SHARDS}
     assert result["files"][SHARDS[0]] == {
-        "size_bytes": len(f"content of {SHARDS[0]}"),
+        "size_bytes": len(shards[SHARDS[0]]),
         "sha256": sha256_of_file(tmp_path / "models/Tiny" / SHARDS[0]),
     }
     assert sorted(store.objects_asked()) == sorted(
@@ -164,12 +169,14 @@ def test_model_whose_index_names_absent_shards(store: Store, volumes: Volumes) -
 
 
 def test_model_that_is_one_object(store: Store, tmp_path: Path, volumes: Volumes) -> None:
-    store.put("runs/iter_000000100_ema_model.pt", b"weights")
+    made = tmp_path / "made.pt"
+    torch.save({"net.a": torch.ones(3)}, made)
+    store.put("runs/iter_000000100_ema_model.pt", made.read_bytes())
 
     result = fetch(volumes, store, f"s3://{BUCKET}/runs/iter_000000100_ema_model.pt")
 
     assert set(result["files"]) == {"model.pt"}
-    assert (tmp_path / "models/Tiny/model.pt").read_bytes() == b"weights"
+    assert (tmp_path / "models/Tiny/model.pt").read_bytes() == made.read_bytes()
 
 
 def test_tokenizer_in_an_archive(store: Store, tmp_path: Path, volumes: Volumes) -> None:

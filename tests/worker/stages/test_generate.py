@@ -451,6 +451,20 @@ def test_an_image_takes_the_rate_of_the_items_videos_if_they_have_one(
     assert "set parameters.fps to choose" in checked[1][0].notes[-1]
 
 
+@pytest.mark.parametrize(("known", "is_told"), [(1, False), (9, True)])
+def test_known_frames_of_another_rate_than_the_result_are_told(
+    models: Path, tmp_path: Path, known: int, is_told: bool
+) -> None:
+    video = at_rate(tmp_path, "fast.mp4", 30.0)
+    sampling = {"num_input_frames": known, "fps": 10.0}
+    config = generate_config(models, tmp_path, inputs_of([video], PROMPTS[:1]), sampling=sampling)
+
+    (checked,) = check_item(config, config.net, config.tokenizer, Volumes())
+
+    told = "its 9 known frames are 30 a second and are taken as they are, the result has 10"
+    assert any(note.startswith(told) for note in checked.notes) is is_told
+
+
 # --- other aspect ratios -----------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """How fast, and how right, readers of videos find windows at random places.
 
-Run ``PYTHONPATH=. python tests/worker/data/seeking_benchmark.py [--frames 600] [--windows 40]``. It writes clips whose
+Run ``.venv/bin/python benchmarks/seeking_windows.py [--frames 600] [--windows 40]``. It writes clips whose
 frames carry their number in the picture and reads the same random windows with our reader, and with decord2 and
 torchcodec where they are installed. It prints how many are the true frames to the last bit, and how long one takes as
 a multiple of our time.
@@ -106,7 +106,7 @@ def find_readers(folder: Path) -> dict[str, Callable[[Path], Read]]:
         try:
             opened(path)(range(WINDOW))
         except (ImportError, OSError, RuntimeError) as error:
-            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}")  # noqa: T201
+            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}")
         else:
             found[name] = opened
     return found
@@ -133,8 +133,8 @@ def main() -> None:
     starts = [choose.randrange(options.frames - WINDOW + 1) for _ in range(options.windows)]
     with tempfile.TemporaryDirectory() as folder:
         readers = find_readers(Path(folder))
-        print("| clip |", *(f"{name}: right, time |" for name in readers))  # noqa: T201
-        print("|---|", *("---|" for _ in readers))  # noqa: T201
+        print("| clip |", *(f"{name}: right, time |" for name in readers))
+        print("|---|", *("---|" for _ in readers))
         for kind, (codec, arguments, gop) in KINDS.items():
             path = Path(folder) / "clip.mp4"
             write(path, codec, arguments, gop, options.frames)
@@ -150,7 +150,7 @@ def main() -> None:
                 cells.append(
                     f"{right}/{len(starts)}, {seconds / ours:.2f}x ({seconds * 1e3:.0f} ms) |"
                 )
-            print(f"| {kind} |", *cells, flush=True)  # noqa: T201
+            print(f"| {kind} |", *cells, flush=True)
 
 
 if __name__ == "__main__":
