@@ -28,6 +28,7 @@ MAX_PIXELS = 1 << 26
 READ_BYTES = 4 << 20
 """What ``read_through`` reads at a time."""
 REENCODE = "re-encode it (ffmpeg -i OLD -c:v libx264 -pix_fmt yuv420p NEW) or remove the clip"
+COPY_AGAIN = f"copy or fetch it again if it is cut off, {REENCODE}"
 TONE_MAP = (
     "convert it to standard dynamic range (ffmpeg -i OLD -vf zscale=t=linear:npl=100,format=gbrpf32le,"
     "tonemap=hable,zscale=t=bt709:m=bt709:p=bt709:r=tv,format=yuv420p -c:v libx264 NEW) or remove the clip"
@@ -53,7 +54,7 @@ DECODER_ERRORS = (
 the dataset. TypeError and AttributeError would be ours."""
 
 Kind = Literal["video_unreadable", "high_dynamic_range"]
-REMEDIES: dict[Kind, str] = {"video_unreadable": REENCODE, "high_dynamic_range": TONE_MAP}
+REMEDIES: dict[Kind, str] = {"video_unreadable": COPY_AGAIN, "high_dynamic_range": TONE_MAP}
 
 
 class UnreadableVideo(DataError):  # noqa: N818 - named after what it is about

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from cosmos_worker.data.decoding import REENCODE, TONE_MAP
+from cosmos_worker.data.decoding import COPY_AGAIN, REENCODE, TONE_MAP
 from cosmos_worker.data.text_files import (
     MAX_BYTES,
     FileError,
@@ -62,9 +62,9 @@ REMEDIES: dict[Reason, str] = {
     "clip_id_repeated": "rename one of them, or give each an episode_id of its own",
     "video_missing": "add the video or remove what names it",
     "video_outside": "name a file inside the dataset, relative to its root",
-    "video_empty": REENCODE,
-    "video_unreadable": REENCODE,
-    "video_damaged": REENCODE,
+    "video_empty": COPY_AGAIN,
+    "video_unreadable": COPY_AGAIN,
+    "video_damaged": COPY_AGAIN,
     "high_dynamic_range": TONE_MAP,
     "clip_outside": "correct the times or remove the clip",
     "frame_count": REENCODE,

@@ -230,7 +230,7 @@ def test_run_refuses_dataset_smaller_than_one_batch(tmp_path: Path, volumes, tar
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"videos/bad\.mp4: 0 bytes; re-encode it"),
+        (b"", r"videos/bad\.mp4: 0 bytes; copy or fetch it again if it is cut"),
         (b"no video" * 100, r"videos/bad\.mp4: Invalid data .* after 0 of unknown frames; re-enc"),
     ],
 )
