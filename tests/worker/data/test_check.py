@@ -73,7 +73,9 @@ def test_check_clip_reports_broken_video(tmp_path: Path, content):
     path = write_clip(tmp_path / "broken.mp4")
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
 
-    with pytest.raises(BadClip, match=r"^broken\.mp4: .+; copy or fetch it again if it is cut") as caught:
+    with pytest.raises(
+        BadClip, match=r"^broken\.mp4: .+; copy or fetch it again if it is cut"
+    ) as caught:
         check(tmp_path, path)
 
     assert caught.value.reason == "video_unreadable"
@@ -84,7 +86,9 @@ def test_check_clip_reports_truncated_video(tmp_path: Path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 3 // 4])
 
-    message = r"cut\.mp4: Invalid data .* after \d+ of 17 frames; copy or fetch it again if it is cut"
+    message = (
+        r"cut\.mp4: Invalid data .* after \d+ of 17 frames; copy or fetch it again if it is cut"
+    )
     with pytest.raises(BadClip, match=message):
         check(tmp_path, path)
 
@@ -96,7 +100,9 @@ def test_check_clip_reports_damage_that_decoders_conceal(tmp_path: Path):
     content[middle : middle + 30] = np.random.default_rng(0).bytes(30)
     path.write_bytes(bytes(content))
 
-    with pytest.raises(BadClip, match=r"dirty\.mp4: frame \d+ is damaged; copy or fetch it again if it is cut"):
+    with pytest.raises(
+        BadClip, match=r"dirty\.mp4: frame \d+ is damaged; copy or fetch it again if it is cut"
+    ):
         check(tmp_path, path)
 
 

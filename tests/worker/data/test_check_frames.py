@@ -289,7 +289,9 @@ def test_an_unknown_codec_is_told(tmp_path: Path):
     path = write_clip(tmp_path / "codec.mp4")
     path.write_bytes(path.read_bytes().replace(b"avc1\0\0", b"xyzw\0\0"))
 
-    assert "codec.mp4: its codec is unknown; copy or fetch it again if it is cut" in str(problem(tmp_path, "codec.mp4"))
+    assert "codec.mp4: its codec is unknown; copy or fetch it again if it is cut" in str(
+        problem(tmp_path, "codec.mp4")
+    )
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])

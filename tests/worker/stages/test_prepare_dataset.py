@@ -231,7 +231,10 @@ def test_run_refuses_dataset_smaller_than_one_batch(tmp_path: Path, volumes, tar
     ("content", "message"),
     [
         (b"", r"videos/bad\.mp4: 0 bytes; copy or fetch it again if it is cut"),
-        (b"no video" * 100, r"videos/bad\.mp4: Invalid data .* after 0 of unknown frames; re-enc"),
+        (
+            b"no video" * 100,
+            r"videos/bad\.mp4: Invalid data .* after 0 of unknown frames; copy or fetch it",
+        ),
     ],
 )
 def test_run_names_broken_video(tmp_path: Path, volumes, content, message):
