@@ -117,7 +117,12 @@ def test_extract_url_reports_damaged_archive(tmp_path: Path, damage):
     pack(path, ("big.bin", {"content": bytes(range(256)) * 400}))
     path.write_bytes(path.read_bytes()[:-60] if damage == "cut" else b"hello\n" * 500)
 
-    with pytest.raises(DataError, match=r"a\.tar\.gz: damaged or no tar archive: .*; give a \.tar"):
+    problem = (
+        "damaged or no tar archive: .*; give"
+        if damage == "cut"
+        else "got text instead of an .*; .* give"
+    )
+    with pytest.raises(DataError, match=rf"a\.tar\.gz: {problem} a \.tar"):
         extract_url(UrlSource(url=path.as_uri()), tmp_path / "out")
 
 
@@ -163,6 +168,31 @@ def test_extract_url_refuses_a_page_with_its_title(tmp_path: Path, kind: str):
     assert str(caught.value).startswith(
         f"{url}?...: got a web page titled 'Sign in' instead of the file; a login page, a proxy or"
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error": "token expired"}', 'got JSON instead of an archive: \'{"error": "token exp'),
+        (b"rate limited,\ntry later " * 90, "got text instead of an archive: 'rate limited, try"),
+        (
+            "<Error>caf\u00e9 \u2192".encode() * 99,
+            "got text instead of an archive: '<Error>caf\u00e9",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        (b"PK\x03\x04" + bytes(600), "a zip archive; pack the files as .tar"),
+        (b"\xff\xfe\x00garbage" * 90, "damaged or no tar archive: "),
+        (b"\x00\x01" * 300, "damaged or no tar archive: "),
+    ],
+)
+def test_what_is_no_archive_is_called_what_it_is(tmp_path: Path, body: bytes, message: str):
+    with serve(200, body) as url, pytest.raises(DataError) as caught:
+        extract_url(UrlSource(url=url), tmp_path / "out")
+
+    assert str(caught.value).startswith(f"{url}: {message}")
 
 
 def test_extract_url_refuses_a_compressed_page(tmp_path: Path):
