@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cosmos_worker.captions import TextError
 from cosmos_worker.data.candidate import Candidate, Listing, shorten, without_repeated_ids
 from cosmos_worker.data.clip_rows import (
     CAPTION_KEYS,
@@ -34,7 +35,6 @@ from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, most_freq
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import (
     FileError,
-    TextError,
     brief,
     decode_text,
     parse_json,
