@@ -246,7 +246,7 @@ def find_video(root: Path, path: str, name: str, where: str) -> str:
     mode = _mode(root / form, name, where)
     if mode is not None and not stat.S_ISREG(mode):
         value = f"{where} {form!r} is {kind_of_file(mode)}, not a file"
-        raise BadClip(name, "video_unreadable", value)
+        raise BadClip(name, "file_unreadable", value)
     return form
 
 

@@ -34,7 +34,7 @@ def distortion(rows: int, columns: int, height: int, width: int) -> float:
 
 
 def describe_distortion(
-    rows: int, columns: int, height: int, width: int, fit: Fit, field: str
+    rows: int, columns: int, height: int, width: int, fit: Fit, remedy: str
 ) -> str | None:
     """The sentence for frames that Stretch distorts by more than TOLD_DISTORTION; None = there is nothing to tell.
 
@@ -44,14 +44,14 @@ def describe_distortion(
         height: of the window.
         width: of the window.
         fit: how they are brought to it.
-        field: name of the setting that changes it, such as ``dataset.fit``.
+        remedy: what to do about it, such as ``set dataset.fit to Crop or Pad``.
     """
     share = distortion(rows, columns, height, width)
     if fit != "stretch" or share <= TOLD_DISTORTION:
         return None
     return (
         f"{columns}x{rows} is stretched to {width}x{height}, which distorts by {share:.0%}; "
-        f"set {field} to Crop or Pad to keep the aspect ratio"
+        f"to keep the aspect ratio, {remedy}"
     )
 
 

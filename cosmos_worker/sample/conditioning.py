@@ -24,7 +24,10 @@ MIN_FPS, MAX_FPS = 0.5, 1000.0
 MAX_ASPECT = 32
 """Images and videos with one side longer than so many times the other are taken for a mistake."""
 BLACK = -1.0
-FIT_FIELD = "spec.dataset.fit (video2world: --fit)"
+KEEP_ASPECT = (
+    "crop it before, or set spec.dataset.fit to Crop or Pad, which changes the frames of the training too "
+    "(video2world: --fit crop or --fit pad)"
+)
 
 Frames = NDArray[np.uint8]
 
@@ -70,7 +73,7 @@ def check_visual_input(
             f"{where}: {one.visual_input} is {columns}x{rows}, one side more than {MAX_ASPECT} times the other; "
             "cut it to the shape of the video"
         )
-    told = describe_distortion(rows, columns, sampling.height, sampling.width, fit, FIT_FIELD)
+    told = describe_distortion(rows, columns, sampling.height, sampling.width, fit, KEEP_ASPECT)
     return replace(one, fps=fps, notes=(*one.notes, *notes, *([told] if told else [])))
 
 

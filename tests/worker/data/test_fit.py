@@ -95,12 +95,11 @@ def test_distortion_is_the_ratio_of_both_factors():
 
 
 def test_only_a_distortion_above_a_tenth_is_told():
-    told = describe_distortion(640, 360, 64, 96, "stretch", "dataset.fit")
+    told = describe_distortion(640, 360, 64, 96, "stretch", "set dataset.fit")
 
     assert told == (
-        "360x640 is stretched to 96x64, which distorts by 167%; set dataset.fit to Crop or Pad to keep the aspect "
-        "ratio"
+        "360x640 is stretched to 96x64, which distorts by 167%; to keep the aspect ratio, set dataset.fit"
     )
-    assert describe_distortion(640, 360, 64, 96, "crop", "dataset.fit") is None
-    assert describe_distortion(100, 109, 100, 100, "stretch", "dataset.fit") is None
-    assert describe_distortion(100, 111, 100, 100, "stretch", "dataset.fit") is not None
+    assert describe_distortion(640, 360, 64, 96, "crop", "set dataset.fit") is None
+    assert describe_distortion(100, 109, 100, 100, "stretch", "set dataset.fit") is None
+    assert describe_distortion(100, 111, 100, 100, "stretch", "set dataset.fit") is not None

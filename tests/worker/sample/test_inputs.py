@@ -314,8 +314,9 @@ def test_a_distorted_input_is_told_unless_it_is_cropped_or_padded(tmp_path: Path
     ]
 
     assert notes[0] == (
-        "36x64 is stretched to 64x32, which distorts by 256%; set spec.dataset.fit (video2world: --fit) to Crop or "
-        "Pad to keep the aspect ratio",
+        "36x64 is stretched to 64x32, which distorts by 256%; to keep the aspect ratio, crop it before, or set "
+        "spec.dataset.fit to Crop or Pad, which changes the frames of the training too (video2world: --fit crop or "
+        "--fit pad)",
     )
     assert notes[1:] == [(), ()]
 
