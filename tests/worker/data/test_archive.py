@@ -166,7 +166,7 @@ def test_extract_url_refuses_a_page_with_its_title(tmp_path: Path, kind: str):
         extract_url(UrlSource(url=f"{url}?token=secret"), tmp_path / "out")
 
     assert str(caught.value).startswith(
-        f"{url}?...: got a web page titled 'Sign in' instead of the file; a login page, a proxy or"
+        f"{url}?...: got an HTML page titled 'Sign in' instead of the file; a login page, a proxy or"
     )
 
 
@@ -199,7 +199,7 @@ def test_extract_url_refuses_a_compressed_page(tmp_path: Path):
     headers = {"Content-Encoding": "gzip", "Content-Type": "text/html"}
     with (
         serve(200, gzip.compress(PAGE), **headers) as url,
-        pytest.raises(DataError, match=r"got a web page titled 'Sign in' instead"),
+        pytest.raises(DataError, match=r"got an HTML page titled 'Sign in' instead"),
     ):
         extract_url(UrlSource(url=url), tmp_path / "out")
 
@@ -225,7 +225,7 @@ def test_extract_url_takes_an_archive_that_is_called_a_page(tmp_path: Path):
 
 def test_extract_url_tells_where_a_redirect_to_a_page_went(tmp_path: Path):
     with serve(200, PAGE) as login, serve(302, Location=f"{login}?next=secret") as url:
-        message = rf"{url}: got a web page titled 'Sign in' \(from {login}\?\.\.\.\) instead of"
+        message = rf"{url}: got an HTML page titled 'Sign in' \(from {login}\?\.\.\.\) instead of"
         with pytest.raises(DataError, match=message):
             extract_url(UrlSource(url=url), tmp_path / "out")
 
@@ -244,7 +244,7 @@ def test_extract_url_tells_where_a_redirect_to_a_page_went(tmp_path: Path):
             404,
             {},
             PAGE,
-            "the server answers 404 Not Found with a web page titled 'Sign in'; check the address",
+            "the server answers 404 Not Found with an HTML page titled 'Sign in'; check the address",
         ),
         (
             410,
@@ -252,7 +252,7 @@ def test_extract_url_tells_where_a_redirect_to_a_page_went(tmp_path: Path):
             b"moved to the\narchive",
             "the server answers 410 Gone: moved to the archive; check",
         ),
-        (451, {}, PAGE, "451 Unavailable For Legal Reasons with a web page titled 'Sign in'"),
+        (451, {}, PAGE, "451 Unavailable For Legal Reasons with an HTML page titled 'Sign in'"),
         (
             403,
             {},
