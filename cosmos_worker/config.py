@@ -24,7 +24,7 @@ from typing_extensions import Self
 
 from cosmos_worker.addresses import without_secrets
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.option_types import Fraction, Model, PositiveInt
+from cosmos_worker.option_types import Caption, Fraction, Model, PositiveInt
 from cosmos_worker.options import Experiment, NetConfig, TextConfig, TokenizerConfig, VideoConfig
 from cosmos_worker.sampling_options import SamplingConfig
 
@@ -210,7 +210,7 @@ class EmbedTextConfig(StageConfig):
     max_unknown_fraction: Fraction = 0.05
     """Fail if a larger share of the captions is more than half unknown to the encoder; clips
     with no other caption are left out of the training."""
-    extra_captions: tuple[str, ...] = ()
+    extra_captions: tuple[Caption, ...] = ()
     """Further texts to embed, such as prompts of the inference list."""
     import_pickles: bool = False
     """Take over the reference's .pickle files that lie beside the dataset's captions; they must be of this encoder."""
@@ -271,7 +271,7 @@ class PublishConfig(StageConfig):
 class GenerateInput(Model):
     """One video to generate."""
 
-    prompt: str
+    prompt: Caption
     visual_input_uri: str
     """Image or video whose frames are known."""
     ground_truth_uri: str | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cosmos_worker.captions import normalise_caption
 
 
 class Model(BaseModel):
@@ -15,3 +17,5 @@ class Model(BaseModel):
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Caption = Annotated[str, AfterValidator(normalise_caption)]
+"""A caption or prompt in its one form; may be empty."""

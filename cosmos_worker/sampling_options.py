@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from cosmos_worker.option_types import Model, PositiveInt
+from cosmos_worker.option_types import Caption, Model, PositiveInt
 from cosmos_worker.options import check_video_size
 
 
@@ -32,7 +32,7 @@ class SamplingConfig(Model):
     repeated, so that num_pixel_frames is the length of one pass."""
     input_frames: Literal["first", "last"] = "last"
     """Which frames of a conditioning video are known; the reference takes the last."""
-    negative_prompt: str | None = None
+    negative_prompt: Caption | None = None
     """Text of the second pass; null = a default of ours; empty = the embedding of ''."""
     sampler: Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"] = "edm_euler"
     """edm_euler: the reference's inference; res_*: its multistep solvers in x0 space."""

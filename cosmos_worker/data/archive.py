@@ -18,8 +18,17 @@ from cosmos_worker.addresses import shown_address
 from cosmos_worker.config import UrlSource
 from cosmos_worker.data.download import Download
 from cosmos_worker.errors import DataError
+from cosmos_worker.failures import one_line
+from cosmos_worker.file_kinds import GIT_LFS
 
 logger = logging.getLogger(__name__)
+
+
+ZIP = b"PK\x03\x04"
+UNDECODABLE = "\ufffd"
+PEEK_BYTES = 1024
+"""Bytes from which is told what came instead of an archive."""
+MAX_SAID = 200
 
 
 class Readable(Protocol):
@@ -28,6 +37,19 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most ``size``; empty at the end."""
         ...
+
+
+class _Remembered:
+    """A stream that remembers how it began."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.first = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        content = self._stream.read(size)
+        self.first += content[: PEEK_BYTES - len(self.first)]
+        return content
 
 
 def extract_url(source: UrlSource, folder: Path) -> None:
@@ -73,9 +95,10 @@ def extract_tar(stream: Readable, folder: Path, name: str) -> int:
     """
     num_files = 0
     seen: set[PurePosixPath] = set()
+    remembered = _Remembered(stream)
     try:
         # typeshed wants more of a stream than the read() that mode "r|" uses
-        with tarfile.open(fileobj=stream, mode="r|*") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=remembered, mode="r|*") as archive:  # type: ignore[call-overload]
             for member in archive:
                 path = check_member(member, seen, name)
                 if member.isdir():
@@ -88,10 +111,31 @@ def extract_tar(stream: Readable, folder: Path, name: str) -> int:
                     shutil.copyfileobj(content, output, 1 << 20)
                 num_files += 1
     except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
+        if not seen and (other := _describe_other(remembered.first)) is not None:
+            raise DataError(f"{name}: {other}") from None
         raise DataError(
             f"{name}: damaged or no tar archive: {error}; give a .tar, .tar.gz, .tar.bz2 or .tar.xz"
         ) from None
     return num_files
+
+
+def _describe_other(first: bytes) -> str | None:
+    """Words for what is no archive and for what to do, by its first bytes; None if they do not tell."""
+    if first.startswith(GIT_LFS):
+        return (
+            "a Git LFS pointer, which stands for the file in a repository; give the address from which the "
+            "repository serves the file itself"
+        )
+    if first.startswith(ZIP):
+        return "a zip archive; pack the files as .tar, .tar.gz, .tar.bz2 or .tar.xz"
+    said = one_line(first.decode("utf-8", errors="replace")).removesuffix(UNDECODABLE)
+    if not said or UNDECODABLE in said or not said.isprintable():
+        return None
+    kind = "JSON" if said[0] in "{[" else "text"
+    return (
+        f"got {kind} instead of an archive: {said[:MAX_SAID]!r}; correct the address or its credentials: it must give "
+        "a .tar, .tar.gz, .tar.bz2 or .tar.xz"
+    )
 
 
 def check_member(member: tarfile.TarInfo, seen: set[PurePosixPath], name: str) -> PurePosixPath:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cosmos_worker.captions import TextError
 from cosmos_worker.data.actions import parse_actions
 from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
 from cosmos_worker.data.dataset_files import (
@@ -19,12 +20,11 @@ from cosmos_worker.data.dataset_files import (
     find_files,
     find_video,
     most_frequent,
-    nfc,
 )
 from cosmos_worker.data.index import SPLITS, Split, split_named
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
-from cosmos_worker.data.text_files import TextError, brief, parse_json, printable
+from cosmos_worker.data.text_files import brief, nfc, parse_json, printable
 from cosmos_worker.errors import DataError
 
 ANNOTATION_FOLDER = "annotation"

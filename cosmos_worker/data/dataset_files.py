@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.text_files import kind_of_file, printable, raise_if_volume
+from cosmos_worker.data.text_files import (
+    as_on_disk,
+    kind_of_file,
+    nfc,
+    printable,
+    raise_if_volume,
+)
 
 VIDEO_ENDINGS = frozenset(
     (
@@ -181,11 +187,6 @@ def unusable_character(text: str) -> str | None:
     return f"{mark!r}, {'a byte that is not UTF-8, or half of a character' if is_lone else 'a control character'}"
 
 
-def nfc(text: str) -> str:
-    """Text with each accented letter as one character: the form in which names are compared."""
-    return unicodedata.normalize("NFC", text)
-
-
 def check_id(text: str, name: str, where: str) -> str:
     """What a document calls a clip, in the form in which ids are compared.
 
@@ -246,16 +247,12 @@ def find_video(root: Path, path: str, name: str, where: str) -> str:
         OSError: the volume does not tell.
     """
     checked = check_path(path, name, where)
-    forms = (checked, nfc(checked), unicodedata.normalize("NFD", checked))
-    for form in dict.fromkeys(forms):
-        mode = _mode(root / form, name, where)
-        if mode is None:
-            continue
-        if not stat.S_ISREG(mode):
-            value = f"{where} {form!r} is {kind_of_file(mode)}, not a file"
-            raise BadClip(name, "video_unreadable", value)
-        return form
-    return checked if checked.isascii() else _search(root, checked)
+    form = as_on_disk(root / checked).relative_to(root).as_posix()
+    mode = _mode(root / form, name, where)
+    if mode is not None and not stat.S_ISREG(mode):
+        value = f"{where} {form!r} is {kind_of_file(mode)}, not a file"
+        raise BadClip(name, "file_unreadable", value)
+    return form
 
 
 def _mode(path: Path, name: str, where: str) -> int | None:
@@ -267,18 +264,3 @@ def _mode(path: Path, name: str, where: str) -> int | None:
         raise_if_volume(error)
         value = f"{where} cannot be read: {os.strerror(error.errno or 0)}"
         raise BadClip(name, "file_unreadable", value) from None
-
-
-def _search(root: Path, path: str) -> str:
-    """A path whose parts are of different forms, found part by part; the path itself if there is no such file."""
-    found = root
-    for part in PurePosixPath(path).parts:
-        try:
-            matches = [one.name for one in found.iterdir() if nfc(one.name) == nfc(part)]
-        except OSError as error:
-            raise_if_volume(error)
-            return path
-        if len(matches) != 1:
-            return path
-        found = found / matches[0]
-    return found.relative_to(root).as_posix()

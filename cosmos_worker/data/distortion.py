@@ -72,18 +72,18 @@ class Distortion:
         return f"{self.window_height}x{self.window_width}"
 
 
-def describe_distortion(one: Distortion, field: str) -> str | None:
+def describe_distortion(one: Distortion, remedy: str) -> str | None:
     """The sentence for a picture that Stretch distorts; None = there is nothing to tell.
 
     Args:
         one: the picture in its window.
-        field: name of the setting that changes it, such as dataset.fit.
+        remedy: what to do about it, such as: set dataset.fit to Crop or Pad.
     """
     if one.fit != "stretch" or not one.is_told:
         return None
     return (
         f"{one.width}x{one.height} is stretched to {one.window_width}x{one.window_height}, which distorts by "
-        f"{one.percent:.0f}%; set {field} to Crop or Pad to keep the aspect ratio"
+        f"{one.percent:.0f}%; to keep the aspect ratio, {remedy}"
     )
 
 

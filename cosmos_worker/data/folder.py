@@ -21,11 +21,10 @@ from cosmos_worker.data.dataset_files import (
     ending_of,
     find_files,
     most_frequent,
-    nfc,
 )
 from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
-from cosmos_worker.data.text_files import raise_if_volume
+from cosmos_worker.data.text_files import nfc, raise_if_volume
 from cosmos_worker.errors import DataError
 
 VIDEO_FOLDER = "videos"

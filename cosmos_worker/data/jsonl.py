@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cosmos_worker.captions import TextError
 from cosmos_worker.data.candidate import Candidate, Listing, shorten, without_repeated_ids
 from cosmos_worker.data.clip_lists import METADATA_NAME, find_lists, root_tables
 from cosmos_worker.data.clip_rows import (
@@ -33,7 +34,6 @@ from cosmos_worker.data.parquet import column_names, read_columns
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import (
     FileError,
-    TextError,
     brief,
     decode_text,
     parse_json,

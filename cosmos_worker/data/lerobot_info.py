@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cosmos_worker.captions import TextError
 from cosmos_worker.data.index import SPLITS, Split, split_named
 from cosmos_worker.data.problems import read_text
-from cosmos_worker.data.text_files import TextError, brief, parse_json, printable
+from cosmos_worker.data.text_files import brief, parse_json, printable
 from cosmos_worker.errors import ConfigError, DataError
 
 INFO_FILE = "meta/info.json"

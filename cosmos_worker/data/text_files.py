@@ -18,6 +18,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.captions import TextError
+
 ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),  # begins as UTF-16 does
@@ -26,7 +28,6 @@ ENCODINGS = (
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
 """Byte order mark, codec that removes it, and the encoding's name; without a mark a file is UTF-8."""
-BYTE_ORDER_MARK = "\ufeff"
 MAX_BYTES = 16 << 20
 """Largest annotation or list that is read; those of public datasets have at most some 100 kB a clip."""
 ERRORS_OF_A_FILE = (
@@ -41,10 +42,6 @@ FILE_KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISCHR, "a device"),
 )
-
-
-class TextError(ValueError):
-    """Text or JSON that cannot be used; the message is one line that names neither file nor remedy."""
 
 
 class FileError(TextError):
@@ -75,26 +72,6 @@ def decode_text(content: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def normalise_caption(text: str) -> str:
-    """A caption or prompt in the one form that is embedded and compared: NFC, LF as line end, without space around it.
-
-    Args:
-        text: of a text file or of a string in JSON, CSV or YAML; may be empty.
-
-    Raises:
-        TextError: half of a surrogate pair, which no encoding can hold, or a NUL character.
-    """
-    lone = next((mark for mark in text if "\ud800" <= mark <= "\udfff"), None)
-    if lone is not None:
-        raise TextError(f"the lone surrogate {lone!r}, half of a character")
-    if "\0" in text:
-        raise TextError(f"a NUL character at position {text.index(chr(0))}")
-    caption = text.replace("\r\n", "\n").replace("\r", "\n").strip()
-    while caption.startswith(BYTE_ORDER_MARK):
-        caption = caption[1:].lstrip()
-    return unicodedata.normalize("NFC", caption)
-
-
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """Content of a regular file; a link is followed.
 
@@ -116,6 +93,42 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         raise
     except ValueError as error:  # a NUL or a lone surrogate in the path
         raise FileError(f"cannot be a file's name: {error}") from None
+
+
+def nfc(text: str) -> str:
+    """Text with each accented letter as one character: the form in which names are compared."""
+    return unicodedata.normalize("NFC", text)
+
+
+def as_on_disk(path: Path) -> Path:
+    """A path as its file is called on disk: letters with accents may have another form there (NFC or NFD).
+
+    Args:
+        path: as somebody wrote it; may be of nothing that exists.
+
+    Returns:
+        The path with each part in the form in which it exists; the path itself if there is no such file, or two.
+
+    Raises:
+        OSError: the volume does not tell.
+    """
+    if str(path).isascii():
+        return path
+    found = Path(path.anchor)
+    try:
+        for part in path.parts[len(found.parts) :]:
+            if not os.path.lexists(found / part):
+                matches = [one.name for one in found.iterdir() if nfc(one.name) == nfc(part)]
+                if len(matches) != 1:
+                    return path
+                part = matches[0]
+            found = found / part
+    except OSError as error:
+        raise_if_volume(error)
+        return path
+    except ValueError:  # a NUL or a lone surrogate
+        return path
+    return found
 
 
 def raise_if_volume(error: OSError) -> None:

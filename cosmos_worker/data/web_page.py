@@ -20,11 +20,11 @@ PAGE_SUFFIXES = (".html", ".htm", ".xhtml", ".svg", ".xml", ".md", ".txt")
 
 
 def describe_page(first_bytes: bytes) -> str | None:
-    """``a web page titled 'Sign in'``, or None if the bytes are not the beginning of a web page."""
+    """``an HTML page titled 'Sign in'``, or None if the bytes are not the beginning of a web page."""
     text = first_bytes[:PEEK_BYTES].decode("utf-8", errors="replace")
     if FIRST_TAG.match(BEFORE_PAGE.sub("", text)) is None:
         return None
-    return f"a web page {_titled(text)}"
+    return f"an HTML page {_titled(text)}"
 
 
 def _titled(text: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.captions import TextError, normalise_caption
 from cosmos_worker.checkpoint.convert import find_network
 from cosmos_worker.checkpoint.weight_files import has_adapter, locate
 from cosmos_worker.config import GenerateConfig, parse_document
-from cosmos_worker.data.text_files import TextError, normalise_caption
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.experiments import get_experiment
 from cosmos_worker.layout import Volumes, atomic_write

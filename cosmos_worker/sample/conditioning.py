@@ -25,7 +25,10 @@ MIN_FPS, MAX_FPS = 0.5, 1000.0
 MAX_ASPECT = 32
 """Images and videos with one side longer than so many times the other are taken for a mistake."""
 BLACK = -1.0
-FIT_FIELD = "spec.dataset.fit (video2world: --fit)"
+KEEP_ASPECT = (
+    "crop it before, or set spec.dataset.fit to Crop or Pad, which changes the frames of the training too "
+    "(video2world: --fit crop or --fit pad)"
+)
 
 Frames = NDArray[np.uint8]
 
@@ -72,7 +75,7 @@ def check_visual_input(
             "cut it to the shape of the video"
         )
     shape = Distortion(str(one.visual_input), rows, columns, sampling.height, sampling.width, fit)
-    told = describe_distortion(shape, FIT_FIELD)
+    told = describe_distortion(shape, KEEP_ASPECT)
     return replace(one, fps=fps, notes=(*one.notes, *notes, *([told] if told else [])))
 
 

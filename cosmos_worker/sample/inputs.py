@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.captions import TextError, normalise_caption
 from cosmos_worker.config import GenerateInput
 from cosmos_worker.data.text_files import (
     FileError,
-    TextError,
+    as_on_disk,
     brief,
     kind_of_file,
-    normalise_caption,
     parse_json,
     printable,
     raise_if_volume,
@@ -86,27 +86,18 @@ def collect_inputs(
 
 
 def _from_job(listed: Sequence[GenerateInput], volumes: Volumes) -> list[SampleInput]:
-    inputs: list[SampleInput] = []
-    problems: list[str] = []
-    for position, one in enumerate(listed):
-        where = f"inputs.{position}"
-        try:
-            prompt = normalise_caption(one.prompt)
-        except TextError as error:
-            problems.append(f"{where}: prompt: {error}; write it anew")
-            continue
-        truth = one.ground_truth_uri
-        inputs.append(
-            SampleInput(
-                id=one.id if one.id is not None else default_id(position),
-                prompt=prompt,
-                visual_input=volumes.resolve(one.visual_input_uri),
-                ground_truth=volumes.resolve(truth) if truth else None,
-                where=where,
-            )
+    return [
+        SampleInput(
+            id=one.id if one.id is not None else default_id(position),
+            prompt=one.prompt,
+            visual_input=as_on_disk(volumes.resolve(one.visual_input_uri)),
+            ground_truth=as_on_disk(volumes.resolve(one.ground_truth_uri))
+            if one.ground_truth_uri
+            else None,
+            where=f"inputs.{position}",
         )
-    _raise_problems(ConfigError, problems)
-    return inputs
+        for position, one in enumerate(listed)
+    ]
 
 
 def sampling_of(one: SampleInput, sampling: SamplingConfig) -> SamplingConfig:
@@ -186,8 +177,10 @@ def _from_line(line: str, where: str, fallback_id: str, folder: Path) -> SampleI
     return SampleInput(
         id=entry.get("id", fallback_id),
         prompt=prompt,
-        visual_input=folder / entry["visual_input"] if entry["visual_input"] else Path(),
-        ground_truth=folder / truth if truth else None,
+        visual_input=as_on_disk(folder / entry["visual_input"])
+        if entry["visual_input"]
+        else Path(),
+        ground_truth=as_on_disk(folder / truth) if truth else None,
         where=where,
     )
 

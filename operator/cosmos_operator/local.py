@@ -175,8 +175,8 @@ def run_processes(processes: Sequence[StageProcess], lock_handle: int, tell: Say
             if process.result() is not None:
                 tell(f"{head}  already done")
                 continue
-            if process.kind == "check-inputs" and training_has_begun(processes):
-                tell(f"{head}  passed over: the training has begun")
+            if process.kind == "check-inputs" and training_is_done(processes):
+                tell(f"{head}  passed over: the training is done")
                 continue
             tell(f"{head}  running")
             started = time.monotonic()
@@ -191,10 +191,10 @@ def run_processes(processes: Sequence[StageProcess], lock_handle: int, tell: Say
     return EXIT_OK
 
 
-def training_has_begun(processes: Sequence[StageProcess]) -> bool:
-    """Whether there is a run of the training, finished or not: what is appended to the job must not keep it."""
+def training_is_done(processes: Sequence[StageProcess]) -> bool:
+    """Whether nothing is left to train: what is appended to the job then fails alone."""
     train = next(process for process in processes if process.kind == "train")
-    return any(train.target.glob("*/*/*"))  # PROJECT/GROUP/NAME
+    return train.result() is not None
 
 
 def run_process(process: StageProcess, lock_handle: int, requests: StopRequests) -> int:

@@ -83,18 +83,27 @@ def test_exit_code_of_a_failed_stage_ends_the_run_with_a_sentence(
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_inputs_are_checked_only_before_the_training(tmp_path, has_begun):
+def test_inputs_are_checked_before_a_training_goes_on(tmp_path, has_begun):
     check = make_process(tmp_path, "raise SystemExit(2)", "check-inputs")
     train = make_process(tmp_path, FINISH, "train", ("check-inputs",))
-    if has_begun:
+    if has_begun:  # and was interrupted
         (train.target / "project/group/run").mkdir(parents=True)
-    (train.target / "inputs-0123").mkdir(parents=True)
 
     code, lines = run(tmp_path, check, train)
 
-    assert code == (0 if has_begun else 2)
-    assert any("passed over: the training has begun" in line for line in lines) is has_begun
-    assert any("done in" in line for line in lines) is has_begun
+    assert code == 2
+    assert not any(" train " in line for line in lines)
+
+
+def test_inputs_are_not_checked_once_the_training_is_done(tmp_path):
+    check = make_process(tmp_path, "raise SystemExit(2)", "check-inputs")
+    train = make_process(tmp_path, FINISH, "train")
+    assert run(tmp_path, train)[0] == 0
+
+    code, lines = run(tmp_path, check, train)
+
+    assert code == 0
+    assert any("passed over: the training is done" in line for line in lines)
 
 
 def test_reason_that_the_worker_gives_is_shown(tmp_path):

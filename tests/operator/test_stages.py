@@ -390,6 +390,20 @@ def test_prompts_of_the_job_are_embedded_with_the_captions():
     )
 
 
+def test_prompts_of_the_job_are_embedded_in_the_form_of_captions():
+    job = make_job(
+        {
+            "inference.1.inputs": [{"prompt": "\ufeffpousse\u0301\r\n", "conditioning": "c.mp4"}],
+            "inference.1.parameters.negativePrompt": " flou\u0301 ",
+        }
+    )
+
+    stages = {stage.name: stage.document for stage in plan_stages(job)}
+    assert stages["embed-text"].extra_captions == ("pouss\u00e9", "flo\u00fa")
+    assert stages["generate-after"].inputs[0].prompt == "pouss\u00e9"
+    assert stages["generate-after"].sampling.negative_prompt == "flo\u00fa"
+
+
 def sampled(job, name="generate-before"):
     """Document of an inference item's stage."""
     return next(stage.document for stage in plan_stages(job) if stage.name == name)

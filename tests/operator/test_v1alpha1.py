@@ -101,6 +101,14 @@ def test_name_of_a_published_model_is_one_folder(name):
             {"inference.0.inputs": [{"prompt": "p", "conditioning": "c"}]},
             "spec.inference[0]: got inputs and inputsFile; give exactly one",
         ),
+        (
+            {"inference.0": {"name": "a", "inputs": [{"prompt": " \u200b", "conditioning": "c"}]}},
+            "spec.inference[0].inputs[0].prompt: is blank; write what the video shows",
+        ),
+        (
+            {"inference.0": {"name": "a", "inputs": [{"prompt": "a\0b", "conditioning": "c"}]}},
+            "spec.inference[0].inputs[0].prompt: a NUL character at position 1",
+        ),
         ({"inference.0.inputsFile": None}, "spec.inference[0]: got nothing; give exactly one of inputs"),
         ({"inference.0.metrics": ["Psnr", "Psnr"]}, "repeats a value; name each once"),
         (

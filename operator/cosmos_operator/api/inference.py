@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from cosmos_operator.api.base import Address, ApiModel, CountOrZero, ItemName, rules
+from cosmos_worker.captions import normalise_caption
 from cosmos_worker.sampling_options import SamplingConfig
 
 _SAMPLING = SamplingConfig()
-Prompt = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+def _visible(prompt: str) -> str:
+    if not prompt:
+        raise ValueError("is blank; write what the video shows")
+    return prompt
+
+
+Prompt = Annotated[
+    str,
+    Field(min_length=1, max_length=1000),
+    AfterValidator(normalise_caption),
+    AfterValidator(_visible),
+]
+NegativePrompt = Annotated[str, Field(max_length=1000), AfterValidator(normalise_caption)]
 
 
 class InferenceInput(ApiModel):
@@ -57,7 +72,7 @@ class SamplingParameters(ApiModel):
     """Passes over each video; each after the first continues it from its last numInputFrames frames."""
     input_frames: Literal["First", "Last"] = "Last"
     """Which frames of a conditioning video are known."""
-    negative_prompt: Annotated[str, Field(max_length=1000)] | None = None
+    negative_prompt: NegativePrompt | None = None
     """Text to stay away from; omitted = a default text against bad recordings."""
     sampler: Literal["EdmEuler", "Res2Ab", "Res2Mid", "Res1Euler"] = "EdmEuler"
     """EdmEuler: the reference's inference; Res*: its multistep solvers."""

@@ -117,7 +117,12 @@ def test_extract_url_reports_damaged_archive(tmp_path: Path, damage):
     pack(path, ("big.bin", {"content": bytes(range(256)) * 400}))
     path.write_bytes(path.read_bytes()[:-60] if damage == "cut" else b"hello\n" * 500)
 
-    with pytest.raises(DataError, match=r"a\.tar\.gz: damaged or no tar archive: .*; give a \.tar"):
+    problem = (
+        "damaged or no tar archive: .*; give"
+        if damage == "cut"
+        else "got text instead of an .*; .* give"
+    )
+    with pytest.raises(DataError, match=rf"a\.tar\.gz: {problem} a \.tar"):
         extract_url(UrlSource(url=path.as_uri()), tmp_path / "out")
 
 
@@ -161,15 +166,40 @@ def test_extract_url_refuses_a_page_with_its_title(tmp_path: Path, kind: str):
         extract_url(UrlSource(url=f"{url}?token=secret"), tmp_path / "out")
 
     assert str(caught.value).startswith(
-        f"{url}?...: got a web page titled 'Sign in' instead of the file; a login page, a proxy or"
+        f"{url}?...: got an HTML page titled 'Sign in' instead of the file; a login page, a proxy or"
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error": "token expired"}', 'got JSON instead of an archive: \'{"error": "token exp'),
+        (b"rate limited,\ntry later " * 90, "got text instead of an archive: 'rate limited, try"),
+        (
+            "<Error>caf\u00e9 \u2192".encode() * 99,
+            "got text instead of an archive: '<Error>caf\u00e9",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        (b"PK\x03\x04" + bytes(600), "a zip archive; pack the files as .tar"),
+        (b"\xff\xfe\x00garbage" * 90, "damaged or no tar archive: "),
+        (b"\x00\x01" * 300, "damaged or no tar archive: "),
+    ],
+)
+def test_what_is_no_archive_is_called_what_it_is(tmp_path: Path, body: bytes, message: str):
+    with serve(200, body) as url, pytest.raises(DataError) as caught:
+        extract_url(UrlSource(url=url), tmp_path / "out")
+
+    assert str(caught.value).startswith(f"{url}: {message}")
 
 
 def test_extract_url_refuses_a_compressed_page(tmp_path: Path):
     headers = {"Content-Encoding": "gzip", "Content-Type": "text/html"}
     with (
         serve(200, gzip.compress(PAGE), **headers) as url,
-        pytest.raises(DataError, match=r"got a web page titled 'Sign in' instead"),
+        pytest.raises(DataError, match=r"got an HTML page titled 'Sign in' instead"),
     ):
         extract_url(UrlSource(url=url), tmp_path / "out")
 
@@ -195,7 +225,7 @@ def test_extract_url_takes_an_archive_that_is_called_a_page(tmp_path: Path):
 
 def test_extract_url_tells_where_a_redirect_to_a_page_went(tmp_path: Path):
     with serve(200, PAGE) as login, serve(302, Location=f"{login}?next=secret") as url:
-        message = rf"{url}: got a web page titled 'Sign in' \(from {login}\?\.\.\.\) instead of"
+        message = rf"{url}: got an HTML page titled 'Sign in' \(from {login}\?\.\.\.\) instead of"
         with pytest.raises(DataError, match=message):
             extract_url(UrlSource(url=url), tmp_path / "out")
 
@@ -214,7 +244,7 @@ def test_extract_url_tells_where_a_redirect_to_a_page_went(tmp_path: Path):
             404,
             {},
             PAGE,
-            "the server answers 404 Not Found with a web page titled 'Sign in'; check the address",
+            "the server answers 404 Not Found with an HTML page titled 'Sign in'; check the address",
         ),
         (
             410,
@@ -222,7 +252,7 @@ def test_extract_url_tells_where_a_redirect_to_a_page_went(tmp_path: Path):
             b"moved to the\narchive",
             "the server answers 410 Gone: moved to the archive; check",
         ),
-        (451, {}, PAGE, "451 Unavailable For Legal Reasons with a web page titled 'Sign in'"),
+        (451, {}, PAGE, "451 Unavailable For Legal Reasons with an HTML page titled 'Sign in'"),
         (
             403,
             {},

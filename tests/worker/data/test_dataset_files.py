@@ -227,7 +227,7 @@ def test_a_linked_folder_is_read(tmp_path: Path):
         ("n" * 256, "name_unusable"),
         ("n/" * 3000, "name_unusable"),
         ("videos/../../x.mp4", "video_outside"),
-        ("videos", "video_unreadable"),
+        ("videos", "file_unreadable"),
         ("loop.mp4", "file_unreadable"),
     ],
 )

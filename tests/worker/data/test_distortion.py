@@ -99,10 +99,9 @@ def test_the_factor_is_the_ratio_of_both_aspect_ratios():
 
 
 def test_a_picture_to_continue_from_is_told_by_the_same_measure():
-    assert describe_distortion(shape(640, 360, 64, 96, "stretch"), "dataset.fit") == (
-        "360x640 is stretched to 96x64, which distorts by 167%; set dataset.fit to Crop or Pad to keep the aspect "
-        "ratio"
+    assert describe_distortion(shape(640, 360, 64, 96, "stretch"), "set dataset.fit") == (
+        "360x640 is stretched to 96x64, which distorts by 167%; to keep the aspect ratio, set dataset.fit"
     )
-    assert describe_distortion(shape(640, 360, 64, 96, "crop"), "dataset.fit") is None
-    assert describe_distortion(shape(100, 110, 100, 100, "stretch"), "dataset.fit") is None
-    assert describe_distortion(shape(100, 111, 100, 100, "stretch"), "dataset.fit") is not None
+    assert describe_distortion(shape(640, 360, 64, 96, "crop"), "set dataset.fit") is None
+    assert describe_distortion(shape(100, 110, 100, 100, "stretch"), "set dataset.fit") is None
+    assert describe_distortion(shape(100, 111, 100, 100, "stretch"), "set dataset.fit") is not None

@@ -225,13 +225,13 @@ def test_gated_repository_tells_the_server_s_words_and_the_page_to_open(
         (
             (403, {"Content-Type": "text/html"}, PAGE),
             "",
-            "the server answers 403: a web page titled 'Sign in' (as",
+            "the server answers 403: an HTML page titled 'Sign in' (as",
         ),
         ((451, {}, b""), "", "the server answers 451: HfHubHTTPError: "),
         (
             (200, {"Content-Type": "text/html"}, PAGE),
             "",
-            "what answers is no Hugging Face Hub: got a web page titled 'Sign in' from HUB/api; check HF_ENDPOINT",
+            "what answers is no Hugging Face Hub: got an HTML page titled 'Sign in' from HUB/api; check HF_ENDPOINT",
         ),
         ((200, JSON, b""), "", "no Hugging Face Hub: got an empty answer from"),
         ((200, JSON, b"ok"), "", "no Hugging Face Hub: got an answer that is not JSON from"),
@@ -285,9 +285,7 @@ def test_page_in_place_of_a_file_is_refused_and_fetched_again(tmp_path: Path, se
     repository = make_repository(tmp_path / "repo", **{"model.pt": PAGE.decode()})
     with serve_hub(repository) as hub:
         set_hub(hub.url)
-        message = (
-            rf"{hub.url}/owner/name/resolve/{COMMIT}/model\.pt: got a web page titled 'Sign in' in"
-        )
+        message = rf"{hub.url}/owner/name/resolve/{COMMIT}/model\.pt: got an HTML page titled 'Sign in' in"
         with pytest.raises(DataError, match=message):
             download_repository(SOURCE, tmp_path / "out", "model", choose=list)
         (repository / "model.pt").write_text("weights")

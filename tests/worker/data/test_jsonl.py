@@ -92,7 +92,7 @@ A = {"video": "a.mp4", "caption": "go"}
         ({**A, "video": "/data/a.mp4"}, "video_outside", "video '/data/a.mp4'; name a file"),
         ({**A, "video": "b/../../a.mp4"}, "video_outside", "video 'b/../../a.mp4'"),
         ({**A, "video": "x" * 600 + ".mp4"}, "name_unusable", "a name of over 255 bytes"),
-        ({**A, "video": "clips"}, "video_unreadable", "video 'clips' is a folder, not a file"),
+        ({**A, "video": "clips"}, "file_unreadable", "video 'clips' is a folder, not a file"),
         ({**A, "start": 2, "end": 2.0}, "annotation_broken", "start 2 is not before end 2 (seconds)"),
         ({**A, "end": 0}, "annotation_broken", "start 0 is not before end 0"),
         ({**A, "start": -1}, "annotation_broken", "start is -1, not a time in seconds"),

@@ -67,12 +67,12 @@ def failure(
         (
             (200, {"Content-Type": "text/html"}, PAGE),
             DataError,
-            "a web page titled 'Sign in & go on' from http",
+            "an HTML page titled 'Sign in & go on' from http",
         ),
         (
             (404, {"Content-Type": "text/html"}, PAGE),
             DataError,
-            "no S3 store: got a web page titled 'Sign in & go",
+            "no S3 store: got an HTML page titled 'Sign in & go",
         ),
         (
             (200, {"Content-Type": "application/json"}, b"{}"),

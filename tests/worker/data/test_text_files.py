@@ -2,18 +2,19 @@
 
 import codecs
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosmos_worker.captions import TextError, normalise_caption
 from cosmos_worker.data.text_files import (
     FileError,
-    TextError,
+    as_on_disk,
     brief,
     decode_text,
-    normalise_caption,
     parse_json,
     printable,
     read_text_file,
@@ -58,6 +59,45 @@ def test_another_encoding_is_told_with_its_position(content: bytes, message: str
 )
 def test_a_caption_has_one_form(text: str):
     assert normalise_caption(text) == "caf\u00e9\ngo"
+
+
+@pytest.mark.parametrize("text", ["\u200b\u200b", "\ufeff \u2060", "\u202e\u00ad", " \r\n\t\x1b"])
+def test_a_caption_of_which_nothing_can_be_seen_is_empty(text: str):
+    assert normalise_caption(text) == ""
+
+
+@pytest.mark.parametrize("text", ["\u200bpush\u200b", "\u2060\ufeff push \u200b\n"])
+def test_what_is_invisible_around_a_caption_is_no_part_of_it(text: str):
+    assert normalise_caption(text) == "push"
+
+
+def test_joiners_are_part_of_a_caption():
+    family = "\U0001f468\u200d\U0001f467 \u0d7b\u200d"
+
+    assert normalise_caption(family) == unicodedata.normalize("NFC", family)
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [(NFC, NFD), (NFD, NFC), (f"{NFC}/{NFD}", f"{NFD}/{NFC}"), (f"a/{NFD}", f"./a/../a/{NFC}")],
+)
+def test_a_path_is_found_by_either_form_of_its_letters(tmp_path: Path, stored: str, written: str):
+    file = tmp_path / f"{stored}.mp4"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+    assert as_on_disk(tmp_path / f"{written}.mp4").samefile(file)
+
+
+def test_a_path_of_nothing_or_of_two_stays_as_written(tmp_path: Path):
+    for form in ("o\u0323\u0307", "o\u0307\u0323"):
+        (tmp_path / form).touch()
+
+    assert as_on_disk(tmp_path / NFC) == tmp_path / NFC
+    assert as_on_disk(tmp_path / "\u1ecd\u0307") == tmp_path / "\u1ecd\u0307"
 
 
 @given(st.text())

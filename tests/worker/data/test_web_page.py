@@ -10,12 +10,12 @@ from cosmos_worker.data.web_page import describe_page, refuse_page
 from cosmos_worker.errors import DataError
 
 PAGES = {
-    b"<!DOCTYPE html><html><head><title>Sign in</title>": "a web page titled 'Sign in'",
-    b"\xef\xbb\xbf \n<HTML lang=en><TITLE a=b>\n Log &amp; in \x1b[31m</TITLE>": "a web page titled 'Log & in [31m'",
-    b"<!-- proxy --> <!-- v2 -->\n<!doctype HTML>": "a web page without a title",
-    b'<?xml version="1.0"?><!DOCTYPE html PUBLIC "x"><html xmlns="x"><title></title>': "a web page without a title",
-    b"<head><title>" + b"x" * 200 + b"</title>": f"a web page titled {'x' * 100!r}",
-    "<html><title>Anmelden: Köln</title>".encode(): "a web page titled 'Anmelden: Köln'",
+    b"<!DOCTYPE html><html><head><title>Sign in</title>": "an HTML page titled 'Sign in'",
+    b"\xef\xbb\xbf \n<HTML lang=en><TITLE a=b>\n Log &amp; in \x1b[31m</TITLE>": "an HTML page titled 'Log & in [31m'",
+    b"<!-- proxy --> <!-- v2 -->\n<!doctype HTML>": "an HTML page without a title",
+    b'<?xml version="1.0"?><!DOCTYPE html PUBLIC "x"><html xmlns="x"><title></title>': "an HTML page without a title",
+    b"<head><title>" + b"x" * 200 + b"</title>": f"an HTML page titled {'x' * 100!r}",
+    "<html><title>Anmelden: Köln</title>".encode(): "an HTML page titled 'Anmelden: Köln'",
 }
 
 
@@ -48,7 +48,7 @@ def test_refuse_page_looks_at_what_the_name_promises(tmp_path: Path):
     for name in ("model.pt", "config.json", "videos/a.mp4", "clips.parquet", "LICENSE"):
         with pytest.raises(
             DataError,
-            match=r"^https://a/b: got a web page titled 'Hub' instead of the file; .* open",
+            match=r"^https://a/b: got an HTML page titled 'Hub' instead of the file; .* open",
         ):
             refuse_page(path, "https://a/b", name)
     for name in ("README.md", "docs/index.html", "a.HTM", "notes.txt"):

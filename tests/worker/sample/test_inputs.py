@@ -77,6 +77,28 @@ def test_inputs_of_the_job_resolve_addresses_and_come_first(clip: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("stored", "written"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")]
+)
+def test_names_and_prompts_are_the_same_in_either_form(
+    clip: Path, stored: str, written: str
+) -> None:
+    file = clip.rename(clip.with_name(f"{stored}.mp4"))
+    entry = {"visual_input": f"{written}.mp4", "ground_truth": f"{written}.mp4"}
+    path = write_lines(file.parent, {**entry, "prompt": written})
+    listed = GenerateInput(
+        prompt=written,
+        visual_input_uri=f"datasets://{written}.mp4",
+        ground_truth_uri=f"datasets://{written}.mp4",
+    )
+
+    inputs = collect_inputs((listed,), path, Volumes({"datasets": file.parent}))
+
+    assert [one.prompt for one in inputs] == ["caf\u00e9"] * 2
+    assert [one.visual_input for one in inputs] == [file] * 2
+    assert [one.ground_truth for one in inputs] == [file] * 2
+
+
 def test_inputs_file_that_is_empty_is_refused(tmp_path: Path) -> None:
     path = write_lines(tmp_path, "", "   ")
 
@@ -292,8 +314,9 @@ def test_a_distorted_input_is_told_unless_it_is_cropped_or_padded(tmp_path: Path
     ]
 
     assert notes[0] == (
-        "36x64 is stretched to 64x32, which distorts by 256%; set spec.dataset.fit (video2world: --fit) to Crop or "
-        "Pad to keep the aspect ratio",
+        "36x64 is stretched to 64x32, which distorts by 256%; to keep the aspect ratio, crop it before, or set "
+        "spec.dataset.fit to Crop or Pad, which changes the frames of the training too (video2world: --fit crop or "
+        "--fit pad)",
     )
     assert notes[1:] == [(), ()]
 

@@ -172,7 +172,7 @@ def test_run_reports_missing_pieces_of_weights(tmp_path: Path, volumes):
         ),
         (
             "<!doctype html><html><title>Sign in</title>",
-            r"model\.pt: got a web page titled 'Sign in' instead of the file",
+            r"model\.pt: got an HTML page titled 'Sign in' instead of the file",
         ),
     ],
 )

@@ -207,6 +207,6 @@ def test_what_a_prefix_lacks_is_told_with_what_it_has(store: Store, volumes: Vol
 def test_web_page_in_place_of_weights_is_refused(store: Store, volumes: Volumes) -> None:
     store.put("tiny/model.pt", PAGE)
 
-    message = rf"s3://{BUCKET}/tiny/model\.pt: got a web page titled 'Sign in & go on' instead of"
+    message = rf"s3://{BUCKET}/tiny/model\.pt: got an HTML page titled 'Sign in & go on' instead of"
     with pytest.raises(DataError, match=message):
         fetch(volumes, store, f"s3://{BUCKET}/tiny")
