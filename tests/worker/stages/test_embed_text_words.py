@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from text_encoders import write_t5, write_unigram_tokenizer
 
 from cosmos_worker.config import EmbedTextConfig
@@ -147,11 +148,15 @@ def test_unknown_prompts_of_the_job_are_refused(tmp_path: Path, encoder: Path) -
 
 
 def test_prompt_that_is_no_text_is_named(tmp_path: Path, encoder: Path) -> None:
-    dataset = write_dataset(tmp_path / "index", [[text] for text in KNOWN])
-    config = make_config(dataset, encoder, extra_captions=("push \ud83d",))
+    with pytest.raises(ValidationError, match=r"extra_captions\.1\n.*lone surrogate '\\ud83d'"):
+        make_config(tmp_path, encoder, extra_captions=("push", "push \ud83d"))
 
-    with pytest.raises(DataError, match=r"text 'push \\ud83d': character 6 is U\+D83D"):
-        embed_text.run(config, VOLUMES)
+
+def test_prompt_and_caption_in_other_forms_are_one_text(tmp_path: Path, encoder: Path) -> None:
+    dataset = write_dataset(tmp_path / "index", [["pouss\u00e9"]])
+    config = make_config(dataset, encoder, extra_captions=("\ufeffpousse\u0301\r\n",))
+
+    assert embed_text.run(config, VOLUMES)["captions"] == 2  # with the empty text
 
 
 def test_captions_that_differ_in_spaces_or_forms_only_are_not_told(
