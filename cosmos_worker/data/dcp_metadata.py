@@ -100,7 +100,7 @@ class _Unpickler(InertUnpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def is_dcp(path: Path) -> bool:
+def is_dcp(path: PurePath) -> bool:
     """Whether a path is that of such metadata."""
     return path.name == METADATA_FILE
 
