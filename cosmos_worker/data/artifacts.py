@@ -21,7 +21,6 @@ from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.fetch import partial_folder
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.data.placing import Facts, describe_file, place_files
-from cosmos_worker.data.web_page import refuse_page
 from cosmos_worker.data.weight_forms import (
     ADAPTER_FILES,
     SUFFIX,
@@ -41,6 +40,7 @@ from cosmos_worker.file_kinds import (
     refuse_pointers_in,
 )
 from cosmos_worker.layout import MODEL_FILE, Volumes, write_json
+from cosmos_worker.web_page import refuse_page
 
 logger = logging.getLogger(__name__)
 

@@ -115,9 +115,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     }
 
 
-def find_lacking(
-    config: PublishConfig, volumes: Volumes, result: Mapping[str, Any]
-) -> Path | None:
+def find_lacking(config: PublishConfig, volumes: Volumes, result: Mapping[str, Any]) -> Path | None:
     """The model that an earlier run published, if it is no longer there; None if it is.
 
     Args:

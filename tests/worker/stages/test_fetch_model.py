@@ -197,7 +197,9 @@ def test_run_reports_what_only_stands_for_weights(
 )
 def test_run_recognises_a_pointer_of_any_name(tmp_path: Path, volumes, name: str):
     (tmp_path / "src").mkdir()
-    (tmp_path / "src" / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "src" / name).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
 
     with pytest.raises(CheckpointError, match=rf"{name}: a Git LFS pointer.*git lfs pull"):
         run(make_config("model", {"path": str(tmp_path / "src")}), volumes)
