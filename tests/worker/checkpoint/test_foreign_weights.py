@@ -463,7 +463,8 @@ def test_folder_of_dcp_that_several_processes_have_written(tmp_path: Path) -> No
     second = folder / "__1_0.distcp"
     second.write_bytes(second.read_bytes()[:-100])
     with pytest.raises(
-        CheckpointError, match=r"__1_0\.distcp: truncated, it has \d+ bytes; \.metadata of this folder"
+        CheckpointError,
+        match=r"__1_0\.distcp: truncated, it has \d+ bytes; \.metadata of this folder",
     ):
         read_weight_file(folder)
 
