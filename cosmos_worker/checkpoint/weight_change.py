@@ -32,6 +32,8 @@ KINDS = (
 """Kinds of layers, by the first pattern that fits a name."""
 HEAD = "uncertainty head"
 COUNTER = "net.pos_embedder.seq"
+PIECE = 1 << 19
+"""Values at a time; float32 sums of so many are exact enough."""
 
 
 def measure_change(
@@ -50,9 +52,9 @@ def measure_change(
         kind = next((kind for kind, pattern in KINDS if pattern.match(name)), None)
         if kind is None or name == COUNTER or name not in base:
             continue
-        before = base[name].to(held.get(name, torch.float32)).float()
-        moved[kind] = moved.get(kind, 0.0) + _square(value.detach().float() - before)
-        whole[kind] = whole.get(kind, 0.0) + _square(before)
+        difference, size = _squares(value, base[name], held.get(name, torch.float32))
+        moved[kind] = moved.get(kind, 0.0) + difference
+        whole[kind] = whole.get(kind, 0.0) + size
     kinds = [kind for kind, _ in KINDS if kind in moved]
     change = {kind: _ratio(moved[kind], whole[kind]) for kind in kinds}
     network = [kind for kind in kinds if kind != HEAD]
@@ -60,8 +62,16 @@ def measure_change(
     return {NETWORK: total, **change}
 
 
-def _square(values: Tensor) -> float:
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+def _squares(new: Tensor, base: Tensor, held: torch.dtype) -> tuple[float, float]:
+    """Squared norms of the difference and of the base, piece by piece, which stay in the processor's cache."""
+    difference = size = 0.0
+    pieces = zip(new.detach().reshape(-1).split(PIECE), base.reshape(-1).split(PIECE), strict=True)
+    for after, before in pieces:
+        rounded = before.to(held).float()
+        moved = after.float() - rounded
+        difference += float(torch.dot(moved, moved))
+        size += float(torch.dot(rounded, rounded))
+    return difference, size
 
 
 def _ratio(moved: float, whole: float) -> float:

@@ -196,16 +196,27 @@ def check_keys(
     ]
     if problems:
         config = model.net.config
+        advice = _advice(state, checked, (bool(misshaped), bool(mistyped)), model)
         raise CheckpointError(
             f"{where}: does not fit the network (model_channels {config.model_channels}, num_blocks "
-            f"{config.num_blocks}): {'; '.join(problems)}; {_advice(state, checked, bool(misshaped), model)}"
+            f"{config.num_blocks}): {'; '.join(problems)}; {advice}"
         )
 
 
 def _advice(
-    state: Mapping[str, Tensor], fitting: list[str], is_misshaped: bool, model: CosmosModel
+    state: Mapping[str, Tensor], fitting: list[str], wrong: tuple[bool, bool], model: CosmosModel
 ) -> str:
-    """What to do about weights that do not fit; another size is another matter than other names."""
+    """What to do about weights that do not fit; another size is another matter than other names or types.
+
+    Args:
+        state: the weights.
+        fitting: names that are there as they should be.
+        wrong: whether any of these has another shape, and another type.
+        model: the network.
+    """
+    is_misshaped, is_mistyped = wrong
+    if is_mistyped:
+        return "quantised weights cannot be read here: give the network in bfloat16 or float32"
     if any(OTHER_BLOCK.match(name) for name in state):
         return "these are names of another network, such as that of Cosmos-Predict2: give weights of Cosmos-Predict1"
     if not fitting:

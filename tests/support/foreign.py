@@ -1,0 +1,28 @@
+"""The small network's weights under the names of other trainers, and what must become of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from training import SMALL_NET, small_model
+
+from cosmos_worker.checkpoint.weights import load_model
+
+State = dict[str, Tensor]
+
+
+def weights(seed: int = 0) -> State:
+    return dict(small_model(seed).state_dict())
+
+
+def check_loads(path: Path, expected: Mapping[str, Tensor] | None = None) -> None:
+    loaded = load_model(path, SMALL_NET).state_dict()
+    for name, value in (expected or weights()).items():
+        assert torch.equal(loaded[name], value), name
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {f"{prefix}{name}": value for name, value in state.items()}
