@@ -55,6 +55,8 @@ PARALLEL_STAGES = ("train", "cache-latents", "generate")
 """Stages that several processes can share."""
 CHECKED_STAGES = ("prepare-dataset",)
 """Stages with a ``check_done``, which refuses to serve a finished result of what has changed since."""
+RENEWED_STAGES = ("fetch-model", "publish")
+"""Stages with a ``find_lacking``, which run again where somebody has removed what they made."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -188,6 +190,11 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
     target = volumes.resolve(config.target_uri)
     marker = read_marker(target, config.key)
     name = f"cosmos_worker.stages.{stage.replace('-', '_')}"
+    if marker is not None and stage in RENEWED_STAGES:
+        lacking = importlib.import_module(name).find_lacking(config, volumes, marker["result"])
+        if lacking is not None:
+            logger.warning("%s was done, but %s is gone; running again", stage, lacking)
+            marker = None
     if marker is not None:
         if stage in CHECKED_STAGES:
             importlib.import_module(name).check_done(config, volumes)

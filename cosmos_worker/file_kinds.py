@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.web_page import PEEK_BYTES, describe_page
 
 GIT_LFS = b"version https://git-lfs"
 """First bytes of the pointer that stands for a large file in a repository without Git LFS."""
 MAX_POINTER_BYTES = 1024
+"""Git LFS reads no more of a pointer."""
+PULL = "run 'git lfs pull' in that repository"
 TORCH_ZIP = "a file of torch.save"
 SAFETENSORS = "a file of safetensors"
-READ_BYTES = 512
 
 MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", TORCH_ZIP),
@@ -44,15 +46,15 @@ def recognise(path: Path) -> str | None:
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
-        first = stream.read(READ_BYTES)
+        first = stream.read(PEEK_BYTES)
     if not first:
         return "an empty file"
     if first.startswith(GIT_LFS):
         return "a Git LFS pointer"
     if path.suffix in SUFFIXES:
         return SUFFIXES[path.suffix]
-    if first.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        return "a web page, such as a server's message"
+    if (page := describe_page(first)) is not None:
+        return page
     if first[8:9] == b"{" and 2 <= struct.unpack("<Q", first[:8])[0] <= path.stat().st_size:
         return SAFETENSORS
     if first[257:262] == b"ustar":
@@ -73,7 +75,7 @@ def is_pointer(path: Path) -> bool:
 
 def describe_pointer(path: Path) -> str:
     """The sentence about a Git LFS pointer."""
-    return f"{path}: a Git LFS pointer, not the file; run 'git lfs pull' in that repository"
+    return f"{path}: a Git LFS pointer, not the file; {PULL}"
 
 
 def refuse_pointers(paths: Iterable[Path]) -> None:

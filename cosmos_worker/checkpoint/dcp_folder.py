@@ -49,8 +49,8 @@ class DcpTensors(LazyMapping):
             got = there.stat().st_size if there.is_file() else None
             if got is None or got < size:
                 raise CheckpointError(
-                    f"{there}: {'no such file' if got is None else f'{got} bytes'}; {path.name} names {size} of its "
-                    f"bytes; {REMEDY}"
+                    f"{there}: {'no such file' if got is None else f'truncated, it has {got} bytes'}; {path.name} of "
+                    f"this folder of torch.distributed.checkpoint names {size} of its bytes; {REMEDY}"
                 )
 
     def __getitem__(self, name: str) -> Tensor:

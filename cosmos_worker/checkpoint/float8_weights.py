@@ -102,11 +102,18 @@ def _check(
                 f"({(*rows, 1)}): save the network in bfloat16 or float32"
             )
     unscaled = sorted(stored - set(scales))
-    if scales and unscaled:
+    mark = next((name for name in state if _says_scaled(name)), None)
+    if unscaled and (scales or mark is not None):
+        others = "others have" if scales else f"{mark} says that they are scaled"
         raise CheckpointError(
             f"{where}: {len(unscaled)} weights of 8-bit floating point have no scale, such as {unscaled[0]}, and "
-            "others have; save the file again"
+            f"{others}; save the file again"
         )
+
+
+def _says_scaled(name: str) -> bool:
+    """Whether a tensor is there only where weights are scaled: ComfyUI's mark, and scales of activations."""
+    return name.rpartition(".")[2] == MARKER or name.endswith((*ACTIVATION_SCALES, COMFY_FORMAT))
 
 
 def _check_format(name: str, content: Tensor, where: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cosmos_worker.checkpoint.tensors import Described, LazyMapping, Prefer
 from cosmos_worker.checkpoint.torch_pickle import Inert, TensorRef, read_pickle
-from cosmos_worker.checkpoint.wrapped_file import unwrap
+from cosmos_worker.checkpoint.wrapped_file import unknown_wrapper, unwrap
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.torch_zip import Record, check_crc, has_checksums, read_records
 
@@ -167,8 +167,9 @@ def _tensors_of(state: object, path: Path) -> dict[str, TensorRef]:
     others = [str(name) for name in kept if name not in tensors]
     held = f"an object of {state.name}" if isinstance(state, Inert) else type(state).__name__
     if not tensors or not all(isinstance(name, str) for name in tensors):
+        wrapper = unknown_wrapper(state) if isinstance(state, Mapping) else None
         raise CheckpointError(
-            f"{path}: holds {held}, not a flat dict of tensors; expected keys net.* and logvar.*"
+            f"{path}: holds {held}, not a flat dict of tensors; {wrapper or 'expected keys net.* and logvar.*'}"
         )
     if others:
         logger.info("%s: entries that are no tensors are left: %s", path, ", ".join(others[:8]))

@@ -10,14 +10,18 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from cosmos_worker.checkpoint.finite import count_not_finite, refuse_not_finite
 from cosmos_worker.checkpoint.tensor_files import open_tensors
+from cosmos_worker.checkpoint.weight_files import refuse_unused_corrections
 from cosmos_worker.checkpoint.weights import read_network_tensors
 from cosmos_worker.data.weight_forms import ADAPTER_FILES, SUFFIX, choose_weights
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.file_kinds import SAFETENSORS, TORCH_ZIP, recognise, refuse_pointers
+from cosmos_worker.layout import MEAN_STD_FILE
+from cosmos_worker.tokenizer.jit import load_mean_std
 from cosmos_worker.torch_zip import check_zip
 
 logger = logging.getLogger(__name__)
@@ -25,23 +29,29 @@ logger = logging.getLogger(__name__)
 REMEDY = "fetch it again, or correct the source"
 
 
-def verify_files(kind: str, files: Mapping[str, Path]) -> None:
+def verify_files(kind: str, files: Mapping[str, Path], folder: Path | None = None) -> None:
     """Check the files of an artifact.
 
     Args:
         kind: of `ArtifactKind`.
         files: name in the target → file.
+        folder: that they were chosen in; None = a single file, beside which nothing is looked at.
 
     Raises:
-        CheckpointError: a damaged file, weights of a type that is no weight's, or values that are not finite.
+        CheckpointError: a damaged file, weights of a type that is no weight's, values that are not finite or no
+            statistics of latents, or LoRA corrections in the folder under a name by which they are not applied.
     """
     refuse_pointers(files.values())
+    if kind == "model" and folder is not None:
+        refuse_unused_corrections(folder, list(files.values()))
     mib = sum(path.stat().st_size for path in files.values()) >> 20
     logger.info("checking kind=%s files=%d mib=%d", kind, len(files), mib)
     for path in files.values():
         _check_whole(path)
     if kind == "model":
         _check_model(files)
+    elif kind == "tokenizer":
+        load_mean_std(files[MEAN_STD_FILE], torch.device("cpu"), REMEDY)
 
 
 def _check_whole(path: Path) -> None:

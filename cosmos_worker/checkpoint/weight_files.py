@@ -21,10 +21,12 @@ from cosmos_worker.data.weight_forms import (
     choose_weights,
     find_adapter_name,
     list_names,
+    names_below,
     others_in,
     shards_of,
 )
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.file_kinds import refuse_pointers_in
 from cosmos_worker.layout import sha256_of_file
 
 
@@ -46,7 +48,9 @@ def locate(path: Path) -> Path:
             f"same folder: {ACCEPTED}"
         )
     if chosen is None:
+        refuse_pointers_in(path)
         held = f" (it holds {folder_content(path)})" if path.is_dir() else ""
+        names = names_below(path) if path.is_dir() else []
         raise CheckpointError(
             f"{path}: no such weight file{held}; expected one, or a folder with {ACCEPTED}{others_in(names)}"
         )

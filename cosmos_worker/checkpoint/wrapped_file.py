@@ -91,6 +91,18 @@ def _tell(path: Path, key: str | None, average_key: str | None, left: list[str])
         )
 
 
+def unknown_wrapper(content: Mapping[object, object]) -> str | None:
+    """A sentence on a dict whose tensors are in entries of names that are not known here; None for another."""
+    keys = [str(key) for key, value in content.items() if _has_tensors(value)]
+    if not keys:
+        return None
+    shown = ", ".join(repr(key) for key in keys[:4])
+    return (
+        f"its tensors are in the entries {shown}; write a file with the network's alone: torch.save(torch.load(FILE, "
+        f"map_location='cpu')[{keys[0]!r}], NEW_FILE)"
+    )
+
+
 def _refuse_parts(content: Mapping[object, object], path: Path) -> None:
     """Files that have no whole network.
 

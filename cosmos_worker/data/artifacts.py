@@ -21,12 +21,13 @@ from cosmos_worker.data.candidate import folder_content, shorten
 from cosmos_worker.data.fetch import partial_folder
 from cosmos_worker.data.hub import download_repository
 from cosmos_worker.data.placing import Facts, describe_file, place_files
-from cosmos_worker.data.web_page import refuse_page
 from cosmos_worker.data.weight_forms import (
     ADAPTER_FILES,
     SUFFIX,
     choose_weights,
     list_names,
+    names_below,
+    other_corrections,
     others_in,
 )
 from cosmos_worker.errors import CheckpointError, DataError
@@ -34,16 +35,18 @@ from cosmos_worker.file_digests import stamp
 from cosmos_worker.file_kinds import (
     SAFETENSORS,
     TORCH_ZIP,
-    describe_pointer,
-    is_pointer,
     recognise,
+    refuse_pointers,
+    refuse_pointers_in,
 )
 from cosmos_worker.layout import MODEL_FILE, Volumes, write_json
+from cosmos_worker.web_page import refuse_page
 
 logger = logging.getLogger(__name__)
 
-Check = Callable[[str, Mapping[str, Path]], None]
-"""Looks at the files of an artifact, by its kind and by their names in the target, before they are placed."""
+Check = Callable[[str, Mapping[str, Path], Path | None], None]
+"""Looks at the files of an artifact before they are placed: its kind, the files by their names in the target, and the
+folder that they were chosen in (None = a single file)."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
     target = volumes.resolve(artifact.target_uri)
     record = target / f"fetched-{artifact.kind}.json"
     if artifact.source.path is not None:
-        files = _files_of_path(artifact, volumes.resolve(artifact.source.path))
-        check(artifact.kind, files)
+        path = volumes.resolve(artifact.source.path)
+        files = _files_of_path(artifact, path)
+        check(artifact.kind, files, path if path.is_dir() else None)
         fetched = Fetched(place_files(files, target, artifact.name, move=False))
         if artifact.kind == "model":
             try:
@@ -147,7 +151,7 @@ def _fetch_remote(artifact: Artifact, target: Path, check: Check) -> Fetched:
             extract_url(source.url, Path(name))
             root = _root_of_archive(artifact, Path(name))
             files = _files_in(artifact, root)
-            check(artifact.kind, files)
+            check(artifact.kind, files, root)
             return Fetched(place_files(files, target, artifact.name, move=True))
     partial = partial_folder(source, target)
     if source.s3 is not None:
@@ -156,18 +160,18 @@ def _fetch_remote(artifact: Artifact, target: Path, check: Check) -> Fetched:
     folder = _download(artifact, source.hugging_face, partial)
     is_download = folder.parent == partial
     files = _files_in(artifact, folder)
-    _check_download(artifact, files, partial, check)
+    _check_download(artifact, files, folder, partial, check)
     facts = place_files(files, target, artifact.name, move=is_download)
     shutil.rmtree(partial, ignore_errors=True)
     return Fetched(facts, folder.name)
 
 
 def _check_download(
-    artifact: Artifact, files: Mapping[str, Path], partial: Path, check: Check
+    artifact: Artifact, files: Mapping[str, Path], folder: Path | None, partial: Path, check: Check
 ) -> None:
     """Check downloaded files; those that are not right are removed, or the next attempt would take the same ones."""
     try:
-        check(artifact.kind, files)
+        check(artifact.kind, files, folder)
     except CheckpointError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -192,6 +196,12 @@ def _chooser(artifact: Artifact, where: str) -> Callable[[Sequence[str]], list[s
         choice = choose_files(artifact.kind, names)
         if choice.missing:
             raise _lacking(artifact, where, choice.missing, names, shorten(sorted(names)))
+        left = [name for name in other_corrections(names) if name not in choice.names]
+        if left and artifact.kind == "model":
+            logger.warning(
+                "%s: %s holds %s, which by their names are LoRA corrections; they are not fetched and not applied",
+                artifact.name, where, shorten(left),
+            )  # fmt: skip
         return choice.names
 
     return choose
@@ -231,7 +241,8 @@ def _fetch_objects(
                 if folder.is_file()
                 else _files_in(artifact, folder)
             )
-            _check_download(artifact, files, partial, check)
+            beside = folder if folder.is_dir() else None
+            _check_download(artifact, files, beside, partial, check)
             return place_files(files, target, artifact.name, move=True)
 
 
@@ -239,10 +250,10 @@ def _refuse_stand_in(path: Path) -> None:
     """Refuse a file that only stands for the wanted one.
 
     Raises:
-        DataError: a Git LFS pointer or a web page.
+        CheckpointError: a Git LFS pointer.
+        DataError: a web page.
     """
-    if is_pointer(path):
-        raise DataError(describe_pointer(path))
+    refuse_pointers([path])
     refuse_page(path, str(path), path.name)
 
 
@@ -289,7 +300,8 @@ def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
     else:
         missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
     if missing:
-        names = list_names(folder) if artifact.kind == "model" else []
+        refuse_pointers_in(folder)
+        names = names_below(folder) if artifact.kind == "model" else []
         raise _lacking(artifact, str(folder), missing, names, folder_content(folder))
     for name in choice.names:
         _refuse_stand_in(folder / name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from cosmos_worker.errors import CheckpointError
@@ -100,7 +100,7 @@ class _Unpickler(InertUnpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def is_dcp(path: Path) -> bool:
+def is_dcp(path: PurePath) -> bool:
     """Whether a path is that of such metadata."""
     return path.name == METADATA_FILE
 

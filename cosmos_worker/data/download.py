@@ -19,9 +19,9 @@ from typing_extensions import Self
 
 from cosmos_worker.addresses import shown_address
 from cosmos_worker.data.pace import Pace
-from cosmos_worker.data.web_page import PEEK_BYTES, describe_page, page_error
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.failures import one_line
+from cosmos_worker.web_page import PEEK_BYTES, describe_page, page_error
 
 logger = logging.getLogger(__name__)
 

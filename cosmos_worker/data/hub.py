@@ -17,9 +17,9 @@ from cosmos_worker.data.hub_errors import (
     readable_errors,
 )
 from cosmos_worker.data.pace import watching_folder
-from cosmos_worker.data.web_page import refuse_page
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.progress import shows_bars
+from cosmos_worker.web_page import refuse_page
 
 logger = logging.getLogger(__name__)
 

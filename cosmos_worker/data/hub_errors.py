@@ -11,9 +11,9 @@ from typing import Literal, cast
 
 from cosmos_worker.addresses import shown_address
 from cosmos_worker.config import HuggingFaceSource
-from cosmos_worker.data.web_page import describe_page
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.failures import one_line
+from cosmos_worker.web_page import describe_page
 
 REFUSALS = (400, 401, 403, 404, 410, 451)
 """Answers that will be the same next time."""

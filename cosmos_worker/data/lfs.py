@@ -8,16 +8,15 @@ from pathlib import Path
 
 from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of
 from cosmos_worker.errors import DataError
-from cosmos_worker.file_kinds import is_pointer
+from cosmos_worker.file_kinds import MAX_POINTER_BYTES, PULL, is_pointer
 
 logger = logging.getLogger(__name__)
 
-POINTER_BYTES = range(100, 1025)
-"""Sizes that a pointer can have; Git LFS writes about 130 bytes and reads at most 1024."""
-REMEDY = "run 'git lfs pull' in that repository"
+POINTER_BYTES = range(100, MAX_POINTER_BYTES + 1)
+"""Sizes that a pointer can have; Git LFS writes about 130 bytes."""
 
 
-def refuse_pointers(
+def refuse_dataset_of_pointers(
     root: Path, stamps: Mapping[str, tuple[int, int] | None], max_bad_fraction: float
 ) -> None:
     """Refuse a dataset of pointers with one error, before each of its clips is reported.
@@ -37,7 +36,7 @@ def refuse_pointers(
     texts = [name for name in pointers if not _is_video(name)]
     found = (
         f"{root}: {len(pointers)} of {len(stamps)} files are Git LFS pointers instead of the files, such as "
-        f"{(texts or pointers)[0]}; {REMEDY}"
+        f"{(texts or pointers)[0]}; {PULL}"
     )
     if texts or len(pointers) > max_bad_fraction * len(stamps):
         raise DataError(f"{found}, or fetch the files from where they are stored")

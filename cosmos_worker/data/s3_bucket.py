@@ -20,8 +20,8 @@ from urllib3.exceptions import HTTPError
 from cosmos_worker.config import S3Source
 from cosmos_worker.data.candidate import shorten
 from cosmos_worker.data.s3_errors import ANONYMOUS, CREDENTIALS, Access, readable_errors
-from cosmos_worker.data.web_page import describe_page
 from cosmos_worker.errors import DataError, RetryableError
+from cosmos_worker.web_page import describe_page
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from typing_extensions import Self
 from cosmos_worker.data.pace import Pace
 from cosmos_worker.data.s3_bucket import Bucket, StoredObject
 from cosmos_worker.data.s3_digests import Digests, digest_file, expected_digests
-from cosmos_worker.data.web_page import refuse_page
 from cosmos_worker.errors import RetryableError
 from cosmos_worker.layout import write_json
+from cosmos_worker.web_page import refuse_page
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -40,6 +41,8 @@ ACCEPTED = (
 )
 """For messages."""
 SHOWN_NAMES = 8
+LOOK_BELOW, MAX_LOOKED_AT = 3, 200
+"""How many levels of folders are looked through for a message, and how many of one level."""
 NESTED_METADATA = f"{NESTED_FOLDER}/{METADATA_FILE}"
 JOIN = (
     "python -c \"import glob, torch; s = {}; [s.update(torch.load(f, map_location='cpu', weights_only=True)) "
@@ -153,6 +156,18 @@ def companions(weights: str, names: Iterable[str]) -> tuple[list[str], list[str]
     ]
 
 
+def other_corrections(names: Iterable[str]) -> list[str]:
+    """Files beside weights that are LoRA corrections by their names, under names by which nothing applies them."""
+    return sorted(
+        name
+        for name in names
+        if "lora" in name.lower()
+        and "/" not in name
+        and name not in ADAPTER_FILES
+        and name.endswith((SUFFIX, ".bin", ".pt", ".pth", ".ckpt"))
+    )
+
+
 def find_adapter_name(names: Collection[str]) -> str | None:
     """The file with the LoRA corrections of a folder's weights; None if there is none.
 
@@ -203,9 +218,65 @@ def shards_of(path: Path) -> list[str]:
     return sorted(set(read_index(path).values())) if path.name.endswith(INDEX_SUFFIX) else []
 
 
+def names_below(folder: Path) -> list[str]:
+    """Relative names of files in a folder and in those below it, as far as messages look; hidden folders are left."""
+    names: list[str] = []
+    level = [folder]
+    for _ in range(LOOK_BELOW + 1):
+        paths = [path for parent in level for path in _list_folder(parent)[:MAX_LOOKED_AT]]
+        names += [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+        level = [
+            path
+            for path in paths
+            if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+        ][:MAX_LOOKED_AT]
+    return names
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # not to be read
+        return []
+
+
+def folders_with_weights(names: Iterable[str]) -> list[str]:
+    """Folders below the one that names are relative to which hold weights of a known form, such as a checkpoint's."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        files[str(PurePosixPath(name).parent)].append(PurePosixPath(name).name)
+    inner = (TRANSFORMER_FOLDER, NESTED_FOLDER)
+    folders = {str(PurePosixPath(one).parent) for one in files if PurePosixPath(one).name in inner}
+    found = [
+        folder
+        for folder in sorted((folders | set(files)) - {"."})
+        if _has_weights([
+            *files.get(folder, ()),
+            *(f"{one}/{name}" for one in inner for name in files.get(f"{folder}/{one}", ())),
+        ])
+    ]  # fmt: skip
+    return [one for one in found if str(PurePosixPath(one).parent) not in found]
+
+
+def _has_weights(names: Sequence[str]) -> bool:
+    try:
+        return choose_weights(names, "a folder") is not None
+    except CheckpointError:  # several
+        return True
+
+
 def others_in(names: Iterable[str]) -> str:
-    """What a folder without weights of a known form holds instead, as the end of a message; may be empty."""
+    """What a folder without weights of a known form holds instead, as the end of a message; may be empty.
+
+    Args:
+        names: relative, with those in folders below.
+    """
     there = sorted(names)
+    if below := folders_with_weights(there):
+        shown = ", ".join(below[:SHOWN_NAMES])
+        dcp = {str(PurePosixPath(name).parent) for name in there if is_dcp(PurePosixPath(name))}
+        is_plain = dcp.isdisjoint({*below, *(f"{one}/{NESTED_FOLDER}" for one in below)})
+        return f"; {'weights' if is_plain else 'torch.distributed.checkpoint'} in {shown}: give that folder itself"
     for end, what in OTHERS:
         found = next((name for name in there if re.search(f"{end}$", name)), None)
         if found is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cosmos_worker.checkpoint.verify import verify_files
 from cosmos_worker.config import FetchModelConfig
 from cosmos_worker.data.artifacts import fetch_artifact
+from cosmos_worker.file_digests import check_recorded
 from cosmos_worker.layout import Volumes
 
 logger = logging.getLogger(__name__)
@@ -39,3 +42,25 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
             }
         )
     return {"artifacts": artifacts}
+
+
+def find_lacking(
+    config: FetchModelConfig, volumes: Volumes, result: Mapping[str, Any]
+) -> Path | None:
+    """A file that an earlier run fetched and that is no longer there; None if all are.
+
+    Args:
+        config: of the stage.
+        volumes: where its targets are.
+        result: of that run.
+
+    Raises:
+        CheckpointError: one is not the file that was fetched.
+    """
+    for artifact, found in zip(config.artifacts, result["artifacts"], strict=True):
+        for name in found["files"]:
+            path = volumes.resolve(artifact.target_uri) / name
+            if not path.is_file():
+                return path
+            check_recorded(path)
+    return None

@@ -19,7 +19,7 @@ from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import write_index
 from cosmos_worker.data.journal import JOURNAL_FILE, Journal
 from cosmos_worker.data.layouts import find_root, list_clips
-from cosmos_worker.data.lfs import refuse_pointers
+from cosmos_worker.data.lfs import refuse_dataset_of_pointers
 from cosmos_worker.data.report import (
     FIT_ADVICE,
     NUM_EXAMPLES,
@@ -80,10 +80,10 @@ def examine(config: PrepareDatasetConfig, volumes: Volumes, journal_path: Path) 
     num_workers = config.num_workers or available_cpus()
     root = find_root(folder, config.layout)
     files = stamp_files(root, list_files(root, config.layout))  # before they are read
-    refuse_pointers(root, files, config.max_bad_fraction)
+    refuse_dataset_of_pointers(root, files, config.max_bad_fraction)
     listing = list_clips(config, root, num_workers)
     videos = stamp_files(root, {one.video for one in listing.candidates} - files.keys())
-    refuse_pointers(root, videos, config.max_bad_fraction)
+    refuse_dataset_of_pointers(root, videos, config.max_bad_fraction)
     files.update(videos)
     with Journal(journal_path) as journal:
         logger.info(

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from cosmos_worker.checkpoint.weight_files import has_adapter
 from cosmos_worker.checkpoint.weights import check_finite, open_model
 from cosmos_worker.config import PublishConfig
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.file_digests import stamp
+from cosmos_worker.file_digests import check_recorded, stamp
 from cosmos_worker.layout import (
     ADAPTER_FOLDER,
     DESCRIPTION_FILE,
@@ -112,6 +113,24 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         "sha256": digest,
         **changes,
     }
+
+
+def find_lacking(config: PublishConfig, volumes: Volumes, result: Mapping[str, Any]) -> Path | None:
+    """The model that an earlier run published, if it is no longer there; None if it is.
+
+    Args:
+        config: of the stage.
+        volumes: where its target is.
+        result: of that run.
+
+    Raises:
+        CheckpointError: it is not the file that was published.
+    """
+    path = volumes.resolve(config.target_uri) / Path(result["model"]).name
+    if not path.is_file():
+        return path
+    check_recorded(path)
+    return None
 
 
 def _best_step(run: Path, last_step: int | None) -> int:

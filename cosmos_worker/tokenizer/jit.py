@@ -152,12 +152,15 @@ class JitTokenizer:
             )
 
 
-def load_mean_std(path: Path, device: torch.device) -> tuple[Tensor, Tensor]:
+def load_mean_std(
+    path: Path, device: torch.device, remedy: str = "run fetch-model again"
+) -> tuple[Tensor, Tensor]:
     """Statistics of the encoder's output per channel and latent frame of a chunk.
 
     Args:
         path: mean_std.pt, a pair (mean, std) of 256 floats each.
         device: of the result.
+        remedy: ends messages about what the file holds.
 
     Returns:
         mean and std, float32 (16 channels, 16 latent frames) each.
@@ -165,7 +168,7 @@ def load_mean_std(path: Path, device: torch.device) -> tuple[Tensor, Tensor]:
     Raises:
         CheckpointError: not such a pair, or a value that cannot be a mean or a standard deviation.
     """
-    pair = read_saved(path, "run fetch-model again")
+    pair = read_saved(path, remedy)
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         got = f"{type(pair).__name__}{f' of {len(pair)}' if hasattr(pair, '__len__') else ''}"
         raise CheckpointError(f"{path}: got {got}; expected the pair (mean, std)")
@@ -179,8 +182,7 @@ def load_mean_std(path: Path, device: torch.device) -> tuple[Tensor, Tensor]:
             )
         if not bool(tensor.isfinite().all()) or (name == "std" and float(tensor.min()) <= 0):
             raise CheckpointError(
-                f"{path}: {name} has values that are not finite{' and positive' * (name == 'std')}; "
-                "run fetch-model again"
+                f"{path}: {name} has values that are not finite{' and positive' * (name == 'std')}; {remedy}"
             )
         tensors.append(tensor.view(CHANNELS, TIME_SLOTS).to(device))
     return tensors[0], tensors[1]

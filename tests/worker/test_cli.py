@@ -158,6 +158,48 @@ def test_success_is_told_with_its_result_also_when_it_was_done_before(
     assert first["result"]["artifacts"][0]["name"] == "m"
 
 
+def test_fetch_follows_its_own_advice_when_a_file_was_replaced_or_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.save({"net.x": torch.zeros(1)}, source / "model.pt")
+    described = artifact(tmp_path, source)
+    document = write_document(tmp_path, artifacts=[described])
+    model = Path(str(described["target_uri"])) / "model.pt"
+    assert main(["fetch-model", "--config", str(document)]) == 0
+    model.unlink()
+    torch.save({"net.x": torch.ones(1)}, model)
+
+    assert main(["fetch-model", "--config", str(document)]) == 2
+    assert "remove it and run the stage again that made it" in capsys.readouterr().err
+    model.unlink()
+    assert main(["fetch-model", "--config", str(document)]) == 0
+    assert torch.equal(read_weight_file(model)["net.x"], torch.zeros(1))
+    assert main(["fetch-model", "--config", str(document)]) == 0
+    assert "fetch-model already done" in capsys.readouterr().err
+
+
+def test_publish_follows_its_own_advice_when_its_model_was_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path / "run/checkpoints/iter_000000010_ema_model.pt")
+    target = tmp_path / "out"
+    fields = {"run_uri": str(tmp_path / "run"), "job": "j", "name": "out"}
+    document = {"key": "k", "target_uri": str(target), "net": SMALL_NET.model_dump(), **fields}
+    (tmp_path / "publish.yaml").write_text(yaml.safe_dump(document))
+    command = ["publish", "--config", str(tmp_path / "publish.yaml")]
+    assert main(command) == 0
+    published = (target / "model.pt").read_bytes()
+    write_model(target / "model.pt", seed=1)
+
+    assert main(command) == 2
+    assert "remove it and run the stage again that made it" in capsys.readouterr().err
+    (target / "model.pt").unlink()
+    assert main(command) == 0
+    assert (target / "model.pt").read_bytes() == published
+
+
 STAGE_THAT_IS_STOPPED = """
 import concurrent.futures, sys, time, types
 from cosmos_worker import cli, stopping

@@ -82,7 +82,7 @@ def test_folder_of_dcp_that_several_processes_have_written(tmp_path: Path) -> No
     second = folder / "__1_0.distcp"
     second.write_bytes(second.read_bytes()[:-100])
     with pytest.raises(
-        CheckpointError, match=r"__1_0\.distcp: \d+ bytes; \.metadata names \d+ of its"
+        CheckpointError, match=r"__1_0\.distcp: truncated, it has \d+ bytes; \.metadata of this"
     ):
         read_weight_file(folder)
 

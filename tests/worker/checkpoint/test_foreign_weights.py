@@ -284,6 +284,35 @@ def test_other_ways_to_keep_weights_in_few_bits_are_refused(
         load_model(tmp_path, SMALL_NET)
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)},
+        {f"{LAYER}.scale_input": torch.tensor(1.0)},
+        {f"{LAYER}.comfy_quant": torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)},
+    ],
+)  # fmt: skip
+def test_weights_in_8_bits_whose_scales_are_lost_are_refused(tmp_path: Path, mark: State) -> None:
+    state, _ = in_float8("raw")
+    save_file({**state, **mark}, tmp_path / "model.safetensors")
+
+    with pytest.raises(
+        CheckpointError, match=r"have no scale, such as .*layer1\.weight, and .* says"
+    ):
+        load_model(tmp_path, SMALL_NET)
+
+
+@pytest.mark.parametrize("key", ["params", "weights", "generator"])
+def test_entry_of_a_name_that_is_not_known_is_named(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({key: weights(), "epoch": 3}, path)
+
+    with pytest.raises(CheckpointError, match=rf"in the entries '{key}'; .*\['{key}'\]"):
+        load_model(path, SMALL_NET)
+    torch.save(torch.load(path, map_location="cpu")[key], tmp_path / "other.pt")
+    check_loads(tmp_path / "other.pt")
+
+
 # --- files that are something else -----------------------------------------------------------
 
 
@@ -293,7 +322,8 @@ def test_other_ways_to_keep_weights_in_few_bits_are_refused(
         ("model.gguf", b"GGUF\x03\0\0\0", r"a GGUF file of llama\.cpp, which holds no weights"),
         ("model.onnx", b"\x08\x07\x12\x07pytorch", r"an ONNX graph, which holds no weights"),
         ("model.pt", b"", r"an empty file, which holds no weights .*; fetch it again"),
-        ("model.pt", b"<!DOCTYPE html><html>Sign in</html>", r"a web page, such as a server's message.*fetch it"),
+        ("model.pt", b"<!DOCTYPE html><html>Sign in</html>", r"a web page without a title, .*fetch it"),
+        ("model.pt", b"<!-- proxy --><head><title>Sign in</title>", r"a web page titled 'Sign in', .*fetch it again"),
         ("model.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"a Git LFS pointer.*git lfs pull"),
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"a Git LFS pointer.*git lfs pull"),
         ("model.pt", b"\x1f\x8b\x08\0", r"a gzip archive"),

@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import math
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from fake_hub import point_client, serve_hub
 from safetensors.torch import save_file
 
+from cosmos_worker.checkpoint.weights import read_weight_file
 from cosmos_worker.config import FetchModelConfig
 from cosmos_worker.data import placing
 from cosmos_worker.data.artifact_files import choose_files
-from cosmos_worker.errors import DataError
+from cosmos_worker.errors import CheckpointError, DataError, UserError
 from cosmos_worker.layout import Volumes
 from cosmos_worker.stages.fetch_model import run
 
@@ -63,6 +66,8 @@ def write_files(folder: Path, names: list[str]) -> Path:
             save_file({f"content of {name}": torch.zeros(1)}, path)
         elif name.endswith("model.pt"):
             torch.save({"net.x": torch.zeros(1)}, path)
+        elif name == "mean_std.pt":
+            torch.save((torch.zeros(256), torch.ones(256)), path)
         else:
             path.write_text(f"content of {name}")
     return folder
@@ -183,8 +188,58 @@ def test_run_reports_what_only_stands_for_weights(
     (source / "model.pt").write_text(content)
 
     path = source / "model.pt" if single else source
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         run(make_config("model", {"path": str(path)}), volumes)
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "diffusion_pytorch_model.ckpt", "part-00001-of-00002.bin"]
+)
+def test_run_recognises_a_pointer_of_any_name(tmp_path: Path, volumes, name: str):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / name).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+
+    with pytest.raises(CheckpointError, match=rf"{name}: a Git LFS pointer.*git lfs pull"):
+        run(make_config("model", {"path": str(tmp_path / "src")}), volumes)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(math.nan, 1.0), (0.0, math.inf), (0.0, 0.0), (0.0, -1.0)]
+)
+def test_run_refuses_statistics_of_latents_that_are_none(tmp_path: Path, volumes, mean, std):
+    source = write_files(tmp_path / "src", KIND_FILES["tokenizer"])
+    torch.save((torch.full((256,), mean), torch.full((256,), std)), source / "mean_std.pt")
+
+    with pytest.raises(CheckpointError, match=r"mean_std\.pt: (mean|std) has values that are not"):
+        run(make_config("tokenizer", {"path": str(source)}), volumes)
+
+
+@pytest.mark.parametrize("name", ["my-style.safetensors", "lora.safetensors", "style_lora.pt"])
+def test_run_refuses_corrections_that_it_would_leave_behind(tmp_path: Path, volumes, name: str):
+    source = write_files(tmp_path / "src", KIND_FILES["model"])
+    corrections = {f"transformer.a.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    write = save_file if name.endswith(".safetensors") else torch.save
+    write(corrections, source / name)
+
+    with pytest.raises(CheckpointError, match=rf"{name}: LoRA corrections beside weights"):
+        run(make_config("model", {"path": str(source)}), volumes)
+    # a file that is named is what it is, whatever lies beside it
+    run(make_config("model", {"path": str(source / "model.pt")}), volumes)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_run_names_folders_of_checkpoints_below(tmp_path: Path, volumes):
+    step = tmp_path / "src/iter_000000100"
+    dcp.save({"net.a": torch.ones(3)}, checkpoint_id=step / "model")
+
+    message = r"torch\.distributed\.checkpoint in iter_000000100: give that folder itself"
+    with pytest.raises(DataError, match=message):
+        run(make_config("model", {"path": str(tmp_path / "src")}), volumes)
+    with pytest.raises(CheckpointError, match=message):
+        read_weight_file(tmp_path / "src")
+    run(make_config("model", {"path": str(step)}), volumes)
 
 
 def test_run_does_not_replace_other_weights(tmp_path: Path, volumes, target):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import tarfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from safetensors.torch import save
 from cosmos_worker.config import FetchModelConfig, PrepareDatasetConfig
 from cosmos_worker.data import s3_download
 from cosmos_worker.data.index import read_index
-from cosmos_worker.errors import DataError
+from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.layout import Volumes, sha256_of_file
 from cosmos_worker.stages import fetch_model, prepare_dataset
 
@@ -48,6 +50,12 @@ def fetch(volumes: Volumes, store: Store, uri: str, kind: str = "model") -> dict
     config = {"key": "k", "target_uri": "models://", "artifacts": [artifact]}
     (result,) = fetch_model.run(FetchModelConfig.model_validate(config), volumes)["artifacts"]
     return result
+
+
+def saved(state: dict[str, torch.Tensor]) -> bytes:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
 
 
 def names_of(folder: Path) -> list[str]:
@@ -137,19 +145,18 @@ def test_dataset_that_is_a_file_of_weights_is_refused(store: Store, volumes: Vol
 def test_model_below_a_prefix_takes_only_what_is_needed(
     store: Store, tmp_path: Path, volumes: Volumes
 ) -> None:
-    index = {"weight_map": {"a": SHARDS[0], "b": SHARDS[1]}}
+    index = {"weight_map": {"net.a": SHARDS[0], "net.b": SHARDS[1]}}
     store.put(f"models/tiny/{INDEX}", json.dumps(index).encode())
-    shards = {name: save({key: torch.ones(3)}) for key, name in zip("ab", SHARDS, strict=True)}
-    for name, content in shards.items():
-        store.put(f"models/tiny/{name}", content)
+    for number, shard in enumerate(SHARDS):
+        store.put(f"models/tiny/{shard}", save({f"net.{'ab'[number]}": torch.ones(number + 1)}))
     for name in ("config.json", "optimizer.bin", "vae/model.safetensors", "x/../y"):
-        store.put(f"models/tiny/{name}", f"content of {name}".encode())
+        store.put(f"models/tiny/{name}", b"{}")
 
     result = fetch(volumes, store, f"s3://{BUCKET}/models/tiny")
 
     assert set(result["files"]) == {INDEX, "config.json", *SHARDS}
     assert result["files"][SHARDS[0]] == {
-        "size_bytes": len(shards[SHARDS[0]]),
+        "size_bytes": len(save({"net.a": torch.ones(1)})),
         "sha256": sha256_of_file(tmp_path / "models/Tiny" / SHARDS[0]),
     }
     assert sorted(store.objects_asked()) == sorted(
@@ -169,14 +176,50 @@ def test_model_whose_index_names_absent_shards(store: Store, volumes: Volumes) -
 
 
 def test_model_that_is_one_object(store: Store, tmp_path: Path, volumes: Volumes) -> None:
-    made = tmp_path / "made.pt"
-    torch.save({"net.a": torch.ones(3)}, made)
-    store.put("runs/iter_000000100_ema_model.pt", made.read_bytes())
+    weights = saved({"net.a": torch.ones(3)})
+    store.put("runs/iter_000000100_ema_model.pt", weights)
 
     result = fetch(volumes, store, f"s3://{BUCKET}/runs/iter_000000100_ema_model.pt")
 
     assert set(result["files"]) == {"model.pt"}
-    assert (tmp_path / "models/Tiny/model.pt").read_bytes() == made.read_bytes()
+    assert (tmp_path / "models/Tiny/model.pt").read_bytes() == weights
+
+
+@pytest.mark.parametrize("name", ["iter_000000100_ema_model.pt", "model.pt", "model.safetensors"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_model_that_is_not_finite_is_refused_and_nothing_of_it_kept(
+    store: Store, tmp_path: Path, volumes: Volumes, name: str, value: float, is_folder: bool
+) -> None:
+    uri = f"s3://{BUCKET}/runs{'' if is_folder else '/' + name}"
+    good, bad = ({"net.a": torch.tensor([1.0, last])} for last in (2.0, value))
+    write = save if name.endswith(".safetensors") else saved
+    store.put(f"runs/{name}", write(bad))
+
+    with pytest.raises(CheckpointError, match=r"net\.a"):
+        fetch(volumes, store, uri)
+
+    assert [name for name in names_of(tmp_path / "models") if not name.endswith(".lock")] == []
+    store.put(f"runs/{name}", write(good))  # mended at the source
+    assert fetch(volumes, store, uri)["files"]
+    assert names_of(tmp_path / "models") == ["Tiny"]
+
+
+def test_pointers_and_corrections_of_a_bucket_are_named(
+    store: Store, volumes: Volumes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put("a/model.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    store.put("b/model.pt", saved({"net.a": torch.ones(3)}))
+    store.put("b/step-100/.metadata", b"x")
+    store.put("b/style_lora.safetensors", b"x")
+
+    with pytest.raises(CheckpointError, match=r"model\.pt: a Git LFS pointer"):
+        fetch(volumes, store, f"s3://{BUCKET}/a")
+    fetch(volumes, store, f"s3://{BUCKET}/b")
+    assert "s3://bucket/b holds style_lora.safetensors".replace("bucket", BUCKET) in caplog.text
+    store.put("c/step-100/.metadata", b"x")
+    with pytest.raises(DataError, match=r"torch\.distributed\.checkpoint in step-100: give that"):
+        fetch(volumes, store, f"s3://{BUCKET}/c")
 
 
 def test_tokenizer_in_an_archive(store: Store, tmp_path: Path, volumes: Volumes) -> None:
@@ -184,6 +227,7 @@ def test_tokenizer_in_an_archive(store: Store, tmp_path: Path, volumes: Volumes)
     for name in (*names, "autoencoder.jit"):
         (tmp_path / "made").mkdir(exist_ok=True)
         (tmp_path / "made" / name).write_text(name)
+    torch.save((torch.zeros(256), torch.ones(256)), tmp_path / "made/mean_std.pt")
     store.put("tokenizer.tgz", pack(tmp_path / "made", tmp_path / "a.tgz", "Cosmos-Tokenize1"))
 
     result = fetch(volumes, store, f"s3://{BUCKET}/tokenizer.tgz", "tokenizer")

@@ -1,4 +1,4 @@
-"""data/web_page.py: what is a page, and what only looks like one."""
+"""web_page.py: what is a page, and what only looks like one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_worker.data.web_page import describe_page, refuse_page
 from cosmos_worker.errors import DataError
+from cosmos_worker.web_page import describe_page, refuse_page
 
 PAGES = {
     b"<!DOCTYPE html><html><head><title>Sign in</title>": "an HTML page titled 'Sign in'",
