@@ -161,8 +161,8 @@ def _seconds(value: float | None, otherwise: str) -> str:
 def sample_at(timeline: Timeline, frames: range, fps: float, name: str) -> Sequence[int]:
     """Numbers of the frames that are shown at the times 0, 1 / fps, 2 / fps .. of a part of a file.
 
-    The presentation times of a part's first frame and of any other are rounded to ticks, so a frame counts as shown a
-    tick before its time; where a frame lasts few ticks, which are exact then, a share of a frame.
+    The presentation times of a part's first frame and of any other are rounded to ticks, so a frame counts as shown
+    less than a tick before its time; where a frame lasts few ticks, which are exact then, a share of a frame.
 
     Args:
         timeline: of the file.
@@ -184,7 +184,7 @@ def sample_at(timeline: Timeline, frames: range, fps: float, name: str) -> Seque
     number = frames.start
     for sample in range(count):
         limit = start + sample * step + early
-        while number + 1 < frames.stop and timeline.times[number + 1] <= limit:
+        while number + 1 < frames.stop and timeline.times[number + 1] < limit:
             number += 1
         numbers.append(number)
     return numbers

@@ -176,8 +176,8 @@ def test_samples_are_the_frames_shown_at_their_times(gaps, fps, last):
     for sample, number in enumerate(numbers):
         early = min(Fraction(1), Fraction(timeline.usual_gap, 10))  # times are rounded to ticks
         time = Fraction(sample * 1000, fps) + early
-        assert times[number] <= time
-        assert number + 1 == len(times) or times[number + 1] > time
+        assert times[number] < time
+        assert number + 1 == len(times) or times[number + 1] >= time
     assert Fraction(len(numbers), fps) >= Fraction(times[-1] + last - 1, 1000) - Fraction(
         1, 2 * fps
     )
