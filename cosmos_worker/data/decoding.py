@@ -263,14 +263,15 @@ def display_turn(path: Path, frame: Any) -> Turn:  # noqa: ANN401 - PyAV has no 
     return turn
 
 
-def shown_size(path: Path, frame: Any) -> tuple[int, int]:  # noqa: ANN401 - PyAV has no public types
-    """Rows and columns of a frame once it is upright.
+def refuse_other_turn(path: Path, number: int, turn: Turn, first: Turn) -> None:
+    """Refuse a frame that is not turned as the first one is: players do not agree on what they show then.
 
     Raises:
-        UnreadableVideo: as :func:`display_turn`.
+        UnreadableVideo: another turn.
     """
-    size = (int(frame.height), int(frame.width))
-    return size if display_turn(path, frame)[0] else (size[1], size[0])
+    if turn != first:
+        value = f"frame {number} is to be turned otherwise than the first one"
+        raise UnreadableVideo(path, value)
 
 
 # --- colours ---------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from cosmos_worker.data.problems import BadClip
 RATE_TOLERANCE = 0.1
 """Largest deviation of a frame's duration from the median, as a share: admits times rounded to milliseconds up to
 60 frames per second, and not a single frame that is left out."""
+EARLY = Fraction(1, 10)
+"""Most of a frame's duration by which it counts as shown before its time."""
 MAX_STRAY = 4
 """Most frames that a cut leaves after a gap: encoders code few frames long before they are shown."""
 MAX_REPEATS = 100
@@ -159,7 +161,8 @@ def _seconds(value: float | None, otherwise: str) -> str:
 def sample_at(timeline: Timeline, frames: range, fps: float, name: str) -> Sequence[int]:
     """Numbers of the frames that are shown at the times 0, 1 / fps, 2 / fps .. of a part of a file.
 
-    Presentation times are rounded to ticks, so a frame counts as shown half a tick before its time.
+    The presentation times of a part's first frame and of any other are rounded to ticks, so a frame counts as shown
+    less than a tick before its time; where a frame lasts few ticks, which are exact then, a share of a frame.
 
     Args:
         timeline: of the file.
@@ -172,16 +175,16 @@ def sample_at(timeline: Timeline, frames: range, fps: float, name: str) -> Seque
     """
     start, end = timeline.ticks(frames.start), timeline.ticks(frames.stop)
     step = 1 / (Fraction(str(fps)) * timeline.tick)
-    rounding = min(Fraction(1), step / 2)
-    count = max(1, -((rounding - (end - start)) // step))  # samples before the end
+    early = min(Fraction(1), timeline.usual_gap * EARLY)
+    count = max(1, -((min(early, step / 2) - (end - start)) // step))  # samples before the end
     if count > MAX_REPEATS * len(frames):
         value = f"{len(frames)} frames in {float((end - start) * timeline.tick):.6g} s"
         raise BadClip(name, "variable_frame_rate", value)
     numbers: list[int] = []
     number = frames.start
     for sample in range(count):
-        limit = start + sample * step + Fraction(1, 2)
-        while number + 1 < frames.stop and timeline.times[number + 1] <= limit:
+        limit = start + sample * step + early
+        while number + 1 < frames.stop and timeline.times[number + 1] < limit:
             number += 1
         numbers.append(number)
     return numbers

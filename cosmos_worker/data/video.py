@@ -20,7 +20,15 @@ import numpy as np
 import torch
 
 from cosmos_worker.config import Fit
-from cosmos_worker.data.decoding import REENCODE, Decoder, Frames, UnreadableVideo, frame_notes
+from cosmos_worker.data.decoding import (
+    REENCODE,
+    Decoder,
+    Frames,
+    UnreadableVideo,
+    display_turn,
+    frame_notes,
+    refuse_other_turn,
+)
 from cosmos_worker.data.entry_points import EntryPoint, Shown, numbered_frames
 from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.errors import DataError
@@ -68,6 +76,7 @@ class VideoReader:
             if first is None:
                 raise DataError(f"{path}: 0 frames; {REENCODE}")
             self.height, self.width = first.rgb().shape[:2]
+            self._turn = display_turn(path, first.frame)
             for note in (*first.decoder.notes, *frame_notes(first.frame)):
                 _tell_once(path, note)
 
@@ -95,7 +104,7 @@ class VideoReader:
         """
         with closing(numbered_frames(self._path, first, self._entry_points)) as found:
             for shown in found:
-                yield picture_of(self._path, shown, self.height, self.width)
+                yield self._picture_of(shown)
 
     def get(self, indices: Sequence[int]) -> Frames:
         """Frames at the positions 0 <= index < num_frames, uint8 (len(indices), H, W, 3).
@@ -117,12 +126,15 @@ class VideoReader:
             for shown in found:
                 number = shown.number
                 if number in wanted:
-                    result[wanted.pop(number)] = picture_of(
-                        self._path, shown, self.height, self.width
-                    )
+                    result[wanted.pop(number)] = self._picture_of(shown)
                 if number == last:
                     return result
         raise frame_outside(self._path, max(wanted), number + 1)
+
+    def _picture_of(self, shown: Shown) -> Frames:
+        turn = display_turn(self._path, shown.frame)
+        refuse_other_turn(self._path, shown.number, turn, self._turn)
+        return picture_of(self._path, shown, self.height, self.width)
 
     def last_frames(self, count: int) -> Frames:
         """The last ``count`` > 0 frames, uint8 (count, H, W, 3); memory holds no others.

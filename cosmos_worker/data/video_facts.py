@@ -13,13 +13,15 @@ from cosmos_worker.data.decoding import (
     INTERLACED,
     Decoder,
     UnreadableVideo,
+    display_turn,
     frame_notes,
     refuse_colours,
-    shown_size,
+    refuse_other_turn,
 )
 from cosmos_worker.data.entry_points import EntryPoint, Shown
 from cosmos_worker.data.frame_times import Timeline, stray_frames
 from cosmos_worker.data.problems import BadClip
+from cosmos_worker.data.upright import UPRIGHT, size_upright
 from cosmos_worker.layout import sha256_of_file
 
 LOST = "begins with {} frames that need others before them, as a cut leaves them; players do not show them"
@@ -80,6 +82,7 @@ class _Survey:
         self.name = name
         self.times: list[int] = []
         self.size = (0, 0)
+        self._turn = UPRIGHT
         self.last_duration = 0
         self.notes = dict.fromkeys(decoder.notes)
         self.candidates: list[EntryPoint] = []
@@ -92,16 +95,19 @@ class _Survey:
 
         Raises:
             BadClip: a frame that is damaged, of another size, without a time, or not later than the one before.
+            UnreadableVideo: a frame that is turned otherwise, or whose colours cannot be converted.
         """
-        frame, number = shown.frame, shown.number
-        size = shown_size(shown.decoder.path, frame)
-        refuse_colours(shown.decoder.path, frame)
+        frame, number, path = shown.frame, shown.number, shown.decoder.path
+        turn = display_turn(path, frame)
+        size = size_upright(frame.height, frame.width, turn)
+        refuse_colours(path, frame)
         if number == 0:
-            self.size = size
+            self.size, self._turn = size, turn
             self.notes.update(dict.fromkeys(frame_notes(frame)))
             shown.rgb()  # fails here if it ever does
         if frame.is_corrupt:
             raise BadClip(self.name, "video_damaged", f"frame {number} is damaged")
+        refuse_other_turn(path, number, turn, self._turn)
         if size != self.size:
             value = (
                 f"frame {number} is {size[0]}x{size[1]}, the video {self.size[0]}x{self.size[1]}"

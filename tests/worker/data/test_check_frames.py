@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from clips import write_clip, write_clip_with_times
 from numbered_videos import Kind, add_video, encode, number_of, stream_copy, write_numbered
 
@@ -239,6 +240,41 @@ def test_an_odd_turn_is_refused(tmp_path: Path):
     assert "its display matrix (0.866, -0.5, 0.5, 0.866) is no turn by 90" in str(
         problem(tmp_path, "askew.mp4")
     )
+
+
+@pytest.mark.parametrize("kind", [Kind("libx264"), Kind("libx264", turn=(90, False, False))])
+def test_a_turn_that_changes_within_a_file_is_refused(tmp_path: Path, kind: Kind):
+    whole, path = write_numbered(tmp_path / "whole.mp4", kind), tmp_path / "turns.mp4"
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        source = old.streams.video[0]
+        stream = new.add_stream_from_template(source)
+        # In H.264 itself, and with its first frame only.
+        orientation = f"h264_metadata=display_orientation=insert:rotate={180 + kind.turn[0]}"
+        turned = BitStreamFilterContext(orientation, source, stream)
+        for packet in old.demux(source):
+            for changed in turned.filter(packet if packet.size else None):
+                changed.stream = stream
+                new.mux(changed)
+
+    found = problem(tmp_path, "turns.mp4")
+
+    assert found.reason == "video_unreadable"
+    assert "frame 1 is to be turned otherwise than the first one" in str(found)
+    for read in (read_video, lambda file: read_window(file, 3, 9, 32, 48)):
+        with pytest.raises(DataError, match="turned otherwise than the first one"):
+            read(path)
+
+
+def test_a_display_matrix_that_was_never_written_turns_nothing(tmp_path: Path):
+    path = write_numbered(tmp_path / "zeros.mp4", Kind("libx264"))
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    assert content[matrix : matrix + 4] == b"\0\1\0\0"
+    content[matrix : matrix + 36] = bytes(36)
+    path.write_bytes(content)
+
+    assert one(run(tmp_path, candidate("zeros.mp4"))).num_frames == 40
+    assert [number_of(frame) for frame in read_video(path)] == [*range(40)]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])

@@ -148,6 +148,18 @@ def test_sampling_a_part_begins_and_ends_with_it():
     assert sampled(even(90, 30, start=11), 10, range(30, 60)) == [*range(30, 60, 3)]
 
 
+@pytest.mark.parametrize("fps", [12, 45])
+@pytest.mark.parametrize("ticks", [30, 1000, 90_000])
+def test_rounded_times_give_the_frames_of_exact_ones(fps: int, ticks: int):
+    """AVI has a tick a frame, MKV milliseconds; 41 frames: half a frame at the end is shown, too."""
+    timeline = even(100, 30, ticks)
+    count = -(-41 * fps // 30)
+
+    for start in range(50):
+        exact = [start + sample * 30 // fps for sample in range(count)]
+        assert sampled(timeline, fps, range(start, start + 41)) == exact
+
+
 @given(
     st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 300)
 )  # fmt: skip
@@ -162,9 +174,10 @@ def test_samples_are_the_frames_shown_at_their_times(gaps, fps, last):
         return
 
     for sample, number in enumerate(numbers):
-        time = Fraction(sample * 1000, fps) + Fraction(1, 2)  # times are rounded to ticks
-        assert times[number] <= time
-        assert number + 1 == len(times) or times[number + 1] > time
+        early = min(Fraction(1), Fraction(timeline.usual_gap, 10))  # times are rounded to ticks
+        time = Fraction(sample * 1000, fps) + early
+        assert times[number] < time
+        assert number + 1 == len(times) or times[number + 1] >= time
     assert Fraction(len(numbers), fps) >= Fraction(times[-1] + last - 1, 1000) - Fraction(
         1, 2 * fps
     )
