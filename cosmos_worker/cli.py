@@ -21,18 +21,36 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cosmos_worker import launch, outcomes, termination
 from cosmos_worker.commands import add_commands
-from cosmos_worker.config import STAGE_CONFIGS, StageConfig
-from cosmos_worker.documents import load_stage_config
+from cosmos_worker.config.documents import load_stage_config
+from cosmos_worker.config.stages import (
+    STAGE_CONFIGS,
+    StageConfig,
+)
 from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK, EXIT_SIGNAL, ConfigError, WorkerError
-from cosmos_worker.failures import classify
-from cosmos_worker.layout import Volumes, marker_path, read_marker, write_json
-from cosmos_worker.outcomes import Outcome
-from cosmos_worker.progress import shows_bars
 from cosmos_worker.reference import train as reference_train
 from cosmos_worker.reference import video2world_flags
-from cosmos_worker.stopping import StopNow, prompt_stop, terminate_with_parent
+from cosmos_worker.runtime import (
+    launch,
+    termination,
+)
+from cosmos_worker.runtime import (
+    outcome as outcomes,
+)
+from cosmos_worker.runtime.failures import classify
+from cosmos_worker.runtime.outcome import Outcome
+from cosmos_worker.runtime.progress import shows_bars
+from cosmos_worker.runtime.signals import (
+    StopNow,
+    prompt_stop,
+    terminate_with_parent,
+)
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    marker_path,
+    read_marker,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -309,8 +327,11 @@ def _export(options: argparse.Namespace) -> Outcome:
     """Convert weights as the command line says."""
     import torch
 
-    from cosmos_worker.checkpoint.convert import convert_weights, find_network
-    from cosmos_worker.checkpoint.safetensors_files import Limits
+    from cosmos_worker.weights.convert import (
+        convert_weights,
+        find_network,
+    )
+    from cosmos_worker.weights.safetensors import Limits
 
     volumes = Volumes.from_environment(os.environ)
     source, target = volumes.resolve(options.source), volumes.resolve(options.target)
@@ -359,7 +380,7 @@ def _check_adapter_options(options: argparse.Namespace) -> None:
 def _export_adapter(
     source: Path, target: Path, options: argparse.Namespace, dtype: torch.dtype | None
 ) -> Outcome:
-    from cosmos_worker.checkpoint.convert_adapter import convert_adapter
+    from cosmos_worker.weights.convert_adapter import convert_adapter
 
     adapter = convert_adapter(source, target, options.format, dtype, options.base)
     message = f"wrote {target} layers={len(adapter.layers)} rank={adapter.rank} base={adapter.base}"

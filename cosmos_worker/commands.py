@@ -10,12 +10,34 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker import check_dataset
-from cosmos_worker.config import GenerateConfig
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.presets import (
+    PRESETS,
+    Preset,
+    get_experiment,
+)
+from cosmos_worker.config.stages import GenerateConfig
+from cosmos_worker.config.units import (
+    GIB,
+    gib,
+    parse_size,
+)
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.experiments import PRESETS, Preset, get_experiment
-from cosmos_worker.layout import Volumes
-from cosmos_worker.machine_check import (
+from cosmos_worker.memory.host import (
+    loading_bytes,
+    saving_bytes,
+)
+from cosmos_worker.memory.plan import (
+    MemoryPlan,
+    Setup,
+    checkpoint_bytes,
+    largest_window,
+    plan_memory,
+    tokens_per_sample,
+    trained_parameters,
+)
+from cosmos_worker.memory.remedies import require_fit
+from cosmos_worker.runtime.machine_check import (
     NEEDS,
     Line,
     Needs,
@@ -25,19 +47,8 @@ from cosmos_worker.machine_check import (
     read_document,
     require_all,
 )
-from cosmos_worker.memory_host import loading_bytes, saving_bytes
-from cosmos_worker.memory_plan import (
-    MemoryPlan,
-    Setup,
-    checkpoint_bytes,
-    largest_window,
-    plan_memory,
-    tokens_per_sample,
-    trained_parameters,
-)
-from cosmos_worker.memory_remedies import require_fit
-from cosmos_worker.options import Experiment
-from cosmos_worker.units import GIB, gib, parse_size
+from cosmos_worker.stages import check_dataset
+from cosmos_worker.storage.volumes import Volumes
 
 Subparsers = Any  # argparse gives its type no public name
 
@@ -267,7 +278,7 @@ def _companion_lines(document: Path, volumes: Volumes) -> list[Line]:
     config = read_document(document)
     if not isinstance(config, GenerateConfig):
         return []
-    from cosmos_worker.companions.check import companion_lines
+    from cosmos_worker.guardrails.check import companion_lines
 
     return list(companion_lines(config, volumes))
 

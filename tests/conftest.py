@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from vectors import DEFAULT_FOLDER, vector_paths
+from support.vectors import DEFAULT_FOLDER, vector_paths
 
 if TYPE_CHECKING:
     from harness.cluster import LocalCluster
-    from real_world import RealWorld
+    from support.real_world import RealWorld
 
 SUFFIX = "_vector_path"
 HARNESS = Path(__file__).parent / "cluster"
@@ -82,7 +82,7 @@ def local_cluster() -> Iterator[LocalCluster]:
 @pytest.fixture(scope="session")
 def real_world(local_cluster: LocalCluster) -> RealWorld:
     """The cluster with the operator installed, and the training-operator."""
-    from real_world import RealWorld
+    from support.real_world import RealWorld
 
     local_cluster.install_training_operator()
     return RealWorld(local_cluster)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from chromium import PLAY_ALL, chromium
-from memory import PeakMemory
+from support.chromium import PLAY_ALL, chromium
+from support.memory import PeakMemory
 
 from cosmos_worker.data.video import read_video
-from cosmos_worker.evaluate.tracking import score_push
+from cosmos_worker.metrics.push import score_push
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = ROOT / "examples" / "quickstart.yaml"

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from clips import add_bridge_clip
-from fake_hub import COMMIT, FakeHub, serve_hub
-from reference_keys import LOGVAR_ENTRIES, reference_entries
-from released_tree import ENCODER, MODEL, NEEDED, TOKENIZER, write_repositories
+from support.clips import add_bridge_clip
+from support.fake_hub import COMMIT, FakeHub, serve_hub
+from support.reference_keys import LOGVAR_ENTRIES, reference_entries
+from support.released_tree import ENCODER, MODEL, NEEDED, TOKENIZER, write_repositories
 
+from cosmos_worker.config.experiment import NetConfig
 from cosmos_worker.data.video import read_video
-from cosmos_worker.layout import sha256_of_file
-from cosmos_worker.options import NetConfig
+from cosmos_worker.storage.volumes import sha256_of_file
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "bridge-7b.yaml"

@@ -1,6 +1,6 @@
 """The option --vectors: which files a test of the reference's tensors runs on."""
 
-from vectors import DEFAULT_FOLDER, vector_paths
+from support.vectors import DEFAULT_FOLDER, vector_paths
 
 
 def test_files_are_chosen_by_their_first_word(tmp_path):

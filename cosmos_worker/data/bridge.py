@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cosmos_worker.captions import TextError
+from cosmos_worker.config.captions import TextError
 from cosmos_worker.data.actions import parse_actions
 from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
 from cosmos_worker.data.dataset_files import (
@@ -22,10 +22,10 @@ from cosmos_worker.data.dataset_files import (
     most_frequent,
 )
 from cosmos_worker.data.index import SPLITS, Split, split_named
-from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
 from cosmos_worker.data.text_files import brief, nfc, parse_json, printable
 from cosmos_worker.errors import DataError
+from cosmos_worker.runtime.threads import map_in_threads
 
 ANNOTATION_FOLDER = "annotation"
 VIDEO_FOLDER = "videos"

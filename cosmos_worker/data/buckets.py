@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
+from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.data.index import Window
 from cosmos_worker.errors import DataError
-from cosmos_worker.options import VideoConfig
 
 Sizes = dict[str | None, VideoConfig]
 """Bucket as the index names it → its windows; without buckets the one entry is None."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from cosmos_worker.data.index import Split
 from cosmos_worker.data.problems import BadClip
@@ -54,20 +53,6 @@ class Listing:
     def num_clips(self) -> int:
         """Clips that the dataset names, usable or not."""
         return len(self.candidates) + len(self.bad)
-
-
-def folder_content(folder: Path, limit: int = 8) -> str:
-    """First names in a folder, for messages."""
-    if not folder.is_dir():
-        return "nothing: it does not exist"
-    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
-    return shorten(names, limit)
-
-
-def shorten(names: Sequence[str], limit: int = 8) -> str:
-    """First of many names, for messages."""
-    shown = ", ".join(names[:limit]) or "nothing"
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def without_repeated_ids(listing: Listing) -> Listing:

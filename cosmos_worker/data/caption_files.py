@@ -10,7 +10,7 @@ from cosmos_worker.data.bridge import ANNOTATION_ENDINGS, ANNOTATION_FOLDER, rea
 from cosmos_worker.data.dataset_files import find_files
 from cosmos_worker.data.folder import find_captions, read_folder_caption
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.text.pickles import CaptionFile
+from cosmos_worker.text.reference_pickles import CaptionFile
 
 logger = logging.getLogger(__name__)
 

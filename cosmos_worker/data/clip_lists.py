@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from cosmos_worker.data.candidate import shorten
 from cosmos_worker.data.index import SPLIT_NAMES, split_named
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import shorten
 
 OWN_NAME, METADATA_NAME = "dataset", "metadata"
 SUFFIXES = (".jsonl", ".csv")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cosmos_worker.config import DatasetLayout
+from cosmos_worker.config.stages import DatasetLayout
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER
 from cosmos_worker.data.candidate import SEARCH_DEPTH
 from cosmos_worker.data.clip_lists import has_list

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from cosmos_worker.config import Fit, PrepareDatasetConfig
+from cosmos_worker.config.stages import (
+    Fit,
+    PrepareDatasetConfig,
+)
 from cosmos_worker.data.buckets import bucket_sizes
 from cosmos_worker.data.index import Clip
 

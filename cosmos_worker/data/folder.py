@@ -22,10 +22,10 @@ from cosmos_worker.data.dataset_files import (
     find_files,
     most_frequent,
 )
-from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
 from cosmos_worker.data.text_files import nfc, raise_if_volume
 from cosmos_worker.errors import DataError
+from cosmos_worker.runtime.threads import map_in_threads
 
 VIDEO_FOLDER = "videos"
 CAPTION_FOLDER = "metas"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import (
+from cosmos_worker.storage.volumes import (
     INDEX_FILE,
     SUMMARY_FILE,
     VIDEO_READER_VERSION,

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video_facts import VideoFacts
-from cosmos_worker.layout import VIDEO_READER_VERSION
+from cosmos_worker.storage.volumes import VIDEO_READER_VERSION
 
 JOURNAL_FILE = ".checked.jsonl"
 

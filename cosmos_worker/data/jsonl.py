@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cosmos_worker.captions import TextError
-from cosmos_worker.data.candidate import Candidate, Listing, shorten, without_repeated_ids
+from cosmos_worker.config.captions import TextError
+from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
 from cosmos_worker.data.clip_lists import METADATA_NAME, find_lists, root_tables
 from cosmos_worker.data.clip_rows import (
     CAPTION_KEYS,
@@ -40,6 +40,7 @@ from cosmos_worker.data.text_files import (
     read_bytes,
 )
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import shorten
 
 MAX_LIST_BYTES = 1 << 30
 """Largest list that is read."""

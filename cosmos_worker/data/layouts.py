@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_worker.config import DatasetLayout, PrepareDatasetConfig
+from cosmos_worker.config.stages import (
+    DatasetLayout,
+    PrepareDatasetConfig,
+)
 from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
-from cosmos_worker.data.candidate import SEARCH_DEPTH, Listing, folder_content
+from cosmos_worker.data.candidate import SEARCH_DEPTH, Listing
 from cosmos_worker.data.clip_lists import METADATA_SUFFIXES, VIDEO_LISTS
 from cosmos_worker.data.detect import Look, lerobot_version, recognise
 from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER, list_videos
@@ -16,6 +19,7 @@ from cosmos_worker.data.jsonl import list_jsonl
 from cosmos_worker.data.lerobot import list_lerobot
 from cosmos_worker.data.lerobot_info import INFO_FILE
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import folder_content
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from cosmos_worker.data.lerobot_tables import (
     read_frames,
     read_tasks,
 )
-from cosmos_worker.data.parallel import map_in_threads
 from cosmos_worker.data.problems import BadClip, read_caption
 from cosmos_worker.data.text_files import brief
 from cosmos_worker.errors import DataError
+from cosmos_worker.runtime.threads import map_in_threads
 
 CLIP_PATTERNS = (
     INFO_FILE,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cosmos_worker.captions import TextError
+from cosmos_worker.config.captions import TextError
 from cosmos_worker.data.index import SPLITS, Split, split_named
 from cosmos_worker.data.problems import read_text
 from cosmos_worker.data.text_files import brief, parse_json, printable

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cosmos_worker.captions import TextError
+from cosmos_worker.config.captions import TextError
 from cosmos_worker.data.dataset_files import check_path
 from cosmos_worker.data.lerobot_info import LeRobotInfo, fill_template
 from cosmos_worker.data.parquet import AGAIN, read_columns

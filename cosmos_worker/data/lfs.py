@@ -8,7 +8,11 @@ from pathlib import Path
 
 from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of
 from cosmos_worker.errors import DataError
-from cosmos_worker.file_kinds import MAX_POINTER_BYTES, PULL, is_pointer
+from cosmos_worker.storage.file_kinds import (
+    MAX_POINTER_BYTES,
+    PULL,
+    is_pointer,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from cosmos_worker.captions import TextError, normalise_caption
+from cosmos_worker.config.captions import (
+    TextError,
+    normalise_caption,
+)
 from cosmos_worker.data.decoding import COPY_AGAIN, REENCODE, TONE_MAP
 from cosmos_worker.data.text_files import (
     MAX_BYTES,

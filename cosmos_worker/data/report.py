@@ -10,7 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.config import Fit, PrepareDatasetConfig
+from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.stages import (
+    Fit,
+    PrepareDatasetConfig,
+)
 from cosmos_worker.data.buckets import stretch
 from cosmos_worker.data.check import CheckedClips
 from cosmos_worker.data.distortion import (
@@ -23,8 +27,10 @@ from cosmos_worker.data.index import SPLITS, Clip
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.text_files import printable
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import VIDEO_READER_VERSION, Volumes
-from cosmos_worker.options import VideoConfig
+from cosmos_worker.storage.volumes import (
+    VIDEO_READER_VERSION,
+    Volumes,
+)
 
 FIT_ADVICE = (
     "dataset.fit Crop cuts what protrudes, Pad adds black bars, Stretch changes the shape of things"

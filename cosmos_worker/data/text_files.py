@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.captions import TextError
+from cosmos_worker.config.captions import TextError
 
 ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),

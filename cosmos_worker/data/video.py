@@ -19,7 +19,7 @@ import av
 import numpy as np
 import torch
 
-from cosmos_worker.config import Fit
+from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.decoding import (
     REENCODE,
     Decoder,

@@ -22,7 +22,7 @@ from cosmos_worker.data.entry_points import EntryPoint, Shown
 from cosmos_worker.data.frame_times import Timeline, stray_frames
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.upright import UPRIGHT, size_upright
-from cosmos_worker.layout import sha256_of_file
+from cosmos_worker.storage.volumes import sha256_of_file
 
 LOST = "begins with {} frames that need others before them, as a cut leaves them; players do not show them"
 STRAY = "ends with {} frames after a gap, as a cut leaves them; left out where the rate is constant"

@@ -12,7 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cosmos_worker.diffusion.euler import RHO, OnStep
+from cosmos_worker.diffusion.samplers import (
+    RHO,
+    OnStep,
+)
 
 X0Fn = Callable[[Tensor, Tensor], Tensor]
 """(x of shape BCTHW, sigma of shape B) -> denoised x0 of shape BCTHW, in the dtype of x."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from cosmos_worker.config.experiment import NetConfig
 from cosmos_worker.model.context_parallel import gather_result, own_share
 from cosmos_worker.model.layers import (
     NORM_EPS,
@@ -25,7 +26,6 @@ from cosmos_worker.model.layers import (
     timestep_sinusoid,
 )
 from cosmos_worker.model.rope import LearnablePositions, RotaryPositions
-from cosmos_worker.options import NetConfig
 
 NUM_MASK_CHANNELS = 2
 """Condition mask and padding mask, concatenated to the latent."""

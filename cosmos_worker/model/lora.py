@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.shards import fill
-from cosmos_worker.training_options import LoraConfig
+from cosmos_worker.model.dtensor import fill
 
 LAYERS = {
     "q": r"\.attn\.to_q\.0$",

@@ -15,11 +15,16 @@ from dataclasses import dataclass
 
 import yaml
 
-from cosmos_worker.config import TrainConfig
-from cosmos_worker.decisive import decisive_options
+from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.layout import Volumes, atomic_write, content_key, run_folder
 from cosmos_worker.reference.train_options import ReferenceOptions, read_options
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    atomic_write,
+    content_key,
+    run_folder,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cosmos_worker.config import parse_document
+from cosmos_worker.config.experiment import (
+    LATENT_SCALE,
+    Experiment,
+)
+from cosmos_worker.config.overrides import (
+    all_keys,
+    parse_override,
+)
+from cosmos_worker.config.presets import get_experiment
+from cosmos_worker.config.stages import parse_document
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.experiments import get_experiment
-from cosmos_worker.options import LATENT_SCALE, Experiment
-from cosmos_worker.overrides import all_keys, parse_override
 
 EXPERIMENT_NAMES = {
     "video2world_7b_example_hdvila": "video2world_7b_example_cosmos_nemo_assets",

@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.captions import TextError, normalise_caption
-from cosmos_worker.checkpoint.convert import find_network
-from cosmos_worker.checkpoint.weight_files import has_adapter, locate
-from cosmos_worker.config import GenerateConfig, parse_document
+from cosmos_worker.config.captions import (
+    TextError,
+    normalise_caption,
+)
+from cosmos_worker.config.experiment import (
+    TextConfig,
+    TokenizerConfig,
+)
+from cosmos_worker.config.presets import get_experiment
+from cosmos_worker.config.stages import (
+    GenerateConfig,
+    parse_document,
+)
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.experiments import get_experiment
-from cosmos_worker.layout import Volumes, atomic_write
-from cosmos_worker.options import TextConfig, TokenizerConfig
 from cosmos_worker.reference import video2world_flags as flags
 from cosmos_worker.sample.conditioning import check_visual_input
 from cosmos_worker.sample.inputs import (
@@ -27,7 +33,16 @@ from cosmos_worker.sample.inputs import (
 )
 from cosmos_worker.sample.records import is_blocked, record_path, video_path
 from cosmos_worker.stages import generate
-from cosmos_worker.tokenizer.base import chunked_latent_frames
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    atomic_write,
+)
+from cosmos_worker.tokenizer.tokenizer import chunked_latent_frames
+from cosmos_worker.weights.convert import find_network
+from cosmos_worker.weights.files import (
+    has_adapter,
+    locate,
+)
 
 logger = logging.getLogger(__name__)
 

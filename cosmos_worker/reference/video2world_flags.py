@@ -11,10 +11,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.presets import (
+    NET_7B,
+    NET_14B,
+)
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.experiments import NET_7B, NET_14B
-from cosmos_worker.layout import FACE_FILE
-from cosmos_worker.options import NetConfig
+from cosmos_worker.storage.volumes import FACE_FILE
 
 COMMAND = "video2world"
 NETWORK_NAME = re.compile(r"Cosmos-Predict1-(?P<size>7B|14B)-Video2World([_-].*)?")

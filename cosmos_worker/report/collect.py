@@ -11,16 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.checkpoint.weight_change import is_unchanged, read_changes
-from cosmos_worker.config import Fit
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import read_video, read_window
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import METRICS_FILE, RESOLVED_CONFIG_FILE
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
 from cosmos_worker.sample.records import LATER, Record, is_blocked, read_list, summarise
-from cosmos_worker.sampling_options import SamplingConfig
+from cosmos_worker.storage.volumes import (
+    METRICS_FILE,
+    RESOLVED_CONFIG_FILE,
+)
+from cosmos_worker.weights.weight_change import (
+    is_unchanged,
+    read_changes,
+)
 
 TABLE_HEADER = (
     "item",

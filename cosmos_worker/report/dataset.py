@@ -10,7 +10,10 @@ from typing import Any
 
 from cosmos_worker.data.text_files import printable
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import DATASET_REPORT_FILE, SUMMARY_FILE
+from cosmos_worker.storage.volumes import (
+    DATASET_REPORT_FILE,
+    SUMMARY_FILE,
+)
 
 SHOWN = 5
 """Values and kinds of files that a line names."""

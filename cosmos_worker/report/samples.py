@@ -6,9 +6,12 @@ from pathlib import Path
 
 from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import read_video
-from cosmos_worker.layout import SAMPLES_FOLDER, TRUTH_FOLDER
 from cosmos_worker.report import media
 from cosmos_worker.report.collect import Card, Clip
+from cosmos_worker.storage.volumes import (
+    SAMPLES_FOLDER,
+    TRUTH_FOLDER,
+)
 
 SHOWN_WINDOWS = 4
 SHOWN_STEPS = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosmos_worker.data.known_captions import name_clips
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import WORDS_FILE
+from cosmos_worker.storage.volumes import WORDS_FILE
 
 
 def describe_losses(run: Path) -> list[str]:

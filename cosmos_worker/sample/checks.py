@@ -6,15 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cosmos_worker.config import ItemConfig
+from cosmos_worker.config.experiment import (
+    NetConfig,
+    TokenizerConfig,
+)
+from cosmos_worker.config.stages import ItemConfig
 from cosmos_worker.data.text_files import printable
 from cosmos_worker.errors import UserError
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import NetConfig, TokenizerConfig
 from cosmos_worker.sample.conditioning import check_visual_input
 from cosmos_worker.sample.inputs import SampleInput, collect_inputs, raise_all
 from cosmos_worker.sample.records import MAX_RATE_DIFFERENCE, check_metrics
-from cosmos_worker.sample.video2world import check_admitted
+from cosmos_worker.sample.sampler import check_admitted
+from cosmos_worker.storage.volumes import Volumes
 
 logger = logging.getLogger(__name__)
 

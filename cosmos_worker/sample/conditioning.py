@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cosmos_worker.config import Fit
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.distortion import Distortion, describe_distortion
 from cosmos_worker.data.fit import cut_or_fill, scaled_size
 from cosmos_worker.data.video import open_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.sample.images import READ_TEXT, image_format, read_image
 from cosmos_worker.sample.inputs import SampleInput
-from cosmos_worker.sampling_options import SamplingConfig
-from cosmos_worker.tokenizer.base import video_from_pixels
+from cosmos_worker.tokenizer.tokenizer import video_from_pixels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 """Names by which people mean an image; what a file is follows from its content all the same."""

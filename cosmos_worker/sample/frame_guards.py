@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cosmos_worker.companions.face_blur import FaceBlur
-from cosmos_worker.companions.verdict import Blocked
-from cosmos_worker.companions.video_filter import VideoFilter
+from cosmos_worker.guardrails.faces import FaceBlur
+from cosmos_worker.guardrails.verdict import Blocked
+from cosmos_worker.guardrails.video import VideoFilter
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,39 @@ from typing import Any
 
 import torch
 
-from cosmos_worker.companions import retinaface, text_classifier, upsampler, video_filter
-from cosmos_worker.companions.blocklist import Blocklist, list_files
-from cosmos_worker.companions.face_blur import FaceBlur
-from cosmos_worker.companions.pretrained import folder_identity, give_back_memory
-from cosmos_worker.companions.verdict import VIDEO_FILTER, Blocked
-from cosmos_worker.config import GenerateConfig, GuardrailsConfig
-from cosmos_worker.layout import FACE_FILE, FILTER_FILE, Volumes, sha256_of_file
+from cosmos_worker.config.stages import (
+    GenerateConfig,
+    GuardrailsConfig,
+)
+from cosmos_worker.guardrails import (
+    retinaface,
+    text_classifier,
+    upsampler,
+    video,
+)
+from cosmos_worker.guardrails.faces import FaceBlur
+from cosmos_worker.guardrails.pretrained import (
+    folder_identity,
+    give_back_memory,
+)
+from cosmos_worker.guardrails.text import (
+    Blocklist,
+    list_files,
+)
+from cosmos_worker.guardrails.verdict import (
+    VIDEO_FILTER,
+    Blocked,
+)
 from cosmos_worker.sample.conditioning import read_last_known_frame
 from cosmos_worker.sample.frame_guards import FrameGuards
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.records import GUARDRAILS_IDENTITY, UPSAMPLER_IDENTITY
+from cosmos_worker.storage.volumes import (
+    FACE_FILE,
+    FILTER_FILE,
+    Volumes,
+    sha256_of_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +92,8 @@ def _identify_guardrails(config: GuardrailsConfig, volumes: Volumes) -> str:
     encoder = volumes.resolve(config.image_encoder_uri)
     Blocklist(folder)
     text_classifier.check_folder(classifier)
-    video_filter.check_encoder(encoder)
-    video_filter.read_classifier(folder / FILTER_FILE)
+    video.check_encoder(encoder)
+    video.read_classifier(folder / FILTER_FILE)
     files = [*list_files(folder), folder / FILTER_FILE]
     if config.face_blur:
         retinaface.read_detector(folder / FACE_FILE)
@@ -163,7 +185,7 @@ class Companions:
         folder = self.volumes.resolve(guards.folder_uri)
         encoder = self.volumes.resolve(guards.image_encoder_uri)
         return FrameGuards(
-            video_filter.VideoFilter(folder, encoder, self.device),
+            video.VideoFilter(folder, encoder, self.device),
             FaceBlur(folder, self.device) if guards.face_blur else None,
         )
 

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.captions import TextError, normalise_caption
-from cosmos_worker.config import GenerateInput
+from cosmos_worker.config.captions import (
+    TextError,
+    normalise_caption,
+)
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import GenerateInput
 from cosmos_worker.data.text_files import (
     FileError,
     as_on_disk,
@@ -25,8 +29,7 @@ from cosmos_worker.data.text_files import (
     read_text_file,
 )
 from cosmos_worker.errors import ConfigError, DataError, UserError
-from cosmos_worker.layout import Volumes
-from cosmos_worker.sampling_options import SamplingConfig
+from cosmos_worker.storage.volumes import Volumes
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 REQUIRED_KEYS, OPTIONAL_KEYS = ("visual_input", "prompt"), ("ground_truth", "id")

@@ -17,13 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cosmos_worker.config import GenerateConfig
-from cosmos_worker.data.lossless import read_lossless, write_lossless
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import content_key
+from cosmos_worker.sample.lossless import (
+    read_lossless,
+    write_lossless,
+)
 from cosmos_worker.sample.passes import Frames, num_added_frames
 from cosmos_worker.sample.records import Record
-from cosmos_worker.sampling_options import SamplingConfig
+from cosmos_worker.storage.volumes import content_key
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from cosmos_worker.model.dit import CosmosDiT
-from cosmos_worker.tokenizer.base import VideoTokenizer
+from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 
 HOST = torch.device("cpu")
 """Where models wait."""

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cosmos_worker.diffusion.euler import OnStep
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.diffusion.samplers import OnStep
 from cosmos_worker.sample.conditioning import video_from_frames
 from cosmos_worker.sample.models import Models
-from cosmos_worker.sample.video2world import (
+from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
     decode_latents,
     encode_known_frames,
     generate_from_known,
 )
-from cosmos_worker.sampling_options import SamplingConfig
 
 logger = logging.getLogger(__name__)
 

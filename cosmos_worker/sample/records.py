@@ -19,13 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosmos_worker.companions.verdict import Blocked
-from cosmos_worker.config import Fit, GenerateConfig, ItemConfig
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import (
+    Fit,
+    GenerateConfig,
+    ItemConfig,
+)
 from cosmos_worker.data.video import open_video, read_video, read_window, write_video
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.evaluate.psnr import score_prediction
-from cosmos_worker.evaluate.tracking import parse_instruction, score_push
-from cosmos_worker.layout import (
+from cosmos_worker.guardrails.verdict import Blocked
+from cosmos_worker.metrics.psnr import score_prediction
+from cosmos_worker.metrics.push import (
+    parse_instruction,
+    score_push,
+)
+from cosmos_worker.sample.inputs import SampleInput, sampling_of
+from cosmos_worker.sample.unknown_prompts import count_unknown
+from cosmos_worker.storage.volumes import (
     GENERATED_FILE,
     MODEL_FILE,
     VIDEO_READER_VERSION,
@@ -33,9 +43,6 @@ from cosmos_worker.layout import (
     sha256_of_file,
     write_json,
 )
-from cosmos_worker.sample.inputs import SampleInput, sampling_of
-from cosmos_worker.sample.unknown_prompts import count_unknown
-from cosmos_worker.sampling_options import SamplingConfig
 
 Record = dict[str, Any]
 LATER_SAMPLING = {"num_passes": 1}

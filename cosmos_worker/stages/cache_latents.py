@@ -21,23 +21,31 @@ from typing import Any
 
 import torch
 
-from cosmos_worker.cgroup import available_cpus
-from cosmos_worker.config import CacheLatentsConfig
-from cosmos_worker.data.ahead import decode_ahead
+from cosmos_worker.config.experiment import (
+    LATENT_SCALE,
+    TokenizerConfig,
+    VideoConfig,
+)
+from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import DatasetIndex, Window, read_index
+from cosmos_worker.data.windows import decode_ahead
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.layout import VIDEO_READER_VERSION, Volumes, content_key
-from cosmos_worker.options import LATENT_SCALE, TokenizerConfig, VideoConfig
-from cosmos_worker.progress import Progress
-from cosmos_worker.tokenizer import base
-from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
-from cosmos_worker.tokenizer.store import (
+from cosmos_worker.runtime.cgroup import available_cpus
+from cosmos_worker.runtime.progress import Progress
+from cosmos_worker.storage.volumes import (
+    VIDEO_READER_VERSION,
+    Volumes,
+    content_key,
+)
+from cosmos_worker.tokenizer import tokenizer as base
+from cosmos_worker.tokenizer.latents import (
     WINDOWS_PER_SHARD,
     LatentStore,
     LatentWriter,
     count_shards,
 )
+from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 
 logger = logging.getLogger(__name__)
 

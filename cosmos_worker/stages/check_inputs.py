@@ -9,11 +9,11 @@ import logging
 from collections import Counter
 from typing import Any
 
-from cosmos_worker.config import CheckInputsConfig
+from cosmos_worker.config.stages import CheckInputsConfig
 from cosmos_worker.errors import UserError
-from cosmos_worker.layout import Volumes
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.inputs import raise_all
+from cosmos_worker.storage.volumes import Volumes
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.checkpoint.verify import verify_files
-from cosmos_worker.config import FetchModelConfig
-from cosmos_worker.data.artifacts import fetch_artifact
-from cosmos_worker.file_digests import check_recorded
-from cosmos_worker.layout import Volumes
+from cosmos_worker.config.stages import FetchModelConfig
+from cosmos_worker.stages.verify_files import verify_files
+from cosmos_worker.storage.file_digests import check_recorded
+from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.weights.fetch import fetch_artifact
 
 logger = logging.getLogger(__name__)
 

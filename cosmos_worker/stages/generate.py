@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosmos_worker.checkpoint.weight_files import digest_weights
-from cosmos_worker.checkpoint.weights import load_network
-from cosmos_worker.companions.verdict import Blocked
-from cosmos_worker.config import GenerateConfig
+from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import GENERATED_FILE, Volumes
-from cosmos_worker.progress import Progress
+from cosmos_worker.guardrails.verdict import Blocked
+from cosmos_worker.runtime.process_group import join_processes
+from cosmos_worker.runtime.progress import Progress
+from cosmos_worker.runtime.team import (
+    Team,
+    check_team,
+    form_team,
+)
 from cosmos_worker.sample import kept_passes, records
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.conditioning import read_known_frames
@@ -31,18 +34,25 @@ from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.sample.passes import Keep, generate_videos
-from cosmos_worker.sample.team import Team, check_team, form_team
-from cosmos_worker.sample.unknown_prompts import unknown_shares, with_unknown
-from cosmos_worker.sample.video2world import (
+from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
     num_sampler_steps,
     split_batches,
 )
+from cosmos_worker.sample.unknown_prompts import unknown_shares, with_unknown
+from cosmos_worker.storage.volumes import (
+    GENERATED_FILE,
+    Volumes,
+)
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity
-from cosmos_worker.tokenizer.base import VideoTokenizer, chunked_latent_frames
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
-from cosmos_worker.train.distributed import join_processes
+from cosmos_worker.tokenizer.tokenizer import (
+    VideoTokenizer,
+    chunked_latent_frames,
+)
+from cosmos_worker.weights.files import digest_weights
+from cosmos_worker.weights.load import load_network
 
 logger = logging.getLogger(__name__)
 

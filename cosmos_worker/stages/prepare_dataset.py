@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.cgroup import available_cpus
-from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.config.stages import PrepareDatasetConfig
+from cosmos_worker.data.changed_source import (
+    Stamp,
+    list_files,
+    refuse_changed,
+    stamp_files,
+    write_source,
+)
 from cosmos_worker.data.check import CheckedClips, check_clips
-from cosmos_worker.data.fetch import locate_dataset
 from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import write_index
 from cosmos_worker.data.journal import JOURNAL_FILE, Journal
@@ -29,15 +34,10 @@ from cosmos_worker.data.report import (
     render_report,
     summarize,
 )
-from cosmos_worker.data.source_files import (
-    Stamp,
-    list_files,
-    refuse_changed,
-    stamp_files,
-    write_source,
-)
 from cosmos_worker.data.text_files import printable
-from cosmos_worker.layout import (
+from cosmos_worker.runtime.cgroup import available_cpus
+from cosmos_worker.sources.folder import locate_dataset
+from cosmos_worker.storage.volumes import (
     DATASET_REPORT_FILE,
     SUMMARY_FILE,
     Volumes,

@@ -12,18 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.checkpoint.adapter import Adapter, merge_adapter, read_adapter, write_adapter
-from cosmos_worker.checkpoint.adapter_folders import find_adapter, replacing_folder
-from cosmos_worker.checkpoint.best import read_best
-from cosmos_worker.checkpoint.export import find_export
-from cosmos_worker.checkpoint.state import reporting_full_disk
-from cosmos_worker.checkpoint.weight_change import is_unchanged, read_change
-from cosmos_worker.checkpoint.weight_files import has_adapter
-from cosmos_worker.checkpoint.weights import check_finite, open_model
-from cosmos_worker.config import PublishConfig
+from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.file_digests import check_recorded, stamp
-from cosmos_worker.layout import (
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.storage.file_digests import (
+    check_recorded,
+    stamp,
+)
+from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.storage.volumes import (
     ADAPTER_FOLDER,
     DESCRIPTION_FILE,
     MODEL_FILE,
@@ -34,7 +31,27 @@ from cosmos_worker.layout import (
     sha256_of_file,
     write_json,
 )
-from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.train.best import read_best
+from cosmos_worker.train.export import find_export
+from cosmos_worker.weights.adapter import (
+    Adapter,
+    merge_adapter,
+    read_adapter,
+    write_adapter,
+)
+from cosmos_worker.weights.adapter_folders import (
+    find_adapter,
+    replacing_folder,
+)
+from cosmos_worker.weights.files import has_adapter
+from cosmos_worker.weights.load import (
+    check_finite,
+    open_model,
+)
+from cosmos_worker.weights.weight_change import (
+    is_unchanged,
+    read_change,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosmos_worker.config import ReportConfig
+from cosmos_worker.config.stages import ReportConfig
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.layout import REPORT_FILE, Volumes, atomic_write
 from cosmos_worker.report.collect import (
     build_cards,
     count_captions,
@@ -18,6 +17,11 @@ from cosmos_worker.report.dataset import read_dataset
 from cosmos_worker.report.page import render_page
 from cosmos_worker.report.samples import sample_cards
 from cosmos_worker.report.words import describe_losses
+from cosmos_worker.storage.volumes import (
+    REPORT_FILE,
+    Volumes,
+    atomic_write,
+)
 
 
 def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:

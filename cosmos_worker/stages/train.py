@@ -13,33 +13,54 @@ import torch
 import yaml
 from torch import Tensor
 
-from cosmos_worker.checkpoint.export import remove_unfinished_exports
-from cosmos_worker.checkpoint.weight_change import read_change
-from cosmos_worker.checkpoint.weights import fill_model, open_model, read_weight_file
-from cosmos_worker.config import TrainConfig
-from cosmos_worker.earlier_runs import describe_length, folder_of
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError, FolderInUseError
-from cosmos_worker.layout import RESOLVED_CONFIG_FILE, Volumes, atomic_write
-from cosmos_worker.locks import take_lock
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
-from cosmos_worker.options import Experiment
-from cosmos_worker.outcomes import PositionFile
-from cosmos_worker.tokenizer.base import VideoTokenizer
+from cosmos_worker.runtime.earlier_runs import (
+    describe_length,
+    folder_of,
+)
+from cosmos_worker.runtime.outcome import PositionFile
+from cosmos_worker.runtime.process_group import (
+    Processes,
+    join_processes,
+)
+from cosmos_worker.runtime.stop import StopSignal
+from cosmos_worker.storage.files import take_lock
+from cosmos_worker.storage.volumes import (
+    RESOLVED_CONFIG_FILE,
+    Volumes,
+    atomic_write,
+)
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
+from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 from cosmos_worker.train.acceleration import accelerate
-from cosmos_worker.train.batches import WindowDataset
-from cosmos_worker.train.distributed import Processes, join_processes
-from cosmos_worker.train.draws import sample_generator
-from cosmos_worker.train.loop import Trainer, run_training
-from cosmos_worker.train.parallel import Layout, lay_out, spread
+from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.export import remove_unfinished_exports
+from cosmos_worker.train.noise import sample_generator
+from cosmos_worker.train.parallelize import (
+    Layout,
+    lay_out,
+    spread,
+)
 from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
 from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
-from cosmos_worker.train.stop import StopSignal
 from cosmos_worker.train.trackers.opening import choose_trackers
+from cosmos_worker.train.trainer import (
+    Trainer,
+    run_training,
+)
 from cosmos_worker.train.validation import check_held_out
 from cosmos_worker.train.words import check_enough_windows, describe_words, tell_words
+from cosmos_worker.weights.load import (
+    fill_model,
+    open_model,
+    read_weight_file,
+)
+from cosmos_worker.weights.weight_change import read_change
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import atomic_write
-from cosmos_worker.text.store import REMEDY, caption_key
+from cosmos_worker.storage.volumes import atomic_write
+from cosmos_worker.text.embeddings import (
+    REMEDY,
+    caption_key,
+)
 from cosmos_worker.text.tokens import TextFacts
 
 FACTS_PATTERN = "captions-*.json"

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.file_kinds import refuse_pointers_in
-from cosmos_worker.quiet import importing_transformers
+from cosmos_worker.runtime.imports import importing_transformers
+from cosmos_worker.storage.file_kinds import refuse_pointers_in
 from cosmos_worker.text.tokens import TextTokenizer
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.quiet import importing_transformers
+from cosmos_worker.runtime.imports import importing_transformers
 
 MOSTLY_UNKNOWN = 0.5
 """A text of whose characters a larger share is unknown says nothing reliable to the encoder."""

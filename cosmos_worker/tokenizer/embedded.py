@@ -10,8 +10,14 @@ import hashlib
 import torch
 from torch import Tensor
 
-from cosmos_worker.options import LATENT_SCALE, TokenizerConfig
-from cosmos_worker.tokenizer import base, wavelet
+from cosmos_worker.config.experiment import (
+    LATENT_SCALE,
+    TokenizerConfig,
+)
+from cosmos_worker.tokenizer import (
+    tokenizer,
+    wavelet,
+)
 
 ROUNDS = 3
 CHANNELS = 3 * LATENT_SCALE**3
@@ -22,7 +28,7 @@ class EmbeddedTokenizer:
 
     def __init__(self, config: TokenizerConfig, device: torch.device) -> None:
         """Raise ConfigError unless the chunk has 8n+1 frames."""
-        base.check_chunk(config.chunk_pixel_frames)
+        tokenizer.check_chunk(config.chunk_pixel_frames)
         self._config = config
         self._device = device
 
@@ -44,9 +50,9 @@ class EmbeddedTokenizer:
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """See ``VideoTokenizer.encode``."""
         chunk = self._config.chunk_pixel_frames
-        base.check_video(video_BCTHW, chunk)
+        tokenizer.check_video(video_BCTHW, chunk)
         video = video_BCTHW.to(self._device, torch.float32)
-        return base.map_chunks(
+        return tokenizer.map_chunks(
             lambda x: wavelet.patch(x, ROUNDS), video, chunk, self._config.batch_size
         )
 
@@ -54,11 +60,11 @@ class EmbeddedTokenizer:
     def decode(self, latent_BCTHW: Tensor) -> Tensor:
         """See ``VideoTokenizer.decode``."""
         chunk = self._config.chunk_pixel_frames
-        base.check_latent(latent_BCTHW, CHANNELS, chunk)
+        tokenizer.check_latent(latent_BCTHW, CHANNELS, chunk)
         latent = latent_BCTHW.to(self._device, torch.float32)
-        return base.map_chunks(
+        return tokenizer.map_chunks(
             lambda x: wavelet.unpatch(x, ROUNDS),
             latent,
-            base.latent_frames(chunk),
+            tokenizer.latent_frames(chunk),
             self._config.batch_size,
         )

@@ -7,10 +7,10 @@ from typing import Final, Literal
 
 import torch
 
-from cosmos_worker.options import TokenizerConfig
-from cosmos_worker.tokenizer.base import VideoTokenizer
+from cosmos_worker.config.experiment import TokenizerConfig
 from cosmos_worker.tokenizer.embedded import EmbeddedTokenizer
-from cosmos_worker.tokenizer.jit import JitTokenizer
+from cosmos_worker.tokenizer.released import JitTokenizer
+from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 
 EMBEDDED: Final = "embedded"
 """In place of a folder: the exact tokenizer that needs no files."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from cosmos_worker.config.training import AccelerationConfig
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.train.engine import use_engine_attention, use_engine_float8
 from cosmos_worker.train.float8 import use_float8
-from cosmos_worker.training_options import AccelerationConfig
+from cosmos_worker.train.transformer_engine import (
+    use_engine_attention,
+    use_engine_float8,
+)
 
 
 def accelerate(model: CosmosModel, config: AccelerationConfig, device: torch.device) -> None:

@@ -15,8 +15,14 @@ from torch.distributed.tensor import DTensor
 from torchao import optim
 from torchao.optim.subclass_8bit import OptimState8bit
 
-from cosmos_worker.model.shards import is_spread, local_part
-from cosmos_worker.optimizer_states import BLOCK_SIZE, has_8bit_states
+from cosmos_worker.config.optimizer_states import (
+    BLOCK_SIZE,
+    has_8bit_states,
+)
+from cosmos_worker.model.dtensor import (
+    is_spread,
+    local_part,
+)
 
 MOMENTS = {"exp_avg": True, "exp_avg_sq": False}
 """Names of the moments, and whether they have a sign."""

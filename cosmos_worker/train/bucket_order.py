@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.train.draws import sample_generator
+from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.order import DataOrder
 
 

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from cosmos_worker.model.shards import local_part, settle
+from cosmos_worker.model.dtensor import (
+    local_part,
+    settle,
+)
 
 
 def ema_exponent(rate: float) -> float:

@@ -12,8 +12,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cosmos_worker.layout import METRICS_FILE, atomic_write
-from cosmos_worker.progress import shows_bars
+from cosmos_worker.runtime.progress import shows_bars
+from cosmos_worker.storage.volumes import (
+    METRICS_FILE,
+    atomic_write,
+)
 from cosmos_worker.train.trackers.guard import Trackers
 from cosmos_worker.train.validation import HeldOutLoss
 

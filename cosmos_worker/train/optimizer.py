@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cosmos_worker.config.training import OptimizerConfig
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.model.shards import is_spread
-from cosmos_worker.train.optional import import_for
-from cosmos_worker.training_options import OptimizerConfig
+from cosmos_worker.model.dtensor import is_spread
+from cosmos_worker.runtime.optional import import_for
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -6,13 +6,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.checkpoint.state import SavedState, list_states, read_progress
-from cosmos_worker.config import parse_document
-from cosmos_worker.decisive import decisive_options
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.schedule import (
+    decays,
+    describe_schedule,
+    warmup_steps,
+)
+from cosmos_worker.config.stages import parse_document
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.options import Experiment
-from cosmos_worker.schedule import decays, describe_schedule, warmup_steps
+from cosmos_worker.train.checkpoint import (
+    SavedState,
+    list_states,
+    read_progress,
+)
+from cosmos_worker.train.export import list_exports
 
 logger = logging.getLogger(__name__)
 

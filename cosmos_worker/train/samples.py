@@ -16,24 +16,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cosmos_worker.config.experiment import (
+    Experiment,
+    VideoConfig,
+)
+from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.data.video import write_video
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.layout import SAMPLES_FOLDER, TRUTH_FOLDER, samples_name
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.shards import settle
-from cosmos_worker.options import Experiment, VideoConfig
-from cosmos_worker.sample.video2world import (
+from cosmos_worker.model.dtensor import settle
+from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.sample.sampler import (
     Settings,
     check_admitted,
     decode_latents,
     sample_latents,
 )
-from cosmos_worker.sampling_options import SamplingConfig
-from cosmos_worker.tokenizer.base import VideoTokenizer
-from cosmos_worker.train.batches import WindowDataset
-from cosmos_worker.train.distributed import Processes
+from cosmos_worker.storage.volumes import (
+    SAMPLES_FOLDER,
+    TRUTH_FOLDER,
+    samples_name,
+)
+from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
+from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.parallel import Layout
+from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.step import use_bfloat16
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosmos_worker.checkpoint.adapter import Adapter
-from cosmos_worker.checkpoint.best import update_best
-from cosmos_worker.checkpoint.export import prune_exports, write_adapters, write_exports
-from cosmos_worker.checkpoint.shares import own_share
-from cosmos_worker.checkpoint.state import (
+from cosmos_worker.errors import CheckpointError, RetryableError
+from cosmos_worker.model.lora import merge_lora
+from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.train.best import update_best
+from cosmos_worker.train.checkpoint import (
     STATE_FOLDER,
     Files,
     begin_state,
@@ -25,18 +26,21 @@ from cosmos_worker.checkpoint.state import (
     describe_own_shards,
     discard_state,
     prune_states,
-    reporting_full_disk,
     shards_path,
 )
-from cosmos_worker.checkpoint.weight_change import (
+from cosmos_worker.train.export import (
+    prune_exports,
+    write_adapters,
+    write_exports,
+)
+from cosmos_worker.train.shares import own_share
+from cosmos_worker.weights.adapter import Adapter
+from cosmos_worker.weights.weight_change import (
     describe_change,
     is_unchanged,
     measure_change,
     write_change,
 )
-from cosmos_worker.errors import CheckpointError, RetryableError
-from cosmos_worker.model.lora import merge_lora
-from cosmos_worker.train.distributed import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +110,7 @@ class Saver:
         with self._failing_together(step):
             if self.processes.is_main:
                 begin_state(self.run, step)
-        from cosmos_worker.checkpoint.shard_files import copy_to_cpu
+        from cosmos_worker.train.shard_files import copy_to_cpu
 
         own = own_share(tensors, self.processes.rank, self.processes.world_size)
         staged = copy_to_cpu(own)
@@ -114,7 +118,7 @@ class Saver:
         self._pending = _Pending(step, progress, written)
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
-        from cosmos_worker.checkpoint.shard_files import save_shards
+        from cosmos_worker.train.shard_files import save_shards
 
         # together first: the others would wait in it for a main process that still exports, or has failed to
         with reporting_full_disk(self.run / STATE_FOLDER):

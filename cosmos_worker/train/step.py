@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cosmos_worker.config.experiment import DiffusionConfig
+from cosmos_worker.config.training import OptimizerConfig
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
-from cosmos_worker.model.shards import is_sharded, is_spread, local_part
-from cosmos_worker.options import DiffusionConfig
-from cosmos_worker.train.batches import Batch
-from cosmos_worker.training_options import OptimizerConfig
+from cosmos_worker.model.dtensor import (
+    is_sharded,
+    is_spread,
+    local_part,
+)
+from cosmos_worker.train.data import Batch
 
 SHOWN_PARAMETERS = 3
 

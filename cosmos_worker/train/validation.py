@@ -11,14 +11,20 @@ from typing import TypeVar
 
 import torch
 
+from cosmos_worker.config.experiment import (
+    DiffusionConfig,
+    Experiment,
+)
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import DiffusionConfig, Experiment
-from cosmos_worker.train.batches import WindowDataset
-from cosmos_worker.train.distributed import Processes
-from cosmos_worker.train.draws import draw_noise, draw_noise_of_level
-from cosmos_worker.train.parallel import Layout
+from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.noise import (
+    draw_noise,
+    draw_noise_of_level,
+)
+from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.step import batch_loss
 
 D = TypeVar("D")

@@ -11,7 +11,7 @@ from cosmos_worker.train.trackers.opening import open_trackers
 from cosmos_worker.train.validation import HeldOutLoss
 
 if TYPE_CHECKING:
-    from cosmos_worker.train.loop import Trainer
+    from cosmos_worker.train.trainer import Trainer
 
 
 class Watch:

@@ -21,7 +21,9 @@ from typing import Any
 
 import yaml
 
-from cosmos_worker.config import (
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.presets import get_experiment
+from cosmos_worker.config.stages import (
     CacheLatentsConfig,
     EmbedTextConfig,
     PrepareDatasetConfig,
@@ -29,9 +31,11 @@ from cosmos_worker.config import (
     StageConfig,
     TrainConfig,
 )
-from cosmos_worker.experiments import get_experiment
-from cosmos_worker.layout import read_marker, run_folder, sha256_of_file
-from cosmos_worker.options import Experiment
+from cosmos_worker.storage.volumes import (
+    read_marker,
+    run_folder,
+    sha256_of_file,
+)
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINTS = HERE / "checkpoints"

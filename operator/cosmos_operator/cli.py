@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cosmos_operator.local import run_job
+    from cosmos_operator.local.run import run_job
 
     return run_job(options.job, options.workspace)
 
@@ -81,7 +81,7 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from cosmos_operator.validate import describe_job
+    from cosmos_operator.local.validate import describe_job
 
     for line in describe_job(options.job):
         sys.stdout.write(f"{line}\n")

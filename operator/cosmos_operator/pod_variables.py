@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from cosmos_worker.rendezvous import TIMEOUT_VARIABLE
+from cosmos_worker.runtime.rendezvous import TIMEOUT_VARIABLE
 
 NAME = "[A-Za-z_][A-Za-z0-9_]*"
 RESERVED = {

@@ -1,7 +1,7 @@
 """What the operator and its users may do, and no more."""
 
 import pytest
-from helm_chart import NAMESPACE, find, find_one, render
+from support.helm_chart import NAMESPACE, find, find_one, render
 
 NAMESPACED = {
     "posttrainingjobs.cosmos.dev": "get list watch delete",

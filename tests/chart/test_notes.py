@@ -1,7 +1,7 @@
 """The notes after installing: what this cluster lacks for which job, and what to do."""
 
 import pytest
-from helm_chart import NAMESPACE, render_notes
+from support.helm_chart import NAMESPACE, render_notes
 
 PYTORCHJOB = "kubeflow.org/v1/PyTorchJob"
 TRAINJOB = "trainer.kubeflow.org/v1alpha1/TrainJob"

@@ -6,9 +6,18 @@ import json
 import kubernetes_validate
 import pytest
 import yaml
-from helm_chart import CHART, NAMESPACE, find, find_one, is_test, load_chart, render, render_texts
 from helm_python import lint
-from pod_security import violations
+from support.helm_chart import (
+    CHART,
+    NAMESPACE,
+    find,
+    find_one,
+    is_test,
+    load_chart,
+    render,
+    render_texts,
+)
+from support.pod_security import violations
 
 from cosmos_operator.plan.pod import TRAIN_GRACE_SECONDS
 

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from helm_chart import NAMESPACE, find_one, nested, render
+from support.helm_chart import NAMESPACE, find_one, nested, render
 
 from cosmos_operator.settings import Settings
 

@@ -2,8 +2,8 @@
 
 import pytest
 import yaml
-from helm_chart import NAMESPACE, find, find_one, is_test, render
 from helm_python import HelmRenderError
+from support.helm_chart import NAMESPACE, find, find_one, is_test, render
 
 from cosmos_operator.api.parse import parse_job
 from cosmos_operator.plan import trainjob

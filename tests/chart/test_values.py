@@ -4,8 +4,8 @@ import re
 
 import jsonschema
 import pytest
-from helm_chart import CHART, load_chart, render_texts
 from helm_python import HelmValuesError
+from support.helm_chart import CHART, load_chart, render_texts
 
 from cosmos_operator import pod_variables
 from cosmos_operator.settings import Settings

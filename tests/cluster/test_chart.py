@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from real_world import RELEASE, RealWorld
+from support.real_world import RELEASE, RealWorld
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

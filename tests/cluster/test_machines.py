@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from real_world import RealWorld
-from scenario_world import ITEM, Manifest
+from support.real_world import RealWorld
+from support.scenario_world import ITEM, Manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

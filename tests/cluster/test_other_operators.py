@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from real_world import NAMESPACE, RealWorld
+from support.real_world import NAMESPACE, RealWorld
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from real_world import EXAMPLE, NAMESPACE, RealWorld
+from support.real_world import EXAMPLE, NAMESPACE, RealWorld
 
 from cosmos_worker.data.video import read_video
-from cosmos_worker.evaluate.tracking import score_push
+from cosmos_worker.metrics.push import score_push
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakekube import FakeKube, Timing
-from fakekube.client import Api, wait_for
+from support.fakekube import FakeKube, Timing
+from support.fakekube.client import Api, wait_for
 
 from cosmos_operator.api.crd import build_crd
 

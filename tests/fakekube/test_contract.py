@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakekube.client import Api, is_gone, make_config, make_job, name_of
-from jobs import make_document
+from support.fakekube.client import Api, is_gone, make_config, make_job, name_of
+from support.jobs import make_document
 
 # --- creating and reading --------------------------------------------------------------------
 

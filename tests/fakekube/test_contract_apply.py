@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fakekube.client import Api, make_job, name_of
+from support.fakekube.client import Api, make_job, name_of
 
 
 def condition(kind: str, status: str = "True") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakekube.client import Api, is_gone, make_config, make_job, name_of, wait_for
+from support.fakekube.client import Api, is_gone, make_config, make_job, name_of, wait_for
 
 
 def test_delete_answers(api: Api) -> None:

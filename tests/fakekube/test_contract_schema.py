@@ -6,8 +6,8 @@ import secrets
 from typing import Any
 
 import pytest
-from fakekube.client import Api
-from jobs import make_document
+from support.fakekube.client import Api
+from support.jobs import make_document
 
 
 def post(api: Api, changes: dict[str, Any], **query: Any) -> tuple[int, Any]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import urllib3
-from fakekube import FakeKube, Fault, Timing
-from fakekube.client import Api, wait_for
-from fakekube.plans import Plan, ended, has, words
+from support.fakekube import FakeKube, Fault, Timing
+from support.fakekube.client import Api, wait_for
+from support.fakekube.plans import Plan, ended, has, words
 
 FAST = Timing(controller_s=0.002, start_s=0.005, stage_s=0.02, step_s=0.004, retry_s=0.05)
 TRAINING = "pytorchjobs.kubeflow.org"
@@ -71,7 +71,7 @@ def test_a_pod_that_is_deleted_saves(fake: FakeKube) -> None:
     assert has(plan.end(TRAINING, "push-1"), "Failed")
     lines = fake.log_of(pod["metadata"]["uid"])
     assert " checkpoint step=" in lines[-2]
-    assert " INFO launcher cosmos_worker.launch Stopped: " in lines[-1]
+    assert " INFO launcher cosmos_worker.runtime.launch Stopped: " in lines[-1]
 
 
 def test_a_hanging_worker_is_killed(fake: FakeKube) -> None:
@@ -118,8 +118,8 @@ def test_nodes_share_their_fate(fake: FakeKube, rank: int) -> None:
     pods = wait_for(lambda: plan.pods() if len(plan.pods()) == 2 else None)
     assert has(plan.end(key, name), "Failed")
     last = [fake.log_of(pod["metadata"]["uid"])[-1] for pod in pods]
-    assert "ERROR launcher cosmos_worker.launch GpuFault: Xid 79" in last[rank]
-    expected = f"ERROR launcher cosmos_worker.launch PeerLost: node rank {rank} is gone"
+    assert "ERROR launcher cosmos_worker.runtime.launch GpuFault: Xid 79" in last[rank]
+    expected = f"ERROR launcher cosmos_worker.runtime.launch PeerLost: node rank {rank} is gone"
     assert expected in last[1 - rank]
 
 

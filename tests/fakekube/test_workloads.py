@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fakekube import FakeKube, Fault, Timing
-from fakekube.client import Api, wait_for
-from fakekube.plans import Plan, ended, has, runtime, waiting, words
+from support.fakekube import FakeKube, Fault, Timing
+from support.fakekube.client import Api, wait_for
+from support.fakekube.plans import Plan, ended, has, runtime, waiting, words
 
 FAST = Timing(
     controller_s=0.002, start_s=0.005, stage_s=0.02, step_s=0.004, retry_s=0.05, unreachable_s=0.1

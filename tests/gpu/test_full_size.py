@@ -24,22 +24,25 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from generation import moving_square
-from memory import PeakMemory
-from text_encoders import write_t5
-from tiny_tokenizer import write_tiny_tokenizer
-from training import run_path, train_config, write_training_inputs
+from support.generation import moving_square
+from support.memory import PeakMemory
+from support.text_encoders import write_t5
+from support.tiny_tokenizer import write_tiny_tokenizer
+from support.training import run_path, train_config, write_training_inputs
 
-from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.checkpoint.state import list_states
-from cosmos_worker.config import GenerateConfig
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.presets import get_experiment
+from cosmos_worker.config.stages import GenerateConfig
+from cosmos_worker.config.units import GIB
 from cosmos_worker.data.video import write_video
-from cosmos_worker.experiments import get_experiment
-from cosmos_worker.layout import GENERATED_FILE
-from cosmos_worker.memory_plan import checkpoint_bytes, net_size
+from cosmos_worker.memory.plan import (
+    checkpoint_bytes,
+    net_size,
+)
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import Experiment
-from cosmos_worker.units import GIB
+from cosmos_worker.storage.volumes import GENERATED_FILE
+from cosmos_worker.train.checkpoint import list_states
+from cosmos_worker.train.export import list_exports
 
 BRIDGE = "video2world_instruction_bridge_57frames"
 COMMON = (

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from jobs import make_document
+from support.jobs import make_document
 
 from cosmos_operator.api.crd import build_crd
 from cosmos_operator.cli import main
@@ -21,7 +21,7 @@ def job_file(tmp_path):
 def test_nothing_imports_torch():
     program = """
 import sys
-import cosmos_operator.cli, cosmos_operator.local, cosmos_operator.validate
+import cosmos_operator.cli, cosmos_operator.local.run, cosmos_operator.local.validate
 import cosmos_operator.api.crd, cosmos_operator.plan.render
 print([name for name in ("torch", "numpy", "transformers") if name in sys.modules])
 """

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from jobs import make_job
 from pydantic import ValidationError
+from support.jobs import make_job
 
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.plan.render import build_manifests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scenario_world import CLAIM, FakeWorld, World
+from support.scenario_world import CLAIM, FakeWorld, World
 
 from cosmos_operator.api.crd import build_crd
 
@@ -18,7 +18,7 @@ def world(
     if request.config.getoption("--real-cluster"):
         yield request.getfixturevalue("real_world")
         return
-    from fakekube import FakeKube
+    from support.fakekube import FakeKube
 
     with FakeKube(images=("cosmos-worker:test", "cosmos-worker-cpu:test")) as kube:
         kube.install_crd(build_crd())

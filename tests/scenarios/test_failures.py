@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from scenario_world import Manifest, World
+from support.scenario_world import Manifest, World
 
 
 def impatient(world: World) -> Manifest:

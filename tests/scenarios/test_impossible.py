@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenario_world import World
+from support.scenario_world import World
 
 
 def test_claim_that_is_not_there(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scenario_world import ITEM, Refusal, World
+from support.scenario_world import ITEM, Refusal, World
 
 
 @pytest.fixture(scope="module")

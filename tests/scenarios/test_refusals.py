@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from limits import Limit, find_limits, place, spell
-from scenario_world import World
+from support.limits import Limit, find_limits, place, spell
+from support.scenario_world import World
 
 from cosmos_operator.api.base import RULES
 from cosmos_operator.api.crd import build_schema

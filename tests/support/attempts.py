@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decisions import Simulation
+from support.decisions import Simulation
 
 TWO_NODES = {"compute": {"nodes": 2, "processesPerNode": 1}}
 

@@ -7,17 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clips import annotation, write_clip
-from tiny_tokenizer import write_tiny_tokenizer
-from training import small_experiment, write_model
 
-from cosmos_worker.config import CacheLatentsConfig, PrepareDatasetConfig, Source
+from cosmos_worker.config.experiment import (
+    Experiment,
+    VideoConfig,
+)
+from cosmos_worker.config.stages import (
+    CacheLatentsConfig,
+    PrepareDatasetConfig,
+    Source,
+)
+from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.data.index import read_index
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, VideoConfig
 from cosmos_worker.stages import cache_latents, prepare_dataset
-from cosmos_worker.text.store import EmbeddingStore
-from cosmos_worker.training_options import ParallelConfig
+from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.text.embeddings import EmbeddingStore
+from support.clips import annotation, write_clip
+from support.tiny_tokenizer import write_tiny_tokenizer
+from support.training import small_experiment, write_model
 
 WIDE = VideoConfig(num_pixel_frames=17, height=32, width=48)
 TALL = VideoConfig(num_pixel_frames=9, height=48, width=32, fps=5)

@@ -8,13 +8,12 @@ import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from jobs import make_document
-
 from cosmos_operator.decide.decide import decide
 from cosmos_operator.decide.decision import AddOwner, Create, Decision, Delete
 from cosmos_operator.decide.observed import Observed
 from cosmos_operator.decide.times import format_time
 from cosmos_operator.settings import Settings
+from support.jobs import make_document
 
 Manifest = dict[str, Any]
 START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)

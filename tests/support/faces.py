@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cosmos_worker.companions.retinaface import RetinaFace
+from cosmos_worker.guardrails.retinaface import RetinaFace
 
 BOX = 32
 """Side of the box around a dot."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cosmos_worker.config import FetchModelConfig
-from cosmos_worker.layout import Volumes
+from cosmos_worker.config.stages import FetchModelConfig
 from cosmos_worker.stages import fetch_model
+from cosmos_worker.storage.volumes import Volumes
 
 
 def fetch(source: Path, target: Path) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from training import SMALL_NET, small_model
 
-from cosmos_worker.checkpoint.weights import load_model
+from cosmos_worker.weights.load import load_model
+from support.training import SMALL_NET, small_model
 
 State = dict[str, Tensor]
 

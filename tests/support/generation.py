@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from text_encoders import write_t5
-from tiny_tokenizer import write_tiny_tokenizer
 
-from cosmos_worker.checkpoint.weights import save_weight_file
-from cosmos_worker.config import GenerateConfig
+from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.data.video import write_video
-from cosmos_worker.layout import GENERATED_FILE
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import NetConfig
+from cosmos_worker.storage.volumes import GENERATED_FILE
+from cosmos_worker.weights.load import save_weight_file
+from support.text_encoders import write_t5
+from support.tiny_tokenizer import write_tiny_tokenizer
 
 HEIGHT, WIDTH, NUM_FRAMES = 32, 64, 17
 TEXT_CHANNELS = 32

@@ -15,7 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numbered_videos import HEIGHT, WIDTH, Kind, write_numbered
+
+from support.numbered_videos import HEIGHT, WIDTH, Kind, write_numbered
 
 FRONT = "observation.images.front"
 FPS = 10

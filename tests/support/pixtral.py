@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from companions import END, PAD, START, draw_llava, set_answers, small_tokenizer
 from transformers import (
     MistralConfig,
     PixtralImageProcessor,
     PixtralProcessor,
     PixtralVisionConfig,
 )
+
+from support.companions import END, PAD, START, draw_llava, set_answers, small_tokenizer
 
 PATCH = 8
 ROW_END, PICTURE_END = "[IMG_BREAK]", "[IMG_END]"

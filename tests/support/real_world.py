@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from fakekube.client import Api
-from scenario_world import CLAIM, EXAMPLE, ROOT, World
+
+from support.fakekube.client import Api
+from support.scenario_world import CLAIM, EXAMPLE, ROOT, World
 
 if TYPE_CHECKING:
     from harness.cluster import LocalCluster

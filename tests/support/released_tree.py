@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tiny_tokenizer import Encoder, write_script, write_tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from cosmos_worker.checkpoint.weights import save_weight_file
+from cosmos_worker.config.experiment import NetConfig
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import NetConfig
+from cosmos_worker.weights.load import save_weight_file
+from support.tiny_tokenizer import Encoder, write_script, write_tiny_tokenizer
 
 MODEL = "nvidia/Cosmos-Predict1-7B-Video2World"
 TOKENIZER = "nvidia/Cosmos-Tokenize1-CV8x8x8-720p"

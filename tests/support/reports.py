@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 import yaml
-from generation import generate_config, write_clips
 
-from cosmos_worker.config import ReportConfig
+from cosmos_worker.config.presets import PUSH_TINY
+from cosmos_worker.config.stages import ReportConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.data.video import read_video
-from cosmos_worker.experiments import PUSH_TINY
-from cosmos_worker.layout import (
+from cosmos_worker.sample import records
+from cosmos_worker.sample.inputs import SampleInput
+from cosmos_worker.storage.volumes import (
     METRICS_FILE,
     RESOLVED_CONFIG_FILE,
     SUMMARY_FILE,
     VIDEO_READER_VERSION,
     write_json,
 )
-from cosmos_worker.sample import records
-from cosmos_worker.sample.inputs import SampleInput
+from support.generation import generate_config, write_clips
 
 PROMPTS = ("push the red cube right", 'push the red cube left & "so on" <b>')
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training import run_path
 
-from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.checkpoint.state import list_states
+from cosmos_worker.runtime.stop import StopSignal
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import loop
-from cosmos_worker.train.stop import StopSignal
+from cosmos_worker.train import trainer as loop
+from cosmos_worker.train.checkpoint import list_states
+from cosmos_worker.train.export import list_exports
+from support.training import run_path
 
 COMPARED = ("loss", "edm_loss", "grad_norm", "validation_loss")
 """Figures of metrics.jsonl that do not depend on the machine."""

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from fakekube import FakeKube, Fault
-from fakekube.client import Api
+
+from support.fakekube import FakeKube, Fault
+from support.fakekube.client import Api
 
 Manifest = dict[str, Any]
 
@@ -306,7 +307,7 @@ class FakeWorld(World):
         command = [
             sys.executable,
             "-m",
-            "cosmos_operator.manager",
+            "cosmos_operator.controller.manager",
             "--settings",
             str(self._settings),
         ]

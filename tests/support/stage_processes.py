@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from cosmos_operator.local_process import StageProcess
+from cosmos_operator.local.process import StageProcess
 
 FINISH = """
 import json, os, pathlib
@@ -65,7 +65,11 @@ def make_process(
 
 def main() -> int:
     """Run one program as a stage in a folder: ``python -m stage_processes FOLDER PROGRAM``."""
-    from cosmos_operator.local import lock, run_processes, say
+    from cosmos_operator.local.run import (
+        lock,
+        run_processes,
+        say,
+    )
 
     folder = Path(sys.argv[1])
     process = make_process(folder, globals()[sys.argv[2]])

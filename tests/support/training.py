@@ -8,15 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from gang import run_gang
 from torch import Tensor
 
-from cosmos_worker.checkpoint.weights import save_weight_file
-from cosmos_worker.config import TrainConfig
-from cosmos_worker.data.index import Clip, write_index
-from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, write_json
-from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import (
+from cosmos_worker.config.experiment import (
     ConditioningConfig,
     Experiment,
     NetConfig,
@@ -24,14 +18,24 @@ from cosmos_worker.options import (
     TokenizerConfig,
     VideoConfig,
 )
-from cosmos_worker.text.store import EmbeddingStore
-from cosmos_worker.tokenizer.store import LatentWriter
-from cosmos_worker.training_options import (
+from cosmos_worker.config.stages import TrainConfig
+from cosmos_worker.config.training import (
     LoraConfig,
     OptimizerConfig,
     ParallelConfig,
     TrainerConfig,
 )
+from cosmos_worker.data.index import Clip, write_index
+from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.storage.volumes import (
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    write_json,
+)
+from cosmos_worker.text.embeddings import EmbeddingStore
+from cosmos_worker.tokenizer.latents import LatentWriter
+from cosmos_worker.weights.load import save_weight_file
+from support.gang import run_gang
 
 SMALL_NET = NetConfig(
     model_channels=32,

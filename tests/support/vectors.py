@@ -10,8 +10,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from cosmos_worker.config.experiment import NetConfig
 from cosmos_worker.model.dit import CosmosDiT
-from cosmos_worker.options import NetConfig
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "data" / "vectors"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from s3_store import Store
+    from support.s3_store import Store
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[Store]:
     """The running server; tests take ``store``."""
-    from s3_store import serve_s3
+    from support.s3_store import serve_s3
 
     with serve_s3() as running:
         yield running
@@ -24,9 +26,9 @@ def s3_server() -> Iterator[Store]:
 @pytest.fixture
 def store(s3_server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with an empty bucket, credentials for it, and no long pauses."""
-    from s3_store import KEYS, set_credentials, share_descriptions
+    from support.s3_store import KEYS, set_credentials, share_descriptions
 
-    from cosmos_worker.data import s3_bucket
+    from cosmos_worker.sources import s3_bucket
 
     set_credentials(monkeypatch, tmp_path, KEYS)
     share_descriptions(monkeypatch)
@@ -34,3 +36,19 @@ def store(s3_server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(s3_bucket, "MAX_ATTEMPTS", 2)
     s3_server.reset()
     return s3_server
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of 1 MiB; mounting it needs root.
+
+    Not below pytest's folder, which could not be removed if a test were killed before the end.
+    """
+    folder = tempfile.mkdtemp(prefix="cosmos-small-disk-")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield Path(folder)
+    subprocess.run(["umount", "--lazy", folder], check=True)
+    Path(folder).rmdir()

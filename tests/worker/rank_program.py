@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cosmos_worker import cli
 from cosmos_worker.errors import DataError, StopRequested
-from cosmos_worker.outcomes import PositionFile
+from cosmos_worker.runtime.outcome import PositionFile
 
 RANK = int(os.environ["RANK"])
 PEER = Path(os.environ["COSMOS_OUTCOMES"]) / "peer"

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training import CORRECTED, SMALL_NET, small_model, with_correction, write_model
+from support.training import CORRECTED, SMALL_NET, small_model, with_correction, write_model
 
-from cosmos_worker import termination
-from cosmos_worker.checkpoint.weights import read_weight_file
 from cosmos_worker.cli import main
-from cosmos_worker.config import STAGE_CONFIGS
+from cosmos_worker.config.stages import STAGE_CONFIGS
+from cosmos_worker.runtime import termination
+from cosmos_worker.weights.load import read_weight_file
 
 
 def write_document(tmp_path: Path, **values: object) -> Path:
@@ -202,8 +202,9 @@ def test_publish_follows_its_own_advice_when_its_model_was_replaced(
 
 STAGE_THAT_IS_STOPPED = """
 import concurrent.futures, sys, time, types
-from cosmos_worker import cli, stopping
-from cosmos_worker.layout import atomic_write
+from cosmos_worker import cli
+from cosmos_worker.runtime import signals as stopping
+from cosmos_worker.storage.volumes import atomic_write
 from pathlib import Path
 
 def run(config, volumes):

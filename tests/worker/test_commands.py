@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_worker import termination
 from cosmos_worker.cli import main
-from cosmos_worker.experiments import EXPERIMENTS
+from cosmos_worker.config.presets import EXPERIMENTS
+from cosmos_worker.runtime import termination
 
 BRIDGE = "video2world_instruction_bridge_57frames"
 
@@ -182,7 +182,7 @@ def test_bad_question_is_exit_code_2(arguments: list[str]) -> None:
 )
 def test_commands_need_no_torch(arguments: list[str]) -> None:
     script = (
-        "import sys\nfrom cosmos_worker import machine\nfrom cosmos_worker.cli import main\n"
+        "import sys\nfrom cosmos_worker.runtime import machine\nfrom cosmos_worker.cli import main\n"
         "machine.DRIVER_FILE = machine.Path('/absent')\n"
         f"code = main({arguments!r})\n"
         "sys.exit('torch was imported' if 'torch' in sys.modules else code)"

@@ -7,24 +7,37 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from fake_cuda import CUDA, fake_cuda
+from support.fake_cuda import CUDA, fake_cuda
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cosmos_worker.config.presets import PUSH_TINY
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.training import (
+    LoraConfig,
+    ParallelConfig,
+)
 from cosmos_worker.diffusion.edm import Noise
-from cosmos_worker.experiments import PUSH_TINY
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora
-from cosmos_worker.sample.video2world import Sample, Settings, generate_from_known
-from cosmos_worker.sampling_options import SamplingConfig
+from cosmos_worker.sample.sampler import (
+    Sample,
+    Settings,
+    generate_from_known,
+)
 from cosmos_worker.tokenizer.network import AutoencoderConfig, CausalVideoAutoencoder
-from cosmos_worker.train.batches import Batch
-from cosmos_worker.train.draws import draw_noise, draw_noise_of_level
+from cosmos_worker.train.data import Batch
 from cosmos_worker.train.ema import PowerEma
+from cosmos_worker.train.noise import (
+    draw_noise,
+    draw_noise_of_level,
+)
 from cosmos_worker.train.optimizer import build_optimizer
-from cosmos_worker.train.parallel import Layout, spread
+from cosmos_worker.train.parallelize import (
+    Layout,
+    spread,
+)
 from cosmos_worker.train.step import batch_loss, train_step
-from cosmos_worker.training_options import LoraConfig, ParallelConfig
 
 NET = PUSH_TINY.net.model_copy(update={"num_blocks": 1})
 LATENT = (NET.latent_channels, 3, 16, 20)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from cosmos_worker.layout import write_json
+from cosmos_worker.storage.volumes import write_json
 
 TRACKERS_FILE = "trackers.json"
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.layout import samples_name
-from cosmos_worker.options import Experiment
+from cosmos_worker.storage.volumes import samples_name
 from cosmos_worker.train.trackers.identity import remembered_id
 from cosmos_worker.train.trackers.wandb_run import run_title
 

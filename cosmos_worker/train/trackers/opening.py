@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.training import TrackerName
 from cosmos_worker.errors import ConfigError, RetryableError
-from cosmos_worker.options import Experiment
 from cosmos_worker.train.trackers.guard import Tracker, Trackers
 from cosmos_worker.train.trackers.mlflow_run import MlflowRun
 from cosmos_worker.train.trackers.tensorboard_files import TensorboardFiles
 from cosmos_worker.train.trackers.wandb_run import WandbRun
-from cosmos_worker.training_options import TrackerName
 
 logger = logging.getLogger(__name__)
 

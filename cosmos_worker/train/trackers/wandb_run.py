@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.options import Experiment
 from cosmos_worker.train.trackers.identity import remembered_id
 
 FINISH_SECONDS = 30

@@ -7,10 +7,13 @@ from collections import Counter
 
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec, sources
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.experiments import get_experiment
-from cosmos_worker.layout import ADDRESS, VOLUMES
-from cosmos_worker.options import Experiment
+from cosmos_worker.storage.volumes import (
+    ADDRESS,
+    VOLUMES,
+)
 
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""

@@ -9,10 +9,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from cosmos_operator.api.crd import build_schema
-from cosmos_worker.experiments import PRESETS, Preset
-from cosmos_worker.options import Experiment
-from cosmos_worker.overrides import nested_model
-from cosmos_worker.training_options import TrainerConfig
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.overrides import nested_model
+from cosmos_worker.config.presets import (
+    PRESETS,
+    Preset,
+)
+from cosmos_worker.config.training import TrainerConfig
 
 Row = tuple[str, str, str, str]
 PRESET_HEADER = ("experiment", "for", "frames", "size", "steps", "samples a step", "GPUs")

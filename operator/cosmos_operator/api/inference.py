@@ -8,8 +8,8 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from cosmos_operator.api.base import Address, ApiModel, CountOrZero, ItemName, rules
-from cosmos_worker.captions import normalise_caption
-from cosmos_worker.sampling_options import SamplingConfig
+from cosmos_worker.config.captions import normalise_caption
+from cosmos_worker.config.sampling import SamplingConfig
 
 _SAMPLING = SamplingConfig()
 

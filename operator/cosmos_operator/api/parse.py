@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from cosmos_operator.api.check import check_job, check_training
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
 from cosmos_operator.errors import InvalidSpec
-from cosmos_worker.addresses import without_secrets
+from cosmos_worker.config.addresses import without_secrets
 
 MAX_FILE_BYTES = 1 << 20
 

@@ -14,7 +14,10 @@ from cosmos_operator.api.base import (
     RelativeFolder,
     rules,
 )
-from cosmos_worker.config import S3_ENDPOINT, S3_URI
+from cosmos_worker.config.stages import (
+    S3_ENDPOINT,
+    S3_URI,
+)
 
 
 class ClaimFolder(ApiModel):

@@ -27,9 +27,12 @@ from cosmos_operator.api.base import (
     immutable,
     rules,
 )
-from cosmos_operator.api.companions import GuardrailsSpec, PromptUpsamplerSpec
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpec
+from cosmos_operator.api.prompts_and_guards import (
+    GuardrailsSpec,
+    PromptUpsamplerSpec,
+)
 from cosmos_operator.api.source import Source
 from cosmos_operator.api.status import PostTrainingJobStatus
 

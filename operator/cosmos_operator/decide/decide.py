@@ -14,11 +14,19 @@ from pydantic import ValidationError
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.decision import Decision, Delete
-from cosmos_operator.decide.draft import Draft
 from cosmos_operator.decide.observed import Observed
-from cosmos_operator.decide.preflight import check_backend, check_queue, check_storage
-from cosmos_operator.decide.stage_jobs import SHORT_WAIT_S
-from cosmos_operator.decide.summary import (
+from cosmos_operator.decide.pass_state import Draft
+from cosmos_operator.decide.requirements.preflight import (
+    check_backend,
+    check_queue,
+    check_storage,
+)
+from cosmos_operator.decide.stages.advance import (
+    PUBLISHED,
+    walk,
+)
+from cosmos_operator.decide.stages.stage_jobs import SHORT_WAIT_S
+from cosmos_operator.decide.status import (
     build_status,
     hold,
     refuse,
@@ -26,10 +34,13 @@ from cosmos_operator.decide.summary import (
     transition_events,
 )
 from cosmos_operator.decide.times import seconds_since
-from cosmos_operator.decide.walk import PUBLISHED, walk
-from cosmos_operator.decide.workloads import WORKLOAD_KINDS, is_being_deleted, read_state
+from cosmos_operator.decide.training.workloads import (
+    WORKLOAD_KINDS,
+    is_being_deleted,
+    read_state,
+)
 from cosmos_operator.errors import InvalidSpec
-from cosmos_operator.plan.accepted import plan_job
+from cosmos_operator.plan.job_plan import plan_job
 from cosmos_operator.settings import Settings
 
 Manifest = dict[str, Any]

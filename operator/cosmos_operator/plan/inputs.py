@@ -11,7 +11,8 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.keys import source_key
 from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
-from cosmos_worker.config import (
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.stages import (
     Artifact,
     ArtifactKind,
     HuggingFaceSource,
@@ -19,8 +20,7 @@ from cosmos_worker.config import (
     Source,
     UrlSource,
 )
-from cosmos_worker.layout import content_key
-from cosmos_worker.options import Experiment
+from cosmos_worker.storage.volumes import content_key
 
 
 @dataclass(frozen=True)

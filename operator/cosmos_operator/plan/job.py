@@ -9,7 +9,7 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
 from cosmos_operator.settings import Settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
-from cosmos_worker.layout import content_key
+from cosmos_worker.storage.volumes import content_key
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 STAGE_RETRIES = 3

@@ -10,11 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosmos_worker.config import Source, StageConfig, TrainConfig
-from cosmos_worker.decisive import TRAINER_PACE
-from cosmos_worker.layout import MODEL_FILE, VIDEO_READER_VERSION, content_key
-from cosmos_worker.schedule import decays
-from cosmos_worker.training_options import AccelerationConfig, LoraConfig, OptimizerConfig
+from cosmos_worker.config.identity import TRAINER_PACE
+from cosmos_worker.config.schedule import decays
+from cosmos_worker.config.stages import (
+    Source,
+    StageConfig,
+    TrainConfig,
+)
+from cosmos_worker.config.training import (
+    AccelerationConfig,
+    LoraConfig,
+    OptimizerConfig,
+)
+from cosmos_worker.storage.volumes import (
+    MODEL_FILE,
+    VIDEO_READER_VERSION,
+    content_key,
+)
 
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),

@@ -19,7 +19,10 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts
 from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
-from cosmos_worker.layout import VOLUMES, content_key
+from cosmos_worker.storage.volumes import (
+    VOLUMES,
+    content_key,
+)
 
 EVERYTHING_SERVED = frozenset({"PyTorchJob", "TrainJob"})
 

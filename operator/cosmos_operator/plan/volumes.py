@@ -8,8 +8,11 @@ from typing import Any
 
 from cosmos_operator.api.source import ClaimFolder
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
-from cosmos_worker.config import StageConfig
-from cosmos_worker.layout import ADDRESS, VOLUMES
+from cosmos_worker.config.stages import StageConfig
+from cosmos_worker.storage.volumes import (
+    ADDRESS,
+    VOLUMES,
+)
 
 MOUNT_ROOT = "/mnt/cosmos"
 CLAIM_ROOT = f"{MOUNT_ROOT}/claims"

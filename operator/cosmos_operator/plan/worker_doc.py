@@ -9,7 +9,9 @@ from cosmos_operator.api.check import DATASET_SCHEME
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.plan.inputs import Inputs, guards_kind
 from cosmos_operator.plan.keys import run_key, stage_key
-from cosmos_worker.config import (
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import (
     CacheLatentsConfig,
     CheckInputsConfig,
     DatasetLayout,
@@ -27,9 +29,7 @@ from cosmos_worker.config import (
     StageConfig,
     TrainConfig,
 )
-from cosmos_worker.layout import MODEL_FILE
-from cosmos_worker.options import Experiment
-from cosmos_worker.sampling_options import SamplingConfig
+from cosmos_worker.storage.volumes import MODEL_FILE
 
 SAMPLERS: dict[str, Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"]] = {
     "EdmEuler": "edm_euler",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from attempts import TWO_NODES, outcomes, report, run, training
-from decisions import Simulation
+from support.attempts import TWO_NODES, outcomes, report, run, training
+from support.decisions import Simulation
 
 from cosmos_operator.decide.times import format_time
 

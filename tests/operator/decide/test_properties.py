@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from decisions import Simulation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.decisions import Simulation
 
 from cosmos_operator.decide.decision import Create, Delete
 from cosmos_operator.decide.times import format_time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from decisions import Simulation
+from support.decisions import Simulation
 
 from cosmos_operator.decide.decision import AddOwner, Create, Delete
 from cosmos_operator.decide.times import format_time

@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 
 import yaml
 
-from fakekube import nodes, server
-from fakekube.errors import ApiError
-from fakekube.garbage import GarbageCollector
-from fakekube.jobs import JobController
-from fakekube.kubelet import Kubelet
-from fakekube.kueue import Kueue
-from fakekube.resources import CRDS, Object, open_crd
-from fakekube.scheduler import STORAGE_CLASSES, ClaimBinder, Scheduler
-from fakekube.selection import matches
-from fakekube.server import Call, Rule
-from fakekube.trainer import TrainJobController
-from fakekube.training_operator import INIT_IMAGE, PyTorchJobController
-from fakekube.world import ControlLoop, Disk, Fault, Timing, World
+from support.fakekube import nodes, server
+from support.fakekube.errors import ApiError
+from support.fakekube.garbage import GarbageCollector
+from support.fakekube.jobs import JobController
+from support.fakekube.kubelet import Kubelet
+from support.fakekube.kueue import Kueue
+from support.fakekube.resources import CRDS, Object, open_crd
+from support.fakekube.scheduler import STORAGE_CLASSES, ClaimBinder, Scheduler
+from support.fakekube.selection import matches
+from support.fakekube.server import Call, Rule
+from support.fakekube.trainer import TrainJobController
+from support.fakekube.training_operator import INIT_IMAGE, PyTorchJobController
+from support.fakekube.world import ControlLoop, Disk, Fault, Timing, World
 
 __all__ = ["ApiError", "Call", "FakeKube", "Fault", "Timing"]
 

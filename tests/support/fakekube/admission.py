@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from fakekube import errors
-from fakekube.errors import Problem, quoted
-from fakekube.resources import Object, Resource
+from support.fakekube import errors
+from support.fakekube.errors import Problem, quoted
+from support.fakekube.resources import Object, Resource
 
 if TYPE_CHECKING:
-    from fakekube.store import Store
+    from support.fakekube.store import Store
 
 SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 LABEL_VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?\Z")

@@ -10,8 +10,8 @@ import copy
 import json
 from typing import Any
 
-from fakekube.errors import ApiError
-from fakekube.shapes import Shape, key_of
+from support.fakekube.errors import ApiError
+from support.fakekube.shapes import Shape, key_of
 
 Path = tuple[str, ...]
 Fields = set[Path]

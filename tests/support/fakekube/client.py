@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
-from jobs import make_document
+
+from support.jobs import make_document
 
 CONTENT_TYPES = {
     "json": "application/json",

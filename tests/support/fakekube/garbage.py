@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from fakekube.resources import CRDS, Object, Resource
-from fakekube.store import FOREGROUND, ORPHAN, Event
-from fakekube.world import Controller, Key, World
+from support.fakekube.resources import CRDS, Object, Resource
+from support.fakekube.store import FOREGROUND, ORPHAN, Event
+from support.fakekube.world import Controller, Key, World
 
 
 class GarbageCollector(Controller):

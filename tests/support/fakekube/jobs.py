@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fakekube.errors import ApiError
-from fakekube.resources import Object
-from fakekube.store import Event, utc_now
-from fakekube.world import Controller, Key, is_true, key_of, reference, set_condition
+from support.fakekube.errors import ApiError
+from support.fakekube.resources import Object
+from support.fakekube.store import Event, utc_now
+from support.fakekube.world import Controller, Key, is_true, key_of, reference, set_condition
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fakekube.admission import FINAL
-from fakekube.errors import ApiError
-from fakekube.logs import Log
-from fakekube.process import Exit, Process
-from fakekube.resources import Object
-from fakekube.simulated_worker import run_container
-from fakekube.store import Event, utc_now
-from fakekube.world import Controller, Key, World, key_of, set_condition
+from support.fakekube.admission import FINAL
+from support.fakekube.errors import ApiError
+from support.fakekube.logs import Log
+from support.fakekube.process import Exit, Process
+from support.fakekube.resources import Object
+from support.fakekube.simulated_worker import run_container
+from support.fakekube.store import Event, utc_now
+from support.fakekube.world import Controller, Key, World, key_of, set_condition
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from fakekube.resources import Object
-from fakekube.scheduler import quantity
-from fakekube.store import Event
-from fakekube.world import Controller, Key, World, is_true, key_of, reference, set_condition
+from support.fakekube.resources import Object
+from support.fakekube.scheduler import quantity
+from support.fakekube.store import Event
+from support.fakekube.world import Controller, Key, World, is_true, key_of, reference, set_condition
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUES = "localqueues.kueue.x-k8s.io"

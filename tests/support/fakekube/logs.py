@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from fakekube import errors
-from fakekube.errors import ApiError
-from fakekube.resources import Object
-from fakekube.store import Store, micro_now
+from support.fakekube import errors
+from support.fakekube.errors import ApiError
+from support.fakekube.resources import Object
+from support.fakekube.store import Store, micro_now
 
 if TYPE_CHECKING:
-    from fakekube.server import Call
+    from support.fakekube.server import Call
 
 
 @dataclass

@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from fakekube.resources import Object
-from fakekube.server import evict_pod, set_disruption
-from fakekube.store import Event, Store, utc_now
-from fakekube.world import Controller, Key, key_of, set_condition
+from support.fakekube.resources import Object
+from support.fakekube.server import evict_pod, set_disruption
+from support.fakekube.store import Event, Store, utc_now
+from support.fakekube.world import Controller, Key, key_of, set_condition
 
 UNREACHABLE = "node.kubernetes.io/unreachable"
 UNSCHEDULABLE = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}

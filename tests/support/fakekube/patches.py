@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from fakekube.errors import ApiError
-from fakekube.shapes import Shape, key_of
+from support.fakekube.errors import ApiError
+from support.fakekube.shapes import Shape, key_of
 
 
 def merge_patch(value: Any, patch: Any) -> Any:

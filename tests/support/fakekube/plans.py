@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jobs import make_job
-
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
-from fakekube import FakeKube
-from fakekube.client import wait_for
-from fakekube.resources import Object
-from fakekube.world import is_true
+from support.fakekube import FakeKube
+from support.fakekube.client import wait_for
+from support.fakekube.resources import Object
+from support.fakekube.world import is_true
+from support.jobs import make_job
 
 KEYS = {
     "ConfigMap": "configmaps",

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakekube.logs import Log
-from fakekube.resources import Object
-from fakekube.store import utc_now
-from fakekube.world import Disk, Fault, World
+from support.fakekube.logs import Log
+from support.fakekube.resources import Object
+from support.fakekube.store import utc_now
+from support.fakekube.world import Disk, Fault, World
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Process:
     def say_end(self, text: str, level: str) -> None:
         """Write the last log line: in the training it is the launcher's."""
         if self.command[1:2] == ["train"]:
-            self.log.write(f"{utc_now()} {level} launcher cosmos_worker.launch {text}")
+            self.log.write(f"{utc_now()} {level} launcher cosmos_worker.runtime.launch {text}")
         else:
             self.say("cli", text, level)
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 
-from fakekube.admission import FINAL
-from fakekube.resources import Object
-from fakekube.store import Event
-from fakekube.world import Controller, Key, key_of, set_condition
+from support.fakekube.admission import FINAL
+from support.fakekube.resources import Object
+from support.fakekube.store import Event
+from support.fakekube.world import Controller, Key, key_of, set_condition
 
 STORAGE_CLASSES = "storageclasses.storage.k8s.io"
 CLAIMS = "persistentvolumeclaims"

@@ -12,7 +12,7 @@ import celpy
 from celpy.adapter import json_to_cel
 from celpy.evaluation import CELEvalError
 
-from fakekube.errors import Problem, quoted
+from support.fakekube.errors import Problem, quoted
 
 Node = dict[str, Any]
 KEEP = "x-kubernetes-preserve-unknown-fields"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from fakekube.errors import bad_request
+from support.fakekube.errors import bad_request
 
 Object = dict[str, Any]
 Test = Callable[[Object], bool]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import yaml
 from aiohttp import web
 
-from fakekube import apply, errors, logs, patches, watch
-from fakekube.errors import ApiError
-from fakekube.resources import Object, Resource
-from fakekube.selection import parse_fields, parse_labels
-from fakekube.shapes import Shape
-from fakekube.store import Store, utc_now
+from support.fakekube import apply, errors, logs, patches, watch
+from support.fakekube.errors import ApiError
+from support.fakekube.resources import Object, Resource
+from support.fakekube.selection import parse_fields, parse_labels
+from support.fakekube.shapes import Shape
+from support.fakekube.store import Store, utc_now
 
 VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.3", "platform": "linux/amd64"}
 JSON_PATCH = "application/json-patch+json"

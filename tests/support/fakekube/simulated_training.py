@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from fakekube.process import Gang, Process, Stop
-from fakekube.resources import Object
+from support.fakekube.process import Gang, Process, Stop
+from support.fakekube.resources import Object
 
 NEEDS = {"model_uri": "CheckpointError", "dataset_uri": "DataError",
          "embeddings_uri": "DataError", "latents_uri": "DataError"}  # fmt: skip

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import yaml
 
-from fakekube.process import Process, Stop
-from fakekube.resources import Object
-from fakekube.simulated_training import train
+from support.fakekube.process import Process, Stop
+from support.fakekube.resources import Object
+from support.fakekube.simulated_training import train
 
 STAGE_UNITS = 4
 FILES = {

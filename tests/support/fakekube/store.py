@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakekube import admission, errors
-from fakekube.resources import BUILT_IN, CRDS, Object, Resource, resource_of_crd
+from support.fakekube import admission, errors
+from support.fakekube.resources import BUILT_IN, CRDS, Object, Resource, resource_of_crd
 
 MAX_HISTORY = 20_000
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from fakekube.errors import ApiError
-from fakekube.jobs import INDEX, JOBS
-from fakekube.patches import strategic_patch
-from fakekube.resources import Object
-from fakekube.shapes import Shape
-from fakekube.store import Event
-from fakekube.world import Controller, Key, is_true, key_of, reference, set_condition
+from support.fakekube.errors import ApiError
+from support.fakekube.jobs import INDEX, JOBS
+from support.fakekube.patches import strategic_patch
+from support.fakekube.resources import Object
+from support.fakekube.shapes import Shape
+from support.fakekube.store import Event
+from support.fakekube.world import Controller, Key, is_true, key_of, reference, set_condition
 
 TRAINJOBS = "trainjobs.trainer.kubeflow.org"
 RUNTIMES = "clustertrainingruntimes.trainer.kubeflow.org"

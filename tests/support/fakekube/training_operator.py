@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from fakekube.errors import ApiError
-from fakekube.resources import Object
-from fakekube.store import Event, utc_now
-from fakekube.world import Controller, Key, is_true, key_of, reference, set_condition
+from support.fakekube.errors import ApiError
+from support.fakekube.resources import Object
+from support.fakekube.store import Event, utc_now
+from support.fakekube.world import Controller, Key, is_true, key_of, reference, set_condition
 
 PYTORCHJOBS = "pytorchjobs.kubeflow.org"
 PREFIX = "training.kubeflow.org"

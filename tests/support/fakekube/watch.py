@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from fakekube import errors
-from fakekube.resources import Object
-from fakekube.selection import Test, parse_fields, parse_labels
-from fakekube.store import Event, Store
+from support.fakekube import errors
+from support.fakekube.resources import Object
+from support.fakekube.selection import Test, parse_fields, parse_labels
+from support.fakekube.store import Event, Store
 
 if TYPE_CHECKING:
-    from fakekube.server import Call
+    from support.fakekube.server import Call
 
 BOOKMARK_S = 60.0
 LONGEST_S = 1800.0

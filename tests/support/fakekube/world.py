@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakekube.errors import ApiError
-from fakekube.logs import PodLogs
-from fakekube.resources import Object
-from fakekube.store import Event, Store, random_suffix, utc_now
+from support.fakekube.errors import ApiError
+from support.fakekube.logs import PodLogs
+from support.fakekube.resources import Object
+from support.fakekube.store import Event, Store, random_suffix, utc_now
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.video import write_video
-from cosmos_worker.layout import Volumes
 from cosmos_worker.stages.prepare_dataset import run
+from cosmos_worker.storage.volumes import Volumes
 
 LENGTHS = (30, 38, 45, 57, 60, 64, 72, 80)
 

@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-from buckets import TALL, WIDE, bucket_experiment, prepare_config, write_mixed_dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from training import small_experiment
+from support.buckets import TALL, WIDE, bucket_experiment, prepare_config, write_mixed_dataset
+from support.training import small_experiment
 
+from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.data.buckets import choose_bucket, group_windows, stretch
 from cosmos_worker.data.index import Window, read_index
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import VideoConfig
 from cosmos_worker.stages import prepare_dataset
+from cosmos_worker.storage.volumes import Volumes
 
 
 def bucket(frames: int, height: int, width: int) -> VideoConfig:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import (
+from support.clips import (
     add_bridge_clip,
     fail_reads_of,
     write_bridge_dataset,
@@ -13,6 +13,7 @@ from clips import (
     write_clip_with_times,
 )
 
+from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.data.bridge import list_bridge
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.check import check_clips
@@ -21,8 +22,7 @@ from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video_facts import decode_fully
-from cosmos_worker.layout import sha256_of_file
-from cosmos_worker.options import VideoConfig
+from cosmos_worker.storage.volumes import sha256_of_file
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, window_stride=4)
 

@@ -8,10 +8,11 @@ import av
 import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
-from clips import write_clip, write_clip_with_times
-from numbered_videos import Kind, add_video, encode, number_of, stream_copy, write_numbered
+from support.clips import write_clip, write_clip_with_times
+from support.numbered_videos import Kind, add_video, encode, number_of, stream_copy, write_numbered
 
-from cosmos_worker.config import FrameRate
+from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.stages import FrameRate
 from cosmos_worker.data import check
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.check import CheckedClips, check_clips
@@ -20,7 +21,6 @@ from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video import open_video, read_video, read_window
 from cosmos_worker.errors import DataError
-from cosmos_worker.options import VideoConfig
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, fps=10, window_stride=4)
 

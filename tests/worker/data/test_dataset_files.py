@@ -7,9 +7,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from clips import add_bridge_clip, add_folder_clip, annotation, write_clip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.clips import add_bridge_clip, add_folder_clip, annotation, write_clip
 
 from cosmos_worker.data.bridge import list_bridge, read_annotation
 from cosmos_worker.data.candidate import Listing

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.distortion import (
     Distortion,
     describe_distortion,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from clips import make_frames
+from support.clips import make_frames
 
 from cosmos_worker.data.fit import (
     cut_or_fill,

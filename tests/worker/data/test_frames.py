@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import write_clip
-from numbered_videos import (
+from support.clips import write_clip
+from support.numbered_videos import (
     NUM_FRAMES,
     Kind,
     add_video,
@@ -20,9 +20,13 @@ from numbered_videos import (
     write_numbered,
 )
 
-from cosmos_worker.config import CacheLatentsConfig
+from cosmos_worker.config.experiment import (
+    TokenizerConfig,
+    VideoConfig,
+)
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data import check
-from cosmos_worker.data.ahead import decode_ahead
 from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.decoding import Decoder
 from cosmos_worker.data.entry_points import checksum, numbered_frames, prove_entry_points
@@ -31,15 +35,19 @@ from cosmos_worker.data.index import DatasetIndex, write_index
 from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.video import open_video, read_video, read_window
 from cosmos_worker.data.video_facts import decode_fully
-from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
-from cosmos_worker.options import TokenizerConfig, VideoConfig
+from cosmos_worker.data.windows import decode_ahead
 from cosmos_worker.sample.conditioning import read_known_frames
 from cosmos_worker.sample.inputs import SampleInput
-from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.stages import cache_latents
-from cosmos_worker.tokenizer.base import video_from_pixels
+from cosmos_worker.storage.volumes import (
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    Volumes,
+    write_json,
+)
+from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.tokenizer.load import load_tokenizer
-from cosmos_worker.tokenizer.store import LatentStore
+from cosmos_worker.tokenizer.tokenizer import video_from_pixels
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=32)
 MIN_FRAMES, SPACING = 10, 6

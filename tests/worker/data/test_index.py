@@ -17,7 +17,10 @@ from cosmos_worker.data.index import (
     write_index,
 )
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import VIDEO_READER_VERSION, write_json
+from cosmos_worker.storage.volumes import (
+    VIDEO_READER_VERSION,
+    write_json,
+)
 
 
 def make_clip(

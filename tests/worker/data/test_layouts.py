@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from clips import add_bridge_clip, add_folder_clip, write_bridge_dataset, write_videos_dataset
+from support.clips import (
+    add_bridge_clip,
+    add_folder_clip,
+    write_bridge_dataset,
+    write_videos_dataset,
+)
 
 from cosmos_worker.data.bridge import list_bridge
 from cosmos_worker.data.candidate import Candidate

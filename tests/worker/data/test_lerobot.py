@@ -5,9 +5,20 @@ import re
 from pathlib import Path
 
 import pytest
-from lerobot_datasets import FRONT, Layout, Recording, change_table, recordings, write_lerobot
+from support.lerobot_datasets import (
+    FRONT,
+    Layout,
+    Recording,
+    change_table,
+    recordings,
+    write_lerobot,
+)
 
-from cosmos_worker.config import PrepareDatasetConfig, parse_document
+from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.stages import (
+    PrepareDatasetConfig,
+    parse_document,
+)
 from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.held_out import hold_out
@@ -15,7 +26,6 @@ from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.lerobot import list_lerobot
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.options import VideoConfig
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 DATA = "data/chunk-000/file-000.parquet"

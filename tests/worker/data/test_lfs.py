@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from clips import write_bridge_dataset, write_videos_dataset
+from support.clips import write_bridge_dataset, write_videos_dataset
 
-from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.errors import DataError
-from cosmos_worker.file_kinds import is_pointer
-from cosmos_worker.layout import Volumes
 from cosmos_worker.stages.prepare_dataset import run
+from cosmos_worker.storage.file_kinds import is_pointer
+from cosmos_worker.storage.volumes import Volumes
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n"
 

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.captions import TextError, normalise_caption
+from cosmos_worker.config.captions import (
+    TextError,
+    normalise_caption,
+)
 from cosmos_worker.data.text_files import (
     FileError,
     as_on_disk,

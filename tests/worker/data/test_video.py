@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import fail_reads_of, make_frames, write_clip
+from support.clips import fail_reads_of, make_frames, write_clip
 
 from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.video import (

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.vectors import build_network, load_vector, under
 from torch import Tensor
-from vectors import build_network, load_vector, under
 
-from cosmos_worker.diffusion.euler import edm_euler_sigmas, guide, sample_edm_euler
 from cosmos_worker.diffusion.known_frames import KnownFrames, arch_invariant_noise
 from cosmos_worker.diffusion.res import SOLVER_ORDERS, res_sigmas, sample_res
+from cosmos_worker.diffusion.samplers import (
+    edm_euler_sigmas,
+    guide,
+    sample_edm_euler,
+)
 
 SIGMA_DATA = 0.5
 SHAPE = (2, 4, 3, 2, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from support.vectors import load_vector, net_config, under
 from torch.testing import assert_close
-from vectors import load_vector, net_config, under
 
 from cosmos_worker.diffusion.edm import Noise, denoise, edm_loss, loss_weight, scalings
 from cosmos_worker.model.dit import CosmosModel

@@ -14,16 +14,25 @@ from typing import Any
 
 import pytest
 import torch
+from support.training import SMALL_NET
 from torch import Tensor
 from torch.testing import assert_close
-from training import SMALL_NET
 
-from cosmos_worker.checkpoint.convert import convert_weights, find_network
-from cosmos_worker.checkpoint.diffusers_folder import build_config, diffusers_names
-from cosmos_worker.checkpoint.safetensors_files import Limits
-from cosmos_worker.checkpoint.weights import load_model, save_weight_file
+from cosmos_worker.config.experiment import NetConfig
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import NetConfig
+from cosmos_worker.weights.convert import (
+    convert_weights,
+    find_network,
+)
+from cosmos_worker.weights.diffusers import (
+    build_config,
+    diffusers_names,
+)
+from cosmos_worker.weights.load import (
+    load_model,
+    save_weight_file,
+)
+from cosmos_worker.weights.safetensors import Limits
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="the diffusers of our huggingface-hub needs Python 3.11"

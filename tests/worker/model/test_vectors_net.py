@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.vectors import build_network, load_vector, under
 from torch.testing import assert_close
-from vectors import build_network, load_vector, under
 
 from cosmos_worker.model.layers import timestep_sinusoid
 from cosmos_worker.model.rope import RotaryPositions

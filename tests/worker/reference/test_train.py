@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training import write_model, write_training_inputs
+from support.training import write_model, write_training_inputs
 
 from cosmos_worker.cli import main
-from cosmos_worker.config import TrainConfig
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.overrides import all_keys
+from cosmos_worker.config.presets import EXPERIMENTS
+from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.experiments import EXPERIMENTS
-from cosmos_worker.options import Experiment
-from cosmos_worker.overrides import all_keys
 from cosmos_worker.reference.train import read_request
 from cosmos_worker.reference.train_options import ELSEWHERE, KNOWN, read_options
 

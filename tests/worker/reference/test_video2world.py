@@ -13,19 +13,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from companions import write_companions
-from faces import write_face_detector
-from generation import TINY_NET, generate_config, moving_square, write_clips, write_models
 from PIL import Image
-from training import CORRECTED, with_correction
+from support.companions import write_companions
+from support.faces import write_face_detector
+from support.generation import TINY_NET, generate_config, moving_square, write_clips, write_models
+from support.training import CORRECTED, with_correction
 
-from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
 from cosmos_worker.cli import build_parser, main
+from cosmos_worker.config.presets import (
+    NET_7B,
+    NET_14B,
+)
 from cosmos_worker.data.video import open_video, read_video
-from cosmos_worker.experiments import NET_7B, NET_14B
-from cosmos_worker.layout import FACE_FILE, Volumes
 from cosmos_worker.reference.video2world_flags import named_network
 from cosmos_worker.stages import generate
+from cosmos_worker.storage.volumes import (
+    FACE_FILE,
+    Volumes,
+)
+from cosmos_worker.weights.adapter import (
+    Adapter,
+    write_adapter,
+)
 
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")

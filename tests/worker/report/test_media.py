@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generation import moving_square
+from support.generation import moving_square
 
 from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.report import media

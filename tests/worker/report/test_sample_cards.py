@@ -7,12 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from generation import write_clips
-from reports import PROMPTS, write_finished_job
+from support.generation import write_clips
+from support.reports import PROMPTS, write_finished_job
 
-from cosmos_worker.layout import SAMPLES_FOLDER, TRUTH_FOLDER, Volumes, samples_name
 from cosmos_worker.report.samples import evenly, sample_cards
 from cosmos_worker.stages import report
+from cosmos_worker.storage.volumes import (
+    SAMPLES_FOLDER,
+    TRUTH_FOLDER,
+    Volumes,
+    samples_name,
+)
 
 STEPS = (0, 10, 20, 30, 40, 50)
 

@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generation import generate_config, moving_square
 from PIL import Image
+from support.generation import generate_config, moving_square
 
-from cosmos_worker.config import GenerateInput
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.stages import GenerateInput
 from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.layout import Volumes
 from cosmos_worker.sample.conditioning import (
     check_visual_input,
     read_known_frames,
     read_last_known_frame,
 )
 from cosmos_worker.sample.inputs import SampleInput, collect_inputs
-from cosmos_worker.sampling_options import SamplingConfig
+from cosmos_worker.storage.volumes import Volumes
 
 SAMPLING = SamplingConfig(num_pixel_frames=17, height=32, width=64, input_frames="first")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generation import (
+from numpy.random import default_rng
+from support.generation import (
     HEIGHT,
     NUM_FRAMES,
     TEXT_CHANNELS,
@@ -17,24 +18,26 @@ from generation import (
     moving_square,
     write_tiny_model,
 )
-from numpy.random import default_rng
-from tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
+from support.tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
-from cosmos_worker.checkpoint.weights import load_network
-from cosmos_worker.options import TextConfig, TokenizerConfig
+from cosmos_worker.config.experiment import (
+    TextConfig,
+    TokenizerConfig,
+)
+from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.sample.conditioning import video_from_frames
 from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.noise import noise_seeds
 from cosmos_worker.sample.passes import continue_samples, generate_videos
-from cosmos_worker.sample.video2world import (
+from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
     decode_latents,
     encode_known_frames,
     generate_from_known,
 )
-from cosmos_worker.sampling_options import SamplingConfig
 from cosmos_worker.tokenizer.load import load_tokenizer
+from cosmos_worker.weights.load import load_network
 
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")

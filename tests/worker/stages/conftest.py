@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from generation import write_clips, write_models
+from support.generation import write_clips, write_models
 
 
 @pytest.fixture(scope="module")

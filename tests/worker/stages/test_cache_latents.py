@@ -8,16 +8,25 @@ import sys
 import pytest
 import torch
 import yaml
-from clips import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_tokenizer import write_script, write_tiny_tokenizer
+from support.clips import write_clip
+from support.tiny_tokenizer import write_script, write_tiny_tokenizer
 
-from cosmos_worker.config import CacheLatentsConfig, Fit
+from cosmos_worker.config.experiment import (
+    TokenizerConfig,
+    VideoConfig,
+)
+from cosmos_worker.config.stages import (
+    CacheLatentsConfig,
+    Fit,
+)
 from cosmos_worker.data.index import Clip, Window, read_index, write_index
 from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.layout import (
+from cosmos_worker.stages import cache_latents
+from cosmos_worker.stages.cache_latents import Place, share
+from cosmos_worker.storage.volumes import (
     SUMMARY_FILE,
     VIDEO_READER_VERSION,
     Volumes,
@@ -25,12 +34,9 @@ from cosmos_worker.layout import (
     sha256_of_file,
     write_json,
 )
-from cosmos_worker.options import TokenizerConfig, VideoConfig
-from cosmos_worker.stages import cache_latents
-from cosmos_worker.stages.cache_latents import Place, share
-from cosmos_worker.tokenizer.base import video_from_pixels
+from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.tokenizer.load import load_tokenizer
-from cosmos_worker.tokenizer.store import LatentStore
+from cosmos_worker.tokenizer.tokenizer import video_from_pixels
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=16, width=32)
 TOKENIZER = TokenizerConfig(chunk_pixel_frames=9, dtype="bfloat16", batch_size=2)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from buckets import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.buckets import (
     TALL,
     WIDE,
     bucket_experiment,
@@ -17,21 +19,19 @@ from buckets import (
     prepare_config,
     write_mixed_dataset,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from tiny_tokenizer import write_tiny_tokenizer
-from training import small_experiment
+from support.tiny_tokenizer import write_tiny_tokenizer
+from support.training import small_experiment
 
+from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.data.index import Window, read_index
 from cosmos_worker.data.video import read_window
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import VideoConfig
 from cosmos_worker.stages import cache_latents, prepare_dataset
 from cosmos_worker.stages.cache_latents import Place, share
-from cosmos_worker.tokenizer.base import video_from_pixels
+from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.tokenizer.load import load_tokenizer
-from cosmos_worker.tokenizer.store import LatentStore
+from cosmos_worker.tokenizer.tokenizer import video_from_pixels
 
 EXPERIMENT = bucket_experiment()
 SIZES: dict[str, VideoConfig] = {WIDE.size_name: WIDE, TALL.size_name: TALL}

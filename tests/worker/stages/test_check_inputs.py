@@ -10,15 +10,21 @@ from typing import Any
 
 import pytest
 import yaml
-from generation import TINY_NET, generate_config, inputs_of, moving_square
 from PIL import Image
+from support.generation import TINY_NET, generate_config, inputs_of, moving_square
 
 from cosmos_worker.cli import main
-from cosmos_worker.config import CheckInputsConfig, ItemConfig
+from cosmos_worker.config.stages import (
+    CheckInputsConfig,
+    ItemConfig,
+)
 from cosmos_worker.data.video import write_video
 from cosmos_worker.errors import ConfigError, DataError, UserError
-from cosmos_worker.layout import Volumes, read_marker
 from cosmos_worker.stages import check_inputs, generate
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    read_marker,
+)
 
 PROMPTS = ("push the red cube right", "push the red cube left")
 

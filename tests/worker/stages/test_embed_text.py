@@ -7,15 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from text_encoders import write_t5
+from support.text_encoders import write_t5
 
-from cosmos_worker.config import EmbedTextConfig
+from cosmos_worker.config.stages import EmbedTextConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.stages import embed_text
-from cosmos_worker.text.pickles import read_pickle, write_pickle
-from cosmos_worker.text.store import EmbeddingStore
+from cosmos_worker.storage.volumes import (
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    Volumes,
+    write_json,
+)
+from cosmos_worker.text.embeddings import EmbeddingStore
+from cosmos_worker.text.reference_pickles import (
+    read_pickle,
+    write_pickle,
+)
 from cosmos_worker.text.t5 import T5Encoder
 
 CAPTIONS = ["push the red cube left", "push the blue cube right", "push the red cube left", "lift"]

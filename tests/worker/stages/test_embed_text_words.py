@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from text_encoders import write_t5, write_unigram_tokenizer
+from support.text_encoders import write_t5, write_unigram_tokenizer
 
-from cosmos_worker.config import EmbedTextConfig
+from cosmos_worker.config.stages import EmbedTextConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.stages import embed_text
+from cosmos_worker.storage.volumes import (
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    Volumes,
+    write_json,
+)
 from cosmos_worker.text.facts import CaptionFacts
 from cosmos_worker.text.t5 import T5Encoder
 from cosmos_worker.text.tokens import TextTokenizer

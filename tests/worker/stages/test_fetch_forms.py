@@ -14,19 +14,22 @@ import huggingface_hub
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from fake_hub import COMMIT, point_client, serve_hub
 from huggingface_hub import constants
-from training import SMALL_NET, small_model, write_model
+from support.fake_hub import COMMIT, point_client, serve_hub
+from support.training import SMALL_NET, small_model, write_model
 
-from cosmos_worker.checkpoint.convert import convert_weights
-from cosmos_worker.checkpoint.safetensors_files import Limits
-from cosmos_worker.checkpoint.weight_files import digest_weights
-from cosmos_worker.checkpoint.weights import load_model
-from cosmos_worker.config import FetchModelConfig
-from cosmos_worker.data import pace
+from cosmos_worker.config.stages import FetchModelConfig
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.layout import Volumes, sha256_of_file
+from cosmos_worker.sources import pace
 from cosmos_worker.stages.fetch_model import run
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    sha256_of_file,
+)
+from cosmos_worker.weights.convert import convert_weights
+from cosmos_worker.weights.files import digest_weights
+from cosmos_worker.weights.load import load_model
+from cosmos_worker.weights.safetensors import Limits
 
 SHARDS = Limits(shard_bytes=1 << 15)
 INDEX = "model.safetensors.index.json"

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from fake_hub import point_client, serve_hub
 from safetensors.torch import save_file
+from support.fake_hub import point_client, serve_hub
 
-from cosmos_worker.checkpoint.weights import read_weight_file
-from cosmos_worker.config import FetchModelConfig
-from cosmos_worker.data import placing
-from cosmos_worker.data.artifact_files import choose_files
+from cosmos_worker.config.stages import FetchModelConfig
 from cosmos_worker.errors import CheckpointError, DataError, UserError
-from cosmos_worker.layout import Volumes
+from cosmos_worker.sources import placing
 from cosmos_worker.stages.fetch_model import run
+from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.weights.artifact_files import choose_files
+from cosmos_worker.weights.load import read_weight_file
 
 KIND_FILES = {
     "model": ["model.pt", "config.json"],

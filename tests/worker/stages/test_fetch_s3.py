@@ -10,16 +10,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import write_bridge_dataset
-from s3_store import BUCKET, PAGE, Store, error_answer
 from safetensors.torch import save
+from support.clips import write_bridge_dataset
+from support.s3_store import BUCKET, PAGE, Store, error_answer
 
-from cosmos_worker.config import FetchModelConfig, PrepareDatasetConfig
-from cosmos_worker.data import s3_download
+from cosmos_worker.config.stages import (
+    FetchModelConfig,
+    PrepareDatasetConfig,
+)
 from cosmos_worker.data.index import read_index
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.layout import Volumes, sha256_of_file
+from cosmos_worker.sources import s3_download
 from cosmos_worker.stages import fetch_model, prepare_dataset
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    sha256_of_file,
+)
 
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 INDEX = "model.safetensors.index.json"

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generation import (
+from numpy.typing import NDArray
+from PIL import Image
+from support.generation import (
     TINY_NET,
     generate_config,
     inputs_of,
@@ -19,22 +21,27 @@ from generation import (
     write_models,
     write_tiny_model,
 )
-from numpy.typing import NDArray
-from PIL import Image
-from text_encoders import write_unigram_tokenizer
-from training import CORRECTED, with_correction
+from support.text_encoders import write_unigram_tokenizer
+from support.training import CORRECTED, with_correction
 
-from cosmos_worker.checkpoint.adapter import Adapter, write_adapter
-from cosmos_worker.checkpoint.convert import convert_weights
-from cosmos_worker.checkpoint.safetensors_files import Limits
 from cosmos_worker.data.video import open_video, read_video, write_video
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
-from cosmos_worker.evaluate.psnr import score_prediction
-from cosmos_worker.layout import GENERATED_FILE, Volumes, sha256_of_file
+from cosmos_worker.metrics.psnr import score_prediction
 from cosmos_worker.model.dit import CosmosDiT
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.stages import generate
-from cosmos_worker.tokenizer.jit import JitTokenizer
+from cosmos_worker.storage.volumes import (
+    GENERATED_FILE,
+    Volumes,
+    sha256_of_file,
+)
+from cosmos_worker.tokenizer.released import JitTokenizer
+from cosmos_worker.weights.adapter import (
+    Adapter,
+    write_adapter,
+)
+from cosmos_worker.weights.convert import convert_weights
+from cosmos_worker.weights.safetensors import Limits
 
 PROMPTS = ("push the red cube right", "push the red cube left", "push the blue cube away")
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
@@ -272,7 +279,7 @@ def test_generate_reads_a_prompt_file_and_nine_known_frames(
 def test_generate_tells_its_progress_without_a_terminal(
     models: Path, clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "cosmos_worker.progress"):
+    with caplog.at_level(logging.INFO, "cosmos_worker.runtime.progress"):
         generate.run(generate_config(models, tmp_path, job_inputs(clips)), Volumes())
 
     assert "generate steps=6/6 " in caplog.text  # 2 batches of 3 steps

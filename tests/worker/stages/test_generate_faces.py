@@ -9,19 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from companions import write_companions, write_guardrails
-from faces import face_state, write_face_detector
-from generation import generate_config
 from numpy.typing import NDArray
+from support.companions import write_companions, write_guardrails
+from support.faces import face_state, write_face_detector
+from support.generation import generate_config
 
-from cosmos_worker.companions import face_blur, video_filter
-from cosmos_worker.companions.face_blur import FaceBlur
 from cosmos_worker.data.video import write_video
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.layout import FACE_FILE, Volumes
+from cosmos_worker.guardrails import (
+    faces as face_blur,
+)
+from cosmos_worker.guardrails import (
+    video as video_filter,
+)
+from cosmos_worker.guardrails.faces import FaceBlur
 from cosmos_worker.sample import records
 from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.stages import generate
+from cosmos_worker.storage.volumes import (
+    FACE_FILE,
+    Volumes,
+)
 
 VIOLENCE = (0, 0, 9, 0, 0, 0, 0)
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9

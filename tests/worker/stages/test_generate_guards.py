@@ -7,20 +7,33 @@ from typing import Any
 
 import pytest
 import torch
-from companions import VERDICTS, filter_state, write_classifier, write_companions, write_guardrails
-from generation import generate_config, inputs_of, read_json, read_list
+from support.companions import (
+    VERDICTS,
+    filter_state,
+    write_classifier,
+    write_companions,
+    write_guardrails,
+)
+from support.generation import generate_config, inputs_of, read_json, read_list
 
-from cosmos_worker.companions import text_classifier, upsampler, video_filter
-from cosmos_worker.companions.blocklist import Blocklist
-from cosmos_worker.companions.verdict import Blocked
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import CheckpointError, DataError, UserError
-from cosmos_worker.layout import FILTER_FILE, Volumes
+from cosmos_worker.guardrails import (
+    text_classifier,
+    upsampler,
+    video,
+)
+from cosmos_worker.guardrails.text import Blocklist
+from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.sample import records
 from cosmos_worker.sample.guards import Companions
 from cosmos_worker.sample.inputs import collect_inputs
 from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.stages import generate
+from cosmos_worker.storage.volumes import (
+    FILTER_FILE,
+    Volumes,
+)
 from cosmos_worker.text.t5 import T5Encoder
 
 PROMPTS = ("a red cube", "a bomb", "a cube?")
@@ -151,7 +164,7 @@ def test_everything_happens_in_order(
     watch(text_classifier.TextClassifier, "check", "classifier")
     watch(T5Encoder, "encode", "t5")
     watch(generate, "generate_videos", "sampler")
-    watch(video_filter.VideoFilter, "check", "filter")
+    watch(video.VideoFilter, "check", "filter")
     watch(records, "write_video", "written")
     config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS)[:1], **companions)
 
@@ -205,7 +218,7 @@ def no_companion_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner in (
         upsampler.PromptUpsampler,
         text_classifier.TextClassifier,
-        video_filter.VideoFilter,
+        video.VideoFilter,
     ):
         monkeypatch.setattr(owner, "__init__", fail)
 

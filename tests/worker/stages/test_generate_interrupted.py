@@ -11,18 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import killed_generate
 import numpy as np
 import pytest
 import yaml
-from gang import run_gang
-from generation import generate_config, write_clips, write_models, write_tiny_model
+from support import killed_generate
+from support.gang import run_gang
+from support.generation import generate_config, write_clips, write_models, write_tiny_model
 
-from cosmos_worker.config import GenerateConfig
-from cosmos_worker.layout import Volumes
+from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.sample import passes
 from cosmos_worker.sample.kept_passes import FOLDER, KeptPasses
 from cosmos_worker.stages import generate
+from cosmos_worker.storage.volumes import Volumes
 
 PASSES = 4
 SAMPLING = {"num_passes": PASSES, "num_input_frames": 9}
@@ -224,7 +224,7 @@ def test_a_pass_after_one_that_is_not_kept_is_left_out(
 
 LAUNCH = """
 import os, sys
-from cosmos_worker import launch
+from cosmos_worker.runtime import launch
 sys.exit(launch.launch_program(sys.argv[2:], int(sys.argv[1]), os.environ))
 """
 

@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from gang import run_gang
-from generation import generate_config, inputs_of, read_list, write_clips
+from support.gang import run_gang
+from support.generation import generate_config, inputs_of, read_list, write_clips
 
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.layout import GENERATED_FILE, read_marker
-from cosmos_worker.sample.team import Team, check_team
+from cosmos_worker.runtime.team import (
+    Team,
+    check_team,
+)
+from cosmos_worker.storage.volumes import (
+    GENERATED_FILE,
+    read_marker,
+)
 
 LATENT_FRAMES = 3
 ITEMS = 5

@@ -11,15 +11,20 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import annotation
-from generation import generate_config, read_list
-from lerobot_datasets import Layout, Recording, recordings, write_lerobot
-from numbered_videos import HEIGHT, WIDTH, Kind, number_of, write_numbered
-from text_encoders import write_t5
-from tiny_tokenizer import write_tiny_tokenizer
-from training import SMALL_NET, run_path, small_experiment, train_config, write_model
+from support.clips import annotation
+from support.generation import generate_config, read_list
+from support.lerobot_datasets import Layout, Recording, recordings, write_lerobot
+from support.numbered_videos import HEIGHT, WIDTH, Kind, number_of, write_numbered
+from support.text_encoders import write_t5
+from support.tiny_tokenizer import write_tiny_tokenizer
+from support.training import SMALL_NET, run_path, small_experiment, train_config, write_model
 
-from cosmos_worker.config import (
+from cosmos_worker.config.experiment import (
+    Experiment,
+    TextConfig,
+    VideoConfig,
+)
+from cosmos_worker.config.stages import (
     CacheLatentsConfig,
     DatasetLayout,
     EmbedTextConfig,
@@ -28,16 +33,18 @@ from cosmos_worker.config import (
 )
 from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import Frames
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment, TextConfig, VideoConfig
 from cosmos_worker.stages import cache_latents, embed_text, generate, prepare_dataset
 from cosmos_worker.stages import train as train_stage
+from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.text.batch import pad_text
-from cosmos_worker.text.store import EmbeddingStore
-from cosmos_worker.tokenizer.base import video_from_pixels
+from cosmos_worker.text.embeddings import EmbeddingStore
+from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.tokenizer.load import load_tokenizer
-from cosmos_worker.tokenizer.store import LatentStore
-from cosmos_worker.train.batches import Batch, WindowDataset
+from cosmos_worker.tokenizer.tokenizer import video_from_pixels
+from cosmos_worker.train.data import (
+    Batch,
+    WindowDataset,
+)
 
 VOLUMES = Volumes()
 NUM_FRAMES = 9

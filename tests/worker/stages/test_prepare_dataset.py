@@ -7,24 +7,27 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from clips import (
+from pydantic import ValidationError
+from support.clips import (
     add_bridge_clip,
     add_folder_clip,
     write_bridge_dataset,
     write_clip_with_times,
     write_videos_dataset,
 )
-from fake_hub import point_client, serve_hub
-from lerobot_datasets import Layout, recordings, write_lerobot
-from numbered_videos import Kind, write_numbered
-from pydantic import ValidationError
+from support.fake_hub import point_client, serve_hub
+from support.lerobot_datasets import Layout, recordings, write_lerobot
+from support.numbered_videos import Kind, write_numbered
 
-from cosmos_worker.cgroup import available_cpus
-from cosmos_worker.config import PrepareDatasetConfig
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.index import read_index
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import Volumes, sha256_of_file
+from cosmos_worker.runtime.cgroup import available_cpus
 from cosmos_worker.stages.prepare_dataset import run
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    sha256_of_file,
+)
 
 INTERLACED = Kind("mpeg2video", options={"flags": "+ildct", "top": "1"})
 INDEX_FILES = ["index.jsonl", "report.md", "source.json", "summary.json"]

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import SMALL_NET, small_model, write_model
+from support.training import SMALL_NET, small_model, write_model
 
-from cosmos_worker.checkpoint.export import write_exports
-from cosmos_worker.checkpoint.weights import read_weight_file
-from cosmos_worker.config import PublishConfig
+from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.errors import CheckpointError, RetryableError
-from cosmos_worker.layout import Volumes, atomic_write, marker_path, sha256_of_file
 from cosmos_worker.stages import publish
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    atomic_write,
+    marker_path,
+    sha256_of_file,
+)
+from cosmos_worker.train.export import write_exports
+from cosmos_worker.weights.load import read_weight_file
 
 
 def write_run(root: Path, job: str) -> str:

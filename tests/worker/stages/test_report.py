@@ -9,18 +9,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from chromium import PLAY_ALL, Chromium, chromium
 from PIL import Image
-from reports import PROMPTS, write_finished_job
+from support.chromium import PLAY_ALL, Chromium, chromium
+from support.reports import PROMPTS, write_finished_job
 
-from cosmos_worker.companions.verdict import Blocked
-from cosmos_worker.config import ReportConfig
+from cosmos_worker.config.stages import ReportConfig
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.layout import METRICS_FILE, SUMMARY_FILE, WORDS_FILE, Volumes, write_json
+from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.report.collect import ABSENT
 from cosmos_worker.sample import records
 from cosmos_worker.stages import report
+from cosmos_worker.storage.volumes import (
+    METRICS_FILE,
+    SUMMARY_FILE,
+    WORDS_FILE,
+    Volumes,
+    write_json,
+)
 
 
 class PageParts(HTMLParser):

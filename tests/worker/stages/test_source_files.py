@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clips import (
+from support.clips import (
     add_bridge_clip,
     add_folder_clip,
     write_bridge_dataset,
     write_clip,
     write_videos_dataset,
 )
-from lerobot_datasets import Layout, recordings, write_lerobot
+from support.lerobot_datasets import Layout, recordings, write_lerobot
 
 from cosmos_worker.cli import main
-from cosmos_worker.data import source_files
+from cosmos_worker.data import changed_source
 
 EARLIER = 1_700_000_000
 """Seconds since 1970; 2023-11-14T22:13:20Z."""
@@ -58,7 +58,7 @@ def stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Stage:
     monkeypatch.setenv("COSMOS_TERMINATION_LOG", str(tmp_path / "termination"))
-    monkeypatch.setattr(source_files, "is_mounted", lambda folder: folder == tmp_path / "data")
+    monkeypatch.setattr(changed_source, "is_mounted", lambda folder: folder == tmp_path / "data")
     return Stage(tmp_path, capsys)
 
 
@@ -71,13 +71,13 @@ def test_folder_of_the_image_has_other_times_in_another_image(
         os.utime(path, (EARLIER, EARLIER))
     assert stage.run()[0] == 2
 
-    monkeypatch.setattr(source_files, "is_mounted", lambda folder: False)
+    monkeypatch.setattr(changed_source, "is_mounted", lambda folder: False)
     assert stage.run()[0] == 0
 
 
 def test_what_is_mounted_is_known() -> None:
-    assert source_files.is_mounted(Path("/proc/self/fd"))
-    assert not source_files.is_mounted(Path("/etc"))
+    assert changed_source.is_mounted(Path("/proc/self/fd"))
+    assert not changed_source.is_mounted(Path("/etc"))
 
 
 def age(root: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from text_encoders import edit_json, write_t5
+from support.text_encoders import edit_json, write_t5
 from transformers import AutoTokenizer, T5EncoderModel
 
 from cosmos_worker.errors import CheckpointError, DataError

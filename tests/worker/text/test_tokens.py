@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from text_encoders import write_t5, write_unigram_tokenizer
+from support.text_encoders import write_t5, write_unigram_tokenizer
 
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.text.tokens import TextTokenizer, shown

@@ -1,10 +1,13 @@
 import pytest
 import torch
 
+from cosmos_worker.config.experiment import TokenizerConfig
 from cosmos_worker.errors import ConfigError, DataError
-from cosmos_worker.options import TokenizerConfig
-from cosmos_worker.tokenizer.base import pixels_from_video, video_from_pixels
 from cosmos_worker.tokenizer.load import load_tokenizer
+from cosmos_worker.tokenizer.tokenizer import (
+    pixels_from_video,
+    video_from_pixels,
+)
 
 CONFIG = TokenizerConfig(chunk_pixel_frames=17, dtype="float32", batch_size=2)
 

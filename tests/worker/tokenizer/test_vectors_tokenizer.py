@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from vectors import load_vector, under
+from support.vectors import load_vector, under
 
 from cosmos_worker.tokenizer.network import AutoencoderConfig, load_autoencoder
 

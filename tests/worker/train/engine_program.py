@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import engine_stand_in
 import torch
+from support import engine_stand_in
 
 from cosmos_worker import cli
+from cosmos_worker.config.training import AccelerationConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train
 from cosmos_worker.train.acceleration import accelerate
-from cosmos_worker.training_options import AccelerationConfig
 
 
 def accelerate_as_on_cuda(

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import losses
-from torch import Tensor, nn
-from training import (
+from support.runs import losses
+from support.training import (
     small_experiment,
     small_model,
     train_config,
@@ -19,15 +18,19 @@ from training import (
     write_model,
     write_training_inputs,
 )
+from torch import Tensor, nn
 
-from cosmos_worker.decisive import decisive_options
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.training import (
+    AccelerationConfig,
+    ParallelConfig,
+)
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.layout import Volumes
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
+from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.acceleration import accelerate
-from cosmos_worker.training_options import AccelerationConfig, ParallelConfig
 
 CPU = torch.device("cpu")
 FLOAT8 = AccelerationConfig(linear="float8")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import assert_same_bits, forget_after, losses, stop_after, weights
-from training import (
+from support.runs import assert_same_bits, forget_after, losses, stop_after, weights
+from support.training import (
     SMALL_NET,
     small_experiment,
     train_config,
@@ -17,15 +17,18 @@ from training import (
     write_training_inputs,
 )
 
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.optimizer_states import has_8bit_states
+from cosmos_worker.config.training import (
+    OptimizerConfig,
+    ParallelConfig,
+)
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
-from cosmos_worker.layout import Volumes
-from cosmos_worker.memory_plan import optimizer_bytes
+from cosmos_worker.memory.plan import optimizer_bytes
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.optimizer_states import has_8bit_states
-from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
+from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
-from cosmos_worker.training_options import OptimizerConfig, ParallelConfig
 
 needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None, reason="torchao is not installed"
@@ -110,7 +113,10 @@ def test_moments_take_what_the_plan_counts() -> None:
 
 @needs_torchao
 def test_what_a_checkpoint_copies_are_plain_tensors() -> None:
-    from cosmos_worker.checkpoint.shard_files import collect, copy_to_cpu
+    from cosmos_worker.train.shard_files import (
+        collect,
+        copy_to_cpu,
+    )
 
     layer = torch.nn.Linear(256, 16, bias=False)
     optimizer = build_optimizer(layer, OptimizerConfig(state_bits=8))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cosmos_worker.errors import DataError
 from cosmos_worker.train.bucket_order import BucketOrder
-from cosmos_worker.train.loop import micro_batch_positions
 from cosmos_worker.train.order import DataOrder
+from cosmos_worker.train.trainer import micro_batch_positions
 
 
 def make_order(sizes: list[int], batch: int, seed: int = 3) -> BucketOrder:

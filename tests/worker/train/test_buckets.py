@@ -6,17 +6,20 @@ import logging
 from pathlib import Path
 
 import pytest
-from buckets import TALL, WIDE, bucket_experiment, write_bucket_inputs
-from runs import assert_same_bits, assert_same_but_for_rounding, losses, metrics, stop_after
-from training import small_experiment, train_config, train_with_processes
+from support.buckets import TALL, WIDE, bucket_experiment, write_bucket_inputs
+from support.runs import assert_same_bits, assert_same_but_for_rounding, losses, metrics, stop_after
+from support.training import small_experiment, train_config, train_with_processes
 
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.errors import CheckpointError, DataError, StopRequested
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import loop
-from cosmos_worker.train.batches import Batch, WindowDataset
-from cosmos_worker.training_options import ParallelConfig
+from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.train import trainer as loop
+from cosmos_worker.train.data import (
+    Batch,
+    WindowDataset,
+)
 
 VOLUMES = Volumes()
 STEPS = 8

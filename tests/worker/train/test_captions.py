@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from runs import assert_same_bits, losses, stop_after
-from training import small_experiment, train_config, write_model, write_training_inputs
+from support.runs import assert_same_bits, losses, stop_after
+from support.training import small_experiment, train_config, write_model, write_training_inputs
 
 from cosmos_worker.errors import StopRequested
-from cosmos_worker.layout import Volumes
 from cosmos_worker.report.collect import count_captions
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train.batches import WindowDataset
+from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.bucket_order import BucketOrder
-from cosmos_worker.train.draws import draw_caption
-from cosmos_worker.train.loop import micro_batch_positions
+from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.noise import draw_caption
 from cosmos_worker.train.order import DataOrder
+from cosmos_worker.train.trainer import micro_batch_positions
 
 VOLUMES = Volumes()
 NUM_WINDOWS = 10

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import assert_same_bits, losses, metrics, stop_after
-from training import (
+from support.runs import assert_same_bits, losses, metrics, stop_after
+from support.training import (
     run_path,
     small_experiment,
     train_config,
@@ -16,12 +16,15 @@ from training import (
 )
 
 from cosmos_worker.cli import run_stage
-from cosmos_worker.config import PublishConfig, TrainConfig
-from cosmos_worker.earlier_runs import describe_length
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.stages import (
+    PublishConfig,
+    TrainConfig,
+)
 from cosmos_worker.errors import CheckpointError, StopRequested
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment
+from cosmos_worker.runtime.earlier_runs import describe_length
 from cosmos_worker.stages import publish
+from cosmos_worker.storage.volumes import Volumes
 
 VOLUMES = Volumes()
 DECAY = {"final_factor": 0.0}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import assert_same_bits, stop_after, weights
-from training import (
+from support.runs import assert_same_bits, stop_after, weights
+from support.training import (
     CORRECTED,
     run_path,
     small_experiment,
@@ -20,17 +20,20 @@ from training import (
     write_training_inputs,
 )
 
-from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.checkpoint.state import list_states
-from cosmos_worker.checkpoint.weights import load_model, read_weight_file
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import CheckpointError, StopRequested
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.stages.train import build_model
+from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train import saver
-from cosmos_worker.train.parallel import Layout
-from cosmos_worker.training_options import LoraConfig
+from cosmos_worker.train.checkpoint import list_states
+from cosmos_worker.train.export import list_exports
+from cosmos_worker.train.parallelize import Layout
+from cosmos_worker.weights.load import (
+    load_model,
+    read_weight_file,
+)
 
 CPU = torch.device("cpu")
 

@@ -10,10 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cosmos_worker.checkpoint.shard_files import collect, copy_to_cpu, restore
+from cosmos_worker.config.training import OptimizerConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.train.optimizer import as_torchs, build_optimizer
-from cosmos_worker.training_options import OptimizerConfig
+from cosmos_worker.train.shard_files import (
+    collect,
+    copy_to_cpu,
+    restore,
+)
 
 
 def test_only_what_is_trained_is_updated() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import assert_same_bits, metrics
-from tiny_tokenizer import write_tiny_tokenizer
-from training import (
+from support.runs import assert_same_bits, metrics
+from support.tiny_tokenizer import write_tiny_tokenizer
+from support.training import (
     run_path,
     small_experiment,
     small_model,
@@ -20,21 +20,21 @@ from training import (
     write_training_inputs,
 )
 
-from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.checkpoint.weights import load_model
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.data.video import read_video
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.layout import Volumes
-from cosmos_worker.options import Experiment
+from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.stages import train as train_stage
+from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.train import samples
-from cosmos_worker.train.batches import WindowDataset
-from cosmos_worker.train.distributed import Processes
+from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.parallel import Layout
+from cosmos_worker.train.export import list_exports
+from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.samples import SampleVideos
-from cosmos_worker.training_options import ParallelConfig
+from cosmos_worker.weights.load import load_model
 
 VOLUMES = Volumes()
 NAMES = ["0-val_0@0.mp4", "1-val_1@0.mp4"]

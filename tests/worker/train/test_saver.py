@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from programs import Ended, run_program
+from support.programs import Ended, run_program
 
-from cosmos_worker.layout import export_name
-from cosmos_worker.sample.team import PATIENCE
-from cosmos_worker.train.distributed import MAIN_PROCESS_ALONE
+from cosmos_worker.runtime.process_group import MAIN_PROCESS_ALONE
+from cosmos_worker.runtime.team import PATIENCE
+from cosmos_worker.storage.volumes import export_name
 
 SAVES = """
 import sys, time
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from cosmos_worker.errors import RetryableError
-from cosmos_worker.train.distributed import join_processes
+from cosmos_worker.runtime.process_group import join_processes
 from cosmos_worker.train.saver import Exports, Saver
 
 with join_processes("cpu", 1) as processes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from training import SMALL_NET, small_experiment, small_model
+from support.training import SMALL_NET, small_experiment, small_model
 
-from cosmos_worker.train.batches import Batch
-from cosmos_worker.train.draws import draw_noise
+from cosmos_worker.train.data import Batch
+from cosmos_worker.train.noise import draw_noise
 from cosmos_worker.train.step import batch_loss
 
 SHAPE = (SMALL_NET.latent_channels, 3, 4, 4)

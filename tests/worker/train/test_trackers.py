@@ -13,14 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import metrics
-from training import run_path, small_experiment, train_config, write_model, write_training_inputs
+from support.runs import metrics
+from support.training import (
+    run_path,
+    small_experiment,
+    train_config,
+    write_model,
+    write_training_inputs,
+)
 
-from cosmos_worker.checkpoint.export import list_exports
 from cosmos_worker.data.video import write_video
 from cosmos_worker.errors import ConfigError, RetryableError
-from cosmos_worker.layout import Volumes
 from cosmos_worker.stages import train as train_stage
+from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.train.export import list_exports
 from cosmos_worker.train.trackers import opening
 from cosmos_worker.train.trackers.guard import Trackers
 from cosmos_worker.train.trackers.identity import remembered_id
@@ -263,8 +269,8 @@ def test_wandb_run_is_continued_under_its_id(
 OPEN_WANDB = """
 import sys
 from pathlib import Path
-from runs import metrics
-from training import small_experiment
+from support.runs import metrics
+from support.training import small_experiment
 from cosmos_worker.train.trackers.opening import open_trackers
 open_trackers(("wandb",), Path(sys.argv[1]), 0, small_experiment(trackers=("wandb",)))
 """

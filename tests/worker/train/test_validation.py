@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from runs import metrics
-from training import (
+from support.runs import metrics
+from support.training import (
     SMALL_NET,
     run_path,
     small_experiment,
@@ -18,20 +18,32 @@ from training import (
     write_training_inputs,
 )
 
-from cosmos_worker.checkpoint.best import Best, read_best, update_best
-from cosmos_worker.checkpoint.export import list_exports
-from cosmos_worker.checkpoint.state import list_states, read_progress
-from cosmos_worker.config import PublishConfig
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
-from cosmos_worker.options import Experiment
+from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.stages import publish
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import loop
-from cosmos_worker.train.batches import WindowDataset
-from cosmos_worker.train.distributed import Processes
-from cosmos_worker.train.parallel import Layout
+from cosmos_worker.storage.volumes import (
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    Volumes,
+    write_json,
+)
+from cosmos_worker.train import trainer as loop
+from cosmos_worker.train.best import (
+    Best,
+    read_best,
+    update_best,
+)
+from cosmos_worker.train.checkpoint import (
+    list_states,
+    read_progress,
+)
+from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.export import list_exports
+from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
 
 VOLUMES = Volumes()

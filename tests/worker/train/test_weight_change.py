@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from reports import write_finished_job
-from training import (
+from support.reports import write_finished_job
+from support.training import (
     SMALL_NET,
     run_path,
     small_experiment,
@@ -20,18 +20,24 @@ from training import (
     write_training_inputs,
 )
 
-from cosmos_worker.checkpoint.weight_change import (
+from cosmos_worker.config.stages import PublishConfig
+from cosmos_worker.config.training import (
+    LoraConfig,
+    OptimizerConfig,
+)
+from cosmos_worker.stages import publish, report
+from cosmos_worker.stages import train as train_stage
+from cosmos_worker.storage.volumes import (
+    EXPORT_FOLDER,
+    Volumes,
+)
+from cosmos_worker.weights.load import read_weight_file
+from cosmos_worker.weights.weight_change import (
     is_unchanged,
     measure_change,
     read_change,
     write_change,
 )
-from cosmos_worker.checkpoint.weights import read_weight_file
-from cosmos_worker.config import PublishConfig
-from cosmos_worker.layout import EXPORT_FOLDER, Volumes
-from cosmos_worker.stages import publish, report
-from cosmos_worker.stages import train as train_stage
-from cosmos_worker.training_options import LoraConfig, OptimizerConfig
 
 KINDS = {
     "adaln": "net.blocks.block1.blocks.1.adaLN_modulation.1.weight",

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 import pytest
-from runs import assert_same_bits
-from training import (
+from support.runs import assert_same_bits
+from support.training import (
     run_path,
     small_experiment,
     train_config,
@@ -19,11 +19,16 @@ from training import (
 
 from cosmos_worker.data.index import read_index, write_index
 from cosmos_worker.errors import DataError
-from cosmos_worker.layout import SUMMARY_FILE, VIDEO_READER_VERSION, Volumes, write_json
 from cosmos_worker.stages import train as train_stage
+from cosmos_worker.storage.volumes import (
+    SUMMARY_FILE,
+    VIDEO_READER_VERSION,
+    Volumes,
+    write_json,
+)
 from cosmos_worker.text.facts import CaptionFacts
 from cosmos_worker.text.tokens import TextFacts
-from cosmos_worker.train.batches import WindowDataset
+from cosmos_worker.train.data import WindowDataset
 
 VOLUMES = Volumes()
 FACTS = {"push 0": TextFacts(4, 0.0), "push 1": TextFacts(9, 0.4), "push 2": TextFacts(3, 0.9)}

@@ -39,7 +39,7 @@ spec:
     - name: test
       image: {{ include "cosmos.image" (list .root "operator") | quote }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-      command: [python, -m, cosmos_operator.chart_test, {{ .name }}]
+      command: [python, -m, cosmos_operator.installation_check, {{ .name }}]
       args: {{- toYaml .arguments | nindent 8 }}
       {{- with .root.Values.operator.extraEnv }}
       env: {{- toYaml . | nindent 8 }}

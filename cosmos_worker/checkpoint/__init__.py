@@ -1,1 +1,0 @@
-"""Checkpoints: atomic save and resume, export, loading of weight files."""

@@ -1,1 +1,0 @@
-"""Models beside the network: what writes prompts, and what judges prompts and videos."""

@@ -1,0 +1,1 @@
+"""The numbers and addresses that a stage is given, typed and validated; imports no torch."""

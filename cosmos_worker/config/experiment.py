@@ -1,0 +1,363 @@
+"""The numbers of a run, typed: network, video, text, noise; and an experiment of these and the training's.
+
+Defaults of the values live here and in the experiments. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from cosmos_worker.config.float8_sizes import unfit_sizes
+from cosmos_worker.config.training import (
+    AccelerationConfig,
+    EmaConfig,
+    LoraConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    TrainerConfig,
+)
+from cosmos_worker.config.values import (
+    Fraction,
+    Model,
+    PositiveInt,
+)
+
+LATENT_SCALE = 8
+"""Pixels per latent row and column, and pixel frames per latent frame after the first."""
+
+
+class NetConfig(Model):
+    """Shape of the Cosmos-Predict1 diffusion transformer (GeneralDIT)."""
+
+    model_channels: PositiveInt
+    """Width D of the hidden state."""
+    num_blocks: PositiveInt
+    """Number of blocks, each self-attention, cross-attention, MLP."""
+    num_heads: PositiveInt
+    """Attention heads; must divide model_channels into an even head size."""
+    latent_channels: PositiveInt = 16
+    """Channels of the tokenizer's latent, in and out."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLP in units of model_channels."""
+    text_channels: PositiveInt = 1024
+    """Width of the text embeddings (T5-11B: 1024)."""
+    adaln_lora_dim: PositiveInt = 256
+    """Rank of the adaLN-LoRA modulation."""
+    patch_size: PositiveInt = 2
+    """Latent rows and columns per token."""
+    max_latent_size: PositiveInt = 240
+    """Largest latent height and width that the position tables admit."""
+    max_latent_frames: PositiveInt = 128
+    """Largest number of latent frames that the position tables admit."""
+    rope_ratio_t: float = 2.0
+    """NTK extrapolation ratio of the rotary embedding over time."""
+    rope_ratio_h: float = 1.0
+    """NTK extrapolation ratio of the rotary embedding over rows."""
+    rope_ratio_w: float = 1.0
+    """NTK extrapolation ratio of the rotary embedding over columns."""
+    extra_pos_emb: Literal["auto", "learnable", "none"] = "auto"
+    """Learnable absolute position embedding added in every block; auto = as the checkpoint has it."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.model_channels % self.num_heads or (self.model_channels // self.num_heads) % 2:
+            raise ValueError(
+                f"num_heads: {self.num_heads} does not divide model_channels {self.model_channels} "
+                "into heads of an even size"
+            )
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head."""
+        return self.model_channels // self.num_heads
+
+
+class VideoConfig(Model):
+    """The window of pixels that one sample shows."""
+
+    num_pixel_frames: PositiveInt
+    """Frames per window, 8n+1."""
+    height: PositiveInt
+    """Rows in pixels, a multiple of 16."""
+    width: PositiveInt
+    """Columns in pixels, a multiple of 16."""
+    fps: Annotated[float, Field(gt=0)] | None = None
+    """Frames per second given to the network; null = as the video says."""
+    window_stride: PositiveInt = 1
+    """Pixel frames between the starts of neighbouring windows."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_video_size(self.num_pixel_frames, self.height, self.width)
+        return self
+
+    @property
+    def size_name(self) -> str:
+        """Frames x height x width, such as 57x256x320: the name of a bucket."""
+        return f"{self.num_pixel_frames}x{self.height}x{self.width}"
+
+
+def check_video_size(num_pixel_frames: int, height: int, width: int) -> None:
+    """Raise ValueError unless frames are 8n+1 and sizes are multiples of 16."""
+    problems = []
+    if (num_pixel_frames - 1) % LATENT_SCALE:
+        low = num_pixel_frames - (num_pixel_frames - 1) % LATENT_SCALE
+        problems.append(
+            f"num_pixel_frames: {num_pixel_frames} is not 8n+1; use {low} or {low + LATENT_SCALE}"
+        )
+    for name, value in (("height", height), ("width", width)):
+        if value % 16:
+            low = max(16, value - value % 16)
+            problems.append(f"{name}: {value} is not a multiple of 16; use {low} or {low + 16}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+class TextConfig(Model):
+    """How captions become the cross-attention context."""
+
+    max_length: PositiveInt = 512
+    """Longest caption in tokens, end token included."""
+    padding: Literal["pad", "trim"] = "pad"
+    """pad: zeros up to max_length, as pre-training and inference; trim: the reference's training."""
+    dropout: Fraction = 0.2
+    """Share of samples whose text is replaced by zeros."""
+
+
+class ConditioningConfig(Model):
+    """Which latent frames the network is shown, and how noisy."""
+
+    min_cond_latent_frames: Annotated[int, Field(ge=0)] = 0
+    """Fewest known latent frames, drawn uniformly."""
+    max_cond_latent_frames: Annotated[int, Field(ge=0)] = 1
+    """Most known latent frames."""
+    flag_dropout: Fraction = 0.2
+    """Share of samples whose known frames and mask are blanked."""
+    augment_sigma_p_mean: float = -3.0
+    """Mean of ln sigma of the noise on known frames (reference bridge config: 0)."""
+    augment_sigma_p_std: float = 2.0
+    """Standard deviation of ln sigma of the noise on known frames (reference bridge config: 1)."""
+    augment_sigma_multiplier: float = 1.0
+    """Factor on sigma of the noise on known frames (reference bridge config: 4)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_cond_latent_frames > self.max_cond_latent_frames:
+            raise ValueError(
+                f"min_cond_latent_frames: {self.min_cond_latent_frames} is more than "
+                f"max_cond_latent_frames {self.max_cond_latent_frames}"
+            )
+        return self
+
+
+class DiffusionConfig(Model):
+    """EDM noise and loss."""
+
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    """Standard deviation of the latents given to the network."""
+    p_mean: float = 0.0
+    """Mean of ln sigma."""
+    p_std: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of ln sigma."""
+    sigma_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on sigma; the reference's adjust_video_noise is the square root of the latent frames."""
+    use_logvar: bool = True
+    """Weigh the loss by the learned uncertainty (Kendall)."""
+    loss_frames: Literal["generated", "all"] = "generated"
+    """Frames in the mean of the loss; all = the reference, which counts known frames too."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
+    sigma_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What sigma is rounded to and rotary angles are computed in; bfloat16 emulates the reference."""
+
+
+class TokenizerConfig(Model):
+    """How videos become latents."""
+
+    chunk_pixel_frames: PositiveInt
+    """Frames that are encoded together, 8n+1; longer videos are multiples of it."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the cached latents and, on CUDA, of the encoder."""
+    batch_size: PositiveInt = 8
+    """Windows per encoder call."""
+
+
+class Experiment(Model):
+    """A named, complete description of the numbers of a post-training run."""
+
+    name: str
+    """Name, as in the reference's experiment=NAME."""
+    project: str = "posttraining"
+    """First folder under the output root."""
+    group: str = "diffusion_video2world_instruction"
+    """Second folder under the output root."""
+    net: NetConfig
+    video: VideoConfig
+    buckets: tuple[VideoConfig, ...] = ()
+    """Windows of several sizes and lengths in one run, instead of video: each clip goes to the bucket that fits it."""
+    tokenizer: TokenizerConfig
+    text: TextConfig = TextConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    lora: LoraConfig = LoraConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    acceleration: AccelerationConfig = AccelerationConfig()
+
+    @property
+    def windows(self) -> tuple[VideoConfig, ...]:
+        """The kinds of windows that are trained on: the buckets, or the one video."""
+        return self.buckets or (self.video,)
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of one window of video."""
+        return self.latent_frames(self.video)
+
+    def latent_frames(self, video: VideoConfig) -> int:
+        """Latent frames of a window: one chunk, or several that are encoded each for itself."""
+        chunk = min(self.tokenizer.chunk_pixel_frames, video.num_pixel_frames)
+        return video.num_pixel_frames // chunk * (1 + (chunk - 1) // LATENT_SCALE)
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        if self.video.num_pixel_frames % self.tokenizer.chunk_pixel_frames:
+            raise ValueError(
+                f"video.num_pixel_frames: {self.video.num_pixel_frames} is not a multiple of "
+                f"tokenizer.chunk_pixel_frames {self.tokenizer.chunk_pixel_frames}"
+            )
+        problems = [*_repeated(self.buckets)]
+        for where, video in _named_windows(self):
+            problems += _window_problems(self, video, where)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.text.padding == "trim" and self.trainer.micro_batch_size > 1:
+            raise ValueError(
+                "text.padding: 'trim' gives each caption a context of its own length, so samples cannot share a "
+                f"micro-batch; use 'pad', or trainer.micro_batch_size=1 (got {self.trainer.micro_batch_size})"
+            )
+        if self.trainer.sample_every_steps and 1 in map(self.latent_frames, self.windows):
+            raise ValueError(
+                "trainer.sample_every_steps: a window of one latent frame leaves none to sample after the known one; "
+                "use null, or longer windows (video.num_pixel_frames)"
+            )
+        if self.trainer.global_batch_size % self.trainer.micro_batch_size:
+            raise ValueError(
+                f"trainer.global_batch_size: {self.trainer.global_batch_size} is not a multiple of "
+                f"trainer.micro_batch_size {self.trainer.micro_batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _acceleration_agrees(self) -> Self:
+        acceleration = self.acceleration
+        if acceleration.linear != "plain" and self.lora.rank:
+            raise ValueError(
+                f"acceleration.linear: {acceleration.linear!r} is not for LoRA (lora.rank {self.lora.rank}); "
+                "use 'plain', or lora.rank=0"
+            )
+        if acceleration.attention != "torch" and self.diffusion.compute_dtype == "float32":
+            raise ValueError(
+                f"acceleration.attention: {acceleration.attention!r} computes in bfloat16, not in "
+                "diffusion.compute_dtype 'float32'; use 'torch', or compute_dtype=bfloat16"
+            )
+        if self.optimizer.implementation == "apex" and self.parallel.sharding != "none":
+            raise ValueError(
+                "optimizer.implementation: 'apex' updates whole weights, which parallel.sharding "
+                f"{self.parallel.sharding!r} spreads over processes; use 'torch', or parallel.sharding=none"
+            )
+        problems = [*_engine_float8_problems(self)]
+        if problems:
+            raise ValueError(
+                f"acceleration.linear: {acceleration.linear!r} does not admit this: {'; '.join(problems)}; "
+                "change that, or use 'float8' or 'plain'"
+            )
+        return self
+
+
+def _named_windows(experiment: Experiment) -> Iterator[tuple[str, VideoConfig]]:
+    """Each kind of window and the path of its option."""
+    if not experiment.buckets:
+        yield "video", experiment.video
+    yield from ((f"buckets.{i}", bucket) for i, bucket in enumerate(experiment.buckets))
+
+
+def _repeated(buckets: tuple[VideoConfig, ...]) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for i, bucket in enumerate(buckets):
+        other = first.setdefault(bucket.size_name, i)
+        if other != i:
+            yield f"buckets.{i}: {bucket.size_name} is also the size of buckets.{other}; remove one of them"
+
+
+def _window_problems(experiment: Experiment, video: VideoConfig, where: str) -> Iterator[str]:
+    """Why tokenizer, conditioning or network do not admit a window."""
+    frames, chunk = video.num_pixel_frames, experiment.tokenizer.chunk_pixel_frames
+    if frames > chunk and frames % chunk:
+        yield (
+            f"{where}.num_pixel_frames: {frames} is more than tokenizer.chunk_pixel_frames {chunk} and no multiple "
+            "of it; use shorter windows, or a larger chunk"
+        )
+        return
+    known, total = experiment.conditioning.max_cond_latent_frames, experiment.latent_frames(video)
+    if known >= total and total > 1:
+        of = f" of {where}" if experiment.buckets else ""
+        yield (
+            f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames{of}"
+        )
+    share = experiment.parallel.context_parallel
+    if experiment.buckets and total % share:
+        yield f"parallel.context_parallel: {share} does not divide the {total} latent frames of {where}"
+    net = experiment.net
+    if total > net.max_latent_frames:
+        yield (
+            f"{where}.num_pixel_frames: {frames} are {total} latent frames, the network admits at most "
+            f"{net.max_latent_frames} (net.max_latent_frames)"
+        )
+    for name, size in (("height", video.height), ("width", video.width)):
+        if size > LATENT_SCALE * net.max_latent_size:
+            yield (
+                f"{where}.{name}: {size} is more than the network admits; use at most "
+                f"{LATENT_SCALE * net.max_latent_size} (net.max_latent_size {net.max_latent_size})"
+            )
+
+
+def _engine_float8_problems(experiment: Experiment) -> Iterator[str]:
+    """What of an experiment Transformer Engine's float8 layers do not admit."""
+    if experiment.acceleration.linear != "transformer_engine_float8":
+        return
+    if experiment.trainer.device == "cpu":
+        yield "trainer.device: 'cpu' has no such layers"
+    if experiment.diffusion.compute_dtype == "float32":
+        yield "diffusion.compute_dtype: 'float32', where results are bfloat16"
+    if experiment.parallel.activation_checkpointing == "selective":
+        yield (
+            "parallel.activation_checkpointing: 'selective' cannot keep the results of these products ('block' and "
+            "'none' can be used)"
+        )
+    if experiment.text.padding == "trim":
+        yield "text.padding: 'trim' gives captions of any length"
+    net, share = experiment.net, experiment.parallel.context_parallel
+    scale = LATENT_SCALE * net.patch_size
+    sizes = {
+        "net.model_channels": net.model_channels,
+        "net.text_channels": net.text_channels,
+        "net.mlp_ratio times net.model_channels": int(net.model_channels * net.mlp_ratio),
+        "text.max_length": experiment.text.max_length,
+    }
+    for where, video in _named_windows(experiment):
+        frames = experiment.latent_frames(video) // share
+        tokens = frames * (video.height // scale) * (video.width // scale)
+        sizes[f"{where}, tokens of a sample in each process"] = tokens
+    yield from unfit_sizes(sizes)

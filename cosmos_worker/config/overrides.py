@@ -1,0 +1,95 @@
+"""``key.sub=value`` overrides on a typed document, with errors that name the nearest key. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from cosmos_worker.config.stages import describe_errors
+from cosmos_worker.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def nested_model(field: FieldInfo) -> type[BaseModel] | None:
+    """The model class that a field holds, also behind ``| None``."""
+    candidates: tuple[Any, ...] = (field.annotation,)
+    if typing.get_origin(field.annotation) in (typing.Union, types.UnionType):
+        candidates = typing.get_args(field.annotation)
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every key.sub path of a document type that holds a value."""
+    keys = []
+    for name, field in model.model_fields.items():
+        nested = nested_model(field)
+        keys += [prefix + name] if nested is None else all_keys(nested, f"{prefix}{name}.")
+    return keys
+
+
+def _check_path(model: type[BaseModel], path: str, override: str) -> None:
+    current: type[BaseModel] | None = model
+    for part in path.split("."):
+        if current is None or part not in current.model_fields:
+            near = difflib.get_close_matches(path, all_keys(model), n=1, cutoff=0.0)
+            allowed = ", ".join(current.model_fields) if current else "nothing below a value"
+            raise ConfigError(
+                f"override {override!r}: unknown key {part!r} in {path!r}; did you mean {near[0]!r}? "
+                f"allowed here: {allowed}"
+            )
+        current = nested_model(current.model_fields[part])
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Split ``key.sub=value``; the value is YAML, so 1e-4 and [1, 2] and null work.
+
+    Raises:
+        ConfigError: no '=' or not YAML.
+    """
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"override {override!r}: expected key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            value = float(value)
+        except ValueError:
+            return path, value
+    return path, value
+
+
+def apply_overrides(document: M, overrides: Sequence[str]) -> M:
+    """A copy of the document with the overrides applied and everything checked again.
+
+    Raises:
+        ConfigError: unknown path (with the nearest one), or a value that is not allowed.
+    """
+    values = document.model_dump(mode="python")
+    for override in overrides:
+        path, value = parse_override(override)
+        _check_path(type(document), path, override)
+        *parents, last = path.split(".")
+        target = values
+        for part in parents:
+            if target[part] is None:
+                target[part] = {}
+            target = target[part]
+        target[last] = value
+    try:
+        return type(document).model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, "overrides")) from None

@@ -1,0 +1,61 @@
+"""The numbers of a sample video: size, sampler, guidance, known frames. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from cosmos_worker.config.experiment import check_video_size
+from cosmos_worker.config.values import (
+    Caption,
+    Model,
+    PositiveInt,
+)
+
+
+class SamplingConfig(Model):
+    """Parameters of one inference item."""
+
+    num_steps: PositiveInt = 35
+    """Sampler steps."""
+    guidance: Annotated[float, Field(ge=0)] = 7.0
+    """g in F_cond + g (F_cond - F_uncond); 0 = no second pass."""
+    seed: int = 1
+    """Seed of the initial noise; sample i of a list uses a stream of its own."""
+    num_pixel_frames: PositiveInt = 121
+    height: PositiveInt = 704
+    width: PositiveInt = 1280
+    fps: Annotated[float, Field(gt=0)] = 24.0
+    """Frames per second given to the network and written to the file."""
+    num_input_frames: Literal[1, 9] = 1
+    """Known pixel frames: 1 (one latent frame) or 9 (two)."""
+    num_passes: PositiveInt = 1
+    """Passes over the video: each after the first continues it from its last num_input_frames frames, which are not
+    repeated, so that num_pixel_frames is the length of one pass."""
+    input_frames: Literal["first", "last"] = "last"
+    """Which frames of a conditioning video are known; the reference takes the last."""
+    negative_prompt: Caption | None = None
+    """Text of the second pass; null = a default of ours; empty = the embedding of ''."""
+    sampler: Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"] = "edm_euler"
+    """edm_euler: the reference's inference; res_*: its multistep solvers in x0 space."""
+    sigma_max: Annotated[float, Field(gt=0)] = 80.0
+    sigma_min: Annotated[float, Field(gt=0)] = 0.0002
+    known_frames: Literal["correct", "legacy"] = "correct"
+    """legacy repeats the reference's wrong inverse preconditioning of known frames."""
+    pixel_range: Literal["exact", "legacy"] = "exact"
+    """Known frames are x / 127.5 - 1 as in training; legacy: x / 128 - 1 as the reference's inference."""
+    batch_size: PositiveInt = 1
+    """Samples per forward pass."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_video_size(self.num_pixel_frames, self.height, self.width)
+        return self
+
+    @property
+    def total_pixel_frames(self) -> int:
+        """Pixel frames of the whole video: every pass after the first adds what it generates."""
+        added = self.num_pixel_frames - self.num_input_frames
+        return self.num_pixel_frames + (self.num_passes - 1) * added

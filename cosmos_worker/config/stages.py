@@ -1,0 +1,433 @@
+"""Stage documents: what each command of the worker is told, complete and typed. No torch here.
+
+Defaults live in the experiments (``experiments.py``) and in the PostTrainingJob models of the operator; a stage
+document that the plan writes is complete. Fields that end in ``_uri`` are volume addresses
+(``models://name``) or plain paths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from typing_extensions import Self
+
+from cosmos_worker.config.addresses import without_secrets
+from cosmos_worker.config.experiment import (
+    Experiment,
+    NetConfig,
+    TextConfig,
+    TokenizerConfig,
+    VideoConfig,
+)
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.values import (
+    Caption,
+    Fraction,
+    Model,
+    PositiveInt,
+)
+from cosmos_worker.errors import ConfigError
+
+# --- stage documents -------------------------------------------------------------------------
+
+S3_URI = r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9](/.*)?$"
+"""s3://BUCKET or s3://BUCKET/KEY."""
+S3_ENDPOINT = r"^https?://[A-Za-z0-9._\-\[\]:]+(/[A-Za-z0-9._~/-]*)?$"
+"""http or https address without a user or a query."""
+
+
+class UrlSource(Model):
+    """A tar archive behind a URL."""
+
+    url: str
+    """http, https or file address of a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
+    sha256: str | None = None
+    """Expected SHA-256 of the archive, 64 hex digits; null = not checked."""
+
+
+class HuggingFaceSource(Model):
+    """A repository on the Hugging Face Hub."""
+
+    repo: str
+    """owner/name."""
+    revision: str = "main"
+    """Branch, tag or commit; a commit makes the job reproducible."""
+
+
+class S3Source(Model):
+    """Objects in a bucket of Amazon S3 or a store that is compatible with it."""
+
+    uri: Annotated[str, Field(pattern=S3_URI)]
+    """s3://BUCKET/PREFIX for all objects below a prefix, or the address of a single one: a .tar, .tar.gz, .tgz,
+    .tar.bz2 or .tar.xz, or a model's .pt or .safetensors."""
+    endpoint: Annotated[str, Field(pattern=S3_ENDPOINT)] | None = None
+    """Address of the store's S3 API; null = as AWS is configured on this machine, else Amazon's."""
+    region: str | None = None
+    """Region of the bucket; null = as AWS is configured on this machine."""
+
+
+class Source(Model):
+    """Where files come from: exactly one of the fields."""
+
+    path: str | None = None
+    """A folder that the worker can already see: a plain path or a volume address."""
+    url: UrlSource | None = None
+    """A tar archive behind a URL."""
+    hugging_face: HuggingFaceSource | None = None
+    """A repository on the Hugging Face Hub."""
+    s3: S3Source | None = None
+    """Objects in a bucket."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        names = ("path", "url", "hugging_face", "s3")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"source: got {' and '.join(given) or 'nothing'}; give exactly one of {', '.join(names)}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out s3 where it is not given: content keys and records of versions without it stay what they were."""
+        values: dict[str, Any] = serialize(self)
+        if self.s3 is None:
+            values.pop("s3", None)
+        return values
+
+
+class StageConfig(Model):
+    """What every stage document has."""
+
+    key: str
+    """Content key: names the completion marker complete-<key>.json in the target folder."""
+    target_uri: str
+    """Folder that the stage writes."""
+
+
+ArtifactKind = Literal[
+    "model", "tokenizer", "text_encoder",
+    "guardrails", "guardrails_with_face_blur", "text_classifier", "image_encoder", "prompt_upsampler",
+]  # fmt: skip
+
+
+class Artifact(Model):
+    """One folder of model files to fetch."""
+
+    kind: ArtifactKind
+    """What the files are; decides which are needed and how they are checked."""
+    name: str
+    """Name for messages, such as Cosmos-Predict1-7B-Video2World."""
+    source: Source
+    target_uri: str
+    """Folder that receives the files."""
+
+
+DatasetLayout = Literal["bridge", "videos", "lerobot", "jsonl"]
+FrameRate = Literal["constant", "resample"]
+Fit = Literal["stretch", "crop", "pad"]
+"""stretch: each side by its own factor; crop: fill the window and cut what protrudes, in equal parts; pad: fit into the
+window and fill with black."""
+
+
+class FetchModelConfig(StageConfig):
+    """fetch-model: weights, tokenizer, text encoder, and what guards and upsampling need, into the models volume."""
+
+    artifacts: tuple[Artifact, ...]
+
+
+class PrepareDatasetConfig(StageConfig):
+    """prepare-dataset: fetch, check every clip, write index.jsonl, summary.json, report.md."""
+
+    source: Source
+    data_uri: str
+    """Folder that receives a fetched archive or repository; unused for a path source."""
+    layout: DatasetLayout
+    """bridge: annotation/{train,val,test}/*.json; videos: videos/*.mp4 with metas/*.txt; lerobot: meta/info.json with
+    parquet files; jsonl: a list of videos and captions (*.jsonl, metadata.csv, prompts.txt with videos.txt)."""
+    video: VideoConfig
+    buckets: tuple[VideoConfig, ...] = ()
+    """Windows of several sizes; empty = those of video."""
+    max_bad_fraction: Fraction = 0.05
+    """Fail if a larger share of the clips is unusable."""
+    min_clips: PositiveInt = 1
+    """Fail if fewer training windows than this remain (one global batch)."""
+    camera: Annotated[int, Field(ge=0)] = 0
+    """Index into the annotation's list of videos (layout bridge)."""
+    camera_name: str | None = None
+    """Feature with the videos, such as observation.images.front (layout lerobot); null = the only one."""
+    frame_rate: FrameRate = "constant"
+    """constant: a clip whose frames are not shown at equal intervals is unusable; resample: each window takes the
+    frames that are shown at equal intervals of 1 / video.fps."""
+    fit: Fit = "stretch"
+    """How frames of another aspect ratio are brought to the window's size."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training episodes that becomes the split val, if the source has none."""
+    validation_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the draw of these episodes."""
+    num_workers: PositiveInt | None = None
+    """Videos that are checked at the same time; null = as many as this container has CPUs."""
+
+    @model_validator(mode="after")
+    def _camera_is_of_the_layout(self) -> Self:
+        if self.camera_name is not None and self.layout != "lerobot":
+            raise ValueError(
+                f"camera_name: {self.camera_name!r} chooses a camera of the layout lerobot, the layout is "
+                f"{self.layout}; remove it"
+            )
+        if self.camera and self.layout != "bridge":
+            raise ValueError(
+                f"camera: {self.camera} chooses a video of an annotation (layout bridge), the layout is {self.layout}; "
+                + ("use camera_name" if self.layout == "lerobot" else "remove it")
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rate_is_given(self) -> Self:
+        if self.frame_rate == "resample":
+            windows = {f"buckets.{number}": size for number, size in enumerate(self.buckets)}
+            problems = [
+                f"{where}.fps: is null, frame_rate 'resample' takes frames at that rate; give the frames per second"
+                for where, size in (windows or {"video": self.video}).items()
+                if size.fps is None
+            ]
+            if problems:
+                raise ValueError("; ".join(problems))
+        return self
+
+
+class EmbedTextConfig(StageConfig):
+    """embed-text: one T5 embedding per distinct caption; target_uri is shared by all jobs of one encoder."""
+
+    dataset_uri: str
+    """Folder with the dataset's index."""
+    encoder_uri: str
+    """Folder of a T5 encoder that transformers can load."""
+    max_length: PositiveInt = 512
+    batch_size: PositiveInt = 16
+    """Captions per forward pass."""
+    max_unknown_fraction: Fraction = 0.05
+    """Fail if a larger share of the captions is more than half unknown to the encoder; clips
+    with no other caption are left out of the training."""
+    extra_captions: tuple[Caption, ...] = ()
+    """Further texts to embed, such as prompts of the inference list."""
+    import_pickles: bool = False
+    """Take over the reference's .pickle files that lie beside the dataset's captions; they must be of this encoder."""
+    export_pickles_uri: str | None = None
+    """Folder that receives the embeddings as the reference's .pickle files too; null = not written."""
+
+
+class CacheLatentsConfig(StageConfig):
+    """cache-latents: every window of the index through the tokenizer, once."""
+
+    dataset_uri: str
+    tokenizer_uri: str
+    """Folder with encoder.jit, decoder.jit, mean_std.pt; or the word 'embedded'."""
+    video: VideoConfig
+    buckets: tuple[VideoConfig, ...] = ()
+    """Those of prepare-dataset."""
+    fit: Fit = "stretch"
+    """That of prepare-dataset."""
+    tokenizer: TokenizerConfig
+
+
+class TrainConfig(StageConfig):
+    """train: target_uri is the output root; the run lies in PROJECT/GROUP/NAME below it."""
+
+    experiment: Experiment
+    run_name: str
+    """NAME of the run's folder."""
+    model_uri: str | None
+    """Weights to start from: a file, or a folder with any form that can be loaded; null with trainer.init=random."""
+    model_lora_scale: PositiveFloat | None = None
+    """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
+    dataset_uri: str
+    embeddings_uri: str
+    latents_uri: str
+    tokenizer_uri: str | None = None
+    """Folder of the tokenizer, or the word 'embedded', for trainer.sample_every_steps; null = no sample videos."""
+
+
+class PublishConfig(StageConfig):
+    """publish: target_uri is the published folder; it receives model.pt and model.json."""
+
+    run_uri: str
+    """Folder of the run: output root/PROJECT/GROUP/NAME."""
+    job: str
+    """Name of the job; a published model is replaced by the job that published it only."""
+    name: str
+    """Name of the published model."""
+    net: NetConfig
+    weights: Literal["ema", "reg"] = "ema"
+    step: PositiveInt | Literal["best"] | None = None
+    """Step to publish; null = the latest export; best = where the held-out loss was lowest (trainer.keep_best)."""
+    last_step: PositiveInt | None = None
+    """With step best: later checkpoints do not count; null = all do."""
+    adapter_of: str | None = None
+    """Publish the run's LoRA corrections too, in adapter/, as those of the model of this name; null = merged only."""
+
+
+class GenerateInput(Model):
+    """One video to generate."""
+
+    prompt: Caption
+    visual_input_uri: str
+    """Image or video whose frames are known."""
+    ground_truth_uri: str | None = None
+    """Video to compare with; null = none."""
+    id: str | None = None
+    """File name of the result without suffix; null = its position in the list."""
+
+
+class GuardrailsConfig(Model):
+    """What judges prompts and videos; all of it is used."""
+
+    folder_uri: str
+    """Folder with the word lists, blocklist/, and with video_content_safety_filter/safety_filter.pt."""
+    text_classifier_uri: str
+    """Folder of a chat model of the Llama Guard kind."""
+    image_encoder_uri: str
+    """Folder of the SigLIP model whose features the video filter takes."""
+    face_blur: bool = False
+    """Blur faces, which face_blur_filter/Resnet50_Final.pth in the same folder finds."""
+
+
+class ItemConfig(Model):
+    """An inference item without its models: all that can be checked before there are any."""
+
+    name: str
+    """Name of the inference item."""
+    inputs: tuple[GenerateInput, ...] = ()
+    """Inputs given in the job."""
+    inputs_file_uri: str | None = None
+    """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
+    sampling: SamplingConfig
+    fit: Fit = "stretch"
+    """How conditioning images and videos of another aspect ratio are brought to the size of the result."""
+    fps_of_inputs: bool = False
+    """Each conditioning video goes on at its own frames per second; those of sampling count for images, unless all
+    videos of the item have one rate."""
+    metrics: tuple[Literal["psnr", "push"], ...] = ()
+    """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
+
+
+class CheckInputsConfig(StageConfig):
+    """check-inputs: everything that the inference items read, before the training; writes no more than its marker."""
+
+    net: NetConfig
+    tokenizer: TokenizerConfig
+    items: tuple[ItemConfig, ...]
+    """In the order of the job."""
+
+
+class GenerateConfig(ItemConfig, StageConfig):
+    """generate: Video2World samples as <id>.mp4 and <id>.json, and generated.jsonl."""
+
+    checkpoint_uri: str
+    """Weights of the network: a file, or a folder with any form that can be loaded."""
+    checkpoint_lora_scale: PositiveFloat | None = None
+    """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
+    net: NetConfig
+    text: TextConfig
+    sigma_data: float = 0.5
+    tokenizer_uri: str
+    tokenizer: TokenizerConfig
+    encoder_uri: str
+    context_parallel: PositiveInt = 1
+    """Neighbouring processes that share the latent frames of a video; must divide the frames and the processes."""
+    offload: tuple[Literal["tokenizer", "network"], ...] = ()
+    """Models that wait in host memory while another computes; the text encoder is always freed."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto = CUDA if there is one."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
+    prompt_upsampler_uri: str | None = None
+    """Folder of a vision-language model that writes longer prompts; null = prompts as they are."""
+    guardrails: GuardrailsConfig | None = None
+    """What judges prompts and videos; null = nothing does."""
+
+
+class ReportConfig(StageConfig):
+    """report: report.html from a run and its generated videos."""
+
+    job_name: str
+    run_uri: str
+    steps: PositiveInt | None = None
+    """Steps of the run that the report is about; null = all that it has done."""
+    dataset_uri: str
+    generated: tuple[tuple[str, str], ...]
+    """(inference item name, folder) in the order of the job."""
+    max_videos: PositiveInt = 12
+    """Generated videos that are shown per inference item."""
+
+
+STAGE_CONFIGS: dict[str, type[StageConfig]] = {
+    "fetch-model": FetchModelConfig,
+    "prepare-dataset": PrepareDatasetConfig,
+    "embed-text": EmbedTextConfig,
+    "cache-latents": CacheLatentsConfig,
+    "check-inputs": CheckInputsConfig,
+    "train": TrainConfig,
+    "publish": PublishConfig,
+    "generate": GenerateConfig,
+    "report": ReportConfig,
+}
+"""Stage name (= command of the worker) → its document."""
+
+
+# --- reading documents -----------------------------------------------------------------------
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def describe_errors(error: ValidationError, where: str) -> str:
+    """All problems of a document, one line each: where.path: what (got VALUE)."""
+    lines = []
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        got = problem.get("input")
+        got = without_secrets(got) if isinstance(got, str) else got
+        shown = (
+            f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}{'.' + path if path else ''}: {message}{shown}")
+    return "\n".join(lines)
+
+
+def parse_document(model: type[M], document: Any, where: str) -> M:  # noqa: ANN401 - any YAML value
+    """Validate a YAML value.
+
+    Raises:
+        ConfigError: with every problem, one line each.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, where)) from None
+
+
+def load_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML value
+    """Read a YAML file.
+
+    Raises:
+        ConfigError: missing file or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None

@@ -1,0 +1,165 @@
+"""The numbers of a training: optimizer, average, LoRA, trainer, processes, kernels. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from cosmos_worker.config.values import (
+    Fraction,
+    Model,
+    PositiveInt,
+)
+
+
+class OptimizerConfig(Model):
+    """AdamW, its schedule and clipping."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2**-14.3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled weight decay, on all parameters as in the reference."""
+    beta1: Fraction = 0.9
+    """Decay of the first moment."""
+    beta2: Fraction = 0.99
+    """Decay of the second moment."""
+    eps: Annotated[float, Field(gt=0)] = 1e-10
+    """Added to the root of the second moment."""
+    implementation: Literal["torch", "apex"] = "torch"
+    """Who computes the update: torch's fused AdamW, or apex's FusedAdam, which must be installed, and needs
+    CUDA and parallel.sharding=none."""
+    state_bits: Literal[32, 8] = 32
+    """Bits of each moment. 8 takes a quarter of the memory, rounds by blocks of 256 values, and needs torchao; weights
+    whose rows are not whole blocks keep float32."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global gradient norm."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps of linear warm-up; null = min(2500, 5 % of max_steps), of the first max_steps where a run of a constant
+    rate is continued to another. The reference has 2500."""
+    start_factor: Fraction = 1e-6
+    """Learning rate factor at step 0."""
+    final_factor: Fraction = 1.0
+    """Learning rate factor at max_steps, reached linearly from decay_start; 1 = constant."""
+    decay_start: Fraction = 0.0
+    """Share of max_steps after which the linear decay begins (never before the warm-up ends)."""
+    on_bad_gradient: Literal["fail", "zero"] = "fail"
+    """A NaN or infinite gradient: stop with its parameter's name, or zero it as the reference."""
+
+    @model_validator(mode="after")
+    def _has_states(self) -> Self:
+        if self.implementation == "apex" and self.state_bits != 32:
+            raise ValueError(
+                f"state_bits: {self.state_bits} is not in apex; use implementation=torch, or state_bits=32"
+            )
+        return self
+
+
+class EmaConfig(Model):
+    """Power-function exponential moving average (EDM2)."""
+
+    enabled: bool = True
+    """Keep an average of the weights."""
+    rate: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
+    """Relative width s of the averaging profile; the exponent follows from it."""
+    source_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Weights that are averaged: as the optimizer has them, or rounded as the reference."""
+
+
+class LoraConfig(Model):
+    """Low-rank adaptation: the network is frozen, and some of its layers learn a small correction.
+
+    Exported weights contain it, and it lies beside them alone.
+    """
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of the corrections; 0 = no adaptation, all weights are trained."""
+    alpha: Annotated[float, Field(gt=0)] = 8.0
+    """Corrections are scaled by alpha / rank."""
+    targets: Annotated[tuple[Literal["q", "k", "v", "out", "mlp"], ...], Field(min_length=1)] = (
+        "q",
+        "v",
+    )
+    """Layers that learn: queries, keys, values and output of both attentions of a block, and its MLP."""
+
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+class TrainerConfig(Model):
+    """Length of a run and what happens at its steps."""
+
+    max_steps: PositiveInt = 2000
+    """Optimizer steps."""
+    global_batch_size: PositiveInt = 8
+    """Samples per optimizer step over all processes."""
+    micro_batch_size: PositiveInt = 1
+    """Samples per forward pass of one process."""
+    save_every_steps: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep_last: PositiveInt = 2
+    """Checkpoints to resume from that are kept; exported weights are kept by keep_exports."""
+    keep_exports: PositiveInt = 4
+    """Exported iter_*_model.pt sets that are kept."""
+    log_every_steps: PositiveInt = 10
+    """Steps between log lines."""
+    validate_every_steps: PositiveInt | None = None
+    """Steps between held-out losses; null = before the first step and after the last."""
+    validation_draws: PositiveInt = 4
+    """Fixed noise draws per held-out window."""
+    validation_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Noise levels at which each held-out loss is told by itself too; noise, known frames and text are the same in
+    every run, so that runs and experiments can be compared."""
+    keep_best: bool = False
+    """Take the held-out loss at every checkpoint, and keep the checkpoint and exports where it was lowest."""
+    sample_every_steps: PositiveInt | None = None
+    """Steps between sample videos of held-out windows, the first before training; null = none."""
+    sample_count: PositiveInt = 2
+    """Held-out windows that are sampled, the first ones."""
+    sample_steps: PositiveInt = 10
+    """Sampler steps of a sample video."""
+    trackers: tuple[TrackerName, ...] | None = None
+    """Where figures and sample videos go beside metrics.jsonl; null = tensorboard, where it is installed."""
+    seed: int = 0
+    """Seed of the data order, the noise and fresh weights."""
+    init: Literal["checkpoint", "random"] = "checkpoint"
+    """Start from the model's weights or from random ones."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto = CUDA if there is one."""
+    threads_per_process: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of each process; null = leave to PyTorch."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        for name in ("validation_sigmas", "trackers"):
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: {list(values)} names one twice; name each once")
+        return self
+
+
+class ParallelConfig(Model):
+    """How a run is spread over its processes; what it computes stays the same but for rounding."""
+
+    sharding: Literal["none", "full", "hybrid"] = "none"
+    """none: every process has all weights (DDP); full: weights, gradients, optimizer and average are spread over all
+    processes (FSDP2); hybrid: over groups of shard_group_size, each with a copy."""
+    shard_group_size: PositiveInt | None = None
+    """Processes per copy with hybrid sharding; null = those of one node."""
+    context_parallel: PositiveInt = 1
+    """Neighbouring processes that share the latent frames of a sample, for long videos; must divide the frames."""
+    activation_checkpointing: Literal["none", "block", "selective"] = "none"
+    """What is computed again in the backward pass: nothing, every block, or all but matrix products and attention."""
+
+
+class AccelerationConfig(Model):
+    """Faster kernels of libraries that need not be installed; asked for and absent is an error."""
+
+    attention: Literal["torch", "transformer_engine"] = "torch"
+    """Who computes attention. Transformer Engine needs CUDA and bfloat16; results differ by rounding."""
+    linear: Literal["plain", "float8", "transformer_engine_float8"] = "plain"
+    """float8: products of the blocks' attention and MLP layers in float8 with one scale per tensor, forward and
+    backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. transformer_engine_float8:
+    the same by Transformer Engine 2.16 or later; needs such a GPU, sides and tokens of each sample that are multiples
+    of 16, and no selective activation checkpointing. Neither with LoRA."""

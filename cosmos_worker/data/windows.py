@@ -1,0 +1,204 @@
+"""Windows as pixels, decoded in threads while the caller computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.stages import Fit
+from cosmos_worker.data.decoding import Frames
+from cosmos_worker.data.entry_points import numbered_frames
+from cosmos_worker.data.fit import resize_frames
+from cosmos_worker.data.index import Clip, DatasetIndex, Window
+from cosmos_worker.data.video import frame_outside, picture_of
+
+DECODE_BYTES = 1 << 30
+"""Most memory of a process for pixels that wait to be encoded."""
+POLL_S = 0.1
+"""Time after which a thread that waits looks whether it is still wanted."""
+
+
+def num_ahead(video: VideoConfig, batch_size: int, cpus: int) -> int:
+    """Batches that are decoded while one is encoded: one a CPU, as far as DECODE_BYTES go."""
+    window_bytes = 3 * video.num_pixel_frames * video.height * video.width
+    return max(1, min(cpus, DECODE_BYTES // (batch_size * window_bytes)))
+
+
+def decode_ahead(
+    index: DatasetIndex,
+    batches: Sequence[Sequence[Window]],
+    video: VideoConfig,
+    cpus: int,
+    fit: Fit = "stretch",
+) -> Iterator[tuple[Sequence[Window], Tensor]]:
+    """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller computes.
+
+    A clip is decoded once for all windows of it that follow each other, however they are batched.
+
+    Raises:
+        DataError: a clip that cannot be read.
+        OSError: the volume does not give its content.
+    """
+    batch_size = max((len(batch) for batch in batches), default=1)
+    budget = num_ahead(video, batch_size, cpus) * batch_size
+    runs = list(cut_runs(index, [window for batch in batches for window in batch]))
+    with closing(_decode_runs(index, runs, video, fit, cpus, budget)) as windows:
+        for batch in batches:
+            size = (len(batch), video.num_pixel_frames, video.height, video.width, 3)
+            pixels = np.empty(size, dtype=np.uint8)
+            for number in range(len(batch)):
+                pixels[number] = next(windows)
+            yield batch, torch.from_numpy(pixels)
+
+
+# --- runs: what is decoded in one go ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """Windows of one clip, ascending, before all of which decoding begins at the same place."""
+
+    clip: Clip
+    windows: list[Window]
+
+
+def cut_runs(index: DatasetIndex, windows: Sequence[Window]) -> Iterator[Run]:
+    """The windows as runs, in their order."""
+    run: Run | None = None
+    for window in windows:
+        if run is None or not _goes_on(run, window):
+            if run is not None:
+                yield run
+            run = Run(index.clip(window.clip_id), [])
+        run.windows.append(window)
+    if run is not None:
+        yield run
+
+
+def _goes_on(run: Run, window: Window) -> bool:
+    last = run.windows[-1]
+    if window.clip_id != last.clip_id or window.start < last.start:
+        return False
+    return _entry(run.clip, run.windows[0]) == _entry(run.clip, window)
+
+
+def _entry(clip: Clip, window: Window) -> int:
+    """Number of entry points before a window."""
+    first = clip.frames_in_file(window.start, 1)[0]
+    return bisect_right(clip.entry_points, first, key=lambda entry: entry[0])
+
+
+def read_run(
+    path: Path, run: Run, video: VideoConfig, fit: Fit = "stretch"
+) -> Generator[Frames, None, None]:
+    """Pixels of a run's windows one after another, uint8 (T, H, W, 3); memory holds the frames of one window.
+
+    Raises:
+        DataError: the file is not as the index says.
+        OSError: the volume does not give its content.
+    """
+    clip, length = run.clip, video.num_pixel_frames
+    pictures: dict[int, Frames] = {}
+    number = -1
+    first = clip.frames_in_file(run.windows[0].start, 1)[0]
+    with closing(numbered_frames(path, first, clip.entry_points)) as frames:
+        for window in run.windows:
+            wanted = clip.frames_in_file(window.start, length)
+            for passed in [one for one in pictures if one < wanted[0]]:
+                del pictures[passed]
+            while number < wanted[-1]:
+                shown = next(frames, None)
+                if shown is None:
+                    raise frame_outside(path, wanted[-1], number + 1)
+                number = shown.number
+                if number >= wanted[0]:
+                    picture = picture_of(path, shown, clip.height, clip.width)
+                    picture = resize_frames(picture[None], video.height, video.width, fit)[0]
+                    pictures[number] = picture
+            yield np.stack([pictures[one] for one in wanted])
+
+
+# --- threads ---------------------------------------------------------------------------------
+
+
+class _Pending:
+    """A run that is decoded in a thread, some windows ahead of who takes them."""
+
+    def __init__(self, num_windows: int, stopped: threading.Event) -> None:
+        self._ready: queue.Queue[Frames | Exception] = queue.Queue(num_windows)
+        self._stopped = stopped
+
+    def decode(self, path: Path, run: Run, video: VideoConfig, fit: Fit) -> None:
+        """Put the windows, or the error that ended them."""
+        try:
+            with closing(read_run(path, run, video, fit)) as windows:
+                for window in windows:
+                    if not self._put(window):
+                        return
+        except Exception as error:  # raised again where the window is taken
+            self._put(error)
+
+    def _put(self, item: Frames | Exception) -> bool:
+        """Wait for room; False if nobody takes anything any more."""
+        while not self._stopped.is_set():
+            try:
+                self._ready.put(item, timeout=POLL_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def take(self) -> Frames:
+        """The next window."""
+        item = self._ready.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+def _decode_runs(
+    index: DatasetIndex,
+    runs: Sequence[Run],
+    video: VideoConfig,
+    fit: Fit,
+    cpus: int,
+    budget: int,
+) -> Generator[Frames, None, None]:
+    """The windows of all runs in their order; about ``budget`` of them wait in memory."""
+    at_once = max(1, min(2 * cpus, budget // 2))
+    per_run = max(1, budget // at_once - 1)
+    pool = ThreadPoolExecutor(min(cpus, at_once), thread_name_prefix="decode")
+    stopped = threading.Event()
+    pending: deque[tuple[Run, _Pending]] = deque()
+    waiting = iter(runs)
+
+    def begin_next() -> None:
+        run = next(waiting, None)
+        if run is not None:
+            pending.append((run, _Pending(per_run, stopped)))
+            pool.submit(pending[-1][1].decode, index.video_path(run.clip), run, video, fit)
+
+    try:
+        for _ in range(at_once):
+            begin_next()
+        while pending:
+            run, decoded = pending[0]
+            for _ in run.windows:
+                yield decoded.take()
+            pending.popleft()
+            begin_next()
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""The models beside the network: what writes prompts, and what judges prompts and videos."""

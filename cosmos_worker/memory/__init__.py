@@ -1,0 +1,1 @@
+"""GPU and host memory of a training, computed before anything is allocated; imports no torch."""

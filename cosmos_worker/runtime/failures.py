@@ -1,0 +1,162 @@
+"""Which kind of failure is it? Exceptions, signals and last words of a process → exit code and reason. No torch here.
+
+PyTorch's exceptions are known by the names of their classes and by their texts, so that the launcher, which never
+loads PyTorch, and tests without a GPU can classify them.
+
+GpuFault is what another node may cure: memory and link errors that cannot be corrected, a GPU that is lost, busy,
+absent or not initialised, a driver that knows no reason. ``unspecified launch failure`` counts as one: the worker has
+no kernels of its own, so the same kernels have run before. ``an illegal memory access`` and device-side asserts do
+not: they follow from inputs and shapes, and would come back on any node.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+
+from cosmos_worker.errors import (
+    EXIT_BUG,
+    EXIT_GPU_FAULT,
+    EXIT_PEER_LOST,
+    EXIT_RETRY,
+    EXIT_SIGNAL,
+    EXIT_USER_ERROR,
+    StopRequested,
+    WorkerError,
+)
+from cosmos_worker.runtime.outcome import Outcome
+
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a file that no second try cures."""
+MAX_TEXT = 600
+"""Characters of a foreign error's text that a message keeps."""
+
+GPU_FAULT = re.compile(
+    r"uncorrectable (ECC|NVLink) error|over nvlink or a hardware error|fallen off the bus|GPU is lost"
+    r"|busy or unavailable|no CUDA-capable device|No CUDA GPUs are available|Found no NVIDIA driver"
+    r"|system not yet initialized"
+    r"|unspecified launch failure|CUDA error: unknown error|Cuda failure (\d+ )?'unknown error'|\bXid\b",
+    re.IGNORECASE,
+)
+OUT_OF_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|Cuda failure (\d+ )?'out of memory'|can't allocate memory",
+    re.IGNORECASE,
+)
+PEER_LOST = re.compile(
+    r"gloo/(transport|rendezvous)|Gloo connectFullMesh|nccl(Remote|System|Internal)Error"
+    r"|Watchdog caught collective operation timeout|watchdog got stuck",
+    re.IGNORECASE,
+)
+WRONG_USE = re.compile(r"ncclInvalid(Usage|Argument)")
+ADDRESS_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
+COMMUNICATION_ERRORS = {"DistError", "RendezvousError"}
+"""Base classes of what torch.distributed and torchrun raise."""
+
+WATCHDOG = re.compile(
+    r"Rank (?P<rank>\d+)\].{0,80}?watchdog thread terminated with exception: (?P<text>.*?)"
+    r"(?=Exception raised from|\Z)",
+    re.DOTALL,
+)
+"""What NCCL's watchdog says before it aborts the process."""
+
+OWN_DOING = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
+"""Signals that a process brings upon itself."""
+HINTS = {
+    "SIGBUS": "; is /dev/shm too small?",
+    "SIGKILL": "; by the system, if memory or disk ran out, or by somebody",
+}
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks."""
+    return " ".join(text.split())
+
+
+def classify_text(text: str) -> tuple[int, str] | None:
+    """Exit code and reason that a foreign error's text tells, if it does."""
+    if GPU_FAULT.search(text):
+        return EXIT_GPU_FAULT, "GpuFault"
+    if OUT_OF_MEMORY.search(text):
+        return EXIT_BUG, "OutOfMemory"
+    if PEER_LOST.search(text) and not WRONG_USE.search(text):
+        return EXIT_PEER_LOST, "PeerLost"
+    return None
+
+
+def _classify_foreign(error: BaseException) -> tuple[int, str]:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    if "OutOfMemoryError" in names or isinstance(error, MemoryError):
+        return EXIT_BUG, "OutOfMemory"
+    if isinstance(error, RuntimeError):
+        told = classify_text(text)
+        if told is not None:
+            return told
+    if names & COMMUNICATION_ERRORS and not WRONG_USE.search(text):
+        if ADDRESS_TAKEN.search(text):
+            return EXIT_RETRY, "RetryableError"
+        return EXIT_PEER_LOST, "PeerLost"
+    if isinstance(error, OSError):
+        if error.errno in NOT_ALLOWED:
+            return EXIT_USER_ERROR, "PermissionError"
+        return EXIT_RETRY, "OSError"
+    return EXIT_BUG, "Bug"
+
+
+def classify(error: BaseException) -> Outcome:
+    """The outcome that an exception means."""
+    if isinstance(error, WorkerError):
+        cause = error.__cause__
+        if cause is not None:  # a write "failed" because the GPU that was read did
+            exit_code, reason = _classify_foreign(cause)
+            if reason in ("GpuFault", "OutOfMemory"):
+                return Outcome(exit_code, reason, str(error))
+        reason = "Stopped" if isinstance(error, StopRequested) else type(error).__name__
+        return Outcome(error.exit_code, reason, str(error))
+    exit_code, reason = _classify_foreign(error)
+    text = one_line(str(error))
+    if reason == "PermissionError":
+        text = f"{text}; it must be writable by uid {os.getuid()}, gid {os.getgid()}"
+    elif reason != "OSError":
+        text = f"{type(error).__name__}: {text}"
+    return Outcome(exit_code, reason, text[:MAX_TEXT])
+
+
+def describe_signal(who: str, number: int, *, memory_ran_out: bool) -> Outcome:
+    """The outcome of a process that a signal ended.
+
+    Args:
+        who: subject of the message.
+        number: the signal.
+        memory_ran_out: whether the system killed processes of this container for memory.
+    """
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        name = f"signal {number}"
+    exit_code = EXIT_SIGNAL + number
+    if number == signal.SIGKILL and memory_ran_out:
+        return Outcome(
+            exit_code,
+            "OutOfMemory",
+            f"{who} was killed because the memory of the container ran out; raise its memory limit, "
+            "or lower trainer.micro_batch_size",
+        )
+    reason = "Crashed" if name in OWN_DOING else "Killed"
+    return Outcome(exit_code, reason, f"{who} was ended by {name}{HINTS.get(name, '')}")
+
+
+def last_words(log: str, rank: int) -> Outcome | None:
+    """What NCCL's watchdog said about a rank that it aborted.
+
+    Args:
+        log: the end of what the processes wrote to standard error.
+        rank: the rank.
+    """
+    for match in WATCHDOG.finditer(log):
+        told = classify_text(match["text"])
+        if int(match["rank"]) == rank and told is not None:
+            return Outcome(*told, f"NCCL watchdog: {one_line(match['text'])[:MAX_TEXT]}", rank)
+    return None

@@ -1,0 +1,1 @@
+"""Where bytes come from: folders, URLs, archives, the Hugging Face Hub, S3."""

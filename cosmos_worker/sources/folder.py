@@ -1,0 +1,161 @@
+"""Where a dataset's files are: a folder in place, or an archive, repository or bucket fetched once into a folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import shutil
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+from cosmos_worker.config.addresses import shown_address
+from cosmos_worker.config.stages import (
+    S3Source,
+    Source,
+)
+from cosmos_worker.errors import DataError
+from cosmos_worker.sources.archive import (
+    extract_file,
+    extract_url,
+)
+from cosmos_worker.sources.hub import download_repository
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    content_key,
+    sync_folder,
+    write_json,
+)
+
+logger = logging.getLogger(__name__)
+
+RECORD_FILE = "fetched.json"
+"""Says what a fetched folder holds."""
+
+
+def locate_dataset(source: Source, data_folder: Path, volumes: Volumes) -> Path:
+    """The folder with the dataset's files; fetches them into ``data_folder`` unless they are there already.
+
+    Raises:
+        DataError: no such folder, an unusable archive, repository or bucket, or a data folder with other content.
+        RetryableError: the network fails.
+    """
+    if source.path is not None:
+        folder = volumes.resolve(source.path)
+        if not folder.is_dir():
+            raise DataError(
+                f"dataset.source.path {source.path}: {folder} is no folder; correct the path or mount its volume"
+            )
+        return folder
+    if is_fetched(source, data_folder):
+        logger.info(
+            "dataset already fetched at=%s folder=%s (what has changed at its address since is not fetched again; give "
+            "changed files another address)",
+            _time_of(data_folder / RECORD_FILE), data_folder,
+        )  # fmt: skip
+        return data_folder
+    data_folder.parent.mkdir(parents=True, exist_ok=True)
+    if source.url is not None:
+        _fetch_archive(source, data_folder)
+        return data_folder
+    if source.s3 is not None:
+        _fetch_objects(source, source.s3, data_folder)
+        return data_folder
+    return _fetch_repository(source, data_folder)
+
+
+def is_fetched(source: Source, folder: Path) -> bool:
+    """Whether ``folder`` holds this source.
+
+    Raises:
+        DataError: it holds something else, which is never overwritten.
+    """
+    record = folder / RECORD_FILE
+    if record.is_file():
+        held = json.loads(record.read_text(encoding="utf-8"))
+        if held == source.model_dump(mode="json", exclude_none=True):
+            return True
+    elif not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    else:
+        held = "files of unknown origin"
+    wanted = source.model_dump(exclude_none=True)
+    raise DataError(
+        f"{folder}: already holds {_shown(held)}, not {_shown(wanted)}; remove the folder or fetch into another one"
+    )
+
+
+def _time_of(path: Path) -> str:
+    seconds = path.stat().st_mtime
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _shown(source: object) -> str:
+    """A source as messages show it, without what an address may hold of a signature."""
+    match source:
+        case {"url": {"url": str(address), **others}}:
+            return str({"url": {"url": shown_address(address), **others}})
+    return str(source)
+
+
+def _fetch_archive(source: Source, folder: Path) -> None:
+    assert source.url is not None
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        content = Path(temporary) / "content"
+        content.mkdir()
+        extract_url(source.url, content)
+        _publish(source, content, folder)
+
+
+def _fetch_repository(source: Source, folder: Path) -> Path:
+    assert source.hugging_face is not None
+    partial = partial_folder(source, folder)
+    content = download_repository(source.hugging_face, partial, "dataset", choose=list)
+    if content.parent != partial:
+        logger.info("dataset read from the cache folder=%s", content)
+        return content
+    shutil.rmtree(content / ".cache", ignore_errors=True)  # the Hub library's notes for resuming
+    _publish(source, content, folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def partial_folder(source: Source, folder: Path) -> Path:
+    """Folder beside the target in which a download of this source goes on after an interruption."""
+    return folder.with_name(f".{folder.name}.{content_key(source.model_dump())}.partial")
+
+
+def _fetch_objects(source: Source, address: S3Source, folder: Path) -> None:
+    """All objects below a prefix, or the files of one that is an archive."""
+    from cosmos_worker.sources import s3  # boto3 is loaded only where it is needed
+
+    partial = partial_folder(source, folder)
+    with s3.exclusive(partial):
+        if is_fetched(source, folder):  # by another process
+            return
+        found = s3.download_source(address, partial, choose=list)
+        with tempfile.TemporaryDirectory(dir=partial, prefix="extracted.") as temporary:
+            content = found
+            if found.is_file():
+                if not s3.is_archive(found.name):
+                    raise DataError(
+                        f"{address.uri}: is a single file, which is no dataset; give the prefix of a folder, or one of "
+                        f"{', '.join(s3.ARCHIVE_SUFFIXES)}"
+                    )
+                content = Path(temporary) / "content"
+                content.mkdir()
+                extract_file(found, content, address.uri)
+            shutil.copyfile(partial / s3.RECORDS_FILE, content / s3.RECORDS_FILE)
+            _publish(source, content, folder)
+
+
+def _publish(source: Source, content: Path, folder: Path) -> None:
+    """Give complete content its final name, unless another job was faster with the same."""
+    write_json(content / RECORD_FILE, source.model_dump(mode="json", exclude_none=True))
+    try:
+        content.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_fetched(source, folder):
+            raise
+    sync_folder(folder.parent)

@@ -1,0 +1,106 @@
+"""Whether a file is the one whose digest was recorded when it was fetched or published; cheap unless it was touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cosmos_worker.errors import CheckpointError
+from cosmos_worker.storage.volumes import (
+    DESCRIPTION_FILE,
+    MODEL_FILE,
+    sha256_of_file,
+)
+
+logger = logging.getLogger(__name__)
+
+RECORD_PATTERN = "fetched-*.json"
+SAMPLE_BYTES, NUM_SAMPLES = 1 << 16, 64
+"""Blocks of a file that are compared at every load: 4 MiB, of a smaller file all of it."""
+
+
+def sample_digest(path: Path) -> str:
+    """SHA-256 of a file's size and of blocks of it, evenly spaced."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        if size <= SAMPLE_BYTES * NUM_SAMPLES:
+            digest.update(stream.read())
+        else:
+            for number in range(NUM_SAMPLES):
+                stream.seek((size - SAMPLE_BYTES) * number // (NUM_SAMPLES - 1))
+                digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def stamp(path: Path) -> dict[str, Any]:
+    """What is recorded of a file beside its size and digest, to know it again without reading it whole."""
+    return {"mtime_ns": path.stat().st_mtime_ns, "sample_sha256": sample_digest(path)}
+
+
+def recorded(path: Path) -> tuple[Mapping[str, Any], Path] | None:
+    """What is recorded of a file, and where: by the file's own folder or the one above; None if nothing is."""
+    for folder in (path.parent, path.parent.parent):
+        name = path.relative_to(folder).as_posix()
+        for record in sorted(folder.glob(RECORD_PATTERN)):
+            facts = (_read(record).get("files") or {}).get(name)
+            if isinstance(facts, dict):
+                return facts, record
+        description = folder / DESCRIPTION_FILE
+        if not description.is_file():
+            continue
+        document = _read(description)
+        files = document.get("files")
+        facts = files.get(name) if isinstance(files, dict) else None
+        if facts is None and name == MODEL_FILE and "sha256" in document:
+            facts = document
+        if isinstance(facts, dict):
+            return facts, description
+    return None
+
+
+def check_recorded(path: Path) -> bool:
+    """Compare a file with what is recorded of it.
+
+    Size and a sample are compared at every load; the whole file only if it was written to, or copied, since.
+
+    Returns:
+        Whether its content is known to be what was recorded; False if nothing is.
+
+    Raises:
+        CheckpointError: it is another file.
+    """
+    found = recorded(path)
+    if found is None:
+        return False
+    facts, record = found
+    size = facts.get("size_bytes", facts.get("bytes"))
+    expected = facts.get("sha256")
+    if not isinstance(expected, str):
+        return False
+    status = path.stat()
+    same = size is None or status.st_size == size
+    if same and "sample_sha256" in facts:
+        same = sample_digest(path) == facts["sample_sha256"]
+    if same and status.st_mtime_ns != facts.get("mtime_ns"):
+        logger.info("hashing file=%s mib=%d", path, status.st_size >> 20)
+        same = sha256_of_file(path) == expected
+    if not same:
+        raise CheckpointError(
+            f"{path}: not the file that {record.name} records, of {size} bytes (it has {status.st_size}); if it was "
+            f"changed on purpose, put it into a folder of its own without {record.name}, under another name; else "
+            "remove it and run the stage again that made it"
+        )
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}

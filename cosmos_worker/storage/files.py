@@ -1,0 +1,75 @@
+"""Folders as they are shared and shown: locks that hold across nodes, full disks as errors, contents for messages."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cosmos_worker.errors import ConfigError, RetryableError
+
+UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems answer that are mounted without locks."""
+
+
+def take_lock(handle: int, path: Path) -> bool:
+    """Take the lock of an open file without waiting; it is held until the file is closed.
+
+    Args:
+        handle: descriptor of the file.
+        path: its name, for messages.
+
+    Returns:
+        False if another process holds it.
+
+    Raises:
+        ConfigError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        raise ConfigError(
+            f"{path}: got '{error.strerror}' for a lock (flock), without which two processes could write the same "
+            "folder; mount the volume with locks that hold across nodes: Lustre with -o flock, NFS as version 4 or "
+            "with a lock daemon"
+        ) from error
+    return True
+
+
+@contextmanager
+def reporting_full_disk(folder: Path) -> Iterator[None]:
+    """Turn a failed write into an error that says how much room there is.
+
+    Raises:
+        RetryableError: the write failed; earlier checkpoints are intact.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        usage = shutil.disk_usage(folder)
+        raise RetryableError(
+            f"{folder}: cannot write a checkpoint ({' '.join(str(error).split())[:160]}); {usage.free / 2**30:.2f} GiB "
+            f"of {usage.total / 2**30:.2f} GiB are free; make room or lower trainer.keep_last and "
+            "trainer.keep_exports; earlier checkpoints are intact"
+        ) from error
+
+
+def folder_content(folder: Path, limit: int = 8) -> str:
+    """First names in a folder, for messages."""
+    if not folder.is_dir():
+        return "nothing: it does not exist"
+    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    return shorten(names, limit)
+
+
+def shorten(names: Sequence[str], limit: int = 8) -> str:
+    """First of many names, for messages."""
+    shown = ", ".join(names[:limit]) or "nothing"
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

@@ -1,0 +1,119 @@
+"""Exported weights of a run: ``checkpoints/iter_{step:09d}_{reg,ema}_model.pt`` with NVIDIA's key names.
+
+With LoRA these contain the corrections, which also lie alone in ``checkpoints/iter_{step:09d}_{reg,ema}_adapter/``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cosmos_worker.errors import CheckpointError
+from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.storage.volumes import (
+    EXPORT_FOLDER,
+    adapter_name,
+    export_name,
+    remove_leftovers,
+)
+from cosmos_worker.weights.adapter import (
+    Adapter,
+    write_adapter,
+)
+from cosmos_worker.weights.adapter_folders import replacing_folder
+from cosmos_worker.weights.load import save_weight_file
+
+NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
+
+
+def list_exports(run: Path, weights: str) -> dict[int, Path]:
+    """Exported files of a run by step, oldest first; weights is reg or ema."""
+    found = {}
+    for path in sorted((run / EXPORT_FOLDER).glob(f"iter_*_{weights}_model.pt")):
+        match = NAME.match(path.name)
+        if match:
+            found[int(match[1])] = path
+    return found
+
+
+def find_export(run: Path, weights: str, step: int | None) -> tuple[int, Path]:
+    """The export of a step, or the latest.
+
+    Raises:
+        CheckpointError: no such export; lists the steps that exist.
+    """
+    exports = list_exports(run, weights)
+    if not exports or (step is not None and step not in exports):
+        steps = ", ".join(str(step) for step in exports) or "none"
+        wanted = "latest" if step is None else str(step)
+        raise CheckpointError(
+            f"{run / EXPORT_FOLDER}: no {weights} weights of step {wanted}; there are: {steps}; "
+            "choose one of them (spec.outputs.step, or spec.training.steps) or train further"
+        )
+    chosen = max(exports) if step is None else step
+    return chosen, exports[chosen]
+
+
+def remove_unfinished_exports(run: Path) -> None:
+    """Remove the halves of exports that killed processes left; the caller holds the run's lock."""
+    remove_leftovers(run / EXPORT_FOLDER, NAME)
+
+
+def write_exports(
+    run: Path,
+    step: int,
+    state: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+    reg_dtype: torch.dtype,
+) -> None:
+    """Write the weights of a step.
+
+    Args:
+        run: folder of the run.
+        step: optimizer steps done.
+        state: state dict of the model under ``net.*`` and ``logvar.*``.
+        average: averaged parameters, written in float32; None = no EMA.
+        reg_dtype: type of the regular weights (the reference: bfloat16).
+
+    Raises:
+        RetryableError: disk full or another failed write; earlier exports are intact.
+    """
+    folder = run / EXPORT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with reporting_full_disk(folder):
+        save_weight_file(folder / export_name(step, "reg"), state, reg_dtype)
+        if average is not None:
+            save_weight_file(folder / export_name(step, "ema"), {**state, **average}, torch.float32)
+
+
+def write_adapters(run: Path, step: int, adapters: Mapping[str, Adapter]) -> None:
+    """Write the corrections of a step in float32; before its weights, so that these are never without.
+
+    Args:
+        run: folder of the run.
+        step: optimizer steps done.
+        adapters: by kind, reg or ema.
+
+    Raises:
+        RetryableError: disk full or another failed write; earlier exports are intact.
+    """
+    folder = run / EXPORT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with reporting_full_disk(folder):
+        for weights, adapter in adapters.items():
+            with replacing_folder(folder / adapter_name(step, weights)) as new:
+                write_adapter(new, adapter, torch.float32)
+
+
+def prune_exports(run: Path, keep: int, spared: Collection[int] = ()) -> None:
+    """Delete all but the newest exports of each kind and those of the spared steps."""
+    for weights in ("reg", "ema"):
+        for step, path in list(list_exports(run, weights).items())[:-keep]:
+            if step not in spared:
+                path.unlink()
+                shutil.rmtree(path.with_name(adapter_name(step, weights)), ignore_errors=True)

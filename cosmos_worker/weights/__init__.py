@@ -1,0 +1,1 @@
+"""Weight files of every form: found, checked, loaded, merged, written."""

@@ -1,0 +1,196 @@
+"""Weight files written by torch.save: tensors by name, whatever a trainer has wrapped around them.
+
+The file is mapped, and nothing in it is run: see ``torch_pickle``. Its structure is checked when it is opened; the
+checksum of a record is compared when its tensor is first read, unless the file is known by its digest.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cosmos_worker.errors import CheckpointError
+from cosmos_worker.weights.tensors import (
+    Described,
+    LazyMapping,
+    Prefer,
+)
+from cosmos_worker.weights.torch_pickle import (
+    Inert,
+    TensorRef,
+    read_pickle,
+)
+from cosmos_worker.weights.torch_zip import (
+    Record,
+    check_crc,
+    has_checksums,
+    read_records,
+)
+from cosmos_worker.weights.wrapped_file import (
+    unknown_wrapper,
+    unwrap,
+)
+
+logger = logging.getLogger(__name__)
+
+EXTRA_STATE_SUFFIX = "_extra_state"
+"""Entries of Transformer Engine, which hold scales of FP8 and are of no use to another network."""
+REMEDY = "fetch or publish it again"
+PICKLE = "data.pkl"
+
+
+class TorchTensors(LazyMapping):
+    """Tensors of a file, each mapped when it is asked for.
+
+    Args:
+        path: the file.
+        refs: where they are in it.
+        records: of the file.
+        is_known: whether the content of the file is known to be right, so that no checksum is compared.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        refs: Mapping[str, TensorRef],
+        records: Mapping[str, Record],
+        is_known: bool,
+    ) -> None:
+        self._path, self._refs, self._records = path, dict(refs), records
+        self._unchecked = set() if is_known or not has_checksums(records) else set(records)
+        self._mapped: Tensor | None = None
+        for name, ref in self._refs.items():
+            self._check(name, ref)
+
+    def _check(self, name: str, ref: TensorRef) -> None:
+        """A tensor lies in its storage, and this fills its record."""
+        storage = ref.storage
+        record = self._records.get(f"data/{storage.key}")
+        expected = storage.numel * storage.dtype.itemsize
+        problem = None
+        if record is None:
+            problem = f"there is no record data/{storage.key}"
+        elif record.size != expected:
+            problem = f"record {record.name!r} has {record.size} bytes instead of {expected}"
+        else:
+            end = (
+                ref.offset
+                + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
+                + 1
+            )
+            if 0 not in ref.shape and end * ref.dtype.itemsize > record.size:
+                problem = f"it ends after its record {record.name!r}"
+        if problem is not None:
+            raise CheckpointError(
+                f"{self._path}: cannot be read as a file of torch tensors ({name}: {problem}); {REMEDY}"
+            )
+
+    def __getitem__(self, name: str) -> Tensor:
+        ref = self._refs[name]
+        record = self._records[f"data/{ref.storage.key}"]
+        if record.name in self._unchecked:
+            check_crc(self._path, record, REMEDY)
+            self._unchecked.discard(record.name)
+        if record.size == 0 or 0 in ref.shape:
+            return torch.empty(ref.shape, dtype=ref.dtype)
+        if self._mapped is None:
+            size = self._path.stat().st_size
+            self._mapped = torch.from_file(
+                str(self._path), shared=False, size=size, dtype=torch.uint8
+            )
+        content = self._mapped[record.start : record.start + record.size]
+        if record.start % ref.dtype.itemsize:  # PyTorch aligns records, other tools do not
+            content = content.clone()
+        return content.view(ref.dtype).as_strided(
+            ref.shape, ref.stride, content.storage_offset() // ref.dtype.itemsize + ref.offset
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._refs)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def describe(self, name: str) -> Described:
+        """See :class:`LazyMapping`."""
+        ref = self._refs[name]
+        return Described(ref.shape, ref.dtype)
+
+
+def read_torch_file(path: Path, is_known: bool = False, prefer: Prefer = "average") -> TorchTensors:
+    """Tensors of a file under the names in it, without extra states.
+
+    Args:
+        path: written by torch.save.
+        is_known: whether its content is known to be right, such as by a recorded digest.
+        prefer: what is taken of a file that has the network and its average apart.
+
+    Raises:
+        CheckpointError: truncated, damaged or unsafe file, or something else than tensors by name.
+    """
+    records = read_records(path, REMEDY)
+    if any(name.startswith("code/") for name in records):
+        raise CheckpointError(
+            f"{path}: a TorchScript program, not weights; save the state_dict() of the network by torch.save"
+        )
+    content = _read_content(path, records)
+    return TorchTensors(path, _tensors_of(unwrap(content, path, prefer), path), records, is_known)
+
+
+def _read_content(path: Path, records: Mapping[str, Record]) -> Any:  # noqa: ANN401 - what the file holds
+    record, order = records.get(PICKLE), records.get("byteorder")
+    problem = None
+    if record is None:
+        problem = f"it has no record {PICKLE}"
+    elif order is not None and _read(path, order, records) != b"little":
+        problem = "it was written on a machine with another byte order"
+    else:
+        try:
+            return read_pickle(_read(path, record, records))
+        except pickle.UnpicklingError as error:
+            problem = " ".join(str(error).split())[:200]
+    raise CheckpointError(
+        f"{path}: cannot be read as a file of torch tensors ({problem}); {REMEDY}"
+    )
+
+
+def _read(path: Path, record: Record, records: Mapping[str, Record]) -> bytes:
+    """The bytes of a record, with the right checksum."""
+    if has_checksums(records):
+        check_crc(path, record, REMEDY)
+    with path.open("rb") as stream:
+        stream.seek(record.start)
+        return stream.read(record.size)
+
+
+def _tensors_of(state: object, path: Path) -> dict[str, TensorRef]:
+    """The tensors of a flat dict; texts and numbers beside them are told and left."""
+    entries = state.items() if isinstance(state, Mapping) else ()
+    kept = {name: value for name, value in entries if not str(name).endswith(EXTRA_STATE_SUFFIX)}
+    for name, value in kept.items():
+        if isinstance(value, Inert) and value.name != "bytes":
+            raise CheckpointError(
+                f"{path}: cannot be read as a file of torch tensors ({name} is {_tell(value)}); save the state_dict() "
+                "of the network, whole, as plain tensors"
+            )
+    tensors = {name: value for name, value in kept.items() if isinstance(value, TensorRef)}
+    others = [str(name) for name in kept if name not in tensors]
+    held = f"an object of {state.name}" if isinstance(state, Inert) else type(state).__name__
+    if not tensors or not all(isinstance(name, str) for name in tensors):
+        wrapper = unknown_wrapper(state) if isinstance(state, Mapping) else None
+        raise CheckpointError(
+            f"{path}: holds {held}, not a flat dict of tensors; {wrapper or 'expected keys net.* and logvar.*'}"
+        )
+    if others:
+        logger.info("%s: entries that are no tensors are left: %s", path, ", ".join(others[:8]))
+    return tensors
+
+
+def _tell(value: Inert) -> str:
+    return value.name if value.name.startswith("a ") else f"made by {value.name}, which is not run"

@@ -1,0 +1,236 @@
+"""The pickle in a file of torch.save, read without calling anything that it names.
+
+A pickle is a program. Every name in it is replaced by an inert stand-in: those of tensors become descriptions of
+tensors, which say where in which record their values lie, and all others become objects that do nothing, such as the
+configuration that a trainer saves beside its weights.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from cosmos_worker.weights.inert_pickle import (
+    InertUnpickler,
+    check_keys,
+    shown,
+)
+
+MAX_PICKLE_BYTES = 1 << 27
+"""Far above the descriptions of any network and its optimizer."""
+STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
+
+
+PLAIN_CLASSES = (
+    "torch._tensor.Tensor",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+)
+
+
+class StorageRef(NamedTuple):
+    """Values in a record of the file."""
+
+    dtype: torch.dtype
+    key: str
+    """Of the record ``data/<key>``."""
+    numel: int
+
+
+class TensorRef(NamedTuple):
+    """A tensor whose values are still in the file."""
+
+    storage: StorageRef
+    dtype: torch.dtype
+    offset: int
+    """Elements before the first one, in the storage."""
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Inert:
+    """Stands for an object of a class that is not known here, or for the result of a function; does nothing."""
+
+    name = "an object"
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __call__(self, *_: object, **__: object) -> Inert:
+        """Of an instance."""
+        return self
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        """Of a list."""
+
+    def extend(self, values: object) -> None:
+        """Of a list."""
+
+    def add(self, value: object) -> None:
+        """Of a set."""
+
+
+def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
+    """What a pickle describes: dicts, lists, numbers, texts, :class:`TensorRef` and :class:`Inert`.
+
+    Raises:
+        pickle.UnpicklingError: damaged, or larger than anything that torch.save writes for a network.
+    """
+    if len(content) > MAX_PICKLE_BYTES:
+        raise pickle.UnpicklingError(f"a pickle of {len(content)} bytes")
+    try:
+        return _Unpickler(io.BytesIO(content), encoding="utf-8").load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
+
+
+class _Unpickler(InertUnpickler):
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
+        """The stand-in for a name; a fresh one each time, as a pickle can set attributes of what it is given."""
+        found = _known(module, name)
+        if found is not None:
+            return found
+        return type("Inert", (Inert,), {"name": f"{module}.{name}"})
+
+    def persistent_load(self, pid: Any) -> StorageRef:  # noqa: ANN401 - what the file says
+        """The storage of tensors: ("storage", type, key, device, number of elements)."""
+        kind, storage, key, _, numel = pid[:5]
+        if (
+            kind != "storage"
+            or not isinstance(storage, _StorageType)
+            or not isinstance(key, str)
+            or type(numel) is not int
+        ):
+            raise pickle.UnpicklingError(f"a storage {shown(pid)}")
+        return StorageRef(storage.dtype, key, numel)
+
+
+class _Entries(dict[Any, Any]):
+    """Stands for an ordered dict, without the attributes that a network's state_dict() gives it."""
+
+    def __init__(self, entries: Any = ()) -> None:  # noqa: ANN401 - what the file says
+        pairs = list(entries.items() if isinstance(entries, dict) else entries)
+        check_keys(key for key, _ in pairs)
+        super().__init__(pairs)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _StorageType:
+    """Stands for a class of storages."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
+def _known(module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
+    """What stands for the parts of tensors and of plain containers; None for other names."""
+    if (module, name) == ("collections", "OrderedDict"):
+        return lambda *entries: _Entries(*entries[:1])
+    if (module, name) == ("collections", "defaultdict"):
+        return lambda *_: _Entries()
+    if (module, name) == ("torch", "Size"):
+        return lambda sizes=(): tuple(sizes)
+    if (module, name) in (("_io", "BytesIO"), ("io", "BytesIO")):
+        return type("Inert", (Inert,), {"name": "bytes"})
+    if module in ("torch", "torch.storage") and name in STORAGES:
+        return _StorageType(STORAGES[name])
+    if module == "torch" and name.endswith("Storage"):  # of quantised tensors
+        return _StorageType(torch.uint8)
+    if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+        return dtype
+    rebuild = _REBUILDS.get(name) if module in ("torch._utils", "torch._tensor") else None
+    return None if rebuild is None else lambda *arguments: rebuild(*arguments)
+
+
+def _tensor(
+    storage: object, offset: object, shape: object, stride: object, *_: object
+) -> TensorRef:
+    if not isinstance(storage, StorageRef):
+        raise pickle.UnpicklingError(f"a tensor of {type(storage).__name__}")
+    return TensorRef(storage, storage.dtype, *_geometry(offset, shape, stride))
+
+
+def _tensor_with_dtype(
+    storage: object, offset: object, shape: object, stride: object, _: object, __: object, dtype: object, *___: object
+) -> TensorRef:  # fmt: skip
+    if not isinstance(storage, StorageRef) or not isinstance(dtype, torch.dtype):
+        raise pickle.UnpicklingError(f"a tensor of {type(storage).__name__} and {shown(dtype)}")
+    return TensorRef(storage, dtype, *_geometry(offset, shape, stride))
+
+
+def _geometry(
+    offset: object, shape: object, stride: object
+) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    if type(offset) is not int or not isinstance(shape, tuple) or not isinstance(stride, tuple):
+        raise pickle.UnpicklingError(f"a tensor of shape {shown(shape)}")
+    numbers = (offset, *shape, *stride)
+    if len(shape) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
+        raise pickle.UnpicklingError(
+            f"a tensor of shape {shown(shape)} and strides {shown(stride)}"
+        )
+    return offset, shape, stride
+
+
+def _parameter(tensor: object, *_: object) -> object:
+    return tensor
+
+
+def _from_type(rebuild: object, kind: object, arguments: object, *_: object) -> object:
+    """A tensor with attributes; one of another class, whose values may mean something else, is none."""
+    if not callable(rebuild) or not isinstance(arguments, tuple):
+        raise pickle.UnpicklingError("a tensor of an unknown class")
+    name = getattr(kind, "name", None)
+    if name not in PLAIN_CLASSES:
+        return _other_tensor(f"a tensor of the class {name}")()
+    return rebuild(*arguments)
+
+
+def _other_tensor(what: str) -> Callable[..., Inert]:
+    return type("Inert", (Inert,), {"name": what})
+
+
+_REBUILDS: dict[str, Callable[..., object]] = {
+    "_rebuild_tensor": _tensor,
+    "_rebuild_tensor_v2": _tensor,
+    "_rebuild_tensor_v3": _tensor_with_dtype,
+    "_rebuild_parameter": _parameter,
+    "_rebuild_parameter_with_state": _parameter,
+    "_rebuild_from_type_v2": _from_type,
+    "_rebuild_wrapper_subclass": _other_tensor("a tensor of a subclass, such as a DTensor"),
+    "_rebuild_qtensor": _other_tensor("a quantised tensor"),
+    "_rebuild_sparse_tensor": _other_tensor("a sparse tensor"),
+    "_rebuild_nested_tensor": _other_tensor("a nested tensor"),
+    "_rebuild_meta_tensor_no_storage": _other_tensor(
+        "a tensor without values (of the meta device)"
+    ),
+}
+"""What PyTorch rebuilds tensors with → what stands for it. Source: torch/_utils.py, torch/_tensor.py."""

@@ -1,0 +1,123 @@
+"""How far a training has moved the weights from those that it began with: the norm of the change by that of the base.
+
+It is taken from the weights as the training has them, before they are rounded for an export. A training that has
+changed nothing, such as one with a learning rate of zero, shows here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cosmos_worker.storage.volumes import (
+    CHANGES_FILE,
+    write_json,
+)
+
+Change = dict[str, float]
+"""Relative change by kind of layer; ``network`` is that of all of them but the uncertainty head."""
+NETWORK = "network"
+KINDS = (
+    ("adaln", re.compile(r"^net\.blocks\..*\.adaLN_modulation\.")),
+    ("self-attention", re.compile(r"^net\.blocks\.block\d+\.blocks\.0\.")),
+    ("cross-attention", re.compile(r"^net\.blocks\.block\d+\.blocks\.1\.")),
+    ("mlp", re.compile(r"^net\.blocks\.block\d+\.blocks\.2\.")),
+    ("final layer", re.compile(r"^net\.final_layer\.")),
+    ("embedders", re.compile(r"^net\.")),
+    ("uncertainty head", re.compile(r"^logvar\.")),
+)
+"""Kinds of layers, by the first pattern that fits a name."""
+HEAD = "uncertainty head"
+COUNTER = "net.pos_embedder.seq"
+PIECE = 1 << 19
+"""Values at a time; float32 sums of so many are exact enough."""
+
+
+def measure_change(
+    new: Mapping[str, Tensor], base: Mapping[str, Tensor], held: Mapping[str, torch.dtype]
+) -> Change:
+    """The relative change of each kind of layer, tensor by tensor.
+
+    Args:
+        new: weights under our names.
+        base: those that the training began with; what it lacks was drawn and does not count.
+        held: the type that the training has a weight in, if that is not float32: then the base is rounded alike.
+    """
+    moved: dict[str, float] = {}
+    whole: dict[str, float] = {}
+    for name, value in new.items():
+        kind = next((kind for kind, pattern in KINDS if pattern.match(name)), None)
+        if kind is None or name == COUNTER or name not in base:
+            continue
+        difference, size = _squares(value, base[name], held.get(name, torch.float32))
+        moved[kind] = moved.get(kind, 0.0) + difference
+        whole[kind] = whole.get(kind, 0.0) + size
+    kinds = [kind for kind, _ in KINDS if kind in moved]
+    change = {kind: _ratio(moved[kind], whole[kind]) for kind in kinds}
+    network = [kind for kind in kinds if kind != HEAD]
+    total = _ratio(sum(moved[k] for k in network), sum(whole[k] for k in network))
+    return {NETWORK: total, **change}
+
+
+def _squares(new: Tensor, base: Tensor, held: torch.dtype) -> tuple[float, float]:
+    """Squared norms of the difference and of the base, piece by piece, which stay in the processor's cache."""
+    difference = size = 0.0
+    pieces = zip(new.detach().reshape(-1).split(PIECE), base.reshape(-1).split(PIECE), strict=True)
+    for after, before in pieces:
+        rounded = before.to(held).float()
+        moved = after.float() - rounded
+        difference += float(torch.dot(moved, moved))
+        size += float(torch.dot(rounded, rounded))
+    return difference, size
+
+
+def _ratio(moved: float, whole: float) -> float:
+    if moved == 0:
+        return 0.0
+    return float(f"{math.sqrt(moved / whole):.5g}") if whole else 1.0
+
+
+def read_changes(run: Path) -> dict[int, dict[str, Change]]:
+    """The change of each exported step's regular (``reg``) and averaged (``ema``) weights; empty if none was taken."""
+    try:
+        document = json.loads((run / CHANGES_FILE).read_text(encoding="utf-8"))
+        return {
+            int(step): {
+                str(weights): {str(kind): float(value) for kind, value in change.items()}
+                for weights, change in changes.items()
+            }
+            for step, changes in document.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def read_change(run: Path, step: int) -> dict[str, Change]:
+    """The change of a step's weights; empty if none was taken."""
+    return read_changes(run).get(step, {})
+
+
+def write_change(run: Path, step: int, changes: Mapping[str, Change]) -> None:
+    """Add the change of a step's weights to those of the run.
+
+    Raises:
+        OSError: a failed write.
+    """
+    write_json(run / CHANGES_FILE, {**read_changes(run), step: changes})
+
+
+def is_unchanged(changes: Mapping[str, Change]) -> bool:
+    """Whether a training has left its network as it was; an average of equal weights may differ by rounding."""
+    taken = changes.get("reg") or changes.get("ema")
+    return taken is not None and taken.get(NETWORK) == 0
+
+
+def describe_change(change: Change) -> str:
+    """One line, such as ``network 1.2e-03, mlp 1.5e-03``."""
+    return ", ".join(f"{kind} {value:.2e}" for kind, value in change.items())

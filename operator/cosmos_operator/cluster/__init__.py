@@ -1,1 +1,0 @@
-"""The API server: kinds, the protocol that the operator needs, and its implementation."""

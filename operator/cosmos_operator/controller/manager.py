@@ -1,0 +1,258 @@
+"""``cosmos-operator``: connects, takes the lease, then watches and carries out jobs until it is told to stop.
+
+The only file of the operator that turns errors into exit codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+from cosmos_operator.controller.health import HealthServer
+from cosmos_operator.controller.lease import (
+    DURATION_S,
+    Lease,
+    LeaseLost,
+    own_identity,
+)
+from cosmos_operator.controller.metrics import Metrics
+from cosmos_operator.controller.router import Watcher
+from cosmos_operator.controller.work_queue import (
+    Handle,
+    Key,
+    WorkQueue,
+)
+from cosmos_operator.errors import OperatorError
+from cosmos_operator.kube.client import (
+    KubeCluster,
+    load_configuration,
+)
+from cosmos_operator.settings import Settings, load_settings
+from cosmos_worker.errors import EXIT_BUG, EXIT_OK
+
+MAX_PASS_S = 300.0
+"""A pass that takes longer hangs: each request in it has a deadline."""
+PASS_GRACE_S = 1.5
+"""Time that a running pass has to end when the operator stops."""
+RELEASE_S = 1.0
+"""The same for giving up the lease."""
+
+QUIET_LOGGERS = {
+    "kopf": logging.WARNING,
+    "kopf._core.reactor.orchestration": logging.CRITICAL,
+    "kopf._core.reactor.running": logging.CRITICAL,
+}
+"""kopf tells of every event, and with long tracebacks of watches that end, which we report in one line."""
+
+MakeHandle = Callable[[KubeCluster, Settings, Metrics], Handle]
+
+logger = logging.getLogger("cosmos_operator.controller.manager")
+
+
+def make_reconcile(cluster: KubeCluster, settings: Settings, metrics: Metrics) -> Handle:
+    """The pass over one job."""
+    from cosmos_operator.controller.reconcile import Reconciler
+
+    handle: Handle = Reconciler(cluster, settings, metrics).reconcile
+    return handle
+
+
+class Operator:
+    """All parts of a running operator."""
+
+    def __init__(
+        self, cluster: KubeCluster, settings: Settings, make_handle: MakeHandle = make_reconcile
+    ) -> None:
+        self._metrics = Metrics()
+        self._handle = make_handle(cluster, settings, self._metrics)
+        self._queue = WorkQueue(self._pass)
+        self._metrics.follow_queue(self._queue)
+        self._lease = Lease(cluster, settings.lease, own_identity())
+        self._watcher = Watcher(cluster, settings, self._queue, self._metrics)
+        self._health = HealthServer(
+            health=self.problems,
+            readiness=self.obstacles,
+            metrics=self._metrics,
+            health_port=settings.health_port,
+            metrics_port=settings.metrics_port,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set.
+
+        Raises:
+            OperatorError: the lease or the watches are lost.
+        """
+        ports = await self._health.start()
+        logger.info("health_port=%d metrics_port=%d", *ports)
+        try:
+            if await self._acquire(stop):
+                self._metrics.note_leader(is_leader=True)
+                await self._lead(stop)
+        finally:
+            self._metrics.note_leader(is_leader=False)
+            with suppress(OperatorError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._lease.release(), RELEASE_S)
+            await self._health.stop()
+
+    def problems(self) -> Iterator[str]:
+        """Why the process should be started anew, one line each."""
+        yield from self._watcher.problems()
+        longest_s = self._queue.longest_run_s()
+        if longest_s > MAX_PASS_S:
+            yield f"a pass over a job has run for {longest_s:.0f} s"
+        age_s = self._lease.age_s
+        if age_s is not None and age_s > DURATION_S:
+            yield f"lease: renewed {age_s:.0f} s ago, lasts {DURATION_S:.0f} s"
+
+    def obstacles(self) -> Iterator[str]:
+        """What there is to wait for until jobs are carried out, one line each."""
+        if self._lease.age_s is None:
+            yield "the lease is not held"
+        elif not self._watcher.is_caught_up:
+            yield "the first lists are not done"
+
+    async def _acquire(self, stop: asyncio.Event) -> bool:
+        """Wait for the lease; False if ``stop`` was set before."""
+        tasks = [asyncio.create_task(self._lease.acquire()), asyncio.create_task(stop.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                tasks[0].result()
+        finally:
+            await _cancel(tasks)
+        return not stop.is_set()
+
+    async def _lead(self, stop: asyncio.Event) -> None:
+        """Act until ``stop`` is set; then end the watches, and let running passes end."""
+        queue = asyncio.create_task(self._queue.run(), name="queue")
+        others = [
+            asyncio.create_task(stop.wait(), name="stop"),
+            asyncio.create_task(self._lease.keep(), name="lease"),
+            asyncio.create_task(self._watcher.watch(), name="watch"),
+            asyncio.create_task(self._watcher.resync(), name="resync"),
+        ]
+        grace_s = PASS_GRACE_S
+        try:
+            done, _ = await asyncio.wait((queue, *others), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            if not stop.is_set():
+                raise RuntimeError(f"{', '.join(task.get_name() for task in done)} ended by itself")
+        except LeaseLost:
+            grace_s = 0.0  # another operator may act now
+            raise
+        finally:
+            await asyncio.gather(self._queue.close(grace_s), _cancel(others))
+            await _cancel([queue])
+
+    async def _pass(self, key: Key) -> float | None:
+        with self._metrics.time_pass():
+            return await self._handle(key)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def run_operator(
+    settings: Settings, kubeconfig: Path | None, make_handle: MakeHandle = make_reconcile
+) -> None:
+    """Run an operator until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    cluster = KubeCluster(await load_configuration(kubeconfig))
+    try:
+        await Operator(cluster, settings, make_handle).run(stop)
+    finally:
+        await cluster.close()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="cosmos-operator",
+        description="Carry out the PostTrainingJobs of a Kubernetes cluster.",
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="settings, YAML")
+    parser.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="how to reach the cluster (default: as the pod that this runs in, else $KUBECONFIG)",
+    )
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", choices=levels, default="info")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, make_handle: MakeHandle = make_reconcile) -> int:
+    """Entry point of ``cosmos-operator``; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    configure_logging(options.log_level, options.log_format)
+    try:
+        settings = load_settings(options.settings) if options.settings else Settings()
+        asyncio.run(run_operator(settings, options.kubeconfig, make_handle))
+    except OperatorError as error:
+        logger.error("%s", error)
+        return error.exit_code
+    except Exception:  # an edge: whatever it is, the exit code says that it is ours
+        logger.exception("a bug in the operator")
+        return EXIT_BUG
+    logger.info("stopped")
+    return EXIT_OK
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Log to stderr; of the libraries only what is wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter()
+        if log_format == "json"
+        else TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("cosmos_operator").setLevel(level.upper())
+    for name, quiet_level in QUIET_LOGGERS.items():
+        logging.getLogger(name).setLevel(quiet_level)
+
+
+class TextFormatter(logging.Formatter):
+    """Lines like those of the worker: time in UTC, to the second."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%SZ"
+    default_msec_format = ""
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Decisions about the other stages. Pure."""

@@ -1,0 +1,1 @@
+"""Decisions about the training: its attempts, its pods, when the next one begins. Pure."""

@@ -1,0 +1,239 @@
+"""What ``helm test`` runs in a pod: ``python -m cosmos_operator.installation_check access|dry-run|smoke``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import yaml
+
+from cosmos_operator.errors import InvalidSpec, OperatorError
+from cosmos_operator.kube.client import (
+    KubeCluster,
+    load_configuration,
+)
+from cosmos_operator.kube.kinds import KINDS
+from cosmos_operator.kube.protocol import Manifest
+from cosmos_operator.settings import Settings, load_settings
+from cosmos_worker.errors import EXIT_BUG, EXIT_OK
+
+POLL_S = 5.0
+EVERYWHERE = "(all)"
+
+Needs = dict[tuple[str, str], tuple[str, ...]]
+"""API group and resource, with its subresource if any → verbs."""
+
+JOB_NEEDS: Needs = {
+    ("cosmos.dev", "posttrainingjobs"): ("get", "list", "watch", "delete"),
+    ("cosmos.dev", "posttrainingjobs/status"): ("get", "patch"),
+    ("cosmos.dev", "posttrainingjobs/finalizers"): ("update",),
+    ("batch", "jobs"): ("get", "list", "watch", "create", "delete", "patch"),
+    ("kubeflow.org", "pytorchjobs"): ("get", "list", "watch", "create", "delete"),
+    ("trainer.kubeflow.org", "trainjobs"): ("get", "list", "watch", "create", "delete"),
+    ("", "configmaps"): ("get", "list", "create", "delete", "patch"),
+    ("", "services"): ("get", "list", "create"),
+    ("", "persistentvolumeclaims"): ("get", "list", "create"),
+    ("", "pods"): ("get", "list", "watch"),
+    ("", "pods/log"): ("get",),
+    ("", "events"): ("get", "list", "create", "patch"),
+    ("kueue.x-k8s.io", "localqueues"): ("get", "list"),
+    ("kueue.x-k8s.io", "workloads"): ("get", "list"),
+}
+"""What the operator does in the namespaces of jobs."""
+CLUSTER_NEEDS: Needs = {
+    ("", "nodes"): ("get", "list"),
+    ("storage.k8s.io", "storageclasses"): ("get", "list"),
+}
+"""What it reads of the cluster, where it may."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """One thing that the operator must be allowed to do."""
+
+    namespace: str
+    """Empty: in all, or a resource without namespace."""
+    group: str
+    resource: str
+    verb: str
+    name: str = ""
+    """Empty: any."""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The same as the API server's access review spells it."""
+        resource, _, subresource = self.resource.partition("/")
+        return {
+            "namespace": self.namespace,
+            "group": self.group,
+            "resource": resource,
+            "subresource": subresource,
+            "verb": self.verb,
+            "name": self.name,
+        }
+
+
+def needed_access(settings: Settings) -> Iterator[Access]:
+    """All that an operator with these settings must be allowed to do."""
+    for namespace in settings.watch_namespaces or ("",):
+        for (group, resource), verbs in JOB_NEEDS.items():
+            yield from (Access(namespace, group, resource, verb) for verb in verbs)
+    if settings.can_list_nodes:
+        for (group, resource), verbs in CLUSTER_NEEDS.items():
+            yield from (Access("", group, resource, verb) for verb in verbs)
+    group, lease = KINDS["Lease"].group, settings.lease
+    yield Access(lease.namespace, group, "leases", "create")
+    for verb in ("get", "update"):
+        yield Access(lease.namespace, group, "leases", verb, lease.name)
+
+
+async def check_access(cluster: KubeCluster, options: argparse.Namespace) -> int:
+    """Print what of the needed access is granted; 1 if some is missing."""
+    rows: dict[tuple[str, str], dict[str, bool]] = {}
+    for access in needed_access(load_settings(options.settings)):
+        resource, slash, subresource = access.resource.partition("/")
+        group = f".{access.group}" if access.group else ""
+        resource = f"{resource}{group}{slash}{subresource}"
+        row = rows.setdefault((access.namespace or EVERYWHERE, resource), {})
+        row[access.verb] = await cluster.may(access.attributes)
+    _say(f"{'NAMESPACE':<24} {'RESOURCE':<42} {'GRANTED':<42} MISSING")
+    for (namespace, resource), verbs in rows.items():
+        granted, missing = (
+            ",".join(verb for verb, is_granted in verbs.items() if is_granted is wanted)
+            for wanted in (True, False)
+        )
+        _say(f"{namespace:<24} {resource:<42} {granted:<42} {missing}".rstrip())
+    num_missing = sum(not granted for verbs in rows.values() for granted in verbs.values())
+    if num_missing:
+        _say(
+            f"{num_missing} verbs are missing; grant them to the operator's service account "
+            "(values rbac.create and rbac.scope of the chart)"
+        )
+        return EXIT_BUG
+    _say("the operator may do all that it needs")
+    return EXIT_OK
+
+
+async def check_dry_run(cluster: KubeCluster, options: argparse.Namespace) -> int:
+    """Let the API server check a job without creating it."""
+    job = _load(options)
+    await cluster.dry_run(job)
+    _say(f"the API server accepts PostTrainingJob {_title(job)}")
+    return EXIT_OK
+
+
+async def check_smoke(cluster: KubeCluster, options: argparse.Namespace) -> int:
+    """Have a job carried out, print its status and delete it; 1 if it does not succeed in time."""
+    job = _load(options)
+    kind, namespace = job["kind"], job["metadata"]["namespace"]
+    name = job["metadata"]["name"]
+    if not await cluster.create(job):
+        raise InvalidSpec(
+            [
+                f"PostTrainingJob {_title(job)} exists already; kubectl -n {namespace} delete ptj {name}"
+            ]
+        )
+    deadline, said = monotonic() + options.timeout_seconds, ""
+    found = await cluster.get(kind, namespace, name)
+    uid = found["metadata"]["uid"] if found else ""
+    try:
+        while True:
+            status = (found or {}).get("status") or {}
+            line = f"{status.get('state', 'Pending')}: {status.get('message', '')}"
+            if line != said:
+                said = line
+                _say(line)
+            outcome = _outcome(status)
+            is_over = outcome is not None or found is None or monotonic() >= deadline
+            if is_over:
+                break
+            await asyncio.sleep(POLL_S)
+            found = await cluster.get(kind, namespace, name)
+        _say(yaml.safe_dump({"status": status}, sort_keys=False).rstrip())
+    finally:
+        if uid:
+            await cluster.delete(kind, namespace, name, uid, foreground=False)
+    if outcome is None:
+        why = f"not finished after {options.timeout_seconds:g} s" if found else "deleted meanwhile"
+        _say(f"PostTrainingJob {_title(job)}: {why}")
+    return EXIT_OK if outcome == "Succeeded" else EXIT_BUG
+
+
+def _outcome(status: Manifest) -> str | None:
+    """Succeeded or Failed, or None while the job is not finished."""
+    for condition in status.get("conditions") or ():
+        if condition["type"] in ("Succeeded", "Failed") and condition["status"] == "True":
+            return str(condition["type"])
+    return None
+
+
+def _load(options: argparse.Namespace) -> Manifest:
+    try:
+        job: Manifest = yaml.safe_load(options.job.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidSpec([f"{options.job}: {' '.join(str(error).split())}"]) from error
+    job["metadata"]["namespace"] = options.namespace
+    return job
+
+
+def _title(job: Manifest) -> str:
+    return f"{job['metadata']['namespace']}/{job['metadata']['name']}"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+Check = Callable[[KubeCluster, argparse.Namespace], Awaitable[int]]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cosmos_operator.installation_check", description=__doc__
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="TEST")
+
+    def add(name: str, check: Check) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=check.__doc__, description=check.__doc__)
+        command.set_defaults(check=check)
+        command.add_argument("--kubeconfig", type=Path, metavar="FILE")
+        return command
+
+    add("access", check_access).add_argument("--settings", type=Path, required=True, metavar="FILE")
+    for name, check in (("dry-run", check_dry_run), ("smoke", check_smoke)):
+        command = add(name, check)
+        command.add_argument("--job", type=Path, required=True, metavar="FILE")
+        command.add_argument("--namespace", required=True)
+        if check is check_smoke:
+            command.add_argument("--timeout-seconds", type=float, default=1800.0)
+    return parser
+
+
+async def run_check(options: argparse.Namespace) -> int:
+    """Run one test; returns the exit code."""
+    cluster = KubeCluster(await load_configuration(options.kubeconfig))
+    try:
+        check: Check = options.check
+        return await check(cluster, options)
+    finally:
+        await cluster.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    try:
+        return asyncio.run(run_check(build_parser().parse_args(arguments)))
+    except OperatorError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

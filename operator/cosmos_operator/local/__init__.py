@@ -1,0 +1,1 @@
+"""One machine without a cluster: a job's stages as processes."""

@@ -1,0 +1,119 @@
+"""Local paths of a job: made absolute, checked, and known by their content. Reads the disk, unlike ``plan``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cosmos_operator.api.inference import InferenceItem
+from cosmos_operator.api.source import Source
+from cosmos_operator.api.v1alpha1 import SOURCES, PostTrainingJob, sources
+from cosmos_operator.errors import InvalidSpec
+from cosmos_worker.storage.volumes import (
+    ADDRESS,
+    sha256_of_file,
+)
+
+HASHED_BYTES = 64 << 20
+"""Folders up to this size are known by their content, larger ones by names, sizes and times."""
+
+
+def with_absolute_paths(job: PostTrainingJob, folder: Path) -> PostTrainingJob:
+    """A copy of the job whose local paths do not depend on the current folder.
+
+    Args:
+        job: the job.
+        folder: what relative paths are relative to: the folder of the job's file.
+    """
+
+    def absolute(path: str) -> str:
+        return str((folder / Path(path).expanduser()).resolve())
+
+    def local(address: str | None) -> str | None:
+        return address if address is None or ADDRESS.match(address) else absolute(address)
+
+    def source(given: Source | None) -> Source | None:
+        if given is None or given.path is None:
+            return given
+        return given.model_copy(update={"path": local(given.path)})
+
+    spec = job.spec
+    changed = {}
+    for name, fields in SOURCES.items():
+        block = getattr(spec, name)
+        update = {field: source(getattr(block, field)) for field in fields}
+        changed[name] = block.model_copy(update=update)
+    items = tuple(_with_addresses(item, local) for item in spec.inference)
+    return job.model_copy(update={"spec": spec.model_copy(update={**changed, "inference": items})})
+
+
+def _with_addresses(
+    item: InferenceItem, change: Callable[[str | None], str | None]
+) -> InferenceItem:
+    entries = item.inputs and tuple(
+        entry.model_copy(
+            update={
+                "conditioning": change(entry.conditioning),
+                "ground_truth": change(entry.ground_truth),
+            }
+        )
+        for entry in item.inputs
+    )
+    return item.model_copy(update={"inputs": entries, "inputs_file": change(item.inputs_file)})
+
+
+def local_paths(job: PostTrainingJob) -> Iterator[tuple[str, str]]:
+    """(field, path) of everything that the job reads from this machine's disk."""
+    for where, source in sources(job):
+        if source.path is not None:
+            yield f"{where}.path", source.path
+    for number, item in enumerate(job.spec.inference):
+        if item.inputs_file is not None:
+            yield f"spec.inference[{number}].inputsFile", item.inputs_file
+        for index, entry in enumerate(item.inputs or ()):
+            where = f"spec.inference[{number}].inputs[{index}]"
+            yield f"{where}.conditioning", entry.conditioning
+            if entry.ground_truth is not None:
+                yield f"{where}.groundTruth", entry.ground_truth
+
+
+def missing_paths(job: PostTrainingJob) -> list[tuple[str, str]]:
+    """(field, path) of everything that does not exist on this machine."""
+    return [
+        (where, path)
+        for where, path in local_paths(job)
+        if not ADDRESS.match(path) and not Path(path).exists()
+    ]
+
+
+def fingerprint_paths(job: PostTrainingJob) -> dict[str, str]:
+    """Path → digest of its content, for every local path of the job.
+
+    Raises:
+        InvalidSpec: a path that does not exist.
+    """
+    if missing := missing_paths(job):
+        raise InvalidSpec(
+            f"{where}: no such file or folder: {path}; relative paths begin at the job's file"
+            for where, path in missing
+        )
+    paths = dict.fromkeys(path for _, path in local_paths(job) if not ADDRESS.match(path))
+    return {path: fingerprint(Path(path)) for path in paths}
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of a file or a folder: contents up to 64 MiB in all, otherwise names, sizes and times."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    stats = [file.stat() for file in files]
+    by_content = sum(stat.st_size for stat in stats) <= HASHED_BYTES
+    entries = [
+        (
+            file.relative_to(path).as_posix(),
+            stat.st_size,
+            sha256_of_file(file) if by_content else stat.st_mtime_ns,
+        )
+        for file, stat in zip(files, stats, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]

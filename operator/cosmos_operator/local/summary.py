@@ -1,0 +1,52 @@
+"""What ``cosmos run`` prints at its end: where the results are, and the table of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cosmos_operator.local.process import StageProcess
+from cosmos_worker.storage.volumes import (
+    MODEL_FILE,
+    REPORT_FILE,
+)
+
+
+def summarize(
+    job_name: str, published: Path, processes: Sequence[StageProcess], tell: Callable[[str], None]
+) -> None:
+    """Say where to look.
+
+    Args:
+        job_name: name of the job.
+        published: folder of the published model.
+        processes: all stages, finished.
+        tell: writes a line.
+    """
+    tell("")
+    tell(f"job {job_name} succeeded")
+    tell(f"  model   {published / MODEL_FILE}")
+    for process in processes:
+        if process.kind == "generate":
+            count = sum(1 for _ in process.target.glob("*.mp4"))
+            tell(f"  videos  {process.target}  ({count} MP4 files)")
+    for process in processes:
+        if process.kind == "report":
+            tell(f"  report  {process.target / REPORT_FILE}")
+            if rows := (process.result() or {}).get("table"):
+                tell("")
+                for line in format_table(rows):
+                    tell(f"  {line}")
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text as padded columns, the header first; the first column to the left, the others to the right."""
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
+
+    def line(texts: Sequence[str]) -> str:
+        first, *others = zip(texts, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        return "  ".join(cells).rstrip()
+
+    header, *body = rows
+    return [line(header), line(["-" * width for width in widths]), *map(line, body)]

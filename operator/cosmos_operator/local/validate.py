@@ -1,0 +1,58 @@
+"""``cosmos validate``: what a job would do, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cosmos_operator.api.check import resolve_experiment
+from cosmos_operator.api.parse import load_job
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.local.fingerprints import (
+    fingerprint_paths,
+    missing_paths,
+    with_absolute_paths,
+)
+from cosmos_operator.plan.stages import plan_stages
+
+
+def describe_job(path: Path) -> Iterator[str]:
+    """Lines on a valid job.
+
+    Raises:
+        InvalidSpec: with every problem.
+    """
+    job = with_absolute_paths(load_job(path), path.resolve().parent)
+    missing = missing_paths(job)
+    stages = plan_stages(job, {} if missing else fingerprint_paths(job))
+    yield f"valid: {job.name}"
+    yield from (f"  {line}" for line in describe_numbers(job))
+    width = max(len(stage.name) for stage in stages)
+    for stage in stages:
+        gpus = f"{stage.nodes} x {stage.gpus} GPUs" if stage.gpus else "CPU"
+        after = f"after {', '.join(stage.depends_on)}" if stage.depends_on else ""
+        yield f"  {stage.name:<{width}}  {stage.key}  {gpus:<10}  {after}".rstrip()
+    for where, absent in missing:
+        yield f"note: {where}: {absent} is not on this machine; on a cluster it must be in the image"
+
+
+def describe_numbers(job: PostTrainingJob) -> Iterator[str]:
+    """The experiment, the machines and the batch arithmetic."""
+    experiment, compute = resolve_experiment(job), job.spec.compute
+    trainer, processes = experiment.trainer, compute.nodes * compute.num_processes_per_node
+    accumulation = trainer.global_batch_size // (trainer.micro_batch_size * processes)
+    samples = trainer.max_steps * trainer.global_batch_size
+    windows = " or ".join(
+        f"{video.num_pixel_frames} frames, {video.height}x{video.width} pixels"
+        for video in experiment.windows
+    )
+    yield f"experiment {experiment.name}: windows of {windows}"
+    yield (
+        f"training: {compute.nodes} node{'s' if compute.nodes > 1 else ''} x "
+        f"{compute.num_processes_per_node} processes on {trainer.device}"
+    )
+    yield (
+        f"batch: {processes} processes x {trainer.micro_batch_size} samples x {accumulation} accumulated = "
+        f"{trainer.global_batch_size}; {trainer.max_steps} steps = {samples} samples"
+    )
+    yield f"checkpoints: every {trainer.save_every_steps} steps, the last {trainer.keep_last} kept"

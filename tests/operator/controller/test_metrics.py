@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cosmos_operator.controller.metrics import Metrics
+from cosmos_operator.controller.watch_audit import (
+    MIN_AGE_S,
+    WatchAudit,
+)
+from cosmos_operator.controller.work_queue import WorkQueue
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    lines = metrics.render().decode().splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, value in pairs}
+
+
+def test_jobs_are_counted_by_their_last_state():
+    metrics = Metrics()
+    metrics.note_job(("a", "one"), "Pending")
+    metrics.note_job(("a", "two"), "Training")
+    metrics.note_job(("a", "one"), "Training")
+    metrics.note_job(("a", "one"), "Training")
+    metrics.note_job(("a", "two"), None)
+    metrics.note_job(("a", "unknown"), None)
+
+    found = values(metrics)
+    assert found['cosmos_jobs{state="Training"}'] == 1
+    assert found['cosmos_jobs{state="Pending"}'] == 0
+
+
+def test_passes_are_timed_and_failures_counted():
+    metrics = Metrics()
+    with metrics.time_pass():
+        pass
+    with pytest.raises(KeyError), metrics.time_pass():
+        raise KeyError("spec")
+
+    found = values(metrics)
+    assert found["cosmos_reconcile_seconds_count"] == 2
+    assert found["cosmos_reconcile_errors_total"] == 1
+
+
+async def test_queue_and_watch_are_asked_when_read():
+    metrics, audit = Metrics(), WatchAudit()
+
+    async def handle(_: tuple[str, str]) -> None:
+        return None
+
+    queue = WorkQueue(handle)
+    metrics.follow_queue(queue)
+    metrics.follow_watch(audit, "Pod")
+    metrics.note_attempt("Succeeded")
+    metrics.note_leader(is_leader=True)
+    queue.add(("a", "one"))
+    pod = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "1"}}
+    now = time.monotonic()
+    audit.audit("Pod", [pod], now - MIN_AGE_S)
+    audit.audit("Pod", [pod], now)
+
+    found = values(metrics)
+    assert found["cosmos_queue_depth"] == 1
+    assert found['cosmos_watch_lag_seconds{kind="Pod"}'] >= MIN_AGE_S
+    assert found['cosmos_attempts_total{outcome="Succeeded"}'] == 1
+    assert found["cosmos_leader"] == 1
+
+
+def test_two_operators_in_a_process_do_not_share_metrics():
+    Metrics().note_attempt("Failed")
+
+    assert "cosmos_attempts_total" not in str(values(Metrics()))

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+
+from cosmos_worker.config.overrides import parse_override
+from cosmos_worker.config.presets import (
+    EXPERIMENTS,
+    get_experiment,
+)
+from cosmos_worker.errors import ConfigError
+
+BRIDGE = "video2world_instruction_bridge_57frames"
+
+
+def test_bridge_experiment_has_the_numbers_of_the_recipe() -> None:
+    experiment = EXPERIMENTS[BRIDGE]
+
+    assert experiment.optimizer.learning_rate == pytest.approx(4.957595192603974e-05, rel=1e-12)
+    assert (experiment.optimizer.weight_decay, experiment.optimizer.eps) == (0.1, 1e-10)
+    assert (experiment.optimizer.beta1, experiment.optimizer.beta2) == (0.9, 0.99)
+    assert (experiment.trainer.max_steps, experiment.trainer.save_every_steps) == (2000, 500)
+    assert (experiment.video.num_pixel_frames, experiment.video.height, experiment.video.width) == (
+        57,
+        256,
+        320,
+    )
+    assert experiment.num_latent_frames == 8
+    assert (experiment.diffusion.p_mean, experiment.diffusion.p_std) == (0, 1)
+    assert experiment.conditioning.max_cond_latent_frames == 1
+    assert (experiment.text.dropout, experiment.conditioning.flag_dropout) == (0.2, 0.2)
+    assert (experiment.project, experiment.group) == (
+        "posttraining",
+        "diffusion_video2world_instruction",
+    )
+
+
+def test_overrides_change_values_of_any_type() -> None:
+    experiment = get_experiment(
+        BRIDGE,
+        [
+            "optimizer.learning_rate=1e-4",
+            "text.padding=trim",
+            "trainer.max_steps=7",
+            "video.fps=5",
+            "ema.enabled=false",
+        ],
+    )
+
+    assert experiment.optimizer.learning_rate == 1e-4
+    assert experiment.text.padding == "trim"
+    assert experiment.trainer.max_steps == 7
+    assert experiment.video.fps == 5
+    assert experiment.ema.enabled is False
+    assert EXPERIMENTS[BRIDGE].trainer.max_steps == 2000
+
+
+def test_override_may_set_null() -> None:
+    assert (
+        get_experiment(
+            BRIDGE, ["optimizer.warmup_steps=3", "optimizer.warmup_steps=null"]
+        ).optimizer.warmup_steps
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.learning_rat=1",
+            r"unknown key 'learning_rat' .* did you mean 'optimizer\.learning_rate'\? allowed here",
+        ),
+        ("optimiser.eps=1", r"unknown key 'optimiser' .* did you mean 'optimizer\.eps'"),
+        ("optimizer.eps.x=1", r"unknown key 'x' .* nothing below a value"),
+        ("optimizer.eps", r"expected key\.sub=value"),
+        ("=3", r"expected key\.sub=value"),
+        ("text.padding=[", r"is not a YAML value"),
+        ("text.padding=left", r"overrides\.text\.padding: .*'pad' or 'trim'.*got 'left'"),
+        ("optimizer.learning_rate=0", r"optimizer\.learning_rate: .*greater than 0.*got 0"),
+        ("video.num_pixel_frames=58", r"58 is not 8n\+1; use 57 or 65"),
+        ("video.height=250", r"height: 250 is not a multiple of 16; use 240 or 256"),
+        ("net.num_heads=30", r"num_heads: 30 does not divide model_channels 4096"),
+        (
+            "conditioning.max_cond_latent_frames=8",
+            r"8 leaves no frame to generate of 8 latent frames",
+        ),
+        (
+            "trainer.micro_batch_size=3",
+            r"global_batch_size: 8 is not a multiple of trainer\.micro_batch_size 3",
+        ),
+    ],
+)
+def test_bad_override_is_explained(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_experiment(BRIDGE, [override])
+
+
+def test_trimmed_captions_do_not_share_a_micro_batch() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"text\.padding: 'trim' .* use 'pad', or trainer\.micro_batch_size=1 \(got 8\)",
+    ):
+        get_experiment("video2world_instruction_push_tiny", ["text.padding=trim"])
+
+
+def test_unknown_experiment_names_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"got 'video2world_instruct_bridge'; did you mean 'video2world_instruction_bridge",
+    ):
+        get_experiment("video2world_instruct_bridge")
+
+
+def test_several_problems_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_experiment(BRIDGE, ["optimizer.eps=-1", "text.padding=left"])
+
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("2", 2),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("name", "name"),
+        ("null", None),
+    ],
+)
+def test_values_of_overrides_are_yaml(text: str, value: object) -> None:
+    assert parse_override(f"a.b={text}") == ("a.b", value)

@@ -1,0 +1,126 @@
+"""data/ahead.py: windows decoded in threads, and how many wait in memory."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.numbered_videos import Kind, number_of, write_numbered
+
+from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.data import windows as ahead
+from cosmos_worker.data.index import Clip, DatasetIndex
+from cosmos_worker.data.video_facts import decode_fully
+from cosmos_worker.data.windows import (
+    cut_runs,
+    decode_ahead,
+    num_ahead,
+)
+from cosmos_worker.errors import DataError
+
+BRIDGE = VideoConfig(num_pixel_frames=57, height=256, width=320)
+SMALL = VideoConfig(num_pixel_frames=9, height=48, width=64)
+HD = VideoConfig(num_pixel_frames=121, height=704, width=1280)
+
+
+@pytest.mark.parametrize(
+    ("video", "batch_size", "cpus", "expected"),
+    [(BRIDGE, 8, 16, 9), (BRIDGE, 8, 4, 4), (HD, 1, 16, 3), (HD, 8, 16, 1), (BRIDGE, 1, 1, 1)],
+)
+def test_batches_ahead_fit_memory_and_cpus(video, batch_size, cpus, expected):
+    assert num_ahead(video, batch_size, cpus) == expected
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> DatasetIndex:
+    """Three clips of 40 numbered frames, the second sampled at twice its rate."""
+    root = tmp_path / "data"
+    root.mkdir()
+    clips = []
+    for number in range(3):
+        path = write_numbered(root / f"{number}.mp4", Kind("libx264"))
+        facts = decode_fully(path, path.name, min_frames=10, spacing=6)
+        clip = Clip(
+            f"train/{number}", "train", path.name, ("go",), 40, 30.0, 48, 64, tuple(range(32)), "ab",
+            entry_points=facts.entry_points,
+        )  # fmt: skip
+        clips.append(clip)
+    doubled = tuple(frame for frame in range(40) for _ in range(2))
+    clips[1] = replace(clips[1], num_frames=80, frame_numbers=doubled, window_starts=(0, 7, 60, 71))
+    return DatasetIndex(root, tuple(clips))
+
+
+def test_sampled_clips_and_windows_in_any_order_are_their_frames(index: DatasetIndex):
+    windows = index.windows("train")
+    shuffled = [*windows[40:], *windows[:40:3], windows[5], windows[2]]
+    batches = [shuffled[start : start + 4] for start in range(0, len(shuffled), 4)]
+    found = []
+
+    for batch, pixels in decode_ahead(index, batches, SMALL, 2):
+        for window, frames in zip(batch, pixels.numpy(), strict=True):
+            wanted = index.clip(window.clip_id).frames_in_file(window.start, 9)
+            assert [number_of(frame) for frame in frames] == list(wanted)
+            found.append(window)
+
+    assert found == shuffled
+
+
+def test_windows_before_which_decoding_begins_elsewhere_are_another_run(index: DatasetIndex):
+    first, second, third = index.clips
+    entries = [number for number, _ in first.entry_points]
+
+    runs = [run for run in cut_runs(index, index.windows("train")) if run.clip is first]
+
+    assert [run.windows[0].start for run in runs] == [0, *(one for one in entries if one < 32)]
+    assert sum(len(run.windows) for run in runs) == len(first.window_starts)
+    assert not {second, third} & {run.clip for run in runs}
+
+
+def test_few_windows_wait_in_memory(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch):
+    windows = index.windows("train")
+    batches = [[window] for window in windows]
+    made, read = [], ahead.read_run
+
+    def counted(*arguments):
+        for frames in read(*arguments):
+            made.append(frames)
+            yield frames
+
+    monkeypatch.setattr(ahead, "read_run", counted)
+    monkeypatch.setattr(ahead, "DECODE_BYTES", 4 * 3 * 9 * 48 * 64)
+    most = 0
+    for taken, _ in enumerate(decode_ahead(index, batches, SMALL, 4), start=1):
+        time.sleep(0.002)  # let the threads run as far as they may
+        most = max(most, len(made) - taken)
+
+    assert len(made) == len(windows)
+    assert most <= 8
+
+
+def test_an_error_in_a_thread_reaches_the_caller(index: DatasetIndex):
+    index.video_path(index.clips[2]).unlink()
+    windows = index.windows("train")
+
+    with pytest.raises(DataError, match=r"2\.mp4: cannot be decoded as video: No such file"):
+        list(decode_ahead(index, [windows], SMALL, 2))
+    assert not [one for one in threading.enumerate() if one.name.startswith("decode")]
+
+
+def test_a_clip_that_is_shorter_than_the_index_says_is_told(index: DatasetIndex):
+    write_numbered(index.video_path(index.clips[0]), Kind("libx264"), range(20))
+
+    with pytest.raises(
+        DataError, match=r"0\.mp4: frame \d+ asked for, the video has 20; run prepare"
+    ):
+        list(decode_ahead(index, [index.windows("train")], SMALL, 1))
+
+
+def test_a_thread_ends_when_nobody_takes_its_windows(index: DatasetIndex):
+    batches = [[window] for window in index.windows("train")]
+    stream = decode_ahead(index, batches, SMALL, 2)
+    next(stream)
+
+    stream.close()
+
+    assert not [one for one in threading.enumerate() if one.name.startswith("decode")]

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from numpy.random import default_rng
+from support.generation import (
+    HEIGHT,
+    NUM_FRAMES,
+    TEXT_CHANNELS,
+    TINY_NET,
+    WIDTH,
+    moving_square,
+    write_tiny_model,
+)
+from support.tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
+
+from cosmos_worker.config.experiment import (
+    NetConfig,
+    TextConfig,
+    TokenizerConfig,
+)
+from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.model.dit import CosmosDiT
+from cosmos_worker.sample.noise import draw_noise, noise_seeds
+from cosmos_worker.sample.sampler import (
+    Sample,
+    Settings,
+    check_admitted,
+    decode_latents,
+    generate_latents,
+    num_sampler_steps,
+    split_batches,
+)
+from cosmos_worker.tokenizer.load import load_tokenizer
+from cosmos_worker.tokenizer.tokenizer import (
+    VideoTokenizer,
+    chunked_latent_frames,
+)
+from cosmos_worker.weights.load import load_network
+
+SAMPLERS = ["edm_euler", "res_2ab", "res_2mid", "res_1euler"]
+SAMPLING = SamplingConfig(
+    num_steps=4,
+    guidance=0.0,
+    num_pixel_frames=NUM_FRAMES,
+    height=HEIGHT,
+    width=WIDTH,
+    fps=4.0,
+    sigma_min=0.002,
+)
+TOKENIZER_CONFIG = TokenizerConfig(chunk_pixel_frames=NUM_FRAMES, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> CosmosDiT:
+    return load_network(write_tiny_model(tmp_path_factory.mktemp("model")), TINY_NET)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> VideoTokenizer:
+    folder = write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    with torchscript_allowed():
+        return load_tokenizer(folder, TOKENIZER_CONFIG, "cpu")
+
+
+def embedding(seed: int, num_tokens: int = 5):
+    return default_rng(seed).normal(size=(num_tokens, TEXT_CHANNELS)).astype("float16")
+
+
+def make_sample(sample_id: str, num_known: int = 1, text_seed: int = 0) -> Sample:
+    frames = torch.from_numpy(moving_square(shift=int(sample_id)))[:num_known]
+    return Sample(sample_id, embedding(text_seed), frames.permute(3, 0, 1, 2) / 127.5 - 1)
+
+
+def make_settings(guidance: float = 0.0, padding: str = "pad", **sampling: object) -> Settings:
+    return Settings(
+        SAMPLING.model_copy(update={"guidance": guidance, **sampling}),
+        chunked_latent_frames(NUM_FRAMES, NUM_FRAMES),
+        TextConfig(max_length=8, padding=padding),
+        0.5,
+        embedding(9) if guidance else None,
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("num_known", [1, 9])
+def test_generate_latents_begins_with_the_known_frames(
+    net: CosmosDiT, tokenizer: VideoTokenizer, sampler: str, num_known: int
+) -> None:
+    sample = make_sample("0", num_known)
+    settings = make_settings(sampler=sampler, num_input_frames=num_known)
+
+    latents = generate_latents(net, tokenizer, [sample], settings)
+
+    filled = torch.zeros(1, 3, NUM_FRAMES, HEIGHT, WIDTH)
+    filled[:, :, :num_known] = sample.known_pixels_CTHW
+    num_latent = 1 + (num_known - 1) // 8
+    wanted = tokenizer.encode(filled)[:, :, :num_latent] * 0.5
+    assert latents.shape == (1, 16, 3, HEIGHT // 8, WIDTH // 8)
+    torch.testing.assert_close(latents[:, :, :num_latent], wanted, rtol=1e-3, atol=2e-3)
+
+
+def test_generate_latents_does_not_depend_on_batch_or_order(
+    net: CosmosDiT, tokenizer: VideoTokenizer
+) -> None:
+    samples = [make_sample("0"), make_sample("1", text_seed=1)]
+    settings = make_settings(guidance=2.0)
+
+    together = generate_latents(net, tokenizer, samples[::-1], settings)
+    alone = [generate_latents(net, tokenizer, [sample], settings) for sample in samples]
+
+    torch.testing.assert_close(together.flip(0), torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_generate_latents_is_repeatable_and_depends_on_seed_text_and_guidance(
+    net: CosmosDiT, tokenizer: VideoTokenizer, sampler: str
+) -> None:
+    def generate(text_seed: int = 0, **changes: object) -> torch.Tensor:
+        settings = make_settings(**{"sampler": sampler, **changes})
+        return generate_latents(net, tokenizer, [make_sample("0", text_seed=text_seed)], settings)
+
+    first = generate()
+
+    assert torch.equal(first, generate())
+    assert not torch.equal(first, generate(seed=2))
+    assert not torch.equal(first, generate(text_seed=1))
+    assert not torch.equal(first, generate(guidance=3.0))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_generate_latents_reports_every_step(
+    net: CosmosDiT, tokenizer: VideoTokenizer, sampler: str
+) -> None:
+    settings = make_settings(sampler=sampler, num_steps=6)
+    calls: list[None] = []
+
+    generate_latents(net, tokenizer, [make_sample("0")], settings, lambda: calls.append(None))
+
+    assert len(calls) == num_sampler_steps(settings.sampling)
+
+
+def test_generate_latents_refuses_results_that_are_not_finite(
+    net: CosmosDiT, tokenizer: VideoTokenizer
+) -> None:
+    sample = make_sample("0")
+    broken = Sample(sample.id, sample.text_LD * float("nan"), sample.known_pixels_CTHW)
+
+    with pytest.raises(DataError, match="latents of 0 are not finite after 4 steps"):
+        generate_latents(net, tokenizer, [broken], make_settings())
+
+
+def test_decode_latents_gives_the_known_frame_back(tokenizer: VideoTokenizer) -> None:
+    grey = torch.full((1, 3, NUM_FRAMES, HEIGHT, WIDTH), 0.2)
+
+    frames = decode_latents(tokenizer, tokenizer.encode(grey) * 0.5, 0.5)
+
+    assert frames.shape == (1, NUM_FRAMES, HEIGHT, WIDTH, 3)
+    assert frames.dtype == "uint8"
+    assert set(frames.flatten().tolist()) == {153}
+
+
+def test_noise_of_a_sample_depends_on_seed_and_id_alone() -> None:
+    shape, device = (2, 3, 4, 5), torch.device("cpu")
+
+    initial, augment = draw_noise(1, ["a", "b"], shape, device)
+    alone, _ = draw_noise(1, ["b"], shape, device)
+
+    assert torch.equal(initial[1:], alone)
+    assert not torch.equal(initial[0], initial[1])
+    assert not torch.equal(initial, augment)
+    assert len({noise_seeds(seed, name) for seed in (1, 2) for name in ("a", "b")}) == 4
+
+
+def test_trimmed_texts_of_different_lengths_do_not_share_a_batch() -> None:
+    batches = split_batches("abcde", [3, 3, 4, 4, 4], 2, "trim")
+
+    assert batches == [["a", "b"], ["c", "d"], ["e"]]
+    assert split_batches("abcde", [3, 3, 4, 4, 4], 2, "pad") == [["a", "b"], ["c", "d"], ["e"]]
+    assert split_batches("abc", [3, 4, 4], 3, "trim") == [["a"], ["b", "c"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"height": 144},
+            r"sampling\.height: 144 is more .* use at most 128 \(net\.max_latent_size 16",
+        ),
+        ({"width": 256}, r"sampling\.width: 256 is more .* use at most 128"),
+        ({"num_pixel_frames": 33}, r"num_pixel_frames: 33 is more than .* use at most 25"),
+        (
+            {"num_pixel_frames": 25},
+            r"num_pixel_frames: 25 is more than one chunk .* use at most 17",
+        ),
+        ({"num_pixel_frames": 9, "num_input_frames": 9}, r"9 leaves no frame to generate"),
+        ({"num_pixel_frames": 1}, r"1 leaves no frame to generate after num_input_frames 1"),
+        ({"num_steps": 1, "sampler": "res_2mid"}, r"num_steps: 1 is no step of res_2mid; use 2"),
+        ({"sigma_min": 90.0}, r"sigma_min: 90\.0 is not below sigma_max 80\.0"),
+    ],
+)
+def test_sizes_that_are_not_admitted_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_admitted(TINY_NET, TOKENIZER_CONFIG, SAMPLING.model_copy(update=changes))
+
+
+def test_sizes_of_the_released_models_are_admitted() -> None:
+    net = NetConfig(model_channels=4096, num_blocks=28, num_heads=32)
+
+    check_admitted(net, TokenizerConfig(chunk_pixel_frames=121), SamplingConfig())

@@ -1,0 +1,157 @@
+"""Checkpoints on disk, among them one that is full."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cosmos_worker.errors import CheckpointError, RetryableError
+from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.train import checkpoint as states
+from cosmos_worker.train.checkpoint import (
+    check_files,
+    find_latest_state,
+    list_states,
+    prune_states,
+    wait_for_state,
+)
+from cosmos_worker.train.export import (
+    find_export,
+    list_exports,
+    prune_exports,
+    write_exports,
+)
+from cosmos_worker.train.saver import Exports, Saver
+from cosmos_worker.train.shard_files import load_shards
+
+STATE = {"net.weight": torch.arange(4.0)}
+
+
+def save(run: Path, step: int, state: dict[str, torch.Tensor] = STATE, **progress: str) -> Path:
+    saver = Saver(run, Processes(0, 1, torch.device("cpu")), keep_last=9, keep_exports=9)
+    saver.begin(step, {"model": state}, Exports(STATE, None), progress)
+    assert saver.finish() == step
+    return list_states(run)[-1][1]
+
+
+def test_state_survives_a_file(tmp_path: Path) -> None:
+    save(tmp_path, 5, note="x")
+
+    state = find_latest_state(tmp_path)
+
+    assert state is not None
+    assert state.progress == {"note": "x", "step": 5}
+    check_files(state)
+    loaded = {"model": {"net.weight": torch.zeros(4)}}
+    load_shards(state.shards, loaded)
+    assert torch.equal(loaded["model"]["net.weight"], STATE["net.weight"])
+
+
+def test_state_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    state = find_latest_state(tmp_path)
+    assert state is not None
+
+    with pytest.raises(CheckpointError, match=r"cannot be read: .*net\.other.*; delete it"):
+        load_shards(state.shards, {"model": {"net.other": torch.zeros(4)}})
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, Processes(0, 1, torch.device("cpu")), keep_last=9, keep_exports=9)
+    weight = torch.zeros(3)
+    saver.begin(1, {"model": {"net.weight": weight}}, Exports(STATE, None), {})
+    weight += 1
+
+    assert saver.finish() == 1
+    state = find_latest_state(tmp_path)
+    assert state is not None
+    loaded = {"model": {"net.weight": torch.ones(3)}}
+    load_shards(state.shards, loaded)
+    assert torch.equal(loaded["model"]["net.weight"], torch.zeros(3))
+
+
+def test_no_state_is_none(tmp_path: Path) -> None:
+    assert find_latest_state(tmp_path) is None
+
+
+def test_incomplete_state_is_not_seen(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    folder = save(tmp_path, 10)
+    (folder / "complete.json").unlink()
+
+    state = find_latest_state(tmp_path)
+
+    assert state is not None
+    assert state.progress["step"] == 5
+
+
+def test_state_that_a_node_sees_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5)
+    folder = save(tmp_path, 10, note="late")
+    hidden = folder.rename(folder.with_name("hidden"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: hidden.rename(folder))
+
+    state = wait_for_state(tmp_path, 10)
+
+    assert state.folder == folder
+    assert state.progress == {"note": "late", "step": 10}
+
+
+def test_state_that_a_node_does_not_see_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5)
+    monkeypatch.setattr(states, "SEEN_AFTER_S", 0.0)
+
+    with pytest.raises(
+        RetryableError,
+        match=r"state: the main process continues from step 10, which node \S+ does not see .*\(it sees: 5\); let all",
+    ):
+        wait_for_state(tmp_path, 10)
+
+
+def test_old_states_are_pruned(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+
+    prune_states(tmp_path, keep_last=2)
+
+    assert [step for step, _ in list_states(tmp_path)] == [2, 3]
+
+
+def test_full_disk_is_reported_and_leaves_the_earlier_checkpoint(small_disk: Path) -> None:
+    save(small_disk, 1)
+    large = {"net.weight": torch.zeros(1 << 20)}
+
+    with pytest.raises(
+        RetryableError, match=r"cannot write a checkpoint .* GiB of .* are free; make room"
+    ):
+        save(small_disk, 2, large)
+    with pytest.raises(RetryableError, match="earlier checkpoints are intact"):
+        write_exports(small_disk, 3, large, None, torch.float32)
+
+    state = find_latest_state(small_disk)
+    assert state is not None
+    assert state.progress["step"] == 1
+    assert list(list_exports(small_disk, "reg")) == [1], "exports come after the state"
+    assert [path.name for path in (small_disk / "state").iterdir()] == ["iter_000000001"]
+    assert not list((small_disk / "checkpoints").glob(".*"))
+
+
+def test_exports_are_found_and_pruned(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        write_exports(tmp_path, step, STATE, STATE, torch.bfloat16)
+
+    prune_exports(tmp_path, keep=2)
+
+    assert find_export(tmp_path, "ema", None)[0] == 3
+    assert find_export(tmp_path, "reg", 2)[1].name == "iter_000000002_reg_model.pt"
+    with pytest.raises(CheckpointError, match="no reg weights of step 1; there are: 2, 3"):
+        find_export(tmp_path, "reg", 1)
+    with pytest.raises(CheckpointError, match="no ema weights of step latest; there are: none"):
+        find_export(tmp_path / "empty", "ema", None)
