@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video import read_video
+from cosmos_worker.errors import DataError
 from cosmos_worker.report import media
 from cosmos_worker.report.collect import Card, Clip
 from cosmos_worker.storage.volumes import (
+    SAMPLED_WINDOWS_FILE,
     SAMPLES_FOLDER,
     TRUTH_FOLDER,
 )
@@ -35,11 +39,10 @@ def sample_cards(run: Path, dataset: Path) -> list[Card]:
     truths = sorted((folder / TRUTH_FOLDER).glob("*.mp4"), key=_position)[:SHOWN_WINDOWS]
     if not truths:
         return []
-    index = read_index(dataset)
-    windows = index.windows("val")
+    sampled = _sampled_windows(folder, dataset, truths)
     cards = []
-    for truth in truths:
-        window = windows[_position(truth)]
+    for truth in (truth for truth in truths if truth.stem in sampled):
+        window_id, caption = sampled[truth.stem]
         found = {int(path.parent.name[5:]): path for path in folder.glob(f"step_*/{truth.name}")}
         steps = evenly(sorted(found), SHOWN_STEPS)
         clips = [
@@ -47,8 +50,34 @@ def sample_cards(run: Path, dataset: Path) -> list[Card]:
             *(_clip(f"Step {step}", "generated", found[step]) for step in steps),
         ]
         known = media.frame_uri(read_video(truth)[0])
-        cards.append(Card(window.window_id, index.clip(window.clip_id).caption, known, clips))
+        cards.append(Card(window_id, caption, known, clips))
     return cards
+
+
+def _sampled_windows(
+    folder: Path, dataset: Path, truths: Sequence[Path]
+) -> dict[str, tuple[str, str]]:
+    """Name of a video without suffix → its window and caption, as the training has written or, before it did, by position.
+
+    Raises:
+        DataError: the list of windows or the index cannot be read.
+    """
+    path = folder / SAMPLED_WINDOWS_FILE
+    if path.is_file():
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            return {stem: (entry["window"], entry["caption"]) for stem, entry in written.items()}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: damaged ({error!r}); remove it and the videos beside it, and run the report again"
+            ) from None
+    index = read_index(dataset)
+    windows = index.windows("val")
+    found = {truth.stem: windows[_position(truth)] for truth in truths}
+    return {
+        stem: (window.window_id, index.clip(window.clip_id).caption)
+        for stem, window in found.items()
+    }
 
 
 def _position(path: Path) -> int:

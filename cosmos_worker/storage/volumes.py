@@ -57,6 +57,8 @@ WORDS_FILE = "words.json"
 CHANGES_FILE = "changes.json"
 SAMPLES_FOLDER = "samples"
 TRUTH_FOLDER = "truth"
+SAMPLED_WINDOWS_FILE = "windows.json"
+"""In the folder of samples: name of a video without suffix → its window and the caption that it was made with."""
 
 
 def volume_variable(volume: str) -> str:

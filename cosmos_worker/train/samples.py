@@ -33,9 +33,11 @@ from cosmos_worker.sample.sampler import (
     sample_latents,
 )
 from cosmos_worker.storage.volumes import (
+    SAMPLED_WINDOWS_FILE,
     SAMPLES_FOLDER,
     TRUTH_FOLDER,
     samples_name,
+    write_json,
 )
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 from cosmos_worker.train.data import WindowDataset
@@ -129,6 +131,7 @@ class SampleVideos:
             return {}
         folder = self.run / SAMPLES_FOLDER / samples_name(step)
         written = {}
+        self._write_windows()
         for position in range(self._count):
             self._write_truth(position)
             path = self._write_video(folder, position, latents[position])
@@ -167,6 +170,19 @@ class SampleVideos:
         names = [window.window_id]
         known, text = batch.x0_BCTHW.to(device), batch.text_BSD.to(device)
         return sample_latents(network, names, known, text, None, settings).cpu()
+
+    def _write_windows(self) -> None:
+        """Say which window and which caption each video is of: the index alone has also those that are left out."""
+        captions = self.held_out.captions(range(self._count))
+        windows = self.held_out.windows[: self._count]
+        names = {
+            file_name(position, window.window_id): {"window": window.window_id, "caption": caption}
+            for position, (window, caption) in enumerate(zip(windows, captions, strict=True))
+        }
+        try:
+            write_json(self.run / SAMPLES_FOLDER / SAMPLED_WINDOWS_FILE, names)
+        except OSError as error:  # a full disk: the training goes on
+            logger.warning("the list of sampled windows is left out (%s)", error.strerror)
 
     def _write_truth(self, position: int) -> None:
         folder = self.run / SAMPLES_FOLDER / TRUTH_FOLDER
