@@ -79,7 +79,8 @@ def start(
 
 LAUNCHER = """
 import os, sys
-from cosmos_worker import cli, failures, launch
+from cosmos_worker import cli
+from cosmos_worker.runtime import failures, launch
 cli.configure_logging(True)
 try:
     code = launch.launch_program(sys.argv[2:], int(sys.argv[1]), os.environ)
