@@ -57,6 +57,12 @@ class CheckpointError(UserError):
     """A weight file or a training checkpoint is wrong."""
 
 
+def plain_kind(error: UserError) -> type[UserError]:
+    """The class to raise for several errors or for one with more words: it is made from a message alone."""
+    kinds = (ConfigError, DataError, CheckpointError)
+    return next((kind for kind in kinds if isinstance(error, kind)), UserError)
+
+
 class RetryableError(WorkerError):
     """The environment failed (disk full, network); the same command may succeed later."""
 

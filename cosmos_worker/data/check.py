@@ -159,7 +159,7 @@ def check_clip(
     for size in sizes:
         rate = size.fps if frame_rate == "resample" else None
         if rate not in rates:
-            rates[rate] = _sample(facts, frames, rate, name)
+            rates[rate] = _sample(facts, frames, rate, candidate)
     chosen, (fps, numbers) = _choose(facts, sizes, rates, frame_rate, name)
     is_run = numbers[-1] - numbers[0] + 1 == len(numbers) == len(set(numbers))
     return Clip(
@@ -181,15 +181,23 @@ def check_clip(
 
 
 def _sample(
-    facts: VideoFacts, frames: range, rate: float | None, name: str
+    facts: VideoFacts, frames: range, rate: float | None, candidate: Candidate
 ) -> tuple[float, Sequence[int]]:
     """Frames per second of a clip, and the number in the file of each of its frames.
 
     Raises:
-        BadClip: the rate is not constant, and there is none to resample at.
+        BadClip: the rate is not constant, or all frames come after the gap at the file's end, and there is no rate
+            to resample at.
     """
+    name = candidate.video
     if rate is None:
-        frames = frames[: facts.num_frames - facts.num_stray - frames.start]
+        frames = frames[: max(0, facts.num_frames - facts.num_stray - frames.start)]
+        if not frames:
+            value = (
+                f"the clip has none but the last frames of {name}, {facts.num_stray} after a gap, as a cut leaves "
+                "them, and these are left out where the rate is constant"
+            )
+            raise BadClip(candidate.source, "clip_outside", value)
         return round(float(constant_rate(facts.timeline, frames, name)), 3), frames
     return rate, sample_at(facts.timeline, frames, rate, name)
 

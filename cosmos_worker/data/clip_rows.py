@@ -11,6 +11,7 @@ from typing import Any
 
 from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.dataset_files import check_id, check_path, find_video
+from cosmos_worker.data.frame_times import describe_seconds
 from cosmos_worker.data.index import Split, split_named
 from cosmos_worker.data.problems import BadClip, read_caption
 from cosmos_worker.data.text_files import brief
@@ -56,7 +57,7 @@ def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate
     captions = _captions(given, where)
     start, end = (_seconds(given, name, where) for name in ("start", "end"))
     if end is not None and (start or 0.0) >= end:
-        value = f"start {start or 0:g} is not before end {end:g} (seconds)"
+        value = f"start {_tell(start or 0.0)} is not before end {_tell(end)} (seconds)"
         raise BadClip(where, "annotation_broken", value)
     split = _split(given.get("split"), where, place.split or _split_of_folder(path, place))
     part = "" if start is None and end is None else f":{_tell(start)}-{_tell(end)}"
@@ -73,7 +74,7 @@ def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate
 
 
 def _tell(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.6g}"
+    return "" if seconds is None else describe_seconds(seconds)
 
 
 def refuse_keys(keys: Iterable[str], where: str, allows_others: bool) -> None:

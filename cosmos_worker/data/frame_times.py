@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,14 +149,21 @@ def frames_between(
         seconds = float((end_of_file - origin) * timeline.tick)
         value = (
             f"the clip is {_seconds(start_s, '0')} to {_seconds(end_s, 'the end')} s of {name}, which has "
-            f"{timeline.num_frames} frames in {seconds:.6g} s"
+            f"{timeline.num_frames} frames in {describe_seconds(seconds)} s"
         )
         raise BadClip(source, "clip_outside", value)
     return range(first, last)
 
 
+def describe_seconds(seconds: float) -> str:
+    """A time that is not negative as short as milliseconds allow; of less than 1000 s it has six significant digits."""
+    if not 1000 <= seconds < math.inf:
+        return f"{seconds:.6g}"
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
 def _seconds(value: float | None, otherwise: str) -> str:
-    return otherwise if value is None else f"{value:.6g}"
+    return otherwise if value is None else describe_seconds(value)
 
 
 def sample_at(timeline: Timeline, frames: range, fps: float, name: str) -> Sequence[int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
@@ -95,14 +94,14 @@ class VideoReader:
         status = self._path.stat()
         return _measure(self._path, status.st_size, status.st_mtime_ns)
 
-    def frames(self, first: int = 0) -> Iterator[Frames]:
-        """Frames from number ``first`` to the last, one after another, each uint8 (H, W, 3).
+    def frames(self) -> Iterator[Frames]:
+        """All frames, one after another, each uint8 (H, W, 3).
 
         Raises:
             DataError: frames that cannot be decoded, or one of another size.
             OSError: the volume does not give the file's content.
         """
-        with closing(numbered_frames(self._path, first, self._entry_points)) as found:
+        with closing(numbered_frames(self._path)) as found:
             for shown in found:
                 yield self._picture_of(shown)
 
@@ -135,22 +134,6 @@ class VideoReader:
         turn = display_turn(self._path, shown.frame)
         refuse_other_turn(self._path, shown.number, turn, self._turn)
         return picture_of(self._path, shown, self.height, self.width)
-
-    def last_frames(self, count: int) -> Frames:
-        """The last ``count`` > 0 frames, uint8 (count, H, W, 3); memory holds no others.
-
-        Raises:
-            DataError: the video has fewer, or frames that cannot be decoded.
-            OSError: the volume does not give the file's content.
-        """
-        kept: deque[Frames] = deque(maxlen=count)
-        first = max(0, self.num_frames - count)
-        kept.extend(self.frames(first))
-        if len(kept) < count:
-            raise DataError(
-                f"{self._path}: the last {count} frames are asked for, the video has {len(kept)}; give a longer one"
-            )
-        return np.stack(kept)
 
 
 def picture_of(path: Path, shown: Shown, height: int, width: int) -> Frames:

@@ -105,11 +105,14 @@ def read_run(
 ) -> Generator[Frames, None, None]:
     """Pixels of a run's windows one after another, uint8 (T, H, W, 3); memory holds the frames of one window.
 
+    Frames that no window takes, as where frames are sampled at a lower rate, are decoded, but not converted or kept.
+
     Raises:
         DataError: the file is not as the index says.
         OSError: the volume does not give its content.
     """
     clip, length = run.clip, video.num_pixel_frames
+    taken = {one for window in run.windows for one in clip.frames_in_file(window.start, length)}
     pictures: dict[int, Frames] = {}
     number = -1
     first = clip.frames_in_file(run.windows[0].start, 1)[0]
@@ -123,7 +126,7 @@ def read_run(
                 if shown is None:
                     raise frame_outside(path, wanted[-1], number + 1)
                 number = shown.number
-                if number >= wanted[0]:
+                if number in taken:
                     picture = picture_of(path, shown, clip.height, clip.width)
                     picture = resize_frames(picture[None], video.height, video.width, fit)[0]
                     pictures[number] = picture

@@ -28,7 +28,7 @@ from cosmos_worker.data.text_files import (
     raise_if_volume,
     read_text_file,
 )
-from cosmos_worker.errors import ConfigError, DataError, UserError
+from cosmos_worker.errors import ConfigError, DataError, UserError, plain_kind
 from cosmos_worker.storage.volumes import Volumes
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -235,10 +235,10 @@ def raise_problems(error: type[UserError], inputs: Sequence[SampleInput]) -> Non
 
 
 def raise_all(errors: Iterable[UserError]) -> None:
-    """Raise what was found wrong with inputs as one error of the first one's class; at most 10 problems are told."""
+    """Raise what was found wrong with inputs as one error of the first one's kind; at most 10 problems are told."""
     found = list(errors)
     if found:
-        _raise_problems(type(found[0]), [str(one) for one in found])
+        _raise_problems(plain_kind(found[0]), [str(one) for one in found])
 
 
 def _raise_problems(error: type[UserError], problems: Sequence[str]) -> None:

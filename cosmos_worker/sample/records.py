@@ -81,17 +81,18 @@ def check_metrics(one: SampleInput, item: ItemConfig) -> SampleInput:
         )
     try:
         truth = open_video(one.ground_truth)
+        num_frames, truth_fps = truth.num_frames, truth.fps
     except DataError as error:
         raise DataError(f"{one.where}: ground_truth: {error}") from None
-    if truth.num_frames < item.sampling.total_pixel_frames:
+    if num_frames < item.sampling.total_pixel_frames:
         raise DataError(
-            f"{one.where}: ground_truth: {one.ground_truth} has {truth.num_frames} frames, fewer than "
+            f"{one.where}: ground_truth: {one.ground_truth} has {num_frames} frames, fewer than "
             f"{_length(item.sampling)}; give a longer video or generate fewer frames"
         )
     fps = one.fps if item.fps_of_inputs and one.fps is not None else item.sampling.fps
-    if abs(truth.fps - fps) <= MAX_RATE_DIFFERENCE * fps:
+    if abs(truth_fps - fps) <= MAX_RATE_DIFFERENCE * fps:
         return one
-    note = f"its ground truth has {truth.fps:g} frames per second, the result {fps:g}; frame is compared with frame"
+    note = f"its ground truth has {truth_fps:g} frames per second, the result {fps:g}; frame is compared with frame"
     return replace(one, notes=(*one.notes, note))
 
 

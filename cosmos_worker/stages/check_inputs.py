@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from cosmos_worker.config.stages import CheckInputsConfig
-from cosmos_worker.errors import UserError
+from cosmos_worker.errors import UserError, plain_kind
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.inputs import raise_all
 from cosmos_worker.storage.volumes import Volumes
@@ -35,7 +35,7 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
         try:
             inputs = check_item(item, config.net, config.tokenizer, volumes)
         except UserError as error:
-            problems.append(type(error)(f"inference item {item.name}: {error}"))
+            problems.append(plain_kind(error)(f"inference item {item.name}: {error}"))
             continue
         num_inputs[item.name] = len(inputs)
         notes.update(note for one in inputs for note in one.notes)

@@ -51,6 +51,11 @@ class Conditions:
         found = self._found.get(kind)
         return found is not None and found.status == "True"
 
+    def is_of_now(self, kind: ConditionType) -> bool:
+        """Whether there is an answer about the job as it is, not about one whose specification was another."""
+        found = self._found.get(kind)
+        return found is not None and found.observed_generation == self._generation
+
     def all(self) -> tuple[Condition, ...]:
         """All answers, in the order in which a job goes through them."""
         return tuple(self._found[kind] for kind in ORDER if kind in self._found)

@@ -96,6 +96,59 @@ def test_wrong_input_fails_the_job_before_the_training_with_the_workers_words():
     assert simulation.attempts == []
 
 
+@pytest.mark.parametrize("is_right", [True, False])
+def test_item_that_is_appended_while_the_job_is_prepared_is_checked(is_right):
+    simulation = Simulation()
+    for stage in ("prepare-dataset", "check-inputs"):
+        simulation.settle()
+        simulation.succeed(simulation.stage_job(stage))
+    simulation.settle()
+    assert simulation.condition("InputsReady")["status"] == "True"
+    first = simulation.stage_job("check-inputs")["metadata"]["name"]
+
+    simulation.document["spec"]["inference"].append({"name": "more", "inputs": [
+        {"prompt": "push", "conditioning": "/data/more.png"}]})  # fmt: skip
+    simulation.document["metadata"]["generation"] += 1
+    simulation.settle()
+    assert simulation.condition("InputsReady")["status"] == "Unknown"
+    for (kind, name), one in list(simulation.objects.items()):
+        stage = one["metadata"].get("labels", {}).get("cosmos.dev/stage")
+        if kind == "Job" and stage == "check-inputs" and name != first:
+            again = one
+        elif kind == "Job" and "status" not in one and not stage.startswith("generate"):
+            simulation.succeed(one)
+    simulation.settle()
+    for stage in ("embed-text", "cache-latents"):
+        simulation.succeed(simulation.stage_job(stage))
+    simulation.settle()
+    assert simulation.attempts == []
+
+    if is_right:
+        simulation.succeed(again)
+    else:
+        simulation.fail(again, 2, "DataError", message="inference item more: no such file")
+    simulation.settle()
+
+    assert simulation.condition("InputsReady")["status"] == str(is_right)
+    assert len(simulation.attempts) == is_right
+
+
+def test_other_changes_while_the_job_is_prepared_check_the_same_inputs_once():
+    simulation = Simulation()
+    for stage in ("prepare-dataset", "check-inputs"):
+        simulation.settle()
+        simulation.succeed(simulation.stage_job(stage))
+    simulation.settle()
+    before = simulation.workload_names()
+
+    simulation.document["spec"].setdefault("runPolicy", {})["maxAttempts"] = 9
+    simulation.document["metadata"]["generation"] += 1
+    simulation.settle()
+
+    assert simulation.workload_names() == before
+    assert simulation.condition("InputsReady")["status"] == "True"
+
+
 @pytest.mark.parametrize("when", ["training", "trained"])
 def test_check_of_inputs_plays_no_part_once_the_training_has_begun(when):
     simulation = finished() if when == "trained" else Simulation()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from support.jobs import make_job
 
 from cosmos_operator.local.validate import describe_numbers
+from cosmos_operator.plan import keys
 from cosmos_operator.plan.stages import plan_stages
 from cosmos_worker.config.stages import STAGE_CONFIGS
 from cosmos_worker.storage.volumes import ADDRESS
@@ -100,6 +101,63 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
 )  # fmt: skip
 def test_change_of_the_job_repeats_only_what_it_decides(changes, expected):
     assert changed(changes) == expected
+
+
+def test_fit_reaches_all_that_brings_frames_to_the_windows_size():
+    documents = {s.name: s.document for s in plan_stages(make_job({"dataset.fit": "Crop"}))}
+
+    found = {name: one.fit for name, one in documents.items() if hasattr(one, "fit")}
+    assert found == dict.fromkeys(
+        ("prepare-dataset", "cache-latents", "generate-before", "generate-after"), "crop"
+    )
+    assert [item.fit for item in documents["check-inputs"].items] == ["crop", "crop"]
+
+
+AT_A_RATE = {"training.overrides": ["video.fps=10"]}
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "expected"),
+    [
+        ("prepare-dataset", {"dataset.layout": "Jsonl"}, {"layout": "jsonl"}),
+        (
+            "prepare-dataset",
+            {"dataset.layout": "LeRobot", "dataset.cameraName": "observation.images.front"},
+            {"layout": "lerobot", "camera_name": "observation.images.front"},
+        ),
+        ("prepare-dataset", {"dataset.camera": 2}, {"camera": 2}),
+        ("prepare-dataset", {"dataset.frameRate": "Resample"}, {"frame_rate": "resample"}),
+        (
+            "prepare-dataset",
+            {"dataset.validationFraction": 0.25, "dataset.validationSeed": 7},
+            {"validation_fraction": 0.25, "validation_seed": 7},
+        ),
+        ("embed-text", {"embeddings.maxUnknownFraction": 0.5}, {"max_unknown_fraction": 0.5}),
+    ],
+    ids=str,
+)
+def test_option_of_the_data_reaches_its_document_and_key(stage, changes, expected):
+    plain, other = (
+        next(one for one in plan_stages(job) if one.name == stage)
+        for job in (make_job(AT_A_RATE), make_job({**AT_A_RATE, **changes}))
+    )
+
+    assert {name: getattr(other.document, name) for name in expected} == expected
+    assert not expected.items() & {(name, getattr(plain.document, name)) for name in expected}
+    assert plain.key != other.key
+
+
+def test_another_reader_of_videos_repeats_what_reads_videos(monkeypatch):
+    before = keys_of(make_job())
+    monkeypatch.setattr(keys, "VIDEO_READER_VERSION", keys.VIDEO_READER_VERSION + 1)
+    after = keys_of(make_job())
+
+    changed = {name for name in before if before[name] != after[name]}
+    reading = {
+        "prepare-dataset", "cache-latents", "check-inputs", "generate-before", "generate-after",
+    }  # fmt: skip
+    assert changed >= reading
+    assert changed <= reading | {"embed-text"} | AFTER
 
 
 CONSTANT = "optimizer.final_factor=1"

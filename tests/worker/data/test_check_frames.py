@@ -194,6 +194,23 @@ def test_a_cut_ends_before_frames_that_lack_their_neighbours(tmp_path: Path):
     assert one(sampled).frame_numbers == (*range(20), 19, 19, 19, 20)  # what players show
 
 
+def test_a_clip_that_lies_after_the_gap_at_the_end_of_a_cut_costs_itself(tmp_path: Path):
+    times = [*range(0, 200, 10), 240, 250]
+    write_clip_with_times(tmp_path / "cut.mp4", times)
+    last = candidate("cut.mp4", 1, start_s=2.4)
+
+    clips = run(tmp_path, candidate("cut.mp4"), last, candidate("cut.mp4", 2, start_s=2.5))
+
+    assert [clip.num_frames for clip in clips.kept] == [20]
+    assert [bad.reason for bad in clips.bad] == ["clip_outside"] * 2
+    assert (
+        "meta.json: the clip has none but the last frames of cut.mp4, 2 after a gap, as a cut leaves them, and these "
+        "are left out where the rate is constant; correct the times or remove the clip"
+    ) in str(clips.bad[0])
+    sampled = run(tmp_path, last, frame_rate="resample")
+    assert [bad.reason for bad in (*sampled.bad, *sampled.too_short)] == ["too_short"]
+
+
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_high_dynamic_range_is_refused(tmp_path: Path, transfer: int, name: str):
     path, kind = tmp_path / "hdr.mp4", Kind("libx265", options={"x265-params": "log-level=error"})

@@ -143,6 +143,21 @@ def test_same_part_of_a_video_twice_costs_the_later_line(tmp_path: Path):
     assert "the same clip as dataset.jsonl:1; further captions of a clip belong into" in bad.value
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "part"),
+    [
+        (0, 0.04, "0-0.04"),
+        (1.5, 2 + 1 / 3, "1.5-2.33333"),
+        (10000.04, 10000.08, "10000.04-10000.08"),
+        (1234.567, 2000000, "1234.567-2000000"),
+    ],
+)
+def test_ids_of_parts_tell_milliseconds(tmp_path: Path, start: float, end: float, part: str):
+    write(tmp_path, "dataset.jsonl", {**A, "start": start, "end": end})
+
+    assert clips(tmp_path) == [(f"train/a.mp4:{part}", ("go",))]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_ends_of_lines(tmp_path: Path, encoding, end):

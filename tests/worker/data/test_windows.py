@@ -66,6 +66,27 @@ def test_sampled_clips_and_windows_in_any_order_are_their_frames(index: DatasetI
     assert found == shuffled
 
 
+def test_only_frames_that_a_window_takes_are_converted(
+    index: DatasetIndex, monkeypatch: pytest.MonkeyPatch
+):
+    """Every fourth frame of a clip that is sampled at a quarter of its rate."""
+    whole = index.clips[0]
+    clip = replace(whole, num_frames=10, frame_numbers=tuple(range(0, 40, 4)), window_starts=(0, 1))
+    windows = DatasetIndex(index.root, (clip,)).windows("train")
+    converted, convert = [], ahead.picture_of
+
+    def noted(path, shown, *size):
+        converted.append(shown.number)
+        return convert(path, shown, *size)
+
+    monkeypatch.setattr(ahead, "picture_of", noted)
+    first, second = ahead.read_run(index.video_path(clip), ahead.Run(clip, windows), SMALL)
+
+    assert converted == list(clip.frame_numbers)
+    assert [number_of(frame) for frame in first] == converted[:9]
+    assert [number_of(frame) for frame in second] == converted[1:]
+
+
 def test_windows_before_which_decoding_begins_elsewhere_are_another_run(index: DatasetIndex):
     first, second, third = index.clips
     entries = [number for number, _ in first.entry_points]

@@ -11,6 +11,7 @@ from support.generation import generate_config, moving_square
 
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import GenerateInput
+from cosmos_worker.data.decoding import UnreadableVideo
 from cosmos_worker.data.video import read_video, write_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.sample.conditioning import (
@@ -18,7 +19,7 @@ from cosmos_worker.sample.conditioning import (
     read_known_frames,
     read_last_known_frame,
 )
-from cosmos_worker.sample.inputs import SampleInput, collect_inputs
+from cosmos_worker.sample.inputs import SampleInput, collect_inputs, raise_all
 from cosmos_worker.storage.volumes import Volumes
 
 SAMPLING = SamplingConfig(num_pixel_frames=17, height=32, width=64, input_frames="first")
@@ -63,6 +64,13 @@ def test_inputs_file_paths_are_relative_to_the_file(clip: Path) -> None:
         None,
     )
     assert (second.id, second.ground_truth) == ("lift-1", clip)
+
+
+def test_errors_that_are_told_together_are_of_the_first_ones_kind() -> None:
+    with pytest.raises(DataError, match=r"a\.mp4: cannot .* damaged; .*; too large$") as caught:
+        raise_all([UnreadableVideo(Path("a.mp4"), "damaged"), ConfigError("too large")])
+
+    assert type(caught.value) is DataError
 
 
 def test_inputs_of_the_job_resolve_addresses_and_come_first(clip: Path) -> None:

@@ -18,7 +18,7 @@ from cosmos_worker.config.stages import (
     CheckInputsConfig,
     ItemConfig,
 )
-from cosmos_worker.data.video import write_video
+from cosmos_worker.data.video import open_video, write_video
 from cosmos_worker.errors import ConfigError, DataError, UserError
 from cosmos_worker.stages import check_inputs, generate
 from cosmos_worker.storage.volumes import (
@@ -107,6 +107,27 @@ def test_what_is_wrong_in_every_item_is_told_at_once(tmp_path: Path, clip: Path)
         assert words in said
     assert "item good" not in said
     assert "\n" not in said
+
+
+def test_ground_truth_that_is_damaged_after_its_first_frame_is_one_line(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "whole.mp4", moving_square(height=64, width=96), 4.0)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 3 // 4])
+    open_video(tmp_path / "cut.mp4")
+    (given,) = inputs_of([clip], PROMPTS[:1])
+    given["ground_truth_uri"] = str(tmp_path / "cut.mp4")
+    path = tmp_path / "stage.yaml"
+    config = document(tmp_path, item(tmp_path, "a", inputs=[given], metrics=("psnr",)))
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+
+    assert main(["check-inputs", "--config", str(path)]) == 2
+
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "inference item a: inputs.0: ground_truth: " in said
+    assert "cut.mp4: cannot be decoded as video" in said
 
 
 @pytest.mark.parametrize("name", ["text.mp4", "cut.jpg", "gone.png"])

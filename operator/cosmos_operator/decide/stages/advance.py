@@ -96,10 +96,15 @@ def _training_message(draft: Draft) -> str:
 
 def _prepare(draft: Draft, stage: Stage) -> StageView:
     """A stage whose condition says that it is ready is not looked at again."""
-    question = QUESTIONS[stage.kind]
-    known = draft.conditions.get(question)
+    known = draft.conditions.get(QUESTIONS[stage.kind])
     if known is not None and known.status == "True":
         return StageView("Succeeded", known.reason, known.message)
+    return _ask(draft, stage)
+
+
+def _ask(draft: Draft, stage: Stage) -> StageView:
+    """Advance a stage and answer its question."""
+    question = QUESTIONS[stage.kind]
     view = advance(draft, stage)
     if view.state == "Succeeded":
         said = view.ending.message if view.ending else ""
@@ -113,10 +118,14 @@ def _prepare(draft: Draft, stage: Stage) -> StageView:
 
 
 def _check_inputs(draft: Draft, stage: Stage) -> StageView:
-    """Only a training that has not begun waits for it: items that are appended later fail alone."""
+    """Only a training that has not begun waits for it: items that are appended later fail alone.
+
+    An answer is one about the job as it was then: items that are appended before the training are checked as well.
+    """
     if draft.previous.attempts or draft.conditions.is_true(PUBLISHED):
         return StageView("Succeeded", "NotNeeded")
-    view = _prepare(draft, stage)
+    is_of_now = draft.conditions.is_of_now(QUESTIONS[stage.kind])
+    view = _prepare(draft, stage) if is_of_now else _ask(draft, stage)
     if view.state != "Failed" or view.ending is None or view.ending.exit_code != EXIT_USER_ERROR:
         return view
     return replace(view, message=f"{view.message}; {NOTHING_TRAINED}")
