@@ -1,4 +1,4 @@
-"""data/s3.py against a real S3 server on the loopback interface, through boto3."""
+"""sources/s3.py against a real S3 server on the loopback interface, through boto3."""
 
 from __future__ import annotations
 
