@@ -57,7 +57,7 @@ def sample_cards(run: Path, dataset: Path) -> list[Card]:
 def _sampled_windows(
     folder: Path, dataset: Path, truths: Sequence[Path]
 ) -> dict[str, tuple[str, str]]:
-    """Name of a video without suffix → its window and caption, as the training has written or, before it did, by position.
+    """Name of a video without suffix → its window and caption, as the training wrote them; of older runs by position.
 
     Raises:
         DataError: the list of windows or the index cannot be read.
