@@ -1,6 +1,6 @@
 """Stage documents: what each command of the worker is told, complete and typed. No torch here.
 
-Defaults live in the experiments (``experiments.py``) and in the PostTrainingJob models of the operator; a stage
+Defaults live in the experiments (``presets.py``) and in the PostTrainingJob models of the operator; a stage
 document that the plan writes is complete. Fields that end in ``_uri`` are volume addresses
 (``models://name``) or plain paths.
 """

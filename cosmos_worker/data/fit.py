@@ -1,4 +1,4 @@
-"""Frames brought to the size of a window: stretched, cropped or padded (``config.Fit``).
+"""Frames brought to the size of a window: stretched, cropped or padded (``config.stages.Fit``).
 
 Crop and Pad resize first, both sides by one factor, and then cut or fill: an antialiased resize sees the pixels
 behind the cut, and the aspect ratio is off by half a pixel of the window at most. Frames of the window's aspect ratio

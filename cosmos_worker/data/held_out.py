@@ -1,7 +1,8 @@
 """A split for validation where the source has none: some episodes of the training data, drawn by a seed.
 
 An episode is drawn or not by a hash of the seed and its name, so neither the order of files nor other episodes that
-come or go change much of the draw. All clips of an episode, and all that are cut from one file, stay together.
+come or go change much of the draw. All clips of an episode stay together, and where no episode is known all that are
+cut from one file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In a pod this is process 1. A stop request goes to the training processes themselves, never to torchrun, which would
 kill them 30 s later: they save together and leave with success, and only this parent turns that into the exit code
-"continue me". What the processes leave in a folder (``outcomes.py``) becomes one termination message.
+"continue me". What the processes leave in a folder (``outcome.py``) becomes one termination message.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def read_document(path: Path) -> StageConfig:
 
 
 def needs_of_document(path: Path, volumes: Volumes) -> Needs:
-    """What the stage of a document needs, but for models beside the network (``companions.check``).
+    """What the stage of a document needs, but for models beside the network (``guardrails.check``).
 
     Raises:
         ConfigError: a bad document, or a volume that is not mounted.

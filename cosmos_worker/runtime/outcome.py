@@ -1,7 +1,7 @@
 """How processes end, and the folder in which the processes of one node leave it for their launcher. No torch here.
 
 Exit codes do not cross torchrun. So each process writes why it ended and, while it trains, how far it is; the agent
-(``train/agent.py``) adds how the system saw them end. The launcher reads all of it when they are gone.
+(``torchrun_agent.py``) adds how the system saw them end. The launcher reads all of it when they are gone.
 """
 
 from __future__ import annotations

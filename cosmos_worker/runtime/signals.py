@@ -1,6 +1,6 @@
 """SIGTERM and SIGINT while a stage runs: end at once, the finished parts stay. No torch here.
 
-For every stage but the training, which saves first (``train/stop.py``). A stage may be ended anywhere: its files
+For every stage but the training, which saves first (``stop.py``). A stage may be ended anywhere: its files
 are whole or absent, and the next run continues with what is there.
 """
 

@@ -135,7 +135,7 @@ def _fetch_objects(source: Source, address: S3Source, folder: Path) -> None:
         if is_fetched(source, folder):  # by another process
             return
         found = s3.download_source(address, partial, choose=list)
-        with tempfile.TemporaryDirectory(dir=partial, prefix="extracted.") as temporary:
+        with tempfile.TemporaryDirectory(dir=partial, prefix=s3.EXTRACTED) as temporary:
             content = found
             if found.is_file():
                 if not s3.is_archive(found.name):

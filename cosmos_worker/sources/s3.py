@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 WEIGHT_SUFFIXES = (".pt", ".safetensors")
 OBJECT_FOLDER = "objects"
+EXTRACTED = "extracted."
+"""Beginning of the names of temporary folders in the folder of a download, for what an archive holds."""
 LOCK_WAIT_S = 5.0
 RECORDS_FILE = f"fetched-{OBJECTS_FILE}"
 """In a folder with fetched objects: size_bytes, etag and sha256 of each."""
@@ -109,8 +111,8 @@ def _objects_below(bucket: Bucket) -> dict[str, StoredObject]:
 def exclusive(partial: Path) -> Iterator[None]:
     """Hold the folder of a download; another process that downloads the same waits.
 
-    The lock is a file beside the folder, which the holder removes with it once the download has succeeded. Whoever has
-    waited looks whether the download is still needed.
+    What killed extractions left in the folder is removed first. The lock is a file beside the folder, which the holder
+    removes with it once the download has succeeded. Whoever has waited looks whether the download is still needed.
     """
     path, told = partial.with_name(f"{partial.name}.lock"), False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +122,8 @@ def exclusive(partial: Path) -> Iterator[None]:
             if take_lock(handle, path):
                 if not _is_same_file(handle, path):  # removed meanwhile
                     continue
+                for left in partial.glob(f"{EXTRACTED}*"):
+                    shutil.rmtree(left, ignore_errors=True)
                 yield
                 shutil.rmtree(partial, ignore_errors=True)
                 path.unlink()

@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 from urllib3.exceptions import HTTPError
 
+from cosmos_worker.config.addresses import shown_address, without_secrets
 from cosmos_worker.config.stages import S3Source
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.sources.s3_errors import (
@@ -71,7 +72,9 @@ class Bucket:
             DataError: the configuration of AWS on this machine is wrong.
         """
         self.name, _, self.key = source.uri.removeprefix("s3://").partition("/")
-        where = f"{source.uri} at {source.endpoint}" if source.endpoint else source.uri
+        where = (
+            f"{source.uri} at {shown_address(source.endpoint)}" if source.endpoint else source.uri
+        )
         self._access = Access(where, "AWS")
         with readable_errors(self._access):
             session = botocore.session.get_session()
@@ -83,12 +86,13 @@ class Bucket:
             self._client = _connect(
                 session, source, num_connections, signed=credentials is not None
             )
+            self._endpoint = shown_address(self._client.meta.endpoint_url)
             if not _is_aws(self._client.meta.endpoint_url):  # perhaps of AWS_ENDPOINT_URL
-                self._access = Access(f"{source.uri} at {self._client.meta.endpoint_url}", kind)
+                self._access = Access(f"{source.uri} at {self._endpoint}", kind)
         self._client.meta.events.register("before-parse.s3", self._refuse_strangers)
         logger.info(
             "bucket=%s endpoint=%s credentials=%s",
-            self.name, self._client.meta.endpoint_url, method or "none (anonymous)",
+            self.name, self._endpoint, method or "none (anonymous)",
         )  # fmt: skip
 
     @property
@@ -102,7 +106,7 @@ class Bucket:
         found = _found_instead(status, headers, response_dict["body"])
         if found is not None:
             raise DataError(
-                f"{self.where}: what answers is no S3 store: got {found} from {self._client.meta.endpoint_url}; give "
+                f"{self.where}: what answers is no S3 store: got {found} from {self._endpoint}; give "
                 "endpoint the address of the store's S3 API, and look whether a proxy or a login page stands between"
             )
 
@@ -188,7 +192,7 @@ class Bucket:
                         "again"
                     ) from None
                 except (BotoCoreError, HTTPError) as error:
-                    problem = str(error)
+                    problem = without_secrets(str(error))
             if position >= stop:
                 return answer
             failures = 1 if position > before else failures + 1
@@ -262,7 +266,9 @@ def _found_instead(status: int, headers: Mapping[str, str], body: object) -> str
     text = body.strip() if isinstance(body, bytes) else b""
     from_store = "x-amz-bucket-region" in headers or b"<Error" in text
     if 300 <= status < 400 and status != HTTPStatus.NOT_MODIFIED and not from_store:
-        return f"a redirect to {headers.get('location', 'nowhere')} (status {status})"
+        return (
+            f"a redirect to {shown_address(headers.get('location', 'nowhere'))} (status {status})"
+        )
     page = describe_page(text)
     if page is not None and status <= HTTPStatus.INTERNAL_SERVER_ERROR:
         return page

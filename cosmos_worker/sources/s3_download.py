@@ -177,7 +177,7 @@ class _Download:
         self.large = {
             name: _LargeObject(parts, name, wanted[name])
             for name in absent
-            if name not in set(self.small)
+            if wanted[name].size_bytes > PIECE_BYTES
         }
         total = sum(item.size_bytes for item in wanted.values())
         left = sum(wanted[name].size_bytes for name in absent) - sum(
@@ -213,6 +213,8 @@ class _Download:
                 self.progress.add(len(piece))
 
             answer = self.bucket.read(item, 0, item.size_bytes, write)
+            stream.flush()
+            os.fsync(stream.fileno())  # before the record says that the object is complete
         self._publish(name, temporary, digests, answer)
 
     def _fetch_piece(self, name: str, number: int) -> None:

@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
+from cosmos_worker.config.addresses import shown_address, without_secrets
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
 
@@ -103,16 +104,21 @@ def readable_errors(access: Access) -> Iterator[None]:
     except ClientError as error:
         raise _answer_of_store(error, access) from None
     except ResponseParserError as error:
-        text = one_line(str(error))[:300]
+        text = _said(error)[:300]
         raise DataError(
             f"{access.where}: what answers is no S3 store ({text}); check endpoint"
         ) from None
     except SETTINGS as error:
-        raise DataError(f"{access.where}: {one_line(str(error))}; {_advice(error)}") from None
+        raise DataError(f"{access.where}: {_said(error)}; {_advice(error)}") from None
     except (BotoCoreError, HTTPError) as error:
         raise RetryableError(
-            f"{access.where}: {one_line(str(error))}; check endpoint and the network, then run again"
+            f"{access.where}: {_said(error)}; check endpoint and the network, then run again"
         ) from None
+
+
+def _said(error: Exception) -> str:
+    """What a library says, on one line and without what its addresses may hold of a password or a signature."""
+    return without_secrets(one_line(str(error)))
 
 
 def _advice(error: BotoCoreError) -> str:
@@ -132,6 +138,7 @@ def _answer_of_store(error: ClientError, access: Access) -> DataError | Retryabl
     details: dict[str, str] = answer.get("Error", {})
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code, message = details.get("Code") or str(status), one_line(details.get("Message") or "")
+    message = without_secrets(message)
     said = f"the store answers {code}" + (f": {message}" if message else "")
     where = access.where
     if error.operation_name.startswith("AssumeRole"):
@@ -167,7 +174,7 @@ def _region_advice(answer: dict[str, Any]) -> str:
         return f"the bucket is in region {region}: give region: {region}"
     address = details.get("Endpoint") or headers.get("location")
     if address:
-        return f"the bucket is at {address}: give its region, or this endpoint"
+        return f"the bucket is at {shown_address(address)}: give its region, or this endpoint"
     return "the bucket is in another region: give region"
 
 

@@ -104,12 +104,7 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
                 logger.info("%s: no record is kept (%s)", record, error.strerror)
     else:
         before = _fetched_before(artifact, record)
-        if before is None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fetched = _fetch_remote(artifact, target, check)
-            _write_record(record, artifact, fetched)
-        else:
-            fetched = before
+        fetched = before or _fetch_remote(artifact, target, record, check)
     if artifact.kind == "model":
         _check_loads(artifact, target, fetched.files)
     return fetched
@@ -163,7 +158,27 @@ def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     return Fetched(files, held.get("commit"))
 
 
-def _fetch_remote(artifact: Artifact, target: Path, check: Check) -> Fetched:
+def _fetch_remote(artifact: Artifact, target: Path, record: Path, check: Check) -> Fetched:
+    """Download an artifact, place its files and write their record."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if artifact.source.s3 is None:
+        fetched = _fetch_unshared(artifact, target, check)
+        _write_record(record, artifact, fetched)
+        return fetched
+    from cosmos_worker.sources import s3  # boto3 is loaded only where it is needed
+
+    partial = partial_folder(artifact.source, target)
+    with s3.exclusive(partial):
+        before = _fetched_before(artifact, record)  # by another process, while this one waited
+        if before is not None:
+            return before
+        fetched = Fetched(_fetch_objects(artifact, artifact.source.s3, partial, target, check))
+        _write_record(record, artifact, fetched)
+        return fetched
+
+
+def _fetch_unshared(artifact: Artifact, target: Path, check: Check) -> Fetched:
+    """Files of a URL or of the Hub, whose downloads take no lock."""
     source = artifact.source
     if source.url is not None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
@@ -173,8 +188,6 @@ def _fetch_remote(artifact: Artifact, target: Path, check: Check) -> Fetched:
             check(artifact.kind, files, root)
             return Fetched(place_files(files, target, artifact.name, move=True))
     partial = partial_folder(source, target)
-    if source.s3 is not None:
-        return Fetched(_fetch_objects(artifact, source.s3, partial, target, check))
     assert source.hugging_face is not None
     folder = _download(artifact, source.hugging_face, partial)
     is_download = folder.parent == partial
@@ -238,31 +251,33 @@ def _lacking_shards(artifact: Artifact, folder: Path) -> list[str]:
 def _fetch_objects(
     artifact: Artifact, source: S3Source, partial: Path, target: Path, check: Check
 ) -> Facts:
-    """The artifact's objects below a prefix; or a single one, an archive or a model's weights."""
-    from cosmos_worker.sources import s3  # boto3 is loaded only where it is needed
+    """The artifact's objects below a prefix; or a single one, an archive or a model's weights.
 
-    with s3.exclusive(partial):
-        found = s3.download_source(source, partial, _chooser(artifact, source.uri))
-        with tempfile.TemporaryDirectory(dir=partial, prefix="extracted.") as name:
-            folder = found
-            if found.is_file() and s3.is_archive(found.name):
-                extract_file(found, Path(name), source.uri)
-                folder = _root_of_archive(artifact, Path(name))
-            elif found.is_file() and artifact.kind != "model":
-                raise DataError(
-                    f"{artifact.name}: {source.uri} is a single file; give the prefix of a folder, or one of "
-                    f"{', '.join(s3.ARCHIVE_SUFFIXES)}"
-                )
-            elif found.is_dir() and (shards := _lacking_shards(artifact, found)):
-                s3.download_source(source, partial, lambda names: [n for n in shards if n in names])
-            files = (
-                _weights_of_file(artifact, found, source.uri)
-                if folder.is_file()
-                else _files_in(artifact, folder)
+    The caller holds the lock of ``partial``.
+    """
+    from cosmos_worker.sources import s3
+
+    found = s3.download_source(source, partial, _chooser(artifact, source.uri))
+    with tempfile.TemporaryDirectory(dir=partial, prefix=s3.EXTRACTED) as name:
+        folder = found
+        if found.is_file() and s3.is_archive(found.name):
+            extract_file(found, Path(name), source.uri)
+            folder = _root_of_archive(artifact, Path(name))
+        elif found.is_file() and artifact.kind != "model":
+            raise DataError(
+                f"{artifact.name}: {source.uri} is a single file; give the prefix of a folder, or one of "
+                f"{', '.join(s3.ARCHIVE_SUFFIXES)}"
             )
-            beside = folder if folder.is_dir() else None
-            _check_download(artifact, files, beside, partial, check)
-            return place_files(files, target, artifact.name, move=True)
+        elif found.is_dir() and (shards := _lacking_shards(artifact, found)):
+            s3.download_source(source, partial, lambda names: [n for n in shards if n in names])
+        files = (
+            _weights_of_file(artifact, found, source.uri)
+            if folder.is_file()
+            else _files_in(artifact, folder)
+        )
+        beside = folder if folder.is_dir() else None
+        _check_download(artifact, files, beside, partial, check)
+        return place_files(files, target, artifact.name, move=True)
 
 
 def _refuse_stand_in(path: Path) -> None:

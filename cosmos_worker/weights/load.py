@@ -3,7 +3,7 @@
 Accepted: what torch.save wrote (``torch_file``), safetensors in one file or shards, folders of diffusers and of
 torch.distributed.checkpoint; tensors under ``net.*`` (and ``logvar.*``) after whatever prefix (``tensor_names``), with
 or without the extra position embedding, in floating point of 8 bits or more (``float8_weights``). LoRA corrections are
-merged: those in a file (``lora_files``), then those of an adapter in its folder (``adapter``). Missing, extra or
+merged: those in a file (``lora``), then those of an adapter in its folder (``adapter``). Missing, extra or
 misshaped keys, and values that are not finite, are errors that list them. Files are memory-mapped, shards one at a
 time, and the network is built without memory until it is filled.
 """

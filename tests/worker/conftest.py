@@ -1,4 +1,4 @@
-"""An S3 store for the tests of several folders."""
+"""An S3 store and a small disk for the tests of several folders."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class CredentialsSpec(ApiModel):
     """Secrets of the stages that fetch; on one machine the environment is used instead: HF_TOKEN, AWS's variables."""
 
     hugging_face: SecretKey | None = None
-    """Token for the Hugging Face Hub; omitted = public repositories only."""
+    """Token for the Hugging Face Hub; omitted = the installation's token, if it has one."""
     s3: KeysSecret | None = None
     """Keys of an S3 store; omitted = those of the installation, or of the role that the pods have, else public buckets
     only."""

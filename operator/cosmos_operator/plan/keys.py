@@ -55,6 +55,10 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 """Values of each stage's document that do not decide its result."""
+UNUSED_WITHOUT: dict[str, dict[str, str]] = {
+    "prepare-dataset": {"validation_seed": "validation_fraction"},
+}
+"""Values that decide nothing where another one is zero; they then count as their defaults in ``ADDED``."""
 ADDED: dict[str, dict[str, Any]] = {
     "prepare-dataset": {
         "buckets": [],
@@ -122,6 +126,9 @@ def _key_of(kind: str, values: dict[str, Any], needs: Sequence[str]) -> str:
     """The key of a document's values, which are changed."""
     for path in NOT_DECIDING[kind]:
         _remove(values, path)
+    for name, switch in UNUSED_WITHOUT.get(kind, {}).items():
+        if not values[switch]:
+            values[name] = ADDED[kind][name]
     for path, default in ADDED.get(kind, {}).items():
         parent, name = _parent(values, path), path.rpartition(".")[2]
         if parent is not None and parent[name] == default:

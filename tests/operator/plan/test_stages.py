@@ -92,6 +92,11 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
             {"dataset.camera": 1},
             {"prepare-dataset", "embed-text", "cache-latents"} | AFTER,
         ),
+        ({"dataset.validationSeed": 5}, set()),
+        (
+            {"dataset.validationFraction": 0.1},
+            {"prepare-dataset", "embed-text", "cache-latents"} | AFTER,
+        ),
         (
             {"training.overrides": ["video.window_stride=2"]},
             {"prepare-dataset", "embed-text", "cache-latents"} | AFTER,
@@ -199,6 +204,15 @@ def test_best_of_more_steps_is_published_again():
 
     assert (old.document.run_uri, old.document.last_step) == (new.document.run_uri, 40)
     assert old.key != new.key
+
+
+def test_seed_of_the_draw_decides_where_something_is_drawn():
+    drawn = {"dataset.validationFraction": 0.1}
+    before, after = (
+        keys_of(make_job({**drawn, "dataset.validationSeed": seed})) for seed in (0, 5)
+    )
+
+    assert before["prepare-dataset"] != after["prepare-dataset"]
 
 
 def test_name_of_the_job_leaves_shared_stages_alone():

@@ -142,7 +142,7 @@ class Run:
             return 0
         self.process.position.update(step=step, checkpoint=step)
         state = self.files.path(f"{self.folder}/state/iter_{step:09d}")
-        self.process.say("train.loop", f"continued step={step} from={state}")
+        self.process.say("train.trainer", f"continued step={step} from={state}")
         return int(step)
 
     def _report(self, done: int, total: int, seconds: float) -> None:
@@ -160,4 +160,4 @@ class Run:
         self.files.write(f"{state}/complete.json", done)
         self.files.write(f"{self.folder}/latest", done)
         self.process.position["checkpoint"] = done
-        self.process.say("train.loop", f"checkpoint step={done} folder={self.files.path(state)}")
+        self.process.say("train.trainer", f"checkpoint step={done} folder={self.files.path(state)}")

@@ -1,4 +1,4 @@
-"""data/ahead.py: windows decoded in threads, and how many wait in memory."""
+"""data/windows.py: windows decoded in threads, and how many wait in memory."""
 
 import threading
 import time

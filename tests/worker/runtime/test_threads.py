@@ -1,4 +1,4 @@
-"""data/parallel.py: order, progress, and an end without delay."""
+"""runtime/threads.py: order, progress, and an end without delay."""
 
 import logging
 import threading

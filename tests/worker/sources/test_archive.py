@@ -1,4 +1,4 @@
-"""data/archive.py: hostile and damaged archives, and what a server may do."""
+"""sources/archive.py: hostile and damaged archives, and what a server may do."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""data/fetch.py: what a folder of fetched files is known by."""
+"""sources/folder.py: what a folder of fetched files is known by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""data/hub.py against a Hub on the loopback interface, through the real client library."""
+"""sources/hub.py against a Hub on the loopback interface, through the real client library."""
 
 import json
 from pathlib import Path

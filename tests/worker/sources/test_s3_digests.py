@@ -1,4 +1,4 @@
-"""data/s3_digests.py: what of a store's words about an object can be compared."""
+"""sources/s3_digests.py: what of a store's words about an object can be compared."""
 
 from __future__ import annotations
 

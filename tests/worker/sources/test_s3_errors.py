@@ -151,6 +151,41 @@ def test_redirect_to_a_login_page(store: Store, tmp_path: Path) -> None:
     assert "got a redirect to https://login.example.com/ (status 302) from http" in str(error)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (302, {"Location": "https://me:hunter2@login.example.com/?signature=hunter2"}, b""),
+        error_answer(307, "TemporaryRedirect", Location="https://me:hunter2@b.example.com/?k=hunter2"),
+        error_answer(418, "Odd", "see https://me:hunter2@example.com/?k=hunter2"),
+        (200, {"Content-Type": "application/xml"}, b"<a/>"),
+        (200, {"Content-Type": "text/html"}, PAGE),
+        error_answer(403, "AccessDenied"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_there", [True, False])
+def test_addresses_are_told_without_their_secrets(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answer: Answer,
+    is_there: bool,
+) -> None:
+    """A proxy before a store may want a password, which AWS_ENDPOINT_URL can hold."""
+    address = store.url if is_there else "http://127.0.0.1:1"
+    monkeypatch.setenv(
+        "AWS_ENDPOINT_URL", f"{address}/?token=hunter2".replace("//", "//me:hunter2@", 1)
+    )
+    store.refuse = lambda method, path: answer
+
+    with caplog.at_level("INFO"), pytest.raises((DataError, RetryableError)) as caught:
+        download_source(S3Source(uri=URI), tmp_path / "partial", list)
+
+    assert "hunter2" not in f"{caught.value} {caplog.text}"
+    assert f"{URI} at http://...@127.0.0.1:" in str(caught.value)
+    assert "endpoint=http://...@127.0.0.1:" in caplog.text
+
+
 # --- credentials -------------------------------------------------------------------------------
 
 

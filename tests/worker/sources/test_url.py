@@ -1,4 +1,4 @@
-"""data/download.py: connections that break, and servers that can or cannot go on."""
+"""sources/url.py: connections that break, and servers that can or cannot go on."""
 
 import hashlib
 from collections.abc import Iterator

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,13 @@ from support.s3_store import BUCKET, PAGE, Store, error_answer
 from cosmos_worker.config.stages import (
     FetchModelConfig,
     PrepareDatasetConfig,
+    S3Source,
+    Source,
 )
 from cosmos_worker.data.index import read_index
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.sources import s3_download
+from cosmos_worker.sources import s3, s3_download
+from cosmos_worker.sources.folder import partial_folder
 from cosmos_worker.stages import fetch_model, prepare_dataset
 from cosmos_worker.storage.volumes import (
     Volumes,
@@ -136,6 +141,25 @@ def test_dataset_goes_on_after_a_refusal_and_is_never_half_there(
     assert store.objects_asked() == ["bridge/videos/train/train1/rgb.mp4"]
 
 
+def test_what_a_killed_extraction_left_is_removed_before_the_download(
+    store: Store, tmp_path: Path, volumes: Volumes
+) -> None:
+    made = write_bridge_dataset(tmp_path / "made", train=1, val=0)
+    store.put("bridge.tar.gz", pack(made, tmp_path / "a.tar.gz", "bridge"))
+    uri = f"s3://{BUCKET}/bridge.tar.gz"
+    source = Source(s3=S3Source(uri=uri, endpoint=store.url))
+    left = partial_folder(source, tmp_path / "datasets/job/data") / "extracted.abcd"
+    (left / "content").mkdir(parents=True)
+    (left / "content/half.mp4").write_bytes(b"x")
+    seen: list[bool] = []
+    store.before_object = lambda key: seen.append(left.exists())
+
+    prepare(volumes, store, uri)
+
+    assert seen
+    assert not any(seen)
+
+
 def test_dataset_that_is_a_file_of_weights_is_refused(store: Store, volumes: Volumes) -> None:
     store.put("model.pt", b"weights")
 
@@ -189,6 +213,42 @@ def test_model_that_is_one_object(store: Store, tmp_path: Path, volumes: Volumes
 
     assert set(result["files"]) == {"model.pt"}
     assert (tmp_path / "models/Tiny/model.pt").read_bytes() == weights
+
+
+def test_model_that_another_job_fetched_meanwhile_is_not_downloaded_again(
+    store: Store, tmp_path: Path, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "LOCK_WAIT_S", 0.01)
+    store.put("tiny/model.pt", saved({"net.a": torch.ones(3)}))
+    uri, results = f"s3://{BUCKET}/tiny", []
+    waits = threading.Event()
+    jobs = [
+        threading.Thread(target=lambda: results.append(fetch(volumes, store, uri)))
+        for _ in range(2)
+    ]
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waiting for it" in record.getMessage():
+                waits.set()
+
+    def let_the_other_come(key: str) -> None:
+        store.before_object = lambda key: None
+        jobs[1].start()
+        assert waits.wait(20)
+
+    store.before_object = let_the_other_come
+    logger, handler = logging.getLogger(s3.__name__), Told()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    jobs[0].start()
+    jobs[0].join()
+    jobs[1].join()
+
+    assert waits.is_set()
+    assert store.objects_asked() == ["tiny/model.pt"]
+    assert results[0] == results[1]
+    assert names_of(tmp_path / "models") == ["Tiny"]
 
 
 @pytest.mark.parametrize("name", ["iter_000000100_ema_model.pt", "model.pt", "model.safetensors"])
