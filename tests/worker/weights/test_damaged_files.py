@@ -218,6 +218,34 @@ def test_views_and_shared_storages_are_what_they_were(tmp_path: Path) -> None:
     assert is_same(read(tmp_path / "model.pt"), tensors)
 
 
+def of_storage(num_bytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    storage = torch.UntypedStorage(num_bytes)
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "problem"),
+    [
+        (torch.zeros(1).expand(10**6, 10**6), r"takes 4000000000000 bytes, its record 'data/0' ha"),
+        (of_storage(5, torch.uint16, (2,)), r"record 'data/0' has 5 bytes, no multiple of the 2"),
+        (torch.zeros(1).as_strided((1,), (2**62,)), None),
+    ],
+    ids=["stride of 0", "half a value", "stride that is not used"],
+)
+def test_tensor_that_is_no_plain_part_of_its_record_is_refused(
+    tmp_path: Path, tensor: Tensor, problem: str | None
+) -> None:
+    torch.save({"net.a": torch.ones(1), "net.bad": tensor}, tmp_path / "model.pt")
+
+    if problem is None:
+        assert read(tmp_path / "model.pt")["net.bad"].tolist() == [0.0]
+        return
+    with pytest.raises(
+        CheckpointError, match=rf"\(net\.bad: .*{problem}".replace("data/0", "data/1")
+    ):
+        read_weight_file(tmp_path / "model.pt")
+
+
 def test_file_without_checksums_is_read(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
