@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import random
 import zipfile
@@ -17,6 +19,8 @@ from support.training import SMALL_NET, small_model, write_model
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError, WorkerError
+from cosmos_worker.storage import file_digests
+from cosmos_worker.storage.file_digests import check_recorded
 from cosmos_worker.weights.load import (
     load_model,
     read_weight_file,
@@ -301,6 +305,34 @@ def test_copied_folder_is_the_same_model(tmp_path: Path) -> None:
     os.utime(folder / "model.pt", ns=(1, 1))
 
     assert load_model(folder, SMALL_NET)
+
+
+def test_touched_file_is_hashed_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = fetch(write_model(tmp_path / "source.pt"), tmp_path / "Tiny")
+    os.utime(folder / "model.pt", ns=(1, 1))
+
+    with caplog.at_level(logging.INFO, logger="cosmos_worker.storage.file_digests"):
+        assert check_recorded(folder / "model.pt")
+        assert "hashing file=" in caplog.text
+        caplog.clear()
+        assert check_recorded(folder / "model.pt")
+    assert not caplog.text
+
+
+def test_touched_file_in_a_folder_that_is_only_read_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fetch(write_model(tmp_path / "source.pt"), tmp_path / "Tiny")
+    os.utime(folder / "model.pt", ns=(1, 1))
+    before = (folder / "fetched-model.json").read_text()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(file_digests, "write_json", refuse)  # root may write anywhere
+
+    assert check_recorded(folder / "model.pt")
+    assert (folder / "fetched-model.json").read_text() == before
 
 
 # --- values that are no weights --------------------------------------------------------------
