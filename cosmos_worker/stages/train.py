@@ -37,7 +37,7 @@ from cosmos_worker.storage.volumes import (
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 from cosmos_worker.train.acceleration import accelerate
-from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.data import WindowDataset, check_same_windows
 from cosmos_worker.train.export import remove_unfinished_exports
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
@@ -269,6 +269,7 @@ def _open_windows(
     )
     dataset = WindowDataset(index, text, latents, "train", experiment)
     held_out = WindowDataset(index, text, latents, "val", experiment)
+    check_same_windows({"train": dataset, "val": held_out}, processes)
     check_enough_windows(dataset, experiment.trainer.global_batch_size)
     check_held_out(experiment, held_out)
     if processes.is_main:
