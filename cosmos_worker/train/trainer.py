@@ -33,19 +33,13 @@ from cosmos_worker.train.checkpoint import (
     find_latest_state,
     wait_for_state,
 )
-from cosmos_worker.train.data import (
-    Batch,
-    WindowDataset,
-)
+from cosmos_worker.train.data import Batch, WindowDataset
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.losses import LossSums
 from cosmos_worker.train.noise import draw_noise
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
 from cosmos_worker.train.order import DataOrder
-from cosmos_worker.train.parallelize import (
-    Layout,
-    replicate,
-)
+from cosmos_worker.train.parallelize import Layout, replicate
 from cosmos_worker.train.same_run import check_same_options
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.saver import Saver
@@ -151,10 +145,7 @@ class Trainer:
             return
         self._check_same_run(state)
         check_files(state, self.processes.rank, self.processes.world_size)
-        from cosmos_worker.train.shard_files import (
-            load_shards,
-            restore,
-        )
+        from cosmos_worker.train.shard_files import load_shards, restore
 
         tensors = self._tensors()
         load_shards(state.shards, tensors)
