@@ -37,7 +37,7 @@ from cosmos_worker.storage.volumes import (
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 from cosmos_worker.train.acceleration import accelerate
-from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.data import WindowDataset, check_same_windows
 from cosmos_worker.train.export import remove_unfinished_exports
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
@@ -222,41 +222,59 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         config = config.model_copy(update={"experiment": experiment})
         if processes.is_main:
             write_resolved_config(folder, config)
-        index, text, latents = (
-            volumes.resolve(uri)
-            for uri in (config.dataset_uri, config.embeddings_uri, config.latents_uri)
-        )
-        dataset = WindowDataset(index, text, latents, "train", experiment)
-        held_out = WindowDataset(index, text, latents, "val", experiment)
-        check_enough_windows(dataset, trainer_options.global_batch_size)
-        check_held_out(experiment, held_out)
-        if processes.is_main:
-            tell_words(folder, describe_words(index, text, experiment.text.max_length))
-        trackers = choose_trackers(trainer_options.trackers)
-        weights = volumes.resolve(config.model_uri) if config.model_uri else None
-        layout = lay_out(experiment, processes)
-        load = tokenizer_loader(config, volumes, processes.device)
-        samples = open_samples(folder, held_out, experiment, load, processes, layout)
-        model = build_model(experiment, weights, layout, processes.device, config.model_lora_scale)
-        logger.info("training %s", describe_run(experiment, model, dataset, processes))
-        trainer = Trainer(
-            experiment,
-            folder,
-            model,
-            dataset,
-            held_out,
-            processes,
-            layout,
-            PositionFile.from_environment(os.environ),
-            samples,
-            trackers,
-            config.model_uri,
-            _base_opener(experiment, weights, config.model_lora_scale),
-        )
+        trainer = _open_trainer(config, volumes, folder, processes)
         trainer.resume()
-        left_out = len(dataset.words.dropped)
+        left_out = len(trainer.dataset.words.dropped)
         done = run_training(trainer, stop)
         return {"run": str(folder), "dropped_clips": left_out, **done, **note}
+
+
+def _open_trainer(
+    config: TrainConfig, volumes: Volumes, folder: Path, processes: Processes
+) -> Trainer:
+    """A run that has not begun: its windows, its network with the weights to begin with, and who watches it."""
+    experiment = config.experiment
+    dataset, held_out = _open_windows(config, volumes, folder, processes)
+    trackers = choose_trackers(experiment.trainer.trackers)
+    weights = volumes.resolve(config.model_uri) if config.model_uri else None
+    layout = lay_out(experiment, processes)
+    load = tokenizer_loader(config, volumes, processes.device)
+    samples = open_samples(folder, held_out, experiment, load, processes, layout)
+    model = build_model(experiment, weights, layout, processes.device, config.model_lora_scale)
+    logger.info("training %s", describe_run(experiment, model, dataset, processes))
+    return Trainer(
+        experiment,
+        folder,
+        model,
+        dataset,
+        held_out,
+        processes,
+        layout,
+        PositionFile.from_environment(os.environ),
+        samples,
+        trackers,
+        config.model_uri,
+        _base_opener(experiment, weights, config.model_lora_scale),
+    )
+
+
+def _open_windows(
+    config: TrainConfig, volumes: Volumes, folder: Path, processes: Processes
+) -> tuple[WindowDataset, WindowDataset]:
+    """The training and the held-out windows, the same in all processes, and enough; told in the run's folder."""
+    experiment = config.experiment
+    index, text, latents = (
+        volumes.resolve(uri)
+        for uri in (config.dataset_uri, config.embeddings_uri, config.latents_uri)
+    )
+    dataset = WindowDataset(index, text, latents, "train", experiment)
+    held_out = WindowDataset(index, text, latents, "val", experiment)
+    check_same_windows({"train": dataset, "val": held_out}, processes)
+    check_enough_windows(dataset, experiment.trainer.global_batch_size)
+    check_held_out(experiment, held_out)
+    if processes.is_main:
+        tell_words(folder, describe_words(index, text, experiment.text.max_length))
+    return dataset, held_out
 
 
 def _look_at_runs(

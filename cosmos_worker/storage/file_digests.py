@@ -14,6 +14,7 @@ from cosmos_worker.storage.volumes import (
     DESCRIPTION_FILE,
     MODEL_FILE,
     sha256_of_file,
+    write_json,
 )
 
 logger = logging.getLogger(__name__)
@@ -47,18 +48,14 @@ def recorded(path: Path) -> tuple[Mapping[str, Any], Path] | None:
     for folder in (path.parent, path.parent.parent):
         name = path.relative_to(folder).as_posix()
         for record in sorted(folder.glob(RECORD_PATTERN)):
-            facts = (_read(record).get("files") or {}).get(name)
-            if isinstance(facts, dict):
+            facts = _facts_of(_read(record), name)
+            if facts is not None:
                 return facts, record
         description = folder / DESCRIPTION_FILE
         if not description.is_file():
             continue
-        document = _read(description)
-        files = document.get("files")
-        facts = files.get(name) if isinstance(files, dict) else None
-        if facts is None and name == MODEL_FILE and "sha256" in document:
-            facts = document
-        if isinstance(facts, dict):
+        facts = _facts_of(_read(description), name)
+        if facts is not None:
             return facts, description
     return None
 
@@ -66,7 +63,8 @@ def recorded(path: Path) -> tuple[Mapping[str, Any], Path] | None:
 def check_recorded(path: Path) -> bool:
     """Compare a file with what is recorded of it.
 
-    Size and a sample are compared at every load; the whole file only if it was written to, or copied, since.
+    Size and a sample are compared at every load; the whole file only if it was written to, or copied, since, and then
+    once where the record can be written.
 
     Returns:
         Whether its content is known to be what was recorded; False if nothing is.
@@ -78,6 +76,7 @@ def check_recorded(path: Path) -> bool:
     if found is None:
         return False
     facts, record = found
+    was_hashed = False
     size = facts.get("size_bytes", facts.get("bytes"))
     expected = facts.get("sha256")
     if not isinstance(expected, str):
@@ -88,14 +87,41 @@ def check_recorded(path: Path) -> bool:
         same = sample_digest(path) == facts["sample_sha256"]
     if same and status.st_mtime_ns != facts.get("mtime_ns"):
         logger.info("hashing file=%s mib=%d", path, status.st_size >> 20)
-        same = sha256_of_file(path) == expected
+        same, was_hashed = sha256_of_file(path) == expected, True
     if not same:
         raise CheckpointError(
             f"{path}: not the file that {record.name} records, of {size} bytes (it has {status.st_size}); if it was "
             f"changed on purpose, put it into a folder of its own without {record.name}, under another name; else "
             "remove it and run the stage again that made it"
         )
+    if was_hashed:
+        _renew_stamp(path, record, expected, status.st_mtime_ns)
     return True
+
+
+def _renew_stamp(path: Path, record: Path, sha256: str, mtime_ns: int) -> None:
+    """Record the time of writing of a file that was hashed whole, so that the next load need not; if it can be written.
+
+    Processes that do so at once write the same of the same file; of two files of a record, one may be hashed again.
+    """
+    document = _read(record)  # as it is now: hashing may have taken minutes
+    facts = _facts_of(document, path.relative_to(record.parent).as_posix())
+    if facts is None or facts.get("sha256") != sha256 or facts.get("mtime_ns") == mtime_ns:
+        return
+    facts |= {"mtime_ns": mtime_ns, "sample_sha256": sample_digest(path)}
+    try:
+        write_json(record, document)
+    except OSError as error:  # such as a volume that is only read
+        logger.info("%s: not renewed, so %s is hashed again (%s)", record, path, error.strerror)
+
+
+def _facts_of(document: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The part of a record, or of a model's description, that is of a file."""
+    files = document.get("files")
+    facts = files.get(name) if isinstance(files, dict) else None
+    if facts is None and name == MODEL_FILE and "sha256" in document:
+        facts = document
+    return facts if isinstance(facts, dict) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

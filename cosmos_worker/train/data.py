@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from cosmos_worker.config.experiment import (
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import Window, read_index
 from cosmos_worker.data.known_captions import leave_out_unknown
-from cosmos_worker.errors import DataError
+from cosmos_worker.errors import DataError, RetryableError
+from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.text.batch import pad_text
 from cosmos_worker.text.embeddings import EmbeddingStore
 from cosmos_worker.text.facts import CaptionFacts
@@ -135,6 +137,33 @@ class WindowDataset:
                 "(channels, frames, rows, columns); run cache-latents for this experiment"
             )
         return latent
+
+
+def check_same_windows(datasets: Mapping[str, WindowDataset], processes: Processes) -> None:
+    """Compare the windows of all processes, each of which leaves out the captions that it sees as unknown.
+
+    Args:
+        datasets: by split.
+        processes: all of them call this.
+
+    Raises:
+        RetryableError: a node sees other files, such as an older listing of a network disk.
+    """
+    own = {
+        split: f"{len(dataset)} windows of digest {dataset.digest}, {len(dataset.words.dropped)} clips left out"
+        for split, dataset in datasets.items()
+    }
+    everyone = processes.gather((socket.gethostname(), own))
+    for rank, (node, seen) in enumerate(everyone):
+        first_node, first = everyone[0]
+        for split, text in seen.items():
+            if text != first[split]:
+                raise RetryableError(
+                    f"dataset: the {split} windows of process {rank} on node {node} are not those of process 0 on node "
+                    f"{first_node}: {text}; instead of {first[split]}; the nodes see other files of the dataset or the "
+                    "embeddings, such as an older listing of a network disk: start again, and if it comes again, let "
+                    "all nodes mount the same volumes"
+                )
 
 
 def _members(

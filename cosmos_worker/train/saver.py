@@ -6,18 +6,19 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cosmos_worker.errors import CheckpointError, RetryableError
+from cosmos_worker.errors import RetryableError
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.storage.files import reporting_full_disk
 from cosmos_worker.train.best import update_best
+from cosmos_worker.train.change_meter import ChangeMeter, Exports
 from cosmos_worker.train.checkpoint import (
     STATE_FOLDER,
     Files,
@@ -34,34 +35,15 @@ from cosmos_worker.train.export import (
     write_exports,
 )
 from cosmos_worker.train.shares import own_share
-from cosmos_worker.weights.adapter import Adapter
-from cosmos_worker.weights.weight_change import (
-    describe_change,
-    is_unchanged,
-    measure_change,
-    write_change,
-)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Exports:
-    """Whole weights on the CPU of the main process, which nothing changes; average: None = no EMA.
-
-    adapters: of LoRA, by reg and ema; lora_scales: of the corrections in the weights, which are merged when written.
-    """
-
-    regular: Mapping[str, Tensor]
-    average: Mapping[str, Tensor] | None
-    adapters: Mapping[str, Adapter] = field(default_factory=dict)
-    lora_scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Pending:
     step: int
     progress: dict[str, Any]
+    exports: Exports
     written: Future[Files]
 
 
@@ -74,6 +56,9 @@ class Saver:
         keep_last, keep_exports: how many are kept.
         keep_best: whether that of the lowest held-out loss is kept as well.
         open_base: opens the weights that the training began with; None = they were drawn.
+
+    Attributes:
+        changes: how far the weights of complete checkpoints are from these.
     """
 
     def __init__(
@@ -87,7 +72,7 @@ class Saver:
     ) -> None:
         self.run, self.processes, self.keep_best = run, processes, keep_best
         self.keep_last, self.keep_exports = keep_last, keep_exports
-        self._open_base = open_base
+        self.changes = ChangeMeter(run, open_base)
         # writing goes on beside the training, whose collectives have another group, and may take long
         self._group = processes.new_cpu_group()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
@@ -115,7 +100,7 @@ class Saver:
         own = own_share(tensors, self.processes.rank, self.processes.world_size)
         staged = copy_to_cpu(own)
         written = self._thread.submit(self._write, step, staged, exports)
-        self._pending = _Pending(step, progress, written)
+        self._pending = _Pending(step, progress, exports, written)
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
         from cosmos_worker.train.shard_files import save_shards
@@ -134,37 +119,7 @@ class Saver:
         if average is not None:
             average = merge_lora(average, scales)
         regular = merge_lora(exports.regular, scales)
-        self._write_change(step, exports, regular, average)
         write_exports(self.run, step, regular, average, torch.bfloat16)
-
-    def _write_change(
-        self,
-        step: int,
-        exports: Exports,
-        regular: Mapping[str, Tensor],
-        average: Mapping[str, Tensor] | None,
-    ) -> None:
-        """Write how far the weights are from the base; before its exports, so that these are never without."""
-        if self._open_base is None:
-            return
-        held = {name: value.dtype for name, value in exports.regular.items()}
-        try:
-            base = self._open_base()
-            changes = {"reg": measure_change(regular, base, held)}
-            if average is not None:
-                changes["ema"] = measure_change(average, base, held)
-        except (CheckpointError, OSError) as error:  # no reason to end a training
-            logger.warning("change of the weights at step %d is not known: %s", step, error)
-            return
-        with reporting_full_disk(self.run):
-            write_change(self.run, step, changes)
-        for weights, change in changes.items():
-            logger.info("change step=%d weights=%s: %s", step, weights, describe_change(change))
-        if is_unchanged(changes):
-            logger.warning(
-                "step %d: the network equals the one that the training began with: nothing was trained; look at "
-                "optimizer.learning_rate, its warm-up, and the logged grad_norm", step
-            )  # fmt: skip
 
     def finish(self) -> int | None:
         """Wait until the checkpoint is written and make it visible; returns its step, or None if there is none.
@@ -187,6 +142,8 @@ class Saver:
                 prune_states(self.run, self.keep_last, spared)
                 prune_exports(self.run, self.keep_exports, spared)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
+        if self.processes.is_main:
+            self.changes.begin(pending.step, pending.exports)
         return pending.step
 
     def note_best(self, done_steps: int) -> tuple[int, ...]:

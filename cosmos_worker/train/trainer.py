@@ -26,28 +26,23 @@ from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.runtime.stop import StopSignal
 from cosmos_worker.train.best import LOSS
 from cosmos_worker.train.bucket_order import BucketOrder
+from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.checkpoint import (
     SavedState,
     check_files,
     find_latest_state,
     wait_for_state,
 )
-from cosmos_worker.train.data import (
-    Batch,
-    WindowDataset,
-)
+from cosmos_worker.train.data import Batch, WindowDataset
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.losses import LossSums
 from cosmos_worker.train.noise import draw_noise
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
 from cosmos_worker.train.order import DataOrder
-from cosmos_worker.train.parallelize import (
-    Layout,
-    replicate,
-)
+from cosmos_worker.train.parallelize import Layout, replicate
 from cosmos_worker.train.same_run import check_same_options
 from cosmos_worker.train.samples import SampleVideos
-from cosmos_worker.train.saver import Exports, Saver
+from cosmos_worker.train.saver import Saver
 from cosmos_worker.train.step import StepResult, train_step
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
 from cosmos_worker.train.watch import Watch
@@ -150,10 +145,7 @@ class Trainer:
             return
         self._check_same_run(state)
         check_files(state, self.processes.rank, self.processes.world_size)
-        from cosmos_worker.train.shard_files import (
-            load_shards,
-            restore,
-        )
+        from cosmos_worker.train.shard_files import load_shards, restore
 
         tensors = self._tensors()
         load_shards(state.shards, tensors)
@@ -201,6 +193,7 @@ class Trainer:
         if found is not None and math.isfinite(found.loss):
             progress[LOSS] = found.rounded().loss
         self.finish_save()
+        self.saver.changes.wait()  # two sets of whole weights may not fit into the memory
         self.saver.begin(self.done_steps, self._tensors(), self._exports(), progress)
         self.begun_step = self.done_steps
 
@@ -232,7 +225,21 @@ class Trainer:
             for kind, some in whole.items()
             if lora.rank and is_main
         }
-        return Exports(state, whole.get("ema"), adapters, lora_scales(self.model))
+        scales = lora_scales(self.model)
+        trained = {name for name, one in self.model.named_parameters() if one.requires_grad}
+        trained |= {f"{name}.weight" for name in scales}  # once merged
+        frozen = frozenset(set(state) - trained if scales else ())
+        return Exports(state, whole.get("ema"), adapters, scales, frozen)
+
+    def finish_changes(self) -> None:
+        """Wait for the change of the last checkpoint, which is measured now if the training was stopped at it."""
+        changes = self.saver.changes
+        changes.wait()
+        if self.processes.from_main(changes.lacks(self.saved_step)):
+            exports = self._exports()
+            if self.processes.is_main:
+                changes.begin(self.saved_step, exports)
+                changes.wait()
 
     # --- one step ----------------------------------------------------------------------------
 
@@ -289,7 +296,7 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
     Raises:
         StopRequested: asked to stop; a checkpoint was saved.
     """
-    with Watch(trainer) as watch:
+    with Watch(trainer) as watch, trainer.saver.changes.until_stopped(stop):
         result: dict[str, Any] = {}
         if trainer.done_steps == 0:
             result["validation_loss_before"] = _rounded(watch.validate())
@@ -299,6 +306,7 @@ def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
         result["validation_loss_after"] = _rounded(found)
         watch.sample()
         trainer.save(found)
+    trainer.finish_changes()
     change = read_change(trainer.run, trainer.saved_step)
     result |= {"change": change} if change else {}
     return {**result, "steps": trainer.done_steps, "checkpoint": trainer.saved_step}
@@ -323,6 +331,8 @@ def _train_to_the_end(trainer: Trainer, stop: StopSignal, watch: Watch) -> dict[
             means = found.values
             extra = {"learning_rate": rate, "grad_norm": result_of_step.grad_norm}
             watch.step({**means, **extra}, found.by_bucket)
+        if shared[3] > 0:
+            trainer.saver.changes.drop()
         if shared[4] == 1:
             trainer.finish_save()
         if shared[3] > 0:

@@ -7,6 +7,7 @@ checksum of a record is compared when its tensor is first read, unless the file 
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.weights.inert_pickle import shown
 from cosmos_worker.weights.tensors import (
     Described,
     LazyMapping,
@@ -43,6 +45,8 @@ EXTRA_STATE_SUFFIX = "_extra_state"
 """Entries of Transformer Engine, which hold scales of FP8 and are of no use to another network."""
 REMEDY = "fetch or publish it again"
 PICKLE = "data.pkl"
+MAX_NUMBER = 2**63 - 1
+"""Of values of a tensor, which PyTorch counts in 64 bits."""
 
 
 class TorchTensors(LazyMapping):
@@ -79,13 +83,7 @@ class TorchTensors(LazyMapping):
         elif record.size != expected:
             problem = f"record {record.name!r} has {record.size} bytes instead of {expected}"
         else:
-            end = (
-                ref.offset
-                + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
-                + 1
-            )
-            if 0 not in ref.shape and end * ref.dtype.itemsize > record.size:
-                problem = f"it ends after its record {record.name!r}"
+            problem = _misfit(ref, record)
         if problem is not None:
             raise CheckpointError(
                 f"{self._path}: cannot be read as a file of torch tensors ({name}: {problem}); {REMEDY}"
@@ -121,6 +119,28 @@ class TorchTensors(LazyMapping):
         """See :class:`LazyMapping`."""
         ref = self._refs[name]
         return Described(ref.shape, ref.dtype)
+
+
+def _misfit(ref: TensorRef, record: Record) -> str | None:
+    """Why a tensor cannot be values of its record, each once; None if it can."""
+    if max(math.prod(max(n, 1) for n in ref.shape), *ref.stride, ref.offset, 1) > MAX_NUMBER:
+        return f"its shape {shown(ref.shape)} and strides {shown(ref.stride)} are beyond 64 bits"
+    if 0 in ref.shape:
+        return None
+    itemsize = ref.dtype.itemsize
+    if record.size % itemsize:
+        return f"record {record.name!r} has {record.size} bytes, no multiple of the {itemsize} of a value"
+    steps = zip(ref.shape, ref.stride, strict=True)
+    end = ref.offset + sum((n - 1) * step for n, step in steps) + 1
+    if end * itemsize > record.size:
+        return f"it ends after its record {record.name!r}"
+    size = math.prod(ref.shape) * itemsize
+    if size > record.size:  # strides of 0: a small file would become any number of bytes
+        return (
+            f"its shape {shown(ref.shape)} takes {size} bytes, its record {record.name!r} has {record.size}; an "
+            "expanded tensor is saved whole with .contiguous()"
+        )
+    return None
 
 
 def read_torch_file(path: Path, is_known: bool = False, prefer: Prefer = "average") -> TorchTensors:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -49,15 +49,47 @@ def measure_change(
         base: those that the training began with; what it lacks was drawn and does not count.
         held: the type that the training has a weight in, if that is not float32: then the base is rounded alike.
     """
-    moved: dict[str, float] = {}
+    changes = measure_changes({"": new}, base, held)
+    assert changes is not None  # nothing stops it
+    return changes[""]
+
+
+def measure_changes(
+    averages: Mapping[str, Mapping[str, Tensor]],
+    base: Mapping[str, Tensor],
+    held: Mapping[str, torch.dtype],
+    frozen: Collection[str] = (),
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, Change] | None:
+    """The relative changes of several weights, such as reg and ema, with each tensor of the base read once.
+
+    Args:
+        averages: weights under our names, by what they are; all have the same names.
+        base: those that the training began with; what it lacks was drawn and does not count.
+        held: the type that the training has a weight in, see :func:`measure_change`.
+        frozen: names of weights that are those of the base, which is not read for them.
+        is_stopping: asked before each tensor; None is returned once it says so.
+    """
+    moved: dict[str, dict[str, float]] = {weights: {} for weights in averages}
     whole: dict[str, float] = {}
-    for name, value in new.items():
+    for name, value in next(iter(averages.values())).items():
+        if is_stopping():
+            return None
         kind = next((kind for kind, pattern in KINDS if pattern.match(name)), None)
         if kind is None or name == COUNTER or name not in base:
             continue
-        difference, size = _squares(value, base[name], held.get(name, torch.float32))
-        moved[kind] = moved.get(kind, 0.0) + difference
+        if name in frozen:
+            differences, size = [0.0] * len(averages), _square(value)
+        else:
+            values = [state[name] for state in averages.values()]
+            differences, size = _squares(values, base[name], held.get(name, torch.float32))
         whole[kind] = whole.get(kind, 0.0) + size
+        for sums, difference in zip(moved.values(), differences, strict=True):
+            sums[kind] = sums.get(kind, 0.0) + difference
+    return {weights: _relative(sums, whole) for weights, sums in moved.items()}
+
+
+def _relative(moved: Mapping[str, float], whole: Mapping[str, float]) -> Change:
     kinds = [kind for kind, _ in KINDS if kind in moved]
     change = {kind: _ratio(moved[kind], whole[kind]) for kind in kinds}
     network = [kind for kind in kinds if kind != HEAD]
@@ -65,16 +97,22 @@ def measure_change(
     return {NETWORK: total, **change}
 
 
-def _squares(new: Tensor, base: Tensor, held: torch.dtype) -> tuple[float, float]:
-    """Squared norms of the difference and of the base, piece by piece, which stay in the processor's cache."""
-    difference = size = 0.0
-    pieces = zip(new.detach().reshape(-1).split(PIECE), base.reshape(-1).split(PIECE), strict=True)
-    for after, before in pieces:
+def _square(value: Tensor) -> float:
+    pieces = (piece.float() for piece in value.detach().reshape(-1).split(PIECE))
+    return sum(float(torch.dot(piece, piece)) for piece in pieces)
+
+
+def _squares(new: Sequence[Tensor], base: Tensor, held: torch.dtype) -> tuple[list[float], float]:
+    """Squared norms of differences and of the base, piece by piece, which stay in the processor's cache."""
+    differences, size = [0.0] * len(new), 0.0
+    pieces = [value.detach().reshape(-1).split(PIECE) for value in new]
+    for before, *after in zip(base.reshape(-1).split(PIECE), *pieces, strict=True):
         rounded = before.to(held).float()
-        moved = after.float() - rounded
-        difference += float(torch.dot(moved, moved))
         size += float(torch.dot(rounded, rounded))
-    return difference, size
+        for number, piece in enumerate(after):
+            moved = piece.float() - rounded
+            differences[number] += float(torch.dot(moved, moved))
+    return differences, size
 
 
 def _ratio(moved: float, whole: float) -> float:

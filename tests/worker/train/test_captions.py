@@ -6,17 +6,20 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from support.runs import assert_same_bits, losses, stop_after
 from support.training import small_experiment, train_config, write_model, write_training_inputs
 
-from cosmos_worker.errors import StopRequested
+from cosmos_worker.errors import RetryableError, StopRequested
 from cosmos_worker.report.collect import count_captions
+from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.bucket_order import BucketOrder
-from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.data import WindowDataset, check_same_windows
 from cosmos_worker.train.noise import draw_caption
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.trainer import micro_batch_positions
@@ -60,6 +63,32 @@ def test_caption_depends_on_seed_window_and_epoch_only(inputs: Path) -> None:
     assert windows.captions([4, 2], [3, 5]) == [shown(windows, 3)[4], shown(windows, 5)[2]]
     assert shown(windows, 3) != shown(windows, 4)
     assert shown(windows, 3) != shown(dataset(inputs, seed=1), 3)
+
+
+class Seen(Processes):
+    """The main one of two processes, of which the other answers with what it sees under another name of a node."""
+
+    others: list[Any]
+
+    def gather(self, value: Any, group: object = None) -> list[Any]:
+        self.others.append(("older", value[1]))
+        return [value, self.others[0]]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_processes_that_see_other_windows_do_not_train(inputs: Path, split: str) -> None:
+    here, alone = Seen(0, 2, torch.device("cpu")), Processes(0, 1, torch.device("cpu"))
+    object.__setattr__(here, "others", [])
+    whole = {"train": dataset(inputs), "val": dataset(inputs, "val")}
+    check_same_windows(whole, alone)
+    check_same_windows(whole, here)  # the other one sees the same
+    fewer = dataset(inputs, split)
+    fewer.windows = fewer.windows[1:]
+
+    with pytest.raises(
+        RetryableError, match=rf"the {split} windows of process 1 on node older are not those of"
+    ):
+        check_same_windows({**whole, split: fewer}, here)
 
 
 def test_draw_is_the_same_in_every_version() -> None:

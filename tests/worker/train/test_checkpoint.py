@@ -11,6 +11,7 @@ import torch
 from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.train import checkpoint as states
+from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.checkpoint import (
     check_files,
     find_latest_state,
@@ -24,7 +25,7 @@ from cosmos_worker.train.export import (
     prune_exports,
     write_exports,
 )
-from cosmos_worker.train.saver import Exports, Saver
+from cosmos_worker.train.saver import Saver
 from cosmos_worker.train.shard_files import load_shards
 
 STATE = {"net.weight": torch.arange(4.0)}

@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from cosmos_worker.errors import RetryableError
 from cosmos_worker.runtime.process_group import join_processes
-from cosmos_worker.train.saver import Exports, Saver
+from cosmos_worker.train.change_meter import Exports
+from cosmos_worker.train.saver import Saver
 
 with join_processes("cpu", 1) as processes:
     saver = Saver(Path(sys.argv[1]), processes, 9, 9)

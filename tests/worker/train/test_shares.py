@@ -29,7 +29,8 @@ from cosmos_worker.stages.train import build_model
 from cosmos_worker.runtime.process_group import join_processes
 from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.parallelize import lay_out, replicate
-from cosmos_worker.train.saver import Exports, Saver
+from cosmos_worker.train.change_meter import Exports
+from cosmos_worker.train.saver import Saver
 
 def held_bytes(value):
     if isinstance(value, dict):
