@@ -103,6 +103,20 @@ KINDS = {
 CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "mpeg2video", "mpeg4", "mjpeg")
 CUTS = {"cut-in-a-gop": (17, None), "cut-at-a-key-frame": (12, None), "cut-both-ends": (5, 31)}
 """First frame, and the one after the last, of stream-copied cuts."""
+TWO_STREAMS = "two-streams"
+"""Of a file with two video streams the second is the default, and has the frames from 20 on."""
+
+
+def write_two_streams(path: Path, container: str) -> Path:
+    kind = Kind("libx264", container)
+    with av.open(str(path), "w", format=container) as file:
+        streams = [add_video(file, kind, 30), add_video(file, kind, 30)]
+        streams[0].disposition = av.stream.Disposition(0)
+        streams[1].disposition = av.stream.Disposition.default
+        for stream, numbers in zip(streams, (range(12), range(20, 40)), strict=True):
+            for packet in encode(stream, kind, numbers, 30):
+                file.mux(packet)
+    return path
 
 
 def test_this_pyav_encodes_every_codec():
@@ -122,11 +136,15 @@ class Videos:
             return path
         if name in CUTS:
             return stream_copy(self.path("h264"), path, *CUTS[name])
+        if name == TWO_STREAMS:
+            return write_two_streams(path, "mp4")
         return write_numbered(path, KINDS[name])
 
     def truth(self, name: str) -> np.ndarray:
         if name not in self._truth:
-            self._truth[name] = np.stack(true_frames(self.path(name)))
+            number = 1 if name == TWO_STREAMS else 0
+            found = true_frames(self.path(name), lambda streams: streams[number])
+            self._truth[name] = np.stack(found)
         return self._truth[name]
 
     def facts(self, name: str):
@@ -134,7 +152,7 @@ class Videos:
 
     @property
     def names(self) -> list[str]:
-        return [*KINDS, "cut-in-a-gop"]
+        return [*KINDS, *CUTS, TWO_STREAMS]
 
 
 @pytest.fixture(scope="module")
@@ -217,14 +235,7 @@ def test_reading_begins_at_an_entry_point(videos: Videos, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 def test_of_two_streams_the_default_one_is_read(tmp_path: Path, container: str):
-    path, kind = tmp_path / "two.mp4", Kind("libx264", container)
-    with av.open(str(path), "w", format=container) as file:
-        streams = [add_video(file, kind, 30), add_video(file, kind, 30)]
-        streams[0].disposition = av.stream.Disposition(0)
-        streams[1].disposition = av.stream.Disposition.default
-        for stream, numbers in zip(streams, (range(12), range(20, 40)), strict=True):
-            for packet in encode(stream, kind, numbers, 30):
-                file.mux(packet)
+    path = write_two_streams(tmp_path / "two.mp4", container)
 
     facts, frames = decode_fully(path, "two.mp4"), read_video(path)
 
@@ -307,7 +318,7 @@ def test_cached_latents_are_those_of_the_true_frames(
             assert torch.equal(store.get(f"{clip.clip_id}@{start}"), expected), (clip, start)
 
 
-@pytest.mark.parametrize("name", ["h264-intra-refresh", "hevc-gop-2", "turn-90-00", "cut-in-a-gop"])
+@pytest.mark.parametrize("name", [*KINDS, *CUTS, TWO_STREAMS])
 def test_conditioning_and_metrics_read_the_true_frames(videos: Videos, name: str):
     path, truth = videos.path(name), videos.truth(name)
     size = {"height": truth.shape[1] // 16 * 16, "width": truth.shape[2] // 16 * 16}
