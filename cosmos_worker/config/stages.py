@@ -305,7 +305,7 @@ class GuardrailsConfig(Model):
 
 
 class ItemConfig(Model):
-    """An inference item without its models: all that can be checked before there are any."""
+    """An inference item without the network: all that can be checked before it is trained."""
 
     name: str
     """Name of the inference item."""
@@ -321,6 +321,10 @@ class ItemConfig(Model):
     videos of the item have one rate."""
     metrics: tuple[Literal["psnr", "push"], ...] = ()
     """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
+    prompt_upsampler_uri: str | None = None
+    """Folder of a vision-language model that writes longer prompts; null = prompts as they are."""
+    guardrails: GuardrailsConfig | None = None
+    """What judges prompts and videos; null = nothing does."""
 
 
 class CheckInputsConfig(StageConfig):
@@ -328,6 +332,8 @@ class CheckInputsConfig(StageConfig):
 
     net: NetConfig
     tokenizer: TokenizerConfig
+    encoder_uri: str | None = None
+    """Folder of the text encoder, whose tokenizer says which prompts it does not know; null = not looked at."""
     items: tuple[ItemConfig, ...]
     """In the order of the job."""
 
@@ -353,10 +359,6 @@ class GenerateConfig(ItemConfig, StageConfig):
     """Where to compute; auto = CUDA if there is one."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
-    prompt_upsampler_uri: str | None = None
-    """Folder of a vision-language model that writes longer prompts; null = prompts as they are."""
-    guardrails: GuardrailsConfig | None = None
-    """What judges prompts and videos; null = nothing does."""
 
 
 class ReportConfig(StageConfig):

@@ -1,4 +1,4 @@
-"""Whether upsampler and guardrails of a generate document could run on this machine, one line each.
+"""Whether upsampler and guardrails of an inference item could run on this machine, one line each.
 
 The packages they need are imported where they are used, so that one that is absent is a line too.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cosmos_worker.config.stages import (
-    GenerateConfig,
     GuardrailsConfig,
+    ItemConfig,
 )
 from cosmos_worker.errors import UserError
 from cosmos_worker.runtime.machine import Finding
@@ -25,8 +25,8 @@ INSTALL = "install the extras 'worker' and 'guardrails' of this package"
 READ = "give this user the right to read it, or fetch it again"
 
 
-def companion_lines(config: GenerateConfig, volumes: Volumes) -> Iterator[Line]:
-    """Look at the folders and packages of what the document asks for; nothing for what it does not."""
+def companion_lines(config: ItemConfig, volumes: Volumes) -> Iterator[Line]:
+    """Look at the folders and packages of what the item asks for; nothing for what it does not."""
     if config.prompt_upsampler_uri is not None:
         uri = config.prompt_upsampler_uri
         yield _line("upsample", lambda: _look_at_upsampler(volumes.resolve(uri)))

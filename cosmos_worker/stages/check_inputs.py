@@ -1,19 +1,22 @@
-"""check-inputs: lists, images, videos and ground truth of all inference items, before the training takes its GPUs.
+"""check-inputs: lists, prompts, images, videos and ground truth of all inference items, before the training.
 
-It calls what the generate stage calls, loads no model and needs no GPU.
+It calls what the generate stage calls, also for the folders and packages of upsampler and guardrails, and needs no GPU.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from cosmos_worker.config.stages import CheckInputsConfig
-from cosmos_worker.errors import UserError, plain_kind
+from cosmos_worker.config.stages import CheckInputsConfig, ItemConfig
+from cosmos_worker.errors import CheckpointError, DataError, UserError, plain_kind
+from cosmos_worker.guardrails.check import companion_lines
 from cosmos_worker.sample.checks import check_item
-from cosmos_worker.sample.inputs import raise_all
+from cosmos_worker.sample.inputs import SampleInput, raise_all
 from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.text.tokens import TextTokenizer, shown
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +31,15 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
         UserError: with what is wrong in every item.
         OSError: a volume does not give the content of a file.
     """
+    tokenizer = TextTokenizer(volumes.resolve(config.encoder_uri)) if config.encoder_uri else None
     problems: list[UserError] = []
     num_inputs: dict[str, int] = {}
     notes: Counter[str] = Counter()
     for item in config.items:
         try:
             inputs = check_item(item, config.net, config.tokenizer, volumes)
+            _check_companions(item, volumes)
+            _check_words(item, inputs, tokenizer)
         except UserError as error:
             problems.append(plain_kind(error)(f"inference item {item.name}: {error}"))
             continue
@@ -42,3 +48,38 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
         logger.info("check-inputs item=%s inputs=%d", item.name, len(inputs))
     raise_all(problems)
     return {"inputs": num_inputs, "notes": dict(notes.most_common())}
+
+
+def _check_companions(item: ItemConfig, volumes: Volumes) -> None:
+    """Look at what the item's upsampler and guardrails need.
+
+    Raises:
+        CheckpointError: a folder or a package that is absent or not what it should be.
+    """
+    lacking = [line for line in companion_lines(item, volumes) if line.is_missing]
+    if lacking:
+        raise CheckpointError(
+            "; ".join(f"{line.name}: {line.finding.detail}; {line.remedy}" for line in lacking)
+        )
+
+
+def _check_words(
+    item: ItemConfig, inputs: Sequence[SampleInput], tokenizer: TextTokenizer | None
+) -> None:
+    """Look whether the text encoder knows the prompts, unless an upsampler writes others.
+
+    Raises:
+        DataError: prompts that are more than half unknown to it.
+    """
+    if tokenizer is None or item.prompt_upsampler_uri is not None:
+        return
+    where = {one.prompt: one.where for one in reversed(inputs)}
+    facts = zip(where, tokenizer.facts(list(where)), strict=True)
+    unknown = [prompt for prompt, found in facts if found.is_mostly_unknown]
+    if unknown:
+        first = unknown[0]
+        raise DataError(
+            f"{len(unknown)} of {len(where)} prompts are more than half unknown to the encoder {tokenizer.folder}, "
+            f"such as {where[first]}: {shown(first)}; their videos would not follow them: write them in a language "
+            "that it knows"
+        )

@@ -84,9 +84,8 @@ def plan_stages(
     samples = _plan_samples(inputs, run, published)
     documents = tuple(document for _, document in samples)
     if documents:
-        needs = (
-            ("prepare-dataset",) if any(map(worker_doc.uses_dataset, job.spec.inference)) else ()
-        )
+        uses_dataset = any(map(worker_doc.uses_dataset, job.spec.inference))
+        needs = ready if uses_dataset else ready[:1]
         checked = worker_doc.check_inputs(inputs, run, documents)
         preparation.append(Stage("check-inputs", "check-inputs", checked, needs))
     training = Stage(

@@ -222,13 +222,14 @@ def generate(
 def check_inputs(
     inputs: Inputs, run: TrainConfig, generated: Sequence[GenerateConfig]
 ) -> CheckInputsConfig:
-    """What all inference items read, without the models that they read it for."""
+    """What all inference items read, without the network that they read it for."""
     items = inputs.job.spec.inference
     document = CheckInputsConfig(
         key="",
         target_uri="",
         net=inputs.experiment.net,
         tokenizer=inputs.experiment.tokenizer,
+        encoder_uri=inputs.encoder.target_uri,
         items=tuple(_without_models(one) for one in generated),
     )
     needs = tuple(dict.fromkeys(key for item in items for key in _file_keys(inputs, item)))

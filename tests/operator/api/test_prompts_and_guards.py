@@ -107,7 +107,7 @@ def test_each_switch_decides_the_videos_of_its_item(name):
     before = stages_of({**UPSAMPLER, **GUARDRAILS})
     after = stages_of({**UPSAMPLER, **GUARDRAILS, f"inference.1.{name}": True})
 
-    assert changed(before, after) == {"generate-after", "report"}
+    assert changed(before, after) == {"check-inputs", "generate-after", "report"}
 
 
 def test_face_blur_brings_its_network_and_decides_the_videos_of_items_with_guardrails():
@@ -119,7 +119,7 @@ def test_face_blur_brings_its_network_and_decides_the_videos_of_items_with_guard
     assert artifact.kind == "guardrails_with_face_blur"
     assert (guards.face_blur, guards.folder_uri) == (True, artifact.target_uri)
     assert artifact.target_uri != before["fetch-model"].document.artifacts[4].target_uri
-    assert changed(before, after) == {"fetch-model", "generate-after", "report"}
+    assert changed(before, after) == {"fetch-model", "check-inputs", "generate-after", "report"}
 
 
 def test_guardrails_without_face_blur_have_the_key_that_they_had_before_there_was_one():
@@ -133,7 +133,7 @@ def test_content_of_the_guardrails_decides_what_uses_them():
     changes = {**UPSAMPLER, **GUARDRAILS, **USED}
     first, second = (stages_of(changes, {"/data/guardrails": number}) for number in "12")
 
-    assert changed(first, second) == {"fetch-model", "generate-after", "report"}
+    assert changed(first, second) == {"fetch-model", "check-inputs", "generate-after", "report"}
 
 
 def test_sources_have_paths_claims_and_mounts_as_all_others(tmp_path):

@@ -57,10 +57,12 @@ def test_stages_begin_when_those_before_them_have_finished():
 
 @pytest.mark.parametrize("last", ["fetch-model", "embed-text", "cache-latents", "check-inputs"])
 def test_training_begins_when_all_that_it_needs_is_there(last):
-    simulation = Simulation()
-    if last == "fetch-model":  # its results are shared and may be there before this job's model is
+    simulation = Simulation({"inference": []} if last == "fetch-model" else {})
+    if (
+        last == "fetch-model"
+    ):  # other results are shared and may be there before this job's model is
         simulation.settle()
-        shared = Simulation()
+        shared = Simulation({"inference": []})
         shared.prepare()
         for stage in ("prepare-dataset", "embed-text", "cache-latents"):
             done = shared.stage_job(stage)
@@ -80,7 +82,8 @@ def test_training_begins_when_all_that_it_needs_is_there(last):
 def test_wrong_input_fails_the_job_before_the_training_with_the_workers_words():
     simulation = Simulation()
     simulation.settle()
-    simulation.succeed(simulation.stage_job("prepare-dataset"))
+    for stage in ("fetch-model", "prepare-dataset"):
+        simulation.succeed(simulation.stage_job(stage))
     simulation.settle()
     said = "inference item after: inputs.0: visual_input: no such file /gone.png; correct the path"
     simulation.fail(simulation.stage_job("check-inputs"), 2, "DataError", message=said)
@@ -99,7 +102,7 @@ def test_wrong_input_fails_the_job_before_the_training_with_the_workers_words():
 @pytest.mark.parametrize("is_right", [True, False])
 def test_item_that_is_appended_while_the_job_is_prepared_is_checked(is_right):
     simulation = Simulation()
-    for stage in ("prepare-dataset", "check-inputs"):
+    for stage in ("fetch-model", "prepare-dataset", "check-inputs"):
         simulation.settle()
         simulation.succeed(simulation.stage_job(stage))
     simulation.settle()
@@ -135,7 +138,7 @@ def test_item_that_is_appended_while_the_job_is_prepared_is_checked(is_right):
 
 def test_other_changes_while_the_job_is_prepared_check_the_same_inputs_once():
     simulation = Simulation()
-    for stage in ("prepare-dataset", "check-inputs"):
+    for stage in ("fetch-model", "prepare-dataset", "check-inputs"):
         simulation.settle()
         simulation.succeed(simulation.stage_job(stage))
     simulation.settle()

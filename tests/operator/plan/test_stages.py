@@ -82,7 +82,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
         ),
         (
             {"embeddings.source": {"path": "/other"}},
-            {"fetch-model", "embed-text", "generate-before"} | AFTER,
+            {"fetch-model", "embed-text", "check-inputs", "generate-before"} | AFTER,
         ),
         (
             {"dataset.source": {"path": "/other"}},
@@ -427,9 +427,8 @@ def test_training_waits_for_its_model_and_for_the_check_of_what_is_sampled_from_
     assert set(stages["train"].depends_on) == {
         "fetch-model", "embed-text", "cache-latents", "check-inputs",
     }  # fmt: skip
-    assert stages["check-inputs"].depends_on == (
-        "prepare-dataset",
-    )  # an item names dataset:// files
+    # the text encoder and what guards are made of, and an item names dataset:// files
+    assert stages["check-inputs"].depends_on == ("fetch-model", "prepare-dataset")
     assert (stages["check-inputs"].gpus, stages["check-inputs"].is_shared) == (0, False)
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 from support.generation import TINY_NET, generate_config, inputs_of, moving_square
+from support.text_encoders import write_t5, write_unigram_tokenizer
 
 from cosmos_worker.cli import main
 from cosmos_worker.config.stages import (
@@ -19,7 +20,7 @@ from cosmos_worker.config.stages import (
     ItemConfig,
 )
 from cosmos_worker.data.video import open_video, write_video
-from cosmos_worker.errors import ConfigError, DataError, UserError
+from cosmos_worker.errors import CheckpointError, ConfigError, DataError, UserError
 from cosmos_worker.stages import check_inputs, generate
 from cosmos_worker.storage.volumes import (
     Volumes,
@@ -174,3 +175,25 @@ def test_no_code_of_models_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_prompts_of_a_list_that_the_encoder_does_not_know_are_found(
+    tmp_path: Path, clip: Path
+) -> None:
+    encoder = write_unigram_tokenizer(write_t5(tmp_path / "encoder"))
+    lines = [
+        {"visual_input": "clip.mp4", "prompt": text} for text in (PROMPTS[0], "推红色方块往左")
+    ]
+    listed = tmp_path / "list.jsonl"
+    listed.write_text("\n".join(map(json.dumps, lines)))
+    one = item(tmp_path, "file", inputs_file_uri=str(listed))
+    config = document(tmp_path, one).model_copy(update={"encoder_uri": str(encoder)})
+
+    with pytest.raises(DataError, match=r"item file: 1 of 2 prompts .* such as .*list\.jsonl:2: "):
+        check_inputs.run(config, Volumes())
+
+    upsampled = one.model_copy(update={"prompt_upsampler_uri": str(tmp_path / "absent")})
+    config = config.model_copy(update={"items": (upsampled,)})
+    with pytest.raises(CheckpointError, match=r"item file: upsample: .*absent") as caught:
+        check_inputs.run(config, Volumes())
+    assert "unknown to the encoder" not in str(caught.value)
