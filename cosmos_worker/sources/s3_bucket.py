@@ -273,7 +273,7 @@ def _found_instead(status: int, headers: Mapping[str, str], body: object) -> str
     if page is not None and status <= HTTPStatus.INTERNAL_SERVER_ERROR:
         return page
     if status < 300 and "html" in headers.get("content-type", "") and "etag" not in headers:
-        return "a web page"
+        return "an HTML page"
     if (
         status in (HTTPStatus.OK, HTTPStatus.INTERNAL_SERVER_ERROR)
         and text

@@ -49,7 +49,7 @@ def open_tensors(
         return read_torch_file(path, is_known, prefer)
     remedy = (
         "fetch it again"
-        if kind.startswith(("an empty", "a web"))
+        if kind.startswith(("an empty", "an HTML page"))
         else "give the network's weights as torch.save or safetensors writes them, whole"
     )
     raise CheckpointError(f"{path}: {kind}, which holds no weights that can be read here; {remedy}")

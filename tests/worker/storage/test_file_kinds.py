@@ -95,7 +95,7 @@ def make_archive(path: Path) -> None:
         (lambda p: p.write_bytes(np.lib.format.magic(1, 0)), "a NumPy array"),
         (make_archive, "a tar archive"),
         (lambda p: p.write_text(""), "an empty file"),
-        (lambda p: p.write_text("\n<html>"), "a web page"),
+        (lambda p: p.write_text("\n<html>"), "an HTML page"),
     ],
 )
 def test_files_are_recognised_by_their_content(
