@@ -91,6 +91,16 @@ def test_processes_that_see_other_windows_do_not_train(inputs: Path, split: str)
         check_same_windows({**whole, split: fewer}, here)
 
 
+def test_training_compares_the_windows_of_its_processes(inputs: Path, tmp_path: Path) -> None:
+    here = Seen(0, 2, torch.device("cpu"))
+    older = {"train": "9 windows", "val": "2 windows"}
+    object.__setattr__(here, "others", [("older", older)])
+    config = train_config(inputs, small_experiment(), tmp_path)
+
+    with pytest.raises(RetryableError, match="9 windows; instead of 10 windows"):
+        train_stage._open_windows(config, VOLUMES, tmp_path, here)
+
+
 def test_draw_is_the_same_in_every_version() -> None:
     drawn = [draw_caption(3, 0, "train/0@0", epoch) for epoch in range(8)]
 
