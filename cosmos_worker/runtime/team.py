@@ -14,7 +14,6 @@ from torch.distributed import ProcessGroup
 
 from cosmos_worker.errors import ConfigError
 
-T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
 """Processes wait for each other as long as it takes: one that fails ends the others through torchrun."""

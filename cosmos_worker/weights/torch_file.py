@@ -196,7 +196,7 @@ def _tensors_of(state: object, path: Path) -> dict[str, TensorRef]:
     for name, value in kept.items():
         if isinstance(value, Inert) and value.name != "bytes":
             raise CheckpointError(
-                f"{path}: cannot be read as a file of torch tensors ({name} is {_tell(value)}); save the state_dict() "
+                f"{path}: cannot be read as a file of torch tensors ({name} is {_describe(value)}); save the state_dict() "
                 "of the network, whole, as plain tensors"
             )
     tensors = {name: value for name, value in kept.items() if isinstance(value, TensorRef)}
@@ -212,5 +212,5 @@ def _tensors_of(state: object, path: Path) -> dict[str, TensorRef]:
     return tensors
 
 
-def _tell(value: Inert) -> str:
+def _describe(value: Inert) -> str:
     return value.name if value.name.startswith("a ") else f"made by {value.name}, which is not run"

@@ -46,7 +46,7 @@ def unwrap(content: object, path: Path, prefer: Prefer = "average") -> object:
         if key is not None and prefer == "regular":
             average_key = None
         left = sorted(str(k) for k in content if k not in (key, average_key))
-        _tell(path, key, average_key, left)
+        _tell_left_out(path, key, average_key, left)
         model = {} if key is None else content[key]
         average = {} if average_key is None else content[average_key]
         if _is_flat(average):
@@ -81,7 +81,7 @@ def _is_flat(value: object) -> bool:
     return isinstance(value, Mapping) and any(isinstance(one, TensorRef) for one in value.values())
 
 
-def _tell(path: Path, key: str | None, average_key: str | None, left: list[str]) -> None:
+def _tell_left_out(path: Path, key: str | None, average_key: str | None, left: list[str]) -> None:
     """Log what is taken of the file where somebody might have meant another part."""
     if average_key is not None and key is not None:
         logger.info(
