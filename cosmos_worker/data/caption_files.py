@@ -6,9 +6,16 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from cosmos_worker.data.bridge import ANNOTATION_ENDINGS, ANNOTATION_FOLDER, read_bridge_caption
+from cosmos_worker.data.layouts.bridge import (
+    ANNOTATION_ENDINGS,
+    ANNOTATION_FOLDER,
+    read_bridge_caption,
+)
 from cosmos_worker.data.dataset_files import find_files
-from cosmos_worker.data.folder import find_captions, read_folder_caption
+from cosmos_worker.data.layouts.videos import (
+    find_captions,
+    read_folder_caption,
+)
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.text.reference_pickles import CaptionFile
 

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cosmos_worker.data.candidate import Listing
+from cosmos_worker.data.layouts.candidate import Listing
 from cosmos_worker.data.check import CheckedClips
 from cosmos_worker.data.index import Clip
 

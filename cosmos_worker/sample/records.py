@@ -25,7 +25,12 @@ from cosmos_worker.config.stages import (
     GenerateConfig,
     ItemConfig,
 )
-from cosmos_worker.data.video import open_video, read_video, read_window, write_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+    read_window,
+    write_video,
+)
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.metrics.psnr import score_prediction

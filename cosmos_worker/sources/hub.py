@@ -18,8 +18,8 @@ from cosmos_worker.sources.hub_errors import (
     hub_answers,
     readable_errors,
 )
-from cosmos_worker.sources.pace import watching_folder
-from cosmos_worker.storage.web_page import refuse_page
+from cosmos_worker.sources.download_progress import watching_folder
+from cosmos_worker.storage.stand_ins import refuse_page
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from cosmos_worker.config.addresses import shown_address
 from cosmos_worker.config.stages import HuggingFaceSource
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
-from cosmos_worker.storage.web_page import describe_page
+from cosmos_worker.storage.stand_ins import describe_page
 
 REFUSALS = (400, 401, 403, 404, 410, 451)
 """Answers that will be the same next time."""

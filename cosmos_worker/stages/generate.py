@@ -27,8 +27,15 @@ from cosmos_worker.runtime.team import (
 from cosmos_worker.sample import kept_passes, records
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.conditioning import read_known_frames
-from cosmos_worker.sample.frame_guards import FrameGuards, Seen
-from cosmos_worker.sample.guards import Companions, Prompts, identify_companions
+from cosmos_worker.guardrails.frames import (
+    FrameGuards,
+    Seen,
+)
+from cosmos_worker.guardrails.apply import (
+    Companions,
+    Prompts,
+    identify_companions,
+)
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.kept_passes import KeptPasses
 from cosmos_worker.sample.models import HOST, Models

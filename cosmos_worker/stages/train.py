@@ -18,7 +18,7 @@ from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError, FolderInUseError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
-from cosmos_worker.runtime.earlier_runs import (
+from cosmos_worker.train.earlier_runs import (
     describe_length,
     folder_of,
 )

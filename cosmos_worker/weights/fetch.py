@@ -45,7 +45,7 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     write_json,
 )
-from cosmos_worker.storage.web_page import refuse_page
+from cosmos_worker.storage.stand_ins import refuse_page
 from cosmos_worker.weights.artifact_files import (
     choose_files,
     names_in,

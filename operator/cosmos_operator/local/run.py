@@ -46,7 +46,7 @@ from cosmos_worker.errors import (
     EXIT_USER_ERROR,
     ConfigError,
 )
-from cosmos_worker.runtime.earlier_runs import describe_length
+from cosmos_worker.train.earlier_runs import describe_length
 from cosmos_worker.storage.files import take_lock
 from cosmos_worker.storage.volumes import Volumes
 

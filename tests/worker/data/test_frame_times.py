@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.data.frame_times import (
+from cosmos_worker.data.video.frame_times import (
     Timeline,
     constant_rate,
     frames_between,

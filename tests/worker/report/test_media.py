@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from support.generation import moving_square
 
-from cosmos_worker.data.video import read_video, write_video
+from cosmos_worker.data.video.files import (
+    read_video,
+    write_video,
+)
 from cosmos_worker.report import media
 
 

@@ -24,7 +24,11 @@ from support.generation import (
 from support.text_encoders import write_unigram_tokenizer
 from support.training import CORRECTED, with_correction
 
-from cosmos_worker.data.video import open_video, read_video, write_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+    write_video,
+)
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.metrics.psnr import score_prediction
 from cosmos_worker.model.dit import CosmosDiT

@@ -32,7 +32,7 @@ from cosmos_worker.config.stages import (
     Source,
 )
 from cosmos_worker.data.index import read_index
-from cosmos_worker.data.video import Frames
+from cosmos_worker.data.video.files import Frames
 from cosmos_worker.stages import cache_latents, embed_text, generate, prepare_dataset
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes

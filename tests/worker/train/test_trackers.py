@@ -22,7 +22,7 @@ from support.training import (
     write_training_inputs,
 )
 
-from cosmos_worker.data.video import write_video
+from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import ConfigError, RetryableError
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes

@@ -15,8 +15,14 @@ import numpy as np
 
 from cosmos_worker.config.captions import TextError
 from cosmos_worker.data.dataset_files import check_path
-from cosmos_worker.data.lerobot_info import LeRobotInfo, fill_template
-from cosmos_worker.data.parquet import AGAIN, read_columns
+from cosmos_worker.data.layouts.lerobot_info import (
+    LeRobotInfo,
+    fill_template,
+)
+from cosmos_worker.data.layouts.parquet import (
+    AGAIN,
+    read_columns,
+)
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import brief, parse_json
 from cosmos_worker.errors import DataError

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.data.decoding import read_through
+from cosmos_worker.data.video.decoding import read_through
 from cosmos_worker.errors import DataError
 
 AGAIN = "fetch the dataset again"

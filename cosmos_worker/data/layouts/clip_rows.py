@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cosmos_worker.data.candidate import Candidate
+from cosmos_worker.data.layouts.candidate import Candidate
 from cosmos_worker.data.dataset_files import check_id, check_path, find_video
-from cosmos_worker.data.frame_times import describe_seconds
+from cosmos_worker.data.video.frame_times import describe_seconds
 from cosmos_worker.data.index import Split, split_named
 from cosmos_worker.data.problems import BadClip, read_caption
 from cosmos_worker.data.text_files import brief

@@ -9,15 +9,32 @@ from cosmos_worker.config.stages import (
     DatasetLayout,
     PrepareDatasetConfig,
 )
-from cosmos_worker.data.bridge import ANNOTATION_FOLDER, list_bridge
-from cosmos_worker.data.candidate import SEARCH_DEPTH, Listing
-from cosmos_worker.data.clip_lists import METADATA_SUFFIXES, VIDEO_LISTS
-from cosmos_worker.data.detect import Look, lerobot_version, recognise
-from cosmos_worker.data.folder import CAPTION_FOLDER, VIDEO_FOLDER, list_videos
+from cosmos_worker.data.layouts.bridge import (
+    ANNOTATION_FOLDER,
+    list_bridge,
+)
+from cosmos_worker.data.layouts.candidate import (
+    SEARCH_DEPTH,
+    Listing,
+)
+from cosmos_worker.data.layouts.clip_lists import (
+    METADATA_SUFFIXES,
+    VIDEO_LISTS,
+)
+from cosmos_worker.data.layouts.detect import (
+    Look,
+    lerobot_version,
+    recognise,
+)
+from cosmos_worker.data.layouts.videos import (
+    CAPTION_FOLDER,
+    VIDEO_FOLDER,
+    list_videos,
+)
 from cosmos_worker.data.index import SPLIT_NAMES
-from cosmos_worker.data.jsonl import list_jsonl
-from cosmos_worker.data.lerobot import list_lerobot
-from cosmos_worker.data.lerobot_info import INFO_FILE
+from cosmos_worker.data.layouts.jsonl import list_jsonl
+from cosmos_worker.data.layouts.lerobot import list_lerobot
+from cosmos_worker.data.layouts.lerobot_info import INFO_FILE
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.files import folder_content
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from typing_extensions import Self
 
-from cosmos_worker.data import entry_points as entries
-from cosmos_worker.data.decoding import (
+from cosmos_worker.data.video import entry_points as entries
+from cosmos_worker.data.video.decoding import (
     INTERLACED,
     Decoder,
     UnreadableVideo,
@@ -18,10 +18,19 @@ from cosmos_worker.data.decoding import (
     refuse_colours,
     refuse_other_turn,
 )
-from cosmos_worker.data.entry_points import EntryPoint, Shown
-from cosmos_worker.data.frame_times import Timeline, stray_frames
+from cosmos_worker.data.video.entry_points import (
+    EntryPoint,
+    Shown,
+)
+from cosmos_worker.data.video.frame_times import (
+    Timeline,
+    stray_frames,
+)
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.upright import UPRIGHT, size_upright
+from cosmos_worker.data.video.upright import (
+    UPRIGHT,
+    size_upright,
+)
 from cosmos_worker.storage.volumes import sha256_of_file
 
 LOST = "begins with {} frames that need others before them, as a cut leaves them; players do not show them"

@@ -12,8 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cosmos_worker.config.captions import TextError
-from cosmos_worker.data.actions import parse_actions
-from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
+from cosmos_worker.data.layouts.actions import parse_actions
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+    without_repeated_ids,
+)
 from cosmos_worker.data.dataset_files import (
     VIDEO_ENDINGS,
     check_id,

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from cosmos_worker.config.stages import Fit
-from cosmos_worker.data.decoding import (
+from cosmos_worker.data.video.decoding import (
     REENCODE,
     Decoder,
     Frames,
@@ -28,8 +28,12 @@ from cosmos_worker.data.decoding import (
     frame_notes,
     refuse_other_turn,
 )
-from cosmos_worker.data.entry_points import EntryPoint, Shown, numbered_frames
-from cosmos_worker.data.fit import resize_frames
+from cosmos_worker.data.video.entry_points import (
+    EntryPoint,
+    Shown,
+    numbered_frames,
+)
+from cosmos_worker.data.video.fit import resize_frames
 from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ from cosmos_worker.guardrails.verdict import (
     Blocked,
 )
 from cosmos_worker.sample.conditioning import read_last_known_frame
-from cosmos_worker.sample.frame_guards import FrameGuards
+from cosmos_worker.guardrails.frames import FrameGuards
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.records import GUARDRAILS_IDENTITY, UPSAMPLER_IDENTITY
 from cosmos_worker.storage.volumes import (

@@ -17,7 +17,11 @@ from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cosmos_worker.data.decoding import Decoder, Frames, UnreadableVideo
+from cosmos_worker.data.video.decoding import (
+    Decoder,
+    Frames,
+    UnreadableVideo,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cosmos_worker.config.captions import TextError
-from cosmos_worker.data.candidate import Candidate, Listing, without_repeated_ids
-from cosmos_worker.data.clip_lists import METADATA_NAME, find_lists, root_tables
-from cosmos_worker.data.clip_rows import (
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+    without_repeated_ids,
+)
+from cosmos_worker.data.layouts.clip_lists import (
+    METADATA_NAME,
+    find_lists,
+    root_tables,
+)
+from cosmos_worker.data.layouts.clip_rows import (
     CAPTION_KEYS,
     KEYS,
     VIDEO_KEYS,
@@ -30,7 +38,10 @@ from cosmos_worker.data.clip_rows import (
 )
 from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, most_frequent
 from cosmos_worker.data.index import split_named
-from cosmos_worker.data.parquet import column_names, read_columns
+from cosmos_worker.data.layouts.parquet import (
+    column_names,
+    read_columns,
+)
 from cosmos_worker.data.problems import BadClip, read_text
 from cosmos_worker.data.text_files import (
     FileError,

@@ -18,7 +18,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from cosmos_worker.data.upright import UPRIGHT, Turn, matrix_parts, turn_of, turn_upright
+from cosmos_worker.data.video.upright import (
+    UPRIGHT,
+    Turn,
+    matrix_parts,
+    turn_of,
+    turn_upright,
+)
 from cosmos_worker.errors import DataError
 
 Frames = NDArray[np.uint8]

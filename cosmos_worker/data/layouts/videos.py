@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from cosmos_worker.data.candidate import Candidate, Listing
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
 from cosmos_worker.data.dataset_files import (
     VIDEO_ENDINGS,
     ending_of,

@@ -14,9 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 
-from cosmos_worker.data.candidate import Candidate, Listing
-from cosmos_worker.data.lerobot_info import INFO_FILE, LeRobotInfo, read_info
-from cosmos_worker.data.lerobot_tables import (
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
+from cosmos_worker.data.layouts.lerobot_info import (
+    INFO_FILE,
+    LeRobotInfo,
+    read_info,
+)
+from cosmos_worker.data.layouts.lerobot_tables import (
     EPISODES_FILE,
     EPISODES_FOLDER,
     TASKS_FILE,
