@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from cosmos_worker.config.stages import PrepareDatasetConfig
+from cosmos_worker.data.dataset_files import find_files
 from cosmos_worker.data.layouts import (
     clip_lists,
     lerobot,
@@ -22,7 +23,6 @@ from cosmos_worker.data.layouts.bridge import (
     ANNOTATION_FOLDER,
     split_of,
 )
-from cosmos_worker.data.dataset_files import find_files
 from cosmos_worker.data.layouts.videos import find_places
 from cosmos_worker.data.text_files import printable, raise_if_volume
 from cosmos_worker.errors import DataError

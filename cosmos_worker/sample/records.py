@@ -39,7 +39,7 @@ from cosmos_worker.metrics.push import (
     score_push,
 )
 from cosmos_worker.sample.inputs import SampleInput, sampling_of
-from cosmos_worker.sample.unknown_prompts import count_unknown
+from cosmos_worker.sample.prompts import count_unknown
 from cosmos_worker.storage.volumes import (
     GENERATED_FILE,
     MODEL_FILE,

@@ -27,7 +27,7 @@ from cosmos_worker.sources.s3_errors import (
     readable_errors,
 )
 from cosmos_worker.storage.files import shorten
-from cosmos_worker.storage.stand_ins import describe_page
+from cosmos_worker.storage.web_page import describe_page
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from cosmos_worker.sources.s3_digests import (
     expected_digests,
 )
 from cosmos_worker.storage.volumes import write_json
-from cosmos_worker.storage.stand_ins import refuse_page
+from cosmos_worker.storage.web_page import refuse_page
 
 logger = logging.getLogger(__name__)
 

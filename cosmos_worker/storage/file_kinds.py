@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.storage.stand_ins import (
+from cosmos_worker.storage.web_page import (
     PEEK_BYTES,
     describe_page,
 )

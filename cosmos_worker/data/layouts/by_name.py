@@ -9,6 +9,7 @@ from cosmos_worker.config.stages import (
     DatasetLayout,
     PrepareDatasetConfig,
 )
+from cosmos_worker.data.index import SPLIT_NAMES
 from cosmos_worker.data.layouts.bridge import (
     ANNOTATION_FOLDER,
     list_bridge,
@@ -26,15 +27,14 @@ from cosmos_worker.data.layouts.detect import (
     lerobot_version,
     recognise,
 )
+from cosmos_worker.data.layouts.jsonl import list_jsonl
+from cosmos_worker.data.layouts.lerobot import list_lerobot
+from cosmos_worker.data.layouts.lerobot_info import INFO_FILE
 from cosmos_worker.data.layouts.videos import (
     CAPTION_FOLDER,
     VIDEO_FOLDER,
     list_videos,
 )
-from cosmos_worker.data.index import SPLIT_NAMES
-from cosmos_worker.data.layouts.jsonl import list_jsonl
-from cosmos_worker.data.layouts.lerobot import list_lerobot
-from cosmos_worker.data.layouts.lerobot_info import INFO_FILE
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.files import folder_content
 

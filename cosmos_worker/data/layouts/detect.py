@@ -11,18 +11,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cosmos_worker.config.stages import DatasetLayout
+from cosmos_worker.data.dataset_files import VIDEO_ENDINGS
 from cosmos_worker.data.layouts.bridge import ANNOTATION_FOLDER
 from cosmos_worker.data.layouts.candidate import SEARCH_DEPTH
 from cosmos_worker.data.layouts.clip_lists import has_list
-from cosmos_worker.data.dataset_files import VIDEO_ENDINGS
+from cosmos_worker.data.layouts.lerobot_info import (
+    INFO_FILE,
+    READABLE,
+)
 from cosmos_worker.data.layouts.videos import (
     CAPTION_ENDINGS,
     CAPTION_FOLDER,
     VIDEO_FOLDER,
-)
-from cosmos_worker.data.layouts.lerobot_info import (
-    INFO_FILE,
-    READABLE,
 )
 
 MAX_FOLDERS = 200

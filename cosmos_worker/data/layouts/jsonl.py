@@ -17,27 +17,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cosmos_worker.config.captions import TextError
+from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, most_frequent
+from cosmos_worker.data.index import split_named
 from cosmos_worker.data.layouts.candidate import (
     Candidate,
     Listing,
     without_repeated_ids,
 )
 from cosmos_worker.data.layouts.clip_lists import (
-    METADATA_NAME,
-    find_lists,
-    root_tables,
-)
-from cosmos_worker.data.layouts.clip_rows import (
     CAPTION_KEYS,
     KEYS,
+    METADATA_NAME,
     VIDEO_KEYS,
     ListPlace,
+    find_lists,
     parse_row,
     refuse_keys,
     refuse_repeated,
+    root_tables,
 )
-from cosmos_worker.data.dataset_files import VIDEO_ENDINGS, ending_of, most_frequent
-from cosmos_worker.data.index import split_named
 from cosmos_worker.data.layouts.parquet import (
     column_names,
     read_columns,

@@ -37,7 +37,7 @@ from cosmos_worker.data.layouts.lerobot_tables import (
 from cosmos_worker.data.problems import BadClip, read_caption
 from cosmos_worker.data.text_files import brief
 from cosmos_worker.errors import DataError
-from cosmos_worker.runtime.threads import map_in_threads
+from cosmos_worker.runtime.progress import map_in_threads
 
 CLIP_PATTERNS = (
     INFO_FILE,

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from cosmos_worker.data.layouts.candidate import (
-    Candidate,
-    Listing,
-)
 from cosmos_worker.data.dataset_files import (
     VIDEO_ENDINGS,
     ending_of,
     find_files,
     most_frequent,
 )
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
 from cosmos_worker.data.problems import BadClip, read_caption, read_text
 from cosmos_worker.data.text_files import nfc, raise_if_volume
 from cosmos_worker.errors import DataError
-from cosmos_worker.runtime.threads import map_in_threads
+from cosmos_worker.runtime.progress import map_in_threads
 
 VIDEO_FOLDER = "videos"
 CAPTION_FOLDER = "metas"

@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video import entry_points as entries
 from cosmos_worker.data.video.decoding import (
     INTERLACED,
@@ -26,7 +27,6 @@ from cosmos_worker.data.video.frame_times import (
     Timeline,
     stray_frames,
 )
-from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video.upright import (
     UPRIGHT,
     size_upright,

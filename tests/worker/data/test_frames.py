@@ -27,6 +27,8 @@ from cosmos_worker.config.experiment import (
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data import check
+from cosmos_worker.data.index import DatasetIndex, write_index
+from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.layouts.candidate import (
     Candidate,
     Listing,
@@ -37,15 +39,13 @@ from cosmos_worker.data.video.entry_points import (
     numbered_frames,
     prove_entry_points,
 )
-from cosmos_worker.data.video.fit import resize_frames
-from cosmos_worker.data.index import DatasetIndex, write_index
-from cosmos_worker.data.journal import Journal
+from cosmos_worker.data.video.facts import decode_fully
 from cosmos_worker.data.video.files import (
     open_video,
     read_video,
     read_window,
 )
-from cosmos_worker.data.video.facts import decode_fully
+from cosmos_worker.data.video.fit import resize_frames
 from cosmos_worker.data.windows import decode_ahead
 from cosmos_worker.sample.conditioning import read_known_frames
 from cosmos_worker.sample.inputs import SampleInput

@@ -14,9 +14,9 @@ from support.clips import (
 )
 
 from cosmos_worker.data.layouts.bridge import list_bridge
+from cosmos_worker.data.layouts.by_name import find_root
 from cosmos_worker.data.layouts.candidate import Candidate
 from cosmos_worker.data.layouts.videos import list_videos
-from cosmos_worker.data.layouts.by_name import find_root
 from cosmos_worker.errors import DataError
 
 NAME = r"annotation/train/x\.json"

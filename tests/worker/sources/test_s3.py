@@ -16,15 +16,15 @@ from support.s3_store import BUCKET, Store
 from cosmos_worker.config.stages import S3Source
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.sources import (
+    download_progress,
     s3,
     s3_bucket,
     s3_download,
-    download_progress,
 )
-from cosmos_worker.sources.object_names import refuse_names
 from cosmos_worker.sources.s3 import (
     RECORDS_FILE,
     download_source,
+    refuse_names,
 )
 from cosmos_worker.sources.s3_bucket import StoredObject
 from cosmos_worker.sources.s3_download import ObjectRecords

@@ -39,7 +39,7 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     sha256_of_file,
 )
-from cosmos_worker.tokenizer.released import JitTokenizer
+from cosmos_worker.tokenizer.load import JitTokenizer
 from cosmos_worker.weights.adapter import (
     Adapter,
     write_adapter,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.storage.stand_ins import (
+from cosmos_worker.storage.web_page import (
     describe_page,
     refuse_page,
 )

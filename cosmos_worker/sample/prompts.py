@@ -1,4 +1,4 @@
-"""Prompts that the text encoder does not know: told in the log and in the records of their videos."""
+"""The text that guidance moves away from where a job names none, and prompts that the text encoder does not know."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosmos_worker.text.tokens import MOSTLY_UNKNOWN, TextTokenizer, shown
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "A bad recording: blurred, noisy, blocky, flickering or frozen, with a shaking camera, wrong exposure and dull "
+    "colours; objects melt, jump, vanish or pass through each other, and the motion obeys no physics."
+)
+
 
 logger = logging.getLogger(__name__)
 

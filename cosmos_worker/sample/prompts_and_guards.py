@@ -1,4 +1,4 @@
-"""What happens to prompts before, and to frames after the sampling: upsampler, guardrails. Asked for, it is there.
+"""Upsampler and guardrails in the order in which a video meets them: prompts before the sampling, frames after it.
 
 Each model is loaded for all inputs at once and given back before the next; only the video filter and the blur of
 faces stay while videos are sampled, so that no frame is written that they have not seen.
@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cosmos_worker.config.stages import (
     GenerateConfig,
@@ -37,8 +39,8 @@ from cosmos_worker.guardrails.verdict import (
     VIDEO_FILTER,
     Blocked,
 )
+from cosmos_worker.guardrails.video import VideoFilter
 from cosmos_worker.sample.conditioning import read_last_known_frame
-from cosmos_worker.guardrails.frames import FrameGuards
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.records import GUARDRAILS_IDENTITY, UPSAMPLER_IDENTITY
 from cosmos_worker.storage.volumes import (
@@ -47,6 +49,52 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     sha256_of_file,
 )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A video that may be written.
+
+    Attributes:
+        frames_THWC: every frame, RGB.
+        num_blurred: frames in which a face was blurred; None = nothing looked for faces.
+    """
+
+    frames_THWC: NDArray[np.uint8]
+    num_blurred: int | None = None
+
+
+@dataclass(frozen=True)
+class FrameGuards:
+    """What looks at the frames of a video before it is written.
+
+    Attributes:
+        judge: says which are safe.
+        face_blur: blurs the faces of those that are; None = nothing does.
+    """
+
+    judge: VideoFilter
+    face_blur: FaceBlur | None
+
+    def apply(self, frames_THWC: NDArray[np.uint8]) -> Blocked | Seen:
+        """Judge, then blur.
+
+        Args:
+            frames_THWC: every frame, RGB.
+
+        Returns:
+            What is wrong with the video, or what may be written.
+
+        Raises:
+            DataError: a frame that cannot be judged, or whose faces cannot be found.
+        """
+        verdict = self.judge.check(frames_THWC)
+        if verdict is not None:
+            return verdict
+        if self.face_blur is None:
+            return Seen(frames_THWC)
+        return Seen(*self.face_blur.blur(frames_THWC))
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,14 @@
-"""What a tracker is, and several of them that can never stop a training."""
+"""What a tracker of figures is, several of them that can never stop a training, and their ids in the run's folder."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from cosmos_worker.storage.volumes import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -57,3 +60,22 @@ class Trackers:
                     tracker.name,
                     reason,
                 )
+
+
+TRACKERS_FILE = "trackers.json"
+
+
+def remembered_id(run: Path, name: str, make: Callable[[], str]) -> str:
+    """The id of a run at a tracker; it is made once and written beside the metrics.
+
+    Args:
+        run: folder of the run.
+        name: of the tracker.
+        make: makes a new id.
+    """
+    path = run / TRACKERS_FILE
+    ids: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if name not in ids:
+        ids[name] = make()
+        write_json(path, ids)
+    return ids[name]
