@@ -19,7 +19,7 @@ from cosmos_worker.data.video.files import (
     read_window,
 )
 from cosmos_worker.errors import DataError
-from cosmos_worker.report import samples
+from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
 from cosmos_worker.sample.records import LATER, Record, is_blocked, read_list, summarise
 from cosmos_worker.storage.volumes import (
@@ -247,7 +247,7 @@ def _card(position: int, members: Sequence[tuple[Item, Record]]) -> Card:
             Path(truth["ground_truth"]), truth["known_frames"] - 1, 1, *size, _fit_of(truth)
         )[0]
     clips += [_generated_clip(item, record) for item, record in members]
-    return Card(f"Clip {position}", first["prompt"], samples.frame_uri(known), clips)
+    return Card(f"Clip {position}", first["prompt"], media.frame_uri(known), clips)
 
 
 def _fit_of(record: Record) -> Fit:
@@ -263,8 +263,8 @@ def _truth_clip(record: Record) -> Clip:
     return Clip(
         label="Ground truth",
         kind="truth",
-        video=samples.frames_video_uri(frames, sampling.fps),
-        strip=samples.strip_uri(frames, record["known_frames"]),
+        video=media.frames_video_uri(frames, sampling.fps),
+        strip=media.strip_uri(frames, record["known_frames"]),
         note="what really happened",
         verdict="",
     )
@@ -287,8 +287,8 @@ def _generated_clip(item: Item, record: Record) -> Clip:
     return Clip(
         label=item.name,
         kind="generated",
-        video=samples.video_uri(path),
-        strip=samples.strip_uri(read_video(path), record["known_frames"]),
+        video=media.video_uri(path),
+        strip=media.strip_uri(read_video(path), record["known_frames"]),
         note="; ".join(notes),
         verdict=verdict,
     )

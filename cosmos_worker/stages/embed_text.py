@@ -25,7 +25,7 @@ from cosmos_worker.text.reference_pickles import (
     write_pickles,
 )
 from cosmos_worker.text.t5 import T5Encoder, encoder_identity, read_encoder_config
-from cosmos_worker.text.tokens import (
+from cosmos_worker.text.words import (
     check_captions,
     check_prompts,
     count_words,

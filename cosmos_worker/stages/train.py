@@ -24,6 +24,7 @@ from cosmos_worker.runtime.process_group import (
     join_processes,
 )
 from cosmos_worker.runtime.signals import StopSignal
+from cosmos_worker.storage.earlier_runs import describe_length, folder_of
 from cosmos_worker.storage.files import take_lock
 from cosmos_worker.storage.volumes import (
     RESOLVED_CONFIG_FILE,
@@ -41,12 +42,7 @@ from cosmos_worker.train.parallelize import (
     lay_out,
     spread,
 )
-from cosmos_worker.train.same_run import (
-    describe_length,
-    folder_of,
-    has_done_more,
-    with_begun_warmup,
-)
+from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
 from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.trackers.opening import choose_trackers

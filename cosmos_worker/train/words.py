@@ -18,7 +18,7 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.text.embeddings import CaptionFacts
-from cosmos_worker.text.tokens import count_words
+from cosmos_worker.text.words import count_words
 from cosmos_worker.train.data import WindowDataset
 
 logger = logging.getLogger(__name__)

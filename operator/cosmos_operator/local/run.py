@@ -46,9 +46,9 @@ from cosmos_worker.errors import (
     EXIT_USER_ERROR,
     ConfigError,
 )
+from cosmos_worker.storage.earlier_runs import describe_length
 from cosmos_worker.storage.files import take_lock
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train.same_run import describe_length
 
 LOCK_FILE = ".lock"
 MANIFESTS_FILE = "manifests.yaml"

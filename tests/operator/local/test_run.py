@@ -30,12 +30,12 @@ from cosmos_operator.local.run import (
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
 from cosmos_worker.config.overrides import load_stage_config
+from cosmos_worker.storage.earlier_runs import folder_of
 from cosmos_worker.storage.volumes import (
     Volumes,
     marker_path,
     write_json,
 )
-from cosmos_worker.train.same_run import folder_of
 
 SUPPORT = Path(__file__).parents[2] / "support"
 

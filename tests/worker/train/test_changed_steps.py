@@ -23,8 +23,8 @@ from cosmos_worker.config.stages import (
 )
 from cosmos_worker.errors import CheckpointError, StopRequested
 from cosmos_worker.stages import publish
+from cosmos_worker.storage.earlier_runs import describe_length
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train.same_run import describe_length
 
 VOLUMES = Volumes()
 DECAY = {"final_factor": 0.0}
