@@ -25,6 +25,10 @@ from cosmos_worker.config.values import (
     PositiveInt,
     unfit_sizes,
 )
+from cosmos_worker.errors import ConfigError
+
+TextPadding = Literal["pad", "trim"]
+"""pad: zeros up to the longest length that captions may have; trim: a context of the caption's own length."""
 
 LATENT_SCALE = 8
 """Pixels per latent row and column, and pixel frames per latent frame after the first."""
@@ -123,8 +127,6 @@ class TextConfig(Model):
 
     max_length: PositiveInt = 512
     """Longest caption in tokens, end token included."""
-    padding: Literal["pad", "trim"] = "pad"
-    """pad: zeros up to max_length, as pre-training and inference; trim: the reference's training."""
     dropout: Fraction = 0.2
     """Share of samples whose text is replaced by zeros."""
 
@@ -138,12 +140,6 @@ class ConditioningConfig(Model):
     """Most known latent frames."""
     flag_dropout: Fraction = 0.2
     """Share of samples whose known frames and mask are blanked."""
-    augment_sigma_p_mean: float = -3.0
-    """Mean of ln sigma of the noise on known frames (reference bridge config: 0)."""
-    augment_sigma_p_std: float = 2.0
-    """Standard deviation of ln sigma of the noise on known frames (reference bridge config: 1)."""
-    augment_sigma_multiplier: float = 1.0
-    """Factor on sigma of the noise on known frames (reference bridge config: 4)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -168,12 +164,8 @@ class DiffusionConfig(Model):
     """Factor on sigma; the reference's adjust_video_noise is the square root of the latent frames."""
     use_logvar: bool = True
     """Weigh the loss by the learned uncertainty (Kendall)."""
-    loss_frames: Literal["generated", "all"] = "generated"
-    """Frames in the mean of the loss; all = the reference, which counts known frames too."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
-    sigma_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What sigma is rounded to and rotary angles are computed in; bfloat16 emulates the reference."""
 
 
 class TokenizerConfig(Model):
@@ -185,6 +177,25 @@ class TokenizerConfig(Model):
     """Type of the cached latents and, on CUDA, of the encoder."""
     batch_size: PositiveInt = 8
     """Windows per encoder call."""
+
+
+class CompatConfig(Model):
+    """Behaviours of the reference's training that ours corrects, each off unless it is asked for."""
+
+    trimmed_text: bool = False
+    """Captions end with their last token, where ours are padded with zeros to text.max_length as in the pre-training
+    and in sampling; needs trainer.micro_batch_size=1."""
+    known_frames_in_loss: bool = False
+    """Known frames count in the mean of the loss, where ours has the generated frames only."""
+    strong_known_frame_noise: bool = False
+    """Noise on known frames as in the reference's bridge configuration: ln sigma of mean 0 and deviation 1, sigma times
+    4, where ours has mean -3 and deviation 2, as in the pre-training and near the noise of sampling."""
+    bfloat16_sigma: bool = False
+    """Sigma is rounded to bfloat16 and rotary angles are computed in it, where ours are float32."""
+    bfloat16_ema: bool = False
+    """Weights are rounded to bfloat16 before they are averaged, where ours are averaged as the optimizer has them."""
+    zeroed_gradients: bool = False
+    """NaN and infinite gradients are replaced by zeros, where ours end the training with the parameters' names."""
 
 
 class Experiment(Model):
@@ -210,6 +221,12 @@ class Experiment(Model):
     trainer: TrainerConfig = TrainerConfig()
     parallel: ParallelConfig = ParallelConfig()
     acceleration: AccelerationConfig = AccelerationConfig()
+    compat: CompatConfig = CompatConfig()
+
+    @property
+    def text_padding(self) -> TextPadding:
+        """How captions of different lengths become one context, in training and in sampling."""
+        return "trim" if self.compat.trimmed_text else "pad"
 
     @property
     def windows(self) -> tuple[VideoConfig, ...]:
@@ -242,10 +259,10 @@ class Experiment(Model):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if self.text.padding == "trim" and self.trainer.micro_batch_size > 1:
+        if self.compat.trimmed_text and self.trainer.micro_batch_size > 1:
             raise ValueError(
-                "text.padding: 'trim' gives each caption a context of its own length, so samples cannot share a "
-                f"micro-batch; use 'pad', or trainer.micro_batch_size=1 (got {self.trainer.micro_batch_size})"
+                "compat.trimmed_text: each caption has a context of its own length, so samples cannot share a "
+                f"micro-batch; use false, or trainer.micro_batch_size=1 (got {self.trainer.micro_batch_size})"
             )
         if self.trainer.sample_every_steps and 1 in map(self.latent_frames, self.windows):
             raise ValueError(
@@ -284,6 +301,33 @@ class Experiment(Model):
                 "change that, or use 'float8' or 'plain'"
             )
         return self
+
+
+def check_changes(before: Experiment, after: Experiment) -> None:
+    """Refuse changes of what the checkpoint decides: the network, and the scale of the latents that it was trained on.
+
+    Args:
+        before: without the changes.
+        after: with them; everything may be changed where it starts from random weights.
+
+    Raises:
+        ConfigError: one line for each option.
+    """
+    if after.trainer.init != "checkpoint":
+        return
+    values = {
+        f"net.{name}": (getattr(before.net, name), getattr(after.net, name))
+        for name in NetConfig.model_fields
+    }
+    values["diffusion.sigma_data"] = before.diffusion.sigma_data, after.diffusion.sigma_data
+    problems = [
+        f"{path}: got {new!r}, but the checkpoints of {before.name} were trained with {old!r}; leave it out, take the "
+        "experiment of your checkpoint, or train fresh weights with trainer.init=random"
+        for path, (old, new) in values.items()
+        if old != new
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _named_windows(experiment: Experiment) -> Iterator[tuple[str, VideoConfig]]:
@@ -346,8 +390,8 @@ def _engine_float8_problems(experiment: Experiment) -> Iterator[str]:
             "parallel.activation_checkpointing: 'selective' cannot keep the results of these products ('block' and "
             "'none' can be used)"
         )
-    if experiment.text.padding == "trim":
-        yield "text.padding: 'trim' gives captions of any length"
+    if experiment.compat.trimmed_text:
+        yield "compat.trimmed_text: true leaves captions of any length"
     net, share = experiment.net, experiment.parallel.context_parallel
     scale = LATENT_SCALE * net.patch_size
     sizes = {

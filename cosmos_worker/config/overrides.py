@@ -16,9 +16,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from cosmos_worker.config.experiment import check_changes
 from cosmos_worker.config.stages import (
     STAGE_CONFIGS,
     StageConfig,
+    TrainConfig,
     describe_errors,
     load_yaml,
     parse_document,
@@ -48,10 +50,31 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
+MOVED_OPTIONS = {
+    "text.padding": "'trim' is compat.trimmed_text=true, 'pad' is the default",
+    "diffusion.loss_frames": "'all' is compat.known_frames_in_loss=true, 'generated' is the default",
+    "diffusion.sigma_dtype": "'bfloat16' is compat.bfloat16_sigma=true, 'float32' is the default",
+    "conditioning.augment_sigma_p_mean": "0 with the reference's other two is compat.strong_known_frame_noise=true",
+    "conditioning.augment_sigma_p_std": "1 with the reference's other two is compat.strong_known_frame_noise=true",
+    "conditioning.augment_sigma_multiplier": "4 with its other two is compat.strong_known_frame_noise=true",
+    "ema.source_dtype": "'bfloat16' is compat.bfloat16_ema=true, 'float32' is the default",
+    "optimizer.on_bad_gradient": "'zero' is compat.zeroed_gradients=true, 'fail' is the default",
+    "optimizer.start_factor": "it is 1e-6 in every run; choose optimizer.warmup_steps",
+}
+"""Options of an experiment that have moved or gone → what is used instead."""
+
+
+def moved_option(path: str) -> str | None:
+    """The advice for an option that has another name now, below ``experiment.`` or alone; None for any other path."""
+    return MOVED_OPTIONS.get(path.removeprefix("experiment."))
+
+
 def _check_path(model: type[BaseModel], path: str, override: str) -> None:
     current: type[BaseModel] | None = model
     for part in path.split("."):
         if current is None or part not in current.model_fields:
+            if moved := moved_option(path):
+                raise ConfigError(f"override {override!r}: {path} is no option any more; {moved}")
             near = difflib.get_close_matches(path, all_keys(model), n=1, cutoff=0.0)
             allowed = ", ".join(current.model_fields) if current else "nothing below a value"
             raise ConfigError(
@@ -109,10 +132,14 @@ def load_stage_config(stage: str, path: Path, overrides: Sequence[str]) -> Stage
     """Read and validate a stage document, with ``key.sub=value`` overrides applied.
 
     Raises:
-        ConfigError: missing file, not a mapping, or values that are not allowed; all problems at once.
+        ConfigError: missing file, not a mapping, values that are not allowed (all problems at once), or an override of
+            what the checkpoint decides.
     """
     document = load_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping, got {type(document).__name__}")
     config = parse_document(STAGE_CONFIGS[stage], document, str(path))
-    return apply_overrides(config, overrides)
+    changed = apply_overrides(config, overrides)
+    if isinstance(config, TrainConfig) and isinstance(changed, TrainConfig):
+        check_changes(config.experiment, changed.experiment)
+    return changed

@@ -20,6 +20,7 @@ from cosmos_worker.config.experiment import (
     TextConfig,
     TokenizerConfig,
     VideoConfig,
+    check_changes,
 )
 from cosmos_worker.config.overrides import apply_overrides
 from cosmos_worker.config.training import (
@@ -185,11 +186,13 @@ def get_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     """Look up an experiment and apply overrides.
 
     Raises:
-        ConfigError: unknown name (with the nearest one) or a bad override.
+        ConfigError: unknown name (with the nearest one), a bad override, or one of what the checkpoint decides.
     """
     if name not in EXPERIMENTS:
         near = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.0)
         raise ConfigError(
             f"experiment: got {name!r}; did you mean {near[0]!r}? allowed: {', '.join(EXPERIMENTS)}"
         )
-    return apply_overrides(EXPERIMENTS[name], overrides)
+    experiment = apply_overrides(EXPERIMENTS[name], overrides)
+    check_changes(EXPERIMENTS[name], experiment)
+    return experiment

@@ -27,6 +27,7 @@ from cosmos_worker.config.experiment import (
     Experiment,
     NetConfig,
     TextConfig,
+    TextPadding,
     TokenizerConfig,
     VideoConfig,
 )
@@ -347,6 +348,8 @@ class GenerateConfig(ItemConfig, StageConfig):
     """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
     net: NetConfig
     text: TextConfig
+    text_padding: TextPadding = "pad"
+    """How prompts of different lengths become one context; as in the training of these weights."""
     sigma_data: float = 0.5
     tokenizer_uri: str
     tokenizer: TokenizerConfig

@@ -43,14 +43,10 @@ class OptimizerConfig(Model):
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Steps of linear warm-up; null = min(2500, 5 % of max_steps), of the first max_steps where a run of a constant
     rate is continued to another. The reference has 2500."""
-    start_factor: Fraction = 1e-6
-    """Learning rate factor at step 0."""
     final_factor: Fraction = 1.0
     """Learning rate factor at max_steps, reached linearly from decay_start; 1 = constant."""
     decay_start: Fraction = 0.0
     """Share of max_steps after which the linear decay begins (never before the warm-up ends)."""
-    on_bad_gradient: Literal["fail", "zero"] = "fail"
-    """A NaN or infinite gradient: stop with its parameter's name, or zero it as the reference."""
 
     @model_validator(mode="after")
     def _has_states(self) -> Self:
@@ -68,8 +64,6 @@ class EmaConfig(Model):
     """Keep an average of the weights."""
     rate: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Relative width s of the averaging profile; the exponent follows from it."""
-    source_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Weights that are averaged: as the optimizer has them, or rounded as the reference."""
 
 
 class LoraConfig(Model):
@@ -192,6 +186,8 @@ def moment_bytes(num_quantised: int, num_others: int) -> int:
 
 
 WARMUP_SHARE = 0.05
+START_FACTOR = 1e-6
+"""Factor of the learning rate at step 0, as in the reference."""
 REFERENCE_WARMUP_STEPS = 2500
 
 
@@ -221,13 +217,13 @@ def describe_schedule(config: OptimizerConfig, max_steps: int) -> str:
 def learning_rate(config: OptimizerConfig, max_steps: int, step: int) -> float:
     """Learning rate of optimizer update number ``step``, counted from 0.
 
-    Linear from start_factor to 1 over the warm-up, constant, then linear to final_factor at max_steps.
+    Linear from START_FACTOR to 1 over the warm-up, constant, then linear to final_factor at max_steps.
 
     Source: cosmos-predict1 LambdaLinearScheduler (constant after warm-up).
     """
     warmup = warmup_steps(config, max_steps)
     if step < warmup:
-        factor = config.start_factor + (1 - config.start_factor) * step / warmup
+        factor = START_FACTOR + (1 - START_FACTOR) * step / warmup
     else:
         begin = max(warmup, round(config.decay_start * max_steps))
         done = min(1.0, max(0.0, (step - begin) / max(1, max_steps - begin)))

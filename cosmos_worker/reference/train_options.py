@@ -13,13 +13,16 @@ from typing import Any
 from cosmos_worker.config.experiment import (
     LATENT_SCALE,
     Experiment,
+    check_changes,
 )
 from cosmos_worker.config.overrides import (
     all_keys,
+    moved_option,
     parse_override,
 )
 from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.config.stages import parse_document
+from cosmos_worker.config.training import START_FACTOR
 from cosmos_worker.errors import ConfigError
 
 EXPERIMENT_NAMES = {
@@ -32,6 +35,13 @@ Values = dict[str, Any]
 Translate = Callable[[Any], Values]
 
 CONDITION = "model.conditioner.video_cond_bool."
+
+KNOWN_FRAME_NOISE = {
+    CONDITION + "augment_sigma_sample_p_mean": (-3, 0),
+    CONDITION + "augment_sigma_sample_p_std": (2, 1),
+    CONDITION + "augment_sigma_sample_multiplier": (1, 4),
+}
+"""Noise on known frames: ours, which is the pre-training's, and that of the reference's bridge configuration."""
 
 
 def _same(name: str) -> Translate:
@@ -64,7 +74,12 @@ def _constant(only: float) -> Translate:
     """A schedule's value that cannot be changed here."""
 
     def translate(value: Any) -> Values:  # noqa: ANN401 - any YAML value
-        if value not in (only, [only]):
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        try:
+            is_it = float(one) == only  # YAML reads [1e-6] as text in a list
+        except (TypeError, ValueError):
+            is_it = False
+        if not is_it:
             raise ValueError(f"got {value!r}; supported: {only:g}")
         return {}
 
@@ -106,7 +121,7 @@ KNOWN: dict[str, Translate] = {
     "optimizer.lr": _same("optimizer.learning_rate"),
     "optimizer.betas": _pair("optimizer.beta1", "optimizer.beta2"),
     "scheduler.warm_up_steps": _first("optimizer.warmup_steps"),
-    "scheduler.f_start": _first("optimizer.start_factor"),
+    "scheduler.f_start": _constant(START_FACTOR),
     "scheduler.f_min": _first("optimizer.final_factor"),
     "scheduler.f_max": _constant(1),
     "model.ema.enabled": _same("ema.enabled"),
@@ -130,9 +145,6 @@ KNOWN: dict[str, Translate] = {
     CONDITION + "dropout_rate": _same("conditioning.flag_dropout"),
     CONDITION + "first_random_n_num_condition_t_min": _same("conditioning.min_cond_latent_frames"),
     CONDITION + "first_random_n_num_condition_t_max": _same("conditioning.max_cond_latent_frames"),
-    CONDITION + "augment_sigma_sample_p_mean": _same("conditioning.augment_sigma_p_mean"),
-    CONDITION + "augment_sigma_sample_p_std": _same("conditioning.augment_sigma_p_std"),
-    CONDITION + "augment_sigma_sample_multiplier": _same("conditioning.augment_sigma_multiplier"),
 }
 """Option of the reference → ours; options of ours are accepted too."""
 
@@ -195,9 +207,10 @@ def _translate(given: Mapping[str, Any]) -> Values:
         ConfigError: unknown or unsupported ones, all at once.
     """
     ours = set(all_keys(Experiment))
-    values: Values = {}
-    problems = []
+    values, problems = _known_frame_noise(given)
     for name, value in given.items():
+        if name in KNOWN_FRAME_NOISE:
+            continue
         if name in KNOWN:
             try:
                 values |= KNOWN[name](value)
@@ -205,11 +218,25 @@ def _translate(given: Mapping[str, Any]) -> Values:
                 problems.append(f"after --: {name}: {error}")
         elif name in ours:
             values[name] = value
+        elif moved := moved_option(name):
+            problems.append(f"after --: {name} is no option any more; {moved}")
         else:
             problems.append(f"after --: {name}: {_advice(name)}")
     if problems:
         raise ConfigError("\n".join(problems))
     return values
+
+
+def _known_frame_noise(given: Mapping[str, Any]) -> tuple[Values, list[str]]:
+    """Our switch for the noise on known frames, and a problem where the options are of neither configuration."""
+    asked = {name: given[name] for name in KNOWN_FRAME_NOISE if name in given}
+    if all(value == KNOWN_FRAME_NOISE[name][0] for name, value in asked.items()):
+        return {}, []
+    if asked == {name: strong for name, (_, strong) in KNOWN_FRAME_NOISE.items()}:
+        return {"compat.strong_known_frame_noise": True}, []
+    allowed = " ".join(f"{name}={strong}" for name, (_, strong) in KNOWN_FRAME_NOISE.items())
+    got = " ".join(f"{name}={value}" for name, value in asked.items())
+    return {}, [f"after --: got {got}; supported: none of these options, or {allowed}"]
 
 
 def _advice(name: str) -> str:
@@ -228,4 +255,6 @@ def _with_values(base: Experiment, values: Values) -> Experiment:
         for part in parents:
             target = target[part]
         target[last] = value
-    return parse_document(Experiment, document, "after --")
+    experiment = parse_document(Experiment, document, "after --")
+    check_changes(base, experiment)
+    return experiment

@@ -19,6 +19,7 @@ from cosmos_worker.config.experiment import (
     LATENT_SCALE,
     NetConfig,
     TextConfig,
+    TextPadding,
     TokenizerConfig,
 )
 from cosmos_worker.config.sampling import SamplingConfig
@@ -65,11 +66,12 @@ class Settings:
     Attributes:
         sampling: steps, guidance, sizes.
         num_latent_frames: T, of sampling.num_pixel_frames in the tokenizer's chunks.
-        text: length and padding of the text context.
+        text: length of the text context.
         sigma_data: standard deviation of latents given to the network.
         negative_LD: embedding of the negative prompt; None exactly if guidance is 0.
         compute_dtype: of the network's matrix products; state and tokenizer stay float32.
         fps: frames per second of each video of the batch; empty = those of sampling.
+        text_padding: how captions of different lengths become one context.
     """
 
     sampling: SamplingConfig
@@ -79,6 +81,7 @@ class Settings:
     negative_LD: NDArray[np.float16] | None
     compute_dtype: torch.dtype = torch.float32
     fps: tuple[float, ...] = ()
+    text_padding: TextPadding = "pad"
 
 
 def num_known_latent_frames(num_input_frames: int) -> int:
@@ -233,7 +236,7 @@ def generate_from_known(
     latent = known_BCTHW.to(device)
 
     def pad(embeddings: Sequence[NDArray[np.float16]]) -> Tensor:
-        return pad_text(embeddings, settings.text.max_length, settings.text.padding).to(device)
+        return pad_text(embeddings, settings.text.max_length, settings.text_padding).to(device)
 
     text = pad([sample.text_LD for sample in samples])
     negative = settings.negative_LD

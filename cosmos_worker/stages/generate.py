@@ -284,7 +284,15 @@ def _sample(
     guards = companions.load_frame_guards() if team.writes else None
     models = _load_models(companions, tokenizer, team)
     frames, dtype = _num_latent_frames(config), companions.dtype
-    settings = Settings(sampling, frames, config.text, config.sigma_data, negative, dtype)
+    settings = Settings(
+        sampling,
+        frames,
+        config.text,
+        config.sigma_data,
+        negative,
+        dtype,
+        text_padding=config.text_padding,
+    )
     whole, keys = _cut_batches(companions, order, [len(texts[prompt]) for prompt in prompts])
     batches = [batch for batch in team.own_batches(whole) if batch[0].id in keys]
     target = volumes.resolve(config.target_uri)
@@ -333,7 +341,7 @@ def _cut_batches(
         lengths: tokens of each prompt.
     """
     config, inputs = companions.config, order.prompts.sampled
-    whole = split_batches(inputs, lengths, config.sampling.batch_size, config.text.padding)
+    whole = split_batches(inputs, lengths, config.sampling.batch_size, config.text_padding)
     keys = {
         batch[0].id: kept_passes.batch_key(
             [order.requests[one.id] for one in batch], config, companions.dtype

@@ -102,7 +102,7 @@ def _open(
     experiment: Experiment, weights: Path | None, lora_scale: float | None
 ) -> tuple[CosmosModel, Mapping[str, Tensor]]:
     """The network on the meta device, and its weights elsewhere."""
-    rope_dtype = getattr(torch, experiment.diffusion.sigma_dtype)
+    rope_dtype = torch.bfloat16 if experiment.compat.bfloat16_sigma else torch.float32
     if experiment.trainer.init == "checkpoint":
         if weights is None:
             raise ConfigError(

@@ -122,7 +122,7 @@ class WindowDataset:
             pad_text(
                 [self.embeddings.get(caption) for caption in self.captions(samples, epochs)],
                 text.max_length,
-                text.padding,
+                self.experiment.text_padding,
             ),
             torch.tensor(fps, dtype=torch.float32),
         )

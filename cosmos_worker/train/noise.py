@@ -15,6 +15,11 @@ from torch import Tensor
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.diffusion.edm import AUGMENT_SIGMA, Noise
 
+AUGMENT = (-3.0, 2.0, 1.0)
+"""Noise on known frames: mean and standard deviation of ln sigma, factor on sigma, as in the pre-training."""
+STRONG_AUGMENT = (0.0, 1.0, 4.0)
+"""The same in the reference's bridge configuration (``compat.strong_known_frame_noise``)."""
+
 
 def sample_generator(*identity: int | str) -> torch.Generator:
     """A CPU generator seeded by the SHA-256 of the identity."""
@@ -38,21 +43,22 @@ def draw_sample(
     Source: cosmos-predict1 EDMSDE.sample_t and the conditioner; differs: count of known frames and their dropout
     are drawn per sample, not per batch.
     """
-    diffusion, conditioning = experiment.diffusion, experiment.conditioning
+    diffusion, conditioning, compat = (
+        experiment.diffusion,
+        experiment.conditioning,
+        experiment.compat,
+    )
     sigma = _draw_sigma(generator, diffusion.p_mean, diffusion.p_std, diffusion.sigma_multiplier)
     noise = torch.randn(*shape, generator=generator)
     augment_sigma = _draw_sigma(
-        generator,
-        conditioning.augment_sigma_p_mean,
-        conditioning.augment_sigma_p_std,
-        conditioning.augment_sigma_multiplier,
+        generator, *(STRONG_AUGMENT if compat.strong_known_frame_noise else AUGMENT)
     )
     augment_noise = torch.randn(*shape, generator=generator)
     low, high = conditioning.min_cond_latent_frames, conditioning.max_cond_latent_frames
     num_cond = torch.randint(low, high + 1, (), generator=generator)
     use_cond = torch.rand((), generator=generator) >= conditioning.flag_dropout
     use_text = torch.rand((), generator=generator) >= experiment.text.dropout
-    if diffusion.sigma_dtype == "bfloat16":
+    if compat.bfloat16_sigma:
         sigma, augment_sigma = sigma.bfloat16().float(), augment_sigma.bfloat16().float()
     return [sigma, noise, augment_sigma, augment_noise, num_cond, use_cond, use_text]
 

@@ -162,6 +162,7 @@ class SampleVideos:
             experiment.diffusion.sigma_data,
             None,
             dtype,
+            text_padding=experiment.text_padding,
         )
 
         def network(*inputs: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cosmos_worker.config.experiment import DiffusionConfig
-from cosmos_worker.config.training import OptimizerConfig
+from cosmos_worker.config.experiment import DiffusionConfig, Experiment
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
 from cosmos_worker.model.dtensor import (
@@ -41,9 +40,18 @@ def _each(tensors: D, change: Callable[[Tensor], Tensor]) -> D:
 
 
 def batch_loss(
-    model: nn.Module, batch: Batch, noise: Noise, config: DiffusionConfig, device: torch.device
+    model: nn.Module,
+    batch: Batch,
+    noise: Noise,
+    config: DiffusionConfig,
+    device: torch.device,
+    *,
+    only_generated: bool = True,
 ) -> Loss:
-    """Loss of a micro-batch; tensors are moved to the device here, without waiting for those that are pinned."""
+    """Loss of a micro-batch: the mean over generated frames, or over known ones too.
+
+    Tensors are moved to the device here, without waiting for those that are pinned.
+    """
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
@@ -67,7 +75,7 @@ def batch_loss(
         noise.sigma_B,
         config.sigma_data,
         config.use_logvar,
-        only_generated=config.loss_frames == "generated",
+        only_generated=only_generated,
     )
 
 
@@ -91,26 +99,26 @@ def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[Non
     return nullcontext()
 
 
-def clip_gradients(model: nn.Module, config: OptimizerConfig, describe: Callable[[], str]) -> float:
+def clip_gradients(model: nn.Module, experiment: Experiment, describe: Callable[[], str]) -> float:
     """Clip to the global norm and return the norm before.
 
     Raises:
-        DataError: NaN or infinite gradients while on_bad_gradient is fail; names parameters and samples.
+        DataError: NaN or infinite gradients, unless compat.zeroed_gradients; names parameters and samples.
     """
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     norm = _total_norm(named)
     if not torch.isfinite(norm):
         bad = [name for name, grad in named if not torch.isfinite(local_part(grad)).all()]
-        if config.on_bad_gradient == "fail":
+        if not experiment.compat.zeroed_gradients:
             raise DataError(
                 f"{describe()}: NaN or infinite gradient in {len(bad)} parameters "
                 f"({', '.join(bad[:SHOWN_PARAMETERS])}, ...); look at these samples, lower optimizer.learning_rate, "
-                "or set optimizer.on_bad_gradient=zero; the last checkpoint is intact"
+                "or set compat.zeroed_gradients=true; the last checkpoint is intact"
             )
         for _, grad in named:
             local_part(grad).nan_to_num_(0.0, 0.0, 0.0)
         norm = _total_norm(named)
-    torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, norm)
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), experiment.optimizer.clip_norm, norm)
     return float(norm)
 
 
@@ -123,8 +131,7 @@ def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     micro_batches: Sequence[tuple[Batch, Noise]],
-    diffusion: DiffusionConfig,
-    config: OptimizerConfig,
+    experiment: Experiment,
     device: torch.device,
     describe: Callable[[], str],
 ) -> StepResult:
@@ -134,8 +141,7 @@ def train_step(
         model: :class:`CosmosModel`, sharded or not, or DDP around it.
         optimizer: its learning rate is set by the caller.
         micro_batches: samples and their noise.
-        diffusion: loss options.
-        config: clipping options.
+        experiment: options of loss and clipping.
         device: where to compute.
         describe: says where we are, for errors.
     """
@@ -146,10 +152,17 @@ def train_step(
     losses = torch.zeros(3, device=device)
     for i, (batch, noise) in enumerate(micro_batches):
         with _without_sync(model, is_last=i == len(micro_batches) - 1):
-            loss = batch_loss(model, batch, noise, diffusion, device)
+            loss = batch_loss(
+                model,
+                batch,
+                noise,
+                experiment.diffusion,
+                device,
+                only_generated=not experiment.compat.known_frames_in_loss,
+            )
             (loss.total / len(micro_batches)).backward()
         losses += torch.stack([loss.total, loss.edm, loss.mse]).detach() / len(micro_batches)
-    norm = clip_gradients(model, config, describe)
+    norm = clip_gradients(model, experiment, describe)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(losses, norm)

@@ -113,7 +113,11 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, self.experiment.optimizer)
         ema = self.experiment.ema
         self.ema = (
-            PowerEma(self.model, ema.rate, getattr(torch, ema.source_dtype))
+            PowerEma(
+                self.model,
+                ema.rate,
+                torch.bfloat16 if self.experiment.compat.bfloat16_ema else torch.float32,
+            )
             if ema.enabled
             else None
         )
@@ -263,8 +267,7 @@ class Trainer:
             self.parallel,
             self.optimizer,
             [self._micro_batch(samples, positions) for positions in self.positions],
-            experiment.diffusion,
-            experiment.optimizer,
+            experiment,
             self.processes.device,
             lambda: f"step {step + 1}, windows {self._names(samples)}",
         )

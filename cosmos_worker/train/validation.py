@@ -11,10 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from cosmos_worker.config.experiment import (
-    DiffusionConfig,
-    Experiment,
-)
+from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
@@ -88,7 +85,8 @@ def held_out_loss(
     def mean(
         draws: Sequence[D],
         noise_of: Callable[[Sequence[int], Sequence[int], D], Noise],
-        config: DiffusionConfig,
+        *,
+        only_generated: bool,
     ) -> float:
         batches = [
             samples.tolist()
@@ -104,14 +102,25 @@ def held_out_loss(
             samples, draw = work[item % len(work)]
             batch = held_out.batch(samples)
             noise = noise_of(batch.x0_BCTHW.shape[1:], samples, draw)
-            loss = batch_loss(model, batch, noise, config, processes.device)
+            loss = batch_loss(
+                model,
+                batch,
+                noise,
+                experiment.diffusion,
+                processes.device,
+                only_generated=only_generated,
+            )
             if item < len(work):
                 totals += torch.stack([loss.edm, torch.ones_like(loss.edm)]) * len(samples)
         total, count = processes.mean(totals).tolist()
         return float(total / count)
 
-    diffusion = experiment.diffusion
-    loss = mean(range(options.validation_draws), of_training, diffusion)
-    comparable = diffusion.model_copy(update={"loss_frames": "generated"})
-    levels = {sigma: mean([sigma], of_level, comparable) for sigma in options.validation_sigmas}
+    loss = mean(
+        range(options.validation_draws),
+        of_training,
+        only_generated=not experiment.compat.known_frames_in_loss,
+    )
+    levels = {
+        sigma: mean([sigma], of_level, only_generated=True) for sigma in options.validation_sigmas
+    }
     return HeldOutLoss(loss, levels)

@@ -84,8 +84,7 @@ def test_training_step_is_all_on_the_gpu(
         optimizer = build_optimizer(model, PUSH_TINY.optimizer)
         average = PowerEma(model, PUSH_TINY.ema.rate, torch.float32)
         work = [(batch(), draw_noise(LATENT, PUSH_TINY, "train", 0, [0, 1]))] * 2
-        options = PUSH_TINY.diffusion, PUSH_TINY.optimizer
-        result = train_step(model, optimizer, work, *options, CUDA, lambda: "step 1")
+        result = train_step(model, optimizer, work, PUSH_TINY, CUDA, lambda: "step 1")
         average.update(0)
 
         assert result.losses.device == CUDA
@@ -113,11 +112,10 @@ def test_training_step_waits_for_no_copy_to_the_gpu(monkeypatch: pytest.MonkeyPa
         model = model_on_cuda()
         optimizer = build_optimizer(model, PUSH_TINY.optimizer)
         work = [(batch(), draw_noise(LATENT, PUSH_TINY, "train", 0, [0, 1]))] * 2
-        options = PUSH_TINY.diffusion, PUSH_TINY.optimizer
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(Tensor, "pin_memory", pin)
         with Notes():
-            train_step(model, optimizer, work, *options, CUDA, lambda: "step 1")
+            train_step(model, optimizer, work, PUSH_TINY, CUDA, lambda: "step 1")
 
     tensors = 2 * (len(fields(Batch)) + len(fields(Noise)))
     assert done == ["pinned"] * tensors + ["moved"] * tensors

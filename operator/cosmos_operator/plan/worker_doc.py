@@ -185,6 +185,7 @@ def generate(
         checkpoint_lora_scale=inputs.job.spec.model.lora_scale if base else None,
         net=experiment.net,
         text=experiment.text,
+        text_padding=experiment.text_padding,
         sigma_data=experiment.diffusion.sigma_data,
         tokenizer_uri=inputs.tokenizer.target_uri,
         tokenizer=experiment.tokenizer,

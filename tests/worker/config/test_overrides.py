@@ -1,8 +1,19 @@
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from cosmos_worker.config.overrides import parse_override
+import pytest
+import yaml
+from support.training import small_experiment, train_config
+
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.overrides import (
+    MOVED_OPTIONS,
+    all_keys,
+    apply_overrides,
+    load_stage_config,
+    parse_override,
+)
 from cosmos_worker.config.presets import (
     EXPERIMENTS,
     get_experiment,
@@ -39,7 +50,7 @@ def test_overrides_change_values_of_any_type() -> None:
         BRIDGE,
         [
             "optimizer.learning_rate=1e-4",
-            "text.padding=trim",
+            "compat.trimmed_text=true",
             "trainer.max_steps=7",
             "video.fps=5",
             "ema.enabled=false",
@@ -47,7 +58,7 @@ def test_overrides_change_values_of_any_type() -> None:
     )
 
     assert experiment.optimizer.learning_rate == 1e-4
-    assert experiment.text.padding == "trim"
+    assert experiment.text_padding == "trim"
     assert experiment.trainer.max_steps == 7
     assert experiment.video.fps == 5
     assert experiment.ema.enabled is False
@@ -74,8 +85,11 @@ def test_override_may_set_null() -> None:
         ("optimizer.eps.x=1", r"unknown key 'x' .* nothing below a value"),
         ("optimizer.eps", r"expected key\.sub=value"),
         ("=3", r"expected key\.sub=value"),
-        ("text.padding=[", r"is not a YAML value"),
-        ("text.padding=left", r"overrides\.text\.padding: .*'pad' or 'trim'.*got 'left'"),
+        ("text.dropout=[", r"is not a YAML value"),
+        (
+            "parallel.sharding=left",
+            r"overrides\.parallel\.sharding: .*'none', 'full' or 'hybrid'.*got 'left'",
+        ),
         ("optimizer.learning_rate=0", r"optimizer\.learning_rate: .*greater than 0.*got 0"),
         ("video.num_pixel_frames=58", r"58 is not 8n\+1; use 57 or 65"),
         ("video.height=250", r"height: 250 is not a multiple of 16; use 240 or 256"),
@@ -98,9 +112,47 @@ def test_bad_override_is_explained(override: str, message: str) -> None:
 def test_trimmed_captions_do_not_share_a_micro_batch() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"text\.padding: 'trim' .* use 'pad', or trainer\.micro_batch_size=1 \(got 8\)",
+        match=r"compat\.trimmed_text: .* use false, or trainer\.micro_batch_size=1 \(got 8\)",
     ):
-        get_experiment("video2world_instruction_push_tiny", ["text.padding=trim"])
+        get_experiment("video2world_instruction_push_tiny", ["compat.trimmed_text=true"])
+
+
+@pytest.mark.parametrize(
+    ("override", "was", "now"),
+    [
+        ("net.num_blocks=2", "got 2", "were trained with 28"),
+        ("net.rope_ratio_h=2", "got 2.0", "were trained with 1.0"),
+        ("diffusion.sigma_data=1", "got 1.0", "were trained with 0.5"),
+    ],
+)
+def test_what_the_checkpoint_decides_is_chosen_with_fresh_weights_only(
+    override: str, was: str, now: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{was}, but the checkpoints of {BRIDGE} {now}; leave"):
+        get_experiment(BRIDGE, [override])
+    fresh = get_experiment(BRIDGE, [override, "trainer.init=random"])
+    assert fresh != get_experiment(BRIDGE, ["trainer.init=random"])
+
+
+def test_overrides_of_a_document_do_not_change_what_the_checkpoint_decides(tmp_path: Path) -> None:
+    document = train_config(tmp_path, small_experiment())
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(document.model_dump(mode="json")))
+
+    with pytest.raises(ConfigError, match=r"net\.num_blocks: got 3, but the checkpoints of"):
+        load_stage_config("train", path, ["experiment.net.num_blocks=3"])
+
+
+@pytest.mark.parametrize("path", MOVED_OPTIONS)
+def test_moved_option_is_answered_with_what_is_used_instead(path: str) -> None:
+    document = train_config(Path("runs"), small_experiment())
+
+    assert path not in all_keys(Experiment)
+    assert [key for key in all_keys(Experiment) if key in MOVED_OPTIONS[path]], "an option of today"
+    with pytest.raises(ConfigError, match="is no option any more; "):
+        get_experiment(BRIDGE, [f"{path}=1"])
+    with pytest.raises(ConfigError, match="is no option any more; "):
+        apply_overrides(document, [f"experiment.{path}=1"])
 
 
 def test_unknown_experiment_names_the_nearest() -> None:
@@ -113,7 +165,7 @@ def test_unknown_experiment_names_the_nearest() -> None:
 
 def test_several_problems_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        get_experiment(BRIDGE, ["optimizer.eps=-1", "text.padding=left"])
+        get_experiment(BRIDGE, ["optimizer.eps=-1", "parallel.sharding=left"])
 
     assert len(str(caught.value).splitlines()) == 2
 

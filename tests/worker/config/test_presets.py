@@ -44,7 +44,6 @@ def test_plain_video2world_has_the_numbers_of_the_recipe() -> None:
     conditioning = experiment.conditioning
     assert (conditioning.min_cond_latent_frames, conditioning.max_cond_latent_frames) == (0, 2)
     assert (conditioning.flag_dropout, experiment.text.dropout) == (0.0, 0.2)
-    assert (conditioning.augment_sigma_p_mean, conditioning.augment_sigma_p_std) == (-3, 2)
     assert experiment.diffusion.sigma_multiplier == 4
     assert (experiment.project, experiment.group) == ("posttraining", "diffusion_video2world")
 

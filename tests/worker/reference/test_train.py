@@ -61,7 +61,7 @@ def test_experiment_alone_has_the_numbers_of_the_preset() -> None:
         ("optimizer.betas=[0.8,0.95]", {"optimizer.beta1": 0.8, "optimizer.beta2": 0.95}),
         ("optimizer.eps=1e-8", {"optimizer.eps": 1e-8}),
         ("scheduler.warm_up_steps=[2500]", {"optimizer.warmup_steps": 2500}),
-        ("scheduler.f_start=[0.1]", {"optimizer.start_factor": 0.1}),
+        ("scheduler.f_start=[1e-6]", {"optimizer.learning_rate": 2**-14.3}),
         ("scheduler.f_min=[0.5]", {"optimizer.final_factor": 0.5}),
         ("scheduler.f_max=[1.0]", {"optimizer.learning_rate": 2**-14.3}),
         ("model.ema.enabled=False", {"ema.enabled": False}),
@@ -72,7 +72,7 @@ def test_experiment_alone_has_the_numbers_of_the_preset() -> None:
         ),
         ("model.vae.pixel_chunk_duration=57", {"tokenizer.chunk_pixel_frames": 57}),
         ("model.loss_add_logvar=False", {"diffusion.use_logvar": False}),
-        ("model.sigma_data=0.4", {"diffusion.sigma_data": 0.4}),
+        ("model.sigma_data=0.5", {"diffusion.sigma_data": 0.5}),
         ("model.sde.p_mean=0.2", {"diffusion.p_mean": 0.2}),
         ("model.sde.p_std=1.2", {"diffusion.p_std": 1.2}),
         ("model.precision=bfloat16", {"diffusion.compute_dtype": "bfloat16"}),
@@ -92,12 +92,7 @@ def test_experiment_alone_has_the_numbers_of_the_preset() -> None:
             f"{CONDITION}first_random_n_num_condition_t_max=2",
             {"conditioning.max_cond_latent_frames": 2},
         ),
-        (f"{CONDITION}augment_sigma_sample_p_mean=0", {"conditioning.augment_sigma_p_mean": 0}),
-        (f"{CONDITION}augment_sigma_sample_p_std=1", {"conditioning.augment_sigma_p_std": 1}),
-        (
-            f"{CONDITION}augment_sigma_sample_multiplier=4",
-            {"conditioning.augment_sigma_multiplier": 4},
-        ),
+        (f"{CONDITION}augment_sigma_sample_p_mean=-3", {"compat.strong_known_frame_noise": False}),
         ("++trainer.max_iter=9", {"trainer.max_steps": 9}),
         ("lora.rank=4", {"lora.rank": 4}),
     ],
@@ -133,6 +128,31 @@ def test_all_problems_are_told_at_once() -> None:
         "prepare-dataset and cache-latents, which come before the training",
         "after --: scheduler.warm_up_steps: got [1, 2]; one cycle is supported, give one value",
     ]
+
+
+NOISE = {"p_mean": 0, "p_std": 1, "multiplier": 4}
+
+
+def test_noise_on_known_frames_is_the_bridge_configurations_whole_or_ours() -> None:
+    words = [f"{CONDITION}augment_sigma_sample_{name}={value}" for name, value in NOISE.items()]
+
+    assert read(*words).compat.strong_known_frame_noise
+    with pytest.raises(ConfigError, match=r"got .*p_mean=0; supported: none of these options, or"):
+        read(words[0])
+
+
+@pytest.mark.parametrize(
+    "word", ["net.num_blocks=2", "model.sigma_data=0.4", "net.max_latent_frames=64"]
+)
+def test_what_the_checkpoint_decides_is_not_changed(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"the checkpoints of .* were trained with"):
+        read(word)
+    assert read(word, "trainer.init=random")
+
+
+def test_moved_option_is_answered_with_its_new_name() -> None:
+    with pytest.raises(ConfigError, match=r"'trim' is compat\.trimmed_text=true"):
+        read("text.padding=trim")
 
 
 def test_values_are_checked_as_ours_are() -> None:
@@ -195,7 +215,7 @@ TINY = [
     "checkpoint.save_iter=3", "trainer.logging_iter=1", "dataloader_train.batch_size=2",
     "model.latent_shape=[16,3,4,4]", "model.ema.enabled=True", "text.max_length=8",
     "net.model_channels=32", "net.num_blocks=2", "net.num_heads=2", "net.text_channels=16",
-    "net.adaln_lora_dim=8", "net.max_latent_size=16", "net.max_latent_frames=8",
+    "net.adaln_lora_dim=8", "net.max_latent_size=16", "net.max_latent_frames=8", "trainer.init=random",
 ]  # fmt: skip
 
 

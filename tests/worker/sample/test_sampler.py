@@ -77,9 +77,10 @@ def make_settings(guidance: float = 0.0, padding: str = "pad", **sampling: objec
     return Settings(
         SAMPLING.model_copy(update={"guidance": guidance, **sampling}),
         chunked_latent_frames(NUM_FRAMES, NUM_FRAMES),
-        TextConfig(max_length=8, padding=padding),
+        TextConfig(max_length=8),
         0.5,
         embedding(9) if guidance else None,
+        text_padding=padding,
     )
 
 

@@ -161,9 +161,11 @@ class Seen:
 def watch(monkeypatch: pytest.MonkeyPatch, text: EmbeddingStore, known: list[str]) -> Seen:
     """Collect what every training batch from now on is made of."""
     seen, true = Seen(), WindowDataset.batch
-    options = make_experiment().text
+    experiment = make_experiment()
     embedded = {
-        caption: pad_text([text.get(caption)], options.max_length, options.padding)[0]
+        caption: pad_text([text.get(caption)], experiment.text.max_length, experiment.text_padding)[
+            0
+        ]
         for caption in known
     }
 

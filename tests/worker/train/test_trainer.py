@@ -20,6 +20,7 @@ from support.training import (
     write_training_inputs,
 )
 
+from cosmos_worker.config.experiment import CompatConfig
 from cosmos_worker.errors import (
     CheckpointError,
     ConfigError,
@@ -211,10 +212,10 @@ def test_gradient_that_is_not_finite_is_zeroed_when_asked_for(tmp_path: Path) ->
     write_training_inputs(tmp_path, num_windows=4, bad_latent=torch.tensor(1e30))
     write_model(tmp_path / "model.pt")
     experiment = small_experiment(max_steps=2)
-    optimizer = experiment.optimizer.model_copy(update={"on_bad_gradient": "zero"})
+    compat = CompatConfig(zeroed_gradients=True)
 
     train_stage.run(
-        train_config(tmp_path, experiment.model_copy(update={"optimizer": optimizer})), VOLUMES
+        train_config(tmp_path, experiment.model_copy(update={"compat": compat})), VOLUMES
     )
 
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "out").values())

@@ -302,7 +302,10 @@ def test_what_has_no_float8_for_us_is_refused(
             {"parallel": {"activation_checkpointing": "selective"}},
             "'selective' cannot keep the results of these products",
         ),
-        ({"text": {"padding": "trim"}}, "text.padding: 'trim' gives captions of any length"),
+        (
+            {"compat": {"trimmed_text": True}},
+            "compat.trimmed_text: true leaves captions of any length",
+        ),
         ({"text": {"max_length": 24}}, "text.max_length: 24 is not a multiple of 16"),
         ({"net": {"text_channels": 40}}, "net.text_channels: 40 is not a multiple of 16"),
         ({"net": {"model_channels": 40}}, "net.model_channels: 40 is not a multiple of 16; change"),
@@ -336,7 +339,8 @@ def test_what_the_layers_do_not_admit_is_refused(
 
 def test_all_that_is_not_admitted_is_told_at_once() -> None:
     given = experiment().model_dump()
-    given["text"] = {"padding": "trim", "max_length": 24}
+    given["text"] = {"max_length": 24}
+    given["compat"] = {"trimmed_text": True}
 
     with pytest.raises(
         ValueError, match=r"any length; text\.max_length: 24 .*; change that, or use"

@@ -18,7 +18,7 @@ from support.training import (
     write_training_inputs,
 )
 
-from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.experiment import CompatConfig, Experiment
 from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import CheckpointError, ConfigError
@@ -78,7 +78,8 @@ def test_losses_of_levels_do_not_depend_on_the_experiment(inputs: Path) -> None:
         validation_sigmas=levels[::-1], seed=5, validation_draws=1, micro_batch_size=1
     ).model_copy(
         update={
-            "diffusion": one.diffusion.model_copy(update={"p_mean": 1.0, "loss_frames": "all"}),
+            "diffusion": one.diffusion.model_copy(update={"p_mean": 1.0}),
+            "compat": CompatConfig(known_frames_in_loss=True),
             "text": one.text.model_copy(update={"dropout": 1.0}),
             "conditioning": one.conditioning.model_copy(update={"flag_dropout": 1.0}),
         }
