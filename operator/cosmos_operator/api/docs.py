@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from cosmos_operator.api.crd import build_schema
 from cosmos_worker.config.experiment import Experiment
@@ -15,9 +17,81 @@ from cosmos_worker.config.presets import (
     PRESETS,
     Preset,
 )
-from cosmos_worker.config.training import TrainerConfig
 
 Row = tuple[str, str, str, str]
+FIRST_OPTIONS = (
+    "trainer.max_steps",
+    "trainer.global_batch_size",
+    "optimizer.learning_rate",
+    "lora.rank",
+    "video.num_pixel_frames",
+    "video.height",
+    "video.width",
+    "trainer.save_every_steps",
+    "trainer.sample_every_steps",
+    "trainer.keep_best",
+)
+"""The options that people change first."""
+
+
+class Group(NamedTuple):
+    """Options with one purpose: those that are named, or begin with a name that ends with a dot."""
+
+    title: str
+    text: str
+    names: tuple[str, ...]
+
+
+GROUPS = (
+    Group(
+        "Windows and latents",
+        "The pixels that one sample shows, and their way through the tokenizer. With `video.num_pixel_frames` change "
+        "`tokenizer.chunk_pixel_frames` too.",
+        ("video.", "buckets", "tokenizer."),
+    ),
+    Group(
+        "Captions and known frames",
+        "What the network is shown beside the noisy latents.",
+        ("text.", "conditioning."),
+    ),
+    Group("Noise and loss", "EDM (Karras et al. 2022).", ("diffusion.",)),
+    Group("Optimizer and average", "AdamW, its schedule, and the average of the weights.", ("optimizer.", "ema.")),
+    Group("LoRA", "A low-rank correction instead of all weights: [lora.md](lora.md).", ("lora.",)),
+    Group(
+        "Length and start",
+        "",
+        ("name", "project", "group", "trainer.max_steps", "trainer.global_batch_size", "trainer.seed", "trainer.init"),
+    ),
+    Group(
+        "Saving, validating, watching",
+        "None of these changes the weights of a step.",
+        (
+            "trainer.save_every_steps", "trainer.keep_", "trainer.log_every_steps", "trainer.validat",
+            "trainer.sample_", "trainer.trackers",
+        ),
+    ),
+    Group(
+        "Processes, memory and speed",
+        "The weights of a step change by rounding only: [memory.md](memory.md).",
+        (
+            "trainer.micro_batch_size", "trainer.device", "trainer.threads_per_process", "parallel.", "acceleration.",
+        ),
+    ),
+    Group(
+        "Behaviours of the reference",
+        "Each switch brings one of them back, for comparison with NVIDIA's trainer. Its warm-up is "
+        "`optimizer.warmup_steps=2500`.",
+        ("compat.",),
+    ),
+    Group(
+        "The network",
+        "Decided by the checkpoint: these options, and `diffusion.sigma_data`, can be changed only with "
+        "`trainer.init=random`.",
+        ("net.",),
+    ),
+)  # fmt: skip
+"""All options of an experiment by purpose, in the order in which people ask for them."""
+
 PRESET_HEADER = ("experiment", "for", "frames", "size", "steps", "samples a step", "GPUs")
 
 
@@ -39,17 +113,13 @@ def job_page() -> str:
 def experiment_page() -> str:
     """Presets, all options with the values of the first preset, and where the others differ."""
     first, *others = [preset.experiment for preset in PRESETS]
-    options = [
-        (f"`{path}`", _value(_get(first, path)), description)
-        for path, description in _options(Experiment)
-    ]
     note = (
         "Written from the models by `cosmos fields experiment`; a test keeps this page in step with them. "
         "`cosmos-worker experiments` prints the memory that each needs; [memory.md](memory.md) says how it is computed."
     )
     change = (
-        "Change an option with `training.overrides: [key.sub=value]`. `null` means: see its meaning; "
-        f"for example `trainer.init` is one of {', '.join(_choices(TrainerConfig, 'init'))}."
+        "Change an option with `training.overrides: [key.sub=value]`; values are YAML, so that `null`, `1e-4` and "
+        "`[1, 2]` can be written. Every option is in one table below, those that people change first in two."
     )
     return (
         "\n\n".join(
@@ -59,13 +129,46 @@ def experiment_page() -> str:
                 _table(PRESET_HEADER, map(_preset_row, PRESETS)),
                 "## Options",
                 change,
-                _table(("option", f"`{first.name}`", "meaning"), options),
+                "### Changed first",
+                _option_table(first, FIRST_OPTIONS),
+                *(part for group in GROUPS for part in _group_parts(first, group)),
                 "## Where the others differ",
                 _table(("experiment", "options"), [_differences(first, other) for other in others]),
             ]
         )
         + "\n"
     )
+
+
+def group_of(path: str) -> Group:
+    """The only group that an option is of.
+
+    Raises:
+        LookupError: none, or several.
+    """
+    found = [group for group in GROUPS if any(_is_named(path, name) for name in group.names)]
+    if len(found) != 1:
+        raise LookupError(f"{path} is of {len(found)} groups of GROUPS; it must be of one")
+    return found[0]
+
+
+def _is_named(path: str, name: str) -> bool:
+    return path == name or (name.endswith((".", "_", "validat")) and path.startswith(name))
+
+
+def _group_parts(first: Experiment, group: Group) -> list[str]:
+    paths = [path for path, _ in _options(Experiment) if group_of(path) is group]
+    return [
+        f"### {group.title}",
+        *([group.text] if group.text else []),
+        _option_table(first, paths),
+    ]
+
+
+def _option_table(first: Experiment, paths: Iterable[str]) -> str:
+    meanings = dict(_options(Experiment))
+    rows = [(f"`{path}`", _value(_get(first, path)), meanings[path]) for path in paths]
+    return _table(("option", f"`{first.name}`", "meaning"), rows)
 
 
 def _preset_row(preset: Preset) -> tuple[str, ...]:
@@ -114,13 +217,21 @@ def _options(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
     for name, field in model.model_fields.items():
         nested = nested_model(field)
         if nested is None:
-            yield prefix + name, field.description or ""
+            yield prefix + name, f"{field.description or ''}{_choices(field)}"
         else:
             yield from _options(nested, f"{prefix}{name}.")
 
 
-def _choices(model: type[BaseModel], name: str) -> list[str]:
-    return [f"`{value}`" for value in model.model_json_schema()["properties"][name]["enum"]]
+def _choices(field: FieldInfo) -> str:
+    """The allowed values of an option that is one of a few, as a sentence; otherwise nothing."""
+    kinds = [field.annotation, *typing.get_args(field.annotation)]
+    values = [
+        value
+        for kind in kinds
+        if typing.get_origin(kind) is Literal
+        for value in typing.get_args(kind)
+    ]
+    return f" One of {', '.join(f'`{json.dumps(value)}`' for value in values)}." if values else ""
 
 
 def _get(value: Any, path: str) -> Any:  # noqa: ANN401 - walks models of any type

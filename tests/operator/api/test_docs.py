@@ -7,7 +7,14 @@ import pytest
 import yaml
 from support.jobs import make_job
 
-from cosmos_operator.api.docs import experiment_page, job_page
+from cosmos_operator.api.docs import (
+    FIRST_OPTIONS,
+    experiment_page,
+    group_of,
+    job_page,
+)
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.overrides import all_keys
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -21,6 +28,19 @@ def test_page_is_in_step_with_the_models(
     if update_golden:
         (DOCS / name).write_text(page(), encoding="utf-8")
     assert (DOCS / name).read_text(encoding="utf-8") == page()
+
+
+def test_every_option_is_of_one_group_and_ten_are_named_first() -> None:
+    options = all_keys(Experiment)
+
+    assert all(group_of(path) for path in options)
+    assert len(set(FIRST_OPTIONS) & set(options)) == 10
+    with pytest.raises(LookupError, match=r"trainer\.unknown is of 0 groups"):
+        group_of("trainer.unknown")
+    page = experiment_page()
+    assert [page.count(f"| `{path}` |") for path in options] == [
+        2 if path in FIRST_OPTIONS else 1 for path in options
+    ]
 
 
 @pytest.mark.parametrize("page", [job_page, experiment_page])
