@@ -270,7 +270,8 @@ def test_generate_reads_a_prompt_file_and_nine_known_frames(
         models,
         tmp_path,
         inputs_file_uri=str(prompts),
-        text={"max_length": 24, "padding": "trim"},
+        text={"max_length": 24},
+        text_padding="trim",
         sampling={"num_input_frames": 9, "sampler": "res_2ab"},
     )
 
