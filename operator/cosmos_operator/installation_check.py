@@ -13,12 +13,8 @@ from time import monotonic
 import yaml
 
 from cosmos_operator.errors import InvalidSpec, OperatorError
-from cosmos_operator.kube.client import (
-    KubeCluster,
-    load_configuration,
-)
-from cosmos_operator.kube.kinds import KINDS
-from cosmos_operator.kube.protocol import Manifest
+from cosmos_operator.kube.cluster import KubeCluster, connect
+from cosmos_operator.kube.kinds import KINDS, Manifest
 from cosmos_operator.settings import Settings, load_settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_OK
 
@@ -218,7 +214,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 async def run_check(options: argparse.Namespace) -> int:
     """Run one test; returns the exit code."""
-    cluster = KubeCluster(await load_configuration(options.kubeconfig))
+    cluster = await connect(options.kubeconfig)
     try:
         check: Check = options.check
         return await check(cluster, options)

@@ -65,11 +65,10 @@ class Cluster:
 def cluster(monkeypatch) -> Cluster:
     cluster = Cluster()
 
-    async def load(_: Path | None) -> None:
-        return None
+    async def connect(_: Path | None) -> Cluster:
+        return cluster
 
-    monkeypatch.setattr(installation_check, "load_configuration", load)
-    monkeypatch.setattr(installation_check, "KubeCluster", lambda _: cluster)
+    monkeypatch.setattr(installation_check, "connect", connect)
     monkeypatch.setattr(installation_check, "POLL_S", 0.0)
     return cluster
 

@@ -18,6 +18,7 @@ from cosmos_operator.api.base import (
     RULES,
     VERSION,
 )
+from cosmos_operator.api.labels import PART_OF, PART_OF_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 
 Schema = dict[str, Any]
@@ -64,7 +65,7 @@ def build_crd() -> dict[str, Any]:
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{PLURAL}.{GROUP}",
-            "labels": {"app.kubernetes.io/part-of": "cosmos"},
+            "labels": {PART_OF_LABEL: PART_OF},
         },
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }

@@ -6,9 +6,10 @@ wait for conditions.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from cosmos_operator.api.base import ApiModel, ItemName
 
@@ -180,3 +181,17 @@ class PostTrainingJobStatus(ApiModel):
     """State of each inference item."""
     outputs: Annotated[tuple[Output, ...], Field(json_schema_extra=_list_map("name", 8))] = ()
     """What the job left."""
+
+    @property
+    def was_accepted(self) -> bool:
+        """True once the operator has found that the job can be carried out."""
+        accepted = next((one for one in self.conditions if one.type == "Accepted"), None)
+        return accepted is not None and accepted.reason != "InvalidSpec"
+
+
+def read_status(document: Mapping[str, Any]) -> PostTrainingJobStatus:
+    """The status in a job's document; one that this version cannot read counts as empty, and is written anew."""
+    try:
+        return PostTrainingJobStatus.model_validate(document.get("status") or {})
+    except ValidationError:
+        return PostTrainingJobStatus()

@@ -17,11 +17,11 @@ import kopf
 from kopf._cogs.structs.credentials import Vault  # operator(vault=...) takes one; not exported
 
 from cosmos_operator.api.base import GROUP, KIND
+from cosmos_operator.api.labels import JOB_LABEL
 from cosmos_operator.controller.work_queue import Key
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.client import Connection
 from cosmos_operator.kube.kinds import KINDS
-from cosmos_operator.plan.names import JOB_LABEL
 
 MANAGED_LABEL, MANAGED_BY = "app.kubernetes.io/managed-by", "cosmos"
 """Label of everything that the operator makes."""

@@ -17,8 +17,7 @@ from datetime import datetime, timezone
 from typing import Protocol
 
 from cosmos_operator.errors import ClusterUnavailable, OperatorError
-from cosmos_operator.kube.kinds import KINDS
-from cosmos_operator.kube.protocol import Manifest
+from cosmos_operator.kube.kinds import KINDS, Manifest
 from cosmos_operator.settings import LeaseSettings
 from cosmos_worker.errors import EXIT_RETRY
 

@@ -25,17 +25,14 @@ from cosmos_operator.controller.lease import (
     own_identity,
 )
 from cosmos_operator.controller.metrics import Metrics
-from cosmos_operator.controller.router import Watcher
+from cosmos_operator.controller.watcher import Watcher
 from cosmos_operator.controller.work_queue import (
     Handle,
     Key,
     WorkQueue,
 )
 from cosmos_operator.errors import OperatorError
-from cosmos_operator.kube.client import (
-    KubeCluster,
-    load_configuration,
-)
+from cosmos_operator.kube.cluster import KubeCluster, connect
 from cosmos_operator.settings import Settings, load_settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_OK
 
@@ -173,7 +170,7 @@ async def run_operator(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    cluster = KubeCluster(await load_configuration(kubeconfig))
+    cluster = await connect(kubeconfig)
     try:
         await Operator(cluster, settings, make_handle).run(stop)
     finally:

@@ -14,15 +14,14 @@ from typing import Any
 
 import yaml
 
-from cosmos_operator.plan.names import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
+from cosmos_operator.api.labels import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_worker.runtime.termination import VARIABLE as TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
     Volumes,
     atomic_write,
     read_marker,
 )
-
-Manifest = Mapping[str, Any]
 
 WORKER = "cosmos-worker"
 STAGES_FOLDER = "stages"

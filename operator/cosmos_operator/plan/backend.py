@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cosmos_operator.plan.job import INDEX_ANNOTATION, build_training_job
-from cosmos_operator.plan.names import LEADER, ROLE_LABEL
-from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.api.labels import INDEX_ANNOTATION, LEADER, ROLE_LABEL
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.job import build_training_job
 from cosmos_operator.plan.pytorchjob import build_pytorchjob
 from cosmos_operator.plan.trainjob import build_trainjob
 from cosmos_operator.plan.workload import TrainingAttempt

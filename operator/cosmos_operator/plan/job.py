@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.names import TEMPLATE_ANNOTATION
-from cosmos_operator.plan.pod import Manifest, build_pod_template, metadata
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.pod import build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
 from cosmos_operator.settings import Settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
 from cosmos_worker.storage.volumes import content_key
 
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 STAGE_RETRIES = 3
 RENDEZVOUS_PORT = 29500
 
@@ -91,7 +91,7 @@ def _headless_service(job: PostTrainingJob, stage: Stage, name: str, service: st
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": name},
+            "selector": {JOB_NAME_LABEL: name},
             "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
         },
     }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from cosmos_operator.api.labels import HOSTNAME_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts, mount_path
@@ -28,11 +29,8 @@ SAVE_MARGIN_SECONDS = 30
 """What of it the worker keeps for leaving in order; the rest is for saving a checkpoint."""
 FETCHING = ("fetch-model", "prepare-dataset")
 """Stages that may use the network and the credentials for it."""
-HOSTNAME = "kubernetes.io/hostname"
 S3_KEYS = {"AWS_ACCESS_KEY_ID": True, "AWS_SECRET_ACCESS_KEY": True, "AWS_SESSION_TOKEN": False}
 """Keys of a Secret for an S3 store, and variables of the same names; whether a Secret must have it."""
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,11 @@ def _away_from(nodes: AvoidedNodes) -> Manifest:
     """Node affinity; empty if no node is to be avoided."""
 
     def others_than(names: tuple[str, ...]) -> Manifest:
-        return {"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": list(names)}]}
+        return {
+            "matchExpressions": [
+                {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": list(names)}
+            ]
+        }
 
     affinity: Manifest = {}
     if nodes.never:

@@ -7,8 +7,8 @@ deadlines and clean-up belong to our operator.
 
 from __future__ import annotations
 
-from cosmos_operator.plan.names import LEADER, ROLE_LABEL
-from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.api.labels import LEADER, ROLE_LABEL
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.workload import TrainingAttempt
 
 CONTAINER = "pytorch"

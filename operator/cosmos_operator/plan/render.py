@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from cosmos_operator.api.labels import COMMON_LABELS, JOB_LABEL, STAGE_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.backend import Backend, choose_backend
 from cosmos_operator.plan.job import build_stage_job
-from cosmos_operator.plan.names import JOB_LABEL, STAGE_LABEL, object_name
-from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, Manifest, metadata, owner_of
+from cosmos_operator.plan.names import object_name
+from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, metadata, owner_of
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts
 from cosmos_operator.plan.workload import TrainingAttempt
@@ -57,10 +59,7 @@ def build_claims(job: PostTrainingJob) -> list[Manifest]:
             continue
         header: Manifest = {
             "name": spec.claim_name,
-            "labels": {
-                "app.kubernetes.io/managed-by": "cosmos",
-                "app.kubernetes.io/part-of": "cosmos",
-            },
+            "labels": dict(COMMON_LABELS),
         }
         if job.metadata.namespace is not None:
             header["namespace"] = job.metadata.namespace
@@ -115,11 +114,7 @@ def build_leader_service(job: PostTrainingJob, backend: Backend) -> Manifest:
     """The headless Service that always selects the training's leader: ``kubectl logs -f svc/<job>``."""
     header: Manifest = {
         "name": job.name,
-        "labels": {
-            "app.kubernetes.io/managed-by": "cosmos",
-            "app.kubernetes.io/part-of": "cosmos",
-            JOB_LABEL: job.name,
-        },
+        "labels": {**COMMON_LABELS, JOB_LABEL: job.name},
     }
     if job.metadata.namespace is not None:
         header["namespace"] = job.metadata.namespace

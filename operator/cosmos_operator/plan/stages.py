@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cosmos_operator.api.status import ConditionType
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan import worker_doc
 from cosmos_operator.plan.inputs import Inputs, read_inputs
@@ -18,6 +19,16 @@ from cosmos_worker.config.stages import (
 
 SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
 """Stages whose results do not depend on the job's name: two jobs with the same inputs share them."""
+
+CONDITIONS: dict[str, ConditionType] = {
+    "fetch-model": "ModelReady",
+    "prepare-dataset": "DatasetReady",
+    "embed-text": "EmbeddingsReady",
+    "cache-latents": "LatentsReady",
+    "check-inputs": "InputsReady",
+    "publish": "Published",
+}
+"""Kind of a stage → the condition of the job that says whether its result is there."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ image, command, environment and resources in ``trainer``, the rest of the pod as
 
 from __future__ import annotations
 
-from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.workload import TrainingAttempt
 
 RUNTIME = "cosmos-torch"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from cosmos_operator.api.machines import VolumeSpec
 from cosmos_operator.api.source import ClaimFolder
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
 from cosmos_worker.config.stages import StageConfig
@@ -77,6 +78,17 @@ def named_claims(job: PostTrainingJob) -> dict[str, str]:
     for where, source in sources(job):
         if source.claim is not None and source.claim.claim_name is not None:
             found[f"{where}.claim.claimName"] = source.claim.claim_name
+    return found
+
+
+def claim_fields(job: PostTrainingJob) -> dict[str, str]:
+    """Claims that a job uses → the first field that names each."""
+    found: dict[str, str] = {}
+    for volume in VOLUMES:
+        spec: VolumeSpec = getattr(job.spec.storage, volume)
+        found.setdefault(spec.claim_name, f"spec.storage.{volume}.claimName")
+    for field, claim in named_claims(job).items():
+        found.setdefault(claim, field)
     return found
 
 

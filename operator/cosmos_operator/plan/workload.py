@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosmos_operator.api.labels import ATTEMPT_LABEL, DEPENDS_ANNOTATION, QUEUE_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.names import ATTEMPT_LABEL, DEPENDS_ANNOTATION, attempt_name
-from cosmos_operator.plan.pod import AvoidedNodes, Manifest, build_pod_template, metadata
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.names import attempt_name
+from cosmos_operator.plan.pod import AvoidedNodes, build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
-
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:

@@ -19,7 +19,7 @@ from support.jobs import make_document
 from cosmos_operator.api.crd import build_crd
 from cosmos_operator.controller import (
     manager,
-    router,
+    watcher,
 )
 from cosmos_operator.controller.lease import LeaseLost
 from cosmos_operator.controller.manager import (
@@ -30,10 +30,7 @@ from cosmos_operator.controller.manager import (
 )
 from cosmos_operator.controller.work_queue import Key
 from cosmos_operator.errors import ClusterUnavailable
-from cosmos_operator.kube.client import (
-    KubeCluster,
-    load_configuration,
-)
+from cosmos_operator.kube.cluster import KubeCluster, connect
 from cosmos_operator.settings import Settings
 
 MANAGED = {"app.kubernetes.io/managed-by": "cosmos"}
@@ -89,7 +86,7 @@ class Running:
 
 @asynccontextmanager
 async def running(kube: FakeKube, folder: Path, **settings: Any) -> AsyncIterator[Running]:
-    cluster = KubeCluster(await load_configuration(kube.write_kubeconfig(folder / "kubeconfig")))
+    cluster = await connect(kube.write_kubeconfig(folder / "kubeconfig"))
     reconcile = Reconcile()
     operator = Operator(cluster, Settings(**{**SETTINGS, **settings}), reconcile.make)
     found = Running(operator, cluster, reconcile)
@@ -154,7 +151,7 @@ async def test_jobs_and_what_they_own_lead_to_passes_and_nothing_else_is_written
 
 
 async def test_crd_that_comes_later_is_watched(kube, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(router, "MISSING_POLL_S", 0.1)
+    monkeypatch.setattr(watcher, "MISSING_POLL_S", 0.1)
     async with running(kube, tmp_path) as op:
         await op.until_ready()
         assert "no PostTrainingJob is served" in caplog.text
@@ -166,8 +163,8 @@ async def test_crd_that_comes_later_is_watched(kube, tmp_path, monkeypatch, capl
 
 
 async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypatch):
-    monkeypatch.setattr(router, "MISSING_POLL_S", 0.1)
-    monkeypatch.setattr(router, "SERVED_POLL_S", 0.5)
+    monkeypatch.setattr(watcher, "MISSING_POLL_S", 0.1)
+    monkeypatch.setattr(watcher, "SERVED_POLL_S", 0.5)
     kube.install_crd(build_crd())
     make_ptj(kube, "one")
     async with running(kube, tmp_path) as op:
@@ -185,8 +182,8 @@ async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypat
 
 
 async def test_lost_events_are_made_up_for_by_the_resync(kube, tmp_path, monkeypatch):
-    monkeypatch.setattr(router.Watcher, "_deliver", lambda *_: None)
-    monkeypatch.setattr(router, "FIRST_AUDIT_S", 0.1)
+    monkeypatch.setattr(watcher.Watcher, "_deliver", lambda *_: None)
+    monkeypatch.setattr(watcher, "FIRST_AUDIT_S", 0.1)
     kube.install_crd(build_crd())
     async with running(kube, tmp_path, resyncSeconds=0.5) as op:
         await op.until(lambda: op.operator._lease.age_s is not None)
@@ -198,14 +195,14 @@ async def test_lost_events_are_made_up_for_by_the_resync(kube, tmp_path, monkeyp
 
 async def test_dead_watch_is_reported(kube, tmp_path, monkeypatch):
     monkeypatch.setattr("cosmos_operator.controller.watch_audit.MIN_AGE_S", 0.2)
-    monkeypatch.setattr(router, "MAX_LAG_S", 0.5)
+    monkeypatch.setattr(watcher, "MAX_LAG_S", 0.5)
     kube.install_crd(build_crd())
     async with running(kube, tmp_path, resyncSeconds=0.2) as op:
         await op.until_ready()
         await asyncio.sleep(1)
         assert list(op.operator.problems()) == []
 
-        monkeypatch.setattr(router.WatchAudit, "note", lambda *_, **__: None)
+        monkeypatch.setattr(watcher.WatchAudit, "note", lambda *_, **__: None)
         make_ptj(kube, "one")
         await op.until(lambda: list(op.operator.problems()))
         (problem,) = op.operator.problems()

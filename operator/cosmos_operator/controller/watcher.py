@@ -20,8 +20,8 @@ from cosmos_operator.controller.metrics import Metrics
 from cosmos_operator.controller.watch_audit import WatchAudit
 from cosmos_operator.controller.work_queue import WorkQueue
 from cosmos_operator.errors import OperatorError
-from cosmos_operator.kube.client import KubeCluster
-from cosmos_operator.kube.protocol import Manifest
+from cosmos_operator.kube.cluster import KubeCluster
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.settings import Settings
 
 ALWAYS_WATCHED = ("Job", "Pod")
