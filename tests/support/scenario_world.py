@@ -332,7 +332,10 @@ class FakeWorld(World):
     def stop(self) -> None:
         """End the operator in order, once it has begun: a signal before that is the end of any program."""
         if self._operator is not None:
-            self.wait("the operator begins", lambda: "first lists" in self._log.read_text())
+            self.wait(
+                "the operator begins",
+                lambda: "delivered all existing objects" in self._log.read_text(),
+            )
             self._operator.send_signal(signal.SIGTERM)
             assert self._operator.wait(10) == 0, self.operator_log()
             self._operator = None

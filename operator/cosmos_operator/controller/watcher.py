@@ -1,4 +1,4 @@
-"""Keeps the watches running, compares them with lists, and lets every job run when something happened to it."""
+"""Keeps the watches running, compares them with lists, and queues every job to which something happened."""
 
 from __future__ import annotations
 
@@ -9,40 +9,44 @@ import zlib
 from collections.abc import Iterator
 
 from cosmos_operator.api.base import KIND
-from cosmos_operator.controller.kopf_watch import (
-    MANAGED_BY,
-    MANAGED_LABEL,
-    Router,
-    WatchEvent,
-    watch,
-)
+from cosmos_operator.api.labels import MANAGED_BY, MANAGED_LABEL
+from cosmos_operator.controller.kopf_watch import watch
 from cosmos_operator.controller.metrics import Metrics
+from cosmos_operator.controller.router import Router, WatchEvent
 from cosmos_operator.controller.watch_audit import WatchAudit
 from cosmos_operator.controller.work_queue import WorkQueue
 from cosmos_operator.errors import OperatorError
 from cosmos_operator.kube.cluster import KubeCluster
-from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.kinds import JobKey, Manifest
 from cosmos_operator.settings import Settings
 
 ALWAYS_WATCHED = ("Job", "Pod")
 WATCHED_IF_SERVED = (KIND, "PyTorchJob", "TrainJob")
 
 SERVED_POLL_S = 30.0
-"""Time between two looks at which kinds the API server has."""
+"""Seconds between two requests for the kinds that the API server has."""
 MISSING_POLL_S = 5.0
-"""The same while it has no PostTrainingJob: the operator has nothing to do until then."""
+"""The same while it has no PostTrainingJob and the operator has nothing to do."""
 MIN_AUDIT_S = 30.0
+"""Shortest time between two audits, in seconds."""
 AUDITS_PER_RESYNC = 5
 FIRST_AUDIT_S = 1.0
-"""Time between two audits until the first lists are done."""
+"""Seconds between two audits until the watches have delivered all that the first lists hold."""
 MAX_LAG_S = 120.0
-"""A watch that has owed an event for longer is dead."""
+"""Lag in seconds from which on a watch counts as dead."""
 
 logger = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Turns what happens in the cluster into keys of the queue, and knows whether it still hears of it."""
+    """Queues the jobs to which something happens in the cluster, and notices watches that deliver no more.
+
+    Args:
+        cluster: the API server.
+        settings: settings of the installation.
+        queue: receives the jobs.
+        metrics: receive the lag of each watch.
+    """
 
     def __init__(
         self, cluster: KubeCluster, settings: Settings, queue: WorkQueue, metrics: Metrics
@@ -55,10 +59,10 @@ class Watcher:
         self._router = Router()
         self._kinds: frozenset[str] = frozenset()
         self.is_caught_up = False
-        """Whether all that there was at the start has been seen."""
+        """True once the watches have delivered all objects that existed at the start."""
 
     def problems(self) -> Iterator[str]:
-        """The watches that are dead, one line each."""
+        """Watches that are dead, one line each."""
         now = time.monotonic()
         for kind in sorted(self._kinds):
             lag_s = self._audit.lag_seconds(kind, now)
@@ -66,7 +70,7 @@ class Watcher:
                 yield f"watch of {kind}: no event for a change that is {lag_s:.0f} s old"
 
     async def watch(self) -> None:
-        """Watch for ever what the API server has; kinds come and go with their operators.
+        """Watch for ever the kinds that the API server has; they come and go with their operators.
 
         Raises:
             ClusterUnavailable: the watches ended although their kinds are still there.
@@ -79,12 +83,15 @@ class Watcher:
                 self._metrics.follow_watch(self._audit, kind)
             self._kinds = kinds
             if KIND not in kinds:
-                logger.warning("no %s is served; install it with: cosmos crd", KIND)
+                logger.warning(
+                    "the API server has no %s; install it: cosmos crd | kubectl apply --server-side -f -",
+                    KIND,
+                )
             logger.info("watching %s", ", ".join(sorted(kinds)))
             kinds = await self._watch_these(kinds)
 
     async def resync(self) -> None:
-        """Compare the watches with lists for ever, and let every job run once per resync."""
+        """Compare the watches with lists for ever, and queue every job once per resync."""
         resync_s = self._settings.resync_seconds
         audit_s = max(resync_s / AUDITS_PER_RESYNC, min(MIN_AUDIT_S, resync_s))
         num_rounds = max(int(resync_s // audit_s), 1)
@@ -98,7 +105,7 @@ class Watcher:
                 index = (index + 1) % num_rounds
                 await asyncio.sleep(audit_s)
             else:
-                self._note_progress()
+                self._update_is_caught_up()
                 await asyncio.sleep(FIRST_AUDIT_S)
 
     def _deliver(self, event: WatchEvent) -> None:
@@ -138,18 +145,18 @@ class Watcher:
             try:
                 return await self._cluster.serving(WATCHED_IF_SERVED) | set(ALWAYS_WATCHED)
             except OperatorError as error:
-                logger.warning("kinds of the API server: %s", error)
+                logger.warning("cannot list the kinds of the API server: %s", error)
                 await asyncio.sleep(FIRST_AUDIT_S)
 
-    async def _audit_all(self) -> set[tuple[str, str]]:
-        """Audit every kind; returns the jobs that exist as far as list or watch say."""
+    async def _audit_all(self) -> set[JobKey]:
+        """Audit every kind; returns the jobs that exist according to the list or the watch."""
         jobs = set(self._audit.known(KIND))
         for kind in sorted(self._kinds):
             asked_at = time.monotonic()
             try:
                 listed = await self._list(kind)
             except OperatorError as error:
-                logger.warning("list %s: %s", kind, error)
+                logger.warning("cannot list %s: %s", kind, error)
                 continue
             self._audit.audit(kind, listed, asked_at)
             if kind == KIND:
@@ -165,8 +172,8 @@ class Watcher:
             result += await self._cluster.list_metadata(kind, namespace, labels)
         return result
 
-    def _note_progress(self) -> None:
+    def _update_is_caught_up(self) -> None:
         kinds = self._kinds
         self.is_caught_up = bool(kinds) and all(map(self._audit.has_caught_up, kinds))
         if self.is_caught_up:
-            logger.info("the first lists are done")
+            logger.info("the watches have delivered all existing objects")

@@ -1,6 +1,6 @@
-"""The seam between the training and what runs it: PyTorchJob, an indexed Job, or TrainJob. Pure.
+"""The backends of the training: PyTorchJob, an indexed Job, or TrainJob. Pure.
 
-All three are given the same pod, one workload an attempt.
+All three run the same pods, with one workload for each attempt.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Build = Callable[[TrainingAttempt], tuple[Manifest, ...]]
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run the training."""
+    """One kind of workload that can run the training."""
 
     kind: BackendKind
     """Kind of the workload."""
     container: str
     """Name of the training's container in its pods."""
     leader_labels: Mapping[str, str]
-    """Labels that only the pod of the first rank has."""
+    """Labels that only the pod of rank 0 has."""
     needs: str
-    """What brings the kind to a cluster, for messages; empty = every cluster has it."""
+    """Software that a cluster needs for the kind, for messages; empty = every cluster has the kind."""
     build: Build
     """Manifests of one attempt, the workload last."""
 
@@ -62,7 +62,7 @@ BACKENDS: dict[str, Backend] = {
 
 
 def choose_backend(wanted: str, served: frozenset[str]) -> Backend:
-    """The backend that a job asks for; Auto is PyTorchJob where it is served, otherwise Job."""
+    """The backend that a job asks for; Auto is PyTorchJob where the API server has it, otherwise Job."""
     if wanted == "Auto":
         return BACKENDS["PyTorchJob" if "PyTorchJob" in served else "Job"]
     return BACKENDS[wanted]

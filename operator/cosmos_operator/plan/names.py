@@ -28,7 +28,7 @@ def folder_name(name: str, key: str) -> str:
 def object_name(job: str | None, stage: str, key: str, variant: str = "") -> str:
     """Name of a stage's objects: ``<job>-<stage>-<key>``, or ``cosmos-<stage>-<key>-<variant>`` if jobs share it.
 
-    The variant stands for where a shared stage reads and writes: jobs with other claims share nothing.
+    The variant stands for the claims and credentials of a shared stage: jobs with other claims share nothing.
     """
     parts = (job or "cosmos", stage, key, variant)
     return shorten("-".join(part for part in parts if part))
@@ -40,7 +40,7 @@ def attempt_name(job: str, attempt: int) -> str:
 
 
 def labels(job: str | None, stage: str, key: str) -> dict[str, str]:
-    """Labels of a stage's objects."""
+    """Labels of a stage's objects; shared ones have no job."""
     result = {**COMMON_LABELS, STAGE_LABEL: stage, KEY_LABEL: key}
     if job is not None:
         result[JOB_LABEL] = job

@@ -123,7 +123,7 @@ async def test_lease_that_is_renewed_is_waited_for(clock):
     waiting = asyncio.create_task(Lease(store, SETTINGS, "me", clock).acquire())
 
     while clock.now < 10 * DURATION_S:
-        await other._try()
+        await other._acquire_or_renew()
         await clock.pause(0)
 
     assert not waiting.done()

@@ -28,9 +28,9 @@ from cosmos_operator.controller.manager import (
     TextFormatter,
     main,
 )
-from cosmos_operator.controller.work_queue import Key
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.cluster import KubeCluster, connect
+from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.settings import Settings
 
 MANAGED = {"app.kubernetes.io/managed-by": "cosmos"}
@@ -48,13 +48,13 @@ class Reconcile:
     """Records passes; ``act`` is what a pass does."""
 
     def __init__(self) -> None:
-        self.keys: list[Key] = []
-        self.act: Callable[[Key], Awaitable[float | None]] | None = None
+        self.keys: list[JobKey] = []
+        self.act: Callable[[JobKey], Awaitable[float | None]] | None = None
 
-    def make(self, *_: Any) -> Callable[[Key], Awaitable[float | None]]:
+    def make(self, *_: Any) -> Callable[[JobKey], Awaitable[float | None]]:
         return self.reconcile
 
-    async def reconcile(self, key: Key) -> float | None:
+    async def reconcile(self, key: JobKey) -> float | None:
         self.keys.append(key)
         return await self.act(key) if self.act else None
 
@@ -154,7 +154,7 @@ async def test_crd_that_comes_later_is_watched(kube, tmp_path, monkeypatch, capl
     monkeypatch.setattr(watcher, "MISSING_POLL_S", 0.1)
     async with running(kube, tmp_path) as op:
         await op.until_ready()
-        assert "no PostTrainingJob is served" in caplog.text
+        assert "has no PostTrainingJob" in caplog.text
 
         kube.install_crd(build_crd())
         make_ptj(kube, "one")
@@ -215,7 +215,7 @@ async def test_pass_that_hangs_is_reported(kube, tmp_path, monkeypatch):
     kube.install_crd(build_crd())
     make_ptj(kube, "one")
 
-    async def hang(_: Key) -> None:
+    async def hang(_: JobKey) -> None:
         await asyncio.Event().wait()
 
     async with running(kube, tmp_path) as op:
@@ -233,7 +233,7 @@ async def test_failed_passes_are_counted_and_tried_again(kube, tmp_path):
     kube.install_crd(build_crd())
     make_ptj(kube, "one")
 
-    async def fail(_: Key) -> None:
+    async def fail(_: JobKey) -> None:
         raise ClusterUnavailable("busy")
 
     async with running(kube, tmp_path) as op:
@@ -271,7 +271,7 @@ async def test_lost_lease_ends_the_operator_and_its_passes(kube, tmp_path):
     make_ptj(kube, "one")
     cancelled = []
 
-    async def hang(key: Key) -> None:
+    async def hang(key: JobKey) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -332,7 +332,7 @@ def test_sigterm_ends_the_program_within_seconds(kube, tmp_path):
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "first lists are done" in line:
+            if "delivered all existing objects" in line:
                 break
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -381,7 +381,7 @@ class isolated_logging:  # noqa: N801 - used as a function
         root = logging.getLogger()
         root.handlers[:] = self.handlers
         root.setLevel(self.level)
-        for name in ("cosmos_operator", *manager.QUIET_LOGGERS):
+        for name in ("cosmos_operator", *manager.LIBRARY_LOG_LEVELS):
             logging.getLogger(name).setLevel(logging.NOTSET)
 
 

@@ -152,7 +152,7 @@ class Training:
         return result.view
 
     def _handle_missing_workload(self, gang: Gang) -> StageView:
-        """Create a workload that was never created; end the attempt of one that was deleted, whose pods may still save."""
+        """Create a workload that was never created; otherwise it was deleted: end the attempt, whose pods may save."""
         if self.attempt.start_time is not None:
             end_attempt(self.pass_, "Deleted", "its workload was deleted")
             return self._advance_ended(gang)
