@@ -141,7 +141,7 @@ class Lease:
             await self._store.replace(lease)
 
     async def _acquire_or_renew_within(self, seconds: float) -> str:
-        """As ``_acquire_or_renew``, within a time; wait_for may swallow a cancellation before Python 3.12."""
+        """Acquire or renew within a time. Not by wait_for, which may swallow a cancellation before Python 3.12."""
         attempt = asyncio.ensure_future(self._acquire_or_renew())
         try:
             await asyncio.wait((attempt,), timeout=seconds)

@@ -180,7 +180,7 @@ class KubeCluster:
     async def list_metadata(
         self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None
     ) -> Manifests:
-        """As ``list``, without spec and status where the server can leave them out."""
+        """All objects with these labels, without spec and status where the server can omit them."""
         return await self._list(kind, namespace, labels, "", METADATA_ONLY)
 
     async def replace(self, manifest: Manifest) -> bool:

@@ -24,7 +24,7 @@ class JobPlan:
     job: PostTrainingJob | None = None
     """The job, parsed; None if it cannot be carried out."""
     stages: tuple[Stage, ...] = ()
-    """Its stages in an order in which they can run."""
+    """The job's stages, in an order in which they can run."""
     wrong_items: Mapping[str, str] = field(default_factory=dict)
     """Inference items that are left out, by name, and what is wrong with each."""
     problems: tuple[str, ...] = ()

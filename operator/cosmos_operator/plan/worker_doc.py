@@ -292,7 +292,7 @@ def run_address(run: TrainConfig) -> str:
 
 
 def uses_dataset(item: InferenceItem) -> bool:
-    """Whether an inference item reads files of the job's dataset."""
+    """True if an inference item reads files of the job's dataset."""
     return any(address.startswith(DATASET_SCHEME) for address in addresses(item))
 
 
