@@ -109,7 +109,7 @@ class Lease:
                     logger.info("lease %s is held by %s; waiting", self._settings.name, holder)
             await asyncio.sleep(RETRY_S)
 
-    async def keep(self) -> None:
+    async def renew_until_lost(self) -> None:
         """Renew the lease for ever.
 
         Raises:

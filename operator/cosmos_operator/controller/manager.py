@@ -129,7 +129,7 @@ class Operator:
         queue = asyncio.create_task(self._queue.run(), name="queue")
         others = [
             asyncio.create_task(stop.wait(), name="stop"),
-            asyncio.create_task(self._lease.keep(), name="lease"),
+            asyncio.create_task(self._lease.renew_until_lost(), name="lease"),
             asyncio.create_task(self._watcher.watch(), name="watch"),
             asyncio.create_task(self._watcher.resync(), name="resync"),
         ]

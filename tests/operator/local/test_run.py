@@ -80,7 +80,7 @@ def test_stages_run_once_and_are_told(tmp_path):
         ("raise SystemExit(75)", 75, "stopped; the same command continues from the last checkpoint"),
         ("raise SystemExit(9)", 9, "an unknown exit code; please report it"),
         ("import os; os.kill(os.getpid(), 9)", 137, "ended by SIGKILL"),
-        ("", 1, "ended without its completion marker"),
+        ("", 1, "ended without a completion marker"),
     ],
 )  # fmt: skip
 def test_exit_code_of_a_failed_stage_ends_the_run_with_a_sentence(
