@@ -85,7 +85,7 @@ class Operator:
             OperatorError: the lease or the watches are lost.
         """
         ports = await self._health.start()
-        logger.info("health_port=%d metrics_port=%d", *ports)
+        logger.info("serving health_port=%d metrics_port=%d", *ports)
         try:
             if await self._acquire(stop):
                 self._metrics.note_leader(is_leader=True)

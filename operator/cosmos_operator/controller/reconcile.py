@@ -126,7 +126,7 @@ class Reconciler:
         try:
             await self._cluster.create_event(build_event(document, event, self._clock()))
         except Refused as error:
-            logger.warning("event %s: %s", event.reason, error)
+            logger.warning("cannot write the event %s: %s", event.reason, error)
 
     async def _carry_out(self, namespace: str, actions: tuple[Action, ...]) -> dict[ObjectKey, str]:
         """Carry out all actions; returns those that the API server refused, and why."""

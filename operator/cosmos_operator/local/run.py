@@ -30,7 +30,7 @@ from cosmos_operator.local.process import (
     StageProcess,
     build_processes,
 )
-from cosmos_operator.local.summary import summarize
+from cosmos_operator.local.summary import print_summary
 from cosmos_operator.plan.pod import CONFIG_FILE
 from cosmos_operator.plan.render import build_manifests, to_yaml
 from cosmos_operator.plan.stages import plan_stages
@@ -94,7 +94,7 @@ def run_job(path: Path, workspace: Path | None = None) -> int:
         print_changed_length(processes, print_line)
         code = run_processes(processes, handle, print_line)
         if code == EXIT_OK:
-            summarize(job.name, published_folder(job, processes), processes, print_line)
+            print_summary(job.name, published_folder(job, processes), processes, print_line)
     return code
 
 

@@ -12,7 +12,7 @@ from cosmos_worker.storage.volumes import (
 )
 
 
-def summarize(
+def print_summary(
     job_name: str,
     published: Path,
     processes: Sequence[StageProcess],

@@ -30,7 +30,9 @@ def check_storage(pass_: Pass) -> bool:
         pass_.propose_state("Pending", message)
         pass_.requeue_after(pass_.settings.poll_seconds)
         return False
-    pass_.set_condition("StorageReady", "True", "Usable", f"claims: {', '.join(fields)}")
+    pass_.set_condition(
+        "StorageReady", "True", "Usable", f"all claims can be used: {', '.join(fields)}"
+    )
     return True
 
 

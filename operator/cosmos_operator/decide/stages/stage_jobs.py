@@ -62,7 +62,9 @@ def _begin(pass_: Pass, stage: Stage, name: str) -> StageView:
     if pass_.failure is not None:
         return StageView("Waiting", "Failed", "the job has failed")
     if pass_.lacks_requirements:
-        return StageView("Waiting", "Waiting", "waits for what the job needs")
+        return StageView(
+            "Waiting", "Waiting", "waits for the claims or the queue that the job needs"
+        )
     config_map = build_config_map(pass_.job, stage)
     if pass_.observed.get("ConfigMap", name) is None:
         pass_.create(config_map, shared=stage.is_shared)
@@ -92,8 +94,11 @@ def _view_of_succeeded(pass_: Pass, stage: Stage, workload: Manifest) -> StageVi
         stage.kind == "prepare-dataset" and pass_.job.spec.dataset.source.claim is not None
     )
     if reads_claim and _ended_before_this_job(pass_, stage, read_state(workload)):
-        pass_.delete(workload, "it succeeded before this job was created; its folder may differ")
-        return _view_of_retried(pass_, f"{stage.name} looks whether its folder is as it was")
+        pass_.delete(
+            workload,
+            "it succeeded before this job was created, and its folder may have changed since",
+        )
+        return _view_of_retried(pass_, f"{stage.name} checks that its folder has not changed")
     ending = _last_ending(pass_, workload)
     return StageView("Succeeded", "Ready", ending=ending, workload=workload)
 

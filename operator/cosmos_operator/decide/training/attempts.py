@@ -114,7 +114,9 @@ class Training:
         if self.pass_.failure is not None:
             return StageView("Waiting", "Failed", self.pass_.failure.message)
         if self.pass_.lacks_requirements:
-            return StageView("Waiting", "Waiting", "waits for what the job needs")
+            return StageView(
+                "Waiting", "Waiting", "waits for the claims or the queue that the job needs"
+            )
         return None
 
     def _fail_job(self, reason: str, message: str) -> StageView:

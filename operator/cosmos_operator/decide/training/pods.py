@@ -14,7 +14,7 @@ from cosmos_operator.decide.training.progress import (
     read_log,
 )
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.objects import parse_time
+from cosmos_operator.kube.objects import name_of, parse_time
 from cosmos_operator.kube.pods import (
     Ending,
     deleted_at,
@@ -22,7 +22,6 @@ from cosmos_operator.kube.pods import (
     is_over,
     is_stuck,
     is_terminating,
-    name_of,
 )
 from cosmos_operator.plan.backend import BACKENDS, Backend
 from cosmos_operator.plan.stages import Stage
