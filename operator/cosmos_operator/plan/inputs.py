@@ -32,7 +32,7 @@ class Inputs:
     model: Artifact
     tokenizer: Artifact
     encoder: Artifact
-    prompts_and_guards: Mapping[str, Artifact]
+    auxiliary_models: Mapping[str, Artifact]
     """Kind of artifact → the prompt upsampler and the guardrails that the job names."""
     dataset_source: Source
     dataset_key: str
@@ -67,7 +67,7 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         model=model,
         tokenizer=tokenizer,
         encoder=encoder,
-        prompts_and_guards=_prompts_and_guards(job, fingerprints),
+        auxiliary_models=_auxiliary_models(job, fingerprints),
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
@@ -76,9 +76,7 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
     )
 
 
-def _prompts_and_guards(
-    job: PostTrainingJob, fingerprints: Mapping[str, str]
-) -> dict[str, Artifact]:
+def _auxiliary_models(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[str, Artifact]:
     """Artifacts of the prompt upsampler and the guardrails.
 
     They are fetched whenever the job names them, so that items that use them may be appended at any time.

@@ -78,7 +78,7 @@ def fetch_model(inputs: Inputs) -> FetchModelConfig:
         inputs.model,
         inputs.tokenizer,
         inputs.encoder,
-        *inputs.prompts_and_guards.values(),
+        *inputs.auxiliary_models.values(),
     )
     document = FetchModelConfig(key="", target_uri="", artifacts=artifacts)
     return _keyed("fetch-model", document, "models://fetched-{key}")
@@ -222,7 +222,7 @@ def generate(
         device="cuda" if gpus else "cpu",
         compute_dtype=experiment.diffusion.compute_dtype,
         prompt_upsampler_uri=(
-            inputs.prompts_and_guards["prompt_upsampler"].target_uri
+            inputs.auxiliary_models["prompt_upsampler"].target_uri
             if item.prompt_upsampler
             else None
         ),
@@ -305,7 +305,7 @@ def addresses(item: InferenceItem) -> tuple[str, ...]:
 
 
 def _guardrails(inputs: Inputs) -> GuardrailsConfig:
-    folders = inputs.prompts_and_guards
+    folders = inputs.auxiliary_models
     return GuardrailsConfig(
         folder_uri=folders[guardrails_kind(inputs.job)].target_uri,
         text_classifier_uri=folders["text_classifier"].target_uri,
