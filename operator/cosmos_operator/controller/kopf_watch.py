@@ -30,9 +30,9 @@ STOP_S = 10.0
 """Longest time that the watches get to end, in seconds."""
 
 Connect = Callable[[], Awaitable[Connection]]
-
-
+"""Gives address and credentials of the API server."""
 Deliver = Callable[[WatchEvent], object]
+"""Receives an event."""
 
 
 def build_settings() -> kopf.OperatorSettings:
@@ -49,10 +49,9 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = INACTIVITY_S
+    # kopf 1.45 and later; before that, read_event ignores objects of others
     selectors = getattr(settings.watching, "label_selectors", None)
-    if (
-        selectors is not None
-    ):  # kopf 1.45 and later; before that, read_event ignores objects of others
+    if selectors is not None:
         for kind, resource in KINDS.items():
             if kind != KIND:
                 selectors[resource.group, resource.version, resource.plural] = (
@@ -113,7 +112,7 @@ async def watch(
         except BaseException as raised:  # the thread ends; whoever waits for it reports
             error = raised
         with suppress(RuntimeError):  # nobody waits any more
-            loop.call_soon_threadsafe(_settle, ended, error)
+            loop.call_soon_threadsafe(_resolve_end, ended, error)
 
     threading.Thread(target=run, name="watch", daemon=True).start()
     try:
@@ -191,7 +190,7 @@ async def _await(connect: Connect) -> Connection:
     return await connect()
 
 
-def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
+def _resolve_end(ended: asyncio.Future[None], error: BaseException | None) -> None:
     """Tell the event loop that waits for the thread how it ended."""
     if ended.done():
         return
