@@ -1,1 +1,1 @@
-"""The operator: PostTrainingJob resources, their plan, and the ways to carry it out. Never imports torch."""
+"""The resource PostTrainingJob, its plan, and the two ways to carry it out: on a cluster, on one machine. No torch."""

@@ -1,4 +1,4 @@
-"""Command line ``cosmos``: run, render, validate. Imports no torch.
+"""The command ``cosmos``: run, render, validate, crd, fields. Imports no torch.
 
 The only file of ``cosmos`` that turns errors into exit codes.
 """
@@ -17,7 +17,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The argument parser."""
+    """The argument parser of ``cosmos``."""
     parser = argparse.ArgumentParser(
         prog="cosmos",
         description="Post-train Cosmos-Predict1 Video2World models from one PostTrainingJob YAML.",
@@ -29,23 +29,31 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    run = add("run", _run, "carry out a job on this machine; again = continue")
+    run = add(
+        "run",
+        _run,
+        "carry out a job on this machine; the same command continues a job that was stopped",
+    )
     run.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
     run.add_argument(
         "--workspace",
         type=Path,
         metavar="DIR",
-        help="folder of all results (default: runs/<job name>)",
+        help="folder for all files of the job (default: runs/<job name>)",
     )
-    render = add("render", _render, "print everything that a cluster would be given")
+    render = add(
+        "render", _render, "print the manifests of all objects that the operator would create"
+    )
     render.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
-    validate = add("validate", _validate, "explain what is wrong with a job, or what it would do")
+    validate = add(
+        "validate", _validate, "check a job; print what is wrong with it, or what it would do"
+    )
     validate.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
     add("crd", _crd, "print the CustomResourceDefinition")
     fields = add(
-        "fields", _fields, "print all fields of a job or options of an experiment, as Markdown"
+        "fields", _fields, "print all fields of a job, or all options of an experiment, as Markdown"
     )
-    fields.add_argument("subject", choices=("job", "experiment"))
+    fields.add_argument("subject", choices=("job", "experiment"), help="what to print")
     return parser
 
 

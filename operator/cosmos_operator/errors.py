@@ -1,10 +1,10 @@
-"""Errors of the operator and of ``cosmos``, split by what the caller should do about them.
+"""Errors of the operator and of ``cosmos``, one class for each thing that the caller should do.
 
 OperatorError
-├── InvalidSpec         never retry: the job is wrong; every problem is one line     exit code 2
-├── WorkspaceBusy       another run uses the workspace: wait for it or end it        exit code 74
+├── InvalidSpec         never retry: a job or a setting is wrong, one line a problem   exit code 2
+├── WorkspaceBusy       another run uses the workspace: wait for it or end it          exit code 74
 ├── ClusterUnavailable  the API server cannot be reached or is busy: try again later
-└── Refused             the API server says no to a request, and why
+└── Refused             the API server rejects a request, and says why
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from cosmos_worker.errors import EXIT_BUG, EXIT_RETRY, EXIT_USER_ERROR
 
 
 class OperatorError(Exception):
-    """Base of all errors that are reported on purpose."""
+    """Base of all errors that are expected and reported in one line."""
 
     exit_code = EXIT_BUG
 
 
 class InvalidSpec(OperatorError):  # noqa: N818 - it says what is wrong, not that something is
-    """A job cannot be accepted; ``problems`` holds one line each."""
+    """A job, or the settings, cannot be accepted; ``problems`` holds one line for each problem."""
 
     exit_code = EXIT_USER_ERROR
 
@@ -31,7 +31,7 @@ class InvalidSpec(OperatorError):  # noqa: N818 - it says what is wrong, not tha
 
 
 class WorkspaceBusy(OperatorError):  # noqa: N818 - it is a state, not a mistake
-    """Another run, or a worker that it left behind, holds the workspace."""
+    """Another run, or a worker that it left behind, uses the workspace."""
 
     exit_code = EXIT_RETRY
 
@@ -43,7 +43,7 @@ class ClusterUnavailable(OperatorError):  # noqa: N818 - it is a state, not a mi
 
 
 class Refused(OperatorError):  # noqa: N818 - it is an answer, not a mistake
-    """The API server refused a request; ``status`` is the HTTP status, ``message`` its reason."""
+    """The API server rejected a request; ``status`` is the HTTP status, ``message`` the reason."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status, self.message = status, message

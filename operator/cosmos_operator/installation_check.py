@@ -1,4 +1,4 @@
-"""What ``helm test`` runs in a pod: ``python -m cosmos_operator.installation_check access|dry-run|smoke``."""
+"""Checks of an installation that ``helm test`` runs in pods: access rights, a dry run, a small job."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from time import monotonic
 import yaml
 
 from cosmos_operator.errors import InvalidSpec, OperatorError
-from cosmos_operator.kube.client import (
-    KubeCluster,
-    load_configuration,
-)
-from cosmos_operator.kube.kinds import KINDS
-from cosmos_operator.kube.protocol import Manifest
+from cosmos_operator.kube.cluster import KubeCluster, connect
+from cosmos_operator.kube.kinds import KINDS, Manifest
 from cosmos_operator.settings import Settings, load_settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_OK
 
 POLL_S = 5.0
 EVERYWHERE = "(all)"
+"""Shown instead of a namespace for rights in all of them."""
 
 Needs = dict[tuple[str, str], tuple[str, ...]]
-"""API group and resource, with its subresource if any → verbs."""
+"""API group and resource, with its subresource if it has one → verbs."""
 
 JOB_NEEDS: Needs = {
     ("cosmos.dev", "posttrainingjobs"): ("get", "list", "watch", "delete"),
@@ -44,29 +41,29 @@ JOB_NEEDS: Needs = {
     ("kueue.x-k8s.io", "localqueues"): ("get", "list"),
     ("kueue.x-k8s.io", "workloads"): ("get", "list"),
 }
-"""What the operator does in the namespaces of jobs."""
+"""Rights that the operator needs in the namespaces of jobs."""
 CLUSTER_NEEDS: Needs = {
     ("", "nodes"): ("get", "list"),
     ("storage.k8s.io", "storageclasses"): ("get", "list"),
 }
-"""What it reads of the cluster, where it may."""
+"""Rights that the operator needs in the whole cluster, if canListNodes is true."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """One thing that the operator must be allowed to do."""
+    """One right that the operator needs."""
 
     namespace: str
-    """Empty: in all, or a resource without namespace."""
+    """Namespace; empty = all, or a resource without namespace."""
     group: str
     resource: str
     verb: str
     name: str = ""
-    """Empty: any."""
+    """Name of the object; empty = any."""
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The same as the API server's access review spells it."""
+        """The right in the form of a SelfSubjectAccessReview."""
         resource, _, subresource = self.resource.partition("/")
         return {
             "namespace": self.namespace,
@@ -79,7 +76,7 @@ class Access:
 
 
 def needed_access(settings: Settings) -> Iterator[Access]:
-    """All that an operator with these settings must be allowed to do."""
+    """All rights that an operator with these settings needs."""
     for namespace in settings.watch_namespaces or ("",):
         for (group, resource), verbs in JOB_NEEDS.items():
             yield from (Access(namespace, group, resource, verb) for verb in verbs)
@@ -93,7 +90,7 @@ def needed_access(settings: Settings) -> Iterator[Access]:
 
 
 async def check_access(cluster: KubeCluster, options: argparse.Namespace) -> int:
-    """Print what of the needed access is granted; 1 if some is missing."""
+    """Print which rights of the operator are granted and which are missing; 1 if one is missing."""
     rows: dict[tuple[str, str], dict[str, bool]] = {}
     for access in needed_access(load_settings(options.settings)):
         resource, slash, subresource = access.resource.partition("/")
@@ -101,34 +98,34 @@ async def check_access(cluster: KubeCluster, options: argparse.Namespace) -> int
         resource = f"{resource}{group}{slash}{subresource}"
         row = rows.setdefault((access.namespace or EVERYWHERE, resource), {})
         row[access.verb] = await cluster.may(access.attributes)
-    _say(f"{'NAMESPACE':<24} {'RESOURCE':<42} {'GRANTED':<42} MISSING")
+    _print(f"{'NAMESPACE':<24} {'RESOURCE':<42} {'GRANTED':<42} MISSING")
     for (namespace, resource), verbs in rows.items():
         granted, missing = (
             ",".join(verb for verb, is_granted in verbs.items() if is_granted is wanted)
             for wanted in (True, False)
         )
-        _say(f"{namespace:<24} {resource:<42} {granted:<42} {missing}".rstrip())
+        _print(f"{namespace:<24} {resource:<42} {granted:<42} {missing}".rstrip())
     num_missing = sum(not granted for verbs in rows.values() for granted in verbs.values())
     if num_missing:
-        _say(
-            f"{num_missing} verbs are missing; grant them to the operator's service account "
+        _print(
+            f"{num_missing} rights are missing; grant them to the operator's service account "
             "(values rbac.create and rbac.scope of the chart)"
         )
         return EXIT_BUG
-    _say("the operator may do all that it needs")
+    _print("the operator has all rights that it needs")
     return EXIT_OK
 
 
 async def check_dry_run(cluster: KubeCluster, options: argparse.Namespace) -> int:
-    """Let the API server check a job without creating it."""
+    """Let the API server check a job without storing it."""
     job = _load(options)
     await cluster.dry_run(job)
-    _say(f"the API server accepts PostTrainingJob {_title(job)}")
+    _print(f"the API server accepts PostTrainingJob {_title(job)}")
     return EXIT_OK
 
 
 async def check_smoke(cluster: KubeCluster, options: argparse.Namespace) -> int:
-    """Have a job carried out, print its status and delete it; 1 if it does not succeed in time."""
+    """Create a job, print its status until it ends, delete it; 1 if it does not succeed in time."""
     job = _load(options)
     kind, namespace = job["kind"], job["metadata"]["namespace"]
     name = job["metadata"]["name"]
@@ -138,34 +135,36 @@ async def check_smoke(cluster: KubeCluster, options: argparse.Namespace) -> int:
                 f"PostTrainingJob {_title(job)} exists already; kubectl -n {namespace} delete ptj {name}"
             ]
         )
-    deadline, said = monotonic() + options.timeout_seconds, ""
+    deadline, printed = monotonic() + options.timeout_seconds, ""
     found = await cluster.get(kind, namespace, name)
     uid = found["metadata"]["uid"] if found else ""
     try:
         while True:
             status = (found or {}).get("status") or {}
             line = f"{status.get('state', 'Pending')}: {status.get('message', '')}"
-            if line != said:
-                said = line
-                _say(line)
+            if line != printed:
+                printed = line
+                _print(line)
             outcome = _outcome(status)
-            is_over = outcome is not None or found is None or monotonic() >= deadline
-            if is_over:
+            has_ended = outcome is not None or found is None or monotonic() >= deadline
+            if has_ended:
                 break
             await asyncio.sleep(POLL_S)
             found = await cluster.get(kind, namespace, name)
-        _say(yaml.safe_dump({"status": status}, sort_keys=False).rstrip())
+        _print(yaml.safe_dump({"status": status}, sort_keys=False).rstrip())
     finally:
         if uid:
             await cluster.delete(kind, namespace, name, uid, foreground=False)
     if outcome is None:
-        why = f"not finished after {options.timeout_seconds:g} s" if found else "deleted meanwhile"
-        _say(f"PostTrainingJob {_title(job)}: {why}")
+        reason = (
+            f"not finished after {options.timeout_seconds:g} s" if found else "deleted meanwhile"
+        )
+        _print(f"PostTrainingJob {_title(job)}: {reason}")
     return EXIT_OK if outcome == "Succeeded" else EXIT_BUG
 
 
 def _outcome(status: Manifest) -> str | None:
-    """Succeeded or Failed, or None while the job is not finished."""
+    """Succeeded or Failed; None while the job has not ended."""
     for condition in status.get("conditions") or ():
         if condition["type"] in ("Succeeded", "Failed") and condition["status"] == "True":
             return str(condition["type"])
@@ -185,7 +184,7 @@ def _title(job: Manifest) -> str:
     return f"{job['metadata']['namespace']}/{job['metadata']['name']}"
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -194,16 +193,21 @@ Check = Callable[[KubeCluster, argparse.Namespace], Awaitable[int]]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The argument parser."""
+    """The argument parser of the module."""
     parser = argparse.ArgumentParser(
         prog="python -m cosmos_operator.installation_check", description=__doc__
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="TEST")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="CHECK")
 
     def add(name: str, check: Check) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=check.__doc__, description=check.__doc__)
         command.set_defaults(check=check)
-        command.add_argument("--kubeconfig", type=Path, metavar="FILE")
+        command.add_argument(
+            "--kubeconfig",
+            type=Path,
+            metavar="FILE",
+            help="credentials (default: those of the pod)",
+        )
         return command
 
     add("access", check_access).add_argument("--settings", type=Path, required=True, metavar="FILE")
@@ -217,8 +221,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 async def run_check(options: argparse.Namespace) -> int:
-    """Run one test; returns the exit code."""
-    cluster = KubeCluster(await load_configuration(options.kubeconfig))
+    """Run one check; returns the exit code."""
+    cluster = await connect(options.kubeconfig)
     try:
         check: Check = options.check
         return await check(cluster, options)
@@ -227,7 +231,7 @@ async def run_check(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Entry point of the module; returns the exit code."""
     try:
         return asyncio.run(run_check(build_parser().parse_args(arguments)))
     except OperatorError as error:

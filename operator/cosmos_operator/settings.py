@@ -1,4 +1,4 @@
-"""What an installation decides: read once, from the YAML file that the chart writes."""
+"""The settings of an installation, read once from the YAML file that the chart writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cosmos_operator.pod_variables import PodVariables
 
 
 class SecretReference(ApiModel):
-    """A Secret in the namespace of each job; jobs in namespaces without it go on without it."""
+    """A key of a Secret in the namespace of each job; jobs in namespaces without the Secret run without it."""
 
     name: str = ""
     """Name of the Secret; empty = none."""
@@ -23,7 +23,7 @@ class SecretReference(ApiModel):
 
 
 class SecretName(ApiModel):
-    """A Secret in the namespace of each job of which several keys are used; jobs go on without it."""
+    """A Secret with several keys in the namespace of each job; jobs in namespaces without it run without it."""
 
     name: str = ""
     """Name of the Secret; empty = none."""
@@ -35,7 +35,7 @@ class LeaseSettings(ApiModel):
     name: str = "cosmos-operator"
     """Name of the Lease."""
     namespace: str = "default"
-    """Its namespace, that of the operator."""
+    """Namespace of the Lease, that of the operator."""
 
 
 Period = Annotated[float, Field(gt=0)]
@@ -45,42 +45,42 @@ class Settings(ApiModel):
     """Settings of one installation of the operator."""
 
     worker_image: str = "cosmos-worker:latest"
-    """Image of all pods of jobs that name none."""
+    """Image of the pods of jobs that name no image."""
     worker_cpu_image: str = ""
-    """The same for jobs without GPUs; empty = worker_image."""
+    """Image of the pods of jobs without GPUs that name no image; empty = worker_image."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """When nodes pull the worker's image."""
+    """Policy by which nodes pull the worker's image."""
     image_pull_secrets: tuple[str, ...] = ()
-    """Secrets for the registry, in the namespace of each job."""
+    """Secrets for the image registry, in the namespace of each job."""
     pod_annotations: dict[str, str] = Field(default_factory=dict)
-    """Annotations of every pod, such as those that keep an autoscaler from moving it."""
+    """Annotations of every pod of a job, such as those that keep an autoscaler from moving it."""
     pod_environment: PodVariables = Field(default_factory=dict)
-    """Variables of every pod, such as NCCL_SOCKET_IFNAME or HTTPS_PROXY."""
+    """Environment variables of every pod of a job, such as NCCL_SOCKET_IFNAME or HTTPS_PROXY."""
     hub_endpoint: str = ""
     """Address of a mirror of the Hugging Face Hub; empty = the Hub."""
     hugging_face_secret: SecretReference = SecretReference()
-    """Token of stages that fetch, for jobs that name none."""
+    """Token for the Hugging Face Hub, of the stages that download, for jobs that name none."""
     wandb_secret: SecretReference = SecretReference(key="api-key")
-    """WANDB_API_KEY of the training."""
+    """WANDB_API_KEY of the training: the key of Weights & Biases."""
     mlflow_secret: SecretReference = SecretReference(key="tracking-uri")
-    """MLFLOW_TRACKING_URI of the training."""
+    """MLFLOW_TRACKING_URI of the training: the address of an MLflow server."""
     s3_secret: SecretName = SecretName()
-    """AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN of stages that fetch, for jobs that name none:
-    keys of the Secret."""
+    """Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, of the stages that download,
+    for jobs that name none."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose jobs are carried out; empty = all."""
     resync_seconds: Period = 300
-    """Every job is looked at again at least this often, against lost watch events."""
+    """Longest time between two passes over a job, in seconds, so that lost watch events do no harm."""
     poll_seconds: Period = 15
-    """Time between two looks at a running job's log."""
+    """Seconds between two passes over a job that runs, each of which reads its log."""
     progress_seconds: Annotated[float, Field(ge=0)] = 10
-    """Shortest time between two writes of mere progress."""
+    """Shortest time between two writes of the status for progress alone, in seconds."""
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = 10
-    """Wait before the second attempt; doubles with each attempt without progress, up to 5 minutes."""
+    """Wait before the second attempt of a training, in seconds; it doubles while there is no progress, up to 300."""
     queue_grace_seconds: Annotated[float, Field(ge=0)] = 60
-    """Time after which a queue that took no notice of a workload is reported."""
+    """Seconds after which a workload of which Kueue takes no notice is reported."""
     can_list_nodes: bool = True
-    """Whether the operator may read nodes, to compare what jobs ask for with what there is."""
+    """True if the operator may read nodes and storage classes, to compare what jobs ask for with what there is."""
     lease: LeaseSettings = LeaseSettings()
     """The Lease of the operator."""
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -89,7 +89,11 @@ class Settings(ApiModel):
     """Port of /metrics."""
 
     def image_for(self, gpus_per_node: int) -> str:
-        """Image of a job that names none."""
+        """Image of a job that names none.
+
+        Args:
+            gpus_per_node: GPUs of each training pod; 0 = the job uses no GPUs.
+        """
         return self.worker_image if gpus_per_node else self.worker_cpu_image or self.worker_image
 
 

@@ -5,9 +5,9 @@ import yaml
 from helm_python import HelmRenderError
 from support.helm_chart import NAMESPACE, find, find_one, is_test, render
 
+from cosmos_operator.api.labels import STAGE_LABEL
 from cosmos_operator.api.parse import parse_job
 from cosmos_operator.plan import trainjob
-from cosmos_operator.plan.names import STAGE_LABEL
 from cosmos_operator.plan.pod import FETCHING
 
 SWITCHES = {

@@ -65,11 +65,10 @@ class Cluster:
 def cluster(monkeypatch) -> Cluster:
     cluster = Cluster()
 
-    async def load(_: Path | None) -> None:
-        return None
+    async def connect(_: Path | None) -> Cluster:
+        return cluster
 
-    monkeypatch.setattr(installation_check, "load_configuration", load)
-    monkeypatch.setattr(installation_check, "KubeCluster", lambda _: cluster)
+    monkeypatch.setattr(installation_check, "connect", connect)
     monkeypatch.setattr(installation_check, "POLL_S", 0.0)
     return cluster
 
@@ -123,7 +122,7 @@ def test_access_of_an_operator_for_all_namespaces(tmp_path, cluster, capsys):
     assert {**log, "name": ""} in cluster.asked
     text = capsys.readouterr().out
     assert re.search(r"^\(all\) +posttrainingjobs.cosmos.dev/status +get,patch$", text, re.M)
-    assert text.endswith("the operator may do all that it needs\n")
+    assert text.endswith("the operator has all rights that it needs\n")
 
 
 def test_access_that_is_missing_is_named(tmp_path, cluster, capsys):
@@ -136,7 +135,7 @@ def test_access_that_is_missing_is_named(tmp_path, cluster, capsys):
     text = capsys.readouterr().out
     assert re.search(r"^team +pods +get,list +watch$", text, re.M)
     assert re.search(r"^\(all\) +nodes +get +list$", text, re.M)
-    assert "2 verbs are missing; grant them" in text
+    assert "2 rights are missing; grant them" in text
 
 
 def test_dry_run_says_whether_the_job_is_accepted(cluster, job, capsys):

@@ -72,11 +72,14 @@ def test_whatever_the_operator_sets_is_refused(backend: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"PET_NNODES": "2"}, "PET_NNODES.*for the backend and torchrun to say"),
+        ({"PET_NNODES": "2"}, "PET_NNODES.*the backend and torchrun set the rendezvous"),
         ({"HF_TOKEN": "hf_x"}, "HF_TOKEN.*credentials come from Secrets"),
-        ({"COSMOS_RENDEZVOUS_SECOND": "9"}, "of which only COSMOS_RENDEZVOUS_SECONDS is free"),
+        (
+            {"COSMOS_RENDEZVOUS_SECOND": "9"},
+            "reserved for the operator and the worker, but for COSMOS_RENDEZVOUS_SECONDS",
+        ),
         ({"NCCL-DEBUG": "INFO"}, "NCCL-DEBUG.*letters, digits and _"),
-        ({"2X": "1"}, "2X.*not a digit first"),
+        ({"2X": "1"}, "2X.*begin with no digit"),
         ({"NCCL_IB_GID_INDEX": 3}, "podEnvironment.NCCL_IB_GID_INDEX: .*string .got 3"),
     ],
 )

@@ -8,14 +8,16 @@ import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from cosmos_operator.decide.decide import decide
 from cosmos_operator.decide.decision import AddOwner, Create, Decision, Delete
-from cosmos_operator.decide.observed import Observed
-from cosmos_operator.decide.times import format_time
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import format_time
+from cosmos_operator.kube.observed import Observed
+from cosmos_operator.plan.job_plan import plan_job
 from cosmos_operator.settings import Settings
 from support.jobs import make_document
 
-Manifest = dict[str, Any]
 START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
 POD_KINDS = ("Job", "PyTorchJob", "TrainJob")
 
@@ -64,7 +66,8 @@ class Simulation:
             logs=dict(self.logs),
             **self.extra,
         )
-        return decide(copy.deepcopy(self.document), observed, self.now, self.settings)
+        plan = plan_job(copy.deepcopy(self.document))
+        return decide(plan, observed, self.now, self.settings)
 
     def step(self) -> Decision:
         """One pass: decide, write the status, act."""
@@ -134,7 +137,7 @@ class Simulation:
         return next(
             one
             for (kind, _), one in self.objects.items()
-            if kind == "Job" and one["metadata"]["labels"]["cosmos.dev/stage"] == stage
+            if kind == "Job" and one["metadata"]["labels"][STAGE_LABEL] == stage
         )
 
     # --- the cluster ------------------------------------------------------------------------
@@ -185,8 +188,8 @@ class Simulation:
         workload = owner["name"]
         labels = {
             **template["metadata"]["labels"],
-            "batch.kubernetes.io/job-name": workload,
-            "batch.kubernetes.io/job-completion-index": str(index),
+            JOB_NAME_LABEL: workload,
+            INDEX_ANNOTATION: str(index),
         }
         pod = {
             "kind": "Pod",
@@ -277,6 +280,6 @@ class Simulation:
         for _ in range(4):
             self.settle()
             for (kind, _), one in list(self.objects.items()):
-                if kind == "Job" and one["metadata"]["labels"]["cosmos.dev/stage"] != "train":
+                if kind == "Job" and one["metadata"]["labels"][STAGE_LABEL] != "train":
                     self.succeed(one)
         self.settle()

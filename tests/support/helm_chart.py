@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 from helm_python import Chart, _native
 
+from cosmos_operator.kube.kinds import Manifest
+
 CHART = Path(__file__).parents[2] / "charts" / "cosmos"
 NOTES = "cosmos/templates/NOTES.txt"
 RELEASE, NAMESPACE = "cosmos", "cosmos-system"
 
-Manifest = dict[str, Any]
 Values = dict[str, Any]
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
+from cosmos_operator.api.labels import JOB_LABEL, STAGE_LABEL
+from cosmos_operator.kube.kinds import Manifest
 from support.fakekube import FakeKube, Fault
 from support.fakekube.client import Api
-
-Manifest = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "posttrainingjob.yaml"
@@ -188,11 +188,11 @@ class World(ABC):
 
     def stage_jobs(self, stage: str) -> list[Manifest]:
         """Jobs of a stage, of all PostTrainingJobs."""
-        return self.list("/apis/batch/v1 jobs", f"cosmos.dev/stage={stage}")
+        return self.list("/apis/batch/v1 jobs", f"{STAGE_LABEL}={stage}")
 
     def pods(self, name: str, *, running: bool = False) -> list[Manifest]:
         """Training pods of a job."""
-        found = self.list("/api/v1 pods", f"cosmos.dev/job={name},cosmos.dev/stage=train")
+        found = self.list("/api/v1 pods", f"{JOB_LABEL}={name},{STAGE_LABEL}=train")
         return [pod for pod in found if not running or pod["status"].get("phase") == "Running"]
 
     def workers(self, name: str) -> list[Manifest]:
@@ -202,7 +202,7 @@ class World(ABC):
 
     def owned(self, name: str) -> list[Manifest]:
         """Everything that belongs to a job alone."""
-        selector = f"cosmos.dev/job={name}"
+        selector = f"{JOB_LABEL}={name}"
         paths = (
             "/apis/batch/v1 jobs", "/apis/kubeflow.org/v1 pytorchjobs",
             "/apis/trainer.kubeflow.org/v1alpha1 trainjobs", "/api/v1 pods",
@@ -332,7 +332,10 @@ class FakeWorld(World):
     def stop(self) -> None:
         """End the operator in order, once it has begun: a signal before that is the end of any program."""
         if self._operator is not None:
-            self.wait("the operator begins", lambda: "first lists" in self._log.read_text())
+            self.wait(
+                "the operator begins",
+                lambda: "delivered all existing objects" in self._log.read_text(),
+            )
             self._operator.send_signal(signal.SIGTERM)
             assert self._operator.wait(10) == 0, self.operator_log()
             self._operator = None

@@ -67,14 +67,14 @@ def main() -> int:
     """Run one program as a stage in a folder: ``python -m stage_processes FOLDER PROGRAM``."""
     from cosmos_operator.local.run import (
         lock,
+        print_line,
         run_processes,
-        say,
     )
 
     folder = Path(sys.argv[1])
     process = make_process(folder, globals()[sys.argv[2]])
     with lock(folder) as handle:
-        return run_processes([process], handle, say)
+        return run_processes([process], handle, print_line)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@
 {{- end }}
 {{- end }}
 
-{{- /* Name of the operator's Deployment and of most that belongs to it. */}}
+{{- /* Name of the operator's Deployment and of most objects that belong to it. */}}
 {{- define "cosmos.operator" -}}
 {{ include "cosmos.fullname" . }}-operator
 {{- end }}
@@ -24,7 +24,7 @@
 {{- end }}
 {{- end }}
 
-{{- /* What selects the operator's pod: never changes, Deployments cannot change it. */}}
+{{- /* Labels that select the operator's pod; they must never change, since a Deployment's selector cannot. */}}
 {{- define "cosmos.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -69,7 +69,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* The same, or the namespace of the release: where objects for jobs go unless values say otherwise. */}}
+{{- /* Namespaces of the objects for jobs: those whose jobs are carried out, or that of the release if these are all. */}}
 {{- define "cosmos.jobNamespaces" -}}
 {{- default (list .Release.Namespace) (include "cosmos.watched" . | fromJsonArray) | toJson }}
 {{- end }}

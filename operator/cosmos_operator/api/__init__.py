@@ -1,1 +1,1 @@
-"""The PostTrainingJob resource: models, generated CRD."""
+"""The resource PostTrainingJob: its fields, their validation, the CRD and the reference pages made from them."""

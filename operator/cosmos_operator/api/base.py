@@ -1,4 +1,4 @@
-"""What all models of the API share: one spelling (camelCase), bounded values, rules for the API server.
+"""The base of all models of the API: one spelling (camelCase), bounded values, rules for the API server.
 
 Every string, list and map has an upper bound, so that the API server can bound the cost of the CEL rules.
 """
@@ -17,17 +17,17 @@ KIND = "PostTrainingJob"
 PLURAL = "posttrainingjobs"
 
 RULES = "x-kubernetes-validations"
-"""Where an OpenAPI schema carries its CEL rules."""
+"""Key under which an OpenAPI schema carries its CEL rules."""
 
 MAX_JOB_NAME = 40
 """Leaves room for ``-<attempt>-worker-<index>`` within the 63 characters of a DNS label."""
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-"""DNS-1035, which PyTorchJob demands."""
+"""A DNS-1035 label, which PyTorchJob demands."""
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 
 
 class ApiModel(BaseModel):
-    """Base: unknown fields are errors, values cannot be changed, YAML names are camelCase only."""
+    """Base of all models: unknown fields are errors, values cannot be changed, names in YAML are camelCase."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, alias_generator=to_camel, use_attribute_docstrings=True
@@ -35,12 +35,12 @@ class ApiModel(BaseModel):
 
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """JSON schema extra of ``(CEL rule, message)`` pairs."""
+    """Extra of a JSON schema that holds these ``(CEL rule, message)`` pairs."""
     return {RULES: [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
 def immutable(field: str) -> dict[str, Any]:
-    """JSON schema extra of a field that is fixed when the object is made."""
+    """Extra of the JSON schema of a field that cannot be changed once the object exists."""
     return rules(
         (
             "self == oldSelf",
@@ -66,7 +66,7 @@ Quantity = Annotated[
         }
     ),
 ]
-"""Kubernetes quantity, such as 4, 500m or 64Gi."""
+"""A Kubernetes quantity, such as 4, 500m or 64Gi."""
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]

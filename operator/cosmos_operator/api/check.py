@@ -1,4 +1,4 @@
-"""What only the experiments know: whether a job's numbers fit together. Pure; returns problems, one line each."""
+"""Checks of a job that depend on its experiment or on several fields. Pure; returns problems, one line each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cosmos_worker.storage.volumes import (
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""
 WEIGHT_SUFFIXES = (".pt", ".safetensors")
-"""Endings of a model's weights in one file."""
+"""Endings of files of weights."""
 
-OWNED_KEYS = {
+FIELDS_OF_OPTIONS = {
     "trainer.max_steps": "spec.training.steps",
     "trainer.seed": "spec.training.seed",
     "trainer.save_every_steps": "spec.checkpoints.everySteps",
@@ -29,11 +29,11 @@ OWNED_KEYS = {
     "text.max_length": "spec.embeddings.maxLength",
     "name": "spec.training.experiment",
 }
-"""Keys of the experiment that have a field of their own, and that field."""
+"""Option of the experiment → the field of the job that sets it instead of an override."""
 
 
 def resolve_experiment(job: PostTrainingJob) -> Experiment:
-    """The experiment with everything that the job says about it.
+    """The experiment of a job, with all options that the job sets.
 
     Raises:
         ConfigError: unknown experiment or override, or numbers that contradict each other.
@@ -52,14 +52,14 @@ def resolve_experiment(job: PostTrainingJob) -> Experiment:
 
 
 def check_training(training: TrainingSpec) -> list[str]:
-    """Problems of the experiment's name and of the overrides."""
+    """Problems of the experiment's name and of the overrides, one line each."""
     try:
         get_experiment(training.experiment)
     except ConfigError as error:
         return [f"spec.training.{error}"]
     problems = []
     for number, override in enumerate(training.overrides):
-        field = OWNED_KEYS.get(override.partition("=")[0].strip())
+        field = FIELDS_OF_OPTIONS.get(override.partition("=")[0].strip())
         if field is not None:
             where = f"spec.training.overrides[{number}]"
             problems.append(f"{where}: got {override!r}; use {field} instead")
@@ -72,7 +72,7 @@ def check_training(training: TrainingSpec) -> list[str]:
 
 
 def _check_overrides(training: TrainingSpec) -> list[str]:
-    """Problems that an override has by itself."""
+    """Problems that single overrides have by themselves."""
     problems = []
     for number, override in enumerate(training.overrides):
         try:
@@ -84,7 +84,7 @@ def _check_overrides(training: TrainingSpec) -> list[str]:
 
 
 def check_job(job: PostTrainingJob) -> list[str]:
-    """All problems of a job whose fields are valid one by one."""
+    """All problems of a job whose fields are valid one by one, one line each."""
     problems = _check_camera(job) + _check_inference(job) + _check_storage(job)
     problems += _check_single_objects(job)
     if training := check_training(job.spec.training):
@@ -98,7 +98,7 @@ def check_job(job: PostTrainingJob) -> list[str]:
     for number, item in enumerate(job.spec.inference):
         where = f"spec.inference[{number}]"
         problems += _check_sampling(item, experiment, f"{where}.parameters")
-        problems += _check_sharing(job, item, experiment, f"{where}.contextParallel")
+        problems += _check_context_parallel(job, item, experiment, f"{where}.contextParallel")
     return problems
 
 
@@ -173,7 +173,7 @@ def _check_frame_rate(job: PostTrainingJob, experiment: Experiment) -> list[str]
 
 
 def _check_camera(job: PostTrainingJob) -> list[str]:
-    """A camera that the layout does not choose by."""
+    """Camera fields that the layout of the dataset does not use."""
     dataset = job.spec.dataset
     problems = []
     if dataset.camera_name is not None and dataset.layout != "LeRobot":
@@ -223,7 +223,7 @@ def _check_inference(job: PostTrainingJob) -> list[str]:
             problems.append(f"{where}.name: {item.name!r} is used twice; names must differ")
         if item.inputs_file is not None:
             problems += _check_address(item.inputs_file, f"{where}.inputsFile")
-        problems += _check_companions(job, item, where)
+        problems += _check_auxiliary_models(job, item, where)
         for index, entry in enumerate(item.inputs or ()):
             problems += _check_address(entry.conditioning, f"{where}.inputs[{index}].conditioning")
             if "Psnr" in item.metrics and entry.ground_truth is None:
@@ -238,8 +238,8 @@ def _check_inference(job: PostTrainingJob) -> list[str]:
     return problems
 
 
-def _check_companions(job: PostTrainingJob, item: InferenceItem, where: str) -> list[str]:
-    """Upsampler or guardrails that an item asks for and the job does not have."""
+def _check_auxiliary_models(job: PostTrainingJob, item: InferenceItem, where: str) -> list[str]:
+    """Prompt upsampler or guardrails that an item uses and the job does not have."""
     spec = job.spec
     return [
         f"{where}.{name}: true, but the job has none; give {needed}, or remove it"
@@ -271,7 +271,7 @@ def _check_address(address: str, where: str) -> list[str]:
     return []
 
 
-def _check_sharing(
+def _check_context_parallel(
     job: PostTrainingJob, item: InferenceItem, experiment: Experiment, where: str
 ) -> list[str]:
     chunk = experiment.tokenizer.chunk_pixel_frames

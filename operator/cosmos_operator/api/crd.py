@@ -18,6 +18,7 @@ from cosmos_operator.api.base import (
     RULES,
     VERSION,
 )
+from cosmos_operator.api.labels import PART_OF, PART_OF_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 
 Schema = dict[str, Any]
@@ -64,7 +65,7 @@ def build_crd() -> dict[str, Any]:
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{PLURAL}.{GROUP}",
-            "labels": {"app.kubernetes.io/part-of": "cosmos"},
+            "labels": {PART_OF_LABEL: PART_OF},
         },
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
@@ -86,7 +87,7 @@ def build_schema() -> Schema:
 
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """A copy of a JSON schema in the subset that Kubernetes accepts."""
+    """A copy of a JSON schema, in the subset of JSON schema that Kubernetes accepts."""
     schema = _inlined(schema, definitions)
     schema.pop("title", None)
     if schema.get("additionalProperties") is False:
@@ -112,7 +113,7 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _property(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """The schema of a field; an object that may be omitted gets the default {}, so that its own defaults count."""
+    """The schema of a field; an object that may be omitted defaults to {}, so that the defaults in it apply."""
     schema = dict(schema)
     optional = {"type": "null"} in schema.get("anyOf", ())
     has_default = schema.get("default") is not None
@@ -125,7 +126,7 @@ def _property(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """The schema with its reference, or the one type beside null, put in place; what stands beside wins."""
+    """The schema with its reference, or its one type beside null, inlined; keys beside the reference win."""
     schema = dict(schema)
     parts = [part for part in schema.get("anyOf", ()) if part != {"type": "null"}]
     if len(parts) == 1:

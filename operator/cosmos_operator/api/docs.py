@@ -1,4 +1,4 @@
-"""Reference pages in Markdown, written from the models: fields of a PostTrainingJob, options of an experiment."""
+"""Reference pages in Markdown, generated from the models: fields of a PostTrainingJob, options of an experiment."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ PRESET_HEADER = ("experiment", "for", "frames", "size", "steps", "samples a step
 
 
 def job_page() -> str:
-    """Fields of spec and status: path, type, default, meaning."""
+    """The page of all fields of spec and status: path, type, default, meaning."""
     schema = build_schema()["properties"]
     parts = [
         "# PostTrainingJob `cosmos.dev/v1alpha1`",
-        "Written from the models by `cosmos fields job`; a test keeps this page in step with them.",
+        "Generated from the models by `cosmos fields job`; a test compares this page with them.",
     ]
     for name in ("spec", "status"):
         parts += [
@@ -111,7 +111,7 @@ def job_page() -> str:
 
 
 def experiment_page() -> str:
-    """Presets, all options with the values of the first preset, and where the others differ."""
+    """The page of all presets and options: values of the first preset, and differences of the others."""
     first, *others = [preset.experiment for preset in PRESETS]
     note = (
         "Written from the models by `cosmos fields experiment`; a test keeps this page in step with them. "

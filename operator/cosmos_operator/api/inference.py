@@ -1,4 +1,4 @@
-"""The inference list of a PostTrainingJob: what to generate once the model is published."""
+"""The inference list of a PostTrainingJob: the videos to generate, and the parameters of sampling."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ class InferenceInput(ApiModel):
     """One video to generate."""
 
     prompt: Prompt
-    """What should happen."""
+    """Prompt: a description of what happens in the video."""
     conditioning: Address
-    """Image or video that it starts from: dataset://FILE, a volume address or a path."""
+    """Image or video that the generated video continues: dataset://FILE for a file of the dataset, a volume address
+    such as datasets://FOLDER/FILE, or a path."""
     ground_truth: Address | None = None
-    """Video to compare with; omitted = none."""
+    """Real continuation to compare the generated video with, an address like that of conditioning. Omitted: there
+    is none."""
 
 
 class SamplingParameters(ApiModel):
-    """How the videos are sampled."""
+    """Parameters of the diffusion sampling."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -53,35 +55,40 @@ class SamplingParameters(ApiModel):
     )
 
     steps: Annotated[int, Field(ge=1, le=1000)] = _SAMPLING.num_steps
-    """Sampler steps."""
+    """Number of steps of the sampler."""
     guidance: Annotated[float, Field(ge=0, le=100)] = _SAMPLING.guidance
-    """Strength of the prompt against the negative prompt; 0 = no second pass."""
+    """Classifier-free guidance scale: the weight of the prompt against the negative prompt. With 0 there is no
+    guidance, and the network is evaluated once a step instead of twice."""
     seed: CountOrZero = _SAMPLING.seed
-    """Seed of the initial noise; each input uses a stream of its own."""
+    """Seed of the initial noise; each input draws from a stream of its own."""
     num_pixel_frames: Annotated[int, Field(ge=1, le=1025)] | None = None
-    """Frames of each video, or of each pass, 8n+1; omitted = as trained."""
+    """Number of frames of each video, or with several passes of each pass; a number of the form 8n+1. Omitted: that
+    of the training."""
     height: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] | None = None
-    """Rows in pixels; omitted = as trained."""
+    """Height of the videos in pixels, a multiple of 16. Omitted: that of the training."""
     width: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] | None = None
-    """Columns in pixels; omitted = as trained."""
+    """Width of the videos in pixels, a multiple of 16. Omitted: that of the training."""
     fps: Annotated[float, Field(gt=0, le=240)] | None = None
-    """Frames per second; omitted = the experiment's, or each conditioning video's own, 24 for images."""
+    """Frames per second. Omitted: those of the experiment; if it has none, those of each conditioning video, and 24
+    for images."""
     num_input_frames: Literal[1, 9] = _SAMPLING.num_input_frames
-    """Known frames at the start: 1 (one latent frame) or 9 (two)."""
+    """Number of frames of the conditioning input that each video begins with: 1 (one latent frame) or 9 (two)."""
     passes: Annotated[int, Field(ge=1, le=64)] = _SAMPLING.num_passes
-    """Passes over each video; each after the first continues it from its last numInputFrames frames."""
+    """Number of passes, for longer videos: each pass after the first continues the video from its last
+    numInputFrames frames."""
     input_frames: Literal["First", "Last"] = "Last"
-    """Which frames of a conditioning video are known."""
+    """Frames of a conditioning video that are used: the First or the Last numInputFrames."""
     negative_prompt: NegativePrompt | None = None
-    """Text to stay away from; omitted = a default text against bad recordings."""
+    """Prompt whose content the video is guided away from. Omitted: a default text that describes bad recordings."""
     sampler: Literal["EdmEuler", "Res2Ab", "Res2Mid", "Res1Euler"] = "EdmEuler"
-    """EdmEuler: the reference's inference; Res*: its multistep solvers."""
+    """Solver of the diffusion. EdmEuler: the one of NVIDIA's inference. Res2Ab, Res2Mid, Res1Euler: its multistep
+    solvers."""
     sigma_max: Annotated[float, Field(gt=0, le=1000)] = _SAMPLING.sigma_max
-    """Noise level at the first step."""
+    """Noise level (sigma) of the first step."""
     sigma_min: Annotated[float, Field(gt=0, le=1)] = _SAMPLING.sigma_min
-    """Noise level at the last step."""
+    """Noise level (sigma) of the last step."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = _SAMPLING.batch_size
-    """Videos that are sampled together."""
+    """Number of videos that a process samples at the same time."""
 
     @model_validator(mode="after")
     def _frames_fit(self) -> Self:
@@ -93,7 +100,7 @@ class SamplingParameters(ApiModel):
 
 
 class InferenceItem(ApiModel):
-    """A set of videos to generate with one checkpoint and one set of parameters."""
+    """A set of videos to generate with one model and one set of parameters."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -111,36 +118,42 @@ class InferenceItem(ApiModel):
     )
 
     name: ItemName
-    """Name of the item, unique in the job."""
+    """Name of the item, unique in the job, a DNS label; folders and pods bear it."""
     checkpoint: Literal["Published", "Base"] = "Published"
-    """The post-trained model, or the one that it started from."""
+    """Model to generate with. Published: the post-trained one. Base: the one that the training started from."""
     inputs: Annotated[tuple[InferenceInput, ...], Field(min_length=1, max_length=64)] | None = None
-    """Videos to generate."""
+    """Videos to generate. Give this or inputsFile."""
     inputs_file: Address | None = None
-    """JSON lines of {visual_input, prompt, ground_truth, id}: dataset://FILE, a volume address or a path."""
+    """File with the videos to generate, one JSON object {visual_input, prompt, ground_truth, id} a line:
+    dataset://FILE for a file of the dataset, a volume address, or a path. Give this or inputs."""
     metrics: Annotated[
         tuple[Literal["Psnr", "Push"], ...],
         Field(max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
     ] = ()
-    """Psnr: against the ground truth and the copied first frame; Push: instruction following of the push example."""
+    """Metrics to compute. Psnr: peak signal-to-noise ratio against the ground truth, beside that of a repeated
+    first frame. Push: rate at which instructions are followed, for the videos of the example pushing."""
     parameters: SamplingParameters = SamplingParameters()
-    """How the videos are sampled."""
+    """Parameters of the diffusion sampling."""
     prompt_upsampler: bool = False
-    """Let the model of spec.promptUpsampler write longer prompts."""
+    """True lets the model of spec.promptUpsampler rewrite the prompts into longer ones."""
     guardrails: bool = False
-    """Let spec.guardrails judge prompts and videos; what they block gets no video."""
+    """True lets spec.guardrails check prompts and videos; inputs that they block get no video."""
     gpus: Annotated[int, Field(ge=0, le=8)] | None = None
-    """GPUs of the item's pod, a process on each; omitted = 1 if the training has GPUs, otherwise 0."""
+    """Number of GPUs of the item's pod, with one process on each. Omitted: 1 if the training has GPUs, otherwise
+    0."""
     processes: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Processes of the item's pod, which share its videos; omitted = one for each GPU, or 1 on the CPU."""
+    """Number of processes of the item's pod, among which its videos are divided. Omitted: one for each GPU, or 1 on
+    the CPU."""
     context_parallel: Annotated[int, Field(ge=1, le=8)] = 1
-    """Processes that share the latent frames of each video, for long videos; must divide the processes and the frames
-    of a pass. 1 = each process has videos of its own."""
+    """Number of processes among which the latent frames of each video are divided, for long videos; it must divide
+    the number of processes and that of the latent frames of a pass. With 1, each process generates videos of its
+    own."""
     offload: Annotated[
         tuple[Literal["Tokenizer", "Network"], ...],
         Field(max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
     ] = ()
-    """Models that wait in host memory while another computes; the text encoder is always freed."""
+    """Models that are kept in host memory while another one computes: Tokenizer, Network. The text encoder is
+    always unloaded after use."""
 
     @model_validator(mode="after")
     def _one_kind_of_inputs(self) -> Self:
@@ -162,9 +175,13 @@ class InferenceItem(ApiModel):
         return self
 
     def num_gpus(self, gpus_per_node: int) -> int:
-        """GPUs of the item's pod, in a job whose training has so many on each node."""
+        """GPUs of the item's pod.
+
+        Args:
+            gpus_per_node: GPUs of each node of the job's training.
+        """
         return min(1, gpus_per_node) if self.gpus is None else self.gpus
 
     def num_processes(self, gpus_per_node: int) -> int:
-        """Processes of the item's pod."""
+        """Processes of the item's pod, see :meth:`num_gpus`."""
         return self.num_gpus(gpus_per_node) or self.processes or 1

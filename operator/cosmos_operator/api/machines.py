@@ -1,4 +1,4 @@
-"""Where a PostTrainingJob runs: its machines, its volumes, its place in the queue."""
+"""Machines, volumes, nodes and queue of a PostTrainingJob."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ Labels = Annotated[
 
 
 class ResourcesSpec(ApiModel):
-    """Compute resources of one pod, GPUs apart."""
+    """Compute resources of one pod other than its GPUs."""
 
     requests: Quantities = Field(default_factory=dict)
-    """What a pod is guaranteed, such as cpu and memory."""
+    """Resources that the pod is guaranteed, such as cpu: 8 and memory: 64Gi."""
     limits: Quantities = Field(default_factory=dict)
-    """What a pod cannot exceed; memory includes compute.sharedMemory."""
+    """Resources that the pod cannot exceed; its memory includes compute.sharedMemory."""
 
 
 class PreparationSpec(ApiModel):
-    """Compute of the stages around the training."""
+    """GPUs and resources of the stages before and after the training."""
 
     gpus: Annotated[int, Field(ge=0, le=64)] | None = None
-    """GPUs of embed-text, which uses one, and of cache-latents, which runs a process on each; omitted = 1 if the
-    training has GPUs, otherwise 0."""
+    """Number of GPUs of embed-text, which uses one of them, and of cache-latents, which runs a process on each.
+    Omitted: 1 if the training has GPUs, otherwise 0."""
     resources: ResourcesSpec = ResourcesSpec()
-    """Resources of each stage other than train and generate."""
+    """Resources of the pods of all stages but train and generate."""
 
 
 class ComputeSpec(ApiModel):
-    """Machines of the training."""
+    """Nodes, GPUs, image and resources of the pods."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -57,21 +57,22 @@ class ComputeSpec(ApiModel):
     )
 
     image: Annotated[str, Field(max_length=512)] = ""
-    """Image of the worker, best with a digest; empty = the installation's default."""
+    """Image of the worker in all pods, best with its digest. Empty: that of the installation."""
     nodes: Annotated[int, Field(ge=1, le=256)] = 1
-    """Pods of the training, one a node."""
+    """Number of nodes of the training, with one pod on each."""
     gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
-    """GPUs of each node; 0 = train on the CPU."""
+    """Number of GPUs of each training pod. With 0 the training runs on the CPU."""
     processes_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Training processes of each node; omitted = one for each GPU, or 1 on the CPU."""
+    """Number of training processes in each pod. Omitted: one for each GPU, or 1 on the CPU."""
     gpu_resource_name: Annotated[str, Field(min_length=1, max_length=253)] = "nvidia.com/gpu"
-    """Name under which the nodes offer their GPUs."""
+    """Name of the extended resource under which the nodes offer their GPUs."""
     resources: ResourcesSpec = ResourcesSpec()
-    """Resources of each training pod."""
+    """Resources of each pod of the training and of the inference items."""
     shared_memory: Quantity = "8Gi"
-    """Size of /dev/shm, counted in the memory limit."""
+    """Size of /dev/shm in the pods of the training, and of inference items with several processes; it counts
+    towards the memory limit."""
     preparation: PreparationSpec = PreparationSpec()
-    """Compute of the stages around the training."""
+    """GPUs and resources of the stages before and after the training."""
 
     @model_validator(mode="after")
     def _one_process_for_each_gpu(self) -> Self:
@@ -95,42 +96,42 @@ class ComputeSpec(ApiModel):
 
 
 class NewClaim(ApiModel):
-    """A claim to create if there is none of that name; it outlives the job."""
+    """A persistent volume claim to create. It outlives the job."""
 
     size: Quantity
-    """Capacity, such as 500Gi."""
+    """Capacity of the claim, such as 500Gi."""
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
-    """ReadWriteOnce serves jobs on one node only."""
+    """Access mode of the claim. ReadWriteOnce is enough for jobs on one node only."""
     storage_class_name: OptionalObjectName = ""
-    """Storage class; empty = the cluster's default."""
+    """Storage class of the claim. Empty: the default of the cluster."""
 
 
 class VolumeSpec(ApiModel):
-    """A folder in a claim."""
+    """A volume of the job: a folder in a persistent volume claim."""
 
     claim_name: ObjectName = "cosmos"
-    """Claim in the job's namespace."""
+    """Name of the claim, in the job's namespace."""
     sub_path: RelativeFolder | None = None
-    """Folder inside the claim; omitted = the volume's name (models, datasets, ...); empty = the claim's root."""
+    """Folder inside the claim. Omitted: the volume's name, such as models. Empty: the root of the claim."""
     create: NewClaim | None = None
-    """Create the claim if there is none of that name; omitted = it must exist."""
+    """Properties of the claim that is created if there is none of that name. Omitted: the claim must exist."""
 
 
 class StorageSpec(ApiModel):
-    """The four shared volumes. Jobs that name the same claims share their datasets, embeddings and models."""
+    """The four volumes of a job. Jobs that name the same claims share models, datasets and embeddings."""
 
     models: VolumeSpec = VolumeSpec()
-    """Weights, tokenizers, text encoders."""
+    """Volume of downloaded weights, tokenizers and text encoders."""
     datasets: VolumeSpec = VolumeSpec()
-    """Fetched datasets and their indexes."""
+    """Volume of downloaded datasets and of the indexes of their windows."""
     embeddings: VolumeSpec = VolumeSpec()
-    """Text embeddings and cached latents."""
+    """Volume of text embeddings and cached latents."""
     checkpoints: VolumeSpec = VolumeSpec()
-    """Training runs, published models, generated videos, reports."""
+    """Volume of training runs, published models, generated videos and reports."""
 
 
 class Toleration(ApiModel):
-    """A node taint that the pods accept."""
+    """A taint of nodes that the pods tolerate."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -147,16 +148,17 @@ class Toleration(ApiModel):
     )
 
     key: Annotated[str, Field(max_length=317)] = ""
-    """Taint key; empty with operator Exists = every taint."""
+    """Key of the taint. Empty, with operator Exists: every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
-    """Exists: any value."""
+    """Comparison of the taint's value. Equal: it must be that of the field value. Exists: any value."""
     value: Annotated[str, Field(max_length=63)] = ""
-    """Taint value (operator Equal)."""
+    """Value of the taint, for operator Equal."""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
-    """Taint effect; empty = every effect."""
+    """Effect of the taint. Empty: every effect."""
     toleration_seconds: Annotated[int, Field(ge=0, le=86400)] | None = None
-    """Seconds for which the pods stay on a node that gets the taint (effect NoExecute); omitted = for ever. With key
-    node.kubernetes.io/unreachable, how long a lost node is waited for; without such a toleration it is 300."""
+    """Seconds for which the pods stay on a node that gets the taint, for effect NoExecute. With the key
+    node.kubernetes.io/unreachable it is the time that a lost node is waited for, 300 seconds without such a
+    toleration. Omitted: for ever."""
 
     @model_validator(mode="after")
     def _is_one_of_kubernetes(self) -> Self:
@@ -174,13 +176,14 @@ class Toleration(ApiModel):
 
 
 class SchedulingSpec(ApiModel):
-    """Which nodes, and in which queue. Changes count from the next pod on."""
+    """Nodes, priority and queue of the pods. Changes apply to pods that are created afterwards."""
 
     queue_name: Annotated[OptionalObjectName, Field(json_schema_extra=immutable("queueName"))] = ""
-    """Kueue LocalQueue of everything that uses GPUs and of the training; empty = no queue."""
+    """Name of the Kueue LocalQueue in which the training, and every stage that uses GPUs, waits for quota. Empty:
+    no queue."""
     priority_class_name: OptionalObjectName = ""
-    """Priority class of the pods; empty = the cluster's default."""
+    """Priority class of the pods. Empty: the default of the cluster."""
     node_selector: Labels = Field(default_factory=dict)
-    """Labels that a node must have."""
+    """Labels that a node must have to run the pods."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
-    """Node taints that the pods accept."""
+    """Taints of nodes that the pods tolerate."""

@@ -1,4 +1,4 @@
-"""A YAML document → a PostTrainingJob, or every problem at once: where, what was got, what is allowed, what to do."""
+"""A YAML document → a PostTrainingJob, or all of its problems: the field, the value, what is allowed, what to do."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
 
 MAX_FILE_BYTES = 1 << 20
+MOVED_FIELDS: dict[str, str] = {}
+"""Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists.
+
+``v1alpha1`` has moved none so far; a field that is renamed or moved gets a line here."""
 
 
 def load_job(path: Path) -> PostTrainingJob:
@@ -54,7 +58,7 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
     """Validate a document.
 
     Raises:
-        InvalidSpec: with every problem.
+        InvalidSpec: with all problems, one line each.
     """
     if not isinstance(document, Mapping):
         raise InvalidSpec(
@@ -71,7 +75,7 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
 
 
 def _training_problems(document: Mapping[str, Any]) -> list[str]:
-    """Problems of the experiment, found although other parts of the job are wrong."""
+    """Problems of spec.training, which are reported even if other parts of the job are wrong."""
     spec = document.get("spec")
     if not isinstance(spec, Mapping):
         return []
@@ -86,9 +90,12 @@ def _training_problems(document: Mapping[str, Any]) -> list[str]:
 
 
 def _describe(problem: ErrorDetails) -> str:
+    """A problem in one line."""
     location, got = problem["loc"], problem["input"]
     where = _path(location)
     if problem["type"] == "extra_forbidden":
+        if moved := _moved_to(location):
+            return f"{where}: this field is now {moved}; give that instead"
         return f"{_path(location[:-1])}: unknown field {location[-1]!r}{_nearest(location)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this field is required"
@@ -106,8 +113,13 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text.lstrip(".") or "job"
 
 
+def _moved_to(location: tuple[int | str, ...]) -> str | None:
+    """Path of the field that an earlier version of the resource had at this location; None if it had none."""
+    return MOVED_FIELDS.get(_path(tuple(part for part in location if not isinstance(part, int))))
+
+
 def _nearest(location: tuple[int | str, ...]) -> str:
-    """Hint at the nearest field of the same object."""
+    """The end of a message on an unknown field: the field with the nearest name, and all fields of the object."""
     model = _model_at(location[:-1])
     if model is None:
         return ""
@@ -117,7 +129,7 @@ def _nearest(location: tuple[int | str, ...]) -> str:
 
 
 def _model_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The model class at a location of the job."""
+    """The model class of the object at a location of the job; None if there is none."""
     model: type[BaseModel] | None = PostTrainingJob
     for part in location:
         if model is None or isinstance(part, int):

@@ -1,4 +1,4 @@
-"""Models beside the network: what writes prompts, and what judges prompts and videos."""
+"""Models around the sampling: the prompt upsampler and the guardrails of a PostTrainingJob."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from cosmos_operator.api.source import Source
 
 
 class PromptUpsamplerSpec(ApiModel):
-    """The model that writes longer prompts for inference items with promptUpsampler."""
+    """The model that rewrites the prompts of inference items with promptUpsampler into longer ones."""
 
     source: Source | None = None
-    """Folder of a vision-language chat model for transformers, such as Pixtral-12B; omitted = there is none."""
+    """Source of the model: a folder of a vision-language chat model for the library transformers, such as
+    Pixtral-12B. Omitted: there is none, and no inference item may use it."""
 
 
 class GuardrailsSpec(ApiModel):
-    """What judges the prompts and videos of inference items with guardrails; all three sources or none."""
+    """The models that check prompts and videos of inference items with guardrails. Give all three sources or none."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -33,13 +34,18 @@ class GuardrailsSpec(ApiModel):
     )
 
     source: Source | None = None
-    """Folder with blocklist/ and video_content_safety_filter/safety_filter.pt; omitted = there are no guardrails."""
+    """Source of the blocklist and the video filter: a folder with blocklist/ and
+    video_content_safety_filter/safety_filter.pt. Omitted: there are no guardrails, and no inference item may use
+    them."""
     text_classifier: Source | None = None
-    """Folder of a chat model of the Llama Guard kind for transformers, such as Llama-Guard-3-8B."""
+    """Source of the classifier of prompts: a folder of a model of the Llama Guard family for the library
+    transformers, such as Llama-Guard-3-8B."""
     image_encoder: Source | None = None
-    """Folder of the SigLIP model of the video filter for transformers, siglip-so400m-patch14-384."""
+    """Source of the image encoder of the video filter: a folder of siglip-so400m-patch14-384 for the library
+    transformers."""
     face_blur: bool = False
-    """Blur faces in the videos of these items, which needs face_blur_filter/Resnet50_Final.pth in source."""
+    """True blurs faces in the videos of inference items with guardrails, for which source must hold
+    face_blur_filter/Resnet50_Final.pth."""
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:

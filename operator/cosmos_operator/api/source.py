@@ -1,4 +1,4 @@
-"""Where the files of a PostTrainingJob come from: a path, a claim, an archive, a Hugging Face repository, a bucket."""
+"""Sources of a PostTrainingJob's files: a path, a claim, an archive, a Hugging Face repository, a bucket."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ class ClaimFolder(ApiModel):
     """A folder in a persistent volume claim."""
 
     claim_name: ObjectName | None = None
-    """Claim in the job's namespace; omitted = the claim in which the job stores things of this kind."""
+    """Name of the claim, in the job's namespace. Omitted: the claim in which the job keeps files of this kind."""
     path: RelativeFolder
-    """Folder inside the claim."""
+    """Folder inside the claim. Empty: its root."""
 
 
 class Archive(ApiModel):
-    """A tar archive behind a URL."""
+    """A tar archive that is downloaded from a URL."""
 
     url: Annotated[str, Field(max_length=1024, pattern=r"^(https?|file)://.+$")]
-    """Address of a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
+    """URL of the archive: a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz, by https, http or file."""
     sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")] | None = None
-    """Expected SHA-256 of the archive, 64 hex digits; omitted = not checked."""
+    """SHA-256 that the archive must have, as 64 hexadecimal digits. Omitted: it is not checked."""
 
 
 class Repository(ApiModel):
     """A repository on the Hugging Face Hub."""
 
     repo: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
-    """owner/name."""
+    """Repository as OWNER/NAME."""
     revision: Annotated[str, Field(min_length=1, max_length=128)] = "main"
-    """Branch, tag or commit; a commit makes the job reproducible."""
+    """Branch, tag or commit of the repository; only a commit makes the job reproducible."""
 
 
 class StoredObjects(ApiModel):
     """Objects in a bucket of Amazon S3, or of a store that is compatible with it."""
 
     uri: Annotated[str, Field(max_length=1300, pattern=S3_URI)]
-    """s3://BUCKET/PREFIX for everything below a prefix, or the address of a single object: a .tar, .tar.gz, .tgz,
-    .tar.bz2 or .tar.xz, or a model's .pt or .safetensors. What is in a bucket is known by this address alone: give
-    changed files another prefix."""
+    """Address of the objects: s3://BUCKET/PREFIX for everything below a prefix, or a single object, which is a
+    .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz, or a .pt or .safetensors of a model. Objects are identified by this
+    address alone: give files that have changed another prefix."""
     endpoint: Annotated[str, Field(max_length=512, pattern=S3_ENDPOINT)] | None = None
-    """Address of the store's S3 API, such as https://minio.example.com:9000; omitted = Amazon's, or as AWS is
-    configured on this machine."""
+    """URL of the store's S3 API, such as https://minio.example.com:9000. Omitted: that of Amazon, or of the AWS
+    configuration of this machine."""
     region: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")] | None = None
-    """Region of the bucket, such as eu-central-1; omitted = found by asking Amazon, or as AWS is configured on this
-    machine."""
+    """Region of the bucket, such as eu-central-1. Omitted: the one that Amazon reports, or that of the AWS
+    configuration of this machine."""
 
 
 class Source(ApiModel):
-    """Where files come from: exactly one of the fields."""
+    """The source of files. Give exactly one of the fields."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -76,13 +76,14 @@ class Source(ApiModel):
     )
 
     path: Address | None = None
-    """A folder that the worker sees: on one machine relative to the job's file, on a cluster in the image."""
+    """Path of a folder or file that the worker sees: without a cluster relative to the job's file, on a cluster in
+    the image."""
     claim: ClaimFolder | None = None
-    """A folder in a persistent volume claim."""
+    """Folder in a persistent volume claim."""
     url: Archive | None = None
-    """A tar archive behind a URL."""
+    """Tar archive that is downloaded from a URL."""
     hugging_face: Repository | None = None
-    """A repository on the Hugging Face Hub."""
+    """Repository on the Hugging Face Hub."""
     s3: StoredObjects | None = None
     """Objects in a bucket of an S3 store."""
 

@@ -1,4 +1,4 @@
-"""Status of a PostTrainingJob: derived from what runs, written by the operator, read by people and scripts.
+"""The status of a PostTrainingJob: written by the operator, read by people and scripts.
 
 Numbers with a fraction are text, as the Kubernetes API conventions ask. ``state`` is for people only; scripts
 wait for conditions.
@@ -6,9 +6,10 @@ wait for conditions.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from cosmos_operator.api.base import ApiModel, ItemName
 
@@ -42,79 +43,79 @@ def _list_map(key: str, max_items: int) -> dict[str, object]:
 
 
 class Condition(ApiModel):
-    """One question about the job and its answer."""
+    """One aspect of the job's state, for scripts to wait for."""
 
     type: ConditionType
-    """The question."""
+    """Aspect of the job, such as ModelReady; docs/operator.md explains each."""
     status: Literal["True", "False", "Unknown"]
-    """The answer."""
+    """True, False, or Unknown while it is not decided."""
     reason: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9]*)$")]
-    """Cause in one CamelCase word."""
+    """Reason for the status, in one CamelCase word."""
     message: Message = ""
-    """Cause for people: what was found and what to do."""
+    """Reason for the status, for people: what was found, and what to do."""
     last_transition_time: Time
-    """When the answer last changed."""
+    """Time at which the status of the condition last changed."""
     observed_generation: NonNegative = 0
-    """Generation of the job that the answer is about."""
+    """Generation of the job that the condition was set for."""
 
 
 class Progress(ApiModel):
-    """How far the training is, as its log says."""
+    """The progress of the training, as its log reports it."""
 
     step: NonNegative = 0
-    """Optimizer steps done."""
+    """Number of optimizer steps that are done."""
     total_steps: NonNegative = 0
-    """Optimizer steps to do."""
+    """Number of optimizer steps of the whole training."""
     summary: Text = ""
-    """step/total, for kubectl get."""
+    """Step and total as STEP/TOTAL, for kubectl get."""
     loss: Decimal | None = None
-    """Loss at the last report."""
+    """Training loss at the last report."""
     samples_per_second: Decimal | None = None
-    """Throughput at the last report."""
+    """Samples that are trained on per second, at the last report."""
     eta_seconds: NonNegative | None = None
-    """Seconds to the end of the training."""
+    """Estimated seconds to the end of the training."""
     eta: Text = ""
-    """The same for people, such as 1h42m."""
+    """Estimated time to the end of the training for people, such as 1h42m."""
     last_report_time: Time | None = None
-    """When the training last reported progress."""
+    """Time at which the training last reported progress."""
 
 
 class Checkpoints(ApiModel):
-    """Complete checkpoints of the training run."""
+    """The latest complete checkpoint of the training."""
 
     latest_step: NonNegative | None = None
     """Step of the latest complete checkpoint."""
     latest_address: Text | None = None
-    """Volume address of the run that holds it."""
+    """Volume address of the folder of the training run that holds the checkpoint."""
 
 
 class Attempt(ApiModel):
-    """One start of the training."""
+    """One attempt of the training: a workload from its creation to its end."""
 
     number: Annotated[int, Field(ge=1)]
-    """1 for the first."""
+    """Number of the attempt, from 1."""
     backend: Literal["PyTorchJob", "Job", "TrainJob"]
-    """Kind of the workload."""
+    """Kind of the workload that runs the attempt."""
     workload: Text
-    """Name of the workload."""
+    """Name of the workload that runs the attempt."""
     start_step: NonNegative | None = None
-    """Step that it continued from."""
+    """Step of the checkpoint that the attempt continued from."""
     end_step: NonNegative | None = None
-    """Last step that it reported."""
+    """Last step that the attempt reported."""
     outcome: Outcome = "Running"
-    """How it ended."""
+    """Outcome of the attempt; Running until it has ended. docs/operator.md explains each."""
     message: Message = ""
-    """What the worker said when it ended."""
+    """Message of the worker, or of the operator, about the end of the attempt."""
     exit_code: NonNegative | None = None
-    """Exit code of the worker that ended first."""
+    """Exit code of the process that explains the end of the attempt."""
     node: Text | None = None
-    """Node of that worker."""
+    """Node of that process, or the node that is to blame for the end of the attempt."""
     counted: bool = False
-    """Whether it counts towards runPolicy.maxAttempts."""
+    """True if the attempt counts towards runPolicy.maxAttempts."""
     start_time: Time | None = None
-    """When its pods were created."""
+    """Time at which the workload was created."""
     finish_time: Time | None = None
-    """When its last pod ended."""
+    """Time at which the operator saw the attempt end, or stopped it."""
 
 
 class InferenceResult(ApiModel):
@@ -123,60 +124,74 @@ class InferenceResult(ApiModel):
     name: ItemName
     """Name of the item."""
     state: Literal["Pending", "Running", "Succeeded", "Failed"] = "Pending"
-    """How far it is."""
+    """State of the item."""
     address: Text | None = None
-    """Volume address of the folder with its videos."""
+    """Volume address of the folder with the item's videos."""
     num_videos: NonNegative | None = None
-    """Videos that were written."""
+    """Number of videos that were written."""
     num_blocked: NonNegative | None = None
-    """Inputs that guardrails held back, which have no video; omitted = none."""
+    """Number of inputs that the guardrails blocked, which have no video. Omitted: none."""
     num_with_faces: NonNegative | None = None
-    """Videos in which guardrails blurred faces; omitted = nothing looked for them."""
+    """Number of videos in which the guardrails blurred faces. Omitted: faces are not blurred."""
     duration_seconds: NonNegative | None = None
-    """Seconds that it took."""
+    """Seconds that the item took."""
     message: Message = ""
-    """Why it failed."""
+    """Reason for which the item waits or has failed."""
 
 
 class Output(ApiModel):
-    """Something that the job left."""
+    """A result of the job."""
 
     name: Annotated[str, Field(max_length=64)]
-    """What it is: model or report."""
+    """Name of the result: model or report."""
     address: Text
-    """Volume address."""
+    """Volume address of the file."""
     step: NonNegative | None = None
-    """Step of a published model."""
+    """Step of the training whose weights the published model has."""
 
 
 class PostTrainingJobStatus(ApiModel):
-    """What was done."""
+    """Work that was done, written by the operator."""
 
     observed_generation: NonNegative = 0
-    """Generation of the job that this status is about."""
+    """Generation of the job that this status was written for."""
     state: State = "Pending"
-    """One word for people."""
+    """State of the job in one word, for people; scripts wait for conditions."""
     message: Message = ""
-    """One sentence for people."""
+    """State of the job in one sentence, for people."""
     conditions: Annotated[
         tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 16))
     ] = ()
-    """Answers that scripts can wait for."""
+    """Aspects of the job's state that scripts can wait for; docs/operator.md explains each."""
     start_time: Time | None = None
-    """When work began."""
+    """Time at which the operator first saw the job."""
     completion_time: Time | None = None
-    """When the job finished."""
+    """Time at which the job succeeded or failed."""
     progress: Progress | None = None
-    """How far the training is."""
+    """Progress of the training, as its log reports it."""
     checkpoints: Checkpoints | None = None
-    """Complete checkpoints of the training run."""
+    """Latest complete checkpoint of the training."""
     attempts: Annotated[tuple[Attempt, ...], Field(json_schema_extra=_list_map("number", 10))] = ()
-    """The last ten starts of the training."""
+    """Attempts of the training, the last ten."""
     failed_attempts: NonNegative = 0
-    """Starts that count towards runPolicy.maxAttempts."""
+    """Number of attempts that have failed and count towards runPolicy.maxAttempts."""
     inference: Annotated[
         tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
     ] = ()
     """State of each inference item."""
     outputs: Annotated[tuple[Output, ...], Field(json_schema_extra=_list_map("name", 8))] = ()
-    """What the job left."""
+    """Results of the job: the published model and the report."""
+
+    @property
+    def was_accepted(self) -> bool:
+        """True once the operator has found that the job can be carried out."""
+        accepted = next((one for one in self.conditions if one.type == "Accepted"), None)
+        return accepted is not None and accepted.reason != "InvalidSpec"
+
+
+def read_status(document: Mapping[str, Any]) -> PostTrainingJobStatus:
+    """The status in a job's document; one that this version cannot read counts as empty, and is written anew."""
+    try:
+        return PostTrainingJobStatus.model_validate(document.get("status") or {})
+    except ValidationError:
+        return PostTrainingJobStatus()

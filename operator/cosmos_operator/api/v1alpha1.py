@@ -1,7 +1,7 @@
 """PostTrainingJob ``cosmos.dev/v1alpha1``: the contract with the user.
 
 The one source of validation, of the CRD (``crd.py``) and of the description of each field; defaults live here.
-What only the experiments know is checked in ``check.py``. Rules that relate fields are stated twice, once for
+Rules that depend on the experiment are checked in ``check.py``. Rules that relate fields are stated twice, once for
 Python and once in CEL beside it, so that ``cosmos validate`` and the API server refuse the same jobs.
 """
 
@@ -38,120 +38,139 @@ from cosmos_operator.api.status import PostTrainingJobStatus
 
 
 class BaseModelSpec(ApiModel):
-    """The network to start from."""
+    """The model that the training starts from."""
 
     name: ArtifactName = "Cosmos-Predict1-7B-Video2World"
-    """Name of the model; its size must be that of the experiment."""
+    """Name of the model. Its size must be that of the experiment. Without a source it is also the name of the
+    repository on the Hugging Face Hub: NAME with a slash, otherwise nvidia/NAME."""
     source: Source | None = None
-    """Folder with the weights: model.pt, safetensors, diffusers, or iter_*_model.pt of a training; omitted = the
-    repository nvidia/NAME on the Hugging Face Hub."""
+    """Source of the weights: a folder with model.pt, safetensors files, a diffusers model, or iter_*_model.pt of a
+    training. Omitted: the repository of that name on the Hugging Face Hub."""
     lora_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Factor of the LoRA corrections that the weights hold beside the network's; they are merged. NVIDIA's LoRA
-    experiments use 1; omitted = the weights say it, or hold none. PEFT's adapter in the folder says its own."""
+    """Scale with which LoRA weights in the source are merged into the network's, above 0; NVIDIA's LoRA experiments
+    use 1. Omitted: the scale that the source states; a PEFT adapter in the folder always states its own."""
 
 
 class TokenizerSpec(ApiModel):
-    """The video tokenizer."""
+    """The video tokenizer, which turns frames into latents and back."""
 
     name: ArtifactName = "Cosmos-Tokenize1-CV8x8x8-720p"
-    """Name of the tokenizer."""
+    """Name of the tokenizer. Without a source it is also the name of the repository on the Hugging Face Hub: NAME
+    with a slash, otherwise nvidia/NAME."""
     source: Source | None = None
-    """Folder with encoder.jit, decoder.jit and mean_std.pt; omitted = the repository nvidia/NAME."""
+    """Source of the tokenizer: a folder with encoder.jit, decoder.jit and mean_std.pt. Omitted: the repository of
+    that name on the Hugging Face Hub."""
 
 
 class DatasetSpec(ApiModel):
-    """The videos and their captions."""
+    """The dataset: videos and their captions."""
 
     name: ArtifactName | None = None
-    """Name for folders and messages; omitted = the last part of the source. A folder whose content has changed needs
-    another name on a cluster, as its path alone tells what it is."""
+    """Name of the dataset in folders and messages. On a cluster, a folder whose content has changed needs another
+    name, because there a dataset is identified by its name and its address. Omitted: the last part of the
+    source."""
     source: Source
-    """Where the dataset is. On a cluster a claim is known by its path, not its content: if its files have changed
-    since an earlier job, the job fails and asks for another dataset.name."""
+    """Source of the dataset. On a cluster a folder in a claim is identified by its path, not by its content: if its
+    files have changed since an earlier job, the job fails and asks for another dataset.name."""
     layout: Literal["Bridge", "Videos", "LeRobot", "Jsonl"] = "Bridge"
-    """Bridge: annotation/{train,val,test}/*.json with the videos they name; Videos: videos/*.mp4 with metas/*.txt, or
-    with texts of the same names beside them; LeRobot: a dataset of format v2.0, v2.1 or v3.0; Jsonl: a list of videos
-    and captions (a .jsonl file, metadata.csv or .parquet, or prompts.txt with videos.txt)."""
+    """Layout of the dataset's files. Bridge: annotation/{train,val,test}/*.json with the videos that they name.
+    Videos: videos/*.mp4 with metas/*.txt, or with text files of the same names beside the videos. LeRobot: a
+    dataset of format v2.0, v2.1 or v3.0. Jsonl: a list of videos and captions, which is a .jsonl file, metadata.csv
+    or .parquet, or prompts.txt with videos.txt."""
     camera: Annotated[int, Field(ge=0, le=63)] = 0
-    """Index into an annotation's list of videos (layout Bridge)."""
+    """Index of the camera in an annotation's list of videos, from 0; for the layout Bridge only."""
     camera_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """Camera whose videos are used, such as observation.images.front (layout LeRobot); omitted = the only one."""
+    """Name of the camera whose videos are used, such as observation.images.front; for the layout LeRobot only.
+    Omitted: the only camera of the dataset; with several cameras the job fails and names them."""
     frame_rate: Literal["Constant", "Resample"] = "Constant"
-    """Constant: a clip whose frames are not shown at equal intervals is unusable; Resample: take the frames that are
-    shown at equal intervals, at the rate video.fps, which the experiment must give."""
+    """Treatment of clips by their frame rate. Constant: every frame is used, and a clip whose frames are not shown
+    at equal intervals is unusable. Resample: the frames that are shown at equal intervals are used, at the rate
+    video.fps, which the experiment must give."""
     fit: Literal["Stretch", "Crop", "Pad"] = "Stretch"
-    """How frames of another aspect ratio are brought to the size of the experiment: Stretch each side by its own
-    factor, as NVIDIA's recipe does; Crop what protrudes; Pad with black. Counts for conditioning images and videos
-    as well."""
+    """Treatment of frames whose aspect ratio is not that of the experiment, in the dataset and in conditioning
+    images and videos. Stretch: each side is scaled by its own factor, as in NVIDIA's recipe. Crop: the parts that
+    protrude are cut off. Pad: the rest is filled with black."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0
-    """Share of the episodes that is held out for validation where the dataset itself holds out none."""
+    """Fraction of the episodes that is held out for validation, from 0 to 0.9; it has no effect on a dataset that
+    names its own validation episodes."""
     validation_seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
-    """Seed of the draw of these episodes."""
+    """Seed of the random choice of the held-out episodes."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Fail if a larger share of the clips is unusable."""
+    """Largest fraction of the clips that may be unusable, from 0 to 1; with more, the job fails."""
 
 
 class EmbeddingsSpec(ApiModel):
-    """The text encoder whose embeddings the network is given."""
+    """The text encoder, whose embeddings of captions and prompts condition the network."""
 
     encoder: ArtifactName = "google-t5/t5-11b"
-    """Name of a T5 encoder; its width must be that of the experiment."""
+    """Name of a T5 encoder. Its width must be that of the experiment. Without a source it is also the name of the
+    repository on the Hugging Face Hub."""
     source: Source | None = None
-    """Folder that transformers can load; omitted = the repository of that name on the Hugging Face Hub."""
+    """Source of the encoder: a folder that the library transformers can load. Omitted: the repository of that name
+    on the Hugging Face Hub."""
     max_length: Annotated[int, Field(ge=1, le=512)] | None = None
-    """Longest caption in tokens; omitted = as the experiment says."""
+    """Number of tokens after which captions are cut. Omitted: that of the experiment."""
     max_unknown_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Fail if a larger share of the captions is more than half unknown to the encoder; clips with no other caption are
-    left out of the training."""
+    """Largest fraction of the captions of which the encoder may not know more than half, from 0 to 1; with more,
+    the job fails. Clips with no other caption are left out of the training."""
 
 
 class TrainingSpec(ApiModel):
-    """The numbers of the training run."""
+    """The experiment, and the options of it that this job changes."""
 
     experiment: Annotated[str, Field(min_length=1, max_length=128)]
-    """Name of an experiment, such as video2world_instruction_bridge_57frames."""
+    """Name of the experiment, such as video2world_instruction_bridge_57frames; it decides every option of the
+    training that is not given here. All experiments and their options are in docs/experiments.md."""
     overrides: Annotated[
         tuple[Annotated[str, Field(min_length=3, max_length=512)], ...], Field(max_length=64)
     ] = ()
-    """Values of the experiment to change, as key.sub=value."""
+    """Options of the experiment to change, each as key.sub=value, such as optimizer.lr=1e-5."""
     steps: Count | None = None
-    """Optimizer steps; omitted = as the experiment says."""
+    """Number of optimizer steps. Omitted: that of the experiment."""
     seed: CountOrZero | None = None
-    """Seed of the data order and the noise; omitted = as the experiment says."""
+    """Seed of the order of the data and of the noise. Omitted: that of the experiment."""
 
 
 class CheckpointsSpec(ApiModel):
-    """Checkpoints of the training run."""
+    """Checkpoints that the training writes."""
 
     every_steps: Count | None = None
-    """Steps between checkpoints; omitted = as the experiment says."""
+    """Number of steps between two checkpoints. Omitted: that of the experiment."""
     keep_last: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Checkpoints to resume from that are kept; omitted = as the experiment says."""
+    """Number of the latest checkpoints that are kept, to resume from. Omitted: that of the experiment."""
 
 
 class RunPolicySpec(ApiModel):
-    """How long, how often, and whether to run at all. May be changed at any time."""
+    """Deadlines, retries, suspension and clean-up of the job. All of it may be changed at any time."""
 
     suspend: bool = False
-    """True: save a checkpoint and stop; false again: continue from it."""
+    """True stops the job after it has saved a checkpoint; false lets it continue from there."""
     start_deadline_seconds: Seconds | None = None
-    """Fail if the training has done no step, nor do all its pods run, this long after its turn came; omitted = wait."""
+    """Seconds that the training may take to start, counted from its first attempt, from its resumption or from its
+    admission by a queue; if by then it has done no step and not all of its pods run, the job fails. Omitted: it may
+    take any time."""
     active_deadline_seconds: Seconds | None = None
-    """Fail if the model is not published this long after the job was first seen; omitted = no limit."""
+    """Seconds from the start of the job within which its model must be published; otherwise the job fails. Omitted:
+    no limit."""
     stall_timeout_seconds: Seconds = 1800
-    """Restart the training if it reports no progress for this long."""
+    """Seconds without a report of progress after which the training is stopped and begins its next attempt, which
+    counts towards maxAttempts."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Attempts that may crash or stall; preemptions do not count. Two in a row without progress end the job at once."""
+    """Number of attempts of the training that may crash or stall before the job fails. Preemptions, evictions, lost
+    nodes and GPU faults do not count. Two counted failures in a row without a step of progress fail the job at
+    once."""
     ttl_seconds_after_finished: Seconds | None = None
-    """Delete the job this long after it finished (its files stay); omitted = keep it."""
+    """Seconds after its end for which the finished job is kept; then it is deleted, and its files stay. Omitted: it
+    is kept."""
 
 
 class BackendSpec(ApiModel):
-    """What runs the training."""
+    """The kind of Kubernetes object that runs the training."""
 
     type: Literal["Auto", "PyTorchJob", "Job", "TrainJob"] = "Auto"
-    """PyTorchJob or TrainJob of Kubeflow, or indexed Job; Auto: PyTorchJob where it is installed, otherwise Job.
-    TrainJob needs Trainer 2.2 or later, and in a queue Kueue 0.17 or later."""
+    """Kind of the object. PyTorchJob: of the Kubeflow training-operator. TrainJob: of Kubeflow Trainer 2.2 or
+    later, with a queue Kueue 0.17 or later. Job: an indexed Job of Kubernetes. Auto: PyTorchJob where it is
+    installed, otherwise Job."""
 
 
 class SecretKey(ApiModel):
@@ -160,29 +179,29 @@ class SecretKey(ApiModel):
     name: ObjectName
     """Name of the Secret."""
     key: Annotated[str, Field(min_length=1, max_length=253)] = "token"
-    """Key in the Secret."""
+    """Key in the Secret that holds the value."""
 
 
 class KeysSecret(ApiModel):
-    """A Secret in the job's namespace that holds the keys of an S3 store under their usual names."""
+    """A Secret in the job's namespace that holds the keys of an S3 store."""
 
     name: ObjectName
-    """Name of the Secret; its keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if there is one,
+    """Name of the Secret. Its keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary credentials,
     AWS_SESSION_TOKEN."""
 
 
 class CredentialsSpec(ApiModel):
-    """Secrets of the stages that fetch; on one machine the environment is used instead: HF_TOKEN, AWS's variables."""
+    """Secrets for the stages that download. Without a cluster, HF_TOKEN and the variables of AWS count instead."""
 
     hugging_face: SecretKey | None = None
-    """Token for the Hugging Face Hub; omitted = the installation's token, if it has one."""
+    """Secret with a token for the Hugging Face Hub. Omitted: that of the installation, if it has one."""
     s3: KeysSecret | None = None
-    """Keys of an S3 store; omitted = those of the installation, or of the role that the pods have, else public buckets
-    only."""
+    """Secret with the keys of an S3 store. Omitted: that of the installation; without one the pods use the role of
+    their service account, or read public buckets only."""
 
 
 class OutputsSpec(ApiModel):
-    """What the job leaves."""
+    """The model that the job publishes, and its report."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -194,18 +213,20 @@ class OutputsSpec(ApiModel):
     )
 
     name: PublishedName | None = None
-    """Name of the published model, checkpoints/NAME/model.pt; omitted = the job's name."""
+    """Name of the published model, whose file is checkpoints/NAME/model.pt. Omitted: the job's name."""
     weights: Literal["Ema", "Regular"] = "Ema"
-    """Averaged weights, or those of the last step."""
+    """Weights to publish. Ema: the exponential moving average over the steps. Regular: those of the published step
+    itself."""
     step: Count | None = None
-    """Step to publish; omitted = as checkpoint says."""
+    """Step whose checkpoint is published. Omitted: the one that the field checkpoint chooses."""
     checkpoint: Literal["Last", "Best"] = "Last"
-    """Last checkpoint, or that with the lowest held-out loss, for which the experiment needs trainer.keep_best=true."""
+    """Checkpoint to publish. Last: that of the last step. Best: that with the lowest loss on held-out data, for
+    which the experiment needs trainer.keep_best=true."""
     adapter: bool = False
-    """Publish the LoRA corrections alone too, as PEFT's files in checkpoints/NAME/adapter; for experiments with
-    lora.rank above 0. model.pt contains them either way."""
+    """True also publishes the LoRA weights alone, as files of PEFT in checkpoints/NAME/adapter; for experiments
+    with lora.rank above 0. They are merged into model.pt in any case."""
     report: bool = True
-    """Write report.html, if the job has an inference list."""
+    """True writes report.html on the training and the generated videos, if the job has an inference list."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
@@ -215,7 +236,7 @@ class OutputsSpec(ApiModel):
 
 
 class PostTrainingJobSpec(ApiModel):
-    """What to post-train, on what, where, and what to do with the result."""
+    """The model to post-train, the data, the machines, and the use of the result."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -231,35 +252,35 @@ class PostTrainingJobSpec(ApiModel):
     )
 
     model: Annotated[BaseModelSpec, Field(json_schema_extra=immutable("model"))] = BaseModelSpec()
-    """The network to start from."""
+    """Model that the training starts from."""
     tokenizer: Annotated[TokenizerSpec, Field(json_schema_extra=immutable("tokenizer"))] = (
         TokenizerSpec()
     )
-    """The video tokenizer."""
+    """Video tokenizer, which turns frames into latents and back."""
     dataset: Annotated[DatasetSpec, Field(json_schema_extra=immutable("dataset"))]
-    """The videos and their captions."""
+    """Videos and their captions."""
     embeddings: Annotated[EmbeddingsSpec, Field(json_schema_extra=immutable("embeddings"))] = (
         EmbeddingsSpec()
     )
-    """The text encoder."""
+    """Text encoder, whose embeddings of captions and prompts condition the network."""
     training: Annotated[TrainingSpec, Field(json_schema_extra=immutable("training"))]
-    """The numbers of the training run."""
+    """Experiment, and the options of it that this job changes."""
     compute: Annotated[ComputeSpec, Field(json_schema_extra=immutable("compute"))] = ComputeSpec()
-    """Machines of the training."""
+    """Nodes, GPUs, image and resources of the pods."""
     checkpoints: Annotated[CheckpointsSpec, Field(json_schema_extra=immutable("checkpoints"))] = (
         CheckpointsSpec()
     )
-    """Checkpoints of the training run."""
+    """Checkpoints that the training writes."""
     storage: Annotated[StorageSpec, Field(json_schema_extra=immutable("storage"))] = StorageSpec()
-    """The four shared volumes."""
+    """Volumes of models, datasets, embeddings and checkpoints, which jobs may share."""
     scheduling: SchedulingSpec = SchedulingSpec()
-    """Which nodes, and in which queue."""
+    """Nodes, priority and queue of the pods."""
     run_policy: RunPolicySpec = RunPolicySpec()
-    """How long, how often, and whether to run at all."""
+    """Deadlines, retries, suspension and clean-up of the job."""
     backend: Annotated[BackendSpec, Field(json_schema_extra=immutable("backend"))] = BackendSpec()
-    """What runs the training."""
+    """Kind of Kubernetes object that runs the training."""
     credentials: CredentialsSpec = CredentialsSpec()
-    """Secrets of the stages that fetch."""
+    """Secrets for the stages that download."""
     inference: Annotated[
         tuple[InferenceItem, ...],
         Field(
@@ -276,21 +297,22 @@ class PostTrainingJobSpec(ApiModel):
             },
         ),
     ] = ()
-    """Videos to generate afterwards; items may be appended at any time."""
+    """Sets of videos to generate, with the published or the original model. Items may be appended at any time, and
+    cannot be changed or removed."""
     prompt_upsampler: Annotated[
         PromptUpsamplerSpec, Field(json_schema_extra=immutable("promptUpsampler"))
     ] = PromptUpsamplerSpec()
-    """The model that writes longer prompts."""
+    """Model that rewrites short prompts into longer ones."""
     guardrails: Annotated[GuardrailsSpec, Field(json_schema_extra=immutable("guardrails"))] = (
         GuardrailsSpec()
     )
-    """What judges prompts and videos."""
+    """Models that block unsafe prompts and videos."""
     outputs: Annotated[OutputsSpec, Field(json_schema_extra=immutable("outputs"))] = OutputsSpec()
-    """What the job leaves."""
+    """Model that the job publishes, and its report."""
 
 
 class Metadata(BaseModel):
-    """The part of the object's metadata that a plan needs; the rest is kept out of sight."""
+    """The part of the object's metadata that the plan of a job needs; the rest is ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
@@ -307,9 +329,9 @@ class PostTrainingJob(ApiModel):
     kind: Literal["PostTrainingJob"]
     metadata: Metadata
     spec: PostTrainingJobSpec
-    """What to do."""
+    """Work that is asked for."""
     status: PostTrainingJobStatus | None = None
-    """What was done, written by the operator."""
+    """Work that was done, written by the operator."""
 
     @property
     def name(self) -> str:
@@ -330,11 +352,11 @@ SOURCES = {
     "prompt_upsampler": ("source",),
     "guardrails": ("source", "text_classifier", "image_encoder"),
 }
-"""Blocks of a job → their fields that say where files come from."""
+"""Block of a job → its fields that hold sources of files."""
 
 
 def sources(job: PostTrainingJob) -> Iterator[tuple[str, Source]]:
-    """(field, source) of everything that a job names a source for."""
+    """(field, source) of every source that a job names."""
     for name, fields in SOURCES.items():
         for field in fields:
             source = getattr(getattr(job.spec, name), field)

@@ -1,1 +1,1 @@
-"""What runs on a cluster: watches, the queue of jobs, one pass over one job, the lease, health and metrics."""
+"""The running operator: watches the cluster, and brings each job forward pass by pass."""

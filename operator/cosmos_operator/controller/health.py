@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics over HTTP."""
+"""The HTTP server of /healthz, /readyz and /metrics."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from cosmos_operator.controller.metrics import (
 )
 
 Problems = Callable[[], Iterable[str]]
-"""What is wrong now, one line each; none = all is well."""
+"""Returns what is wrong now, one line each; none = all is well."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SHUTDOWN_S = 0.5
 
 
 class HealthServer:
-    """Answers probes on one port and Prometheus on another; port 0 = any free one."""
+    """Answers probes on one port and Prometheus on another.
+
+    Args:
+        health: problems for which the process should be restarted.
+        readiness: problems for which jobs are not carried out yet.
+        metrics: the metrics.
+        health_port: port of /healthz and /readyz; 0 = any free one.
+        metrics_port: port of /metrics; 0 = any free one.
+        host: address to listen at; None = all.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""kopf as the engine that watches: the only module that imports it. Handlers pass events on and decide nothing.
+"""The watches, run by kopf: the only module that imports it. Its handlers deliver events and decide nothing.
 
 Only ``on.event`` handlers are used, so kopf writes nothing to the cluster: no finalizer, no annotation. It runs in
 a thread with an event loop of its own, because at its end it cancels every task of the loop that it runs in.
@@ -8,104 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import kopf
 from kopf._cogs.structs.credentials import Vault  # operator(vault=...) takes one; not exported
 
-from cosmos_operator.api.base import GROUP, KIND
-from cosmos_operator.controller.work_queue import Key
+from cosmos_operator.api.base import KIND
+from cosmos_operator.api.labels import MANAGED_BY, MANAGED_LABEL
+from cosmos_operator.controller.router import WatchEvent, read_event
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.client import Connection
 from cosmos_operator.kube.kinds import KINDS
-from cosmos_operator.plan.names import JOB_LABEL
-
-MANAGED_LABEL, MANAGED_BY = "app.kubernetes.io/managed-by", "cosmos"
-"""Label of everything that the operator makes."""
 
 INACTIVITY_S = 90.0
-"""Time without any event, bookmarks included, after which a watch is begun anew. Bookmarks come once a minute."""
+"""Seconds without any event after which a watch is begun anew; the API server sends a bookmark once a minute."""
 BACKOFFS_S = (1, 2, 4, 8)
-"""Waits between tries of a request that is refused; after that the watches end."""
+"""Seconds between tries of a request that fails; after the last try the watches end."""
 STOP_S = 10.0
-"""Longest wait for the watches to end."""
+"""Longest time that the watches get to end, in seconds."""
 
 Connect = Callable[[], Awaitable[Connection]]
-
-
-@dataclass(frozen=True)
-class WatchEvent:
-    """What the operator needs to know of one event of a watch."""
-
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-    resource_version: str
-    is_deleted: bool = False
-    is_finished: bool = False
-    """A PostTrainingJob that has succeeded or failed."""
-    job: str | None = None
-    """PostTrainingJob that the label names."""
-    owners: tuple[str, ...] = ()
-    """PostTrainingJobs that own the object."""
-
-
+"""Gives address and credentials of the API server."""
 Deliver = Callable[[WatchEvent], object]
-
-
-def read_event(kind: str, event_type: str | None, body: Mapping[str, Any]) -> WatchEvent | None:
-    """Understand an event of the watch of a kind; None if its object is not ours."""
-    metadata = body["metadata"]
-    labels = metadata.get("labels") or {}
-    if kind != KIND and labels.get(MANAGED_LABEL) != MANAGED_BY:
-        return None
-    conditions = (body.get("status") or {}).get("conditions") or ()
-    final = [each for each in conditions if each["type"] in ("Succeeded", "Failed")]
-    return WatchEvent(
-        kind=kind,
-        namespace=metadata.get("namespace", ""),
-        name=metadata["name"],
-        uid=metadata["uid"],
-        resource_version=metadata["resourceVersion"],
-        is_deleted=event_type == "DELETED",
-        is_finished=kind == KIND and any(each["status"] == "True" for each in final),
-        job=labels.get(JOB_LABEL),
-        owners=tuple(
-            owner["name"]
-            for owner in metadata.get("ownerReferences") or ()
-            if owner["kind"] == KIND and owner["apiVersion"].startswith(f"{GROUP}/")
-        ),
-    )
-
-
-class Router:
-    """Tells which jobs an event is about."""
-
-    def __init__(self) -> None:
-        self._unfinished: dict[str, set[str]] = {}
-
-    def route(self, event: WatchEvent) -> list[Key]:
-        """The job itself; else those of the label or of the owners; else, for want of both, all that run there."""
-        unfinished = self._unfinished.setdefault(event.namespace, set())
-        if event.kind == KIND:
-            if event.is_deleted or event.is_finished:
-                unfinished.discard(event.name)
-            else:
-                unfinished.add(event.name)
-            names: Iterable[str] = (event.name,)
-        elif event.job:
-            names = (event.job,)
-        else:
-            names = event.owners or sorted(unfinished)
-        return [(event.namespace, name) for name in names]
+"""Receives an event."""
 
 
 def build_settings() -> kopf.OperatorSettings:
-    """Settings of kopf that leave out all that it would do beyond watching."""
+    """Settings with which kopf watches and does nothing else."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -118,10 +49,9 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = INACTIVITY_S
+    # kopf 1.45 and later; before that, read_event ignores objects of others
     selectors = getattr(settings.watching, "label_selectors", None)
-    if (
-        selectors is not None
-    ):  # kopf 1.45 and later; before that, read_event leaves out what is not ours
+    if selectors is not None:
         for kind, resource in KINDS.items():
             if kind != KIND:
                 selectors[resource.group, resource.version, resource.plural] = (
@@ -133,7 +63,7 @@ def build_settings() -> kopf.OperatorSettings:
 def register(
     registry: kopf.OperatorRegistry, kinds: Iterable[str], deliver: Deliver, connect: Connect
 ) -> None:
-    """Let kopf watch these kinds."""
+    """Register the handlers of these kinds, and that of the login, with kopf."""
 
     @kopf.on.login(registry=registry, id="login")
     async def login(**_: object) -> kopf.ConnectionInfo:
@@ -156,10 +86,10 @@ async def watch(
     """Watch these kinds until cancelled; events arrive in the caller's event loop.
 
     Args:
-        kinds: kinds of ``kinds.KINDS`` that the API server has.
-        namespaces: where; empty = everywhere.
+        kinds: those of ``kinds.KINDS`` that the API server has.
+        namespaces: namespaces to watch; empty = all.
         deliver: called with each event.
-        connect: how to reach the API server; asked again whenever it refuses our credentials.
+        connect: gives address and credentials; called again whenever the API server rejects the credentials.
 
     Raises:
         ClusterUnavailable: the watches ended by themselves.
@@ -182,7 +112,7 @@ async def watch(
         except BaseException as raised:  # the thread ends; whoever waits for it reports
             error = raised
         with suppress(RuntimeError):  # nobody waits any more
-            loop.call_soon_threadsafe(_settle, ended, error)
+            loop.call_soon_threadsafe(_resolve_end, ended, error)
 
     threading.Thread(target=run, name="watch", daemon=True).start()
     try:
@@ -196,11 +126,11 @@ async def watch(
 
 
 IDENTITY: Any = "cosmos-operator"
-"""What kopf would otherwise make from the name of the user, which a container with an arbitrary uid lacks."""
+"""Identity for kopf, which would otherwise take the name of the user; an arbitrary uid in a container has none."""
 
 
 class _Watches:
-    """One run of kopf, in the event loop of its thread."""
+    """One run of kopf, in the event loop of a thread."""
 
     def __init__(
         self,
@@ -218,6 +148,7 @@ class _Watches:
         self._is_stopped = False
 
     async def run(self) -> None:
+        """Watch until stopped."""
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         if self._is_stopped:
@@ -237,7 +168,7 @@ class _Watches:
             await vault.close()  # kopf does so too, but requests of its start may open it again
 
     def stop(self) -> None:
-        """Ask from another thread to end soon."""
+        """Ask the run to end soon; may be called from another thread."""
         self._is_stopped = True
         if self._loop is not None and self._stop is not None:
             with suppress(RuntimeError):  # ended already
@@ -245,19 +176,22 @@ class _Watches:
 
 
 def _handler(kind: str, deliver: Deliver) -> Callable[..., Coroutine[None, None, None]]:
-    async def pass_on(*, event: kopf.RawEvent, **_: object) -> None:
+    """A handler of kopf that delivers the events of one kind."""
+
+    async def deliver_event(*, event: kopf.RawEvent, **_: object) -> None:
         found = read_event(kind, event["type"], event["object"])
         if found is not None:
             deliver(found)
 
-    return pass_on
+    return deliver_event
 
 
 async def _await(connect: Connect) -> Connection:
     return await connect()
 
 
-def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
+def _resolve_end(ended: asyncio.Future[None], error: BaseException | None) -> None:
+    """Tell the event loop that waits for the thread how it ended."""
     if ended.done():
         return
     if error is None or isinstance(error, asyncio.CancelledError):

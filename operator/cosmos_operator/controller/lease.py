@@ -1,7 +1,7 @@
-"""The Lease that keeps a second operator from acting: taken before anything is done, lost = the process ends.
+"""The Lease that keeps a second operator from acting: acquired before anything is done; its loss ends the process.
 
-The election of the Kubernetes client is not used: it writes local time as if it were UTC, dies of a refused
-connection, and lets a request hang for longer than the lease lasts.
+The leader election of the Kubernetes client library is not used: it writes local time as if it were UTC, ends at a
+refused connection, and lets a request hang for longer than the lease lasts.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from datetime import datetime, timezone
 from typing import Protocol
 
 from cosmos_operator.errors import ClusterUnavailable, OperatorError
-from cosmos_operator.kube.kinds import KINDS
-from cosmos_operator.kube.protocol import Manifest
+from cosmos_operator.kube.kinds import KINDS, Manifest
 from cosmos_operator.settings import LeaseSettings
 from cosmos_worker.errors import EXIT_RETRY
 
 DURATION_S = 15.0
-"""Others may take the lease when it has not been renewed for so long."""
+"""Seconds without a renewal after which others may take the lease."""
 RENEW_DEADLINE_S = 10.0
-"""We give up when it could not be renewed for so long, well before others may take it."""
+"""Seconds without a renewal after which we stop, well before others may take the lease."""
 RETRY_S = 2.0
+"""Seconds between two tries to acquire or renew the lease."""
 
 logger = logging.getLogger(__name__)
 
 
 class LeaseLost(OperatorError):  # noqa: N818 - it is a state, not a mistake
-    """Another operator may act from now on."""
+    """The lease is lost: another operator may act from now on."""
 
     exit_code = EXIT_RETRY
 
 
 class LeaseStore(Protocol):
-    """The part of a cluster that a lease needs."""
+    """The requests that a lease needs."""
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Manifest | None:
-        """The object, or None."""
+        """An object, or None if it is absent."""
 
     async def create(self, manifest: Manifest) -> bool:
         """Create an object; False if one of that name exists already."""
@@ -51,10 +51,10 @@ class LeaseStore(Protocol):
 
 
 def own_identity() -> str:
-    """A name that no other operator has.
+    """A name that no other running operator has.
 
-    In a pod that is told its name and uid, the next container of the pod has the same: the one before it has
-    ended for certain.
+    In a pod that knows its name and uid, a restarted container has the same identity as the one before it, which has
+    certainly ended, and need not wait.
     """
     pod, uid = os.environ.get("POD_NAME"), os.environ.get("POD_UID")
     if pod and uid:
@@ -63,7 +63,14 @@ def own_identity() -> str:
 
 
 class Lease:
-    """Our hold on the Lease of an installation."""
+    """The Lease of an installation, as one operator acquires, renews and releases it.
+
+    Args:
+        store: the API server.
+        settings: name and namespace of the Lease.
+        identity: name of this operator.
+        clock: a clock that never goes back, in seconds.
+    """
 
     def __init__(
         self,
@@ -82,7 +89,7 @@ class Lease:
 
     @property
     def age_s(self) -> float | None:
-        """Seconds since the last renewal; None if we do not hold the lease."""
+        """Seconds since the last renewal; None while the lease is not ours."""
         return None if self._renewed_at is None else self._clock() - self._renewed_at
 
     async def acquire(self) -> None:
@@ -90,19 +97,19 @@ class Lease:
         holder = ""
         while True:
             try:
-                found = await self._try()
+                found = await self._acquire_or_renew()
             except ClusterUnavailable as error:
-                logger.warning("lease: %s", error)
+                logger.warning("cannot read or renew the lease: %s", error)
             else:
                 if self._renewed_at is not None:
-                    logger.info("lease of %s taken by %s", self._settings.name, self._identity)
+                    logger.info("lease %s acquired by %s", self._settings.name, self._identity)
                     return
                 if found != holder:
                     holder = found
-                    logger.info("lease of %s is held by %s; waiting", self._settings.name, holder)
+                    logger.info("lease %s is held by %s; waiting", self._settings.name, holder)
             await asyncio.sleep(RETRY_S)
 
-    async def keep(self) -> None:
+    async def renew_until_lost(self) -> None:
         """Renew the lease for ever.
 
         Raises:
@@ -115,16 +122,16 @@ class Lease:
                 self._renewed_at = None
                 raise LeaseLost(f"the lease could not be renewed for {RENEW_DEADLINE_S:g} s")
             try:
-                holder = await self._try_within(RENEW_DEADLINE_S - age_s)
+                holder = await self._acquire_or_renew_within(RENEW_DEADLINE_S - age_s)
             except ClusterUnavailable as error:
-                logger.warning("lease: %s", error)
+                logger.warning("cannot read or renew the lease: %s", error)
                 continue
             if holder != self._identity:
                 self._renewed_at = None
                 raise LeaseLost(f"the lease was taken by {holder or 'another operator'}")
 
     async def release(self) -> None:
-        """Give the lease up, so that the next operator need not wait."""
+        """Release the lease, so that the next operator need not wait for its expiry."""
         if self._renewed_at is None:
             return
         self._renewed_at = None
@@ -133,9 +140,9 @@ class Lease:
             lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
             await self._store.replace(lease)
 
-    async def _try_within(self, seconds: float) -> str:
-        """As ``_try``; not with wait_for, which may swallow a cancellation before Python 3.12."""
-        attempt = asyncio.ensure_future(self._try())
+    async def _acquire_or_renew_within(self, seconds: float) -> str:
+        """Acquire or renew within a time. Not by wait_for, which may swallow a cancellation before Python 3.12."""
+        attempt = asyncio.ensure_future(self._acquire_or_renew())
         try:
             await asyncio.wait((attempt,), timeout=seconds)
         finally:
@@ -144,13 +151,13 @@ class Lease:
             raise ClusterUnavailable(f"no answer within {seconds:.1f} s")
         return attempt.result()
 
-    async def _try(self) -> str:
-        """Take or renew the lease if it is free or ours; returns who holds it."""
+    async def _acquire_or_renew(self) -> str:
+        """Acquire or renew the lease if it is free or ours; returns the identity that holds it."""
         asked_at = self._clock()
         lease = await self._store.get("Lease", self._settings.namespace, self._settings.name)
         if lease is None:
-            is_ours = await self._store.create(self._new())
-            return self._hold(asked_at) if is_ours else ""
+            is_ours = await self._store.create(self._new_manifest())
+            return self._note_renewal(asked_at) if is_ours else ""
         spec = lease.setdefault("spec", {})
         holder = spec.get("holderIdentity") or ""
         if holder not in ("", self._identity) and not self._is_expired(lease):
@@ -164,21 +171,21 @@ class Lease:
             "leaseDurationSeconds": int(DURATION_S),
             "renewTime": now,
         }
-        return self._hold(asked_at) if await self._store.replace(lease) else str(holder)
+        return self._note_renewal(asked_at) if await self._store.replace(lease) else str(holder)
 
-    def _hold(self, since: float) -> str:
+    def _note_renewal(self, since: float) -> str:
         self._renewed_at = since
         return self._identity
 
     def _is_expired(self, lease: Manifest) -> bool:
-        """Whether the lease has not changed for its duration, on our own clock: those of others may differ."""
+        """True if the lease has not changed for its duration, on our own clock: those of others may differ."""
         spec = lease["spec"]
         seen = (spec["holderIdentity"], spec.get("renewTime", ""))
         if seen != self._seen:
             self._seen, self._seen_at = seen, self._clock()
         return self._clock() - self._seen_at >= float(spec.get("leaseDurationSeconds", DURATION_S))
 
-    def _new(self) -> Manifest:
+    def _new_manifest(self) -> Manifest:
         now = _now()
         return {
             "apiVersion": KINDS["Lease"].api_version,

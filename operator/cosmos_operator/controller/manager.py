@@ -1,4 +1,4 @@
-"""``cosmos-operator``: connects, takes the lease, then watches and carries out jobs until it is told to stop.
+"""The process ``cosmos-operator``: connects, acquires the lease, then watches and carries out jobs until stopped.
 
 The only file of the operator that turns errors into exit codes.
 """
@@ -25,33 +25,28 @@ from cosmos_operator.controller.lease import (
     own_identity,
 )
 from cosmos_operator.controller.metrics import Metrics
-from cosmos_operator.controller.router import Watcher
-from cosmos_operator.controller.work_queue import (
-    Handle,
-    Key,
-    WorkQueue,
-)
+from cosmos_operator.controller.reconcile import Reconciler
+from cosmos_operator.controller.watcher import Watcher
+from cosmos_operator.controller.work_queue import Handle, WorkQueue
 from cosmos_operator.errors import OperatorError
-from cosmos_operator.kube.client import (
-    KubeCluster,
-    load_configuration,
-)
+from cosmos_operator.kube.cluster import KubeCluster, connect
+from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.settings import Settings, load_settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_OK
 
 MAX_PASS_S = 300.0
-"""A pass that takes longer hangs: each request in it has a deadline."""
+"""Seconds after which a pass counts as hanging: each request in it has a deadline."""
 PASS_GRACE_S = 1.5
-"""Time that a running pass has to end when the operator stops."""
+"""Seconds that a running pass has to end when the operator stops."""
 RELEASE_S = 1.0
-"""The same for giving up the lease."""
+"""Seconds that releasing the lease may take when the operator stops."""
 
-QUIET_LOGGERS = {
+LIBRARY_LOG_LEVELS = {
     "kopf": logging.WARNING,
     "kopf._core.reactor.orchestration": logging.CRITICAL,
     "kopf._core.reactor.running": logging.CRITICAL,
 }
-"""kopf tells of every event, and with long tracebacks of watches that end, which we report in one line."""
+"""Levels below which kopf is not logged: it logs every event, and long tracebacks where we report one line."""
 
 MakeHandle = Callable[[KubeCluster, Settings, Metrics], Handle]
 
@@ -59,15 +54,12 @@ logger = logging.getLogger("cosmos_operator.controller.manager")
 
 
 def make_reconcile(cluster: KubeCluster, settings: Settings, metrics: Metrics) -> Handle:
-    """The pass over one job."""
-    from cosmos_operator.controller.reconcile import Reconciler
-
-    handle: Handle = Reconciler(cluster, settings, metrics).reconcile
-    return handle
+    """The function that carries out one pass over a job."""
+    return Reconciler(cluster, settings, metrics).reconcile
 
 
 class Operator:
-    """All parts of a running operator."""
+    """A running operator with all its parts."""
 
     def __init__(
         self, cluster: KubeCluster, settings: Settings, make_handle: MakeHandle = make_reconcile
@@ -87,13 +79,13 @@ class Operator:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set.
+        """Acquire the lease, then carry out jobs until ``stop`` is set.
 
         Raises:
             OperatorError: the lease or the watches are lost.
         """
         ports = await self._health.start()
-        logger.info("health_port=%d metrics_port=%d", *ports)
+        logger.info("serving health_port=%d metrics_port=%d", *ports)
         try:
             if await self._acquire(stop):
                 self._metrics.note_leader(is_leader=True)
@@ -105,21 +97,21 @@ class Operator:
             await self._health.stop()
 
     def problems(self) -> Iterator[str]:
-        """Why the process should be started anew, one line each."""
+        """Problems for which the process should be restarted, one line each."""
         yield from self._watcher.problems()
         longest_s = self._queue.longest_run_s()
         if longest_s > MAX_PASS_S:
             yield f"a pass over a job has run for {longest_s:.0f} s"
         age_s = self._lease.age_s
         if age_s is not None and age_s > DURATION_S:
-            yield f"lease: renewed {age_s:.0f} s ago, lasts {DURATION_S:.0f} s"
+            yield f"the lease was renewed {age_s:.0f} s ago and lasts {DURATION_S:.0f} s"
 
     def obstacles(self) -> Iterator[str]:
-        """What there is to wait for until jobs are carried out, one line each."""
+        """Things to wait for until jobs are carried out, one line each."""
         if self._lease.age_s is None:
             yield "the lease is not held"
         elif not self._watcher.is_caught_up:
-            yield "the first lists are not done"
+            yield "the watches have not delivered all existing objects yet"
 
     async def _acquire(self, stop: asyncio.Event) -> bool:
         """Wait for the lease; False if ``stop`` was set before."""
@@ -133,11 +125,11 @@ class Operator:
         return not stop.is_set()
 
     async def _lead(self, stop: asyncio.Event) -> None:
-        """Act until ``stop`` is set; then end the watches, and let running passes end."""
+        """Carry out jobs until ``stop`` is set; then end the watches, and let running passes end."""
         queue = asyncio.create_task(self._queue.run(), name="queue")
         others = [
             asyncio.create_task(stop.wait(), name="stop"),
-            asyncio.create_task(self._lease.keep(), name="lease"),
+            asyncio.create_task(self._lease.renew_until_lost(), name="lease"),
             asyncio.create_task(self._watcher.watch(), name="watch"),
             asyncio.create_task(self._watcher.resync(), name="resync"),
         ]
@@ -155,7 +147,7 @@ class Operator:
             await asyncio.gather(self._queue.close(grace_s), _cancel(others))
             await _cancel([queue])
 
-    async def _pass(self, key: Key) -> float | None:
+    async def _pass(self, key: JobKey) -> float | None:
         with self._metrics.time_pass():
             return await self._handle(key)
 
@@ -169,11 +161,15 @@ async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
 async def run_operator(
     settings: Settings, kubeconfig: Path | None, make_handle: MakeHandle = make_reconcile
 ) -> None:
-    """Run an operator until SIGTERM or SIGINT."""
+    """Run an operator until SIGTERM or SIGINT.
+
+    Raises:
+        OperatorError: no connection, or the lease or the watches are lost.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    cluster = KubeCluster(await load_configuration(kubeconfig))
+    cluster = await connect(kubeconfig)
     try:
         await Operator(cluster, settings, make_handle).run(stop)
     finally:
@@ -186,16 +182,25 @@ def build_parser() -> argparse.ArgumentParser:
         prog="cosmos-operator",
         description="Carry out the PostTrainingJobs of a Kubernetes cluster.",
     )
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="settings, YAML")
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="YAML file of settings (default: the defaults of all settings)",
+    )
     parser.add_argument(
         "--kubeconfig",
         type=Path,
         metavar="FILE",
-        help="how to reach the cluster (default: as the pod that this runs in, else $KUBECONFIG)",
+        help="credentials of the cluster (default: those of the pod that this runs in, else $KUBECONFIG)",
     )
     levels = ("debug", "info", "warning", "error")
-    parser.add_argument("--log-level", choices=levels, default="info")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--log-level", choices=levels, default="info", help="least severe messages to log"
+    )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="form of the log lines"
+    )
     return parser
 
 
@@ -217,7 +222,7 @@ def main(arguments: Sequence[str] | None = None, make_handle: MakeHandle = make_
 
 
 def configure_logging(level: str, log_format: str) -> None:
-    """Log to stderr; of the libraries only what is wrong."""
+    """Log to stderr; of the libraries only warnings and errors."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter()
@@ -226,12 +231,12 @@ def configure_logging(level: str, log_format: str) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("cosmos_operator").setLevel(level.upper())
-    for name, quiet_level in QUIET_LOGGERS.items():
-        logging.getLogger(name).setLevel(quiet_level)
+    for name, library_level in LIBRARY_LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(library_level)
 
 
 class TextFormatter(logging.Formatter):
-    """Lines like those of the worker: time in UTC, to the second."""
+    """Writes lines like those of the worker, with the time in UTC to the second."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%SZ"
@@ -239,10 +244,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
+    """Writes each log record as one JSON object on a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """The JSON line of one log record."""
         line = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
             "level": record.levelname,

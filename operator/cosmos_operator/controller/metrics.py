@@ -1,4 +1,4 @@
-"""What Prometheus is told about the operator. Names are part of the chart's dashboard and rules."""
+"""The operator's Prometheus metrics; the chart's dashboard and alerts use their names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.process_collector import ProcessCollector
 
 from cosmos_operator.controller.watch_audit import WatchAudit
-from cosmos_operator.controller.work_queue import (
-    Key,
-    WorkQueue,
-)
+from cosmos_operator.controller.work_queue import WorkQueue
+from cosmos_operator.kube.kinds import JobKey
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Metrics:
@@ -27,45 +25,51 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._depth = Gauge(
-            "cosmos_queue_depth", "Jobs that wait for a pass", registry=self.registry
+            "cosmos_queue_depth",
+            "Jobs that wait for a pass of the operator.",
+            registry=self.registry,
         )
         self._seconds = Histogram(
             "cosmos_reconcile_seconds",
-            "Duration of one pass over a job",
-            buckets=SECONDS,
+            "Duration of one pass over a job, in seconds.",
+            buckets=BUCKETS_S,
             registry=self.registry,
         )
         self._errors = Counter(
-            "cosmos_reconcile_errors", "Passes over a job that failed", registry=self.registry
+            "cosmos_reconcile_errors", "Passes over a job that failed.", registry=self.registry
         )
-        self._jobs = Gauge("cosmos_jobs", "Jobs by state", ["state"], registry=self.registry)
+        self._jobs = Gauge(
+            "cosmos_jobs", "PostTrainingJobs by state.", ["state"], registry=self.registry
+        )
         self._attempts = Counter(
             "cosmos_attempts",
-            "Attempts of trainings that ended, by outcome",
+            "Training attempts that have ended, by outcome.",
             ["outcome"],
             registry=self.registry,
         )
         self._lag = Gauge(
             "cosmos_watch_lag_seconds",
-            "For how long the watch of a kind has owed an event",
+            "Seconds for which the watch of a kind has owed an event.",
             ["kind"],
             registry=self.registry,
         )
         self._leader = Gauge(
-            "cosmos_leader", "1 while this operator holds the lease", registry=self.registry
+            "cosmos_leader",
+            "1 while this operator holds the lease, otherwise 0.",
+            registry=self.registry,
         )
-        self._states: dict[Key, str] = {}
+        self._states: dict[JobKey, str] = {}
 
     def render(self) -> bytes:
         """All metrics as text, of type ``CONTENT_TYPE``."""
         return generate_latest(self.registry)
 
     def follow_queue(self, queue: WorkQueue) -> None:
-        """Let the queue be asked whenever its depth is read."""
+        """Report the depth of this queue."""
         self._depth.set_function(lambda: queue.depth)
 
     def follow_watch(self, audit: WatchAudit, kind: str) -> None:
-        """Let the audit be asked whenever the lag of a kind's watch is read."""
+        """Report the lag of the watch of a kind, as this audit knows it."""
         self._lag.labels(kind).set_function(
             lambda: audit.lag_seconds(kind, time.monotonic()),
         )
@@ -76,8 +80,8 @@ class Metrics:
         with self._seconds.time(), self._errors.count_exceptions():
             yield
 
-    def note_job(self, key: Key, state: str | None) -> None:
-        """Take note of the state of a job; None = it is gone."""
+    def note_job(self, key: JobKey, state: str | None) -> None:
+        """Take note of the state of a job; None = the job is gone."""
         before = self._states.get(key)
         if before == state:
             return
@@ -90,9 +94,9 @@ class Metrics:
             self._jobs.labels(state).inc()
 
     def note_attempt(self, outcome: str) -> None:
-        """Count an attempt that ended."""
+        """Count an attempt that has ended."""
         self._attempts.labels(outcome).inc()
 
     def note_leader(self, *, is_leader: bool) -> None:
-        """Take note of whether this operator holds the lease."""
+        """Take note that this operator holds the lease, or no longer."""
         self._leader.set(float(is_leader))

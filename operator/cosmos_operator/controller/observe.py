@@ -1,62 +1,55 @@
-"""Read everything around one job from the API server. Decides nothing."""
+"""Reads the state of the cluster around one job from the API server. Knows kinds and labels, decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
+from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL, JOB_NAME_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.decide.decide import read_status, was_accepted
-from cosmos_operator.decide.observed import ObjectKey, Observed
-from cosmos_operator.decide.pods import is_over, name_of, obstacle_of, phase_of
-from cosmos_operator.decide.requirements.preflight import claim_fields
-from cosmos_operator.decide.stages.advance import QUESTIONS
-from cosmos_operator.decide.stages.stage_jobs import POD_LABEL
-from cosmos_operator.decide.times import seconds_since
-from cosmos_operator.decide.training.workloads import (
-    WORKLOAD_KINDS,
-    read_state,
-)
-from cosmos_operator.errors import InvalidSpec
+from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest, ObjectKey
+from cosmos_operator.kube.objects import labels_of, name_of, owner_uids, read_state, seconds_since
+from cosmos_operator.kube.observed import Observed
+from cosmos_operator.kube.pods import is_over, obstacle_of, phase_of
 from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.plan.backend import BACKENDS
-from cosmos_operator.plan.job_plan import plan_job
-from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
+from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.plan.render import stage_name
-from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.stages import CONDITIONS
+from cosmos_operator.plan.volumes import claim_fields
 from cosmos_operator.settings import Settings
 
-Manifest = dict[str, Any]
-
 LOG_LINES = 400
-"""Enough to hold a line of progress, however much else the processes of a pod say between two of them."""
+"""Lines of a log that are read: enough to hold a line of progress, whatever else the processes of a pod write."""
 LATE_AFTER_S = 3.0
-"""Age from which on an object that makes no headway is asked for its warnings."""
+"""Age from which on an object that does not start is asked for its warnings."""
 
 
 async def observe(
     cluster: Cluster,
-    document: Manifest,
+    plan: JobPlan,
     settings: Settings,
     now: datetime,
     refusals: Mapping[ObjectKey, str],
 ) -> Observed:
-    """What a pass over a job needs to see.
+    """Read what a pass over a job needs to know.
+
+    Args:
+        cluster: the API server.
+        plan: the job and its stages.
+        settings: settings of the installation, which say what the operator may read.
+        now: the time.
+        refusals: objects that the API server refused to create in the last pass, and why.
 
     Raises:
         ClusterUnavailable: the API server does not answer.
     """
-    status = read_status(document)
-    try:
-        found = plan_job(document, was_accepted=was_accepted(status))
-    except InvalidSpec:
-        return Observed(objects=await _read_workloads(cluster, document))
-    job = found.job
-    reader = _Reader(cluster, document, job, found.stages)
+    if plan.job is None:
+        return Observed(objects=await _read_workloads(cluster, plan.document))
+    reader = _Reader(cluster, plan, plan.job)
     await reader.read_objects()
     await reader.read_pods()
-    wants_nodes = settings.can_list_nodes and job.spec.compute.gpus_per_node > 0
+    wants_nodes = settings.can_list_nodes and plan.job.spec.compute.gpus_per_node > 0
     queue_names, queue_workloads = await reader.read_queue()
     return Observed(
         objects=reader.objects,
@@ -74,71 +67,66 @@ async def observe(
 
 
 async def _read_workloads(cluster: Cluster, document: Manifest) -> dict[ObjectKey, Manifest]:
-    """What runs of a job that can no longer be carried out, and is to be stopped."""
-    namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
+    """The workloads of a job that can no longer be carried out, which are to be stopped once it has ended."""
+    namespace, name = document["metadata"]["namespace"], name_of(document)
     served = await cluster.served()
     objects: dict[ObjectKey, Manifest] = {}
     for kind in WORKLOAD_KINDS:
         if kind == "Job" or kind in served:
-            for one in await cluster.list(kind, namespace, {JOB_LABEL: name}):
-                one.setdefault("kind", kind)  # items of a list do not say it
-                objects[kind, name_of(one)] = one
+            _add_objects(objects, kind, await cluster.list(kind, namespace, {JOB_LABEL: name}))
     return objects
+
+
+def _add_objects(objects: dict[ObjectKey, Manifest], kind: str, found: Sequence[Manifest]) -> None:
+    for one in found:
+        one.setdefault("kind", kind)  # items of a list do not state it
+        objects[kind, name_of(one)] = one
 
 
 class _Reader:
     """Reads piece after piece; later pieces depend on earlier ones."""
 
-    def __init__(
-        self, cluster: Cluster, document: Manifest, job: PostTrainingJob, stages: Sequence[Stage]
-    ) -> None:
+    def __init__(self, cluster: Cluster, plan: JobPlan, job: PostTrainingJob) -> None:
         self.cluster, self.job = cluster, job
-        self.namespace: str = document["metadata"]["namespace"]
-        ready = {c.type for c in read_status(document).conditions if c.status == "True"}
-        self.shared = [
+        self.namespace: str = plan.document["metadata"]["namespace"]
+        ready = {c.type for c in plan.previous.conditions if c.status == "True"}
+        self.shared_names = [
             stage_name(job, stage)
-            for stage in stages
-            if stage.is_shared and QUESTIONS[stage.kind] not in ready
+            for stage in plan.stages
+            if stage.is_shared and CONDITIONS[stage.kind] not in ready
         ]
         self.objects: dict[ObjectKey, Manifest] = {}
         self.pods: dict[str, Manifest] = {}
         self.served: frozenset[str] = frozenset()
 
-    def _keep(self, kind: str, found: Sequence[Manifest]) -> None:
-        for one in found:
-            one.setdefault("kind", kind)  # items of a list do not say it
-            self.objects[kind, name_of(one)] = one
-
     async def read_objects(self) -> None:
-        """Objects with the job's label, shared stages by their names, all claims."""
+        """Read objects with the job's label, those of shared stages by their names, and all claims."""
         self.served = await self.cluster.served()
         kinds = [kind for kind in WORKLOAD_KINDS if kind == "Job" or kind in self.served]
+        labels = {JOB_LABEL: self.job.name}
         for kind in (*kinds, "ConfigMap", "Service"):
-            labels = {JOB_LABEL: self.job.name}
-            self._keep(kind, await self.cluster.list(kind, self.namespace, labels))
-        for name in self.shared:
+            found = await self.cluster.list(kind, self.namespace, labels)
+            _add_objects(self.objects, kind, found)
+        for name in self.shared_names:
             for kind in ("Job", "ConfigMap"):
-                found = await self.cluster.get(kind, self.namespace, name)
-                if found is not None:
-                    self._keep(kind, [found])
+                one = await self.cluster.get(kind, self.namespace, name)
+                _add_objects(self.objects, kind, [one] if one is not None else [])
         claims = await self.cluster.list("PersistentVolumeClaim", self.namespace)
-        self._keep("PersistentVolumeClaim", claims)
+        _add_objects(self.objects, "PersistentVolumeClaim", claims)
 
     async def read_pods(self) -> None:
-        """Pods of the job, and those of shared stages."""
+        """Read the pods of the job, and those of shared stages."""
         selectors = [{JOB_LABEL: self.job.name}]
-        selectors += [{POD_LABEL: name} for name in self.shared if ("Job", name) in self.objects]
+        selectors += [
+            {JOB_NAME_LABEL: name} for name in self.shared_names if ("Job", name) in self.objects
+        ]
         for labels in selectors:
             for pod in await self.cluster.list("Pod", self.namespace, labels):
                 self.pods[name_of(pod)] = pod
 
     async def read_storage_classes(self) -> dict[str, Manifest]:
-        """Classes of claims that are not bound yet."""
-        names = {
-            claim["spec"].get("storageClassName")
-            for claim in self._claims()
-            if claim.get("status", {}).get("phase") != "Bound"
-        }
+        """Storage classes of claims that are not bound yet."""
+        names = {claim["spec"].get("storageClassName") for claim in self._unbound_claims()}
         found = {}
         for name in sorted(name for name in names if name):
             storage_class = await self.cluster.get("StorageClass", None, name)
@@ -146,12 +134,8 @@ class _Reader:
                 found[name] = storage_class
         return found
 
-    def _claims(self) -> list[Manifest]:
-        keys = [("PersistentVolumeClaim", name) for name in claim_fields(self.job)]
-        return [self.objects[key] for key in keys if key in self.objects]
-
     async def read_queue(self) -> tuple[tuple[str, ...], tuple[Manifest, ...]]:
-        """Queues and workloads of Kueue, if the job names a queue."""
+        """Names of the LocalQueues, and Kueue's Workloads, if the job names a queue."""
         if not self.job.spec.scheduling.queue_name or "LocalQueue" not in self.served:
             return (), ()
         queues = await self.cluster.list("LocalQueue", self.namespace)
@@ -159,13 +143,12 @@ class _Reader:
         return tuple(name_of(queue) for queue in queues), tuple(workloads)
 
     async def read_logs(self) -> dict[str, str]:
-        """Last lines of the pods that run, and of the training's latest leader even when it has ended."""
-        attempts = [_attempt_of(pod) for pod in self.pods.values()]
-        latest = max(attempts, default=0)
+        """Last lines of the pods that run, and of the latest training leader even when it has ended."""
+        latest = max(map(_attempt_of, self.pods.values()), default=0)
         found = {}
         for name, pod in self.pods.items():
-            ended = is_over(pod) and (latest == 0 or _attempt_of(pod) != latest)
-            if phase_of(pod) == "Pending" or ended or not _is_heard(pod):
+            is_past = is_over(pod) and (latest == 0 or _attempt_of(pod) != latest)
+            if phase_of(pod) == "Pending" or is_past or not _reports_progress(pod):
                 continue
             container = pod["spec"]["containers"][0]["name"]
             text = await self.cluster.read_log(self.namespace, name, container, LOG_LINES)
@@ -174,26 +157,20 @@ class _Reader:
         return found
 
     async def read_warnings(self, now: datetime) -> dict[ObjectKey, str]:
-        """Latest warning of pods that do not start, workloads without pods, claims without volumes."""
+        """Latest warning event of each object that has not started some seconds after its creation."""
         found: dict[ObjectKey, str] = {}
-        for kind, one in self._late(now):
-            key = (kind, name_of(one))
-            text = await self._warning(*key)
-            if text:
-                found[key] = text
+        for kind, one in self._not_started():
+            age_s = seconds_since(one["metadata"].get("creationTimestamp"), now)
+            if age_s >= LATE_AFTER_S and (text := await self._read_warning(kind, name_of(one))):
+                found[kind, name_of(one)] = text
         return found
 
-    def _late(self, now: datetime) -> list[tuple[str, Manifest]]:
-        owners = {
-            owner["uid"]
-            for pod in self.pods.values()
-            for owner in pod["metadata"].get("ownerReferences", ())
-            if not is_over(pod)
-        }
+    def _not_started(self) -> list[tuple[str, Manifest]]:
+        """Pods that do not start and do not say why, active workloads without pods, claims without volumes."""
+        pods = self.pods.values()
+        owners = {uid for pod in pods if not is_over(pod) for uid in owner_uids(pod)}
         waiting: list[tuple[str, Manifest]] = [
-            ("Pod", pod)
-            for pod in self.pods.values()
-            if phase_of(pod) == "Pending" and obstacle_of(pod) is None
+            ("Pod", pod) for pod in pods if phase_of(pod) == "Pending" and obstacle_of(pod) is None
         ]
         waiting += [
             (kind, one)
@@ -202,34 +179,33 @@ class _Reader:
             and read_state(one).state == "Active"
             and one["metadata"]["uid"] not in owners
         ]
-        waiting += [
-            ("PersistentVolumeClaim", claim)
-            for claim in self._claims()
-            if claim.get("status", {}).get("phase") != "Bound"
-        ]
-        return [
-            (kind, one)
-            for kind, one in waiting
-            if seconds_since(one["metadata"].get("creationTimestamp"), now) >= LATE_AFTER_S
-        ]
+        waiting += [("PersistentVolumeClaim", claim) for claim in self._unbound_claims()]
+        return waiting
 
-    async def _warning(self, kind: str, name: str) -> str:
+    def _unbound_claims(self) -> list[Manifest]:
+        """Claims of the job that have no volume."""
+        keys = [("PersistentVolumeClaim", name) for name in claim_fields(self.job)]
+        claims = [self.objects[key] for key in keys if key in self.objects]
+        return [one for one in claims if one.get("status", {}).get("phase") != "Bound"]
+
+    async def _read_warning(self, kind: str, name: str) -> str:
+        """Message of the latest warning event of an object; empty if there is none."""
         fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
         events = await self.cluster.list("Event", self.namespace, fields=fields)
         if not events:
             return ""
-        newest = max(events, key=lambda event: _time_of(event))
+        newest = max(events, key=_time_of)
         return " ".join(str(newest.get("message", "")).split())
 
 
 def _attempt_of(pod: Manifest) -> int:
     """Number of the attempt that a training pod belongs to; 0 for other pods."""
-    return int(pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL, 0))
+    return int(labels_of(pod).get(ATTEMPT_LABEL, 0))
 
 
-def _is_heard(pod: Manifest) -> bool:
-    """Whether anybody reads what a pod says: of a training, only the leader speaks."""
-    own = pod["metadata"].get("labels", {}).items()
+def _reports_progress(pod: Manifest) -> bool:
+    """True for pods whose log is read: the leader of a training, and every pod of another stage."""
+    own = labels_of(pod).items()
     leads = any(backend.leader_labels.items() <= own for backend in BACKENDS.values())
     return leads or not _attempt_of(pod)
 

@@ -1,4 +1,4 @@
-"""One pass over one job: observe, decide, write. All I/O of the operator's decisions is here."""
+"""One pass over one job: plan, observe, decide, write the status, carry out the actions."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Protocol
 
 from cosmos_operator.api.base import API_VERSION, KIND
 from cosmos_operator.controller.observe import observe
-from cosmos_operator.decide.decide import decide, read_status
+from cosmos_operator.decide.decide import decide
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
-from cosmos_operator.decide.observed import ObjectKey
 from cosmos_operator.errors import Refused
+from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
+from cosmos_operator.kube.objects import format_time, name_of
 from cosmos_operator.kube.protocol import Cluster
+from cosmos_operator.plan.job_plan import JobPlan, plan_job
 from cosmos_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
-Key = tuple[str, str]
-"""Namespace and name of a job."""
 COMPONENT = "cosmos-operator"
+"""Source of the Events that the operator writes."""
 
 
 class Counters(Protocol):
-    """What a pass reports for the metrics."""
+    """The metrics to which a pass reports."""
 
-    def note_job(self, key: Key, state: str | None) -> None:
-        """The state of a job now; None = it is gone."""
+    def note_job(self, key: JobKey, state: str | None) -> None:
+        """Take note of the state of a job; None = the job is gone."""
 
     def note_attempt(self, outcome: str) -> None:
-        """An attempt has ended."""
+        """Count an attempt that has ended."""
 
 
 def utc_now() -> datetime:
-    """The time."""
+    """The time, in UTC."""
     return datetime.now(timezone.utc)
 
 
 class Reconciler:
-    """Brings jobs forward, a pass at a time.
+    """Brings jobs forward, one pass at a time.
 
     Args:
         cluster: the API server.
-        settings: of the installation.
+        settings: settings of the installation.
         counters: receives what a pass found.
         clock: gives the time of a pass.
     """
@@ -59,11 +59,11 @@ class Reconciler:
     ) -> None:
         self._cluster, self._settings = cluster, settings
         self._counters, self._clock = counters, clock
-        # what the API server would not create: a pass tries again, so losing this loses nothing
-        self._refusals: dict[Key, dict[ObjectKey, str]] = {}
+        # what the API server refused to create: each pass tries again, so losing this loses nothing
+        self._refusals: dict[JobKey, dict[ObjectKey, str]] = {}
 
-    async def reconcile(self, key: Key) -> float | None:
-        """One pass, and a second at once if the API server refused something, to say so in the status.
+    async def reconcile(self, key: JobKey) -> float | None:
+        """Carry out one pass, and a second at once if the API server refused something, to say so in the status.
 
         Returns:
             Seconds after which the job wants another pass; None = only when something happens.
@@ -81,25 +81,25 @@ class Reconciler:
         self._refusals[key] = refused
         return self._settings.poll_seconds
 
-    async def _pass(self, key: Key) -> tuple[float | None, dict[ObjectKey, str]]:
-        """One pass; returns the requeue time, and what was refused."""
+    async def _pass(self, key: JobKey) -> tuple[float | None, dict[ObjectKey, str]]:
+        """Carry out one pass; returns the requeue time, and what was refused."""
         namespace, name = key
         document = await self._cluster.get(KIND, namespace, name)
         if document is None:
             self._counters.note_job(key, None)
             return None, {}
-        now = self._clock()
+        plan, now = plan_job(document), self._clock()
         refusals = self._refusals.get(key, {})
-        observed = await observe(self._cluster, document, self._settings, now, refusals)
-        decision = decide(document, observed, now, self._settings)
-        await self._write_status(document, decision)
-        return decision.requeue_after_s, await self._act(namespace, decision.actions)
+        observed = await observe(self._cluster, plan, self._settings, now, refusals)
+        decision = decide(plan, observed, now, self._settings)
+        await self._write_status(plan, decision)
+        return decision.requeue_after_s, await self._carry_out(namespace, decision.actions)
 
-    async def _write_status(self, document: Manifest, decision: Decision) -> None:
-        """The status is written before anything is done: an attempt that was stopped has its reason on record."""
-        metadata = document["metadata"]
+    async def _write_status(self, plan: JobPlan, decision: Decision) -> None:
+        """Write the status before anything is done, so that an attempt that is stopped has its reason in it."""
+        metadata = plan.document["metadata"]
         key = (metadata["namespace"], metadata["name"])
-        before, after = document.get("status"), decision.status
+        before, after = plan.document.get("status"), decision.status
         state = (after or before or {}).get("state", "Pending")
         self._counters.note_job(key, state)
         if after is None or after == before:
@@ -108,32 +108,39 @@ class Reconciler:
             {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
-                # with its uid: a job of the same name that was made since has a status of its own
+                # with its uid: a job that was created since under the same name has a status of its own
                 "metadata": {name: metadata[name] for name in ("name", "namespace", "uid")},
                 "status": after,
             }
         )
         logger.info("%s/%s %s: %s", *key, state, after.get("message", ""))
-        known = {attempt.number: attempt.outcome for attempt in read_status(document).attempts}
+        known = {attempt.number: attempt.outcome for attempt in plan.previous.attempts}
         for attempt in after.get("attempts", ()):
             if attempt["outcome"] not in ("Running", known.get(attempt["number"])):
                 self._counters.note_attempt(attempt["outcome"])
         for event in decision.events:
-            await self._record(document, event)
+            await self._write_event(plan.document, event)
 
-    async def _act(self, namespace: str, actions: tuple[Action, ...]) -> dict[ObjectKey, str]:
-        """Carry the actions out; what the API server refuses is returned, the rest is done all the same."""
+    async def _write_event(self, document: Manifest, event: Event) -> None:
+        """Write an Event; one that the API server refuses is only logged."""
+        try:
+            await self._cluster.create_event(build_event(document, event, self._clock()))
+        except Refused as error:
+            logger.warning("cannot write the event %s: %s", event.reason, error)
+
+    async def _carry_out(self, namespace: str, actions: tuple[Action, ...]) -> dict[ObjectKey, str]:
+        """Carry out all actions; returns those that the API server refused, and why."""
         refused: dict[ObjectKey, str] = {}
         for action in actions:
             try:
-                await self._do(namespace, action)
+                await self._execute(namespace, action)
             except Refused as error:
                 key = _key_of(action)
                 logger.warning("%s: %s %s: %s", namespace, *key, error)
                 refused[key] = error.message
         return refused
 
-    async def _do(self, namespace: str, action: Action) -> None:
+    async def _execute(self, namespace: str, action: Action) -> None:
         if isinstance(action, Create):
             metadata = {**action.manifest["metadata"], "namespace": namespace}
             if await self._cluster.create({**action.manifest, "metadata": metadata}):
@@ -141,47 +148,45 @@ class Reconciler:
         elif isinstance(action, AddOwner):
             await self._cluster.add_owner(action.kind, namespace, action.name, action.owner)
         else:
-            logger.info("%s: deletes %s %s: %s", namespace, action.kind, action.name, action.why)
+            logger.info(
+                "%s: deleting %s %s: %s", namespace, action.kind, action.name, action.reason
+            )
             await self._cluster.delete(
                 action.kind, namespace, action.name, action.uid, foreground=action.foreground
             )
 
-    async def _record(self, document: Manifest, event: Event) -> None:
-        """Write an Event; one that cannot be written is only logged."""
-        metadata, now = document["metadata"], self._clock()
-        stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        manifest: Manifest = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{metadata['name']}.{time.time_ns():x}",
-                "namespace": metadata["namespace"],
-            },
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata["uid"],
-                "resourceVersion": metadata.get("resourceVersion", ""),
-            },
-            "reason": event.reason,
-            "message": event.message,
-            "type": "Warning" if event.is_warning else "Normal",
-            "source": {"component": COMPONENT},
-            "reportingComponent": COMPONENT,
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
-        }
-        try:
-            await self._cluster.record_event(manifest)
-        except Refused as error:
-            logger.warning("event %s: %s", event.reason, error)
+
+def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
+    """The manifest of an Event about a job."""
+    metadata, stamp = document["metadata"], format_time(now)
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{metadata['name']}.{time.time_ns():x}",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata.get("resourceVersion", ""),
+        },
+        "reason": event.reason,
+        "message": event.message,
+        "type": "Warning" if event.is_warning else "Normal",
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
+        "count": 1,
+    }
 
 
 def _key_of(action: Action) -> ObjectKey:
     if isinstance(action, Create):
-        return str(action.manifest["kind"]), str(action.manifest["metadata"]["name"])
+        return str(action.manifest["kind"]), name_of(action.manifest)
     assert isinstance(action, AddOwner | Delete)
     return action.kind, action.name

@@ -1,172 +1,89 @@
-"""Keeps the watches running, compares them with lists, and lets every job run when something happened to it."""
+"""Routes the events of the watches to the jobs that they are about. Pure."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from cosmos_operator.api.base import KIND
-from cosmos_operator.controller.kopf_watch import (
-    MANAGED_BY,
-    MANAGED_LABEL,
-    Router,
-    WatchEvent,
-    watch,
-)
-from cosmos_operator.controller.metrics import Metrics
-from cosmos_operator.controller.watch_audit import WatchAudit
-from cosmos_operator.controller.work_queue import WorkQueue
-from cosmos_operator.errors import OperatorError
-from cosmos_operator.kube.client import KubeCluster
-from cosmos_operator.kube.protocol import Manifest
-from cosmos_operator.settings import Settings
-
-ALWAYS_WATCHED = ("Job", "Pod")
-WATCHED_IF_SERVED = (KIND, "PyTorchJob", "TrainJob")
-
-SERVED_POLL_S = 30.0
-"""Time between two looks at which kinds the API server has."""
-MISSING_POLL_S = 5.0
-"""The same while it has no PostTrainingJob: the operator has nothing to do until then."""
-MIN_AUDIT_S = 30.0
-AUDITS_PER_RESYNC = 5
-FIRST_AUDIT_S = 1.0
-"""Time between two audits until the first lists are done."""
-MAX_LAG_S = 120.0
-"""A watch that has owed an event for longer is dead."""
-
-logger = logging.getLogger(__name__)
+from cosmos_operator.api.base import GROUP, KIND
+from cosmos_operator.api.labels import JOB_LABEL, MANAGED_BY, MANAGED_LABEL
+from cosmos_operator.kube.kinds import JobKey
 
 
-class Watcher:
-    """Turns what happens in the cluster into keys of the queue, and knows whether it still hears of it."""
+@dataclass(frozen=True)
+class WatchEvent:
+    """The facts of one event of a watch that the operator uses."""
 
-    def __init__(
-        self, cluster: KubeCluster, settings: Settings, queue: WorkQueue, metrics: Metrics
-    ) -> None:
-        self._cluster = cluster
-        self._settings = settings
-        self._queue = queue
-        self._metrics = metrics
-        self._audit = WatchAudit()
-        self._router = Router()
-        self._kinds: frozenset[str] = frozenset()
-        self.is_caught_up = False
-        """Whether all that there was at the start has been seen."""
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    is_deleted: bool = False
+    is_finished: bool = False
+    """True for a PostTrainingJob that has succeeded or failed."""
+    job: str | None = None
+    """Name of the PostTrainingJob in the object's label; None if it has no such label."""
+    owners: tuple[str, ...] = ()
+    """Names of the PostTrainingJobs that own the object."""
 
-    def problems(self) -> Iterator[str]:
-        """The watches that are dead, one line each."""
-        now = time.monotonic()
-        for kind in sorted(self._kinds):
-            lag_s = self._audit.lag_seconds(kind, now)
-            if lag_s > MAX_LAG_S:
-                yield f"watch of {kind}: no event for a change that is {lag_s:.0f} s old"
 
-    async def watch(self) -> None:
-        """Watch for ever what the API server has; kinds come and go with their operators.
+def read_event(kind: str, event_type: str | None, body: Mapping[str, Any]) -> WatchEvent | None:
+    """Read an event of a watch.
 
-        Raises:
-            ClusterUnavailable: the watches ended although their kinds are still there.
+    Args:
+        kind: kind of the object.
+        event_type: ADDED, MODIFIED or DELETED; None for objects of the first list.
+        body: the object.
+
+    Returns:
+        The event; None if the object is neither a PostTrainingJob nor managed by this operator.
+    """
+    metadata = body["metadata"]
+    labels = metadata.get("labels") or {}
+    if kind != KIND and labels.get(MANAGED_LABEL) != MANAGED_BY:
+        return None
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    final = [each for each in conditions if each["type"] in ("Succeeded", "Failed")]
+    return WatchEvent(
+        kind=kind,
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        is_deleted=event_type == "DELETED",
+        is_finished=kind == KIND and any(each["status"] == "True" for each in final),
+        job=labels.get(JOB_LABEL),
+        owners=tuple(
+            owner["name"]
+            for owner in metadata.get("ownerReferences") or ()
+            if owner["kind"] == KIND and owner["apiVersion"].startswith(f"{GROUP}/")
+        ),
+    )
+
+
+class Router:
+    """Finds the jobs that an event is about."""
+
+    def __init__(self) -> None:
+        self._unfinished: dict[str, set[str]] = {}
+
+    def route(self, event: WatchEvent) -> list[JobKey]:
+        """The jobs that an event is about.
+
+        A PostTrainingJob itself; otherwise the job in the object's label; otherwise the jobs that own the object;
+        otherwise, as for pods of shared stages, all unfinished jobs of the namespace.
         """
-        kinds = await self._served_kinds()
-        while True:
-            for kind in kinds | self._kinds:
-                self._audit.forget(kind)
-            for kind in kinds:
-                self._metrics.follow_watch(self._audit, kind)
-            self._kinds = kinds
-            if KIND not in kinds:
-                logger.warning("no %s is served; install it with: cosmos crd", KIND)
-            logger.info("watching %s", ", ".join(sorted(kinds)))
-            kinds = await self._watch_these(kinds)
-
-    async def resync(self) -> None:
-        """Compare the watches with lists for ever, and let every job run once per resync."""
-        resync_s = self._settings.resync_seconds
-        audit_s = max(resync_s / AUDITS_PER_RESYNC, min(MIN_AUDIT_S, resync_s))
-        num_rounds = max(int(resync_s // audit_s), 1)
-        index = 0
-        while True:
-            jobs = await self._audit_all()
-            for key in sorted(jobs):
-                if zlib.crc32("/".join(key).encode()) % num_rounds == index:
-                    self._queue.add(key)
-            if self.is_caught_up:
-                index = (index + 1) % num_rounds
-                await asyncio.sleep(audit_s)
+        unfinished = self._unfinished.setdefault(event.namespace, set())
+        if event.kind == KIND:
+            if event.is_deleted or event.is_finished:
+                unfinished.discard(event.name)
             else:
-                self._note_progress()
-                await asyncio.sleep(FIRST_AUDIT_S)
-
-    def _deliver(self, event: WatchEvent) -> None:
-        self._audit.note(
-            event.kind,
-            event.namespace,
-            event.name,
-            event.uid,
-            event.resource_version,
-            time.monotonic(),
-            is_deleted=event.is_deleted,
-        )
-        for key in self._router.route(event):
-            self._queue.add(key)
-
-    async def _watch_these(self, kinds: frozenset[str]) -> frozenset[str]:
-        """Watch until the API server has other kinds; returns those."""
-        namespaces = self._settings.watch_namespaces
-        poll_s = SERVED_POLL_S if KIND in kinds else MISSING_POLL_S
-        session = asyncio.create_task(
-            watch(kinds, namespaces, self._deliver, self._cluster.connection), name="kopf"
-        )
-        try:
-            while True:
-                await asyncio.wait((session,), timeout=poll_s)
-                served = await self._served_kinds()
-                if served != kinds:
-                    return served
-                if session.done():
-                    session.result()
-        finally:
-            session.cancel()
-            await asyncio.gather(session, return_exceptions=True)
-
-    async def _served_kinds(self) -> frozenset[str]:
-        while True:
-            try:
-                return await self._cluster.serving(WATCHED_IF_SERVED) | set(ALWAYS_WATCHED)
-            except OperatorError as error:
-                logger.warning("kinds of the API server: %s", error)
-                await asyncio.sleep(FIRST_AUDIT_S)
-
-    async def _audit_all(self) -> set[tuple[str, str]]:
-        """Audit every kind; returns the jobs that exist as far as list or watch say."""
-        jobs = set(self._audit.known(KIND))
-        for kind in sorted(self._kinds):
-            asked_at = time.monotonic()
-            try:
-                listed = await self._list(kind)
-            except OperatorError as error:
-                logger.warning("list %s: %s", kind, error)
-                continue
-            self._audit.audit(kind, listed, asked_at)
-            if kind == KIND:
-                jobs |= {
-                    (each["metadata"]["namespace"], each["metadata"]["name"]) for each in listed
-                }
-        return jobs
-
-    async def _list(self, kind: str) -> list[Manifest]:
-        labels = {} if kind == KIND else {MANAGED_LABEL: MANAGED_BY}
-        result: list[Manifest] = []
-        for namespace in self._settings.watch_namespaces or (None,):
-            result += await self._cluster.list_metadata(kind, namespace, labels)
-        return result
-
-    def _note_progress(self) -> None:
-        kinds = self._kinds
-        self.is_caught_up = bool(kinds) and all(map(self._audit.has_caught_up, kinds))
-        if self.is_caught_up:
-            logger.info("the first lists are done")
+                unfinished.add(event.name)
+            names: Iterable[str] = (event.name,)
+        elif event.job:
+            names = (event.job,)
+        else:
+            names = event.owners or sorted(unfinished)
+        return [(event.namespace, name) for name in names]

@@ -1,9 +1,9 @@
-"""Finds dead watches: compares what the watch delivered with what lists say. Pure; the clock is an argument.
+"""Finds dead watches by comparing their events with lists. Pure; the clock is an argument.
 
-A watch that died silently delivers nothing and reports nothing. So each list is compared with the events so far:
-an object that has changed, or has gone, without an event is suspected; if there is still none at a list that is
-taken MIN_AGE_S later, the watch of its kind lags. Objects that have gone without an event are forgotten instead:
-a watch that had to begin anew does not tell what went in between, and is alive.
+A watch that dies silently delivers nothing and reports nothing. So each list is compared with the events so far: an
+object that has changed, or has gone, without an event is suspected; if there is still no event at a list that is taken
+MIN_AGE_S later, the watch of its kind lags. Objects that have gone without an event are forgotten instead: a watch that
+was begun anew is alive, and does not tell what went in between.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import inf
 from typing import Any
 
 MIN_AGE_S = 30.0
-"""Time that an event may take on its way, and more."""
+"""Seconds that an event may take to arrive, with room to spare."""
 
 Identity = tuple[str, str, str]
 """Namespace, name and uid of an object."""
@@ -30,17 +30,19 @@ class _Suspect:
 
 @dataclass
 class _Kind:
+    """Events and suspicions of one kind."""
+
     delivered: dict[Identity, str] = field(default_factory=dict)
     """Last resourceVersion in an event, of each object that exists as far as the watch says."""
     deleted: dict[Identity, float] = field(default_factory=dict)
-    """When the watch said that an object has gone: a list that was asked for before may still have it."""
+    """Time at which the watch reported that an object has gone: a list that was asked for before may still hold it."""
     suspects: dict[Identity, _Suspect] = field(default_factory=dict)
     awaited: set[Identity] | None = None
-    """Objects of the first list of which no event has come yet."""
+    """Objects of the first list of which no event has come yet; None before that list."""
 
 
 class WatchAudit:
-    """What was seen of each kind that is watched."""
+    """Compares events with lists, for each kind that is watched."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
@@ -56,7 +58,7 @@ class WatchAudit:
         *,
         is_deleted: bool = False,
     ) -> None:
-        """Take note of an event: whatever was suspected about its object, the watch is alive."""
+        """Take note of an event, which clears its object of suspicion."""
         state = self._kinds.setdefault(kind, _Kind())
         identity = (namespace, name, uid)
         state.suspects.pop(identity, None)
@@ -73,8 +75,8 @@ class WatchAudit:
 
         Args:
             kind: kind of the objects.
-            listed: all that the watch covers.
-            now: when the list was asked for, on the clock that ``note`` is given too.
+            listed: all objects that the watch covers.
+            now: time at which the list was asked for, on the same clock as in ``note``.
         """
         state = self._kinds.setdefault(kind, _Kind())
         versions = {
@@ -100,22 +102,22 @@ class WatchAudit:
         }
 
     def lag_seconds(self, kind: str, now: float) -> float:
-        """How long the watch has owed an event for certain; 0 if it owes none."""
+        """Seconds for which the watch has certainly owed an event; 0 if it owes none."""
         suspects = self._kinds.get(kind, _Kind()).suspects.values()
         return max((now - each.since for each in suspects if each.is_confirmed), default=0.0)
 
     def has_caught_up(self, kind: str) -> bool:
-        """Whether the watch has delivered all that there was at the first audit."""
+        """True once the watch has delivered all objects that existed at the first audit."""
         state = self._kinds.get(kind)
         return state is not None and state.awaited is not None and not state.awaited
 
     def known(self, kind: str) -> list[tuple[str, str]]:
-        """Namespaces and names of the objects that exist as far as the watch says."""
+        """Namespaces and names of the objects that exist according to the watch."""
         state = self._kinds.get(kind)
         return [(namespace, name) for namespace, name, _ in state.delivered] if state else []
 
     def forget(self, kind: str) -> None:
-        """Begin anew with a kind that is watched no more."""
+        """Forget a kind that is no longer watched, or whose watch is begun anew."""
         self._kinds.pop(kind, None)
 
 

@@ -1,6 +1,6 @@
-"""One queue of jobs to look at: each at most once at a time, again after a while, later after failures.
+"""The queue of jobs that wait for a pass: each job runs at most once at a time, and later after failures.
 
-Knows nothing of Kubernetes. All methods are for the event loop's thread.
+Sends no requests. All methods are for the event loop's thread.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from cosmos_operator.errors import OperatorError
+from cosmos_operator.kube.kinds import JobKey
 
-Key = tuple[str, str]
-"""Namespace and name of a job."""
-Handle = Callable[[Key], Awaitable["float | None"]]
-"""One pass over a job; returns the seconds after which it wants another one, or None."""
+Handle = Callable[[JobKey], Awaitable["float | None"]]
+"""Carries out one pass over a job; returns the seconds after which it wants another one, or None."""
 
 WORKERS = 4
 FIRST_BACKOFF_S = 1.0
@@ -25,27 +24,35 @@ logger = logging.getLogger(__name__)
 
 
 class Timer(Protocol):
-    """A call that is to come."""
+    """A call that is scheduled."""
 
     def cancel(self) -> None:
-        """Give it up."""
+        """Cancel the call."""
 
     def when(self) -> float:
-        """When it comes, on the clock of the scheduler."""
+        """Time of the call, on the clock of the scheduler."""
 
 
 class Scheduler(Protocol):
-    """What the queue needs to know of time; an event loop has it."""
+    """The clock of the queue; an event loop is one."""
 
     def time(self) -> float:
         """Seconds on a clock that never goes back."""
 
-    def call_later(self, delay: float, callback: Callable[[Key], object], key: Key, /) -> Timer:
-        """Call back after so many seconds."""
+    def call_later(
+        self, delay: float, callback: Callable[[JobKey], object], key: JobKey, /
+    ) -> Timer:
+        """Call back after this many seconds."""
 
 
 class WorkQueue:
-    """Keys that wait for a pass, and the workers that carry passes out."""
+    """Jobs that wait for a pass, and the workers that carry passes out.
+
+    Args:
+        handle: carries out one pass.
+        workers: passes that may run at the same time.
+        scheduler: the clock; None = that of the running event loop.
+    """
 
     def __init__(
         self, handle: Handle, *, workers: int = WORKERS, scheduler: Scheduler | None = None
@@ -53,27 +60,27 @@ class WorkQueue:
         self._handle = handle
         self._num_workers = workers
         self._scheduler: Scheduler = scheduler or asyncio.get_running_loop()
-        self._waiting: dict[Key, None] = {}  # in order of arrival
-        self._running: dict[Key, float] = {}  # since when
-        self._again: set[Key] = set()  # asked for while running
-        self._timers: dict[Key, Timer] = {}
-        self._failures: dict[Key, int] = {}
+        self._waiting: dict[JobKey, None] = {}  # in order of arrival
+        self._running: dict[JobKey, float] = {}  # since when
+        self._again: set[JobKey] = set()  # asked for while running
+        self._timers: dict[JobKey, Timer] = {}
+        self._failures: dict[JobKey, int] = {}
         self._wake_up = asyncio.Event()
         self._is_closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def depth(self) -> int:
-        """Keys that could run now if a worker were free."""
+        """Jobs that could run now if a worker were free."""
         return len(self._waiting) + len(self._again)
 
     def longest_run_s(self) -> float:
-        """Seconds since the oldest pass that still runs began; 0 if none runs."""
+        """Duration so far of the oldest pass that still runs, in seconds; 0 if none runs."""
         now = self._scheduler.time()
         return max((now - since for since in self._running.values()), default=0.0)
 
-    def add(self, key: Key) -> None:
-        """Let the key run as soon as possible; if it runs now, once more after that."""
+    def add(self, key: JobKey) -> None:
+        """Let a job run as soon as possible; if it runs now, once more after that."""
         if self._is_closed:
             return
         if key in self._running:
@@ -82,8 +89,8 @@ class WorkQueue:
         self._waiting.setdefault(key)
         self._wake_up.set()
 
-    def add_after(self, key: Key, seconds: float) -> None:
-        """Let the key run in so many seconds, unless it is to run earlier anyway."""
+    def add_after(self, key: JobKey, seconds: float) -> None:
+        """Let a job run after this many seconds, unless it is to run earlier anyway."""
         if self._is_closed:
             return
         due = self._scheduler.time() + seconds
@@ -107,9 +114,9 @@ class WorkQueue:
                 task.cancel()
 
     async def close(self, grace_s: float = 2.0) -> None:
-        """Begin no further pass, and let those that run end; those that do not in time are cancelled.
+        """Begin no further pass, and cancel passes that do not end within the grace time.
 
-        Keys that wait are dropped: whoever starts next finds them in its first list.
+        Jobs that wait are dropped: the operator that starts next finds them in its first list.
         """
         self._is_closed = True
         for timer in self._timers.values():
@@ -124,7 +131,7 @@ class WorkQueue:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _expire(self, key: Key) -> None:
+    def _expire(self, key: JobKey) -> None:
         self._timers.pop(key, None)
         self.add(key)
 
@@ -138,8 +145,8 @@ class WorkQueue:
             del self._waiting[key]
             await self._pass(key)
 
-    async def _pass(self, key: Key) -> None:
-        """Run the key once; the answer of this pass replaces what was planned before it."""
+    async def _pass(self, key: JobKey) -> None:
+        """Run a job once; the answer of this pass replaces the time that an earlier pass asked for."""
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -159,14 +166,14 @@ class WorkQueue:
             self._again.discard(key)
             self.add(key)
 
-    def _backoff_s(self, key: Key) -> float:
-        """Seconds until a failed key runs again: doubled with each failure in a row."""
+    def _backoff_s(self, key: JobKey) -> float:
+        """Seconds until a failed job runs again; they double with each failure in a row."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         return float(min(FIRST_BACKOFF_S * 2 ** min(failures, 16), LONGEST_BACKOFF_S))
 
 
-def _report(key: Key, error: Exception, after_s: float) -> None:
+def _report(key: JobKey, error: Exception, after_s: float) -> None:
     name = "/".join(key)
     if isinstance(error, OperatorError):
         logger.warning("job=%s retry_in_s=%g %s", name, after_s, " ".join(str(error).split()))

@@ -1,1 +1,1 @@
-"""What to do about a PostTrainingJob, from what was seen: pure functions, no I/O, no clock."""
+"""Decides what to do about a PostTrainingJob, from its plan and the state of the cluster: no I/O, no clock."""

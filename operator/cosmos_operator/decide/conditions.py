@@ -1,4 +1,4 @@
-"""The conditions of a job in the making: an answer holds since it last changed. Pure."""
+"""The conditions of a job while a pass decides on them. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from cosmos_operator.api.status import Condition, ConditionType
-from cosmos_operator.decide.times import format_time
+from cosmos_operator.kube.objects import format_time
 
 ORDER: tuple[ConditionType, ...] = typing.get_args(ConditionType)
 MAX_MESSAGE = 4096
@@ -30,7 +30,7 @@ class Conditions:
         self._now, self._generation = format_time(now), generation
 
     def set(self, kind: ConditionType, status: Answer, reason: str, message: str = "") -> None:
-        """Answer a question; the transition time moves only if the answer differs from the last pass's."""
+        """Set a condition; its transition time moves only if its status differs from that of the last pass."""
         before = self._previous.get(kind)
         since = before.last_transition_time if before and before.status == status else self._now
         self._found[kind] = Condition.model_construct(
@@ -43,19 +43,19 @@ class Conditions:
         )
 
     def get(self, kind: ConditionType) -> Condition | None:
-        """The answer so far."""
+        """The condition as it is so far; None if it was never set."""
         return self._found.get(kind)
 
     def is_true(self, kind: ConditionType) -> bool:
-        """Whether the answer is yes."""
+        """True if the condition's status is True."""
         found = self._found.get(kind)
         return found is not None and found.status == "True"
 
-    def is_of_now(self, kind: ConditionType) -> bool:
-        """Whether there is an answer about the job as it is, not about one whose specification was another."""
+    def is_current(self, kind: ConditionType) -> bool:
+        """True if the condition was set for the present specification of the job, not for an earlier one."""
         found = self._found.get(kind)
         return found is not None and found.observed_generation == self._generation
 
     def all(self) -> tuple[Condition, ...]:
-        """All answers, in the order in which a job goes through them."""
+        """All conditions, in the order in which a job goes through them."""
         return tuple(self._found[kind] for kind in ORDER if kind in self._found)

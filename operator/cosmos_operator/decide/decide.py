@@ -1,162 +1,132 @@
-"""The whole state machine: a job and what was seen → what to do. Pure and level-triggered.
+"""The whole state machine: the plan of a job and the state of the cluster → what to do. Pure and level-triggered.
 
-Every pass walks through all stages anew. What was learned before is read from objects that are still there and, where
-those may be gone, from the job's own status: a condition that says that a stage is ready is the record of its result.
+Every pass goes through all stages anew. What earlier passes learned is read from objects that are still there and,
+where those may be gone, from the job's own status: a condition that says that a stage is ready records its result.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-from pydantic import ValidationError
 
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.decision import Decision, Delete
-from cosmos_operator.decide.observed import Observed
-from cosmos_operator.decide.pass_state import Draft
-from cosmos_operator.decide.requirements.preflight import (
-    check_backend,
-    check_queue,
-    check_storage,
-)
-from cosmos_operator.decide.stages.advance import (
-    PUBLISHED,
-    walk,
-)
-from cosmos_operator.decide.stages.stage_jobs import SHORT_WAIT_S
+from cosmos_operator.decide.events import transition_events
+from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
+from cosmos_operator.decide.requirements.machines import check_backend
+from cosmos_operator.decide.requirements.queueing import check_queue
+from cosmos_operator.decide.requirements.storage import check_storage
+from cosmos_operator.decide.stages.advance import advance_stages
 from cosmos_operator.decide.status import (
     build_status,
-    hold,
-    refuse,
-    summarize,
-    transition_events,
+    generation_of,
+    status_of_invalid_job,
+    status_of_job_no_longer_valid,
 )
-from cosmos_operator.decide.times import seconds_since
-from cosmos_operator.decide.training.workloads import (
-    WORKLOAD_KINDS,
-    is_being_deleted,
-    read_state,
-)
-from cosmos_operator.errors import InvalidSpec
-from cosmos_operator.plan.job_plan import plan_job
+from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest
+from cosmos_operator.kube.objects import is_being_deleted, owner_uids, read_state, seconds_since
+from cosmos_operator.kube.observed import Observed
+from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.settings import Settings
 
-Manifest = dict[str, Any]
 
-
-def decide(document: Manifest, observed: Observed, now: datetime, settings: Settings) -> Decision:
-    """What to do about a job.
+def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings) -> Decision:
+    """Decide what to do about a job.
 
     Args:
-        document: the PostTrainingJob as the API server has it.
-        observed: everything around it.
-        now: the time, aware.
-        settings: of the installation.
+        plan: the job and its stages.
+        observed: the state of the cluster around it.
+        now: the time, with its time zone.
+        settings: settings of the installation.
     """
-    if "deletionTimestamp" in document["metadata"]:
+    if is_being_deleted(plan.document):
         return Decision()
-    previous = read_status(document)
-    generation = int(document["metadata"].get("generation", 0))
-    conditions = Conditions(previous.conditions, now, generation)
-    if is_finished(previous, generation):
-        return _after_the_end(document, previous, observed, now)
-    try:
-        found = plan_job(document, was_accepted=was_accepted(previous))
-    except InvalidSpec as error:
-        if was_accepted(previous):
-            return hold(document, previous, conditions, error, settings.poll_seconds)
-        return refuse(document, previous, conditions, error, now)
-    draft = Draft(document, found.job, found.stages, previous, observed, now, settings, conditions)
-    _check_deadline(draft)
-    backend = check_backend(draft)
-    if backend is None:
-        _keep(draft)
-    else:
-        checks = [check_storage(draft), check_queue(draft)]
-        draft.is_held = not all(checks)
-        walk(draft, backend)
-    draft.fail_items(found.wrong_items)
-    summarize(draft)
-    status = build_status(draft)
-    return Decision(
-        tuple(draft.actions),
-        status,
-        transition_events(previous, status),
-        draft.requeue_after_s,
+    generation = generation_of(plan.document)
+    if is_finished(plan.previous, generation):
+        return _decide_after_the_end(plan, observed, now)
+    conditions = Conditions(plan.previous.conditions, now, generation)
+    if plan.job is None:
+        return _decide_on_invalid_job(plan, conditions, now, settings)
+    pass_ = Pass(
+        plan.document, plan.job, plan.stages, plan.previous, observed, now, settings, conditions
     )
-
-
-def read_status(document: Manifest) -> PostTrainingJobStatus:
-    """The status of the last pass; one that this version cannot read counts as none, and is written anew."""
-    try:
-        return PostTrainingJobStatus.model_validate(document.get("status") or {})
-    except ValidationError:
-        return PostTrainingJobStatus()
-
-
-def was_accepted(status: PostTrainingJobStatus) -> bool:
-    """Whether the job has been found to be one that can be carried out."""
-    accepted = next((c for c in status.conditions if c.type == "Accepted"), None)
-    return accepted is not None and accepted.reason != "InvalidSpec"
+    _check_deadline(pass_)
+    backend = check_backend(pass_)
+    if backend is None:
+        _carry_over_results(pass_)
+    else:
+        checks = [check_storage(pass_), check_queue(pass_)]
+        pass_.lacks_requirements = not all(checks)
+        advance_stages(pass_, backend)
+    pass_.fail_items(plan.wrong_items)
+    status = build_status(pass_)
+    events = transition_events(plan.previous, status)
+    return Decision(tuple(pass_.actions), status, events, pass_.requeue_after_s)
 
 
 def is_finished(status: PostTrainingJobStatus, generation: int) -> bool:
-    """Whether the job has ended, and nobody has changed it since."""
+    """True if the job has ended, and nobody has changed its specification since."""
     ends = [c for c in status.conditions if c.type in ("Succeeded", "Failed")]
     return any(c.status == "True" and c.observed_generation == generation for c in ends)
 
 
-def _after_the_end(
-    document: Manifest, status: PostTrainingJobStatus, observed: Observed, now: datetime
+def _decide_on_invalid_job(
+    plan: JobPlan, conditions: Conditions, now: datetime, settings: Settings
 ) -> Decision:
+    """Fail a new job; leave one that was accepted before alone, whatever an edit or an upgrade makes of it."""
+    if plan.previous.was_accepted:
+        status = status_of_job_no_longer_valid(plan, conditions)
+        events = transition_events(plan.previous, status)
+        return Decision((), status, events, settings.poll_seconds)
+    status = status_of_invalid_job(plan, conditions, now)
+    return Decision((), status, transition_events(plan.previous, status))
+
+
+def _decide_after_the_end(plan: JobPlan, observed: Observed, now: datetime) -> Decision:
     """Stop what still runs, and delete a finished job when its time has come; its files stay."""
-    if left_over := _left_over(str(document["metadata"]["uid"]), observed):
+    metadata, previous = plan.document["metadata"], plan.previous
+    if left_over := _delete_left_overs(str(metadata["uid"]), observed):
         return Decision(left_over, requeue_after_s=SHORT_WAIT_S)
-    policy = document.get("spec", {}).get("runPolicy") or {}
+    policy = plan.document.get("spec", {}).get("runPolicy") or {}
     ttl = policy.get("ttlSecondsAfterFinished")
-    if ttl is None or status.completion_time is None:
+    if ttl is None or previous.completion_time is None:
         return Decision()
-    left = ttl - seconds_since(status.completion_time, now)
-    if left > 0:
-        return Decision(requeue_after_s=left)
-    metadata = document["metadata"]
-    why = f"spec.runPolicy.ttlSecondsAfterFinished={ttl}"
-    return Decision((Delete(document["kind"], metadata["name"], metadata["uid"], why),))
+    remaining_s = ttl - seconds_since(previous.completion_time, now)
+    if remaining_s > 0:
+        return Decision(requeue_after_s=remaining_s)
+    reason = f"spec.runPolicy.ttlSecondsAfterFinished={ttl}"
+    return Decision((Delete(plan.document["kind"], metadata["name"], metadata["uid"], reason),))
 
 
-def _left_over(uid: str, observed: Observed) -> tuple[Delete, ...]:
-    """Workloads that run on for nobody: a stage that is shared with another job goes on."""
-    found = []
-    for (kind, name), one in observed.objects.items():
-        if kind not in WORKLOAD_KINDS or is_being_deleted(one):
-            continue
-        owners = {owner["uid"] for owner in one["metadata"].get("ownerReferences", ())}
-        if owners == {uid} and read_state(one).state in ("Active", "Suspended"):
-            found.append(Delete(kind, name, one["metadata"]["uid"], "the job has ended"))
-    return tuple(found)
+def _delete_left_overs(uid: str, observed: Observed) -> tuple[Delete, ...]:
+    """Delete workloads that still run for this job alone; a stage that another job shares goes on."""
+
+    def is_left_over(kind: str, one: Manifest) -> bool:
+        if kind not in WORKLOAD_KINDS or is_being_deleted(one) or owner_uids(one) != {uid}:
+            return False
+        return read_state(one).state in ("Active", "Suspended")
+
+    return tuple(
+        Delete(kind, name, one["metadata"]["uid"], "the job has ended")
+        for (kind, name), one in observed.objects.items()
+        if is_left_over(kind, one)
+    )
 
 
-def _check_deadline(draft: Draft) -> None:
-    """The deadline is for the model: what is asked for after that, at any later time, has none."""
-    limit = draft.job.spec.run_policy.active_deadline_seconds
-    if limit is None or draft.previous.start_time is None or draft.conditions.is_true(PUBLISHED):
+def _check_deadline(pass_: Pass) -> None:
+    """Let the job fail if its model is not published in time; what is generated afterwards has no deadline."""
+    limit = pass_.job.spec.run_policy.active_deadline_seconds
+    if limit is None or pass_.previous.start_time is None or pass_.conditions.is_true("Published"):
         return
-    left = limit - seconds_since(draft.previous.start_time, draft.now)
-    if left <= 0:
-        draft.fail(
-            "DeadlineExceeded", f"took longer than spec.runPolicy.activeDeadlineSeconds={limit}"
-        )
+    remaining_s = limit - seconds_since(pass_.previous.start_time, pass_.now)
+    if remaining_s <= 0:
+        message = f"took longer than spec.runPolicy.activeDeadlineSeconds={limit}"
+        pass_.fail_job("DeadlineExceeded", message)
     else:
-        draft.look_again(left)
+        pass_.requeue_after(remaining_s)
 
 
-def _keep(draft: Draft) -> None:
-    """Carry over what is known when a pass cannot go through the stages."""
-    draft.attempts = draft.previous.attempts
-    draft.failed_attempts = draft.previous.failed_attempts
-    draft.progress = draft.previous.progress
-    draft.checkpoints = draft.previous.checkpoints
-    draft.inference = draft.previous.inference
-    draft.outputs = draft.previous.outputs
+def _carry_over_results(pass_: Pass) -> None:
+    """Take over from the last pass what this one cannot find out, since it does not go through the stages."""
+    pass_.carry_over_progress()
+    pass_.inference, pass_.outputs = pass_.previous.inference, pass_.previous.outputs

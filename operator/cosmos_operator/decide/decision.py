@@ -1,11 +1,10 @@
-"""What a pass decides: actions on the cluster, the new status, events, and when to look again. Values only."""
+"""The result of a pass: actions on the cluster, the new status, events, the time of the next pass. Values only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-Manifest = dict[str, Any]
+from cosmos_operator.kube.kinds import Manifest
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class AddOwner:
     kind: str
     name: str
     owner: Manifest
+    """The owner reference."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class Delete:
     kind: str
     name: str
     uid: str
-    why: str
+    reason: str
+    """Reason for the log."""
     foreground: bool = True
-    """Everything that it owns goes before it; otherwise it goes at once, and what it owned as soon as it can."""
+    """True: everything that it owns is deleted before it; False: it is deleted at once, what it owned afterwards."""
 
 
 Action = Create | AddOwner | Delete
@@ -41,7 +42,7 @@ Action = Create | AddOwner | Delete
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, for ``kubectl describe``."""
+    """Something that happened to the job, for ``kubectl describe``."""
 
     reason: str
     message: str
@@ -54,7 +55,7 @@ class Decision:
 
     actions: tuple[Action, ...] = ()
     status: Manifest | None = None
-    """The whole new status, or None to leave it."""
+    """The whole new status; None = the status stays as it is."""
     events: tuple[Event, ...] = ()
     requeue_after_s: float | None = None
-    """Look again after this many seconds even if nothing is reported; None = only when something is."""
+    """Seconds after which the job wants another pass even if nothing happens; None = only when something happens."""

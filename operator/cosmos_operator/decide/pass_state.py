@@ -1,11 +1,11 @@
-"""One pass in the making: what the steps of a pass read, and what they add to the decision."""
+"""One pass over one job: its inputs, and the decision so far, to which each step of the pass adds. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
 from cosmos_operator.api.base import API_VERSION, KIND
 from cosmos_operator.api.status import (
@@ -21,32 +21,51 @@ from cosmos_operator.api.status import (
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.decide.conditions import Answer, Conditions
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete
-from cosmos_operator.decide.observed import Observed
-from cosmos_operator.decide.training.workloads import is_being_deleted
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import is_being_deleted, owner_uids
+from cosmos_operator.kube.observed import Observed
+from cosmos_operator.kube.pods import Ending
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
-Manifest = dict[str, Any]
 MAX_ITEM_MESSAGE = 900
+SHORT_WAIT_S = 2.0
+"""Seconds until the next pass where something is about to happen, such as the end of a deletion."""
+
+StageState = Literal["Waiting", "Blocked", "Running", "Succeeded", "Failed"]
+
+
+@dataclass(frozen=True)
+class StageView:
+    """The state of a stage in this pass."""
+
+    state: StageState
+    """Waiting: its turn has not come; Blocked: it is kept from running by something that people can mend."""
+    reason: str = ""
+    message: str = ""
+    ending: Ending | None = None
+    """The end of the worker in its last pod."""
+    workload: Manifest | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job cannot succeed."""
+    """The reason for which a job cannot succeed."""
 
     reason: str
     message: str
 
 
 @dataclass
-class Draft:
-    """A pass over one job: its inputs, and the decision so far."""
+class Pass:
+    """One pass over a job: its inputs, and the decision so far."""
 
     document: Manifest
     """The job as the API server has it."""
     job: PostTrainingJob
     stages: Sequence[Stage]
     previous: PostTrainingJobStatus
+    """The status that the last pass wrote."""
     observed: Observed
     now: datetime
     settings: Settings
@@ -60,63 +79,117 @@ class Draft:
     inference: tuple[InferenceResult, ...] = ()
     outputs: tuple[Output, ...] = ()
     failure: Failure | None = None
-    is_held: bool = False
-    """Something that the job needs is missing: nothing new begins."""
-    done: set[str] = field(default_factory=set)
-    """Names of the stages that have finished."""
+    lacks_requirements: bool = False
+    """True if a claim or a queue that the job needs is missing: nothing new begins."""
+    finished_stages: set[str] = field(default_factory=set)
+    """Names of the stages that have succeeded."""
     actions: list[Action] = field(default_factory=list)
     requeue_after_s: float | None = None
 
+    # --- facts ----------------------------------------------------------------------------------
+
     @property
     def uid(self) -> str:
-        """Identity of the job."""
+        """Uid of the job."""
         return str(self.document["metadata"]["uid"])
 
     @property
-    def suspended(self) -> bool:
-        """Whether the job asks to be stopped."""
+    def is_suspended(self) -> bool:
+        """True if the job's specification asks to stop."""
         return self.job.spec.run_policy.suspend
 
-    def say(self, state: State, message: str) -> None:
-        """What people read; the first step of a pass that has something to say is heard."""
+    def owns(self, manifest: Manifest) -> bool:
+        """True if an object belongs to this very job, not to an earlier one of the same name."""
+        return self.uid in owner_uids(manifest)
+
+    def unfinished_dependencies(self, stage: Stage) -> list[str]:
+        """Names of the stages that must succeed before this one and have not."""
+        return [name for name in stage.depends_on if name not in self.finished_stages]
+
+    # --- status ---------------------------------------------------------------------------------
+
+    def propose_state(self, state: State, message: str) -> None:
+        """Propose the state and the sentence that people read; the first proposal of a pass is taken."""
         if not self.message:
             self.state, self.message = state, message
 
-    def condition(
+    def set_condition(
         self, kind: ConditionType, status: Answer, reason: str, message: str = ""
     ) -> None:
-        """Answer a question."""
+        """Set a condition of the job."""
         self.conditions.set(kind, status, reason, message)
 
-    def fail(self, reason: str, message: str) -> None:
-        """The job cannot succeed; the first reason counts."""
+    def fail_job(self, reason: str, message: str) -> None:
+        """Let the job fail; the first reason of a pass is taken."""
         self.failure = self.failure or Failure(reason, message)
 
     def fail_items(self, wrong: Mapping[str, str]) -> None:
-        """Inference items that cannot be carried out, by name, and why."""
-        done = tuple(
+        """Let inference items fail.
+
+        Args:
+            wrong: names of items that cannot be carried out, and the reasons. Those that an earlier version of the
+                operator has carried out stay as they are.
+        """
+        succeeded = tuple(
             one
             for one in self.previous.inference
             if one.name in wrong and one.state == "Succeeded" and one not in self.inference
         )
-        self.inference += done  # an earlier version of the operator had it carried out
+        self.inference += succeeded
         known = {one.name for one in self.inference}
         self.inference += tuple(
             InferenceResult.model_construct(
                 name=name,
                 state="Failed",
-                message=f"{why[:MAX_ITEM_MESSAGE]}; append it anew under another name",
+                message=f"{reason[:MAX_ITEM_MESSAGE]}; append it anew under another name",
             )
-            for name, why in wrong.items()
+            for name, reason in wrong.items()
             if name not in known
         )
 
-    def look_again(self, seconds: float) -> None:
-        """Ask for another pass at the latest after this time."""
-        now = self.requeue_after_s
-        self.requeue_after_s = seconds if now is None else min(now, seconds)
+    def carry_over_progress(self) -> None:
+        """Take over from the last pass what it knew of the training."""
+        self.attempts = self.previous.attempts
+        self.failed_attempts = self.previous.failed_attempts
+        self.progress, self.checkpoints = self.previous.progress, self.previous.checkpoints
 
-    def owner(self, *, controls: bool = True) -> Manifest:
+    # --- actions --------------------------------------------------------------------------------
+
+    def requeue_after(self, seconds: float) -> None:
+        """Ask for another pass after this time at the latest."""
+        earlier = self.requeue_after_s
+        self.requeue_after_s = seconds if earlier is None else min(earlier, seconds)
+
+    def create(self, manifest: Manifest, *, shared: bool = False) -> None:
+        """Create an object that is deleted with the job, or if shared, with the last job that uses it."""
+        owners = [self.owner_reference(controls=not shared)]
+        metadata = {**manifest["metadata"], "ownerReferences": owners}
+        self.actions.append(Create({**manifest, "metadata": metadata}))
+
+    def create_unowned(self, manifest: Manifest) -> None:
+        """Create an object that outlives the job."""
+        self.actions.append(Create(manifest))
+
+    def add_owner(self, kind: str, name: str) -> None:
+        """Make the job a further owner of an object that jobs share."""
+        self.actions.append(AddOwner(kind, name, self.owner_reference(controls=False)))
+
+    def delete(self, manifest: Manifest, reason: str, *, at_once: bool = False) -> None:
+        """Delete an object, unless that has been asked for already.
+
+        Args:
+            manifest: the object.
+            reason: for the log.
+            at_once: delete it without waiting for what it owns, even if an earlier deletion waits for that.
+        """
+        if is_being_deleted(manifest) and not at_once:
+            return
+        metadata = manifest["metadata"]
+        self.actions.append(
+            Delete(manifest["kind"], metadata["name"], metadata["uid"], reason, not at_once)
+        )
+
+    def owner_reference(self, *, controls: bool) -> Manifest:
         """The owner reference to this job."""
         return {
             "apiVersion": API_VERSION,
@@ -127,35 +200,22 @@ class Draft:
             "blockOwnerDeletion": controls,
         }
 
-    def owns(self, manifest: Manifest) -> bool:
-        """Whether an object belongs to this very job, not to one of the same name that was before it."""
-        owners = manifest["metadata"].get("ownerReferences", ())
-        return any(owner["uid"] == self.uid for owner in owners)
+    # --- views of stages ------------------------------------------------------------------------
 
-    def create(self, manifest: Manifest, *, shared: bool = False) -> None:
-        """Create an object that goes when the job goes (a shared one: when all jobs that use it are gone)."""
-        metadata = {**manifest["metadata"], "ownerReferences": [self.owner(controls=not shared)]}
-        self.actions.append(Create({**manifest, "metadata": metadata}))
-
-    def share(self, kind: str, name: str) -> None:
-        """Become a further owner of an object that jobs share."""
-        self.actions.append(AddOwner(kind, name, self.owner(controls=False)))
-
-    def create_unowned(self, manifest: Manifest) -> None:
-        """Create an object that outlives the job."""
-        self.actions.append(Create(manifest))
-
-    def delete(self, manifest: Manifest, why: str, *, at_once: bool = False) -> None:
-        """Delete an object, unless that has been asked for already.
-
-        Args:
-            manifest: the object.
-            why: for the log.
-            at_once: it does not wait for what it owns, even if it does so by now.
-        """
-        if is_being_deleted(manifest) and not at_once:
-            return
-        metadata = manifest["metadata"]
-        self.actions.append(
-            Delete(manifest["kind"], metadata["name"], metadata["uid"], why, not at_once)
+    def name_conflict(self, kind: str, name: str) -> StageView:
+        """The view of a stage that needs an object whose name is taken by somebody else's."""
+        self.requeue_after(SHORT_WAIT_S)
+        return StageView(
+            "Blocked",
+            "NameConflict",
+            f"{kind} {name!r} exists and does not belong to this job; it goes by itself if it is left over from a "
+            "deleted job of the same name, otherwise delete it or rename the job",
         )
+
+    def creation_refused(self, kind: str, name: str) -> StageView | None:
+        """The view of a stage for which the API server refused to create an object; None if it did not."""
+        refusal = self.observed.refusals.get((kind, name))
+        if not refusal:
+            return None
+        self.requeue_after(self.settings.poll_seconds)
+        return StageView("Blocked", "Refused", f"{kind} {name} cannot be created: {refusal}")

@@ -1,18 +1,26 @@
-"""The kinds of object that the operator reads or writes, and where the API server has them."""
+"""The kinds of Kubernetes object that the operator reads or writes, and their paths on the API server."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from cosmos_operator.api.base import GROUP, KIND, PLURAL, VERSION
+
+Manifest = dict[str, Any]
+"""A Kubernetes object, or a part of one, as JSON values."""
+ObjectKey = tuple[str, str]
+"""Kind and name of an object, within a namespace."""
+JobKey = tuple[str, str]
+"""Namespace and name of a PostTrainingJob."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """Where the API server has a kind."""
+    """The part of an API server's path that belongs to a kind."""
 
     group: str
-    """Empty for the core group."""
+    """API group; empty for the core group."""
     version: str
     plural: str
     namespaced: bool = True
@@ -41,4 +49,6 @@ KINDS: dict[str, Resource] = {
 }
 
 OPTIONAL_KINDS = ("PyTorchJob", "TrainJob", "LocalQueue", "Workload")
-"""Kinds that another operator brings; the API server may lack them."""
+"""Kinds that another operator installs; the API server may lack them."""
+WORKLOAD_KINDS = ("Job", "PyTorchJob", "TrainJob")
+"""Kinds whose controllers start pods for us."""

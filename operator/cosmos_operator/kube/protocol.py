@@ -1,25 +1,25 @@
-"""What the operator asks of a Kubernetes API server. Nothing else of it is used."""
+"""The requests that the operator sends to a Kubernetes API server; it uses nothing else of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-Manifest = dict[str, Any]
+from cosmos_operator.kube.kinds import Manifest
 
 FIELD_MANAGER = "cosmos-operator"
-"""Owner of the fields that the operator writes by server-side apply."""
+"""Name under which the API server records the fields that the operator writes."""
 
 
 class Cluster(Protocol):
     """A Kubernetes API server.
 
-    Every method may raise ``ClusterUnavailable`` (try again later); those that write may raise ``Refused``
-    (the server says no, and why). Kinds are those of ``kinds.KINDS``.
+    Every method may raise ``ClusterUnavailable`` (try again later); those that write may raise ``Refused`` (the
+    server rejects the request and says why). Kinds are those of ``kinds.KINDS``.
     """
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Manifest | None:
-        """The object, or None if it is absent or its kind is not served."""
+        """An object, or None if it is absent or its kind is not served."""
 
     async def list(
         self,
@@ -28,7 +28,7 @@ class Cluster(Protocol):
         labels: Mapping[str, str] | None = None,
         fields: str = "",
     ) -> list[Manifest]:
-        """All objects with these labels; empty if the kind is not served."""
+        """All objects with these labels and this field selector; empty if the kind is not served."""
 
     async def create(self, manifest: Manifest) -> bool:
         """Create an object; False if one of that name exists already."""
@@ -45,20 +45,21 @@ class Cluster(Protocol):
             kind: its kind.
             namespace: its namespace.
             name: its name.
-            uid: its identity: an object that was made anew under the name is left alone.
-            foreground: it stays, marked as being deleted, until all that it owns has gone.
+            uid: its identity: an object that was created anew under the name is left alone.
+            foreground: True keeps the object, marked as being deleted, until all that it owns has gone; False deletes
+                it at once, and what it owned afterwards.
         """
 
     async def apply_status(self, manifest: Manifest) -> None:
         """Replace the status of a PostTrainingJob by server-side apply."""
 
-    async def record_event(self, manifest: Manifest) -> None:
-        """Write an Event."""
+    async def create_event(self, manifest: Manifest) -> None:
+        """Create an Event."""
 
     async def read_log(
         self, namespace: str, pod: str, container: str, tail_lines: int
     ) -> str | None:
-        """The last lines of a container's log, or None if there is no log (yet, or any more)."""
+        """The last lines of a container's log; None if there is no log yet, or no longer."""
 
     async def served(self) -> frozenset[str]:
-        """The optional kinds that the API server has now."""
+        """The ``OPTIONAL_KINDS`` that the API server has now."""

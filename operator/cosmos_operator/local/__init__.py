@@ -1,1 +1,1 @@
-"""One machine without a cluster: a job's stages as processes."""
+"""Carries out a job on one machine without a cluster: its stages run as processes."""

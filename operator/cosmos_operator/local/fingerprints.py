@@ -1,4 +1,4 @@
-"""Local paths of a job: made absolute, checked, and known by their content. Reads the disk, unlike ``plan``."""
+"""The local paths of a job: made absolute, checked, and fingerprinted. Reads the disk, unlike ``plan``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cosmos_worker.storage.volumes import (
 )
 
 HASHED_BYTES = 64 << 20
-"""Folders up to this size are known by their content, larger ones by names, sizes and times."""
+"""Size up to which a folder's content is hashed; of a larger one names, sizes and times are."""
 
 
 def with_absolute_paths(job: PostTrainingJob, folder: Path) -> PostTrainingJob:
@@ -25,7 +25,7 @@ def with_absolute_paths(job: PostTrainingJob, folder: Path) -> PostTrainingJob:
 
     Args:
         job: the job.
-        folder: what relative paths are relative to: the folder of the job's file.
+        folder: folder of the job's file, to which relative paths are relative.
     """
 
     def absolute(path: str) -> str:
@@ -96,7 +96,7 @@ def fingerprint_paths(job: PostTrainingJob) -> dict[str, str]:
     """
     if missing := missing_paths(job):
         raise InvalidSpec(
-            f"{where}: no such file or folder: {path}; relative paths begin at the job's file"
+            f"{where}: no such file or folder: {path}; relative paths are relative to the job's file"
             for where, path in missing
         )
     paths = dict.fromkeys(path for _, path in local_paths(job) if not ADDRESS.match(path))
@@ -104,7 +104,7 @@ def fingerprint_paths(job: PostTrainingJob) -> dict[str, str]:
 
 
 def fingerprint(path: Path) -> str:
-    """Digest of a file or a folder: contents up to 64 MiB in all, otherwise names, sizes and times."""
+    """Digest of a file or a folder, see ``HASHED_BYTES``: of its content, or of names, sizes and times."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     stats = [file.stat() for file in files]
     by_content = sum(stat.st_size for stat in stats) <= HASHED_BYTES

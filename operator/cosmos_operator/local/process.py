@@ -1,6 +1,6 @@
-"""A manifest → a process on this machine: claims become folders, ConfigMaps files, a pod one process.
+"""Manifests → processes on this machine: claims become folders, ConfigMaps become files, a pod becomes a process.
 
-It reads only manifests, never the plan: what a cluster is given is what runs here.
+Only manifests are read, never the plan, so that exactly what a cluster would run is run here.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Any
 
 import yaml
 
-from cosmos_operator.plan.names import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
+from cosmos_operator.api.labels import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_worker.runtime.outcome import VARIABLE as TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
     Volumes,
     atomic_write,
     read_marker,
 )
-
-Manifest = Mapping[str, Any]
 
 WORKER = "cosmos-worker"
 STAGES_FOLDER = "stages"
@@ -31,7 +30,7 @@ TERMINATION_FILE = "termination.json"
 
 @dataclass(frozen=True)
 class StageProcess:
-    """One stage as this machine runs it."""
+    """One stage as a process of this machine."""
 
     stage: str
     kind: str
@@ -40,23 +39,23 @@ class StageProcess:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     folder: Path
-    """Receives the stage's document and its termination message."""
+    """Folder of the stage's document and of its termination message."""
     target: Path
-    """Folder that the stage writes."""
+    """Folder that the stage writes its result to."""
 
     @property
     def termination_file(self) -> Path:
-        """Where the worker says why it ended."""
+        """File in which the worker writes why it ended."""
         return self.folder / TERMINATION_FILE
 
     def result(self) -> dict[str, Any] | None:
-        """Result of the stage if it has finished, otherwise None."""
+        """Result of the stage; None if it has not finished."""
         marker = read_marker(self.target, self.key)
         return None if marker is None else marker["result"]
 
 
 def build_processes(manifests: Iterable[Manifest], workspace: Path) -> tuple[StageProcess, ...]:
-    """The workloads among the manifests as processes, in an order that respects their dependencies."""
+    """The workloads among the manifests as processes, in an order in which they can run."""
     manifests = list(manifests)
     documents = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
     processes = [
@@ -71,7 +70,7 @@ def order(processes: Sequence[StageProcess]) -> tuple[StageProcess, ...]:
     """Each process after those that it depends on, otherwise in the order given.
 
     Raises:
-        ValueError: a dependency that is not there, or a circle.
+        ValueError: a dependency that does not exist, or a cycle.
     """
     waiting, ordered = list(processes), list[StageProcess]()
     while waiting:
@@ -80,7 +79,7 @@ def order(processes: Sequence[StageProcess]) -> tuple[StageProcess, ...]:
         if ready is None:
             names = ", ".join(process.stage for process in waiting)
             raise ValueError(
-                f"stages that wait for each other or for one that is not there: {names}"
+                f"stages that wait for each other or for a stage that does not exist: {names}"
             )
         waiting.remove(ready)
         ordered.append(ready)
@@ -94,7 +93,7 @@ def _build_process(
     stage = metadata["labels"][STAGE_LABEL]
     folder = workspace / STAGES_FOLDER / stage
     folders = _mounted_folders(pod, workspace, folder)
-    for name, text in documents[_config_map(pod)].items():
+    for name, text in documents[_config_map_name(pod)].items():
         document = _relocate(yaml.safe_load(text), folders)
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / name, "w") as stream:
@@ -126,7 +125,7 @@ def _pod_spec(manifest: Manifest) -> Manifest:
     return pod
 
 
-def _config_map(pod: Manifest) -> str:
+def _config_map_name(pod: Manifest) -> str:
     name: str = next(v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v)
     return name
 
@@ -148,7 +147,7 @@ def _mounted_folders(pod: Manifest, workspace: Path, config_folder: Path) -> dic
 
 
 def _environment(container: Manifest, pod: Manifest, folders: Mapping[str, Path]) -> dict[str, str]:
-    """This machine's environment and the container's; secrets and scratch folders stay this machine's own."""
+    """This machine's environment with the container's variables, but for secrets and scratch folders."""
     scratch_volumes = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
     scratch = {m["mountPath"] for m in container["volumeMounts"] if m["name"] in scratch_volumes}
     given = {

@@ -1,7 +1,7 @@
-"""``cosmos run``: carries out a job's manifests on this machine, stage after stage. No Kubernetes.
+"""``cosmos run``: carries out a job's manifests on this machine, stage after stage, without Kubernetes.
 
-Finished stages are skipped by their completion markers. The worker owns the terminal; a stop is passed on to it
-and waited for, so that it can save a checkpoint.
+Stages with a completion marker are skipped. The worker writes to the terminal; a request to stop is passed on to it,
+and it gets the time to save a checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cosmos_operator.local.process import (
     StageProcess,
     build_processes,
 )
-from cosmos_operator.local.summary import summarize
+from cosmos_operator.local.summary import print_summary
 from cosmos_operator.plan.pod import CONFIG_FILE
 from cosmos_operator.plan.render import build_manifests, to_yaml
 from cosmos_operator.plan.stages import plan_stages
@@ -55,10 +55,11 @@ MANIFESTS_FILE = "manifests.yaml"
 PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
+"""Prints a line."""
 
 CONTINUE_SENTENCE = "stopped; the same command continues from the last checkpoint"
-SENTENCES = {
+EXIT_SENTENCES = {
     EXIT_BUG: "a bug in cosmos_worker; please report it with the lines above",
     EXIT_USER_ERROR: "the input is wrong; correct it, then run the same command",
     EXIT_RETRY: "the machine failed (disk, network); the same command tries again",
@@ -68,7 +69,7 @@ SENTENCES = {
 }
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Write a line to standard output at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -89,11 +90,11 @@ def run_job(path: Path, workspace: Path | None = None) -> int:
         manifests = build_manifests(job, plan_stages(job, fingerprints))
         (folder / MANIFESTS_FILE).write_text(to_yaml(manifests), encoding="utf-8")
         processes = build_processes(manifests, folder)
-        say(f"job {job.name}: {len(processes)} stages in {folder}")
-        tell_changed_length(processes, say)
-        code = run_processes(processes, handle, say)
+        print_line(f"job {job.name}: {len(processes)} stages in {folder}")
+        print_changed_length(processes, print_line)
+        code = run_processes(processes, handle, print_line)
         if code == EXIT_OK:
-            summarize(job.name, published_folder(job, processes), processes, say)
+            print_summary(job.name, published_folder(job, processes), processes, print_line)
     return code
 
 
@@ -102,23 +103,23 @@ def published_folder(job: PostTrainingJob, processes: Sequence[StageProcess]) ->
     return next(process.target for process in processes if process.kind == "publish")
 
 
-def tell_changed_length(processes: Sequence[StageProcess], tell: Say) -> None:
-    """Before anything runs: what a number of steps that differs from an earlier run's means for the training."""
+def print_changed_length(processes: Sequence[StageProcess], write_line: Print) -> None:
+    """Print what a number of steps that differs from that of an earlier run means for the training."""
     for process in processes:
         if process.kind == "train" and process.result() is None:
             config = load_stage_config(process.kind, process.folder / CONFIG_FILE, ())
             assert isinstance(config, TrainConfig)
             note = describe_length(config, Volumes.from_environment(process.environment))
             if note is not None:
-                tell(f"note: {note}")
+                write_line(f"note: {note}")
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[int]:
-    """Hold the workspace; the descriptor goes to workers, so that one left behind still holds it.
+    """Lock the workspace inside the block; workers inherit the descriptor, so that one left behind keeps the lock.
 
     Raises:
-        WorkspaceBusy: somebody holds it.
+        WorkspaceBusy: another process has locked it.
         InvalidSpec: its file system has no locks.
     """
     path = folder / LOCK_FILE
@@ -130,7 +131,7 @@ def lock(folder: Path) -> Iterator[int]:
             raise InvalidSpec([f"{error}; or give another --workspace"]) from error
         if not taken:
             raise WorkspaceBusy(
-                f"{folder}: another `cosmos run`, or a worker that it left, uses this workspace; wait for it, "
+                f"{folder}: another `cosmos run`, or a worker that it left behind, uses this workspace; wait for it, "
                 "end it, or give another --workspace"
             )
         yield handle
@@ -140,7 +141,7 @@ def lock(folder: Path) -> Iterator[int]:
 
 @dataclass
 class StopRequests:
-    """Ctrl-C and SIGTERM of this process, passed on to the worker that runs."""
+    """Requests to stop, by Ctrl-C or SIGTERM, which are passed on to the worker that runs."""
 
     count: int = 0
     worker: subprocess.Popen[bytes] | None = None
@@ -151,7 +152,7 @@ class StopRequests:
         self.forward()
 
     def forward(self) -> None:
-        """Pass the latest request on."""
+        """Pass the latest request on to the worker, if one runs."""
         if self.worker is None or self.worker.returncode is not None:
             return
         if self.count == 1:
@@ -162,7 +163,7 @@ class StopRequests:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Handle SIGINT and SIGTERM inside the block."""
+    """Turn SIGINT and SIGTERM inside the block into requests to stop."""
     requests = StopRequests()
     previous = {number: signal.signal(number, requests.receive) for number in STOP_SIGNALS}
     try:
@@ -172,33 +173,33 @@ def stop_requests() -> Iterator[StopRequests]:
             signal.signal(number, handler)
 
 
-def run_processes(processes: Sequence[StageProcess], lock_handle: int, tell: Say) -> int:
-    """Run what has not finished; returns the exit code of the first stage that fails, otherwise 0."""
+def run_processes(processes: Sequence[StageProcess], lock_handle: int, write_line: Print) -> int:
+    """Run the stages that have not finished; returns the exit code of the first that fails, otherwise 0."""
     width = max(len(process.stage) for process in processes)
     with stop_requests() as requests:
         for number, process in enumerate(processes, start=1):
             head = f"[{number:>2}/{len(processes)}] {process.stage:<{width}}  {process.key}"
             if process.result() is not None:
-                tell(f"{head}  already done")
+                write_line(f"{head}  already done")
                 continue
             if process.kind == "check-inputs" and training_is_done(processes):
-                tell(f"{head}  passed over: the training is done")
+                write_line(f"{head}  skipped: the training is done")
                 continue
-            tell(f"{head}  running")
+            write_line(f"{head}  running")
             started = time.monotonic()
             code = run_process(process, lock_handle, requests)
             if code != EXIT_OK:
-                tell(f"{head}  {explain(process, code)}")
+                write_line(f"{head}  {explain(process, code)}")
                 return code
             if process.result() is None:
-                tell(f"{head}  ended without its completion marker; {SENTENCES[EXIT_BUG]}")
+                write_line(f"{head}  ended without a completion marker; {EXIT_SENTENCES[EXIT_BUG]}")
                 return EXIT_BUG
-            tell(f"{head}  done in {time.monotonic() - started:.1f} s")
+            write_line(f"{head}  done in {time.monotonic() - started:.1f} s")
     return EXIT_OK
 
 
 def training_is_done(processes: Sequence[StageProcess]) -> bool:
-    """Whether nothing is left to train: what is appended to the job then fails alone."""
+    """True if the training has finished, after which inference items that are appended fail alone."""
     train = next(process for process in processes if process.kind == "train")
     return train.result() is not None
 
@@ -229,27 +230,27 @@ def run_process(process: StageProcess, lock_handle: int, requests: StopRequests)
 
 
 def _stop_with_parent() -> None:
-    """In the child: receive SIGTERM, which saves, when `cosmos run` is killed (Linux, prctl(2))."""
+    """Let this child receive SIGTERM, at which it saves, when `cosmos run` is killed (Linux, prctl(2))."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def explain(process: StageProcess, code: int) -> str:
-    """A sentence on why a stage ended: the worker's own message, then what to do."""
+    """The end of a stage in words: the worker's own message, then what to do."""
     if code == EXIT_CONTINUE:
         return CONTINUE_SENTENCE
     message = _read_message(process.termination_file)
     if code > 128:
         name = signal.Signals(code - 128).name
-        sentence = (
-            f"the worker was ended by {name}; the same command continues (SIGKILL: memory ran out?)"
-        )
+        sentence = f"the worker was ended by {name}; the same command continues (SIGKILL: check whether memory ran out)"
     else:
-        sentence = SENTENCES.get(code, "an exit code that is not in the contract")
+        sentence = EXIT_SENTENCES.get(
+            code, "an unknown exit code; please report it with the lines above"
+        )
     return f"failed with exit code {code}: {message}{sentence}"
 
 
 def _read_message(path: Path) -> str:
-    """What the worker said when it ended; empty if it could not."""
+    """The worker's last message; empty if it wrote none."""
     try:
         message = json.loads(path.read_text(encoding="utf-8"))["message"]
     except (FileNotFoundError, ValueError, KeyError):  # it was killed before or while it wrote

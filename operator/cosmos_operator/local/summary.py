@@ -1,4 +1,4 @@
-"""What ``cosmos run`` prints at its end: where the results are, and the table of metrics."""
+"""The last lines of ``cosmos run``: the places of the results, and the table of metrics."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from cosmos_worker.storage.volumes import (
 )
 
 
-def summarize(
-    job_name: str, published: Path, processes: Sequence[StageProcess], tell: Callable[[str], None]
+def print_summary(
+    job_name: str,
+    published: Path,
+    processes: Sequence[StageProcess],
+    write_line: Callable[[str], None],
 ) -> None:
-    """Say where to look.
+    """Print where the results of a finished job are.
 
     Args:
         job_name: name of the job.
         published: folder of the published model.
         processes: all stages, finished.
-        tell: writes a line.
+        write_line: prints a line.
     """
-    tell("")
-    tell(f"job {job_name} succeeded")
-    tell(f"  model   {published / MODEL_FILE}")
+    write_line("")
+    write_line(f"job {job_name} succeeded")
+    write_line(f"  model   {published / MODEL_FILE}")
     for process in processes:
         if process.kind == "generate":
             count = sum(1 for _ in process.target.glob("*.mp4"))
-            tell(f"  videos  {process.target}  ({count} MP4 files)")
+            write_line(f"  videos  {process.target}  ({count} MP4 files)")
     for process in processes:
         if process.kind == "report":
-            tell(f"  report  {process.target / REPORT_FILE}")
+            write_line(f"  report  {process.target / REPORT_FILE}")
             if rows := (process.result() or {}).get("table"):
-                tell("")
+                write_line("")
                 for line in format_table(rows):
-                    tell(f"  {line}")
+                    write_line(f"  {line}")
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""``cosmos validate``: what a job would do, in a few lines."""
+"""``cosmos validate``: the stages and the numbers of a valid job, in a few lines."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cosmos_operator.plan.stages import plan_stages
 
 
 def describe_job(path: Path) -> Iterator[str]:
-    """Lines on a valid job.
+    """Lines that describe a valid job.
 
     Raises:
-        InvalidSpec: with every problem.
+        InvalidSpec: with all problems, one line each.
     """
     job = with_absolute_paths(load_job(path), path.resolve().parent)
     missing = missing_paths(job)
@@ -37,7 +37,7 @@ def describe_job(path: Path) -> Iterator[str]:
 
 
 def describe_numbers(job: PostTrainingJob) -> Iterator[str]:
-    """The experiment, the machines and the batch arithmetic."""
+    """Lines on the experiment, the machines and the arithmetic of the batches."""
     experiment, compute = resolve_experiment(job), job.spec.compute
     trainer, processes = experiment.trainer, compute.nodes * compute.num_processes_per_node
     accumulation = trainer.global_batch_size // (trainer.micro_batch_size * processes)

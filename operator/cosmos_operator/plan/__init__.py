@@ -1,1 +1,1 @@
-"""Pure functions from a PostTrainingJob to its stages and manifests."""
+"""The plan of a PostTrainingJob: its stages, their documents and the manifests of their objects. Pure functions."""

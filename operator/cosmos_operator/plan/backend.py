@@ -1,6 +1,6 @@
-"""The seam between the training and what runs it: PyTorchJob, an indexed Job, or TrainJob. Pure.
+"""The backends of the training: PyTorchJob, an indexed Job, or TrainJob. Pure.
 
-All three are given the same pod, one workload an attempt.
+All three run the same pods, with one workload for each attempt.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cosmos_operator.plan.job import INDEX_ANNOTATION, build_training_job
-from cosmos_operator.plan.names import LEADER, ROLE_LABEL
-from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.api.labels import INDEX_ANNOTATION, LEADER, ROLE_LABEL
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.job import build_training_job
 from cosmos_operator.plan.pytorchjob import build_pytorchjob
 from cosmos_operator.plan.trainjob import build_trainjob
 from cosmos_operator.plan.workload import TrainingAttempt
@@ -22,16 +22,16 @@ Build = Callable[[TrainingAttempt], tuple[Manifest, ...]]
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run the training."""
+    """One kind of workload that can run the training."""
 
     kind: BackendKind
     """Kind of the workload."""
     container: str
     """Name of the training's container in its pods."""
     leader_labels: Mapping[str, str]
-    """Labels that only the pod of the first rank has."""
+    """Labels that only the pod of rank 0 has."""
     needs: str
-    """What brings the kind to a cluster, for messages; empty = every cluster has it."""
+    """Software that a cluster needs for the kind, for messages; empty = every cluster has the kind."""
     build: Build
     """Manifests of one attempt, the workload last."""
 
@@ -62,7 +62,7 @@ BACKENDS: dict[str, Backend] = {
 
 
 def choose_backend(wanted: str, served: frozenset[str]) -> Backend:
-    """The backend that a job asks for; Auto is PyTorchJob where it is served, otherwise Job."""
+    """The backend that a job asks for; Auto is PyTorchJob where the API server has it, otherwise Job."""
     if wanted == "Auto":
         return BACKENDS["PyTorchJob" if "PyTorchJob" in served else "Job"]
     return BACKENDS[wanted]

@@ -1,4 +1,4 @@
-"""What all stage documents of a job are made from: its experiment, and where its files come from and go. Pure."""
+"""The inputs of all stage documents of a job: its experiment, and the sources and folders of its files. Pure."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from cosmos_worker.storage.volumes import content_key
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all documents of a job are made from."""
+    """The inputs of all stage documents of a job."""
 
     job: PostTrainingJob
     experiment: Experiment
     model: Artifact
     tokenizer: Artifact
     encoder: Artifact
-    companions: Mapping[str, Artifact]
-    """By kind: what prompts are written and judged with, if the job has it."""
+    auxiliary_models: Mapping[str, Artifact]
+    """Kind of artifact → the prompt upsampler and the guardrails that the job names."""
     dataset_source: Source
     dataset_key: str
     dataset_folder: str
-    """Volume address of the dataset's folder, which holds its data and its indexes."""
+    """Volume address of the dataset's folder, which holds its files and its indexes."""
     text_store: str
     """Volume address of the text embeddings, shared by all jobs with this encoder and length."""
     fingerprints: Mapping[str, str]
 
     @property
     def dataset_root(self) -> str:
-        """Where the dataset's own files are, the root of dataset:// addresses."""
+        """Address of the dataset's own files, the root of dataset:// addresses."""
         return self.dataset_source.path or f"{self.dataset_folder}/data"
 
 
@@ -67,7 +67,7 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         model=model,
         tokenizer=tokenizer,
         encoder=encoder,
-        companions=_companions(job, fingerprints),
+        auxiliary_models=_auxiliary_models(job, fingerprints),
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
@@ -76,14 +76,17 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
     )
 
 
-def _companions(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[str, Artifact]:
-    """Fetched whenever the job names them, so that items that use them may be appended at any time."""
-    guards, found = job.spec.guardrails, {}
+def _auxiliary_models(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[str, Artifact]:
+    """Artifacts of the prompt upsampler and the guardrails.
+
+    They are fetched whenever the job names them, so that items that use them may be appended at any time.
+    """
+    guardrails, found = job.spec.guardrails, {}
     given: dict[ArtifactKind, ApiSource | None] = {
         "prompt_upsampler": job.spec.prompt_upsampler.source,
-        guards_kind(job): guards.source,
-        "text_classifier": guards.text_classifier,
-        "image_encoder": guards.image_encoder,
+        guardrails_kind(job): guardrails.source,
+        "text_classifier": guardrails.text_classifier,
+        "image_encoder": guardrails.image_encoder,
     }
     for kind, source in given.items():
         if source is not None:
@@ -92,8 +95,8 @@ def _companions(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[s
     return found
 
 
-def guards_kind(job: PostTrainingJob) -> ArtifactKind:
-    """What is fetched for guardrails: with the network that finds faces, if they are blurred."""
+def guardrails_kind(job: PostTrainingJob) -> ArtifactKind:
+    """Kind of artifact that is fetched for guardrails: with the network that finds faces, if they are blurred."""
     return "guardrails_with_face_blur" if job.spec.guardrails.face_blur else "guardrails"
 
 
@@ -114,7 +117,7 @@ def _source(source: ApiSource, volume: str) -> Source:
 
 
 def _source_name(source: Source) -> str:
-    """The last part of a source, without endings of archives."""
+    """The last part of a source's address, without the ending of an archive."""
     text = source.path or ""
     if source.url is not None:
         text = source.url.url.partition("?")[0]

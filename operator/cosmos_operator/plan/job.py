@@ -1,17 +1,17 @@
-"""Stage → batch/v1 Job: one pod for most stages, an indexed Job with a headless Service for the training. Pure."""
+"""Stage → Job of batch/v1: one pod for most stages, an indexed Job with a headless Service for the training. Pure."""
 
 from __future__ import annotations
 
+from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.names import TEMPLATE_ANNOTATION
-from cosmos_operator.plan.pod import Manifest, build_pod_template, metadata
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.pod import build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
 from cosmos_operator.settings import Settings
 from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
 from cosmos_worker.storage.volumes import content_key
 
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 STAGE_RETRIES = 3
 RENDEZVOUS_PORT = 29500
 
@@ -19,7 +19,7 @@ RENDEZVOUS_PORT = 29500
 def build_stage_job(
     job: PostTrainingJob, stage: Stage, name: str, config_map: str, settings: Settings
 ) -> Manifest:
-    """The Job of a stage other than the training. User errors and bugs fail at once, other exits are tried again."""
+    """The Job of a stage other than the training. User errors and bugs fail at once, other exit codes are retried."""
     template = build_pod_template(job, stage, config_map=config_map, settings=settings)
     header = workload_metadata(job, stage, name)
     header["annotations"][TEMPLATE_ANNOTATION] = content_key([template])
@@ -46,7 +46,7 @@ def build_stage_job(
 def build_training_job(attempt: TrainingAttempt) -> tuple[Manifest, ...]:
     """The training as an indexed Job, and the headless Service by which its pods find each other.
 
-    One attempt: the whole gang fails with its first pod, the operator starts the next.
+    The Job fails with its first pod; the operator starts the next attempt.
     """
     stage, name = attempt.stage, attempt.name
     service = f"{name}-ranks"
@@ -73,7 +73,7 @@ def build_training_job(attempt: TrainingAttempt) -> tuple[Manifest, ...]:
 
 
 def _rendezvous(stage: Stage, name: str, service: str) -> tuple[Manifest, ...]:
-    """Where the pods of several nodes meet, as PyTorchJob would tell them."""
+    """Environment variables of torchrun's rendezvous for pods on several nodes, as PyTorchJob sets them."""
     index = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}
     return (
         {"name": "PET_NNODES", "value": str(stage.nodes)},
@@ -91,7 +91,7 @@ def _headless_service(job: PostTrainingJob, stage: Stage, name: str, service: st
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": name},
+            "selector": {JOB_NAME_LABEL: name},
             "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
         },
     }

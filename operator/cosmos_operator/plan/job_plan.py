@@ -1,72 +1,85 @@
-"""A document → a job and its stages, also when something that cannot be carried out was appended to it. Pure."""
+"""A PostTrainingJob as the API server has it → what this version of the operator makes of it: its stages. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from cosmos_operator.api.parse import parse_job
+from cosmos_operator.api.status import PostTrainingJobStatus, read_status
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.stages import Stage, plan_stages
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class AcceptedJob:
-    """A job that can be carried out."""
+class JobPlan:
+    """A job and its stages, computed once in each pass."""
 
-    job: PostTrainingJob
-    stages: tuple[Stage, ...]
+    document: Manifest
+    """The job as the API server has it."""
+    previous: PostTrainingJobStatus
+    """The status that the last pass wrote."""
+    job: PostTrainingJob | None = None
+    """The job, parsed; None if it cannot be carried out."""
+    stages: tuple[Stage, ...] = ()
+    """The job's stages, in an order in which they can run."""
     wrong_items: Mapping[str, str] = field(default_factory=dict)
     """Inference items that are left out, by name, and what is wrong with each."""
+    problems: tuple[str, ...] = ()
+    """Reasons for which the job cannot be carried out, one line each."""
 
 
-def plan_job(document: Manifest, *, was_accepted: bool) -> AcceptedJob:
+def plan_job(document: Manifest) -> JobPlan:
     """Parse a job and plan its stages.
 
-    Items can be appended to a job at any time, and a wrong one must not end the training: in a job that was accepted
-    before, wrong items fail alone.
-
-    Args:
-        document: the job; its status is not looked at.
-        was_accepted: whether it has been carried out before.
-
-    Raises:
-        InvalidSpec: what else is wrong with it.
+    Items can be appended to a job at any time, and a wrong one must not end the training: in a job that an earlier
+    pass has accepted, wrong items fail alone.
     """
-    document = {name: value for name, value in document.items() if name != "status"}
+    previous = read_status(document)
+    request = {name: value for name, value in document.items() if name != "status"}
     try:
-        return _plan(document)
+        job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
+    except InvalidSpec as error:
+        return JobPlan(document, previous, problems=error.problems)
+    return JobPlan(document, previous, job, stages, wrong_items)
+
+
+Planned = tuple[PostTrainingJob, tuple[Stage, ...], dict[str, str]]
+"""A job, its stages, and the items that were left out."""
+
+
+def _plan(document: Manifest, *, tolerant: bool) -> Planned:
+    try:
+        return _plan_strictly(document)
     except InvalidSpec:
         items = document["spec"].get("inference") or []
-        if not was_accepted or not items:
+        if not tolerant or not items:
             raise
-    return _without_wrong_items(document, items)
+    return _plan_without_wrong_items(document, items)
 
 
-def _plan(document: Manifest) -> AcceptedJob:
+def _plan_strictly(document: Manifest) -> Planned:
     job = parse_job(document)
-    return AcceptedJob(job, plan_stages(job))
+    return job, plan_stages(job), {}
 
 
-def _without_wrong_items(document: Manifest, items: list[Manifest]) -> AcceptedJob:
+def _plan_without_wrong_items(document: Manifest, items: list[Manifest]) -> Planned:
     kept: list[Manifest] = []
     wrong: dict[str, str] = {}
 
-    def planned(items: list[Manifest]) -> AcceptedJob:
-        return _plan({**document, "spec": {**document["spec"], "inference": items}})
+    def plan_with(items: list[Manifest]) -> Planned:
+        return _plan_strictly({**document, "spec": {**document["spec"], "inference": items}})
 
-    planned(kept)  # whatever is wrong there has nothing to do with the items
+    plan_with(kept)  # whatever is wrong there has nothing to do with the items
     for number, item in enumerate(items):
         try:
-            planned([*kept, item])
+            plan_with([*kept, item])
         except InvalidSpec as error:
-            tried, there = (f"spec.inference[{n}]" for n in (len(kept), number))
-            wrong[item["name"]] = "; ".join(error.problems).replace(tried, there)
+            tried, original = (f"spec.inference[{n}]" for n in (len(kept), number))
+            wrong[item["name"]] = "; ".join(error.problems).replace(tried, original)
         else:
             kept.append(item)
-    found = planned(kept)
-    return AcceptedJob(found.job, found.stages, wrong)
+    job, stages, _ = plan_with(kept)
+    return job, stages, wrong

@@ -1,8 +1,8 @@
-"""Content keys: what decides a stage's result, and nothing else. Pure.
+"""Content keys: hashes of the values that decide a stage's result, and of no others. Pure.
 
-Folder names carry the key of what is in them, so an address in a document already stands for the work that made
-it. Where an address does not (a published model, the caller's own files), the keys of the stages or the
-fingerprints of the files are hashed as well (``needs``).
+Folder names contain the key of their content, so an address in a document already stands for the work that made it.
+Where an address does not (a published model, the caller's own files), the keys of the stages or the fingerprints of
+the files are hashed as well (``needs``).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
 UNUSED_WITHOUT: dict[str, dict[str, str]] = {
     "prepare-dataset": {"validation_seed": "validation_fraction"},
 }
-"""Values that decide nothing where another one is zero; they then count as their defaults in ``ADDED``."""
+"""Values that decide nothing while another value is zero; they are then hashed as their defaults in ``ADDED``."""
 ADDED: dict[str, dict[str, Any]] = {
     "prepare-dataset": {
         "buckets": [],
@@ -88,11 +88,11 @@ ADDED: dict[str, dict[str, Any]] = {
         "sampling.num_passes": 1,
     },
 }
-"""Options that came later, with their defaults: where they are not used, work that was done before them counts."""
+"""Options that were added later, with their defaults: a default is not hashed, so that earlier work is reused."""
 READS_VIDEOS = ("prepare-dataset", "cache-latents", "check-inputs", "generate")
-"""Stages whose results depend on which frames the reader of videos gives, so that its version is part of their keys."""
+"""Stages whose results depend on the frames that the video reader returns; its version is part of their keys."""
 WEIGHTS: dict[str, str] = {"train": "model_uri", "generate": "checkpoint_uri"}
-"""Addresses of weights: a folder counts as its model.pt, by which documents named it before there were other forms."""
+"""Fields with addresses of weights: a folder is hashed as its model.pt, which was the only form of weights once."""
 
 
 def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> str:
@@ -100,8 +100,8 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
 
     Args:
         kind: the worker's command.
-        document: its document; ``key`` and ``target_uri`` are not looked at.
-        needs: keys and fingerprints that the addresses in the document do not carry.
+        document: its document; ``key`` and ``target_uri`` are ignored.
+        needs: keys and fingerprints that the addresses in the document do not contain.
     """
     return _key_of(kind, _values(document), needs)
 
@@ -109,8 +109,8 @@ def stage_key(kind: str, document: StageConfig, needs: Sequence[str] = ()) -> st
 def run_key(document: TrainConfig) -> str:
     """Content key of a training run's folder: runs that differ in length alone share it where one continues the other.
 
-    That is so where the learning rate is constant after its warm-up, which a run keeps as it began with it. How far a
-    run is to go is in the key of its stage, which names the completion marker.
+    One continues the other where the learning rate is constant after its warm-up; a run keeps the warm-up that it began
+    with. The number of steps is in the key of the stage, which names the completion marker.
     """
     values = _values(document)
     if not decays(document.experiment.optimizer):
@@ -123,7 +123,7 @@ def _values(document: StageConfig) -> dict[str, Any]:
 
 
 def _key_of(kind: str, values: dict[str, Any], needs: Sequence[str]) -> str:
-    """The key of a document's values, which are changed."""
+    """The key of a document's values; changes ``values``."""
     for path in NOT_DECIDING[kind]:
         _remove(values, path)
     for name, switch in UNUSED_WITHOUT.get(kind, {}).items():
@@ -143,9 +143,9 @@ def _key_of(kind: str, values: dict[str, Any], needs: Sequence[str]) -> str:
 
 
 def source_key(kind: str, source: Source, fingerprints: Mapping[str, str]) -> str:
-    """Content key of files: their address, and the fingerprint of a local folder if the caller knows it.
+    """Content key of files, from their address, and from the fingerprint of a local folder if the caller knows it.
 
-    A URL with a digest is known by the digest alone, so a mirror of the same archive is the same source.
+    A URL with a SHA-256 is identified by that alone, so a mirror of the same archive is the same source.
     """
     if source.url is not None and source.url.sha256 is not None:
         return content_key({"kind": kind, "sha256": source.url.sha256})
@@ -156,7 +156,7 @@ def source_key(kind: str, source: Source, fingerprints: Mapping[str, str]) -> st
 
 
 def _parent(values: dict[str, Any], path: str) -> dict[str, Any] | None:
-    """The block of a value; None where a document leaves it out."""
+    """The block of a document that holds a value; None where the document has no such block."""
     block: dict[str, Any] | None = values
     for part in path.split(".")[:-1]:
         block = None if block is None else block[part]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from cosmos_operator.api.labels import HOSTNAME_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts, mount_path
@@ -25,28 +26,25 @@ USER_ID = 1000
 TRAIN_GRACE_SECONDS = 300
 """Time between SIGTERM and SIGKILL of a training pod."""
 SAVE_MARGIN_SECONDS = 30
-"""What of it the worker keeps for leaving in order; the rest is for saving a checkpoint."""
+"""Seconds of it that the worker keeps for an orderly end; the rest is for saving a checkpoint."""
 FETCHING = ("fetch-model", "prepare-dataset")
-"""Stages that may use the network and the credentials for it."""
-HOSTNAME = "kubernetes.io/hostname"
+"""Stages that download: only they may use the network, and get the credentials for it."""
 S3_KEYS = {"AWS_ACCESS_KEY_ID": True, "AWS_SECRET_ACCESS_KEY": True, "AWS_SESSION_TOKEN": False}
-"""Keys of a Secret for an S3 store, and variables of the same names; whether a Secret must have it."""
-
-Manifest = dict[str, Any]
+"""Key of a Secret for an S3 store, which is also the name of the variable → True if the Secret must have it."""
 
 
 @dataclass(frozen=True)
 class AvoidedNodes:
-    """Nodes that pods keep away from, by name."""
+    """Names of the nodes that pods keep away from."""
 
     never: tuple[str, ...] = ()
-    """No pod goes there."""
+    """Nodes where no pod is scheduled."""
     if_possible: tuple[str, ...] = ()
-    """Pods go there only where no other node fits."""
+    """Nodes where pods are scheduled only if no other node fits."""
 
 
 def owner_of(job: PostTrainingJob, stage: Stage) -> str | None:
-    """Name of the job that owns a stage's objects; None if jobs share them."""
+    """Name of the job that owns a stage's objects; None if several jobs share them."""
     return None if stage.is_shared else job.name
 
 
@@ -74,10 +72,10 @@ def build_pod_template(
         job: the job.
         stage: one of its stages.
         config_map: name of the ConfigMap with the stage's document.
-        settings: what the installation decides, such as the image of jobs that name none.
-        container: name of the container; PyTorchJob wants ``pytorch``.
+        settings: settings of the installation, such as the image of jobs that name none.
+        container: name of the container; PyTorchJob demands ``pytorch``.
         environment: further variables, such as the rendezvous of an indexed Job.
-        avoid: nodes that have failed earlier attempts.
+        avoid: nodes on which earlier attempts failed.
     """
     scheduling = job.spec.scheduling
     spec: Manifest = {
@@ -118,10 +116,14 @@ def build_pod_template(
 
 
 def _away_from(nodes: AvoidedNodes) -> Manifest:
-    """Node affinity; empty if no node is to be avoided."""
+    """Node affinity that keeps pods away from nodes; empty if there are none."""
 
     def others_than(names: tuple[str, ...]) -> Manifest:
-        return {"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": list(names)}]}
+        return {
+            "matchExpressions": [
+                {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": list(names)}
+            ]
+        }
 
     affinity: Manifest = {}
     if nodes.never:
@@ -186,7 +188,7 @@ def _named_values(values: Mapping[str, str]) -> list[Manifest]:
 
 
 def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:
-    """Variables out of Secrets: those that the job names must exist, those of the installation may."""
+    """Variables from Secrets: a Secret that the job names must exist, one of the installation may be absent."""
     if stage.kind == "train":
         trackers = {
             "WANDB_API_KEY": settings.wandb_secret,
@@ -208,7 +210,7 @@ def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Man
 
 
 def _s3_secrets(job: PostTrainingJob, settings: Settings) -> list[Manifest]:
-    """Keys of an S3 store, all of one Secret: a session's token belongs to its keys."""
+    """Variables with the keys of an S3 store, all from one Secret: a session token is valid with its own keys only."""
     own = job.spec.credentials.s3
     if own is not None:
         return [_secret(key, own.name, key, optional=not must) for key, must in S3_KEYS.items()]
@@ -239,8 +241,8 @@ def _resources(job: PostTrainingJob, stage: Stage) -> Manifest:
     return result
 
 
-def _shares_memory(stage: Stage) -> bool:
-    """Whether the processes of a pod talk to each other, for which NCCL takes shared memory."""
+def _needs_shared_memory(stage: Stage) -> bool:
+    """True if a pod has several processes that communicate, for which NCCL uses shared memory."""
     return stage.kind == "train" or (stage.kind == "generate" and stage.processes_per_node > 1)
 
 
@@ -249,7 +251,7 @@ def _volume_mounts(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
         {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
         {"name": "scratch", "mountPath": SCRATCH},
     ]
-    if _shares_memory(stage):
+    if _needs_shared_memory(stage):
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a mount
     names = _claim_volumes(job, stage)
     for mount in build_mounts(job, stage.document):
@@ -267,7 +269,7 @@ def _volumes(job: PostTrainingJob, stage: Stage, config_map: str) -> list[Manife
         {"name": "config", "configMap": {"name": config_map}},
         {"name": "scratch", "emptyDir": {}},
     ]
-    if _shares_memory(stage):
+    if _needs_shared_memory(stage):
         memory = {"medium": "Memory", "sizeLimit": job.spec.compute.shared_memory}
         volumes.append({"name": "shared-memory", "emptyDir": memory})
     for claim, name in _claim_volumes(job, stage).items():
@@ -276,6 +278,6 @@ def _volumes(job: PostTrainingJob, stage: Stage, config_map: str) -> list[Manife
 
 
 def _claim_volumes(job: PostTrainingJob, stage: Stage) -> dict[str, str]:
-    """Claim → name of the pod's volume; each claim is attached once."""
+    """Claim → name of its volume in the pod; each claim is attached once."""
     claims = dict.fromkeys(mount.claim_name for mount in build_mounts(job, stage.document))
     return {claim: f"claim-{number}" for number, claim in enumerate(claims)}

@@ -1,18 +1,18 @@
-"""Training stage → Kubeflow PyTorchJob (kubeflow.org/v1). Pure.
+"""Training → PyTorchJob of the Kubeflow training-operator (kubeflow.org/v1). Pure.
 
-One PyTorchJob an attempt, never restarted by the training-operator: its retries restart single replicas and its
-deadlines fire late, and it deletes pods whose end it has not seen yet, with the reason that they give. So attempts,
-deadlines and clean-up belong to our operator.
+Each attempt is one PyTorchJob, which the training-operator never restarts: its retries restart single replicas, its
+deadlines fire late, and its clean-up deletes pods whose end, with the reason for it, it has not seen yet. So attempts,
+deadlines and clean-up are left to our operator.
 """
 
 from __future__ import annotations
 
-from cosmos_operator.plan.names import LEADER, ROLE_LABEL
-from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.api.labels import LEADER, ROLE_LABEL
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.workload import TrainingAttempt
 
 CONTAINER = "pytorch"
-"""The name that PyTorchJob demands."""
+"""Name of the container that PyTorchJob demands."""
 
 
 def build_pytorchjob(attempt: TrainingAttempt) -> tuple[Manifest, ...]:
@@ -20,7 +20,9 @@ def build_pytorchjob(attempt: TrainingAttempt) -> tuple[Manifest, ...]:
 
     def replicas(count: int) -> Manifest:
         template = attempt.pod_template(CONTAINER)
-        del template["spec"]["restartPolicy"]  # stated for the replica; twice is an event each time
+        del template["spec"][
+            "restartPolicy"
+        ]  # stated for the replica; stated twice it causes a warning event
         return {"replicas": count, "restartPolicy": "Never", "template": template}
 
     stage = attempt.stage

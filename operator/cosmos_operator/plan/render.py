@@ -1,6 +1,6 @@
-"""Job and stages → every manifest that a cluster is given, and their YAML. Pure.
+"""Job and stages → the manifests of all objects, and their YAML. Pure.
 
-``cosmos render`` prints them, ``cosmos run`` interprets them on this machine, the operator applies them.
+``cosmos render`` prints them, ``cosmos run`` carries them out on this machine, the operator creates them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from cosmos_operator.api.labels import COMMON_LABELS, JOB_LABEL, STAGE_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.backend import Backend, choose_backend
 from cosmos_operator.plan.job import build_stage_job
-from cosmos_operator.plan.names import JOB_LABEL, STAGE_LABEL, object_name
-from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, Manifest, metadata, owner_of
+from cosmos_operator.plan.names import object_name
+from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, metadata, owner_of
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts
 from cosmos_operator.plan.workload import TrainingAttempt
@@ -34,7 +36,7 @@ def build_manifests(
     settings: Settings | None = None,
     attempt: int = 1,
 ) -> list[Manifest]:
-    """Everything that a job needs: claims, one ConfigMap and one workload for each stage, in the order of the plan."""
+    """All objects of a job: claims, one ConfigMap and one workload for each stage, in the order of the plan."""
     settings = settings or Settings()
     backend = choose_backend(job.spec.backend.type, EVERYTHING_SERVED)
     manifests = [*build_claims(job), build_leader_service(job, backend)]
@@ -49,7 +51,7 @@ def build_manifests(
 
 
 def build_claims(job: PostTrainingJob) -> list[Manifest]:
-    """The claims that the job asks to create. They have no owner: their files outlive the job."""
+    """The claims that the job asks to create. They have no owner, so that their files outlive the job."""
     claims: dict[str, Manifest] = {}
     for volume in VOLUMES:
         spec = getattr(job.spec.storage, volume)
@@ -57,10 +59,7 @@ def build_claims(job: PostTrainingJob) -> list[Manifest]:
             continue
         header: Manifest = {
             "name": spec.claim_name,
-            "labels": {
-                "app.kubernetes.io/managed-by": "cosmos",
-                "app.kubernetes.io/part-of": "cosmos",
-            },
+            "labels": dict(COMMON_LABELS),
         }
         if job.metadata.namespace is not None:
             header["namespace"] = job.metadata.namespace
@@ -86,7 +85,7 @@ def stage_name(job: PostTrainingJob, stage: Stage) -> str:
 
 
 def _variant(job: PostTrainingJob, stage: Stage) -> str:
-    """What sets the pods of jobs with the same stage apart: their claims, and the credentials of those that fetch."""
+    """Hash of what differs between jobs with the same stage: claims, and credentials of the stages that download."""
     mounts = [
         [mount.claim_name, mount.sub_path, mount.mount_path]
         for mount in build_mounts(job, stage.document)
@@ -115,11 +114,7 @@ def build_leader_service(job: PostTrainingJob, backend: Backend) -> Manifest:
     """The headless Service that always selects the training's leader: ``kubectl logs -f svc/<job>``."""
     header: Manifest = {
         "name": job.name,
-        "labels": {
-            "app.kubernetes.io/managed-by": "cosmos",
-            "app.kubernetes.io/part-of": "cosmos",
-            JOB_LABEL: job.name,
-        },
+        "labels": {**COMMON_LABELS, JOB_LABEL: job.name},
     }
     if job.metadata.namespace is not None:
         header["namespace"] = job.metadata.namespace
@@ -136,7 +131,7 @@ def build_leader_service(job: PostTrainingJob, backend: Backend) -> Manifest:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes long texts as blocks, repeats equal values instead of referring to them, indents lists."""
+    """Writes texts with line breaks as blocks, repeats equal values instead of using anchors, and indents lists."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 - the signature of PyYAML
         return True
@@ -154,7 +149,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def to_yaml(documents: Iterable[Any]) -> str:
-    """Multi-document YAML, keys in the order given."""
+    """Documents as YAML, with keys in the order given."""
     return yaml.dump_all(
         list(documents), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )

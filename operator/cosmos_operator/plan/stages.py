@@ -1,10 +1,11 @@
-"""Job → its stages, in an order in which they can run. Pure: no clock, no environment, no disk, no logging."""
+"""Job → its stages, in an order in which they can run. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cosmos_operator.api.status import ConditionType
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan import worker_doc
 from cosmos_operator.plan.inputs import Inputs, read_inputs
@@ -19,38 +20,48 @@ from cosmos_worker.config.stages import (
 SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
 """Stages whose results do not depend on the job's name: two jobs with the same inputs share them."""
 
+CONDITIONS: dict[str, ConditionType] = {
+    "fetch-model": "ModelReady",
+    "prepare-dataset": "DatasetReady",
+    "embed-text": "EmbeddingsReady",
+    "cache-latents": "LatentsReady",
+    "check-inputs": "InputsReady",
+    "publish": "Published",
+}
+"""Kind of a stage → the condition of the job that says whether its result is there."""
+
 
 @dataclass(frozen=True)
 class Stage:
     """A unit of work: one command of the worker with its document."""
 
     name: str
-    """Unique in the job, such as train or generate-before."""
+    """Name of the stage, unique in the job, such as train or generate-before."""
     kind: str
-    """Command of the worker."""
+    """Command of the worker that carries it out."""
     document: StageConfig
     depends_on: tuple[str, ...]
     """Names of the stages whose results it reads."""
     gpus: int = 0
-    """GPUs of each pod."""
+    """Number of GPUs of each pod."""
     nodes: int = 1
-    """Pods."""
+    """Number of pods, each on a node of its own."""
     processes_per_node: int = 1
-    """Processes of each pod."""
+    """Number of processes of each pod."""
 
     @property
     def key(self) -> str:
-        """Content key."""
+        """Content key of the stage."""
         return self.document.key
 
     @property
     def is_shared(self) -> bool:
-        """Whether other jobs with the same inputs use the same result."""
+        """True if other jobs with the same inputs use the same result."""
         return self.kind in SHARED_KINDS
 
     @property
     def volumes(self) -> dict[str, bool]:
-        """The volumes that it uses → whether it writes there."""
+        """Volumes that the stage uses → True if it writes there."""
         return used_volumes(self.document)
 
 
@@ -92,7 +103,7 @@ def plan_stages(
         "train",
         "train",
         run,
-        # all of it: stages that jobs share may be there long before the model of this job
+        # all of them: results of shared stages may be there long before the model of this job
         tuple(stage.name for stage in preparation if stage.name != "prepare-dataset"),
         compute.gpus_per_node,
         compute.nodes,
@@ -110,7 +121,7 @@ def plan_stages(
 def _plan_samples(
     inputs: Inputs, run: TrainConfig, published: PublishConfig
 ) -> list[tuple[Stage, GenerateConfig]]:
-    """The stage of each inference item, with its document."""
+    """The stages of the inference items, with their documents."""
     found = []
     gpus_per_node = inputs.job.spec.compute.gpus_per_node
     for item in inputs.job.spec.inference:

@@ -1,28 +1,30 @@
-"""Training stage → TrainJob of Kubeflow Trainer v2 (trainer.kubeflow.org/v1alpha1, 2.2 or later). Pure.
+"""Training → TrainJob of Kubeflow Trainer v2 (trainer.kubeflow.org/v1alpha1, 2.2 or later). Pure.
 
-The runtime ``cosmos-torch``, which the chart installs, holds an empty pod; everything that decides comes from here:
-image, command, environment and resources in ``trainer``, the rest of the pod as a patch of the runtime.
+The runtime ``cosmos-torch``, which the chart installs, holds an empty pod. The TrainJob gives image, command,
+environment and resources in ``trainer``, and the rest of the pod as a patch of the runtime.
 """
 
 from __future__ import annotations
 
-from cosmos_operator.plan.pod import Manifest
+from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.workload import TrainingAttempt
 
 RUNTIME = "cosmos-torch"
 CONTAINER = "node"
-"""Container, and replicated job, that the runtime names."""
+"""Name of the container, and of the replicated job, in the runtime."""
 MANAGER = "cosmos.dev/operator"
+"""Manager of our patch of the runtime."""
 PATCHED_POD_FIELDS = (
     "affinity", "imagePullSecrets", "nodeSelector", "securityContext", "tolerations", "volumes",
 )  # fmt: skip
-"""Fields of a pod that a TrainJob may change in its runtime since Trainer 2.2, of those that our pods set.
+"""Fields of our pods that a TrainJob may patch in its runtime since Trainer 2.2.
 
-A later one would be dropped without a word where something that knows 2.2 writes the TrainJob, as Kueue 0.17 does."""
+A field that only later versions have would be dropped silently where a program that knows 2.2 writes the TrainJob, as
+Kueue 0.17 does."""
 
 
 def _mount_each_volume_once(pod: Manifest, container: Manifest) -> None:
-    """A TrainJob's patch lists mounts by the names of their volumes, so each folder of a claim needs a volume."""
+    """Give each mount a volume of its own: a TrainJob's patch identifies mounts by the names of their volumes."""
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounts: list[Manifest] = []
     for mount in container["volumeMounts"]:

@@ -1,4 +1,4 @@
-"""Which volumes a stage sees, and where. Pure: everything follows from the addresses in its document."""
+"""The volumes that a stage mounts, found from the addresses in its document. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from cosmos_operator.api.machines import VolumeSpec
 from cosmos_operator.api.source import ClaimFolder
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
 from cosmos_worker.config.stages import StageConfig
@@ -16,19 +17,19 @@ from cosmos_worker.storage.volumes import (
 
 MOUNT_ROOT = "/mnt/cosmos"
 CLAIM_ROOT = f"{MOUNT_ROOT}/claims"
-"""Claims that a source names by itself are mounted below it, read-only."""
+"""Folder below which claims that a source names are mounted read-only."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder of a claim in a pod."""
+    """A folder of a claim that is mounted in a pod."""
 
     claim_name: str
     sub_path: str
     mount_path: str
     read_only: bool
     volume: str | None
-    """One of the four volumes, or None for a claim that a source names by itself."""
+    """One of the four volumes of spec.storage; None for a claim that a source names."""
 
 
 def claim_address(claim: ClaimFolder, volume: str) -> str:
@@ -39,12 +40,12 @@ def claim_address(claim: ClaimFolder, volume: str) -> str:
 
 
 def mount_path(volume: str) -> str:
-    """Where one of the four volumes is mounted."""
+    """Path at which one of the four volumes is mounted."""
     return f"{MOUNT_ROOT}/{volume}"
 
 
 def used_volumes(document: StageConfig) -> dict[str, bool]:
-    """The volumes that a document names → whether the stage writes there (that of its target)."""
+    """Volumes that a document names → True if the stage writes there, which is where its target lies."""
     matches = [ADDRESS.match(text) for text in _texts(document.model_dump())]
     names = {match["volume"] for match in matches if match}
     target = document.target_uri.partition("://")[0]
@@ -52,7 +53,7 @@ def used_volumes(document: StageConfig) -> dict[str, bool]:
 
 
 def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ...]:
-    """Everything that a stage's pod mounts: the volumes and the claims that its document names."""
+    """All mounts of a stage's pod: the volumes and the claims that its document names."""
     mounts = []
     for volume, writes in used_volumes(document).items():
         spec = getattr(job.spec.storage, volume)
@@ -72,11 +73,22 @@ def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ..
 
 
 def named_claims(job: PostTrainingJob) -> dict[str, str]:
-    """Field of a source → the claim that it names by itself."""
+    """Field of a source → the claim that it names."""
     found: dict[str, str] = {}
     for where, source in sources(job):
         if source.claim is not None and source.claim.claim_name is not None:
             found[f"{where}.claim.claimName"] = source.claim.claim_name
+    return found
+
+
+def claim_fields(job: PostTrainingJob) -> dict[str, str]:
+    """Claims that a job uses → the first field that names each."""
+    found: dict[str, str] = {}
+    for volume in VOLUMES:
+        spec: VolumeSpec = getattr(job.spec.storage, volume)
+        found.setdefault(spec.claim_name, f"spec.storage.{volume}.claimName")
+    for field, claim in named_claims(job).items():
+        found.setdefault(claim, field)
     return found
 
 

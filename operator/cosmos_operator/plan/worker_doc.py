@@ -1,4 +1,4 @@
-"""Job → the document of each stage, complete: what the worker reads in its ConfigMap. Pure."""
+"""Job → the document of each stage, which the worker reads from its ConfigMap; complete, without defaults. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from cosmos_operator.api.check import DATASET_SCHEME
 from cosmos_operator.api.inference import InferenceItem
-from cosmos_operator.plan.inputs import Inputs, guards_kind
+from cosmos_operator.plan.inputs import Inputs, guardrails_kind
 from cosmos_operator.plan.keys import run_key, stage_key
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.sampling import SamplingConfig
@@ -57,7 +57,14 @@ C = TypeVar("C", bound=StageConfig)
 
 
 def _keyed(kind: str, document: C, target: str, needs: tuple[str, ...] = ()) -> C:
-    """The document with its key, and its target, in which ``{key}`` stands for the key."""
+    """The document with its key and its target.
+
+    Args:
+        kind: the worker's command.
+        document: the document without both.
+        target: volume address, in which ``{key}`` stands for the key.
+        needs: see :func:`stage_key`.
+    """
     key = stage_key(kind, document, needs)
     return document.model_copy(update={"key": key, "target_uri": target.replace("{key}", key)})
 
@@ -66,8 +73,13 @@ def _keyed(kind: str, document: C, target: str, needs: tuple[str, ...] = ()) -> 
 
 
 def fetch_model(inputs: Inputs) -> FetchModelConfig:
-    """Weights, tokenizer, text encoder and companions, each into a folder named by its source."""
-    artifacts = (inputs.model, inputs.tokenizer, inputs.encoder, *inputs.companions.values())
+    """Weights, tokenizer, text encoder, prompt upsampler and guardrails, each into a folder named by its source."""
+    artifacts = (
+        inputs.model,
+        inputs.tokenizer,
+        inputs.encoder,
+        *inputs.auxiliary_models.values(),
+    )
     document = FetchModelConfig(key="", target_uri="", artifacts=artifacts)
     return _keyed("fetch-model", document, "models://fetched-{key}")
 
@@ -163,7 +175,7 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         name=inputs.job.published_name,
         net=inputs.experiment.net,
         weights=WEIGHTS[outputs.weights],
-        # by its number: a longer run in the same folder has later ones
+        # by its number: a longer run in the same folder has later checkpoints
         step="best" if is_best else outputs.step or steps,
         last_step=steps if is_best else None,
         adapter_of=_name_of_model(inputs) if outputs.adapter else None,
@@ -203,7 +215,7 @@ def generate(
         inputs_file_uri=None if item.inputs_file is None else _resolve(inputs, item.inputs_file),
         sampling=_sampling(item, experiment),
         fit=FITS[inputs.job.spec.dataset.fit],
-        # trained with the rate of each clip, so it is sampled with that of the clip that is continued
+        # it was trained with the rate of each clip, so a video is sampled at the rate of the clip that it continues
         fps_of_inputs=item.parameters.fps is None and experiment.video.fps is None,
         metrics=tuple(METRICS[metric] for metric in item.metrics),
         context_parallel=item.context_parallel,
@@ -211,7 +223,9 @@ def generate(
         device="cuda" if gpus else "cpu",
         compute_dtype=experiment.diffusion.compute_dtype,
         prompt_upsampler_uri=(
-            inputs.companions["prompt_upsampler"].target_uri if item.prompt_upsampler else None
+            inputs.auxiliary_models["prompt_upsampler"].target_uri
+            if item.prompt_upsampler
+            else None
         ),
         guardrails=_guardrails(inputs) if item.guardrails else None,
     )
@@ -223,7 +237,7 @@ def generate(
 def check_inputs(
     inputs: Inputs, run: TrainConfig, generated: Sequence[GenerateConfig]
 ) -> CheckInputsConfig:
-    """What all inference items read, without the network that they read it for."""
+    """The check that the inputs of all inference items can be read; it needs no network."""
     items = inputs.job.spec.inference
     document = CheckInputsConfig(
         key="",
@@ -238,7 +252,7 @@ def check_inputs(
 
 
 def _without_models(document: GenerateConfig) -> ItemConfig:
-    """The part of an item that can be checked; how many are sampled at once, and from which noise, plays no part."""
+    """The part of an item that can be checked without models; batch size and seed play no part in it."""
     values = {name: getattr(document, name) for name in ItemConfig.model_fields}
     sampling = document.sampling.model_copy(update={"batch_size": 1, "seed": 0})
     return ItemConfig(**{**values, "sampling": sampling})
@@ -267,7 +281,7 @@ def report(
 
 
 def _name_of_model(inputs: Inputs) -> str:
-    """By which people know the model that a training begins with: its repository, or its name."""
+    """Name of the model that the training starts from, as people know it: its repository, otherwise its name."""
     repository = inputs.model.source.hugging_face
     return inputs.model.name if repository is None else repository.repo
 
@@ -279,7 +293,7 @@ def run_address(run: TrainConfig) -> str:
 
 
 def uses_dataset(item: InferenceItem) -> bool:
-    """Whether an inference item reads files of the job's dataset."""
+    """True if an inference item reads files of the job's dataset."""
     return any(address.startswith(DATASET_SCHEME) for address in addresses(item))
 
 
@@ -292,9 +306,9 @@ def addresses(item: InferenceItem) -> tuple[str, ...]:
 
 
 def _guardrails(inputs: Inputs) -> GuardrailsConfig:
-    folders = inputs.companions
+    folders = inputs.auxiliary_models
     return GuardrailsConfig(
-        folder_uri=folders[guards_kind(inputs.job)].target_uri,
+        folder_uri=folders[guardrails_kind(inputs.job)].target_uri,
         text_classifier_uri=folders["text_classifier"].target_uri,
         image_encoder_uri=folders["image_encoder"].target_uri,
         face_blur=inputs.job.spec.guardrails.face_blur,
@@ -308,7 +322,7 @@ def _resolve(inputs: Inputs, address: str) -> str:
 
 
 def _file_keys(inputs: Inputs, item: InferenceItem) -> tuple[str, ...]:
-    """Keys of the files that an item reads and whose addresses do not carry one."""
+    """Content keys of the files that an item reads, where their addresses do not contain one."""
     keys = [inputs.fingerprints[a] for a in addresses(item) if a in inputs.fingerprints]
     return (*([inputs.dataset_key] if uses_dataset(item) else []), *keys)
 

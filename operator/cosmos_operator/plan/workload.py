@@ -1,20 +1,20 @@
-"""What workloads of all kinds have in common: metadata, queue, and what an attempt of the training is given. Pure."""
+"""The common parts of all kinds of workload: metadata, queue, and the pods of a training attempt. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosmos_operator.api.labels import ATTEMPT_LABEL, DEPENDS_ANNOTATION, QUEUE_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.names import ATTEMPT_LABEL, DEPENDS_ANNOTATION, attempt_name
-from cosmos_operator.plan.pod import AvoidedNodes, Manifest, build_pod_template, metadata
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.names import attempt_name
+from cosmos_operator.plan.pod import AvoidedNodes, build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-
 
 def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
-    """Metadata of a stage's workload: what it waits for, and its queue if it needs one."""
+    """Metadata of a stage's workload, with the stages that it depends on, and its queue if it has one."""
     result = metadata(job, stage, name)
     result["annotations"] = {DEPENDS_ANNOTATION: ",".join(stage.depends_on)}
     if is_queued(job, stage):
@@ -23,13 +23,13 @@ def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest
 
 
 def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
-    """Whether Kueue decides when a stage starts; it is then created suspended, so that it never jumps the queue."""
+    """True if Kueue decides when a stage starts; its workload is then created suspended, so that it waits its turn."""
     return bool(job.spec.scheduling.queue_name) and (stage.kind == "train" or stage.gpus > 0)
 
 
 @dataclass(frozen=True)
 class TrainingAttempt:
-    """One attempt of the training, whatever runs it."""
+    """One attempt of the training, for any backend."""
 
     job: PostTrainingJob
     stage: Stage
@@ -37,28 +37,28 @@ class TrainingAttempt:
     """Name of the ConfigMap with the stage's document."""
     settings: Settings
     number: int
-    """From 1."""
+    """Number of the attempt, from 1."""
     avoid: AvoidedNodes | None = None
-    """Nodes that have failed earlier attempts."""
+    """Nodes on which earlier attempts failed."""
 
     @property
     def name(self) -> str:
-        """Name of its workload."""
+        """Name of the attempt's workload."""
         return attempt_name(self.job.name, self.number)
 
     @property
     def is_queued(self) -> bool:
-        """Whether Kueue decides when it starts."""
+        """True if Kueue decides when the attempt starts."""
         return is_queued(self.job, self.stage)
 
     def metadata(self) -> Manifest:
-        """Metadata of its workload."""
+        """Metadata of the attempt's workload."""
         return self._labelled(workload_metadata(self.job, self.stage, self.name))
 
     def pod_template(
         self, container: str = "worker", environment: tuple[Manifest, ...] = ()
     ) -> Manifest:
-        """Template of its pods, see :func:`build_pod_template`."""
+        """Template of the attempt's pods, see :func:`build_pod_template`."""
         template = build_pod_template(
             self.job,
             self.stage,

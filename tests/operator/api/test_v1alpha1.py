@@ -3,6 +3,8 @@
 import pytest
 from support.jobs import make_document, make_job
 
+from cosmos_operator.api import parse
+from cosmos_operator.api.docs import job_page
 from cosmos_operator.api.parse import load_job, parse_job
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.errors import InvalidSpec
@@ -217,3 +219,32 @@ def test_file_that_is_missing_a_folder_or_too_big_is_refused(tmp_path):
         load_job(tmp_path)
     with pytest.raises(InvalidSpec, match="at most 1 MiB"):
         load_job(big)
+
+
+def test_moved_field_is_answered_with_its_new_path(monkeypatch):
+    monkeypatch.setitem(parse.MOVED_FIELDS, "spec.dataset.resize", "spec.dataset.fit")
+    monkeypatch.setitem(
+        parse.MOVED_FIELDS, "spec.inference.numSteps", "spec.inference[].parameters.steps"
+    )
+    document = make_document({"dataset.resize": "Crop"})
+    document["spec"]["inference"][1]["numSteps"] = 3
+
+    with pytest.raises(InvalidSpec) as raised:
+        parse_job(document)
+
+    assert raised.value.problems == (
+        "spec.dataset.resize: this field is now spec.dataset.fit; give that instead",
+        "spec.inference[1].numSteps: this field is now spec.inference[].parameters.steps; give that instead",
+    )
+
+
+def test_every_moved_field_is_gone_and_its_new_path_exists():
+    paths = {
+        line.split("`")[1].replace("[]", "")
+        for line in job_page().splitlines()
+        if line.startswith("| `")
+    }
+
+    for old, new in parse.MOVED_FIELDS.items():
+        assert old not in paths
+        assert new.replace("[]", "") in paths

@@ -123,7 +123,7 @@ async def test_lease_that_is_renewed_is_waited_for(clock):
     waiting = asyncio.create_task(Lease(store, SETTINGS, "me", clock).acquire())
 
     while clock.now < 10 * DURATION_S:
-        await other._try()
+        await other._acquire_or_renew()
         await clock.pause(0)
 
     assert not waiting.done()
@@ -157,7 +157,7 @@ async def test_keeping_renews_and_ends_when_another_has_it(clock):
     store = Store()
     lease = Lease(store, SETTINGS, "me", clock)
     await lease.acquire()
-    keeping = asyncio.create_task(lease.keep())
+    keeping = asyncio.create_task(lease.renew_until_lost())
     await clock.settle()
     assert clock.now > 3 * DURATION_S
     assert lease.age_s is not None
@@ -179,7 +179,7 @@ async def test_lease_that_cannot_be_renewed_is_lost_before_others_may_take_it(cl
     store.error = ClusterUnavailable("down")
 
     with pytest.raises(LeaseLost, match="could not be renewed for 10 s"):
-        await lease.keep()
+        await lease.renew_until_lost()
 
     assert clock.now < DURATION_S
 
@@ -193,14 +193,14 @@ async def test_request_that_hangs_does_not_outlast_the_lease(monkeypatch):
     store.hangs = True
 
     with pytest.raises(LeaseLost):
-        await asyncio.wait_for(lease.keep(), 5)
+        await asyncio.wait_for(lease.renew_until_lost(), 5)
 
 
 async def test_short_outage_is_survived(clock):
     store = Store()
     lease = Lease(store, SETTINGS, "me", clock)
     await lease.acquire()
-    keeping = asyncio.create_task(lease.keep())
+    keeping = asyncio.create_task(lease.renew_until_lost())
     store.error = ClusterUnavailable("down")
     while clock.now < 5:
         await clock.pause(0)

@@ -19,7 +19,7 @@ from support.jobs import make_document
 from cosmos_operator.api.crd import build_crd
 from cosmos_operator.controller import (
     manager,
-    router,
+    watcher,
 )
 from cosmos_operator.controller.lease import LeaseLost
 from cosmos_operator.controller.manager import (
@@ -28,12 +28,9 @@ from cosmos_operator.controller.manager import (
     TextFormatter,
     main,
 )
-from cosmos_operator.controller.work_queue import Key
 from cosmos_operator.errors import ClusterUnavailable
-from cosmos_operator.kube.client import (
-    KubeCluster,
-    load_configuration,
-)
+from cosmos_operator.kube.cluster import KubeCluster, connect
+from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.settings import Settings
 
 MANAGED = {"app.kubernetes.io/managed-by": "cosmos"}
@@ -51,13 +48,13 @@ class Reconcile:
     """Records passes; ``act`` is what a pass does."""
 
     def __init__(self) -> None:
-        self.keys: list[Key] = []
-        self.act: Callable[[Key], Awaitable[float | None]] | None = None
+        self.keys: list[JobKey] = []
+        self.act: Callable[[JobKey], Awaitable[float | None]] | None = None
 
-    def make(self, *_: Any) -> Callable[[Key], Awaitable[float | None]]:
+    def make(self, *_: Any) -> Callable[[JobKey], Awaitable[float | None]]:
         return self.reconcile
 
-    async def reconcile(self, key: Key) -> float | None:
+    async def reconcile(self, key: JobKey) -> float | None:
         self.keys.append(key)
         return await self.act(key) if self.act else None
 
@@ -89,7 +86,7 @@ class Running:
 
 @asynccontextmanager
 async def running(kube: FakeKube, folder: Path, **settings: Any) -> AsyncIterator[Running]:
-    cluster = KubeCluster(await load_configuration(kube.write_kubeconfig(folder / "kubeconfig")))
+    cluster = await connect(kube.write_kubeconfig(folder / "kubeconfig"))
     reconcile = Reconcile()
     operator = Operator(cluster, Settings(**{**SETTINGS, **settings}), reconcile.make)
     found = Running(operator, cluster, reconcile)
@@ -154,10 +151,10 @@ async def test_jobs_and_what_they_own_lead_to_passes_and_nothing_else_is_written
 
 
 async def test_crd_that_comes_later_is_watched(kube, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(router, "MISSING_POLL_S", 0.1)
+    monkeypatch.setattr(watcher, "MISSING_POLL_S", 0.1)
     async with running(kube, tmp_path) as op:
         await op.until_ready()
-        assert "no PostTrainingJob is served" in caplog.text
+        assert "has no PostTrainingJob" in caplog.text
 
         kube.install_crd(build_crd())
         make_ptj(kube, "one")
@@ -166,8 +163,8 @@ async def test_crd_that_comes_later_is_watched(kube, tmp_path, monkeypatch, capl
 
 
 async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypatch):
-    monkeypatch.setattr(router, "MISSING_POLL_S", 0.1)
-    monkeypatch.setattr(router, "SERVED_POLL_S", 0.5)
+    monkeypatch.setattr(watcher, "MISSING_POLL_S", 0.1)
+    monkeypatch.setattr(watcher, "SERVED_POLL_S", 0.5)
     kube.install_crd(build_crd())
     make_ptj(kube, "one")
     async with running(kube, tmp_path) as op:
@@ -185,8 +182,8 @@ async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypat
 
 
 async def test_lost_events_are_made_up_for_by_the_resync(kube, tmp_path, monkeypatch):
-    monkeypatch.setattr(router.Watcher, "_deliver", lambda *_: None)
-    monkeypatch.setattr(router, "FIRST_AUDIT_S", 0.1)
+    monkeypatch.setattr(watcher.Watcher, "_deliver", lambda *_: None)
+    monkeypatch.setattr(watcher, "FIRST_AUDIT_S", 0.1)
     kube.install_crd(build_crd())
     async with running(kube, tmp_path, resyncSeconds=0.5) as op:
         await op.until(lambda: op.operator._lease.age_s is not None)
@@ -198,14 +195,14 @@ async def test_lost_events_are_made_up_for_by_the_resync(kube, tmp_path, monkeyp
 
 async def test_dead_watch_is_reported(kube, tmp_path, monkeypatch):
     monkeypatch.setattr("cosmos_operator.controller.watch_audit.MIN_AGE_S", 0.2)
-    monkeypatch.setattr(router, "MAX_LAG_S", 0.5)
+    monkeypatch.setattr(watcher, "MAX_LAG_S", 0.5)
     kube.install_crd(build_crd())
     async with running(kube, tmp_path, resyncSeconds=0.2) as op:
         await op.until_ready()
         await asyncio.sleep(1)
         assert list(op.operator.problems()) == []
 
-        monkeypatch.setattr(router.WatchAudit, "note", lambda *_, **__: None)
+        monkeypatch.setattr(watcher.WatchAudit, "note", lambda *_, **__: None)
         make_ptj(kube, "one")
         await op.until(lambda: list(op.operator.problems()))
         (problem,) = op.operator.problems()
@@ -218,7 +215,7 @@ async def test_pass_that_hangs_is_reported(kube, tmp_path, monkeypatch):
     kube.install_crd(build_crd())
     make_ptj(kube, "one")
 
-    async def hang(_: Key) -> None:
+    async def hang(_: JobKey) -> None:
         await asyncio.Event().wait()
 
     async with running(kube, tmp_path) as op:
@@ -236,7 +233,7 @@ async def test_failed_passes_are_counted_and_tried_again(kube, tmp_path):
     kube.install_crd(build_crd())
     make_ptj(kube, "one")
 
-    async def fail(_: Key) -> None:
+    async def fail(_: JobKey) -> None:
         raise ClusterUnavailable("busy")
 
     async with running(kube, tmp_path) as op:
@@ -274,7 +271,7 @@ async def test_lost_lease_ends_the_operator_and_its_passes(kube, tmp_path):
     make_ptj(kube, "one")
     cancelled = []
 
-    async def hang(key: Key) -> None:
+    async def hang(key: JobKey) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -335,7 +332,7 @@ def test_sigterm_ends_the_program_within_seconds(kube, tmp_path):
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "first lists are done" in line:
+            if "delivered all existing objects" in line:
                 break
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -384,7 +381,7 @@ class isolated_logging:  # noqa: N801 - used as a function
         root = logging.getLogger()
         root.handlers[:] = self.handlers
         root.setLevel(self.level)
-        for name in ("cosmos_operator", *manager.QUIET_LOGGERS):
+        for name in ("cosmos_operator", *manager.LIBRARY_LOG_LEVELS):
             logging.getLogger(name).setLevel(logging.NOTSET)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from cosmos_operator.controller.work_queue import (
-    Key,
     WorkQueue,
 )
 from cosmos_operator.errors import ClusterUnavailable
+from cosmos_operator.kube.kinds import JobKey
 
 ONE, TWO = ("default", "one"), ("default", "two")
 
@@ -36,7 +36,9 @@ class FakeScheduler:
     def time(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[[Key], object], key: Key, /) -> FakeTimer:
+    def call_later(
+        self, delay: float, callback: Callable[[JobKey], object], key: JobKey, /
+    ) -> FakeTimer:
         self.timers.append(FakeTimer(self.now + delay, lambda: callback(key)))
         return self.timers[-1]
 
@@ -61,10 +63,10 @@ class Passes:
     """A handle whose passes the test ends one by one."""
 
     def __init__(self) -> None:
-        self.begun: list[Key] = []
-        self.open: dict[Key, asyncio.Future[float | None]] = {}
+        self.begun: list[JobKey] = []
+        self.open: dict[JobKey, asyncio.Future[float | None]] = {}
 
-    async def handle(self, key: Key) -> float | None:
+    async def handle(self, key: JobKey) -> float | None:
         assert key not in self.open, "the same key twice at a time"
         self.begun.append(key)
         self.open[key] = asyncio.get_running_loop().create_future()
@@ -73,11 +75,11 @@ class Passes:
         finally:
             del self.open[key]
 
-    async def end(self, key: Key, result: float | None = None) -> None:
+    async def end(self, key: JobKey, result: float | None = None) -> None:
         self.open[key].set_result(result)
         await settle()
 
-    async def fail(self, key: Key, error: Exception) -> None:
+    async def fail(self, key: JobKey, error: Exception) -> None:
         self.open[key].set_exception(error)
         await settle()
 
@@ -88,7 +90,7 @@ class Rig:
         self.queue = WorkQueue(self.passes.handle, workers=workers, scheduler=self.scheduler)
         self.task = asyncio.create_task(self.queue.run())
 
-    async def add(self, *keys: Key) -> None:
+    async def add(self, *keys: JobKey) -> None:
         for key in keys:
             self.queue.add(key)
         await settle()
@@ -249,7 +251,7 @@ async def test_close_cancels_passes_that_do_not_end_in_time():
 async def test_event_loop_is_the_scheduler_by_default():
     done = asyncio.Event()
 
-    async def handle(_: Key) -> None:
+    async def handle(_: JobKey) -> None:
         done.set()
 
     queue = WorkQueue(handle)

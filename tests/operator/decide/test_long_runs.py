@@ -6,7 +6,7 @@ import pytest
 from support.attempts import TWO_NODES, outcomes, report, run, training
 from support.decisions import Simulation
 
-from cosmos_operator.decide.times import format_time
+from cosmos_operator.kube.objects import format_time
 
 QUEUED = {"scheduling": {"queueName": "team-a"}, "runPolicy": {"startDeadlineSeconds": 100}}
 

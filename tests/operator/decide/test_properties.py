@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.decisions import Simulation
 
 from cosmos_operator.decide.decision import Create, Delete
-from cosmos_operator.decide.times import format_time
+from cosmos_operator.kube.objects import format_time
 
 EVENTS = (
     "pass", "pass", "time", "start", "report", "succeed", "succeed", "crash", "stop", "gpu",

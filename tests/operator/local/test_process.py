@@ -91,5 +91,7 @@ def test_order_puts_each_stage_after_its_dependencies(tmp_path):
 def test_order_refuses_a_circle(tmp_path):
     circle = make_process(tmp_path, "", "train", ("train",))
 
-    with pytest.raises(ValueError, match="wait for each other or for one that is not there: train"):
+    with pytest.raises(
+        ValueError, match="wait for each other or for a stage that does not exist: train"
+    ):
         order([circle])

@@ -23,9 +23,9 @@ from cosmos_operator.local.process import build_processes
 from cosmos_operator.local.run import (
     explain,
     lock,
+    print_changed_length,
     run_job,
     run_processes,
-    tell_changed_length,
 )
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
@@ -78,9 +78,9 @@ def test_stages_run_once_and_are_told(tmp_path):
         ("raise SystemExit(2)", 2, "correct it, then run the same command"),
         ("raise SystemExit(74)", 74, "the same command tries again"),
         ("raise SystemExit(75)", 75, "stopped; the same command continues from the last checkpoint"),
-        ("raise SystemExit(9)", 9, "an exit code that is not in the contract"),
+        ("raise SystemExit(9)", 9, "an unknown exit code; please report it"),
         ("import os; os.kill(os.getpid(), 9)", 137, "ended by SIGKILL"),
-        ("", 1, "ended without its completion marker"),
+        ("", 1, "ended without a completion marker"),
     ],
 )  # fmt: skip
 def test_exit_code_of_a_failed_stage_ends_the_run_with_a_sentence(
@@ -116,7 +116,7 @@ def test_inputs_are_not_checked_once_the_training_is_done(tmp_path):
     code, lines = run(tmp_path, check, train)
 
     assert code == 0
-    assert any("passed over: the training is done" in line for line in lines)
+    assert any("skipped: the training is done" in line for line in lines)
 
 
 def test_reason_that_the_worker_gives_is_shown(tmp_path):
@@ -281,7 +281,7 @@ def test_changed_number_of_steps_is_told_before_anything_runs(job_file, tmp_path
     document["spec"]["training"]["steps"] = 60
     job_file.write_text(yaml.safe_dump(document))
     lines = []
-    tell_changed_length(plan_of(job_file, workspace).values(), lines.append)
+    print_changed_length(plan_of(job_file, workspace).values(), lines.append)
 
     (line,) = lines
     assert line.startswith("note: training begins anew in ")

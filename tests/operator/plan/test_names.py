@@ -5,7 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosmos_operator.plan.names import fit, folder_name, labels, object_name
+from cosmos_operator.plan.names import folder_name, labels, object_name, shorten
 
 LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 dns_names = st.text("abc-09", max_size=38).map(lambda middle: f"a{middle}z")
@@ -41,9 +41,9 @@ def test_folder_names_are_one_safe_path_component(name, key):
 
 
 def test_long_names_are_cut_with_a_digest():
-    assert fit("a" * 63) == "a" * 63
-    assert fit("a" * 64) == "a" * 54 + "-ffe054fe"
-    assert fit("a" * 64) != fit("a" * 65)
+    assert shorten("a" * 63) == "a" * 63
+    assert shorten("a" * 64) == "a" * 54 + "-ffe054fe"
+    assert shorten("a" * 64) != shorten("a" * 65)
 
 
 def test_shared_objects_carry_no_job():

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from support.jobs import make_job
 
-from cosmos_operator.plan.names import STAGE_LABEL
+from cosmos_operator.api.labels import STAGE_LABEL
 from cosmos_operator.plan.render import build_manifests, to_yaml
 from cosmos_operator.plan.stages import plan_stages
 from cosmos_worker.config.stages import STAGE_CONFIGS

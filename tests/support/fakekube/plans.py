@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from cosmos_operator.api.labels import STAGE_LABEL
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
 from support.fakekube import FakeKube
@@ -61,7 +62,7 @@ class Plan:
         workload = ("", "")
         for manifest in build_manifests(self.job, plan_stages(self.job), attempt=attempt):
             labels = manifest["metadata"].get("labels", {})
-            if labels.get("cosmos.dev/stage") != stage:
+            if labels.get(STAGE_LABEL) != stage:
                 continue
             key = KEYS[manifest["kind"]]
             manifest["metadata"]["namespace"] = "default"

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL, STAGE_LABEL
 from support.fakekube.logs import Log
 from support.fakekube.resources import Object
 from support.fakekube.store import utc_now
@@ -77,7 +78,7 @@ class Process:
         self.killed: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.gang: Gang | None = None
         self.position: dict[str, int] = {}
-        self.stage = self.labels.get("cosmos.dev/stage", "")
+        self.stage = self.labels.get(STAGE_LABEL, "")
         self.attempt = self._attempt()
 
     def terminate(self) -> None:
@@ -144,9 +145,9 @@ class Process:
         return Exit(stop.code, json.dumps(record))
 
     def _attempt(self) -> int:
-        key = (self.namespace, self.labels.get("cosmos.dev/job", ""), self.stage)
+        key = (self.namespace, self.labels.get(JOB_LABEL, ""), self.stage)
         self.world.starts[key] = self.world.starts.get(key, 0) + 1
-        return int(self.labels.get("cosmos.dev/attempt", self.world.starts[key]))
+        return int(self.labels.get(ATTEMPT_LABEL, self.world.starts[key]))
 
     def _read_environment(self) -> Iterator[tuple[str, str]]:
         for entry in self.container.get("env", ()):
@@ -183,7 +184,7 @@ class Process:
             is_here = (
                 fault.times > 0
                 and fault.stage == self.stage
-                and fault.job in (None, self.labels.get("cosmos.dev/job"))
+                and fault.job in (None, self.labels.get(JOB_LABEL))
                 and fault.attempt in (None, self.attempt)
                 and fault.rank == self.rank
             )

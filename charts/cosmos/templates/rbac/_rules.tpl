@@ -1,6 +1,6 @@
-{{- /* What the operator does in the namespaces of jobs. Nothing here reads a Secret; keep it so. */}}
+{{- /* Rights of the operator in the namespaces of jobs. None of them is on Secrets, and none must be. */}}
 {{- define "cosmos.namespacedRules" -}}
-# jobs: delete is spec.runPolicy.ttlSecondsAfterFinished; finalizers lets children name a job as their owner
+# jobs: delete is for spec.runPolicy.ttlSecondsAfterFinished; finalizers lets objects name a job as their owner
 - apiGroups: [cosmos.dev]
   resources: [posttrainingjobs]
   verbs: [get, list, watch, delete]
@@ -30,7 +30,7 @@
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, create]
-# why something waits or failed, and how far it is
+# read for the reason why something waits or has failed, and for its progress
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
@@ -45,7 +45,7 @@
   verbs: [get, list]
 {{- end }}
 
-{{- /* What it reads of the cluster: whether nodes have what a job asks for, how a claim will be bound. */}}
+{{- /* Rights in the whole cluster: to read the GPUs of nodes, and how a storage class binds claims. */}}
 {{- define "cosmos.clusterRules" -}}
 - apiGroups: [""]
   resources: [nodes]

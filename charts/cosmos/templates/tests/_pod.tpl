@@ -1,4 +1,4 @@
-{{- /* Annotations of an object that exists for `helm test` only: (dict "weight" 0). Old ones go before the next test. */}}
+{{- /* Annotations of an object that exists for `helm test` only: (dict "weight" 0). It is deleted before the next test. */}}
 {{- define "cosmos.testAnnotations" -}}
 helm.sh/hook: test
 helm.sh/hook-weight: {{ .weight | quote }}

@@ -1,73 +1,96 @@
-"""Where a workload stands in its queue: created suspended, and started by Kueue alone. Pure."""
+"""The Kueue queue of a job, and the admission of its workloads: created suspended, started by Kueue alone. Pure."""
 
 from __future__ import annotations
 
-from cosmos_operator.decide.pass_state import (
-    Draft,
-    Manifest,
-)
-from cosmos_operator.decide.times import seconds_since
-from cosmos_operator.decide.training.workloads import wants_suspension
-from cosmos_operator.plan.workload import QUEUE_LABEL
+from cosmos_operator.api.labels import QUEUE_LABEL
+from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import labels_of, owner_uids, seconds_since, wants_suspension
 
 INTEGRATIONS = {
     "Job": "batch/job",
     "PyTorchJob": "kubeflow.org/pytorchjob",
     "TrainJob": "trainer.kubeflow.org/trainjob",
 }
+"""Kind of a workload → its name among the frameworks in Kueue's configuration."""
 
 
-def waits_in_queue(draft: Draft, workload: Manifest) -> bool:
-    """Whether a workload has not been admitted yet; answers Admitted for workloads that have a queue."""
-    queue = workload["metadata"].get("labels", {}).get(QUEUE_LABEL)
-    if queue is None:
-        return False
-    if not wants_suspension(workload):
-        draft.condition(
-            "Admitted", "True", "QuotaReserved", f"queue {queue!r} admitted the workload"
+def check_queue(pass_: Pass) -> bool:
+    """True if the queue that the job names exists, or it names none; otherwise sets Admitted to False."""
+    name = pass_.job.spec.scheduling.queue_name
+    if not name:
+        pass_.set_condition("Admitted", "True", "NoQueue", "the job names no queue")
+        return True
+    if "LocalQueue" not in pass_.observed.served:
+        message = (
+            f"spec.scheduling.queueName: {name!r} needs Kueue (CustomResourceDefinition localqueues.kueue.x-k8s.io), "
+            "which this cluster lacks; install it, or create the job without a queue"
         )
-        return False
-    reason, message = _position(draft, workload, queue)
-    draft.condition("Admitted", "False", reason, message)
-    draft.say("Queued", message)
-    draft.look_again(draft.settings.poll_seconds)
+        return _lacks_queue(pass_, "QueueingUnavailable", message)
+    if name not in pass_.observed.queue_names:
+        available = ", ".join(pass_.observed.queue_names) or "none"
+        message = (
+            f"spec.scheduling.queueName: no LocalQueue {name!r} in this namespace (there: {available}); create it, or "
+            "create the job with one of these"
+        )
+        return _lacks_queue(pass_, "QueueNotFound", message)
     return True
 
 
-def admitted_at(draft: Draft, workload: Manifest) -> str | None:
-    """When a queue last let a workload in; None if it has no queue."""
-    if QUEUE_LABEL not in workload["metadata"].get("labels", {}):
+def _lacks_queue(pass_: Pass, reason: str, message: str) -> bool:
+    pass_.set_condition("Admitted", "False", reason, message)
+    pass_.propose_state("Queued", message)
+    pass_.requeue_after(pass_.settings.poll_seconds)
+    return False
+
+
+def waits_in_queue(pass_: Pass, workload: Manifest) -> bool:
+    """True if Kueue has not admitted a workload yet; sets Admitted for workloads that have a queue."""
+    queue = labels_of(workload).get(QUEUE_LABEL)
+    if queue is None:
+        return False
+    if not wants_suspension(workload):
+        message = f"queue {queue!r} admitted the workload"
+        pass_.set_condition("Admitted", "True", "QuotaReserved", message)
+        return False
+    reason, message = _queue_state(pass_, workload, queue)
+    pass_.set_condition("Admitted", "False", reason, message)
+    pass_.propose_state("Queued", message)
+    pass_.requeue_after(pass_.settings.poll_seconds)
+    return True
+
+
+def admitted_at(pass_: Pass, workload: Manifest) -> str | None:
+    """Time at which a queue last admitted a workload; None if it has no queue."""
+    if QUEUE_LABEL not in labels_of(workload):
         return None
-    said = _of_kueue(draft, workload).get("Admitted", {})
-    if said.get("status") == "True":
-        return str(said["lastTransitionTime"])
-    known = draft.conditions.get("Admitted")
+    admitted = (_kueue_conditions(pass_, workload) or {}).get("Admitted", {})
+    if admitted.get("status") == "True":
+        return str(admitted["lastTransitionTime"])
+    known = pass_.conditions.get("Admitted")
     return known.last_transition_time if known is not None else None
 
 
-def _of_kueue(draft: Draft, workload: Manifest) -> dict[str, Manifest]:
-    """Conditions of Kueue's own object for a workload, by type; empty if there is none."""
-    for candidate in draft.observed.queue_workloads:
-        owners = candidate["metadata"].get("ownerReferences", ())
-        if any(owner["uid"] == workload["metadata"]["uid"] for owner in owners):
-            return {one["type"]: one for one in candidate.get("status", {}).get("conditions") or ()}
-    return {}
-
-
-def _position(draft: Draft, workload: Manifest, queue: str) -> tuple[str, str]:
+def _queue_state(pass_: Pass, workload: Manifest, queue: str) -> tuple[str, str]:
+    """Reason and message of a workload that waits."""
+    conditions = _kueue_conditions(pass_, workload)
+    if conditions is not None:
+        detail = conditions.get("QuotaReserved", {}).get("message", "")
+        return "QuotaPending", f"waits in queue {queue!r}" + (f": {detail}" if detail else "")
     kind, metadata = workload["kind"], workload["metadata"]
-    for candidate in draft.observed.queue_workloads:
-        owners = candidate["metadata"].get("ownerReferences", ())
-        if any(owner["uid"] == metadata["uid"] for owner in owners):
-            conditions = candidate.get("status", {}).get("conditions") or ()
-            said = next((c["message"] for c in conditions if c["type"] == "QuotaReserved"), "")
-            return "QuotaPending", f"waits in queue {queue!r}" + (f": {said}" if said else "")
-    if (
-        seconds_since(metadata.get("creationTimestamp"), draft.now)
-        < draft.settings.queue_grace_seconds
-    ):
+    age_s = seconds_since(metadata.get("creationTimestamp"), pass_.now)
+    if age_s < pass_.settings.queue_grace_seconds:
         return "QuotaPending", f"waits in queue {queue!r}"
     return "QueueNotHonored", (
         f"Kueue took no notice of {kind} {metadata['name']!r}; turn on its integration {INTEGRATIONS[kind]!r} in "
         "Kueue's configuration, or create the job with another spec.backend.type"
     )
+
+
+def _kueue_conditions(pass_: Pass, workload: Manifest) -> dict[str, Manifest] | None:
+    """Conditions of the Workload object that Kueue keeps for a workload, by type; None if there is no such object."""
+    uid = workload["metadata"]["uid"]
+    for candidate in pass_.observed.queue_workloads:
+        if uid in owner_uids(candidate):
+            return {one["type"]: one for one in candidate.get("status", {}).get("conditions") or ()}
+    return None

@@ -1,1 +1,1 @@
-"""Decisions about the other stages. Pure."""
+"""Decisions about the stages of a job: all of them in their order, and one Job for each stage but the training."""

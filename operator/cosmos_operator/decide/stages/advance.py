@@ -1,183 +1,183 @@
-"""Through the stages of a job in their order, answering the questions that a user asks of each. Pure."""
+"""Advances the stages of a job in their order, and sets the condition of each. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from cosmos_operator.api.status import ConditionType, InferenceResult, Output
+from cosmos_operator.api.status import InferenceResult, Output
 from cosmos_operator.decide.conditions import Answer
-from cosmos_operator.decide.pass_state import Draft
-from cosmos_operator.decide.stages.stage_jobs import (
-    StageView,
-    advance,
-)
-from cosmos_operator.decide.times import parse_time
-from cosmos_operator.decide.training.training import Training
+from cosmos_operator.decide.pass_state import Pass, StageView
+from cosmos_operator.decide.stages.stage_jobs import advance_job
+from cosmos_operator.decide.training.attempts import Training
+from cosmos_operator.kube.objects import parse_time
 from cosmos_operator.plan.backend import Backend
-from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.stages import CONDITIONS, Stage
 from cosmos_worker.errors import EXIT_USER_ERROR
 from cosmos_worker.storage.volumes import (
     MODEL_FILE,
     REPORT_FILE,
 )
 
-QUESTIONS: dict[str, ConditionType] = {
-    "fetch-model": "ModelReady",
-    "prepare-dataset": "DatasetReady",
-    "embed-text": "EmbeddingsReady",
-    "cache-latents": "LatentsReady",
-    "check-inputs": "InputsReady",
-    "publish": "Published",
-}
-"""The condition that answers for each stage, and that records its result."""
-PUBLISHED: ConditionType = "Published"
+MAX_ITEM_MESSAGE = 1024
 NOTHING_TRAINED = (
     "nothing was trained: correct it, delete the job and create it again (inference items cannot be changed; what was "
     "prepared is used again)"
 )
 
 
-def walk(draft: Draft, backend: Backend) -> None:
+def advance_stages(pass_: Pass, backend: Backend) -> None:
     """Advance every stage as far as it can go."""
-    draft.outputs = draft.previous.outputs
-    views = {}
-    for stage in draft.stages:
+    pass_.outputs = pass_.previous.outputs
+    for stage in pass_.stages:
         if stage.kind == "train":
-            view = _train(draft, stage, backend)
+            view = _advance_training(pass_, stage, backend)
         elif stage.kind == "generate":
-            view = _generate(draft, stage)
+            view = _advance_inference_item(pass_, stage)
         elif stage.kind == "report":
-            view = _report(draft, stage)
+            view = _advance_report(pass_, stage)
         elif stage.kind == "check-inputs":
-            view = _check_inputs(draft, stage)
+            view = _advance_check_of_inputs(pass_, stage)
         else:
-            view = _prepare(draft, stage)
-        views[stage.name] = view
+            view = _advance_unless_ready(pass_, stage)
         if view.state == "Succeeded":
-            draft.done.add(stage.name)
+            pass_.finished_stages.add(stage.name)
         elif view.state == "Failed" and stage.kind not in ("generate", "report"):
-            draft.fail(view.reason, view.message)
-        _tell(draft, stage, view)
+            pass_.fail_job(view.reason, view.message)
+        _propose_state(pass_, stage, view)
 
 
-def _tell(draft: Draft, stage: Stage, view: StageView) -> None:
-    """The first stage that does something, or is kept from it, is what people read about."""
+# --- one function a kind of stage ---------------------------------------------------------------
+
+
+def _advance_unless_ready(pass_: Pass, stage: Stage) -> StageView:
+    """Advance a stage, unless its condition says that its result is there already."""
+    known = pass_.conditions.get(CONDITIONS[stage.kind])
+    if known is not None and known.status == "True":
+        return StageView("Succeeded", known.reason, known.message)
+    return _advance_and_set_condition(pass_, stage)
+
+
+def _advance_and_set_condition(pass_: Pass, stage: Stage) -> StageView:
+    condition = CONDITIONS[stage.kind]
+    view = advance_job(pass_, stage)
+    if view.state == "Succeeded":
+        message = view.ending.message if view.ending else ""
+        pass_.set_condition(condition, "True", "Ready", message or f"{stage.name} has finished")
+        if stage.kind == "publish":
+            _add_model_output(pass_, stage, view)
+    else:
+        answer: Answer = "False" if view.state in ("Failed", "Blocked") else "Unknown"
+        pass_.set_condition(condition, answer, view.reason or "InProgress", view.message)
+    return view
+
+
+def _advance_check_of_inputs(pass_: Pass, stage: Stage) -> StageView:
+    """Check the inference list before the training; items that are appended after its beginning fail alone.
+
+    A result counts for the specification that it was found for: items that are appended before the training begins
+    are checked as well.
+    """
+    if pass_.previous.attempts or pass_.conditions.is_true("Published"):
+        return StageView("Succeeded", "NotNeeded")
+    if pass_.conditions.is_current(CONDITIONS[stage.kind]):
+        view = _advance_unless_ready(pass_, stage)
+    else:
+        view = _advance_and_set_condition(pass_, stage)
+    if view.state != "Failed" or view.ending is None or view.ending.exit_code != EXIT_USER_ERROR:
+        return view
+    return replace(view, message=f"{view.message}; {NOTHING_TRAINED}")
+
+
+def _advance_training(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
+    if pass_.conditions.is_true("Published"):
+        pass_.carry_over_progress()
+        return StageView("Succeeded", "Trained")
+    view = Training(pass_, stage, backend).advance()
+    if view.state == "Succeeded":
+        pass_.set_condition("Running", "False", "Trained", "the training has finished")
+        pass_.set_condition("Progressing", "False", "Trained", "the training has finished")
+    elif view.reason not in ("Queued", "Running"):
+        pass_.set_condition("Running", "False", view.reason, view.message)
+    if pass_.conditions.get("Progressing") is None or view.state == "Waiting":
+        pass_.set_condition("Progressing", "Unknown", "NotRunning", "the training does not run")
+    return view
+
+
+def _advance_inference_item(pass_: Pass, stage: Stage) -> StageView:
+    name = stage.name.removeprefix("generate-")
+    before = next((one for one in pass_.previous.inference if one.name == name), None)
+    if before is not None and before.state == "Succeeded":
+        pass_.inference = (*pass_.inference, before)
+        return StageView("Succeeded", "Ready")
+    view = advance_job(pass_, stage)
+    pass_.inference = (*pass_.inference, _inference_result(name, stage, view))
+    return view
+
+
+def _advance_report(pass_: Pass, stage: Stage) -> StageView:
+    address = f"{stage.document.target_uri}/{REPORT_FILE}"
+    if any(one.name == "report" and one.address == address for one in pass_.previous.outputs):
+        return StageView("Succeeded", "Ready")
+    view = advance_job(pass_, stage)
+    if view.state == "Succeeded":
+        _set_output(pass_, Output.model_construct(name="report", address=address))
+    return view
+
+
+# --- parts of the status ------------------------------------------------------------------------
+
+
+def _propose_state(pass_: Pass, stage: Stage, view: StageView) -> None:
+    """Propose a state and a sentence, if the stage does something or is kept from it."""
     if view.state in ("Succeeded", "Failed") or view.reason in ("Waiting", "Suspended", "Failed"):
         return
-    if view.state == "Waiting" and draft.suspended:
+    if view.state == "Waiting" and pass_.is_suspended:
         return
     if view.reason == "Queued":
-        draft.say("Queued", view.message)
+        pass_.propose_state("Queued", view.message)
     elif stage.kind == "train":
-        draft.say("Training", view.message or _training_message(draft))
+        pass_.propose_state("Training", view.message or _training_message(pass_))
     elif stage.kind == "publish":
-        draft.say("Publishing", view.message)
+        pass_.propose_state("Publishing", view.message)
     elif stage.kind in ("generate", "report"):
-        draft.say("Generating", view.message)
+        pass_.propose_state("Generating", view.message)
     else:
-        draft.say("Preparing", view.message)
+        pass_.propose_state("Preparing", view.message)
 
 
-def _training_message(draft: Draft) -> str:
-    attempt = draft.attempts[-1]
+def _training_message(pass_: Pass) -> str:
+    """A running training in a sentence: attempt, step, origin, and what its log notes."""
+    attempt = pass_.attempts[-1]
     parts = [f"attempt {attempt.number}"]
-    if draft.progress is not None:
-        parts.append(f"step {draft.progress.summary}")
+    if pass_.progress is not None:
+        parts.append(f"step {pass_.progress.summary}")
     if attempt.start_step:
-        before = draft.attempts[-2].outcome if len(draft.attempts) > 1 else "an earlier run"
+        before = pass_.attempts[-2].outcome if len(pass_.attempts) > 1 else "an earlier run"
         parts.append(f"continued from {attempt.start_step} after {before}")
     if attempt.message:
         parts.append(attempt.message)
     return ", ".join(parts)
 
 
-# --- one function a kind ---------------------------------------------------------------------
-
-
-def _prepare(draft: Draft, stage: Stage) -> StageView:
-    """A stage whose condition says that it is ready is not looked at again."""
-    known = draft.conditions.get(QUESTIONS[stage.kind])
-    if known is not None and known.status == "True":
-        return StageView("Succeeded", known.reason, known.message)
-    return _ask(draft, stage)
-
-
-def _ask(draft: Draft, stage: Stage) -> StageView:
-    """Advance a stage and answer its question."""
-    question = QUESTIONS[stage.kind]
-    view = advance(draft, stage)
-    if view.state == "Succeeded":
-        said = view.ending.message if view.ending else ""
-        draft.condition(question, "True", "Ready", said or f"{stage.name} has finished")
-        if stage.kind == "publish":
-            _published(draft, stage, view)
-    else:
-        answer: Answer = "False" if view.state in ("Failed", "Blocked") else "Unknown"
-        draft.condition(question, answer, view.reason or "InProgress", view.message)
-    return view
-
-
-def _check_inputs(draft: Draft, stage: Stage) -> StageView:
-    """Only a training that has not begun waits for it: items that are appended later fail alone.
-
-    An answer is one about the job as it was then: items that are appended before the training are checked as well.
-    """
-    if draft.previous.attempts or draft.conditions.is_true(PUBLISHED):
-        return StageView("Succeeded", "NotNeeded")
-    is_of_now = draft.conditions.is_of_now(QUESTIONS[stage.kind])
-    view = _prepare(draft, stage) if is_of_now else _ask(draft, stage)
-    if view.state != "Failed" or view.ending is None or view.ending.exit_code != EXIT_USER_ERROR:
-        return view
-    return replace(view, message=f"{view.message}; {NOTHING_TRAINED}")
-
-
-def _published(draft: Draft, stage: Stage, view: StageView) -> None:
+def _add_model_output(pass_: Pass, stage: Stage, view: StageView) -> None:
     document, result = stage.document, (view.ending.result or {}) if view.ending else {}
-    asked = result.get("step", getattr(document, "step", None))
-    step = asked if isinstance(asked, int) else None
+    published = result.get("step", getattr(document, "step", None))
+    step = published if isinstance(published, int) else None
     address = f"{document.target_uri}/{MODEL_FILE}"
-    _output(draft, Output.model_construct(name="model", address=address, step=step))
+    _set_output(pass_, Output.model_construct(name="model", address=address, step=step))
 
 
-def _output(draft: Draft, output: Output) -> None:
-    others = tuple(one for one in draft.outputs if one.name != output.name)
-    draft.outputs = (*others, output)
-
-
-def _train(draft: Draft, stage: Stage, backend: Backend) -> StageView:
-    if draft.conditions.is_true(PUBLISHED):
-        draft.attempts = draft.previous.attempts
-        draft.failed_attempts = draft.previous.failed_attempts
-        draft.progress, draft.checkpoints = draft.previous.progress, draft.previous.checkpoints
-        return StageView("Succeeded", "Trained")
-    view = Training(draft, stage, backend).advance()
-    if view.state == "Succeeded":
-        draft.condition("Running", "False", "Trained", "the training has finished")
-        draft.condition("Progressing", "False", "Trained", "the training has finished")
-    elif view.reason not in ("Queued", "Running"):
-        draft.condition("Running", "False", view.reason, view.message)
-    if draft.conditions.get("Progressing") is None or view.state == "Waiting":
-        draft.condition("Progressing", "Unknown", "NotRunning", "the training does not run")
-    return view
-
-
-def _generate(draft: Draft, stage: Stage) -> StageView:
-    name = stage.name.removeprefix("generate-")
-    before = next((one for one in draft.previous.inference if one.name == name), None)
-    if before is not None and before.state == "Succeeded":
-        draft.inference = (*draft.inference, before)
-        return StageView("Succeeded", "Ready")
-    view = advance(draft, stage)
-    draft.inference = (*draft.inference, _inference_result(name, stage, view))
-    return view
+def _set_output(pass_: Pass, output: Output) -> None:
+    others = tuple(one for one in pass_.outputs if one.name != output.name)
+    pass_.outputs = (*others, output)
 
 
 def _inference_result(name: str, stage: Stage, view: StageView) -> InferenceResult:
     ending = view.ending
     result = (ending.result or {}) if ending else {}
 
-    def count(name: str) -> int | None:
-        value = result.get(name)
+    def count(key: str) -> int | None:
+        value = result.get(key)
         return value if isinstance(value, int) else None
 
     return InferenceResult.model_construct(
@@ -187,24 +187,14 @@ def _inference_result(name: str, stage: Stage, view: StageView) -> InferenceResu
         num_videos=count("videos"),
         num_blocked=count("blocked"),
         num_with_faces=count("with_faces"),
-        duration_seconds=_duration(view),
-        message="" if view.state in ("Succeeded", "Running") else view.message[:1024],
+        duration_seconds=_duration_seconds(view),
+        message="" if view.state in ("Succeeded", "Running") else view.message[:MAX_ITEM_MESSAGE],
     )
 
 
-def _duration(view: StageView) -> int | None:
+def _duration_seconds(view: StageView) -> int | None:
     status = (view.workload or {}).get("status", {})
     start, end = status.get("startTime"), status.get("completionTime")
     if not start or not end:
         return None
     return round((parse_time(end) - parse_time(start)).total_seconds())
-
-
-def _report(draft: Draft, stage: Stage) -> StageView:
-    address = f"{stage.document.target_uri}/{REPORT_FILE}"
-    if any(one.name == "report" and one.address == address for one in draft.previous.outputs):
-        return StageView("Succeeded", "Ready")
-    view = advance(draft, stage)
-    if view.state == "Succeeded":
-        _output(draft, Output.model_construct(name="report", address=address))
-    return view

@@ -1,248 +1,224 @@
-"""Stages other than the training: one Job each, made when the stages that it needs have finished. Pure."""
+"""The Job of a stage other than the training: created when the stages that it needs have succeeded. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-from cosmos_operator.decide.pass_state import (
-    Draft,
-    Manifest,
+from cosmos_operator.api.labels import JOB_NAME_LABEL, TEMPLATE_ANNOTATION
+from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
+from cosmos_operator.decide.requirements.machines import gpu_shortage
+from cosmos_operator.decide.requirements.queueing import waits_in_queue
+from cosmos_operator.decide.training.progress import read_log
+from cosmos_operator.kube.kinds import Manifest, ObjectKey
+from cosmos_operator.kube.objects import (
+    WorkloadState,
+    is_being_deleted,
+    name_of,
+    owner_uids,
+    parse_time,
+    read_state,
 )
-from cosmos_operator.decide.pods import (
+from cosmos_operator.kube.pods import (
     Ending,
     ending_of,
     first_obstacle,
     is_over,
     is_stuck,
-    name_of,
-)
-from cosmos_operator.decide.requirements.preflight import gpu_shortage
-from cosmos_operator.decide.requirements.queueing import waits_in_queue
-from cosmos_operator.decide.times import parse_time
-from cosmos_operator.decide.training.log_lines import read_log
-from cosmos_operator.decide.training.workloads import (
-    WorkloadState,
-    is_being_deleted,
-    read_state,
+    phase_of,
 )
 from cosmos_operator.plan.job import build_stage_job
-from cosmos_operator.plan.names import TEMPLATE_ANNOTATION
 from cosmos_operator.plan.render import build_config_map, stage_name
 from cosmos_operator.plan.stages import Stage
 
-POD_LABEL = "batch.kubernetes.io/job-name"
-SHORT_WAIT_S = 2.0
 
-StageState = Literal["Waiting", "Blocked", "Running", "Succeeded", "Failed"]
-
-
-@dataclass(frozen=True)
-class StageView:
-    """How far a stage is."""
-
-    state: StageState
-    reason: str = ""
-    message: str = ""
-    ending: Ending | None = None
-    """Of its last pod."""
-    workload: Manifest | None = None
-
-
-def advance(draft: Draft, stage: Stage) -> StageView:
-    """Look at a stage, and create its Job if its turn has come."""
-    name = stage_name(draft.job, stage)
-    workload = draft.observed.get("Job", name)
+def advance_job(pass_: Pass, stage: Stage) -> StageView:
+    """Read the state of a stage's Job, and create the Job if its turn has come."""
+    name = stage_name(pass_.job, stage)
+    workload = pass_.observed.get("Job", name)
     if workload is None:
-        return _begin(draft, stage, name)
+        return _begin(pass_, stage, name)
     if is_being_deleted(workload):
-        _let_go(draft, workload)
-        draft.look_again(SHORT_WAIT_S)
+        _delete_stuck_job(pass_, workload)
+        pass_.requeue_after(SHORT_WAIT_S)
         return StageView("Waiting", "Deleting", f"Job {name} is being deleted", workload=workload)
-    if not draft.owns(workload):
+    if not pass_.owns(workload):
         if not stage.is_shared:
-            return foreign(draft, "Job", name)
-        draft.share("Job", name)
-    _keep_document(draft, stage, name)
+            return pass_.name_conflict("Job", name)
+        pass_.add_owner("Job", name)
+    _restore_config_map(pass_, stage, name)
     state = read_state(workload)
     if state.state == "Failed":
-        return _failed(draft, stage, workload)
+        return _view_of_failed(pass_, stage, workload)
     if state.state == "Succeeded":
-        if _may_have_changed(draft, stage) and _is_of_before(draft, stage, state):
-            draft.delete(
-                workload, "it succeeded before this job was created; its folder may differ"
-            )
-            return _retried(draft, f"{stage.name} looks whether its folder is as it was")
-        return StageView(
-            "Succeeded", "Ready", ending=_last_ending(draft, workload), workload=workload
-        )
-    if draft.suspended:
-        return _stop(draft, stage, workload)
-    return _running(draft, stage, workload)
+        return _view_of_succeeded(pass_, stage, workload)
+    if pass_.is_suspended:
+        return _stop(pass_, stage, workload)
+    return _view_of_active(pass_, stage, workload)
 
 
-def _begin(draft: Draft, stage: Stage, name: str) -> StageView:
-    missing = [need for need in stage.depends_on if need not in draft.done]
-    if missing:
+def _begin(pass_: Pass, stage: Stage, name: str) -> StageView:
+    if missing := pass_.unfinished_dependencies(stage):
         return StageView("Waiting", "Waiting", f"waits for {', '.join(missing)}")
-    if draft.suspended:
+    if pass_.is_suspended:
         return StageView("Waiting", "Suspended", "spec.runPolicy.suspend is true")
-    if draft.failure is not None:
+    if pass_.failure is not None:
         return StageView("Waiting", "Failed", "the job has failed")
-    if draft.is_held:
-        return StageView("Waiting", "Waiting", "waits for what the job needs")
-    config_map = build_config_map(draft.job, stage)
-    if draft.observed.get("ConfigMap", name) is None:
-        draft.create(config_map, shared=stage.is_shared)
-    job = build_stage_job(draft.job, stage, name, name, draft.settings)
-    draft.create(job, shared=stage.is_shared)
+    if pass_.lacks_requirements:
+        return StageView(
+            "Waiting", "Waiting", "waits for the claims or the queue that the job needs"
+        )
+    config_map = build_config_map(pass_.job, stage)
+    if pass_.observed.get("ConfigMap", name) is None:
+        pass_.create(config_map, shared=stage.is_shared)
+    job = build_stage_job(pass_.job, stage, name, name, pass_.settings)
+    pass_.create(job, shared=stage.is_shared)
     for kind in ("ConfigMap", "Job"):
-        if refusal := draft.observed.refusals.get((kind, name)):
-            draft.look_again(draft.settings.poll_seconds)
-            return StageView("Blocked", "Refused", f"{kind} {name} cannot be created: {refusal}")
+        if refused := pass_.creation_refused(kind, name):
+            return refused
     return StageView("Running", "Starting", f"starts {stage.name}")
 
 
-def _keep_document(draft: Draft, stage: Stage, name: str) -> None:
-    """The ConfigMap must be there as long as the Job is."""
-    config_map = draft.observed.get("ConfigMap", name)
+def _restore_config_map(pass_: Pass, stage: Stage, name: str) -> None:
+    """Create the ConfigMap of an existing Job again if somebody deleted it, and own a shared one."""
+    config_map = pass_.observed.get("ConfigMap", name)
     if config_map is None:
-        draft.create(build_config_map(draft.job, stage), shared=stage.is_shared)
-    elif stage.is_shared and not draft.owns(config_map):
-        draft.share("ConfigMap", name)
+        pass_.create(build_config_map(pass_.job, stage), shared=stage.is_shared)
+    elif stage.is_shared and not pass_.owns(config_map):
+        pass_.add_owner("ConfigMap", name)
 
 
-def foreign(draft: Draft, kind: str, name: str) -> StageView:
-    """An object that belongs to somebody else has the name that this job needs."""
-    draft.look_again(SHORT_WAIT_S)
-    return StageView(
-        "Blocked",
-        "NameConflict",
-        f"{kind} {name!r} exists and does not belong to this job; it goes by itself if it is left over from a deleted "
-        "job of the same name, otherwise delete it or rename the job",
+# --- a Job that has ended -----------------------------------------------------------------------
+
+
+def _view_of_succeeded(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
+    """A success of before this job counts, unless the stage reads a folder that may have changed since."""
+    reads_claim = (
+        stage.kind == "prepare-dataset" and pass_.job.spec.dataset.source.claim is not None
     )
+    if reads_claim and _ended_before_this_job(pass_, stage, read_state(workload)):
+        pass_.delete(
+            workload,
+            "it succeeded before this job was created, and its folder may have changed since",
+        )
+        return _view_of_retried(pass_, f"{stage.name} checks that its folder has not changed")
+    ending = _last_ending(pass_, workload)
+    return StageView("Succeeded", "Ready", ending=ending, workload=workload)
 
 
-def _may_have_changed(draft: Draft, stage: Stage) -> bool:
-    """Whether the stage reads a claim, whose content its key does not know; the worker compares it then."""
-    return stage.kind == "prepare-dataset" and draft.job.spec.dataset.source.claim is not None
+def _view_of_failed(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
+    """A failure of before this job was created says nothing about this job: the Job is created anew."""
+    state = read_state(workload)
+    if _ended_before_this_job(pass_, stage, state):
+        pass_.delete(workload, "it failed before this job was created")
+        return _view_of_retried(pass_, f"{stage.name} failed for an earlier job and is tried again")
+    ending = _last_ending(pass_, workload)
+    if ending is None or ending.exit_code == 0:
+        message = f"{stage.name}: {state.message}"
+        return StageView("Failed", "StageFailed", message, workload=workload)
+    message = ending.message or f"ended with exit code {ending.exit_code}"
+    is_word = ending.reason.isalnum() and ending.reason[0].isalpha()
+    reason = ending.reason if is_word else "StageFailed"
+    return StageView("Failed", reason, f"{stage.name}: {message}", ending, workload)
 
 
-def _is_of_before(draft: Draft, stage: Stage, state: WorkloadState) -> bool:
-    """Whether a shared Job ended before this job was created."""
-    created = parse_time(draft.document["metadata"]["creationTimestamp"])
+def _ended_before_this_job(pass_: Pass, stage: Stage, state: WorkloadState) -> bool:
+    """True if a shared Job ended before this PostTrainingJob was created."""
+    created = parse_time(pass_.document["metadata"]["creationTimestamp"])
     ended = state.finish_time
     return stage.is_shared and ended is not None and parse_time(ended) < created
 
 
-def _failed(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
-    """A Job that failed before this job was made says nothing about this job: it is made anew."""
-    state = read_state(workload)
-    if _is_of_before(draft, stage, state):
-        draft.delete(workload, "it failed before this job was created")
-        return _retried(draft, f"{stage.name} failed for an earlier job and is tried again")
-    ending = _last_ending(draft, workload)
-    if ending is None or ending.exit_code == 0:
-        return StageView(
-            "Failed", "StageFailed", f"{stage.name}: {state.message}", workload=workload
-        )
-    said = ending.message or f"ended with exit code {ending.exit_code}"
-    reason = (
-        ending.reason if ending.reason.isalnum() and ending.reason[0].isalpha() else "StageFailed"
-    )
-    return StageView("Failed", reason, f"{stage.name}: {said}", ending, workload)
+# --- a Job that runs ----------------------------------------------------------------------------
 
 
-def _stop(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
-    """Delete a running Job, unless another job uses it as well."""
+def _stop(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
+    """Delete a running Job, unless another PostTrainingJob uses it as well."""
     if len(workload["metadata"].get("ownerReferences", ())) <= 1:
-        draft.delete(workload, "the job is suspended")
-        draft.look_again(SHORT_WAIT_S)
+        pass_.delete(workload, "the job is suspended")
+        pass_.requeue_after(SHORT_WAIT_S)
         return StageView("Waiting", "Stopping", f"stops {stage.name}", workload=workload)
-    return StageView(
-        "Waiting", "Suspended", f"{stage.name} goes on for another job", workload=workload
-    )
+    message = f"{stage.name} goes on for another job"
+    return StageView("Waiting", "Suspended", message, workload=workload)
 
 
-def _running(draft: Draft, stage: Stage, workload: Manifest) -> StageView:
+def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     name = name_of(workload)
-    if waits_in_queue(draft, workload):
-        found = draft.conditions.get("Admitted")
+    if waits_in_queue(pass_, workload):
+        found = pass_.conditions.get("Admitted")
         return StageView("Blocked", "Queued", found.message if found else "", workload=workload)
-    if node := _let_go(draft, workload):
-        return _retried(draft, f"{stage.name} is begun again: node {node} does not answer")
-    active = [pod for pod in _pods_of(draft, workload) if not is_over(pod)]
+    if node := _delete_stuck_job(pass_, workload):
+        return _view_of_retried(pass_, f"{stage.name} is begun again: node {node} does not answer")
+    active = [pod for pod in _pods_of(pass_, workload) if not is_over(pod)]
     obstacle = first_obstacle(active)
-    if obstacle is not None and _is_outdated(draft, stage, workload):
-        draft.delete(workload, f"it does not start, and was made with other settings: {obstacle}")
-        return _retried(draft, f"{stage.name} is begun again with this job's settings")
+    if obstacle is not None and _is_outdated(pass_, stage, workload):
+        pass_.delete(
+            workload, f"it does not start, and was created with other settings: {obstacle.message}"
+        )
+        return _view_of_retried(pass_, f"{stage.name} is begun again with this job's settings")
+    pass_.requeue_after(pass_.settings.poll_seconds)
     if obstacle is not None:
-        shortage = gpu_shortage(draft, stage.gpus, 1) if obstacle.reason == "Unschedulable" else ""
+        shortage = gpu_shortage(pass_, stage.gpus, 1) if obstacle.reason == "Unschedulable" else ""
         message = obstacle.message + (f"; {stage.name} {shortage}" if shortage else "")
-        draft.look_again(draft.settings.poll_seconds)
         return StageView("Blocked", obstacle.reason, message, workload=workload)
-    warning = next(
-        (w for key in _lagging(name, active) if (w := draft.observed.warnings.get(key))), ""
-    )
-    draft.look_again(draft.settings.poll_seconds)
-    if warning:
+    warnings = map(pass_.observed.warnings.get, _objects_with_warnings(name, active))
+    if warning := next(filter(None, warnings), ""):
         return StageView("Blocked", "NotStarting", f"{stage.name}: {warning}", workload=workload)
-    units = next(
-        (u for pod in active if (u := read_log(draft.observed.logs.get(name_of(pod), "")).units)),
-        "",
-    )
+    logs = (read_log(pass_.observed.logs.get(name_of(pod), "")) for pod in active)
+    units = next((log.units for log in logs if log.units), "")
     return StageView("Running", "InProgress", units or f"runs {stage.name}", workload=workload)
 
 
-def _pods_of(draft: Draft, workload: Manifest) -> list[Manifest]:
-    """Pods of a Job, without those of one that had its name before."""
-    uid = workload["metadata"].get("uid")
-    return [
-        pod
-        for pod in draft.observed.pods_with({POD_LABEL: name_of(workload)})
-        if uid in {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())}
-    ]
+def _delete_stuck_job(pass_: Pass, workload: Manifest) -> str:
+    """Delete a Job whose pods are all stuck on nodes that do not answer, since it would wait for them for ever.
 
-
-def _let_go(draft: Draft, workload: Manifest) -> str:
-    """Delete a Job whose pod's node never answers again, since the Job would wait for it; the node, or nothing."""
-    left = [pod for pod in _pods_of(draft, workload) if not is_over(pod)]
-    if not left or not all(is_stuck(pod, draft.now) for pod in left):
+    Returns:
+        The name of such a node; empty if nothing was deleted.
+    """
+    active = [pod for pod in _pods_of(pass_, workload) if not is_over(pod)]
+    if not active or not all(is_stuck(pod, pass_.now) for pod in active):
         return ""
-    node = str(left[0]["spec"].get("nodeName", "?"))
-    draft.delete(workload, f"node {node} does not answer", at_once=True)
+    node = str(active[0]["spec"].get("nodeName", "?"))
+    pass_.delete(workload, f"node {node} does not answer", at_once=True)
     return node
 
 
-def _is_outdated(draft: Draft, stage: Stage, workload: Manifest) -> bool:
-    """Whether a Job was made with another image, or for other nodes, than this job asks for now.
+def _is_outdated(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
+    """True if a Job was created with another image, or for other nodes, than this job asks for now.
 
-    One that other jobs use as well is left to them; deleted ones count no more once they are collected.
+    A Job that other jobs use as well is left to them; deleted jobs stop counting once they are garbage-collected.
     """
     metadata = workload["metadata"]
-    if len(metadata.get("ownerReferences", ())) > 1 or not draft.owns(workload):
+    if len(metadata.get("ownerReferences", ())) > 1 or not pass_.owns(workload):
         return False
     name = name_of(workload)
-    wanted = build_stage_job(draft.job, stage, name, name, draft.settings)["metadata"]
+    wanted = build_stage_job(pass_.job, stage, name, name, pass_.settings)["metadata"]
     found = metadata.get("annotations", {}).get(TEMPLATE_ANNOTATION)
     return found is not None and found != wanted["annotations"][TEMPLATE_ANNOTATION]
 
 
-def _retried(draft: Draft, message: str) -> StageView:
-    draft.look_again(SHORT_WAIT_S)
+def _view_of_retried(pass_: Pass, message: str) -> StageView:
+    pass_.requeue_after(SHORT_WAIT_S)
     return StageView("Waiting", "Retrying", message)
 
 
-def _lagging(name: str, active: list[Manifest]) -> list[tuple[str, str]]:
-    """Objects whose warnings explain why nothing runs."""
+# --- pods of a Job ------------------------------------------------------------------------------
+
+
+def _pods_of(pass_: Pass, workload: Manifest) -> list[Manifest]:
+    """Pods of a Job, without those of an earlier Job of the same name."""
+    uid = workload["metadata"].get("uid")
+    pods = pass_.observed.pods_with({JOB_NAME_LABEL: name_of(workload)})
+    return [pod for pod in pods if uid in owner_uids(pod)]
+
+
+def _objects_with_warnings(name: str, active: list[Manifest]) -> list[ObjectKey]:
+    """Objects whose warnings explain the lack of a running pod."""
     if not active:
         return [("Job", name)]
-    return [("Pod", name_of(pod)) for pod in active if pod["status"].get("phase") == "Pending"]
+    return [("Pod", name_of(pod)) for pod in active if phase_of(pod) == "Pending"]
 
 
-def _last_ending(draft: Draft, workload: Manifest) -> Ending | None:
-    """Ending of the pod that ended last."""
-    pods = [pod for pod in _pods_of(draft, workload) if is_over(pod)]
+def _last_ending(pass_: Pass, workload: Manifest) -> Ending | None:
+    """The end of the worker in the Job's last pod; None if no pod left a trace."""
+    pods = [pod for pod in _pods_of(pass_, workload) if is_over(pod)]
     pods.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
     endings = [ending for pod in pods if (ending := ending_of(pod)) is not None]
     return endings[-1] if endings else None

@@ -1,1 +1,1 @@
-"""Decisions about the training: its attempts, its pods, when the next one begins. Pure."""
+"""Decisions about the training: its attempts, its pods, the time of the next attempt."""

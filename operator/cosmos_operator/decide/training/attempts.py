@@ -1,87 +1,259 @@
-"""Bookkeeping of attempts: what they are called, whether they got on, when the next may begin. Pure."""
+"""The training as a row of attempts, one workload each: begun, checked, stopped and repeated by us alone. Pure.
+
+No attempt begins before all pods of the one before have ended, and a gang that loses a member is stopped as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
 
-from cosmos_operator.api.status import Attempt, Condition
-from cosmos_operator.decide.times import parse_time
-
-MAX_LISTED = 10
-MAX_BACKOFF_S = 300.0
-FAILURES_WITHOUT_PROGRESS = 2
-GPU_FAULTS_WITHOUT_PROGRESS = 5
-"""So many GPUs in a row do not break: rather the image or the driver is wrong."""
-UNLIMITED_BY_TIME = ("Suspended",)
-"""Outcomes after which the next attempt begins at once."""
-
-
-def progressed(attempt: Attempt) -> bool:
-    """Whether an attempt did any step beyond the one that it continued from."""
-    return (attempt.end_step or 0) > (attempt.start_step or 0)
-
-
-def since_resumed(
-    attempts: Sequence[Attempt], conditions: Sequence[Condition]
-) -> tuple[Attempt, ...]:
-    """Attempts of after the last change that let a failed job go on: somebody may have mended what broke them."""
-    failed = next((one for one in conditions if one.type == "Failed"), None)
-    if failed is None:
-        return tuple(attempts)
-    running = tuple(one for one in attempts if one.finish_time is None)
-    if failed.status == "True":
-        return running
-    since = parse_time(failed.last_transition_time)
-    ended = (one for one in attempts if one.finish_time is not None)
-    return (*(one for one in ended if parse_time(str(one.finish_time)) >= since), *running)
-
-
-def since_suspended(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """Attempts of after the last one that was suspended."""
-    ended = [i for i, one in enumerate(attempts) if one.outcome == "Suspended"]
-    return tuple(attempts[ended[-1] + 1 :] if ended else attempts)
+from cosmos_operator.api.status import Attempt, Outcome
+from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
+from cosmos_operator.decide.training import backoff
+from cosmos_operator.decide.training.attempt_list import (
+    append_attempt,
+    delete_earlier_workloads,
+    end_attempt,
+    recall_attempts,
+    update_attempt,
+)
+from cosmos_operator.decide.training.attempt_objects import create_attempt, restore_common_objects
+from cosmos_operator.decide.training.node_avoidance import silent_nodes
+from cosmos_operator.decide.training.outcomes import CONSEQUENCES, classify, outcome_of
+from cosmos_operator.decide.training.pods import Gang, read_gang
+from cosmos_operator.decide.training.progress import report_progress
+from cosmos_operator.decide.training.running import (
+    check_running_attempt,
+    describe_leaving_pod,
+    start_deadline_problem,
+)
+from cosmos_operator.kube.objects import (
+    WorkloadState,
+    format_duration,
+    is_being_deleted,
+    name_of,
+    read_state,
+    seconds_since,
+)
+from cosmos_operator.kube.pods import STUCK_AFTER_S
+from cosmos_operator.plan.backend import Backend
+from cosmos_operator.plan.stages import Stage
 
 
-def is_hopeless(attempts: Sequence[Attempt]) -> bool:
-    """Whether the last attempts all failed without getting on: another one would end in the same way."""
-    idle = [attempt for attempt in attempts if not progressed(attempt)]
-    failed, faults = attempts[-FAILURES_WITHOUT_PROGRESS:], attempts[-GPU_FAULTS_WITHOUT_PROGRESS:]
-    if len(failed) == FAILURES_WITHOUT_PROGRESS and all(a.counted and a in idle for a in failed):
-        return True
-    return len(faults) == GPU_FAULTS_WITHOUT_PROGRESS and all(
-        a.outcome == "GpuFault" and a in idle for a in faults
-    )
+@dataclass
+class Training:
+    """The training in one pass."""
 
+    pass_: Pass
+    stage: Stage
+    backend: Backend
 
-def backoff_s(attempts: Sequence[Attempt], first_s: float) -> float:
-    """Seconds between the end of the last attempt and the next."""
-    last = attempts[-1]
-    if last.outcome in UNLIMITED_BY_TIME or (progressed(last) and not last.counted):
-        return 0.0
-    idle = 0
-    for attempt in reversed(attempts):
-        if progressed(attempt) or attempt.outcome in UNLIMITED_BY_TIME:
-            break
-        idle += 1
-    delay: float = first_s * 2.0 ** max(0, idle - 1)
-    return min(delay, MAX_BACKOFF_S)
+    @property
+    def attempt(self) -> Attempt:
+        """The latest attempt."""
+        return self.pass_.attempts[-1]
 
+    def advance(self) -> StageView:
+        """Do what the latest attempt needs, or begin another one."""
+        pass_ = self.pass_
+        recall_attempts(pass_, self.backend)
+        if not pass_.attempts:
+            return self._begin_first()
+        gang = read_gang(pass_, self.backend, self.attempt)
+        update_attempt(pass_, self.stage, gang)
+        is_running = self.attempt.outcome == "Running"
+        view = self._advance_running(gang) if is_running else self._advance_ended(gang)
+        pass_.progress = report_progress(
+            pass_, self.stage, gang.facts, has_finished=view.state == "Succeeded"
+        )
+        return view
 
-def wait_s(attempts: Sequence[Attempt], first_s: float, now: datetime) -> float:
-    """Seconds from now until the next attempt may begin."""
-    last = attempts[-1]
-    if last.finish_time is None:
-        return 0.0
-    passed = (now - parse_time(last.finish_time)).total_seconds()
-    return max(0.0, backoff_s(attempts, first_s) - passed)
+    # --- an attempt begins ----------------------------------------------------------------------
 
+    def _begin_first(self) -> StageView:
+        if missing := self.pass_.unfinished_dependencies(self.stage):
+            return StageView("Waiting", "Waiting", f"waits for {', '.join(missing)}")
+        if reason := self._reason_not_to_begin():
+            return reason
+        append_attempt(self.pass_, self.backend, 1)
+        return create_attempt(self.pass_, self.stage, self.backend)
 
-def listed(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """The attempts that the status shows."""
-    return tuple(attempts[-MAX_LISTED:])
+    def _begin_next(self, gang: Gang) -> StageView:
+        """Begin the next attempt, unless the job may not begin one now, has none left, or must wait."""
+        pass_, policy = self.pass_, self.pass_.job.spec.run_policy
+        if reason := self._reason_not_to_begin():
+            return reason
+        last = self.attempt
+        last_words = f"{last.outcome}: {last.message}"
+        if pass_.failed_attempts >= policy.max_attempts and last.counted:
+            return self._fail_job(
+                "AttemptsExhausted",
+                f"{pass_.failed_attempts} of spec.runPolicy.maxAttempts={policy.max_attempts} attempts failed; "
+                f"the last: {last_words}",
+            )
+        if backoff.is_hopeless(backoff.since_resumed(pass_.attempts, pass_.previous.conditions)):
+            return self._fail_job(
+                "NoProgress",
+                f"attempts in a row ended at step {last.end_step or 0} without progress; the last: {last_words}",
+            )
+        if problem := start_deadline_problem(pass_, gang, last_words):
+            return self._fail_job("StartDeadlineExceeded", problem)
+        wait = backoff.wait_s(pass_.attempts, pass_.settings.retry_backoff_seconds, pass_.now)
+        if wait > 0:
+            pass_.requeue_after(wait)
+            message = f"attempt {last.number} ended ({last.outcome}); the next begins in {format_duration(wait)}"
+            return StageView("Waiting", "BackingOff", message)
+        delete_earlier_workloads(pass_, self.backend, last.number)
+        append_attempt(pass_, self.backend, last.number + 1)
+        return create_attempt(pass_, self.stage, self.backend)
 
+    def _reason_not_to_begin(self) -> StageView | None:
+        """The view of a training of which no attempt may begin now; None if one may."""
+        if self.pass_.is_suspended:
+            return StageView("Waiting", "Suspended", "spec.runPolicy.suspend is true")
+        if self.pass_.failure is not None:
+            return StageView("Waiting", "Failed", self.pass_.failure.message)
+        if self.pass_.lacks_requirements:
+            return StageView(
+                "Waiting", "Waiting", "waits for the claims or the queue that the job needs"
+            )
+        return None
 
-def changed(attempt: Attempt, **values: object) -> Attempt:
-    """A copy with other values; None leaves a value as it is."""
-    return attempt.model_copy(update={k: v for k, v in values.items() if v is not None})
+    def _fail_job(self, reason: str, message: str) -> StageView:
+        self.pass_.fail_job(reason, f"training: {message}")
+        return StageView("Failed", reason, message)
+
+    # --- an attempt runs ------------------------------------------------------------------------
+
+    def _advance_running(self, gang: Gang) -> StageView:
+        pass_, workload = self.pass_, gang.workload
+        if workload is None:
+            return self._handle_missing_workload(gang)
+        if is_being_deleted(workload):
+            end_attempt(pass_, "Deleted", "its workload was deleted")
+            return self._advance_ended(gang)
+        state = read_state(workload)
+        if state.state == "Succeeded":
+            end_attempt(pass_, "Succeeded", self.attempt.message, gang.first_ending)
+            return self._finish(gang)
+        if state.state == "Failed":
+            return self._handle_failed_workload(gang, state)
+        if pass_.is_suspended:
+            return self._stop(gang, "Suspended", "spec.runPolicy.suspend is true")
+        if pass_.failure is not None:
+            return self._stop(gang, "DeadlineExceeded", pass_.failure.message)
+        if gang.leaving is not None and gang.has_failed_by_itself:
+            # the workload's controller deletes the other pods before it reports that the workload has failed
+            return self._end_failed(gang, "a pod failed")
+        restore_common_objects(pass_, self.stage, self.backend)
+        result = check_running_attempt(pass_, self.stage, gang)
+        if result.outcome is not None:
+            if result.outcome == "DeadlineExceeded":
+                pass_.fail_job("StartDeadlineExceeded", result.message)
+            return self._stop(gang, result.outcome, result.message, node=result.node)
+        return result.view
+
+    def _handle_missing_workload(self, gang: Gang) -> StageView:
+        """Create a workload that was never created; otherwise it was deleted: end the attempt, whose pods may save."""
+        if self.attempt.start_time is not None:
+            end_attempt(self.pass_, "Deleted", "its workload was deleted")
+            return self._advance_ended(gang)
+        if reason := self._reason_not_to_begin():
+            self.pass_.attempts = self.pass_.attempts[:-1]
+            return reason
+        return create_attempt(self.pass_, self.stage, self.backend)
+
+    def _handle_failed_workload(self, gang: Gang, state: WorkloadState) -> StageView:
+        """Give pods the time to report why they fail, if those that have ended report only that others did."""
+        verdict = classify(gang.endings)
+        is_explained = verdict is not None and verdict.outcome not in CONSEQUENCES
+        age = seconds_since(state.finish_time, self.pass_.now)
+        if is_explained or not gang.active or gang.leaving is not None or age > STUCK_AFTER_S:
+            return self._end_failed(gang, f"{state.reason}: {state.message}".strip(": "))
+        self.pass_.requeue_after(SHORT_WAIT_S)
+        return self._view_of_stopping(gang)
+
+    def _end_failed(self, gang: Gang, detail: str) -> StageView:
+        """End a failed attempt with the outcome that its pods, or the lack of them, explain."""
+        verdict = classify(gang.endings)
+        num_missing = self.stage.nodes - len(gang.pods)
+        silent = self._silent_node(gang)
+        is_unexplained = verdict is None or (
+            verdict.outcome in CONSEQUENCES and not gang.has_failed_by_itself
+        )
+        if gang.leaving is not None and is_unexplained:
+            leaving = describe_leaving_pod(gang.leaving)
+            end_attempt(
+                self.pass_, leaving.outcome or "Deleted", leaving.message, node=leaving.node
+            )
+        elif silent and is_unexplained:
+            message = f"node {silent} does not answer ({detail})"
+            end_attempt(self.pass_, "NodeLost", message, node=silent)
+        elif verdict is None and num_missing <= 0:
+            end_attempt(self.pass_, "Crashed", f"its pods left no trace ({detail})")
+        elif verdict is None or (num_missing > 0 and verdict.outcome in CONSEQUENCES):
+            # pods that crash stay; those that are gone were deleted, and the others ended for that reason
+            message = f"{num_missing} of its {self.stage.nodes} pods were taken away"
+            end_attempt(self.pass_, "Deleted", message)
+        else:
+            message = verdict.ending.message or detail
+            end_attempt(self.pass_, verdict.outcome, message, verdict.ending)
+        return self._advance_ended(gang)
+
+    def _silent_node(self, gang: Gang) -> str:
+        """Name of a node with an active pod whose kubelet does not report; empty if there is none.
+
+        The other pods notice the loss of such a node before Kubernetes acts on it.
+        """
+        silent = silent_nodes(self.pass_.observed.nodes or ())
+        names = (str(pod["spec"].get("nodeName", "")) for pod in gang.active)
+        return next((name for name in names if name in silent), "")
+
+    def _stop(self, gang: Gang, outcome: Outcome, message: str, node: str = "") -> StageView:
+        """Stop a running attempt for a reason of ours; its pods get the time to save."""
+        assert gang.workload is not None
+        end_attempt(self.pass_, outcome, message, gang.first_ending, node=node)
+        self.pass_.delete(gang.workload, message)
+        self.pass_.requeue_after(SHORT_WAIT_S)
+        return self._view_of_stopping(gang)
+
+    # --- an attempt has ended -------------------------------------------------------------------
+
+    def _advance_ended(self, gang: Gang) -> StageView:
+        """Wait for the pods of an attempt that has ended, then begin the next."""
+        pass_, outcome = self.pass_, self.attempt.outcome
+        if outcome == "Succeeded":
+            return self._finish(gang)
+        workload = gang.workload
+        if workload is not None and gang.active:  # nobody else ends what is left of it
+            pass_.delete(workload, f"attempt {self.attempt.number}: {outcome}")
+        elif workload is not None and gang.stuck:  # it would wait for ever for a lost node
+            pass_.delete(workload, f"{name_of(gang.stuck[0])} does not end", at_once=True)
+        elif workload is not None and is_being_deleted(workload):
+            pass_.requeue_after(SHORT_WAIT_S)
+            return self._view_of_stopping(gang)
+        if gang.active:
+            pass_.requeue_after(SHORT_WAIT_S)
+            return self._view_of_stopping(gang)
+        if outcome == "UserError":
+            ending = gang.first_ending_that(lambda one: outcome_of(one) == "UserError")
+            reason = ending.reason if ending and ending.reason.isalnum() else "UserError"
+            return self._fail_job(reason, self.attempt.message)
+        return self._begin_next(gang)
+
+    def _finish(self, gang: Gang) -> StageView:
+        """Wait for the pods of an attempt that has succeeded; those that do not end must not keep their GPUs."""
+        if gang.active:
+            age = seconds_since(self.attempt.finish_time, self.pass_.now)
+            if gang.workload is not None and age > STUCK_AFTER_S:
+                self.pass_.delete(gang.workload, f"{', '.join(gang.active_names)} did not end")
+            self.pass_.requeue_after(SHORT_WAIT_S)
+            return self._view_of_stopping(gang)
+        return StageView("Succeeded", "Trained", ending=gang.first_ending, workload=gang.workload)
+
+    def _view_of_stopping(self, gang: Gang) -> StageView:
+        number, outcome = self.attempt.number, self.attempt.outcome
+        pods = ", ".join(gang.active_names) or "its workload"
+        known = f" ({outcome})" if outcome != "Running" else ""
+        message = f"attempt {number}{known} ends: waits for {pods}"
+        return StageView("Waiting", "Stopping", message, workload=gang.workload)

@@ -1,7 +1,7 @@
-"""How an attempt ended, out of the endings of its pods: the outcome, and whether it counts. Pure.
+"""The outcome of an attempt, from the endings of its pods, and which outcomes count. Pure.
 
-Ranks drag each other down, so the pods of one attempt often tell different stories. The one that explains the others
-wins: a mistake of the user before a fault of the machine, before a crash, before "my peer is gone".
+A rank that fails lets the others fail, so the pods of one attempt often end for different reasons. The ending that
+explains the others decides: a mistake of the user before a fault of the machine, before a crash, before a lost peer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cosmos_operator.api.status import Outcome
-from cosmos_operator.decide.pods import LOST_REASONS, REFUSED, Ending
+from cosmos_operator.kube.pods import (
+    LOST_REASONS,
+    REFUSED,
+    Ending,
+)
 from cosmos_worker.errors import (
     EXIT_CONTINUE,
     EXIT_GPU_FAULT,
@@ -27,6 +31,8 @@ COUNTED: frozenset[Outcome] = frozenset(
 """Outcomes that count towards runPolicy.maxAttempts."""
 FINAL: frozenset[Outcome] = frozenset({"Succeeded", "UserError", "DeadlineExceeded"})
 """Outcomes after which there is no further attempt."""
+CONSEQUENCES: tuple[Outcome, ...] = ("PeerLost", "Stopped", "Succeeded")
+"""Outcomes of pods that ended because others did."""
 
 _BY_EXIT_CODE: dict[int, Outcome] = {
     EXIT_OK: "Succeeded",
@@ -58,19 +64,19 @@ _PRECEDENCE: tuple[Outcome, ...] = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """The ending that explains an attempt, and what it amounts to."""
+    """The ending that explains an attempt, and its outcome."""
 
     outcome: Outcome
     ending: Ending
 
     @property
     def counts(self) -> bool:
-        """Whether the attempt counts towards runPolicy.maxAttempts."""
+        """True if the attempt counts towards runPolicy.maxAttempts."""
         return self.outcome in COUNTED
 
 
 def outcome_of(ending: Ending) -> Outcome:
-    """What one ending means by itself."""
+    """The outcome that one ending stands for by itself."""
     if ending.exit_code in (EXIT_USER_ERROR, EXIT_GPU_FAULT):
         return _BY_EXIT_CODE[ending.exit_code]
     if ending.disruption and ending.exit_code != EXIT_OK:
@@ -79,15 +85,13 @@ def outcome_of(ending: Ending) -> Outcome:
         return "GpuFault"  # the container runtime could not give it the GPUs
     if ending.reason in ("OOMKilled", "OutOfMemory"):
         return "OutOfMemory"
-    if (
-        ending.reason == FolderInUseError.__name__
-    ):  # an attempt of before is not over, and this one lost nothing
-        return "Stopped"
+    if ending.reason == FolderInUseError.__name__:
+        return "Stopped"  # an earlier attempt is not over, and this one lost nothing
     return _BY_EXIT_CODE.get(ending.exit_code, "Crashed")
 
 
 def classify(endings: Iterable[Ending]) -> Verdict | None:
-    """The verdict on an attempt, or None if none of its pods left a trace."""
+    """The verdict on an attempt; None if none of its pods left a trace."""
     verdicts = [Verdict(outcome_of(ending), ending) for ending in endings]
     if not verdicts:
         return None

@@ -1,30 +1,121 @@
-"""How far the training is, for people: step, loss, speed, time left. Pure."""
+"""The progress of the training: read from the leader's log, written into the status. Pure."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from cosmos_operator.api.status import Progress
-from cosmos_operator.decide.pass_state import Draft
-from cosmos_operator.decide.stages.stage_jobs import StageView
-from cosmos_operator.decide.times import format_duration, parse_time
-from cosmos_operator.decide.training.gang import Gang
+from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.kube.objects import (
+    format_duration,
+    parse_time,
+)
 from cosmos_operator.plan.stages import Stage
 from cosmos_worker.config.stages import TrainConfig
 
-DECIMAL = re.compile(r"^-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?$")
+_STAMP = r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) \w+ rank=0 \S+ "
+_STEP = re.compile(
+    _STAMP + r"step=(?P<step>\d+)/(?P<total>\d+) (?:validation_)?loss=(?P<loss>\S+)(?P<rest>.*)"
+)
+_SAVED = re.compile(_STAMP + r"(?P<what>checkpoint|continued) step=(?P<step>\d+)\b")
+_UNITS = re.compile(_STAMP + r"(?P<name>\S+) (?P<unit>[a-z_]+)=(?P<done>\d+)/(?P<total>\d+)\b")
+_STARTED = re.compile(_STAMP + r"training parameters=")
+_NOTE = re.compile(_STAMP + r"note: (?P<note>.+)")
+_SPEED = re.compile(r"samples/s=(\S+)")
+_DECIMAL = re.compile(r"^-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?$")
+_ETA = re.compile(r"eta=(\S+)")
 
 
-def report_progress(draft: Draft, stage: Stage, gang: Gang, view: StageView) -> Progress | None:
-    """The progress to show: of the log, or of the last pass if that was written a moment ago."""
+@dataclass(frozen=True)
+class LogFacts:
+    """Facts in the last lines of a worker's log."""
+
+    step: int | None = None
+    total_steps: int | None = None
+    loss: str | None = None
+    samples_per_second: str | None = None
+    eta_s: int | None = None
+    report_time: str | None = None
+    """Time at which the worker last reported progress."""
+    checkpoint: int | None = None
+    """Step of the latest complete checkpoint."""
+    start_step: int | None = None
+    """Step from which the training continued."""
+    note: str = ""
+    """A note of the worker for people, such as that it begins anew with another number of steps."""
+    units: str = ""
+    """Progress of another stage, such as ``cache-latents windows=120/480``."""
+
+
+def read_log(text: str) -> LogFacts:
+    """The latest facts in the lines of a log; lines of other forms are passed over."""
+    facts: dict[str, str | int | None] = {}
+    for line in text.splitlines():
+        if match := _STEP.match(line):
+            facts |= _step_facts(match)
+        elif match := _SAVED.match(line):
+            step = int(match["step"])
+            facts["checkpoint"] = step
+            facts["report_time"] = match["time"]
+            if match["what"] == "continued":
+                facts["start_step"] = facts["step"] = step
+        elif match := _STARTED.match(line):
+            facts["report_time"] = match["time"]
+        elif match := _NOTE.match(line):
+            facts["note"] = match["note"]
+        elif match := _UNITS.match(line):
+            facts["units"] = f"{match['name']} {match['unit']}={match['done']}/{match['total']}"
+            facts["report_time"] = match["time"]
+    return LogFacts(**facts)  # type: ignore[arg-type]  # names and types are those of the patterns above
+
+
+def _step_facts(match: re.Match[str]) -> dict[str, str | int | None]:
+    found: dict[str, str | int | None] = {
+        "step": int(match["step"]),
+        "total_steps": int(match["total"]),
+        "report_time": match["time"],
+    }
+    if "validation_loss" in match.group(0):
+        return found
+    speed, eta = _SPEED.search(match["rest"]), _ETA.search(match["rest"])
+    found["loss"] = match["loss"]
+    found["samples_per_second"] = speed[1] if speed else None
+    found["eta_s"] = _seconds(eta[1]) if eta else None
+    return found
+
+
+def _seconds(text: str) -> int | None:
+    """A time such as 1:02:03 or 2:03 in seconds; None if it is not one."""
+    try:
+        parts = [int(part) for part in text.split(":")]
+    except ValueError:
+        return None
+    total = 0
+    for part in parts:
+        total = total * 60 + part
+    return total
+
+
+def report_progress(
+    pass_: Pass, stage: Stage, facts: LogFacts, *, has_finished: bool
+) -> Progress | None:
+    """The progress for the status: that of the log, or that of the last pass if it was written a moment ago.
+
+    Args:
+        pass_: the pass.
+        stage: the training.
+        facts: facts in the leader's log.
+        has_finished: True once the training has succeeded.
+    """
     assert isinstance(stage.document, TrainConfig)
     total = stage.document.experiment.trainer.max_steps
-    before, facts = draft.previous.progress, gang.facts
-    if view.state == "Succeeded":
-        return _finished(before, total)
+    before = pass_.previous.progress
+    if has_finished:
+        return _final_progress(before, total)
     if facts.step is None:
         return before
-    if before is not None and _is_too_soon(draft, before, facts.report_time):
+    if before is not None and _was_just_written(pass_, before, facts.report_time):
         return before
     return Progress.model_construct(
         step=facts.step,
@@ -38,7 +129,7 @@ def report_progress(draft: Draft, stage: Stage, gang: Gang, view: StageView) -> 
     )
 
 
-def _finished(before: Progress | None, total: int) -> Progress:
+def _final_progress(before: Progress | None, total: int) -> Progress:
     values = {"step": total, "total_steps": total, "summary": f"{total}/{total}"}
     rest = {"eta_seconds": None, "eta": ""}
     if before is None:
@@ -46,14 +137,14 @@ def _finished(before: Progress | None, total: int) -> Progress:
     return before.model_copy(update={**values, **rest})
 
 
-def _is_too_soon(draft: Draft, before: Progress, report_time: str | None) -> bool:
-    """Mere progress is written at most every progress_seconds."""
+def _was_just_written(pass_: Pass, before: Progress, report_time: str | None) -> bool:
+    """True if less than progress_seconds have passed since the progress that the status shows."""
     if before.last_report_time is None or report_time is None:
         return False
     passed = (parse_time(report_time) - parse_time(before.last_report_time)).total_seconds()
-    return 0 <= passed < draft.settings.progress_seconds
+    return 0 <= passed < pass_.settings.progress_seconds
 
 
 def _decimal(text: str | None) -> str | None:
-    """The text if it is a number; the log may say nan."""
-    return text if text is not None and DECIMAL.match(text) else None
+    """The text if it is a decimal number, otherwise None; the log may say nan."""
+    return text if text is not None and _DECIMAL.match(text) else None

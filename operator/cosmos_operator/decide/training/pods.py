@@ -1,56 +1,51 @@
-"""The pods of one attempt, seen together. Pure."""
+"""The pods of one attempt as one gang: who leads, who is left, how they ended. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.api.status import Attempt
-from cosmos_operator.decide.pass_state import (
-    Draft,
-    Manifest,
+from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.decide.training.outcomes import CONSEQUENCES, classify
+from cosmos_operator.decide.training.progress import (
+    LogFacts,
+    read_log,
 )
-from cosmos_operator.decide.pods import (
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import name_of, parse_time
+from cosmos_operator.kube.pods import (
     Ending,
-    asked_to_leave_at,
+    deleted_at,
     ending_of,
     is_over,
     is_stuck,
     is_terminating,
-    name_of,
 )
-from cosmos_operator.decide.times import parse_time
-from cosmos_operator.decide.training.log_lines import (
-    LogFacts,
-    read_log,
-)
-from cosmos_operator.decide.training.outcomes import classify
 from cosmos_operator.plan.backend import BACKENDS, Backend
-from cosmos_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.worker_doc import run_address
 from cosmos_worker.config.stages import TrainConfig
 
-CONSEQUENCES = ("PeerLost", "Stopped", "Succeeded")
-"""Outcomes of pods that ended because others did."""
-
 
 @dataclass(frozen=True)
 class Gang:
-    """An attempt's workload, pods and log."""
+    """The workload, the pods and the log of one attempt."""
 
     workload: Manifest | None
     pods: tuple[Manifest, ...]
     leader: Manifest | None
-    """The pod of the first rank."""
+    """The pod of rank 0."""
     active: tuple[Manifest, ...]
-    """Pods that have not ended, and can be waited for."""
+    """Pods that have not ended and are not stuck."""
     stuck: tuple[Manifest, ...]
     """Pods that should have ended long ago: their nodes do not answer, and nobody knows when they will."""
     endings: tuple[Ending, ...]
     facts: LogFacts
-    """Of the leader's log."""
+    """Facts in the leader's log."""
     has_log: bool
+    """True if the leader's log could be read."""
 
     @property
     def active_names(self) -> list[str]:
@@ -59,24 +54,24 @@ class Gang:
 
     @property
     def first_ending(self) -> Ending | None:
-        """The leader's ending, or another pod's."""
+        """The leader's ending, otherwise that of another pod; None if no pod has ended."""
         own = ending_of(self.leader) if self.leader is not None else None
         return own or next(iter(self.endings), None)
 
     @property
     def note(self) -> str:
-        """What people should know of the training, by its log or its result."""
+        """A note of the worker for people, in its log or in its result; empty if there is none."""
         ending = self.first_ending
         return self.facts.note or str(((ending.result or {}) if ending else {}).get("note", ""))
 
     @property
     def leaving(self) -> Manifest | None:
-        """A pod that somebody takes away while the others still run."""
+        """A pod that somebody takes away while the others still run; None if there is none."""
         return next((pod for pod in self.pods if is_terminating(pod)), None)
 
     @property
     def has_failed_by_itself(self) -> bool:
-        """Whether a pod that nobody took away has failed, and not merely because others were taken away."""
+        """True if a pod that nobody took away has failed, and not merely because others were taken away."""
         own = [ending_of(pod) for pod in self.pods if "deletionTimestamp" not in pod["metadata"]]
         verdict = classify(ending for ending in own if ending is not None)
         if verdict is None:
@@ -86,38 +81,38 @@ class Gang:
         )
 
     def _ended_before_any_was_deleted(self, ending: Ending) -> bool:
-        deleted = [when for pod in self.pods if (when := asked_to_leave_at(pod)) is not None]
+        deleted = [when for pod in self.pods if (when := deleted_at(pod)) is not None]
         if not deleted or ending.finish_time is None:
             return False
         return parse_time(ending.finish_time) <= min(deleted)
 
-    def explaining(self, fits: Callable[[Ending], bool]) -> Ending | None:
-        """The first ending that fits."""
+    def first_ending_that(self, fits: Callable[[Ending], bool]) -> Ending | None:
+        """The first ending that fits; None if none does."""
         return next((ending for ending in self.endings if fits(ending)), None)
 
     def run_address(self, stage: Stage) -> str:
-        """Volume address of the training run."""
+        """Volume address of the folder of the training run."""
         assert isinstance(stage.document, TrainConfig)
         return run_address(stage.document)
 
 
-def read_gang(draft: Draft, backend: Backend, attempt: Attempt) -> Gang:
-    """Everything of one attempt."""
+def read_gang(pass_: Pass, backend: Backend, attempt: Attempt) -> Gang:
+    """The workload, the pods and the log of one attempt, among what was observed."""
     used = BACKENDS.get(attempt.backend, backend)
-    workload = draft.observed.get(used.kind, attempt.workload)
-    if workload is not None and not draft.owns(workload):
+    workload = pass_.observed.get(used.kind, attempt.workload)
+    if workload is not None and not pass_.owns(workload):
         workload = None
-    labels = {JOB_LABEL: draft.job.name, ATTEMPT_LABEL: str(attempt.number)}
-    pods = draft.observed.pods_with(labels)
+    labels = {JOB_LABEL: pass_.job.name, ATTEMPT_LABEL: str(attempt.number)}
+    pods = pass_.observed.pods_with(labels)
     if workload is None:  # pods of an earlier job of the same name say nothing about this one
         pods = tuple(pod for pod in pods if not is_over(pod))
     leaders = [
         pod for pod in pods if used.leader_labels.items() <= pod["metadata"]["labels"].items()
     ]
     leader = next((pod for pod in leaders if not is_over(pod)), next(iter(leaders), None))
-    text = draft.observed.logs.get(name_of(leader)) if leader is not None else None
+    text = pass_.observed.logs.get(name_of(leader)) if leader is not None else None
     going = [pod for pod in pods if not is_over(pod)]
-    stuck = tuple(pod for pod in going if is_stuck(pod, draft.now))
+    stuck = tuple(pod for pod in going if is_stuck(pod, pass_.now))
     active = tuple(pod for pod in going if pod not in stuck)
     endings = tuple(ending for pod in pods if (ending := ending_of(pod)) is not None)
     facts = read_log(text or "")

@@ -1,4 +1,4 @@
-"""What a pod says: whether it runs, how its worker ended, why it does not start. Pure."""
+"""Facts that a pod states: its phase, the end of its worker, the reason for which it does not start. Pure."""
 
 from __future__ import annotations
 
@@ -6,69 +6,66 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from cosmos_operator.decide.times import parse_time, seconds_since
-
-Manifest = dict[str, Any]
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import name_of, parse_time, seconds_since
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-STUCK_AFTER_S = 60
-"""A pod that should have ended so long ago is on a node that does not answer; it is no longer waited for."""
-LOST_REASONS = ("ContainerStatusUnknown", "Unknown")
-"""The container was there before its node went away or was started anew, and nobody knows how it ended."""
-REFUSED = "RefusedByNode"
-"""No container ever ran: the node would not have the pod, for want of a device or of room."""
+"""Reasons of a waiting container whose image cannot be pulled."""
 CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+"""Reasons of a waiting container that cannot be created, such as a missing Secret."""
+STUCK_AFTER_S = 60
+"""Seconds after its deletionTimestamp from which on a pod counts as stuck on a node that does not answer."""
+LOST_REASONS = ("ContainerStatusUnknown", "Unknown")
+"""Reasons of a container that was running when its node went away or was restarted: nobody knows how it ended."""
+REFUSED = "RefusedByNode"
+"""Disruption of a pod of which no container ever ran: the node rejected it, for lack of a device or of room."""
+DISRUPTION_REASONS = ("Evicted", "NodeLost", "Preempting", "NodeShutdown", "Terminated")
+"""Reasons in a pod's status with which Kubernetes itself ends the pod."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How the worker in a pod ended."""
+    """The end of the worker in a pod."""
 
     exit_code: int
     reason: str
-    """Of the worker's termination message, otherwise of the container runtime or the pod."""
+    """Reason in the worker's termination message, otherwise that of the container runtime or the pod."""
     message: str
     step: int | None = None
     checkpoint: int | None = None
     node: str = ""
     result: Manifest | None = None
-    """Of a stage that succeeded."""
+    """Result of a stage that succeeded."""
     disruption: str = ""
-    """Why Kubernetes ended the pod: the reason of its DisruptionTarget condition or of the pod itself."""
+    """Reason for which Kubernetes ended the pod: that of its DisruptionTarget condition or of the pod itself."""
     finish_time: str | None = None
-    """When the worker ended."""
-
-
-def name_of(pod: Manifest) -> str:
-    """Name of an object."""
-    return str(pod["metadata"]["name"])
+    """Time at which the worker ended."""
 
 
 def phase_of(pod: Manifest) -> str:
-    """Pending, Running, Succeeded, Failed or Unknown."""
+    """Phase of a pod: Pending, Running, Succeeded, Failed or Unknown."""
     return str(pod.get("status", {}).get("phase", "Pending"))
 
 
 def is_over(pod: Manifest) -> bool:
-    """Whether all containers have ended for good."""
+    """True once all containers have ended for good."""
     return phase_of(pod) in ("Succeeded", "Failed")
 
 
 def is_terminating(pod: Manifest) -> bool:
-    """Whether somebody deleted the pod and it still ends its work."""
+    """True while a deleted pod still has its grace period to end its work."""
     return "deletionTimestamp" in pod["metadata"] and not is_over(pod)
 
 
 def is_stuck(pod: Manifest, now: datetime) -> bool:
-    """Whether a pod is long past its deletionTimestamp, which is when it should have ended."""
+    """True if a pod should have ended by its deletionTimestamp, long ago, and has not."""
     due = pod["metadata"].get("deletionTimestamp")
     return due is not None and not is_over(pod) and seconds_since(due, now) > STUCK_AFTER_S
 
 
-def asked_to_leave_at(pod: Manifest) -> datetime | None:
-    """When somebody deleted the pod: it has its grace period from then until its deletionTimestamp."""
+def deleted_at(pod: Manifest) -> datetime | None:
+    """Time at which the pod was deleted, a grace period before its deletionTimestamp; None if nobody deleted it."""
     metadata = pod["metadata"]
     due = metadata.get("deletionTimestamp")
     if due is None:
@@ -77,21 +74,17 @@ def asked_to_leave_at(pod: Manifest) -> datetime | None:
 
 
 def disruption_of(pod: Manifest) -> str:
-    """Why Kubernetes takes the pod away; empty if it does not."""
+    """Reason for which Kubernetes takes the pod away; empty if it does not."""
     status = pod.get("status", {})
     for condition in status.get("conditions", ()):
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             return str(condition.get("reason", "DisruptionTarget"))
     reason = str(status.get("reason", ""))
-    return (
-        reason
-        if reason in ("Evicted", "NodeLost", "Preempting", "NodeShutdown", "Terminated")
-        else ""
-    )
+    return reason if reason in DISRUPTION_REASONS else ""
 
 
 def ending_of(pod: Manifest) -> Ending | None:
-    """How the worker ended, or None if it has not, or left no trace."""
+    """The end of a pod's worker; None if it has not ended, or left no trace."""
     node = str(pod.get("spec", {}).get("nodeName", ""))
     disruption = disruption_of(pod)
     for status in _worker_statuses(pod):
@@ -102,7 +95,7 @@ def ending_of(pod: Manifest) -> Ending | None:
             found = _read_ending(ended, node, disruption)
             return replace(found, finish_time=ended.get("finishedAt"))
     if phase_of(pod) == "Failed":
-        if (failed := _failed_before_the_worker(pod)) is not None:
+        if (failed := _failed_init_container(pod)) is not None:
             return _read_ending(failed, node, disruption)
         status = pod.get("status", {})
         reason = disruption or str(status.get("reason", "Failed"))
@@ -112,8 +105,8 @@ def ending_of(pod: Manifest) -> Ending | None:
     return None
 
 
-def _failed_before_the_worker(pod: Manifest) -> Manifest | None:
-    """The end of an init container that failed, such as one that waits for another pod in vain."""
+def _failed_init_container(pod: Manifest) -> Manifest | None:
+    """State ``terminated`` of an init container that failed, such as one that waited for another pod in vain."""
     for status in pod.get("status", {}).get("initContainerStatuses", ()):
         ended: Manifest | None = status.get("state", {}).get("terminated")
         if ended is not None and ended.get("exitCode", 0) != 0:
@@ -157,14 +150,14 @@ def _number(value: object) -> int | None:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a pod does not start: a reason in one word, and what was found and what to do."""
+    """The reason for which a pod does not start, in one word and in a sentence with what to do."""
 
     reason: str
     message: str
 
 
 def obstacle_of(pod: Manifest) -> Obstacle | None:
-    """Why a pod is not running, as far as the pod itself says."""
+    """The reason for which a pod does not start; None if it has started, or states no reason."""
     if phase_of(pod) != "Pending":
         return None
     statuses = pod.get("status", {})
@@ -183,7 +176,8 @@ def obstacle_of(pod: Manifest) -> Obstacle | None:
         if reason in CONFIG_REASONS:
             return Obstacle(
                 "ContainerNotCreated",
-                f"pod {name_of(pod)}: {message or reason}; create what is missing in the job's namespace",
+                f"pod {name_of(pod)}: the container cannot be created: {message or reason}; create what is missing in "
+                "the job's namespace",
             )
     for condition in statuses.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -194,5 +188,5 @@ def obstacle_of(pod: Manifest) -> Obstacle | None:
 
 
 def first_obstacle(pods: Iterable[Manifest]) -> Obstacle | None:
-    """The first reason why any of the pods does not start."""
+    """The obstacle of the first pod that states one."""
     return next((found for pod in pods if (found := obstacle_of(pod)) is not None), None)

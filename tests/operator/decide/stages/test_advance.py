@@ -6,7 +6,7 @@ import pytest
 from support.decisions import Simulation
 
 from cosmos_operator.decide.decision import AddOwner, Create, Delete
-from cosmos_operator.decide.times import format_time
+from cosmos_operator.kube.objects import format_time
 
 STAGES = ["fetch-model", "prepare-dataset", "embed-text", "cache-latents"]
 

@@ -1,0 +1,41 @@
+"""Every label and annotation that the operator sets or reads, by which people and tools select its objects."""
+
+from __future__ import annotations
+
+from cosmos_operator.api.base import GROUP
+
+# --- set on everything that the operator creates -----------------------------------------------
+
+MANAGED_LABEL, MANAGED_BY = "app.kubernetes.io/managed-by", "cosmos"
+"""Kubernetes' label for the program that manages an object, and the operator's value of it."""
+PART_OF_LABEL, PART_OF = "app.kubernetes.io/part-of", "cosmos"
+"""Kubernetes' label for the application that an object belongs to, and its value."""
+COMMON_LABELS = {MANAGED_LABEL: MANAGED_BY, PART_OF_LABEL: PART_OF}
+
+# --- of this project ---------------------------------------------------------------------------
+
+JOB_LABEL = f"{GROUP}/job"
+"""Name of the PostTrainingJob that an object belongs to; absent on objects that several jobs share."""
+STAGE_LABEL = f"{GROUP}/stage"
+"""Name of the stage that an object belongs to."""
+KEY_LABEL = f"{GROUP}/key"
+"""Content key of the stage."""
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+"""Number of the training attempt, on its workload and its pods."""
+ROLE_LABEL, LEADER = f"{GROUP}/role", "leader"
+"""Role of a pod of a PyTorchJob, and its value on the pod of rank 0, whose log reports the progress."""
+DEPENDS_ANNOTATION = f"{GROUP}/depends-on"
+"""Names of the stages that must have finished first, separated by commas."""
+TEMPLATE_ANNOTATION = f"{GROUP}/template"
+"""Content key of a Job's pod template; it differs if another job asks for another image or other nodes."""
+
+# --- of Kubernetes and Kueue -------------------------------------------------------------------
+
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+"""Name of the batch/v1 Job, on its pods."""
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+"""Index of a pod in an indexed Job, as a label and as an annotation."""
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+"""Host name of a node."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""LocalQueue of Kueue in which a workload waits."""

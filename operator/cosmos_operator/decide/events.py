@@ -1,0 +1,61 @@
+"""Kubernetes Events for the changes between the status of the last pass and the new one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cosmos_operator.api.status import PostTrainingJobStatus
+from cosmos_operator.decide.decision import Event
+from cosmos_operator.kube.kinds import Manifest
+
+MAX_EVENT_MESSAGE = 1000
+
+
+def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[Event, ...]:
+    """One event for each change that a person wants to know of."""
+    events = []
+    known: dict[str, tuple[str, str]] = {c.type: (c.status, c.reason) for c in before.conditions}
+    for condition in after["conditions"]:
+        kind, answer, reason = condition["type"], condition["status"], condition["reason"]
+        if known.get(kind) == (answer, reason) or not _is_news(kind, condition, known):
+            continue
+        text = condition.get("message") or kind
+        is_bad = kind == "Failed" or (answer == "False" and kind != "Progressing")
+        events.append(Event(reason, f"{kind}: {text}"[:MAX_EVENT_MESSAGE], is_bad))
+    return (*events, *_attempt_events(before, after))
+
+
+def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[str, str]]) -> bool:
+    """False for changes of a condition that everybody expects, or that another event tells."""
+    answer, reason = condition["status"], condition["reason"]
+    if kind in ("Succeeded", "Failed"):
+        return answer == "True"
+    if kind == "Suspended":
+        return answer == "True" or kind in known
+    if kind == "Running":
+        return reason not in ("Waiting", "Starting", "Trained", "Queued", "Stopping", "Failed")
+    if kind == "Progressing":
+        return reason == "Stalled"
+    return answer == "True" or (
+        answer == "False" and reason not in ("QuotaPending", "ClaimIsCreated")
+    )
+
+
+def _attempt_events(before: PostTrainingJobStatus, after: Manifest) -> list[Event]:
+    known = {attempt.number: attempt.outcome for attempt in before.attempts}
+    events = []
+    for attempt in after.get("attempts", ()):
+        number, outcome = attempt["number"], attempt["outcome"]
+        if known.get(number) == outcome:
+            continue
+        if number not in known:
+            start = attempt.get("startStep")
+            origin = f" from step {start}" if start else ""
+            text = f"attempt {number} begins{origin} as {attempt['backend']} {attempt['workload']}"
+            events.append(Event("AttemptStarted", text))
+        if outcome != "Running":
+            detail = f": {attempt['message']}" if attempt.get("message") else ""
+            is_bad = outcome not in ("Succeeded", "Suspended", "Stopped")
+            text = f"attempt {number} ended: {outcome}{detail}"
+            events.append(Event(f"Attempt{outcome}", text[:MAX_EVENT_MESSAGE], is_bad))
+    return events

@@ -1,0 +1,57 @@
+"""The objects of an attempt: its workload, the ConfigMap of its pods, the Service of its leader. Pure."""
+
+from __future__ import annotations
+
+from cosmos_operator.api.base import KIND
+from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL
+from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
+from cosmos_operator.decide.training.node_avoidance import nodes_to_avoid
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import name_of
+from cosmos_operator.plan.backend import Backend
+from cosmos_operator.plan.render import build_config_map, build_leader_service, stage_name
+from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.workload import TrainingAttempt
+
+
+def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
+    """Create what the latest attempt needs and is not there yet."""
+    number = pass_.attempts[-1].number
+    labels = {JOB_LABEL: pass_.job.name, ATTEMPT_LABEL: str(number)}
+    if left_over := pass_.observed.pods_with(labels):
+        pass_.requeue_after(SHORT_WAIT_S)
+        message = f"waits for pod {name_of(left_over[0])} of a deleted job of the same name"
+        return StageView("Waiting", "NameConflict", message)
+    avoided, config_map = nodes_to_avoid(pass_, stage), stage_name(pass_.job, stage)
+    attempt = TrainingAttempt(pass_.job, stage, config_map, pass_.settings, number, avoided)
+    for manifest in (*_common_objects(pass_, stage, backend), *backend.build(attempt)):
+        kind, name = manifest["kind"], name_of(manifest)
+        found = pass_.observed.get(kind, name)
+        if kind == "Service" and found is not None and not _belongs_to_job_name(pass_, found):
+            continue  # a Service of other people has the job's name: only the short log address is lost
+        if found is not None and not pass_.owns(found):
+            return pass_.name_conflict(kind, name)
+        if found is None:
+            pass_.create(manifest)
+        if refused := pass_.creation_refused(kind, name):
+            return refused
+    pass_.requeue_after(pass_.settings.poll_seconds)
+    return StageView("Running", "Starting", f"starts attempt {number}")
+
+
+def restore_common_objects(pass_: Pass, stage: Stage, backend: Backend) -> None:
+    """Create again what somebody deleted of the objects that all attempts use, while an attempt runs."""
+    for manifest in _common_objects(pass_, stage, backend):
+        if pass_.observed.get(manifest["kind"], name_of(manifest)) is None:
+            pass_.create(manifest)
+
+
+def _common_objects(pass_: Pass, stage: Stage, backend: Backend) -> tuple[Manifest, Manifest]:
+    """The objects that all attempts use: the ConfigMap that the pods mount, and the Service of the leader."""
+    return build_config_map(pass_.job, stage), build_leader_service(pass_.job, backend)
+
+
+def _belongs_to_job_name(pass_: Pass, manifest: Manifest) -> bool:
+    """True if an object belongs to this job, or to a deleted job of its name, with which it goes in a moment."""
+    owners = manifest["metadata"].get("ownerReferences", ())
+    return any((one["kind"], one["name"]) == (KIND, pass_.job.name) for one in owners)

@@ -1,0 +1,77 @@
+"""The wait before the next attempt, and the point at which another attempt is pointless. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from cosmos_operator.api.status import Attempt, Condition
+from cosmos_operator.kube.objects import parse_time
+
+MAX_BACKOFF_S = 300.0
+FAILURES_WITHOUT_PROGRESS = 2
+"""Counted failures in a row without a step of progress after which the job fails."""
+GPU_FAULTS_WITHOUT_PROGRESS = 5
+"""GPU faults in a row after which the image or the driver is rather wrong than so many GPUs."""
+OUTCOMES_WITHOUT_WAIT = ("Suspended",)
+"""Outcomes after which the next attempt begins at once."""
+
+
+def made_progress(attempt: Attempt) -> bool:
+    """True if an attempt did any step beyond the one that it continued from."""
+    return (attempt.end_step or 0) > (attempt.start_step or 0)
+
+
+def since_resumed(
+    attempts: Sequence[Attempt], conditions: Sequence[Condition]
+) -> tuple[Attempt, ...]:
+    """Attempts since a failed job was last let go on by an edit, which may have mended what broke the earlier ones."""
+    failed = next((one for one in conditions if one.type == "Failed"), None)
+    if failed is None:
+        return tuple(attempts)
+    running = tuple(one for one in attempts if one.finish_time is None)
+    if failed.status == "True":
+        return running
+    since = parse_time(failed.last_transition_time)
+    ended = (one for one in attempts if one.finish_time is not None)
+    return (*(one for one in ended if parse_time(str(one.finish_time)) >= since), *running)
+
+
+def since_suspended(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Attempts since the last one that was suspended."""
+    ended = [i for i, one in enumerate(attempts) if one.outcome == "Suspended"]
+    return tuple(attempts[ended[-1] + 1 :] if ended else attempts)
+
+
+def is_hopeless(attempts: Sequence[Attempt]) -> bool:
+    """True if the last attempts all failed without progress, so that another one would end in the same way."""
+    idle = [attempt for attempt in attempts if not made_progress(attempt)]
+    failed, faults = attempts[-FAILURES_WITHOUT_PROGRESS:], attempts[-GPU_FAULTS_WITHOUT_PROGRESS:]
+    if len(failed) == FAILURES_WITHOUT_PROGRESS and all(a.counted and a in idle for a in failed):
+        return True
+    return len(faults) == GPU_FAULTS_WITHOUT_PROGRESS and all(
+        a.outcome == "GpuFault" and a in idle for a in faults
+    )
+
+
+def backoff_s(attempts: Sequence[Attempt], first_s: float) -> float:
+    """Seconds between the end of the last attempt and the next; they double with each attempt without progress."""
+    last = attempts[-1]
+    if last.outcome in OUTCOMES_WITHOUT_WAIT or (made_progress(last) and not last.counted):
+        return 0.0
+    idle = 0
+    for attempt in reversed(attempts):
+        if made_progress(attempt) or attempt.outcome in OUTCOMES_WITHOUT_WAIT:
+            break
+        idle += 1
+    delay: float = first_s * 2.0 ** max(0, idle - 1)
+    return min(delay, MAX_BACKOFF_S)
+
+
+def wait_s(attempts: Sequence[Attempt], first_s: float, now: datetime) -> float:
+    """Seconds from now until the next attempt may begin."""
+    last = attempts[-1]
+    if last.finish_time is None:
+        return 0.0
+    passed = (now - parse_time(last.finish_time)).total_seconds()
+    return max(0.0, backoff_s(attempts, first_s) - passed)
