@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fakekube.client import Api, is_gone, make_config, make_job, name_of, wait_for
+from support.api_client import Api, is_gone, make_config, make_job, name_of, wait_for
 
 
 def test_delete_answers(api: Api) -> None:
@@ -37,14 +37,16 @@ def test_finalizers_hold_back(api: Api) -> None:
     wait_for(lambda: is_gone(api, path))
 
 
-def test_dependents_go_with_their_owner(api: Api) -> None:
+def test_dependents_go_with_their_owner(controlled_api: Api) -> None:
+    api = controlled_api
     owner_path, owner = make_job(api)
     path, _ = make_config(api, (owner,))
     api.call("DELETE", owner_path)
     wait_for(lambda: is_gone(api, path), 30)
 
 
-def test_shared_dependents_stay_until_the_last_owner(api: Api) -> None:
+def test_shared_dependents_stay_until_the_last_owner(controlled_api: Api) -> None:
+    api = controlled_api
     (first_path, first), (second_path, second) = make_job(api), make_job(api)
     path, _ = make_config(api, (first, second))
     api.call("DELETE", first_path)
@@ -58,7 +60,8 @@ def test_shared_dependents_stay_until_the_last_owner(api: Api) -> None:
     wait_for(lambda: is_gone(api, path), 30)
 
 
-def test_foreground_waits_for_dependents(api: Api) -> None:
+def test_foreground_waits_for_dependents(controlled_api: Api) -> None:
+    api = controlled_api
     owner_path, owner = make_job(api)
     path, _ = make_config(api, (owner,), finalizers=["cosmos.dev/test"])
     code, answer = api.call("DELETE", owner_path, {"propagationPolicy": "Foreground"})
@@ -71,7 +74,8 @@ def test_foreground_waits_for_dependents(api: Api) -> None:
     wait_for(lambda: is_gone(api, owner_path), 30)
 
 
-def test_orphans_stay(api: Api) -> None:
+def test_orphans_stay(controlled_api: Api) -> None:
+    api = controlled_api
     owner_path, owner = make_job(api)
     path, _ = make_config(api, (owner,))
     api.call("DELETE", owner_path, {"propagationPolicy": "Orphan"})
@@ -79,7 +83,8 @@ def test_orphans_stay(api: Api) -> None:
     wait_for(lambda: "ownerReferences" not in api.call("GET", path)[1]["metadata"], 30)
 
 
-def test_an_owner_that_never_was(api: Api) -> None:
+def test_an_owner_that_never_was(controlled_api: Api) -> None:
+    api = controlled_api
     _, owner = make_job(api)
     owner["metadata"]["uid"] = "11111111-2222-3333-4444-555555555555"
     path, _ = make_config(api, (owner,))
