@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ import pytest
 import yaml
 from support.api_client import Api, connect, prepared
 from support.scenario_world import Jobs
+
+from cosmos_operator.kube.client import KubeCluster, load_configuration
 
 if TYPE_CHECKING:
     from harness.api_server import ApiServer
@@ -26,6 +28,14 @@ def api(api_server: ApiServer) -> Iterator[Api]:
     crds = [yaml.load(file.read_bytes(), yaml.CSafeLoader) for file in files]
     with prepared(connect(api_server.kubeconfig), *crds) as found:
         yield found
+
+
+@pytest.fixture
+async def cluster(api: Api, api_server: ApiServer) -> AsyncIterator[KubeCluster]:
+    """The operator's own client, once ``api`` has installed the resources."""
+    found = KubeCluster(await load_configuration(api_server.kubeconfig))
+    yield found
+    await found.close()
 
 
 class ServedJobs(Jobs):

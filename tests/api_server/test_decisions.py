@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.api_client import Api, name_of
@@ -13,11 +12,8 @@ from support.decisions import Simulation
 from cosmos_operator.api.base import API_VERSION, KIND
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.decision import Create, Decision
-from cosmos_operator.kube.client import KubeCluster, load_configuration
+from cosmos_operator.kube.client import KubeCluster
 from cosmos_operator.kube.kinds import KINDS
-
-if TYPE_CHECKING:
-    from harness.api_server import ApiServer
 
 pytestmark = pytest.mark.api_server
 TWO_NODES = {"nodes": 2, "processesPerNode": 1}
@@ -27,20 +23,13 @@ GPUS = {
     "dataset.source": {"claim": {"claimName": "lab-data", "path": "cubes"}},
     "model.source": {"huggingFace": {"repo": "lab/tiny", "revision": "abc"}},
     "credentials": {"huggingFace": {"name": "hub"}},
+    "storage": {"checkpoints": {"claimName": "new", "create": {"size": "1Gi"}}},
     "scheduling": {
         "priorityClassName": "research",
         "nodeSelector": {"gpu": "h100"},
         "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
     },
 }
-
-
-@pytest.fixture
-async def cluster(api_server: ApiServer) -> AsyncIterator[KubeCluster]:
-    """The operator's own client."""
-    found = KubeCluster(await load_configuration(api_server.kubeconfig))
-    yield found
-    await found.close()
 
 
 def submit(api: Api, simulation: Simulation, name: str) -> None:
@@ -54,6 +43,10 @@ def submit(api: Api, simulation: Simulation, name: str) -> None:
 
 def live(simulation: Simulation) -> None:
     """A training that crashes, loses a GPU, is suspended and resumed, and succeeds; then all that comes after it."""
+    simulation.settle()
+    for (kind, _), one in simulation.objects.items():
+        if kind == "PersistentVolumeClaim":
+            one["status"] = {"phase": "Bound"}
     simulation.prepare()
     run(simulation, 10)
     simulation.fail(simulation.running_attempt(), 1, step=12)

@@ -56,12 +56,18 @@ def operated(
         operator.stop()
 
 
+def event_reasons(jobs: Jobs, name: str) -> list[str]:
+    events = jobs.list("/api/v1 events")
+    return [one["reason"] for one in events if one["involvedObject"]["name"] == name]
+
+
 def test_unknown_experiment(operated: Jobs) -> None:
     operated.submit("no-experiment", training={"experiment": "video2world_nothing"})
     status = operated.wait_state("no-experiment", "Failed")
 
     assert "video2world_nothing" in status["message"]
     assert operated.condition("no-experiment", "Accepted")["reason"] == "InvalidSpec"
+    operated.wait("an event says it", lambda: event_reasons(operated, "no-experiment"))
 
 
 def test_claim_that_is_not_there(operated: Jobs) -> None:
