@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.fakekube import admission, errors
+from support.fakekube import defaults, errors
 from support.fakekube.resources import BUILT_IN, CRDS, Object, Resource, resource_of_crd
 
 MAX_HISTORY = 20_000
@@ -131,7 +131,7 @@ class Store:
             obj.pop("status", None)
         if self.find(key, namespace, meta["name"]) is not None:
             raise errors.already_exists(resource.group, resource.plural, meta["name"])
-        admission.complete(self, resource, obj)
+        defaults.complete(self, resource, obj)
         meta.update(uid=str(uuid.uuid4()), creationTimestamp=utc_now())
         if resource.counts_generations:
             meta["generation"] = 1
@@ -161,7 +161,7 @@ class Store:
         waits = (
             new_meta.get("finalizers")
             or new_meta.get("deletionGracePeriodSeconds", 0) > 0
-            or admission.has_contents(resource)
+            or defaults.has_contents(resource)
         )
         if "deletionTimestamp" in new_meta and not waits:
             return self.remove(resource, new)
@@ -202,10 +202,10 @@ class Store:
         meta["finalizers"] = finalizers + held
         if not meta["finalizers"]:
             del meta["finalizers"]
-        wait_s = admission.grace_seconds(resource, old, grace_s)
+        wait_s = defaults.grace_seconds(resource, old, grace_s)
         before = meta.get("deletionGracePeriodSeconds")
         wait_s = wait_s if before is None else min(wait_s, before)
-        if not meta.get("finalizers") and wait_s == 0 and not admission.has_contents(resource):
+        if not meta.get("finalizers") and wait_s == 0 and not defaults.has_contents(resource):
             return self.remove(resource, obj), True
         if "deletionTimestamp" not in meta:
             meta["deletionTimestamp"] = utc_now()
