@@ -1,5 +1,6 @@
 # make quickstart   set up and post-train the example (examples/quickstart.yaml)
 # make test         set up and run every check: lint, types, layers, tests
+# make api-server   the tests of a real API server without a node; make api-server-programs builds what they need (Go)
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
 # make gpu          what needs a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make constraints  choose new versions of all packages
@@ -15,7 +16,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 # with it, every process would compile its packages again: twice the time to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute cluster gpu lint dataset constraints clean
+.PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute api-server api-server-programs cluster gpu lint dataset constraints clean
 
 setup: $(READY)
 
@@ -31,7 +32,7 @@ $(READY): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 quickstart: $(READY)
 	$(BIN)/cosmos run examples/quickstart.yaml
 
-test: lint unit multiproc
+test: lint unit multiproc api-server
 multiproc: multiproc-start multiproc-compute
 
 unit: $(READY)
@@ -46,9 +47,16 @@ multiproc-start: $(READY)
 multiproc-compute: $(READY)
 	$(BIN)/pytest -m multiproc $(COMPUTING)
 
+# REQUIRE_API_SERVER=1 builds what is missing first, or waits for who does; without it, the tests are left out and say so
+api-server: $(READY) $(if $(REQUIRE_API_SERVER),api-server-programs)
+	$(BIN)/pytest -q -m api_server $(if $(REQUIRE_API_SERVER),--require-api-server) tests/fakekube tests/api_server
+
+api-server-programs: $(READY)
+	PYTHONPATH=tests/cluster $(BIN)/python -m harness api-server-programs
+
 cluster: $(READY)
 	$(BIN)/pytest -v -rs --timeout 900 --durations 15 -m "not multiproc" --real-cluster tests/cluster tests/scenarios
-	$(BIN)/pytest -rs -q --real-cluster -k contract tests/fakekube
+	$(BIN)/pytest -rs -q -m cluster tests/fakekube
 
 gpu: $(READY)
 	$(BIN)/pytest -v -s -rs --timeout 7200 -m gpu $(if $(GPU_FOLDER),--basetemp $(GPU_FOLDER)) tests/gpu tests/worker

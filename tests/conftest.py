@@ -14,12 +14,11 @@ import pytest
 from support.vectors import DEFAULT_FOLDER, vector_paths
 
 if TYPE_CHECKING:
+    from harness.api_server import ApiServer
     from harness.cluster import LocalCluster
     from support.real_world import RealWorld
 
 SUFFIX = "_vector_path"
-HARNESS = Path(__file__).parent / "cluster"
-"""The harness of the real cluster is a package beside the tests, not an installed one."""
 KEEP_VARIABLE = "COSMOS_CLUSTER_KEEP"
 """Set it to leave the cluster running after the tests; the next run starts in no time, with what is in it."""
 
@@ -40,6 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run tests/scenarios on the real one-node Kubernetes of tests/cluster/harness",
     )
+    parser.addoption(
+        "--require-api-server",
+        action="store_true",
+        help="an error, instead of tests left out, where the programs of the real API server are missing",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -57,13 +61,58 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
+# --- the real API server ------------------------------------------------------------------------
+
+LEFT_OUT = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(trylast=True)  # once those of other markers are gone
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests of the real API server where its programs are missing.
+
+    Raises:
+        pytest.UsageError: the same with ``--require-api-server``.
+    """
+    chosen = [item for item in items if item.get_closest_marker("api_server")]
+    if not chosen:
+        return
+    from harness import api_server
+
+    missing = ", ".join(api_server.missing())
+    if not missing:
+        return
+    if config.getoption("--require-api-server"):
+        raise pytest.UsageError(f"the tests of the real API server cannot run without {missing}")
+    config.stash[LEFT_OUT] = (
+        f"left out: {len(chosen)} tests of the real API server, for want of {missing}; "
+        "`make api-server-programs` builds what is missing (Go; about 10 minutes)"
+    )
+    for item in chosen:
+        item.add_marker(pytest.mark.skip(reason=f"{missing} missing"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was left out."""
+    text = terminalreporter.config.stash.get(LEFT_OUT, "")
+    if text:
+        terminalreporter.write_line(text, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real kube-apiserver with etcd, without a node and controllers."""
+    from harness import api_server
+
+    with api_server.running(tmp_path_factory.mktemp("api-server")) as server:
+        yield server
+
+
 # --- the real cluster ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def local_cluster() -> Iterator[LocalCluster]:
     """The running one-node Kubernetes. One that ran before the tests goes on running after them."""
-    sys.path.insert(0, str(HARNESS))
     from harness import lifecycle, preflight
     from harness.cluster import LocalCluster
 
@@ -94,7 +143,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what explains a failure on the real cluster, and say where."""
     report = yield
-    if report.failed and "harness" in sys.modules:
+    if report.failed and "harness.cluster" in sys.modules:
         from harness import lifecycle
         from harness.cluster import LocalCluster
         from harness.paths import cache

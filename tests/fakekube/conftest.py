@@ -1,39 +1,18 @@
-"""The API servers that the contract tests speak to: the fake one, or the real one with ``--real-cluster``."""
+"""The API servers that the contract tests speak to: the fake one, a real one alone, and that of the real cluster."""
 
 from __future__ import annotations
 
-import base64
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
+from support.api_client import Api, connect, prepared
 from support.fakekube import FakeKube, Timing
-from support.fakekube.client import Api, wait_for
 
 from cosmos_operator.api.crd import build_crd
 
-CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-
-
-def _real_api(path: Path, folder: Path) -> Api:
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-
-    def file_of(section: dict[str, str], name: str) -> str:
-        if name in section:
-            return section[name]
-        target = folder / name
-        target.write_bytes(base64.b64decode(section[f"{name}-data"]))
-        return str(target)
-
-    return Api(
-        cluster["server"],
-        ca_certs=file_of(cluster, "certificate-authority"),
-        cert_file=file_of(user, "client-certificate"),
-        key_file=file_of(user, "client-key"),
-    )
+CLUSTER = pytest.param("cluster", marks=pytest.mark.cluster)
+ALL = ("fake", pytest.param("api-server", marks=pytest.mark.api_server), CLUSTER)
+WITH_CONTROLLERS = ("fake", CLUSTER)
 
 
 @pytest.fixture(scope="session")
@@ -43,22 +22,23 @@ def fake() -> Iterator[FakeKube]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+def connect_to(request: pytest.FixtureRequest) -> Api:
+    """A client of the server that the parameter of a fixture names."""
+    if request.param == "fake":
+        return Api(request.getfixturevalue("fake").url)
+    name = {"api-server": "api_server", "cluster": "local_cluster"}[request.param]
+    return connect(request.getfixturevalue(name).kubeconfig)
+
+
+@pytest.fixture(scope="session", params=ALL)
 def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     """An API server that knows PostTrainingJobs, and a namespace in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        if request.config.getoption("--real-cluster"):
-            cluster = request.getfixturevalue("local_cluster")
-            found = _real_api(cluster.kubeconfig, Path(folder))
-        else:
-            found = Api(request.getfixturevalue("fake").url)
-        crd = build_crd()
-        path = f"{CRD_PATH}/{crd['metadata']['name']}"
-        if found.call("GET", path)[0] == 404:
-            found.call("PATCH", path, crd, "apply", fieldManager="contract", force="true")
-        wait_for(lambda: found.call("GET", "/apis/cosmos.dev/v1alpha1")[0] == 200)
-        namespace = {"metadata": {"name": found.namespace}}
-        assert found.call("POST", "/api/v1/namespaces", namespace)[0] == 201
+    with prepared(connect_to(request), build_crd()) as found:
         yield found
-        found.call("DELETE", f"/api/v1/namespaces/{found.namespace}")
-        found.pool.clear()
+
+
+@pytest.fixture(scope="session", params=WITH_CONTROLLERS)
+def controlled_api(request: pytest.FixtureRequest) -> Iterator[Api]:
+    """The same where controllers act on objects: they collect what has lost its owner."""
+    with prepared(connect_to(request), build_crd()) as found:
+        yield found

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-from support.fakekube.client import Api, is_gone, make_config, make_job, name_of
+from support.api_client import Api, make_config, make_job, name_of
 from support.jobs import make_document
 
 # --- creating and reading --------------------------------------------------------------------
@@ -50,71 +47,6 @@ def test_absent_things(api: Api) -> None:
     assert (status, answer["message"]) == (404, 'namespaces "nowhere" not found')
 
 
-def test_name_is_checked(api: Api) -> None:
-    status, answer = api.call("POST", api.core("configmaps"), {"metadata": {"name": "Bad_Name"}})
-    assert (status, answer["reason"]) == (422, "Invalid")
-    start = 'ConfigMap "Bad_Name" is invalid: metadata.name: Invalid value: "Bad_Name": a lowercase RFC 1123 subdomain'
-    assert answer["message"].startswith(start)
-
-
-@pytest.mark.parametrize(
-    ("plural", "body", "problem"),
-    [
-        (
-            "configmaps",
-            {"metadata": {"name": "a", "labels": {"k": "x" * 64}}},
-            f'metadata.labels: Invalid value: "{"x" * 64}": must be no more than 63 bytes',
-        ),
-        (
-            "configmaps",
-            {"metadata": {"name": "a", "labels": {"k": "a b"}}},
-            'metadata.labels: Invalid value: "a b": a valid label must be an empty string or consist of',
-        ),
-        (
-            "services",
-            {"metadata": {"name": "x" * 64}, "spec": {"clusterIP": "None"}},
-            f'metadata.name: Invalid value: "{"x" * 64}": must be no more than 63 characters',
-        ),
-    ],
-)
-def test_labels_and_names(api: Api, plural: str, body: dict[str, Any], problem: str) -> None:
-    code, answer = api.call("POST", api.core(plural), body)
-    assert code == 422
-    assert problem in answer["message"]
-
-
-@pytest.mark.parametrize(
-    ("name", "pod", "problem"),
-    [
-        ("x" * 64, {}, f'spec.template.labels: Invalid value: "{"x" * 64}": must be no more than 63 bytes'),
-        ("a", {"containers": []}, "spec.template.spec.containers: Required value"),
-        ("a", {"restartPolicy": None},
-         'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"'),
-    ],
-)  # fmt: skip
-def test_wrong_jobs(api: Api, name: str, pod: dict[str, Any], problem: str) -> None:
-    template = {"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}], **pod}
-    body = {"metadata": {"name": name}, "spec": {"template": {"spec": template}}}
-    code, answer = api.call("POST", f"/apis/batch/v1/namespaces/{api.namespace}/jobs", body)
-    assert code == 422
-    assert problem in answer["message"]
-
-
-def test_jobs_keep_their_pods_template(api: Api) -> None:
-    path = f"/apis/batch/v1/namespaces/{api.namespace}/jobs"
-    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}}
-    name = name_of("job")
-    body = {"metadata": {"name": name}, "spec": {"suspend": True, "template": template}}
-    assert api.call("POST", path, body)[0] == 201
-    change = {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "c"}]}}}}
-    code, answer = api.call("PATCH", f"{path}/{name}", change, "merge")
-    assert code == 422
-    assert answer["message"].startswith(f'Job.batch "{name}" is invalid: spec.template')
-    assert answer["message"].endswith(": field is immutable")
-    code, answer = api.call("PATCH", f"{path}/{name}", {"spec": {"completions": 3}}, "merge")
-    assert answer["message"].endswith("spec.completions: Invalid value: 3: field is immutable")
-
-
 def test_kind_of_body_is_checked(api: Api) -> None:
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}
     assert api.call("POST", api.core("configmaps"), body)[0] == 400
@@ -140,13 +72,6 @@ def test_selectors(api: Api) -> None:
     assert [item["metadata"]["name"] for item in found["items"]] == [name]
 
 
-def test_dry_run_leaves_nothing(api: Api) -> None:
-    body = {"metadata": {"name": name_of()}}
-    status, made = api.call("POST", api.core("configmaps"), body, dryRun="All")
-    assert (status, bool(made["metadata"]["uid"])) == (201, True)
-    assert is_gone(api, f"{api.core('configmaps')}/{body['metadata']['name']}")
-
-
 # --- changing --------------------------------------------------------------------------------
 
 
@@ -164,12 +89,6 @@ def test_status_is_apart(api: Api) -> None:
     assert changed["status"]["message"] == "hello"
     assert changed["spec"]["runPolicy"]["suspend"] is True
     assert changed["metadata"]["generation"] == 2
-
-
-def test_status_defaults_are_filled(api: Api) -> None:
-    path, _ = make_job(api)
-    _, changed = api.call("PATCH", f"{path}/status", {"status": {"message": "hello"}}, "merge")
-    assert changed["status"]["state"] == "Pending"
 
 
 def test_metadata_does_not_count_as_generation(api: Api) -> None:
@@ -197,13 +116,6 @@ def test_replace_needs_the_latest_version(api: Api) -> None:
         f'Operation cannot be fulfilled on posttrainingjobs.cosmos.dev "{name}": the object has been modified; '
         "please apply your changes to the latest version and try again"
     )
-    del made["metadata"]["resourceVersion"]
-    status, answer = api.call("PUT", path, made)
-    assert status == 422
-    assert answer["message"] == (
-        f'posttrainingjobs.cosmos.dev "{name}" is invalid: metadata.resourceVersion: Invalid value: 0: '
-        "must be specified for an update"
-    )
 
 
 def test_merge_patch_with_old_version(api: Api) -> None:
@@ -221,22 +133,6 @@ def test_merge_patch_removes(api: Api) -> None:
     )
     assert changed["metadata"]["labels"] == {"c": "d"}
     assert changed["data"] == {"a": "b", "e": "f"}
-
-
-def test_json_patch(api: Api) -> None:
-    path, _ = make_config(api)
-    operations = [
-        {"op": "test", "path": "/data/a", "value": "b"},
-        {"op": "add", "path": "/metadata/annotations", "value": {}},
-        {"op": "add", "path": "/metadata/annotations/x~1y", "value": "1"},
-        {"op": "remove", "path": "/data/a"},
-    ]
-    _, changed = api.call("PATCH", path, operations, "patch")
-    assert changed["metadata"]["annotations"] == {"x/y": "1"}
-    assert not changed.get("data")
-    status, answer = api.call("PATCH", path, operations, "patch")
-    assert (status, answer["reason"]) == (422, "Invalid")
-    assert answer["message"] == "the server rejected our request due to an error in our request"
 
 
 def test_strategic_merge_of_owners(api: Api) -> None:
@@ -264,15 +160,6 @@ def test_custom_resources_have_no_strategic_merge(api: Api) -> None:
     assert answer["message"].startswith(
         "the body of the request was in an unknown format - accepted media types"
     )
-
-
-def test_immutable_config_map(api: Api) -> None:
-    body = {"metadata": {"name": name_of()}, "immutable": True, "data": {"a": "b"}}
-    assert api.call("POST", api.core("configmaps"), body)[0] == 201
-    path = f"{api.core('configmaps')}/{body['metadata']['name']}"
-    status, answer = api.call("PATCH", path, {"data": {"a": "c"}}, "merge")
-    assert status == 422
-    assert answer["message"].endswith("data: Forbidden: field is immutable when `immutable` is set")
 
 
 # --- watching --------------------------------------------------------------------------------

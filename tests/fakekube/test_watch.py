@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+from support.api_client import Api
 from support.fakekube import FakeKube
-from support.fakekube.client import Api
 
 
 def make_config(fake: FakeKube, **labels: str) -> None:

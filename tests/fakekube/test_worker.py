@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 import urllib3
+from support.api_client import Api, wait_for
 from support.fakekube import FakeKube, Fault, Timing
-from support.fakekube.client import Api, wait_for
 from support.fakekube.plans import Plan, ended, has, words
 
 FAST = Timing(controller_s=0.002, start_s=0.005, stage_s=0.02, step_s=0.004, retry_s=0.05)

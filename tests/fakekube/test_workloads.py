@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.api_client import Api, wait_for
 from support.fakekube import FakeKube, Fault, Timing
-from support.fakekube.client import Api, wait_for
 from support.fakekube.plans import Plan, ended, has, runtime, waiting, words
 
 FAST = Timing(

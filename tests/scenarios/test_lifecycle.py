@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.scenario_world import ITEM, Refusal, World
+from support.scenario_world import ITEM, World
 
 
 @pytest.fixture(scope="module")
@@ -101,22 +101,3 @@ def test_wrong_input_is_told_before_the_training(world: World) -> None:
     assert "/no-image.png" in status["message"]
     assert world.condition("no-start-image", "InputsReady")["status"] == "False"
     assert status.get("attempts", []) == []
-
-
-@pytest.mark.parametrize(
-    ("field", "change"),
-    [
-        ("training", {"training": {"steps": 7}}),
-        ("dataset", {"dataset": {"camera": 3}}),
-        ("compute", {"compute": {"nodes": 3}}),
-        ("storage", {"storage": {"models": {"claimName": "other"}}}),
-        ("backend", {"backend": {"type": "Job"}}),
-        ("outputs", {"outputs": {"name": "another"}}),
-    ],
-)
-def test_what_decides_the_result_cannot_be_edited(world: World, field: str, change: dict) -> None:  # type: ignore[type-arg]
-    if world.job("fixed") is None:
-        world.submit("fixed", runPolicy={"suspend": True})
-
-    with pytest.raises(Refusal, match=f"{field} cannot be changed"):
-        world.patch("fixed", change)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
-import ssl
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from support.fakekube.client import Api
+from support.api_client import connect
 from support.scenario_world import CLAIM, EXAMPLE, ROOT, World
 
 if TYPE_CHECKING:
@@ -164,23 +161,3 @@ class RealWorld(World):
         which = f"--field-selector=involvedObject.name={name}"
         found = json.loads(self.kubectl("get", "events", which, "--output=json"))
         return [event["reason"] for event in found["items"]]
-
-
-def connect(kubeconfig: Path) -> Api:
-    """A client with the certificates of a kubeconfig."""
-    document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
-    cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
-    files = {}
-    for name, text in (
-        ("ca", cluster["certificate-authority-data"]),
-        ("cert", user["client-certificate-data"]),
-        ("key", user["client-key-data"]),
-    ):
-        with tempfile.NamedTemporaryFile(delete=False) as stream:
-            stream.write(base64.b64decode(text))
-        files[name] = stream.name
-    context = ssl.create_default_context(cafile=files["ca"])
-    context.load_cert_chain(files["cert"], files["key"])
-    for name in files.values():
-        Path(name).unlink()
-    return Api(cluster["server"], ssl_context=context)

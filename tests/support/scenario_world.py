@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import copy
 import re
-import signal
-import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,8 +18,9 @@ import yaml
 
 from cosmos_operator.api.labels import JOB_LABEL, STAGE_LABEL
 from cosmos_operator.kube.kinds import Manifest
+from support.api_client import Api
 from support.fakekube import FakeKube, Fault
-from support.fakekube.client import Api
+from support.operator_process import OperatorProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "posttrainingjob.yaml"
@@ -43,8 +41,8 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
     """The API server said no."""
 
 
-class World(ABC):
-    """A namespace with a claim ``cosmos``, watched by an operator."""
+class Jobs(ABC):
+    """PostTrainingJobs in a namespace that an operator watches."""
 
     is_real: bool
     patience: float
@@ -225,7 +223,13 @@ class World(ABC):
             )
         return "\n".join([*lines, self.operator_log()])
 
-    # --- what differs -----------------------------------------------------------------------
+    @abstractmethod
+    def operator_log(self) -> str:
+        """The last lines of the operator's log."""
+
+
+class World(Jobs):
+    """The same with a claim ``cosmos`` and a node, and what a person would do to them."""
 
     @abstractmethod
     def kill_process(self, pod: str) -> None:
@@ -263,10 +267,6 @@ class World(ABC):
     def checkpoint_files(self, name: str) -> list[str]:
         """Checkpoints of a job on the claim, by their paths."""
 
-    @abstractmethod
-    def operator_log(self) -> str:
-        """The last lines of the operator's log."""
-
 
 class FakeWorld(World):
     """The in-process API server, simulated pods, and the real operator as a process beside it.
@@ -284,43 +284,14 @@ class FakeWorld(World):
         self.kube = kube
         self.api = Api(kube.url)
         self.api.namespace = namespace
-        self._log = folder / "operator.log"
-        self._settings = folder / "settings.yaml"
-        self._kubeconfig = kube.write_kubeconfig(folder / "kubeconfig")
-        settings = {
-            "pollSeconds": 0.3,
-            "progressSeconds": 0,
-            "retryBackoffSeconds": 0.2,
-            "queueGraceSeconds": 1,
-            "workerImage": "cosmos-worker:test",
-            "workerCpuImage": "cosmos-worker-cpu:test",
-            "healthPort": 0,
-            "metricsPort": 0,
-        }
-        self._settings.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        self._operator: subprocess.Popen[bytes] | None = None
+        self._operator = OperatorProcess(folder, kube.write_kubeconfig(folder / "kubeconfig"))
         self._is_node_lost = False
 
     def start_operator(self) -> None:
-        if self._operator is not None:
-            return
-        command = [
-            sys.executable,
-            "-m",
-            "cosmos_operator.controller.manager",
-            "--settings",
-            str(self._settings),
-        ]
-        with self._log.open("ab") as log:
-            self._operator = subprocess.Popen(
-                [*command, "--kubeconfig", str(self._kubeconfig)], stdout=log, stderr=log
-            )
+        self._operator.start()
 
     def kill_operator(self) -> None:
-        if self._operator is not None:
-            self._operator.kill()
-            self._operator.wait()
-            self._operator = None
+        if self._operator.kill():
             self._free_lease()
 
     def _free_lease(self) -> None:
@@ -330,15 +301,8 @@ class FakeWorld(World):
         )
 
     def stop(self) -> None:
-        """End the operator in order, once it has begun: a signal before that is the end of any program."""
-        if self._operator is not None:
-            self.wait(
-                "the operator begins",
-                lambda: "delivered all existing objects" in self._log.read_text(),
-            )
-            self._operator.send_signal(signal.SIGTERM)
-            assert self._operator.wait(10) == 0, self.operator_log()
-            self._operator = None
+        """End the operator in order."""
+        self._operator.stop()
 
     def kill_process(self, pod: str) -> None:
         self.kube.kill_process(pod, namespace=self.api.namespace)
@@ -370,5 +334,4 @@ class FakeWorld(World):
         ]
 
     def operator_log(self) -> str:
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
-        return "\n".join(lines[-30:])
+        return self._operator.log()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 
 from harness import (
+    api_server,
     base_image,
     build,
     images,
@@ -65,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "build", "make what is slow and missing, programs and base image, and start nothing", _build
     )
+    add(
+        "api-server-programs",
+        "make what tests of an API server without a node need, and is missing",
+        _api_server_programs,
+    )
     start = add("up", "build what is missing and start the cluster", _up)
     only = "start etcd, API server, controller-manager and scheduler: no pod runs"
     start.add_argument("--control-plane-only", action="store_true", help=only)
@@ -107,6 +113,10 @@ def _build(_: argparse.Namespace) -> None:
             kueue.controller,
         ):
             make().build()
+
+
+def _api_server_programs(_: argparse.Namespace) -> None:
+    api_server.build_programs()
 
 
 def _up(options: argparse.Namespace) -> None:

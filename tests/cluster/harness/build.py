@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.commands import run
 from harness.constants import GO_VERSION, KUBERNETES_VERSION
 from harness.errors import HarnessError
-from harness.paths import HARNESS, artifact, artifact_path, cache
+from harness.paths import HARNESS, artifact, artifact_path, cache, lock
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +99,17 @@ def install(arguments: Sequence[str], binaries: Path, folder: Path) -> None:
 
 @contextmanager
 def shared_objects() -> Iterator[None]:
-    """Let builds take over what those before them compiled; it is removed after the last."""
-    token = _objects_are_shared.set(True)
-    try:
-        yield
-    finally:
-        _objects_are_shared.reset(token)
-        shutil.rmtree(_objects(), ignore_errors=True)
+    """Let builds take over what those before them compiled; it is removed after the last.
+
+    One process at a time: another would remove what this one is about to read.
+    """
+    with lock("build"):
+        token = _objects_are_shared.set(True)
+        try:
+            yield
+        finally:
+            _objects_are_shared.reset(token)
+            shutil.rmtree(_objects(), ignore_errors=True)
 
 
 def _objects() -> Path:

@@ -102,18 +102,23 @@ def _issue(folder: Path, certificate: Certificate) -> None:
 
 
 def _write_kubeconfig(folder: Path, name: str) -> None:
-    """A kubeconfig with everything inside, in JSON, which is YAML too."""
+    text = json.dumps(kubeconfig_document(folder, name, API_SERVER), indent=1)
+    (folder / f"{name}.kubeconfig").write_text(text)
+
+
+def kubeconfig_document(folder: Path, name: str, server: str) -> dict[str, object]:
+    """A kubeconfig, with the keys of a client inside, for the API server at this URL."""
 
     def embedded(file: str) -> str:
         return base64.b64encode((folder / file).read_bytes()).decode()
 
     context = {"cluster": "local", "user": name, "namespace": "default"}
-    cluster = {"server": API_SERVER, "certificate-authority-data": embedded("ca.crt")}
+    cluster = {"server": server, "certificate-authority-data": embedded("ca.crt")}
     user = {
         "client-certificate-data": embedded(f"{name}.crt"),
         "client-key-data": embedded(f"{name}.key"),
     }
-    document = {
+    return {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "local", "cluster": cluster}],
@@ -121,7 +126,6 @@ def _write_kubeconfig(folder: Path, name: str) -> None:
         "contexts": [{"name": "local", "context": context}],
         "current-context": "local",
     }
-    (folder / f"{name}.kubeconfig").write_text(json.dumps(document, indent=1))
 
 
 def _openssl(folder: Path, *arguments: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness import processes
 from harness.certs import certificates
 from harness.commands import run
@@ -72,42 +74,34 @@ def _schedules() -> bool:
 
 
 def _etcd() -> list[str]:
+    return etcd_command(state() / "etcd", ETCD, ETCD_PEER)
+
+
+def etcd_command(folder: Path, url: str, peer_url: str) -> list[str]:
+    """The command line of an etcd that keeps its data in a folder and need not survive the machine."""
     return [
         "etcd",
         "--name=etcd",
-        f"--data-dir={state() / 'etcd'}",
+        f"--data-dir={folder}",
         "--unsafe-no-fsync",
         "--log-level=warn",
-        f"--listen-client-urls={ETCD}",
-        f"--advertise-client-urls={ETCD}",
-        f"--listen-peer-urls={ETCD_PEER}",
-        f"--initial-advertise-peer-urls={ETCD_PEER}",
-        f"--initial-cluster=etcd={ETCD_PEER}",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
+        f"--listen-peer-urls={peer_url}",
+        f"--initial-advertise-peer-urls={peer_url}",
+        f"--initial-cluster=etcd={peer_url}",
     ]
 
 
 def _api_server() -> list[str]:
     keys = certificates()
     return [
-        "kube-apiserver",
-        f"--etcd-servers={ETCD}",
-        f"--advertise-address={NODE_ADDRESS}",
+        *api_server_command(ETCD, NODE_ADDRESS, API_SERVER_PORT),
         "--bind-address=0.0.0.0",
-        f"--secure-port={API_SERVER_PORT}",
-        "--authorization-mode=Node,RBAC",
-        # the second one is on where rights are guarded more closely, such as on OpenShift
-        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
-        "--allow-privileged=true",
-        f"--client-ca-file={keys}/ca.crt",
-        f"--tls-cert-file={keys}/apiserver.crt",
-        f"--tls-private-key-file={keys}/apiserver.key",
         f"--kubelet-client-certificate={keys}/apiserver-kubelet-client.crt",
         f"--kubelet-client-key={keys}/apiserver-kubelet-client.key",
         f"--kubelet-certificate-authority={keys}/ca.crt",
         "--kubelet-preferred-address-types=InternalIP",
-        f"--service-account-issuer=https://kubernetes.default.svc.{CLUSTER_DOMAIN}",
-        f"--service-account-key-file={keys}/service-accounts.pub",
-        f"--service-account-signing-key-file={keys}/service-accounts.key",
         f"--requestheader-client-ca-file={keys}/ca.crt",
         "--requestheader-allowed-names=front-proxy-client",
         "--requestheader-username-headers=X-Remote-User",
@@ -115,6 +109,27 @@ def _api_server() -> list[str]:
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         f"--proxy-client-cert-file={keys}/front-proxy-client.crt",
         f"--proxy-client-key-file={keys}/front-proxy-client.key",
+    ]
+
+
+def api_server_command(etcd_url: str, address: str, port: int) -> list[str]:
+    """The command line of the API server, as far as it is the same with and without a node."""
+    keys = certificates()
+    return [
+        "kube-apiserver",
+        f"--etcd-servers={etcd_url}",
+        f"--advertise-address={address}",
+        f"--secure-port={port}",
+        "--authorization-mode=Node,RBAC",
+        # the second one is on where rights are guarded more closely, such as on OpenShift
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+        "--allow-privileged=true",
+        f"--client-ca-file={keys}/ca.crt",
+        f"--tls-cert-file={keys}/apiserver.crt",
+        f"--tls-private-key-file={keys}/apiserver.key",
+        f"--service-account-issuer=https://kubernetes.default.svc.{CLUSTER_DOMAIN}",
+        f"--service-account-key-file={keys}/service-accounts.pub",
+        f"--service-account-signing-key-file={keys}/service-accounts.key",
         f"--service-cluster-ip-range={SERVICE_NETWORK}",
         "--profiling=false",
     ]

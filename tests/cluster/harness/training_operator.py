@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from harness import base_image
 from harness.constants import TRAINING_OPERATOR_VERSION
@@ -73,6 +74,11 @@ def controller() -> Controller:
         },
         pod_patch={"volumes": [{"name": "config", "configMap": {"name": CONFIG}}]},
     )
+
+
+def crd_file() -> Path:
+    """Where the CustomResourceDefinition of PyTorchJobs is, once the controller is built."""
+    return controller().folder / "manifests/base/crds/kubeflow.org_pytorchjobs.yaml"
 
 
 def install() -> None:

@@ -1,5 +1,10 @@
 """A Kubernetes cluster in a thread: API server, controllers, nodes whose pods run a simulated worker.
 
+It is there so that whole jobs run in seconds and so that faults can be injected into them: calls that are refused,
+watches that break, nodes, pods and processes that die. It grows by such faults only. It takes every object as it is
+and applies a status as its only owner would: what an API server refuses, fills in, drops and merges is tested on a
+real one (tests/api_server), and what both have in common on both (tests/fakekube/test_contract*.py).
+
 ``FakeKube`` is what tests use; everything it offers may be called from any thread.
 """
 

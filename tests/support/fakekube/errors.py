@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-
-Problem = tuple[str, str, str]
-"""Type of the cause (FieldValueInvalid, ...), field, text after the field."""
 
 
 class ApiError(Exception):
@@ -70,29 +66,17 @@ def forbidden(group: str, plural: str, name: str, why: str) -> ApiError:
     return ApiError(403, "Forbidden", message, _details(group, plural, name))
 
 
-def invalid(group: str, kind: str, name: str, problems: list[Problem]) -> ApiError:
-    """Wrong values; every problem is named."""
-    texts = list(dict.fromkeys(f"{field}: {text}" for _, field, text in problems))
-    joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    message = f'{_qualified(group, kind)} "{name}" is invalid: {joined}'
-    causes = [{"reason": cause, "message": text, "field": field} for cause, field, text in problems]
-    return ApiError(422, "Invalid", message, {**_details(group, kind, name), "causes": causes})
-
-
 def bad_request(message: str) -> ApiError:
     """A request that cannot be read."""
     return ApiError(400, "BadRequest", message)
 
 
+def unknown_format(accepted: tuple[str, ...]) -> ApiError:
+    """A patch of a kind that the resource does not take."""
+    text = "the body of the request was in an unknown format - accepted media types include: "
+    return ApiError(415, "UnsupportedMediaType", text + ", ".join(accepted))
+
+
 def expired(asked: int, oldest: int) -> ApiError:
     """A watch from a version that is forgotten."""
     return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")
-
-
-def quoted(value: Any) -> str:
-    """A value as the real server prints it in a message."""
-    if isinstance(value, bool | int | float) or value is None:
-        return json.dumps(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)

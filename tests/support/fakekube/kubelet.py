@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from support.fakekube.admission import FINAL
+from support.fakekube.defaults import FINAL
 from support.fakekube.errors import ApiError
 from support.fakekube.logs import Log
 from support.fakekube.process import Exit, Process

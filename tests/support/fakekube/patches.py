@@ -1,12 +1,20 @@
-"""JSON merge patch, strategic merge patch, JSON patch."""
+"""JSON merge patch, and strategic merge patch as far as owners and pod templates need it."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
-from support.fakekube.errors import ApiError
-from support.fakekube.shapes import Shape, key_of
+MERGE_KEYS = {
+    "ownerReferences": "uid",
+    "containers": "name",
+    "initContainers": "name",
+    "volumes": "name",
+    "env": "name",
+    "volumeMounts": "mountPath",
+    "imagePullSecrets": "name",
+}
+"""Lists of built-in kinds that merge item by item, and the field by which their items are told apart."""
 
 
 def merge_patch(value: Any, patch: Any) -> Any:
@@ -22,81 +30,29 @@ def merge_patch(value: Any, patch: Any) -> Any:
     return result
 
 
-def strategic_patch(value: Any, patch: Any, shape: Shape) -> Any:
-    """The same, but lists with merge keys merge by them."""
-    if isinstance(patch, dict):
-        if patch.get("$patch") == "replace":
-            return {name: inner for name, inner in patch.items() if name != "$patch"}
-        result = dict(value) if isinstance(value, dict) else {}
-        for name, inner in patch.items():
-            if name.startswith("$deleteFromPrimitiveList/"):
-                field = name.partition("/")[2]
-                result[field] = [item for item in result.get(field, []) if item not in inner]
-            elif inner is None:
-                result.pop(name, None)
-            elif not name.startswith("$"):
-                result[name] = strategic_patch(result.get(name), inner, shape.child(name))
-        return result
-    if isinstance(patch, list) and isinstance(value, list) and shape.keys:
-        return _merge_items(value, patch, shape)
-    if isinstance(patch, list) and isinstance(value, list) and shape.is_set:
-        return value + [item for item in patch if item not in value]
-    return copy.deepcopy(patch)
-
-
-def _merge_items(value: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
-    result = list(value)
-    for item in patch:
-        key = key_of(item, shape.keys)
-        places = [i for i, old in enumerate(result) if key_of(old, shape.keys) == key]
-        if item.get("$patch") == "delete":
-            result = [old for i, old in enumerate(result) if i not in places]
-        elif places:
-            result[places[0]] = strategic_patch(result[places[0]], item, shape.item())
+def strategic_patch(value: Any, patch: Any, field: str = "") -> Any:
+    """The same, but the lists of MERGE_KEYS merge; ``field`` is the name of the value's field."""
+    if isinstance(patch, list) and isinstance(value, list) and field in MERGE_KEYS:
+        return _merge_items(value, patch, MERGE_KEYS[field])
+    if not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    result = dict(value) if isinstance(value, dict) else {}
+    for name, inner in patch.items():
+        if inner is None:
+            result.pop(name, None)
         else:
-            result.append(copy.deepcopy(item))
+            result[name] = strategic_patch(result.get(name), inner, name)
     return result
 
 
-def json_patch(value: Any, operations: list[dict[str, Any]]) -> Any:
-    """RFC 6902."""
-    document = {"": copy.deepcopy(value)}
-    for operation in operations:
-        try:
-            _operate(document, operation)
-        except (KeyError, IndexError, ValueError, TypeError):
-            text = "the server rejected our request due to an error in our request"
-            raise ApiError(422, "Invalid", text) from None
-    return document[""]
-
-
-def _operate(document: Any, operation: dict[str, Any]) -> None:
-    name, path = operation["op"], operation["path"]
-    if name in ("move", "copy"):
-        moved = copy.deepcopy(_look(document, operation["from"]))
-        if name == "move":
-            _operate(document, {"op": "remove", "path": operation["from"]})
-        name, operation = "add", {"value": moved}
-    parent, _, last = path.rpartition("/")
-    target, last = _look(document, parent), _parts(last)[0]
-    if name == "test":
-        if _look(document, path) != operation["value"]:
-            raise ValueError(f"testing value {path} failed")
-    elif name in ("remove", "replace"):
-        del target[int(last) if isinstance(target, list) else last]
-    if name in ("add", "replace") and isinstance(target, list):
-        target.insert(len(target) if last == "-" else int(last), operation["value"])
-    elif name in ("add", "replace"):
-        target[last] = operation["value"]
-    elif name not in ("test", "remove"):
-        raise ValueError(name)
-
-
-def _parts(path: str) -> list[str]:
-    return [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")]
-
-
-def _look(document: Any, path: str) -> Any:
-    for part in _parts(path):
-        document = document[int(part)] if isinstance(document, list) else document[part]
-    return document
+def _merge_items(value: list[Any], patch: list[Any], key: str) -> list[Any]:
+    result = list(value)
+    for item in patch:
+        places = [i for i, old in enumerate(result) if old.get(key) == item.get(key)]
+        if item.get("$patch") == "delete":
+            result = [old for i, old in enumerate(result) if i not in places]
+        elif places:
+            result[places[0]] = strategic_patch(result[places[0]], item)
+        else:
+            result.append(copy.deepcopy(item))
+    return result

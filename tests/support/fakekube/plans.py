@@ -8,8 +8,8 @@ from typing import Any
 from cosmos_operator.api.labels import STAGE_LABEL
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
+from support.api_client import wait_for
 from support.fakekube import FakeKube
-from support.fakekube.client import wait_for
 from support.fakekube.resources import Object
 from support.fakekube.world import is_true
 from support.jobs import make_job

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-from support.fakekube.schema import Schema
 
 Object = dict[str, Any]
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -26,7 +24,6 @@ class Resource:
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     is_custom: bool = False
-    schema: Schema | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -108,7 +105,6 @@ def resource_of_crd(crd: Object) -> Resource:
         short_names=tuple(names.get("shortNames", ())),
         categories=tuple(names.get("categories", ())),
         is_custom=True,
-        schema=Schema(version.get("schema", {}).get("openAPIV3Schema", {})),
     )
 
 

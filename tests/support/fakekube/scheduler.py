@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 
-from support.fakekube.admission import FINAL
+from support.fakekube.defaults import FINAL
 from support.fakekube.resources import Object
 from support.fakekube.store import Event
 from support.fakekube.world import Controller, Key, key_of, set_condition

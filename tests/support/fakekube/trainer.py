@@ -9,7 +9,6 @@ from support.fakekube.errors import ApiError
 from support.fakekube.jobs import INDEX, JOBS
 from support.fakekube.patches import strategic_patch
 from support.fakekube.resources import Object
-from support.fakekube.shapes import Shape
 from support.fakekube.store import Event
 from support.fakekube.world import Controller, Key, is_true, key_of, reference, set_condition
 
@@ -127,7 +126,7 @@ def _build_job(train: Object, runtime: Object) -> Object:
         for job in patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]:
             if job["name"] == "node":
                 _check_patch(job["template"]["spec"]["template"]["spec"])
-                template = strategic_patch(template, job["template"]["spec"]["template"], Shape())
+                template = strategic_patch(template, job["template"]["spec"]["template"])
     name, trainer = train["metadata"]["name"], train["spec"]["trainer"]
     nodes = trainer.get("numNodes", 1)
     container = next(c for c in template["spec"]["containers"] if c["name"] == "node")

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from support.limits import Limit, find_limits, place, spell
-from support.scenario_world import World
+from support.scenario_world import Jobs, Refusal
 
 from cosmos_operator.api.base import RULES
 from cosmos_operator.api.crd import build_schema
+
+pytestmark = pytest.mark.api_server
 
 SPEC = build_schema()["properties"]["spec"]
 LIMITS = list(find_limits(SPEC, ("spec",)))
@@ -110,9 +112,9 @@ def rule_messages(schema: dict[str, Any]) -> set[str]:
     return found.union(*(rule_messages(child) for child in children if isinstance(child, dict)))
 
 
-def create(world: World, document: dict[str, Any]) -> tuple[int, str]:
+def create(jobs: Jobs, document: dict[str, Any]) -> tuple[int, str]:
     """Status and message of creating a job, without creating it."""
-    status, body = world.api.call("POST", world.api.jobs, document, dryRun="All")
+    status, body = jobs.api.call("POST", jobs.api.jobs, document, dryRun="All")
     return status, body.get("message", "")
 
 
@@ -123,23 +125,23 @@ def test_every_rule_is_tried_below() -> None:
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{spell(limit[0])}-{limit[1]}")
-def test_value_beyond_a_limit_is_refused_at_its_place(world: World, limit: Limit) -> None:
+def test_value_beyond_a_limit_is_refused_at_its_place(jobs: Jobs, limit: Limit) -> None:
     path, _, value = limit
-    document = place(world.document("limits"), path, value)
+    document = place(jobs.document("limits"), path, value)
 
-    status, message = create(world, document)
+    status, message = create(jobs, document)
 
     assert status == 422, message
     assert re.search(rf"{re.escape(spell(path))}(?![\w.]*\w)", message), message
 
 
-def test_document_that_the_limits_are_tried_on_is_accepted(world: World) -> None:
-    assert create(world, world.document("limits"))[0] == 201
+def test_document_that_the_limits_are_tried_on_is_accepted(jobs: Jobs) -> None:
+    assert create(jobs, jobs.document("limits"))[0] == 201
 
 
 @pytest.mark.parametrize("name", ["Upper", "a" * 41, "1st", "a_b", "-a"])
-def test_name_that_is_no_short_label_is_refused(world: World, name: str) -> None:
-    status, message = create(world, world.document(name))
+def test_name_that_is_no_short_label_is_refused(jobs: Jobs, name: str) -> None:
+    status, message = create(jobs, jobs.document(name))
 
     assert status == 422
     assert "metadata.name" in message
@@ -147,43 +149,50 @@ def test_name_that_is_no_short_label_is_refused(world: World, name: str) -> None
 
 @pytest.mark.parametrize(("change", "wanted"), CREATED, ids=str)
 def test_new_job_that_breaks_a_rule_is_refused(
-    world: World, change: dict[str, Any], wanted: str
+    jobs: Jobs, change: dict[str, Any], wanted: str
 ) -> None:
-    status, message = create(world, world.document("rules", **change))
+    status, message = create(jobs, jobs.document("rules", **change))
 
     assert status == 422, message
     assert wanted in message
 
 
 @pytest.fixture(scope="module")
-def edited(world: World) -> str:
+def edited(jobs: Jobs) -> str:
     """A job that is there to be edited."""
-    world.submit(
-        "rules-edited", inference=[ITEM], runPolicy={"suspend": True}, compute={"nodes": 2}
-    )
+    jobs.submit("rules-edited", inference=[ITEM], runPolicy={"suspend": True}, compute={"nodes": 2})
     return "rules-edited"
 
 
-def edit(world: World, name: str, change: dict[str, Any]) -> tuple[int, str]:
+def edit(jobs: Jobs, name: str, change: dict[str, Any]) -> tuple[int, str]:
     """Status and message of editing a job, without editing it."""
-    path = f"{world.api.jobs}/{name}"
+    path = f"{jobs.api.jobs}/{name}"
     body = {"spec": copy.deepcopy(change)}
-    status, answer = world.api.call("PATCH", path, body, kind="merge", dryRun="All")
+    status, answer = jobs.api.call("PATCH", path, body, kind="merge", dryRun="All")
     return status, answer.get("message", "")
 
 
 @pytest.mark.parametrize(("change", "wanted"), EDITED, ids=lambda value: str(value)[:60])
 def test_edit_that_breaks_a_rule_is_refused(
-    world: World, edited: str, change: dict[str, Any], wanted: str
+    jobs: Jobs, edited: str, change: dict[str, Any], wanted: str
 ) -> None:
-    status, message = edit(world, edited, change)
+    status, message = edit(jobs, edited, change)
 
     assert status == 422, message
     assert wanted in message
 
 
 @pytest.mark.parametrize("change", PACE, ids=lambda value: str(value)[:60])
-def test_edit_of_the_pace_is_admitted(world: World, edited: str, change: dict[str, Any]) -> None:
-    status, message = edit(world, edited, change)
+def test_edit_of_the_pace_is_admitted(jobs: Jobs, edited: str, change: dict[str, Any]) -> None:
+    status, message = edit(jobs, edited, change)
 
     assert status == 200, message
+
+
+def test_refused_edit_leaves_the_job_as_it_was(jobs: Jobs, edited: str) -> None:
+    before = jobs.job(edited)
+
+    with pytest.raises(Refusal, match="training cannot be changed"):
+        jobs.patch(edited, {"training": {"steps": 7}})
+
+    assert jobs.job(edited) == before

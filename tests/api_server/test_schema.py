@@ -1,4 +1,4 @@
-"""What the API server refuses of a PostTrainingJob, and what it adds; true of the fake one and of the real one."""
+"""The words with which the API server refuses a PostTrainingJob, and what it adds and drops."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import secrets
 from typing import Any
 
 import pytest
-from support.fakekube.client import Api
+from support.api_client import Api, make_job
 from support.jobs import make_document
+
+pytestmark = pytest.mark.api_server
 
 
 def post(api: Api, changes: dict[str, Any], **query: Any) -> tuple[int, Any]:
@@ -101,6 +103,12 @@ def test_defaults(api: Api) -> None:
     assert made["spec"]["tokenizer"] == {"name": "Cosmos-Tokenize1-CV8x8x8-720p"}
     assert made["spec"]["storage"]["models"]["claimName"] == "cosmos"
     assert made["spec"]["inference"][1]["parameters"]["guidance"] == 7
+
+
+def test_status_defaults_are_filled(api: Api) -> None:
+    path, _ = make_job(api)
+    _, changed = api.call("PATCH", f"{path}/status", {"status": {"message": "hello"}}, "merge")
+    assert changed["status"]["state"] == "Pending"
 
 
 def test_unknown_fields_are_dropped(api: Api) -> None:

@@ -1,22 +1,29 @@
-"""Plain HTTP to an API server, fake or real, and the objects that contract tests make there."""
+"""Plain HTTP to an API server, fake or real, and the objects that tests make there."""
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
+import ssl
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 
 from support.jobs import make_document
 
+CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CONTENT_TYPES = {
     "json": "application/json",
     "merge": "application/merge-patch+json",
-    "patch": "application/json-patch+json",
     "strategic": "application/strategic-merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
@@ -64,6 +71,46 @@ class Api:
         return [(event["type"], event["object"]) for event in map(json.loads, text.splitlines())]
 
 
+def connect(kubeconfig: Path) -> Api:
+    """A client with the certificates of a kubeconfig."""
+    document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
+    files = {}
+    for name, text in (
+        ("ca", cluster["certificate-authority-data"]),
+        ("cert", user["client-certificate-data"]),
+        ("key", user["client-key-data"]),
+    ):
+        with tempfile.NamedTemporaryFile(delete=False) as stream:
+            stream.write(base64.b64decode(text))
+        files[name] = stream.name
+    context = ssl.create_default_context(cafile=files["ca"])
+    context.load_cert_chain(files["cert"], files["key"])
+    for name in files.values():
+        Path(name).unlink()
+    return Api(cluster["server"], ssl_context=context)
+
+
+@contextmanager
+def prepared(api: Api, *crds: Any) -> Iterator[Api]:
+    """An API server that knows these custom resources, and the namespace of ``api`` in it while the block runs."""
+    for crd in crds:
+        path = f"{CRD_PATH}/{crd['metadata']['name']}"
+        if api.call("GET", path)[0] == 404:
+            assert api.call("POST", CRD_PATH, crd)[0] == 201
+        wait_for(partial(_is_served, api, crd["spec"]))
+    namespace = {"metadata": {"name": api.namespace}}
+    assert api.call("POST", "/api/v1/namespaces", namespace)[0] == 201
+    yield api
+    api.call("DELETE", f"/api/v1/namespaces/{api.namespace}")
+    api.pool.clear()
+
+
+def _is_served(api: Api, spec: Any) -> bool:
+    path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+    return api.call("GET", path)[0] == 200
+
+
 def wait_for(test: Callable[[], Any], seconds: float = 10) -> Any:
     """What a test returns, once it is true."""
     end = time.monotonic() + seconds
@@ -100,6 +147,36 @@ def make_config(api: Api, owners: tuple[Any, ...] = (), **meta: Any) -> tuple[st
     status, made = api.call("POST", api.core("configmaps"), body)
     assert status == 201, made
     return f"{api.core('configmaps')}/{made['metadata']['name']}", made
+
+
+def condition(kind: str, status: str = "True") -> dict[str, Any]:
+    """A condition of a PostTrainingJob."""
+    return {
+        "type": kind,
+        "status": status,
+        "reason": "Tested",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+
+
+def apply_status(
+    api: Api,
+    path: str,
+    status: dict[str, Any],
+    manager: str = "operator",
+    *,
+    force: bool = False,
+    **meta: str,
+) -> tuple[int, Any]:
+    """Answer to a server-side apply of a PostTrainingJob's status; ``meta`` is added to the metadata."""
+    body = {
+        "apiVersion": "cosmos.dev/v1alpha1",
+        "kind": "PostTrainingJob",
+        "metadata": {"name": path.rpartition("/")[2], "namespace": api.namespace, **meta},
+        "status": status,
+    }
+    query = {"fieldManager": manager, "force": str(force).lower()}
+    return api.call("PATCH", f"{path}/status", body, "apply", **query)
 
 
 def is_gone(api: Api, path: str) -> bool:
