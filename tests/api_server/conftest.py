@@ -11,7 +11,8 @@ import yaml
 from support.api_client import Api, connect, prepared
 from support.scenario_world import Jobs
 
-from cosmos_operator.kube.client import KubeCluster, load_configuration
+from cosmos_operator.kube.cluster import KubeCluster
+from cosmos_operator.kube.cluster import connect as connect_cluster
 
 if TYPE_CHECKING:
     from harness.api_server import ApiServer
@@ -33,7 +34,7 @@ def api(api_server: ApiServer) -> Iterator[Api]:
 @pytest.fixture
 async def cluster(api: Api, api_server: ApiServer) -> AsyncIterator[KubeCluster]:
     """The operator's own client, once ``api`` has installed the resources."""
-    found = KubeCluster(await load_configuration(api_server.kubeconfig))
+    found = await connect_cluster(api_server.kubeconfig)
     yield found
     await found.close()
 

@@ -9,7 +9,7 @@ from support.api_client import Api, make_config, make_job, name_of
 
 from cosmos_operator.errors import Refused
 from cosmos_operator.kube import client
-from cosmos_operator.kube.client import KubeCluster
+from cosmos_operator.kube.cluster import KubeCluster
 
 pytestmark = pytest.mark.api_server
 

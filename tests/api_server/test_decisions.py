@@ -12,7 +12,7 @@ from support.decisions import Simulation
 from cosmos_operator.api.base import API_VERSION, KIND
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.decision import Create, Decision
-from cosmos_operator.kube.client import KubeCluster
+from cosmos_operator.kube.cluster import KubeCluster
 from cosmos_operator.kube.kinds import KINDS
 
 pytestmark = pytest.mark.api_server

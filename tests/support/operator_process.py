@@ -65,7 +65,7 @@ class OperatorProcess:
         if self._process is None:
             return
         end = time.monotonic() + BEGINS_S
-        while "first lists" not in self._log.read_text(encoding="utf-8"):
+        while "delivered all existing objects" not in self._log.read_text(encoding="utf-8"):
             assert time.monotonic() < end, f"the operator did not begin\n{self.log()}"
             time.sleep(0.05)
         self._process.send_signal(signal.SIGTERM)
