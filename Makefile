@@ -1,5 +1,6 @@
 # make quickstart   set up and post-train the example (examples/quickstart.yaml)
 # make test         set up and run every check: lint, types, layers, tests
+# make browser      the report in a browser (Chromium)
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
 # make gpu          what needs a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make constraints  choose new versions of all packages
@@ -15,7 +16,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 # with it, every process would compile its packages again: twice the time to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute cluster gpu lint dataset constraints clean
+.PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute browser cluster gpu lint dataset constraints clean
 
 setup: $(READY)
 
@@ -45,6 +46,9 @@ multiproc-start: $(READY)
 
 multiproc-compute: $(READY)
 	$(BIN)/pytest -m multiproc $(COMPUTING)
+
+browser: $(READY)
+	$(BIN)/pytest -m browser -rs tests/worker/stages
 
 cluster: $(READY)
 	$(BIN)/pytest -v -rs --timeout 900 --durations 15 -m "not multiproc" --real-cluster tests/cluster tests/scenarios

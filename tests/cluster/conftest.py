@@ -10,7 +10,7 @@ import pytest
 from support.real_world import EXAMPLE, RealWorld
 
 FIRST = "test_cluster_without_the_training_operator"
-"""It removes the training-operator, and every PyTorchJob with it."""
+"""It removes the training-operator if it is there, and every PyTorchJob with it."""
 BEGINNING = "test_get_shows_that_it_trains"
 """The first that needs the quickstart."""
 TURNS = {"test_machines": 2, "test_failures": 3, "test_chart": 4, "test_other_operators": 6}
