@@ -16,7 +16,8 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 # with it, every process would compile its packages again: twice the time to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute browser cluster gpu lint dataset constraints clean
+.PHONY: setup quickstart test unit unit-computing unit-others multiproc multiproc-computing multiproc-others browser cluster \
+  gpu lint dataset constraints clean
 
 setup: $(READY)
 
@@ -32,20 +33,26 @@ $(READY): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 quickstart: $(READY)
 	$(BIN)/cosmos run examples/quickstart.yaml
 
-test: lint unit multiproc
-multiproc: multiproc-start multiproc-compute
+# `make -j3 test` keeps two cores busy; the longest parts come first
+test: lint multiproc unit
+multiproc: multiproc-others multiproc-computing
+unit: unit-others unit-computing
 
-unit: $(READY)
-	$(BIN)/pytest
-
-# how processes start, stop and fail, and whole jobs; then what processes compute together
+# what stages and the training compute, with one process and with several; the others are, among much else, tests of how
+# processes start, stop and fail, and of whole jobs
 COMPUTING := tests/worker/stages tests/worker/train
 
-multiproc-start: $(READY)
-	$(BIN)/pytest -m multiproc $(COMPUTING:%=--ignore=%)
+unit-computing: $(READY)
+	$(BIN)/pytest $(COMPUTING)
 
-multiproc-compute: $(READY)
+unit-others: $(READY)
+	$(BIN)/pytest $(COMPUTING:%=--ignore=%)
+
+multiproc-computing: $(READY)
 	$(BIN)/pytest -m multiproc $(COMPUTING)
+
+multiproc-others: $(READY)
+	$(BIN)/pytest -m multiproc $(COMPUTING:%=--ignore=%)
 
 browser: $(READY)
 	$(BIN)/pytest -m browser -rs tests/worker/stages
