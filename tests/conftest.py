@@ -91,7 +91,7 @@ def world_without_training_operator(local_cluster: LocalCluster) -> RealWorld:
 def real_world(world_without_training_operator: RealWorld) -> RealWorld:
     """The cluster with the operator installed, and the training-operator."""
     world = world_without_training_operator
-    if world.cluster.get("deployment", "training-operator", "kubeflow") is None:
+    if not world.cluster.has_training_operator():
         world.cluster.install_training_operator()
     return world
 

@@ -71,7 +71,8 @@ def test_cluster_without_the_training_operator(
     world_without_training_operator: RealWorld,
 ) -> None:
     world = world_without_training_operator
-    world.cluster.remove_training_operator()
+    if world.cluster.has_training_operator():
+        world.cluster.remove_training_operator()
     try:
         world.submit("asks-pytorchjob", backend={"type": "PyTorchJob"})
         found = world.wait_condition("asks-pytorchjob", "Accepted", "BackendUnavailable")

@@ -38,7 +38,7 @@ class RealWorld(World):
     """
 
     is_real = True
-    patience = 240.0
+    patience = 360.0
 
     def __init__(self, cluster: LocalCluster) -> None:
         from harness.volumes import make_persistent_volume
