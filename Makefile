@@ -1,6 +1,7 @@
 # make quickstart   set up and post-train the example (examples/quickstart.yaml)
 # make test         set up and run every check: lint, types, layers, tests
 # make api-server   the tests of a real API server without a node; make api-server-programs builds what they need (Go)
+# make browser      the report in a browser (Chromium)
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
 # make gpu          what needs a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make constraints  choose new versions of all packages
@@ -16,7 +17,8 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 # with it, every process would compile its packages again: twice the time to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart test unit multiproc multiproc-start multiproc-compute api-server api-server-programs cluster gpu lint dataset constraints clean
+.PHONY: setup quickstart test unit unit-computing unit-others multiproc multiproc-computing multiproc-others browser \
+  api-server api-server-programs cluster gpu lint dataset constraints clean
 
 setup: $(READY)
 
@@ -32,20 +34,29 @@ $(READY): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 quickstart: $(READY)
 	$(BIN)/cosmos run examples/quickstart.yaml
 
-test: lint unit multiproc api-server
-multiproc: multiproc-start multiproc-compute
+# `make -j3 test` keeps two cores busy; the longest parts come first
+test: lint multiproc unit api-server
+multiproc: multiproc-others multiproc-computing
+unit: unit-others unit-computing
 
-unit: $(READY)
-	$(BIN)/pytest
-
-# how processes start, stop and fail, and whole jobs; then what processes compute together
+# what stages and the training compute, with one process and with several; the others are, among much else, tests of how
+# processes start, stop and fail, and of whole jobs
 COMPUTING := tests/worker/stages tests/worker/train
 
-multiproc-start: $(READY)
+unit-computing: $(READY)
+	$(BIN)/pytest $(COMPUTING)
+
+unit-others: $(READY)
+	$(BIN)/pytest $(COMPUTING:%=--ignore=%)
+
+multiproc-computing: $(READY)
+	$(BIN)/pytest -m multiproc $(COMPUTING)
+
+multiproc-others: $(READY)
 	$(BIN)/pytest -m multiproc $(COMPUTING:%=--ignore=%)
 
-multiproc-compute: $(READY)
-	$(BIN)/pytest -m multiproc $(COMPUTING)
+browser: $(READY)
+	$(BIN)/pytest -m browser -rs tests/worker/stages
 
 # REQUIRE_API_SERVER=1 builds what is missing first, or waits for who does; without it, the tests are left out and say so
 api-server: $(READY) $(if $(REQUIRE_API_SERVER),api-server-programs)

@@ -129,12 +129,20 @@ def local_cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture(scope="session")
-def real_world(local_cluster: LocalCluster) -> RealWorld:
-    """The cluster with the operator installed, and the training-operator."""
+def world_without_training_operator(local_cluster: LocalCluster) -> RealWorld:
+    """The cluster with the operator installed; the training-operator comes with ``real_world``."""
     from support.real_world import RealWorld
 
-    local_cluster.install_training_operator()
     return RealWorld(local_cluster)
+
+
+@pytest.fixture(scope="session")
+def real_world(world_without_training_operator: RealWorld) -> RealWorld:
+    """The cluster with the operator installed, and the training-operator."""
+    world = world_without_training_operator
+    if not world.cluster.has_training_operator():
+        world.cluster.install_training_operator()
+    return world
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,60 +4,54 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from support.real_world import EXAMPLE, NAMESPACE, RealWorld
+from support.real_world import NAMESPACE, RealWorld
+from support.real_world import QUICKSTART as JOB
 
 from cosmos_worker.data.video.files import read_video
 from cosmos_worker.metrics.push import score_push
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-JOB = "quickstart"
 COLUMNS = ["NAME", "STATE", "PROGRESS", "LOSS", "ETA", "ATTEMPT", "AGE"]
 WIDE_COLUMNS = [*COLUMNS, "GPUS", "NODES", "CHECKPOINT", "MESSAGE"]
 
 
-@pytest.fixture(scope="module")
-def watched(real_world: RealWorld, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """``kubectl get ptj -w`` from before the job is there until it has ended; the job stays."""
-    output = tmp_path_factory.mktemp("watch") / "output.txt"
-    command = real_world.command("get", "ptj", "--watch")
-    with output.open("w") as stream:
-        watch = subprocess.Popen(command, stdout=stream, env=real_world.environment)
-    real_world.kubectl("apply", "--filename", str(EXAMPLE))
-    try:
-        real_world.kubectl("wait", "--for=condition=Running", f"ptj/{JOB}", "--timeout=600s")
-        running = real_world.kubectl("get", "ptj", JOB)
-        real_world.kubectl("wait", "--for=condition=Succeeded", f"ptj/{JOB}", "--timeout=1200s")
-        # two watches of the same object: this one may hear of the end a moment later
-        real_world.wait("the watch shows the end", lambda: "Succeeded" in output.read_text())
-    finally:
-        watch.terminate()
-        watch.wait()
-    return [running, *output.read_text().splitlines()]
-
-
-def test_get_shows_how_far_it_is(real_world: RealWorld, watched: list[str]) -> None:
-    first, *changes = watched
-    header, line = first.splitlines()
+def test_get_shows_that_it_trains(real_world: RealWorld, quickstart: Path) -> None:
+    """It runs before the tests that the quickstart trains beside; all others here run after them."""
+    real_world.kubectl("wait", "--for=condition=Running", f"ptj/{JOB}", "--timeout=600s")
+    header, line = real_world.kubectl("get", "ptj", JOB).splitlines()
 
     assert header.split() == COLUMNS
     assert line.split()[:2] == [JOB, "Training"]
-    states = [row.split()[1] for row in changes if row.startswith(JOB) and len(row.split()) > 2]
+
+
+@pytest.fixture(scope="module")
+def finished(real_world: RealWorld, quickstart: Path) -> list[str]:
+    """What ``kubectl get ptj --watch`` has printed from before the job was there until it ended."""
+    real_world.kubectl("wait", "--for=condition=Succeeded", f"ptj/{JOB}", "--timeout=1200s")
+    # two watches of the same object: this one may hear of the end a moment later
+    shown = rf"{JOB} +Succeeded"
+    real_world.wait("the watch shows the end", lambda: re.search(shown, quickstart.read_text()))
+    return quickstart.read_text().splitlines()
+
+
+def test_watch_shows_how_far_it_is(real_world: RealWorld, finished: list[str]) -> None:
+    rows = [row for row in finished if row.startswith(JOB) and len(row.split()) > 2]
+    states = [row.split()[1] for row in rows]
     in_turn = [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]]
     # Preparing is there too, unless an earlier job of this session has prepared the same
     assert in_turn[-4:] == ["Training", "Publishing", "Generating", "Succeeded"]
-    assert any(re.search(r"\b[1-6]\d0/700\b", row) for row in changes)
+    assert any(re.search(r"\b[1-6]\d0/700\b", row) for row in rows)
     wide = real_world.kubectl("get", "ptj", JOB, "--output=wide").splitlines()
     assert wide[0].split() == WIDE_COLUMNS
     assert wide[1].split()[:3] == [JOB, "Succeeded", "700/700"]
     assert "published checkpoints://pushing-tiny/model.pt" in wide[1]
 
 
-def test_training_ran_as_a_master_and_a_worker(real_world: RealWorld, watched: list[str]) -> None:
+def test_training_ran_as_a_master_and_a_worker(real_world: RealWorld, finished: list[str]) -> None:
     (job,) = real_world.list("/apis/kubeflow.org/v1 pytorchjobs", f"cosmos.dev/job={JOB}")
 
     replicas = job["spec"]["pytorchReplicaSpecs"]
@@ -69,7 +63,7 @@ def test_training_ran_as_a_master_and_a_worker(real_world: RealWorld, watched: l
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_logs_of_the_service_are_the_leaders(real_world: RealWorld, watched: list[str]) -> None:
+def test_logs_of_the_service_are_the_leaders(real_world: RealWorld, finished: list[str]) -> None:
     log = real_world.kubectl("logs", f"svc/{JOB}")
 
     assert "step=700/700 loss=" in log
@@ -77,7 +71,7 @@ def test_logs_of_the_service_are_the_leaders(real_world: RealWorld, watched: lis
     assert "samples/s=" in log
 
 
-def test_describe_answers_every_question(real_world: RealWorld, watched: list[str]) -> None:
+def test_describe_answers_every_question(real_world: RealWorld, finished: list[str]) -> None:
     text = real_world.kubectl("describe", f"ptj/{JOB}")
 
     for kind in ("Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "Admitted",
@@ -87,7 +81,7 @@ def test_describe_answers_every_question(real_world: RealWorld, watched: list[st
         assert reason in text
 
 
-def test_checkpoints_and_model_are_on_the_claim(real_world: RealWorld, watched: list[str]) -> None:
+def test_checkpoints_and_model_are_on_the_claim(real_world: RealWorld, finished: list[str]) -> None:
     published = real_world.folder / "checkpoints" / "pushing-tiny"
 
     assert (published / "model.pt").is_file()
@@ -110,7 +104,7 @@ def share_that_follows(real_world: RealWorld, item: str) -> float:
     return sum(scores) / len(scores)
 
 
-def test_videos_follow_the_instruction(real_world: RealWorld, watched: list[str]) -> None:
+def test_videos_follow_the_instruction(real_world: RealWorld, finished: list[str]) -> None:
     base, one, two = (share_that_follows(real_world, name) for name in ("base-one", "one", "two"))
 
     assert base < 0.5
@@ -118,7 +112,7 @@ def test_videos_follow_the_instruction(real_world: RealWorld, watched: list[str]
     assert two >= 0.75
 
 
-def test_report_is_on_the_claim(real_world: RealWorld, watched: list[str]) -> None:
+def test_report_is_on_the_claim(real_world: RealWorld, finished: list[str]) -> None:
     outputs = {one["name"]: one["address"] for one in real_world.status(JOB)["outputs"]}
 
     assert (real_world.folder / outputs["report"].replace("://", "/")).is_file()

@@ -65,7 +65,7 @@ WAYS = {
     "lora": (f"{BRIDGE}_lora", ("trainer.device=cuda", "trainer.max_steps=12")),
     "tiny full": (
         "video2world_instruction_push_tiny",
-        ("optimizer.state_bits=8", "trainer.max_steps=60"),
+        ("optimizer.state_bits=8", "trainer.max_steps=24"),
     ),
 }
 STOP_AFTER = 2
@@ -217,7 +217,10 @@ def sampling_document(folder: Path, weights: Path, experiment: Experiment) -> di
             marks=[*on_gpu, needs("torchao"), needs("transformer_engine")],
         ),
         pytest.param("lora", marks=on_gpu),
-        pytest.param("tiny full", marks=[pytest.mark.multiproc, needs("torchao")]),
+        pytest.param(
+            "tiny full",
+            marks=[pytest.mark.multiproc, pytest.mark.timeout(300), needs("torchao")],
+        ),
     ],
 )
 def test_loads_trains_stops_continues_and_samples(

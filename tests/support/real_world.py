@@ -16,10 +16,12 @@ from support.scenario_world import CLAIM, EXAMPLE, ROOT, World
 if TYPE_CHECKING:
     from harness.cluster import LocalCluster
 
-__all__ = ["EXAMPLE", "NAMESPACE", "RELEASE", "RealWorld"]
+__all__ = ["EXAMPLE", "NAMESPACE", "QUICKSTART", "RELEASE", "RealWorld"]
 
 RELEASE = "cosmos"
 NAMESPACE = "lab"
+QUICKSTART = "quickstart"
+"""The job of examples/posttrainingjob.yaml, which goes on beside other tests: they leave its pods alone."""
 OPERATOR = "cosmos-operator"
 OPERATOR_PODS = "app.kubernetes.io/component=operator"
 CHART = ROOT / "charts" / "cosmos"
@@ -33,7 +35,7 @@ class RealWorld(World):
     """
 
     is_real = True
-    patience = 240.0
+    patience = 360.0
 
     def __init__(self, cluster: LocalCluster) -> None:
         from harness.volumes import make_persistent_volume
@@ -121,7 +123,7 @@ class RealWorld(World):
         self._is_drained = True
         self.kubectl(
             "drain", self.cluster.node, "--ignore-daemonsets", "--delete-emptydir-data", "--force",
-            "--pod-selector=cosmos.dev/stage=train", "--timeout=120s",
+            f"--pod-selector=cosmos.dev/stage=train,cosmos.dev/job!={QUICKSTART}", "--timeout=120s",
         )  # fmt: skip
 
     def uncordon(self) -> None:

@@ -241,7 +241,7 @@ class World(Jobs):
 
     @abstractmethod
     def drain(self) -> None:
-        """Cordon the node and evict all training pods of the namespace."""
+        """Cordon the node and evict the training pods of the namespace, but for those of the quickstart."""
 
     @abstractmethod
     def uncordon(self) -> None:

@@ -190,6 +190,10 @@ class LocalCluster:
             number=number,
         )
 
+    def has_training_operator(self) -> bool:
+        """Whether the training-operator is deployed."""
+        return self.get("deployment", "training-operator", "kubeflow") is not None
+
     def install_training_operator(self) -> None:
         """Deploy the training-operator, which runs PyTorchJobs."""
         training_operator.install()

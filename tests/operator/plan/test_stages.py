@@ -102,7 +102,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
             {"prepare-dataset", "embed-text", "cache-latents"} | AFTER,
         ),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )  # fmt: skip
 def test_change_of_the_job_repeats_only_what_it_decides(changes, expected):
     assert changed(changes) == expected

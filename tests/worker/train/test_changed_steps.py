@@ -191,7 +191,8 @@ def test_warm_up_that_follows_from_the_steps_stays_as_the_run_began_with_it(
     """5 % of 20 steps are 1, of 40 steps 2."""
 
     def config(steps: int, warmup: int | None = None) -> TrainConfig:
-        given = config_of(inputs, tmp_path / ("push" if warmup is None else "whole"), steps)
+        target = tmp_path / ("push" if warmup is None else "whole")
+        given = config_of(inputs, target, steps, save_every_steps=20)
         experiment = with_schedule(given.experiment, warmup_steps=warmup)
         return given.model_copy(update={"experiment": experiment})
 
