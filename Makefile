@@ -83,7 +83,7 @@ dataset: $(READY)
 	$(BIN)/python examples/pushing/render.py --help
 
 constraints: | $(BIN)/python
-	"$(UV)" pip compile --quiet pyproject.toml --extra operator --extra worker --extra dev --universal --python-version 3.10 \
+	"$(UV)" pip compile --quiet pyproject.toml --extra operator --extra worker --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --upgrade --custom-compile-command "make constraints" -o $(CONSTRAINTS)
 
 clean:

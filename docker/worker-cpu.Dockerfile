@@ -42,7 +42,7 @@ RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
 # Our code, in a folder of its own.
 FROM tools AS code
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY operator operator
 COPY cosmos_worker cosmos_worker
 RUN python3 -m venv --without-pip /opt/cosmos \
@@ -53,6 +53,7 @@ RUN python3 -m venv --without-pip /opt/cosmos \
 FROM packages
 COPY examples/pushing /opt/cosmos/examples/pushing
 COPY --from=code /opt/cosmos-code /opt/cosmos-code
+COPY LICENSE NOTICE /usr/share/doc/cosmos/
 ENV PATH=/opt/cosmos-code/bin:/opt/cosmos/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

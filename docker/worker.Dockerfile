@@ -92,7 +92,7 @@ RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
 # Our code, in a folder of its own.
 FROM tools AS code
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY operator operator
 COPY cosmos_worker cosmos_worker
 RUN python3 -m venv --without-pip /opt/cosmos \
@@ -103,6 +103,7 @@ RUN python3 -m venv --without-pip /opt/cosmos \
 FROM packages
 COPY --from=extensions /extensions /opt/cosmos-extensions
 COPY --from=code /opt/cosmos-code /opt/cosmos-code
+COPY LICENSE NOTICE /usr/share/doc/cosmos/
 RUN echo /opt/cosmos-extensions > "$(echo /opt/cosmos/lib/python3*/site-packages)/cosmos-extensions.pth"
 ENV PATH=/opt/cosmos-code/bin:/opt/cosmos/bin:/usr/local/nvidia/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \

@@ -16,6 +16,7 @@ TOP_LEVEL = {
     "CHANGELOG.md",
     "LICENSE",
     "Makefile",
+    "NOTICE",
     "README.md",
     "benchmarks",
     "charts",

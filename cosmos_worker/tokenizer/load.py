@@ -80,7 +80,9 @@ class JitTokenizer:
             check_program(path, "run fetch-model again")
         try:
             with warnings.catch_warnings():  # NVIDIA releases TorchScript, whatever PyTorch advises
-                warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated")
+                warnings.filterwarnings(
+                    "ignore", r"`torch\.jit\.load` is (deprecated|not supported)"
+                )
                 module = torch.jit.load(path, map_location=self._device)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]

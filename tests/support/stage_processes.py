@@ -17,7 +17,7 @@ folder.mkdir(parents=True, exist_ok=True)
 """A program that leaves the completion marker."""
 
 WAIT_FOR_STOP = """
-import os, pathlib, signal, sys
+import os, pathlib, signal, sys, time
 folder = pathlib.Path(os.environ["TARGET"])
 folder.mkdir(parents=True, exist_ok=True)
 def stop(number, frame):
@@ -26,16 +26,19 @@ def stop(number, frame):
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.05)
 """
-"""A program that saves and leaves with 75 when it is asked to stop."""
+"""A program that saves and leaves with 75 when it is asked to stop.
+
+It does not wait with signal.pause, which a signal between "ready" and the pause would never end.
+"""
 
 STUBBORN = """
-import signal
+import signal, time
 signal.signal(signal.SIGTERM, lambda number, frame: print("asked", flush=True))
 print("ready", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.05)
 """
 """A program that does not stop."""
 

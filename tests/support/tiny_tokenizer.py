@@ -62,7 +62,7 @@ def tiny_mean_std() -> tuple[Tensor, Tensor]:
 def torchscript_allowed() -> Iterator[None]:
     """Without PyTorch's advice against TorchScript, which is what NVIDIA releases."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
         yield
 
 

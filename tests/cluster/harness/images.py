@@ -42,6 +42,7 @@ COPIED_BY_ALL = (
     "pyproject.toml",
     "README.md",
     "LICENSE",
+    "NOTICE",
     "docker/constraints.txt",
     "docker/requirements.py",
     "operator",

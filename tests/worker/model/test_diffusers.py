@@ -7,7 +7,6 @@ torchvision, which is not installed here: the test gives it as one more channel 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,10 +32,6 @@ from cosmos_worker.weights.load import (
     save_weight_file,
 )
 from cosmos_worker.weights.safetensors import Limits
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="the diffusers of our huggingface-hub needs Python 3.11"
-)
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-5}
 """Outputs reach 5; the two networks order their float32 sums differently."""

@@ -40,7 +40,7 @@ from cosmos_worker.weights.adapter import (
 )
 
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
-pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")
+pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 NAME = "Tiny-Video2World"
 SMALL = (

@@ -39,7 +39,7 @@ from cosmos_worker.text.t5 import T5Encoder
 PROMPTS = ("a red cube", "a bomb", "a cube?")
 VIOLENCE = (0, 0, 9, 0, 0, 0, 0)
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
-pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")
+pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ PASSES = 4
 SAMPLING = {"num_passes": PASSES, "num_input_frames": 9}
 PROGRAM = Path(killed_generate.__file__)
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
-pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")
+pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 
 @pytest.fixture(scope="module")

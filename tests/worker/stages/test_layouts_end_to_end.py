@@ -49,7 +49,7 @@ VOLUMES = Volumes()
 NUM_FRAMES = 9
 MAX_LENGTH = 40
 # torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
-pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")
+pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 
 @dataclass

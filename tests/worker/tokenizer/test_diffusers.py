@@ -7,7 +7,6 @@ since it counts the levels from the other end.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +19,6 @@ from cosmos_worker.tokenizer.network import (
     AutoencoderConfig,
     CausalVideoAutoencoder,
     load_autoencoder,
-)
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="the diffusers of our huggingface-hub needs Python 3.11"
 )
 
 TINY = AutoencoderConfig(channels=8, num_res_blocks=1)
