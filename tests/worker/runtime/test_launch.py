@@ -39,6 +39,7 @@ from cosmos_worker.storage.volumes import (
 )
 from cosmos_worker.train.checkpoint import list_states
 
+RANK_PROGRAM = Path(__file__).parents[2] / "support" / "rank_program.py"
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(300)]
 
 
@@ -107,7 +108,7 @@ def start_program(
     document = folder / "train.yaml"
     config = train_config(folder, small_experiment(), folder / "out")
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    program = [str(Path(__file__).parent / "rank_program.py"), str(document), mode]
+    program = [str(RANK_PROGRAM), str(document), mode]
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(processes), *program],
         env={
