@@ -80,13 +80,12 @@ def start(
 
 LAUNCHER = """
 import os, sys
-from cosmos_worker import cli
-from cosmos_worker.runtime import failures, launch
-cli.configure_logging(True)
+from cosmos_worker.runtime import failures, launch, stage_process
+stage_process.configure_logging(True)
 try:
     code = launch.launch_program(sys.argv[2:], int(sys.argv[1]), os.environ)
 except Exception as error:
-    code = cli._end(failures.classify(error))
+    code = stage_process.report_end(failures.classify(error))
 sys.exit(code)
 """
 
