@@ -28,7 +28,7 @@ def refuse_dataset_of_pointers(
     Args:
         root: the dataset's folder.
         stamps: its files relative to it → size in bytes and time; None = absent.
-        max_bad_fraction: share of files that may be pointers to videos, which the check then drops one by one.
+        max_bad_fraction: share of the files that may be pointers to videos; the check drops these clips one by one.
 
     Raises:
         DataError: more videos are pointers, or any file that holds captions, annotations or tables is one.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import (
     INDEX_FILE,
     SUMMARY_FILE,
@@ -129,7 +130,7 @@ class DatasetIndex:
         """
         if clip_id not in self._by_id:
             raise DataError(
-                f"clip {clip_id!r} is not among the {len(self.clips)} clips of the index; "
+                f"clip {clip_id!r} is not in the index, which has {counted(len(self.clips), 'clip')}; "
                 "run prepare-dataset and the stages after it again"
             )
         return self._by_id[clip_id]

@@ -132,13 +132,13 @@ def as_on_disk(path: Path) -> Path:
 
 
 def raise_if_volume(error: OSError) -> None:
-    """Raise an error again that says nothing of the file, but of its volume."""
+    """Raise an error again that is not of the file, but of its volume."""
     if error.errno not in ERRORS_OF_A_FILE:
         raise error
 
 
 def kind_of_file(mode: int) -> str:
-    """Words for what is no regular file."""
+    """Name of a kind of file that is not a regular file, such as ``a folder``."""
     return next((words for is_kind, words in FILE_KINDS if is_kind(mode)), "something else")
 
 

@@ -17,11 +17,8 @@ from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cosmos_worker.data.video.decoding import (
-    Decoder,
-    Frames,
-    UnreadableVideo,
-)
+from cosmos_worker.data.video.decoding import Decoder, Frames
+from cosmos_worker.data.video.problems import UnreadableVideo
 
 logger = logging.getLogger(__name__)
 

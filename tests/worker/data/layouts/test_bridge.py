@@ -94,7 +94,7 @@ def test_list_bridge_reports_camera_that_is_not_there(tmp_path: Path):
 
     (problem,) = list_bridge(tmp_path, camera=2).bad
 
-    assert str(problem).startswith("annotation/train/x.json: camera 2 of 1 videos; choose another")
+    assert str(problem).startswith("annotation/train/x.json: camera 2 of 1 video; choose another")
 
 
 def test_list_bridge_drops_clips_of_one_id(tmp_path: Path):
