@@ -173,7 +173,7 @@ def _run_as_process(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 
 def _starts_processes(options: argparse.Namespace) -> bool:
-    """Whether this process starts others through torchrun, and only waits for them."""
+    """True if this process starts others through torchrun and waits for them."""
     if options.command == VIDEO2WORLD:
         return options.num_gpus > 1 and "WORLD_SIZE" not in os.environ
     return getattr(options, "nproc_per_node", None) is not None

@@ -146,7 +146,7 @@ def _window(experiment: Experiment) -> str:
 
 
 def preset_setup(preset: Preset) -> Setup | None:
-    """What the hardware of a preset means for its memory; None without GPUs."""
+    """The memory setup of a preset on its hardware; None without GPUs."""
     hardware = preset.hardware
     if hardware is None:
         return None

@@ -64,7 +64,7 @@ REMEDIES: dict[Reason, str] = {
     "video_outside": "name a file inside the dataset, relative to its root",
     "too_short": "lower experiment.video.num_pixel_frames (or add a shorter bucket) or leave the clip out",
 }
-"""What to do about each."""
+"""Advice for each reason."""
 assert set(REMEDIES) == set(get_args(Reason))
 
 

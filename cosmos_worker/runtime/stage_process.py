@@ -52,7 +52,7 @@ def disable_library_bars() -> None:
 
 
 def is_launched() -> bool:
-    """Whether a launcher of this node has started this process and reads how it ended."""
+    """True if a launcher on this node has started this process and reads its outcome."""
     return folder_of(os.environ) is not None
 
 

@@ -17,11 +17,14 @@ from cosmos_worker.config.stages import HuggingFaceSource
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
 from cosmos_worker.runtime.progress import shows_bars
-from cosmos_worker.sources.download_progress import watching_folder
+from cosmos_worker.sources.download_progress import logging_growth
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.web_page import (
     describe_page,
     refuse_page,
 )
+
+logger = logging.getLogger(__name__)
 
 REFUSALS = (400, 401, 403, 404, 410, 451)
 """Answers that will be the same next time."""
@@ -31,6 +34,10 @@ STATUS_LINE = re.compile(r"\d{3} Client Error\.")
 """Line of the library before the one that says something."""
 MAX_SAID = 300
 """Characters of the server's own words that a message keeps."""
+
+
+Choose = Callable[[Sequence[str]], list[str]]
+"""Picks the wanted files from the names of all files of a repository."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Repository:
 
     @property
     def sent(self) -> str:
-        """How the requests were made."""
+        """Words about the requests: with or without a token."""
         return "asked with a token" if self.has_token else "asked without a token"
 
 
@@ -78,6 +85,134 @@ def find_repository(
             f"{repository.where}: the token has spaces, line breaks or letters that no token has; correct {GIVE_TOKEN}"
         )
     return repository
+
+
+def download_repository(
+    source: HuggingFaceSource, folder: Path, repo_type: Literal["model", "dataset"], choose: Choose
+) -> Path:
+    """Download the wanted files of a repository; what an earlier attempt has got is not fetched again.
+
+    Args:
+        source: repository and revision.
+        folder: receives a folder named by the commit; after a failure it stays, for the next attempt.
+        repo_type: model or dataset.
+        choose: picks the wanted files.
+
+    Returns:
+        The folder with the files: ``folder/<commit>``, or with HF_HUB_OFFLINE the snapshot in the Hub's cache.
+
+    Raises:
+        DataError: no such repository or revision, no access, or offline without a cached copy.
+        RetryableError: the network fails.
+    """
+    from huggingface_hub import constants
+
+    repository = find_repository(source, repo_type)
+    with readable_errors(repository):
+        if constants.HF_HUB_OFFLINE:
+            return _cached(source, repo_type)
+        return _download(repository, folder, choose)
+
+
+def _download(repository: Repository, folder: Path, choose: Choose) -> Path:
+    import huggingface_hub
+    from huggingface_hub.hf_api import RepoFile
+
+    source, repo_type = repository.source, repository.repo_type
+    api = huggingface_hub.HfApi()
+    with hub_answers(repository):
+        commit = api.repo_info(source.repo, repo_type=repo_type, revision=source.revision).sha
+        if commit is None:
+            raise RetryableError(f"{repository.where}: no commit; run again")
+        tree = api.list_repo_tree(source.repo, repo_type=repo_type, revision=commit, recursive=True)
+        sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+    snapshot = folder / commit
+    wanted = choose(list(sizes))
+    total = sum(sizes[name] for name in wanted)
+    logger.info(
+        "fetching repo=%s commit=%s files=%d mib=%d", source.repo, commit, len(wanted), total >> 20
+    )
+    if wanted:
+        with _bars_on_terminals_only(), logging_growth(snapshot, total, f"repo={source.repo}"):
+            huggingface_hub.snapshot_download(
+                source.repo,
+                repo_type=repo_type,
+                revision=commit,
+                local_dir=snapshot,
+                allow_patterns=_patterns(wanted, sizes),
+            )
+    absent = [name for name in wanted if not (snapshot / name).is_file()]
+    if absent:
+        raise RetryableError(
+            f"{repository.where}: {counted(len(absent), 'file')} did not arrive, such as {absent[0]}; run again"
+        )
+    for name in wanted:
+        _check_file(repository, snapshot, name, sizes[name])
+    return snapshot
+
+
+def _check_file(repository: Repository, snapshot: Path, name: str, size_bytes: int) -> None:
+    """Refuse a file that a proxy or a mirror has replaced or cut; the next attempt fetches it again.
+
+    Raises:
+        DataError: it is a web page; with the file's address and the page's title.
+        RetryableError: it has another size than the repository lists.
+    """
+    path = snapshot / name
+    address = f"{repository.page}/resolve/{snapshot.name}/{name}"
+    try:
+        refuse_page(path, address, name)
+        found = path.stat().st_size
+        if found != size_bytes:
+            raise RetryableError(
+                f"{address}: {found} bytes arrived, the repository lists {size_bytes}; run again, and look whether a "
+                "proxy or a mirror stands between"
+            )
+    except (DataError, RetryableError):
+        path.unlink()
+        raise
+
+
+def _patterns(wanted: Sequence[str], names: Collection[str]) -> list[str] | None:
+    """Patterns of the wanted files; None = all: the library takes hours to match 50,000 patterns with 50,000 names."""
+    return None if set(wanted) == set(names) else [glob.escape(name) for name in wanted]
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Switch the library's progress bars off where no terminal shows them: it would write them into log files."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    change = not shows_bars() and not are_progress_bars_disabled()
+    if change:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if change:
+            enable_progress_bars()
+
+
+def _cached(source: HuggingFaceSource, repo_type: Literal["model", "dataset"]) -> Path:
+    """The cached snapshot. A model may be cached in part: its files are checked by the caller."""
+    import huggingface_hub
+
+    return Path(
+        huggingface_hub.snapshot_download(
+            source.repo,
+            repo_type=repo_type,
+            revision=source.revision,
+            local_files_only=True,
+            allow_patterns="config.json" if repo_type == "model" else None,
+        )
+    )
+
+
+# --- errors in the words of the server ---------------------------------------------------------
 
 
 @contextmanager
@@ -143,7 +278,7 @@ def _answer(repository: Repository, error: BaseException) -> DataError | Retryab
             f"{repository.where}: {_first_line(error)}; check the network and run again"
         )
     return DataError(
-        f"{repository.where}: the server answers {status}: {_said(error)} ({repository.sent}{_address(error)}); "
+        f"{repository.where}: the server answers {status}: {_words_of(error)} ({repository.sent}{_address(error)}); "
         f"{_advice(repository, error, status)}"
     )
 
@@ -155,7 +290,7 @@ def _address(error: BaseException) -> str:
 
 
 def _advice(repository: Repository, error: BaseException, status: int) -> str:
-    """What to do about a refusal."""
+    """Advice about a refusal."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -178,7 +313,7 @@ def _advice(repository: Repository, error: BaseException, status: int) -> str:
     return f"check repo ({repository.page}); a private one needs a token that may read it: {GIVE_TOKEN}"
 
 
-def _said(error: BaseException) -> str:
+def _words_of(error: BaseException) -> str:
     """The server's own sentence; else its page's title, else the library's words."""
     message = one_line(getattr(error, "server_message", None) or "")
     if message:
@@ -189,143 +324,12 @@ def _said(error: BaseException) -> str:
 
 
 def _is_read(response: object) -> bool:
-    """Whether the body of a response is there; the library leaves those of files unread."""
+    """True if the body of a response was read; the library leaves those of files unread."""
     return bool(getattr(response, "is_stream_consumed", True))
 
 
 def _first_line(error: BaseException) -> str:
-    """What happened, without the library's advice on the following lines."""
+    """Kind and first line of an error, without the library's advice on the following lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not STATUS_LINE.fullmatch(line)] or lines
     return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"
-
-
-logger = logging.getLogger(__name__)
-
-Choose = Callable[[Sequence[str]], list[str]]
-"""Picks the wanted files from the names of all files of a repository."""
-
-
-def download_repository(
-    source: HuggingFaceSource, folder: Path, repo_type: Literal["model", "dataset"], choose: Choose
-) -> Path:
-    """Download the wanted files of a repository; what an earlier attempt has got is not fetched again.
-
-    Args:
-        source: repository and revision.
-        folder: receives a folder named by the commit; after a failure it stays, for the next attempt.
-        repo_type: model or dataset.
-        choose: picks the wanted files.
-
-    Returns:
-        The folder with the files: ``folder/<commit>``, or with HF_HUB_OFFLINE the snapshot in the Hub's cache.
-
-    Raises:
-        DataError: no such repository or revision, no access, or offline without a cached copy.
-        RetryableError: the network fails.
-    """
-    from huggingface_hub import constants
-
-    repository = find_repository(source, repo_type)
-    with readable_errors(repository):
-        if constants.HF_HUB_OFFLINE:
-            return _cached(source, repo_type)
-        return _download(repository, folder, choose)
-
-
-def _download(repository: Repository, folder: Path, choose: Choose) -> Path:
-    import huggingface_hub
-    from huggingface_hub.hf_api import RepoFile
-
-    source, repo_type = repository.source, repository.repo_type
-    api = huggingface_hub.HfApi()
-    with hub_answers(repository):
-        commit = api.repo_info(source.repo, repo_type=repo_type, revision=source.revision).sha
-        if commit is None:
-            raise RetryableError(f"{repository.where}: no commit; run again")
-        tree = api.list_repo_tree(source.repo, repo_type=repo_type, revision=commit, recursive=True)
-        sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
-    snapshot = folder / commit
-    wanted = choose(list(sizes))
-    total = sum(sizes[name] for name in wanted)
-    logger.info(
-        "fetching repo=%s commit=%s files=%d mib=%d", source.repo, commit, len(wanted), total >> 20
-    )
-    if wanted:
-        with _bars_on_terminals_only(), watching_folder(snapshot, total, f"repo={source.repo}"):
-            huggingface_hub.snapshot_download(
-                source.repo,
-                repo_type=repo_type,
-                revision=commit,
-                local_dir=snapshot,
-                allow_patterns=_patterns(wanted, sizes),
-            )
-    absent = [name for name in wanted if not (snapshot / name).is_file()]
-    if absent:
-        raise RetryableError(
-            f"{repository.where}: {len(absent)} files did not arrive, such as {absent[0]}; run again"
-        )
-    for name in wanted:
-        _check_file(repository, snapshot, name, sizes[name])
-    return snapshot
-
-
-def _check_file(repository: Repository, snapshot: Path, name: str, size_bytes: int) -> None:
-    """Refuse a file that a proxy or a mirror has replaced or cut; the next attempt fetches it again.
-
-    Raises:
-        DataError: it is a web page; with the file's address and the page's title.
-        RetryableError: it has another size than the repository lists.
-    """
-    path = snapshot / name
-    address = f"{repository.page}/resolve/{snapshot.name}/{name}"
-    try:
-        refuse_page(path, address, name)
-        found = path.stat().st_size
-        if found != size_bytes:
-            raise RetryableError(
-                f"{address}: {found} bytes arrived, the repository lists {size_bytes}; run again, and look whether a "
-                "proxy or a mirror stands between"
-            )
-    except (DataError, RetryableError):
-        path.unlink()
-        raise
-
-
-def _patterns(wanted: Sequence[str], names: Collection[str]) -> list[str] | None:
-    """What the library is to take. It tries each pattern on each file, which takes hours for 50,000 of both."""
-    return None if set(wanted) == set(names) else [glob.escape(name) for name in wanted]
-
-
-@contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
-    """The library draws its bars into log files too, a line for every step."""
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    change = not shows_bars() and not are_progress_bars_disabled()
-    if change:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if change:
-            enable_progress_bars()
-
-
-def _cached(source: HuggingFaceSource, repo_type: Literal["model", "dataset"]) -> Path:
-    """The cached snapshot. A model may be cached in part: its files are checked by the caller."""
-    import huggingface_hub
-
-    return Path(
-        huggingface_hub.snapshot_download(
-            source.repo,
-            repo_type=repo_type,
-            revision=source.revision,
-            local_files_only=True,
-            allow_patterns="config.json" if repo_type == "model" else None,
-        )
-    )

@@ -1,4 +1,4 @@
-"""A file behind a URL as one stream, which goes on where a broken connection has left it."""
+"""A file behind a URL as one stream, which resumes at the next byte when a connection breaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing_extensions import Self
 from cosmos_worker.config.addresses import shown_address
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
-from cosmos_worker.sources.download_progress import Pace
+from cosmos_worker.sources.download_progress import TransferRate
 from cosmos_worker.storage.web_page import (
     PEEK_BYTES,
     describe_page,
@@ -62,7 +62,7 @@ class Download:
         etag = headers.get("ETag", "W/")
         self._version = headers.get("Last-Modified") if etag.startswith("W/") else etag
         self._digest = hashlib.sha256()
-        self._pace = Pace(self._size_bytes)
+        self._rate = TransferRate(self._size_bytes)
         self._failures = 0
         self.num_bytes = 0
         self._ahead = b""
@@ -70,7 +70,7 @@ class Download:
         self._refuse_page()
 
     def _refuse_page(self) -> None:
-        """Refuse what begins as a web page does, and what has no beginning.
+        """Refuse a web page and an empty file.
 
         Raises:
             DataError: with the page's title.
@@ -129,8 +129,8 @@ class Download:
         self._failures = 0
         self._digest.update(piece)
         self.num_bytes += len(piece)
-        if self._pace.is_due():
-            logger.info("fetching url=%s %s", self._shown, self._pace.describe(self.num_bytes))
+        if self._rate.is_due():
+            logger.info("fetching url=%s %s", self._shown, self._rate.describe(self.num_bytes))
 
     def _reconnect(self, problem: str) -> None:
         """Connect again at the next byte.
@@ -213,7 +213,7 @@ def _connection_error(shown: str, scheme: str, reason: object) -> DataError | Re
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
-    """What a server answers instead of the file: status, reason, and its own words or its page's title."""
+    """The answer of a server that does not give the file: status, reason, and its own words or its page's title."""
     reason = one_line(str(error.reason))
     if "infinite loop" in reason:
         return f"the server answers {error.code} again and again, a loop of redirects"

@@ -41,7 +41,7 @@ REMEDIES: dict[VideoReason, str] = {
     "variable_frame_rate": "take frames at equal intervals (dataset.frameRate: Resample, which needs video.fps), "
     "re-encode it at a constant rate (ffmpeg -i OLD -r FPS -c:v libx264 NEW) or remove the clip",
 }
-"""What to do about each."""
+"""Advice for each reason."""
 assert set(REMEDIES) == set(get_args(VideoReason))
 
 

@@ -13,12 +13,11 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.storage.volumes import (
     ADDRESS,
     VOLUMES,
+    WEIGHT_SUFFIXES,
 )
 
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""
-WEIGHT_SUFFIXES = (".pt", ".safetensors")
-"""Endings of a model's weights in one file."""
 
 OWNED_KEYS = {
     "trainer.max_steps": "spec.training.steps",
