@@ -44,7 +44,7 @@ def variable(name: str) -> str:
 
 
 def is_reference(arguments: Sequence[str]) -> bool:
-    """True if a command line is the reference's: ``train`` with words after ``--``."""
+    """Whether a command line of ours is the reference's: train with words after ``--``."""
     return bool(arguments) and arguments[0] == "train" and "--" in arguments
 
 

@@ -1,4 +1,4 @@
-"""Option names of cosmos-predict1's training, and their names here. No torch here.
+"""Option names of cosmos-predict1's training, and what they are called here. No torch here.
 
 Names and meanings: its configuration of video2world and video2world_instruction. Its iterations are our steps.
 """
@@ -154,7 +154,7 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """The words after ``--``, translated."""
+    """What the words after ``--`` say."""
 
     experiment: Experiment
     run_name: str
