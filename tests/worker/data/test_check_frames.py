@@ -1,4 +1,4 @@
-"""data/check.py: clips that share a file, frames at a rate, and what a file's author may not expect."""
+"""Checking clips that share a file or are resampled, and the notes about files that are read in a special way."""
 
 import os
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""data/lfs.py, and a dataset that was cloned without Git LFS."""
+"""Datasets that were cloned without Git LFS."""
 
 from __future__ import annotations
 

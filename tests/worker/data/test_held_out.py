@@ -1,4 +1,4 @@
-"""data/held_out.py: which episodes become the split val."""
+"""Held-out episodes: those that become the split val."""
 
 import dataclasses
 

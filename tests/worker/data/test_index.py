@@ -1,4 +1,4 @@
-"""data/index.py: what later stages read."""
+"""The dataset index as later stages read it."""
 
 import json
 from dataclasses import replace

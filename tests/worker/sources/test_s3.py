@@ -1,4 +1,4 @@
-"""sources/s3.py against a real S3 server on the loopback interface, through boto3."""
+"""Downloads from a real S3 server on the loopback interface, through boto3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store, the way to it or something else in its place answers, and what the user reads."""
+"""Messages about the answers of a store, of proxies before it, and of other servers in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which file of a folder is loaded, by names alone."""
+"""The file of a folder that is loaded, chosen by names alone."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""data/detect.py and data/layouts.py: the root of a dataset, and what a folder looks like that is none."""
+"""Recognition of folders: the root of a dataset, and the messages for folders that are none."""
 
 import re
 from pathlib import Path

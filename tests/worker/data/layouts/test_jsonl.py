@@ -1,4 +1,4 @@
-"""data/jsonl.py and data/clip_rows.py: clips that a list names, in all of its forms."""
+"""Clips of a list in layout ``jsonl``, in all forms of lists."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""data/lerobot.py: episodes of LeRobot datasets as clips, in formats v2.0, v2.1 and v3.0."""
+"""Episodes of LeRobot datasets as clips, in formats v2.0, v2.1 and v3.0."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""data/frame_times.py: rates, parts of files and sampling at a rate, on times alone."""
+"""Presentation times: rates, parts of files and sampling at a rate, on times alone."""
 
 from fractions import Fraction
 
