@@ -71,7 +71,7 @@ class KnownCaptions:
 
 
 def leave_out_unknown(index: DatasetIndex, facts: CaptionFacts) -> KnownCaptions:
-    """The dataset as it can be trained on: captions that are more than half unknown teach nothing.
+    """Leave captions out that are more than half unknown to the text encoder, and clips without any other caption.
 
     Args:
         index: all usable clips.
@@ -97,6 +97,6 @@ def leave_out_unknown(index: DatasetIndex, facts: CaptionFacts) -> KnownCaptions
 
 
 def name_clips(clip_ids: Sequence[str]) -> str:
-    """The first of some clips, for messages."""
+    """The ids of the first :data:`MAX_NAMED` clips, for messages."""
     rest = len(clip_ids) - MAX_NAMED
     return ", ".join(clip_ids[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""The files that an index was made from, as they were then: a folder that has changed since is not served silently.
+"""Record the files that an index is made from, and refuse the index once they have changed.
 
 A folder on a claim is known by its path alone, so a job that uses it again finds the index of an earlier one. Size
 and time of each file tell a change without reading it. Times count in whole seconds: archives and some file systems
@@ -82,7 +82,7 @@ def _stamp(path: Path) -> Stamp:
 
 
 def write_source(target: Path, folder: Path, root: Path, files: Mapping[str, Stamp]) -> None:
-    """Keep beside an index what it was made from.
+    """Write the stamps of the files that an index was made from beside it.
 
     Args:
         target: folder of the index.
@@ -99,7 +99,7 @@ def refuse_changed(config: PrepareDatasetConfig, volumes: Volumes) -> None:
     """Compare the folder of a finished index with what the index was made from.
 
     A fetched source, a folder that is gone and the index of a version that kept no stamps count as unchanged, and so
-    does what belongs to the image: its files have other times in each version of it.
+    does a folder of the container image, whose files have other times in each version of the image.
 
     Raises:
         DataError: a file was changed, added or removed since.

@@ -1,4 +1,4 @@
-"""Files of a dataset on disk: those below a folder, and the one that a path in a document means.
+"""Find files of a dataset: all below a folder, or the one that a document names.
 
 Entries that look like a clip and are none (a folder named x.mp4, a link that leads nowhere, a named pipe) come back as
 :class:`BadClip`, other files as counts, so that the report mentions everything that is not used.

@@ -76,7 +76,7 @@ class Distortion:
 
 
 def describe_distortion(one: Distortion, remedy: str) -> str | None:
-    """The sentence for a picture that Stretch distorts; None = there is nothing to tell.
+    """The sentence for a picture that Stretch distorts; None = it distorts too little to be reported.
 
     Args:
         one: the picture in its window.

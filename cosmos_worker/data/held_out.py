@@ -1,4 +1,4 @@
-"""A split for validation where the source has none: some episodes of the training data, drawn by a seed.
+"""Hold out training episodes, drawn by a seed, as the split val of a source that has none.
 
 An episode is drawn or not by a hash of the seed and its name, so neither the order of files nor other episodes that
 come or go change much of the draw. All clips of an episode stay together, and where no episode is known all that are

@@ -1,6 +1,6 @@
-"""The dataset index: which clips are usable, and their windows. All that later stages know of a dataset.
+"""The dataset index: the usable clips and their windows. Later stages know a dataset by it alone.
 
-``index.jsonl`` holds one clip per line; ``summary.json`` says where the videos are and has the index's digest.
+``index.jsonl`` holds one clip per line; ``summary.json`` has the folder of the videos and the index's digest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPLIT_NAMES: dict[str, Split] = {
 
 
 def split_named(name: str) -> Split | None:
-    """The split that a name means, in whatever case; None if it means none."""
+    """The split that a name means, in small letters or capitals; None if it means none."""
     return SPLIT_NAMES.get(name.lower())
 
 
@@ -97,7 +97,7 @@ class Window:
 
     @property
     def window_id(self) -> str:
-        """clip_id@start."""
+        """``clip_id@start``, unique in the dataset."""
         return f"{self.clip_id}@{self.start}"
 
 
@@ -160,7 +160,7 @@ def write_index(folder: Path, clips: Sequence[Clip]) -> str:
 
 
 def read_index(folder: Path) -> DatasetIndex:
-    """Read what prepare-dataset wrote.
+    """Read the index that prepare-dataset wrote.
 
     Raises:
         DataError: no index, one of another video reader or that does not belong to its summary, or videos that have

@@ -87,7 +87,7 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
 
 
 def _distortion_tables(config: PrepareDatasetConfig, kept: Sequence[Clip]) -> list[str]:
-    """Clips that a window shows distorted, cut or with bars: by size, and one by one."""
+    """Tables of clips that are distorted, cut or padded in their windows: by size, and one by one."""
     found = find_distortions(config, kept)
     if not found:
         return []
@@ -177,6 +177,6 @@ def _dropped_table(title: str, problems: Sequence[BadClip]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text as one cell of a table, whatever is in it."""
+    """Text as one cell of a table, with all markup escaped."""
     escaped = MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))
     return escaped.replace("<", "&lt;")

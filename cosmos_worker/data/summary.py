@@ -21,12 +21,12 @@ from cosmos_worker.storage.volumes import VIDEO_READER_VERSION, Volumes
 
 @dataclass(frozen=True)
 class Remarks:
-    """Remarks on a dataset beside the result for each clip."""
+    """Remarks on a dataset, beside the results of its clips."""
 
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Pattern of files that name no clip → their number."""
     notes: tuple[str, ...] = ()
-    """Sentences about files and folders that were read in a way not named in advance."""
+    """Sentences about choices of the layout, such as the split of a folder."""
     held_out: HeldOut | None = None
     """Episodes held out as validation data; None if validation_fraction is 0."""
 
@@ -76,7 +76,7 @@ def summarize(
 
 
 def _resampled(kept: Sequence[Clip]) -> dict[str, int]:
-    """Clips whose frames are not those of the file one after another, and how many of these differ."""
+    """Number of clips whose frames were resampled, and of the frames that are repeated and left out in them."""
     changed = [clip.frame_numbers for clip in kept if clip.frame_numbers is not None]
     distinct = [len(set(numbers)) for numbers in changed]
     spans = [numbers[-1] - numbers[0] + 1 for numbers in changed]

@@ -1,4 +1,4 @@
-"""Is a checked dataset usable: the error for too many bad clips, or for fewer windows than a batch takes."""
+"""The error that stops a job: too many unusable clips, or fewer training windows than a batch takes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _of_frames(config: PrepareDatasetConfig) -> str:
 def _small_bucket(
     config: PrepareDatasetConfig, root: Path, clips: CheckedClips, where: str
 ) -> DataError | None:
-    """The error of the first bucket that has fewer training windows than a batch, which are of one bucket."""
+    """The error of the first bucket with fewer training windows than a batch, whose samples are of one bucket."""
     for name, counts in summarize_buckets(config.buckets, clips.kept).items():
         num_windows = counts["windows"]["train"]
         if num_windows < config.min_clips:

@@ -1,4 +1,4 @@
-"""Windows as pixels, decoded in threads while the caller computes."""
+"""Decode windows to pixels in threads, while the caller encodes earlier ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def decode_ahead(
     cpus: int,
     fit: Fit = "stretch",
 ) -> Iterator[tuple[Sequence[Window], Tensor]]:
-    """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller computes.
+    """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller encodes earlier ones.
 
     A clip is decoded once for all windows of it that follow each other, however they are batched.
 
@@ -147,7 +147,7 @@ class _Pending:
         self._stopped = stopped
 
     def decode(self, path: Path, run: Run, video: VideoConfig, fit: Fit) -> None:
-        """Put the windows, or the error that ended them."""
+        """Decode the windows into the queue; an error is put there as well."""
         try:
             with closing(read_run(path, run, video, fit)) as windows:
                 for window in windows:

@@ -1,6 +1,6 @@
-"""Tar archives behind a URL: streamed through the digest into a folder, never trusted.
+"""Extract tar archives, from a URL as a stream or from a file, without trusting their content.
 
-Nothing of an archive but plain files and folders is written, with our own permissions; links, devices and names
+Only plain files and folders of an archive are written, with our own permissions; links, devices and names
 that leave the folder are refused with the member's name.
 """
 

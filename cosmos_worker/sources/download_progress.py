@@ -40,7 +40,7 @@ class TransferRate:
         return True
 
     def describe(self, done_bytes: int) -> str:
-        """``mib=120/14336 mib_per_s=85.2 eta_s=167``; without what is unknown."""
+        """``mib=120/14336 mib_per_s=85.2 eta_s=167``; without fields that are unknown."""
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = (done_bytes - self._before) / seconds
         of = "" if self._total is None else f"/{self._total // MIB}"
@@ -51,7 +51,7 @@ class TransferRate:
 
 
 def bytes_in(folder: Path) -> int:
-    """Bytes written below a folder; of a file that was made larger than what is in it, only those."""
+    """Bytes written below a folder; holes of sparse files do not count."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

@@ -99,7 +99,7 @@ def _time_of(path: Path) -> str:
 
 
 def _shown(source: object) -> str:
-    """A source as messages show it, without what an address may hold of a signature."""
+    """A source as messages show it, without a signature in its address."""
     match source:
         case {"url": {"url": str(address), **others}}:
             return str({"url": {"url": shown_address(address), **others}})
@@ -129,7 +129,7 @@ def _fetch_repository(source: Source, folder: Path) -> Path:
 
 
 def partial_folder(source: Source, folder: Path) -> Path:
-    """Folder beside the target in which a download of this source goes on after an interruption."""
+    """Folder beside the target in which a download of this source is resumed after an interruption."""
     return folder.with_name(f".{folder.name}.{content_key(source.model_dump())}.partial")
 
 

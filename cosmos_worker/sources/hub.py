@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub, a mirror or the local cache, and refusals in the server's own words."""
+"""Download repositories of the Hugging Face Hub, a mirror or the local cache; errors quote the server."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from cosmos_worker.storage.web_page import (
 logger = logging.getLogger(__name__)
 
 REFUSALS = (400, 401, 403, 404, 410, 451)
-"""Answers that will be the same next time."""
+"""Status codes of answers that another attempt does not change."""
 HUB = "https://huggingface.co"
 GIVE_TOKEN = "HF_TOKEN, on a cluster the Secret of spec.credentials.huggingFace"  # noqa: S105 - where it is given
 STATUS_LINE = re.compile(r"\d{3} Client Error\.")
-"""Line of the library before the one that says something."""
+"""A line of the library's errors that precedes the informative one."""
 MAX_SAID = 300
 """Characters of the server's own words that a message keeps."""
 
@@ -42,7 +42,7 @@ Choose = Callable[[Sequence[str]], list[str]]
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository and the server that is asked for it; for messages."""
+    """A repository and its server, for messages."""
 
     source: HuggingFaceSource
     repo_type: Literal["model", "dataset"]
@@ -253,7 +253,7 @@ def hub_answers(repository: Repository) -> Iterator[None]:
     """Refuse JSON of something else than a Hub; for the library's calls that read answers into its own objects.
 
     Raises:
-        DataError: it cannot.
+        DataError: the answer is not that of a Hub.
     """
     try:
         yield
@@ -269,7 +269,7 @@ def _no_hub(repository: Repository, found: str) -> DataError:
 
 
 def _answer(repository: Repository, error: BaseException) -> DataError | RetryableError:
-    """The error for what went wrong on the way: final where the server refuses, else worth another try."""
+    """The error for a failed request: a DataError where the server refuses, else a RetryableError."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if type(error).__name__ == "TooManyRedirects":
         return _no_hub(repository, "a loop of redirects")
@@ -284,7 +284,7 @@ def _answer(repository: Repository, error: BaseException) -> DataError | Retryab
 
 
 def _address(error: BaseException) -> str:
-    """`` for ADDRESS`` that was asked, without a signature."""
+    """`` for ADDRESS`` of the request, without a signature."""
     url = getattr(getattr(error, "response", None), "url", None)
     return f" for {shown_address(str(url))}" if url else ""
 

@@ -81,7 +81,7 @@ def is_archive(name: str) -> bool:
 
 
 def _single_object(bucket: Bucket) -> StoredObject | None:
-    """The object that a uri names, if its ending says that it may be one and it exists."""
+    """The object with the key of a uri, if it exists and its name ends as that of an archive or of weights."""
     if bucket.key.endswith("/") or not bucket.key.lower().endswith(
         ARCHIVE_SUFFIXES + WEIGHT_SUFFIXES
     ):

@@ -1,7 +1,7 @@
 """Download objects of a bucket into a folder: several at a time, large ones in pieces that survive an interruption.
 
-Beside the folder lies what the next attempt needs: ``parts/`` with large objects that are not complete and the numbers
-of their pieces that are, and ``objects.jsonl`` with a line for each complete object.
+Beside the folder lies the state that the next attempt resumes from: ``parts/`` with large objects that are not complete
+and the numbers of their complete pieces, and ``objects.jsonl`` with a line for each complete object.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ObjectRecords:
     """The complete objects of a folder, one JSON line each: name, size_bytes, etag, sha256."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there; a line that an interruption has cut is left out."""
+        """Read the file, if there is one; a line that an interruption has cut is left out."""
         self.path = path
         self._known: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Errors of an S3 store as errors of ours: what happened, with which credentials, and what to do."""
+"""Turn errors of an S3 store into errors of ours, with the kind of credentials and advice."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Download:
         self._response.close()
 
     def read(self, size: int = -1) -> bytes:
-        """Read as from the file; reconnects where the connection breaks or ends early.
+        """Read from the file; reconnects where the connection breaks or ends early.
 
         Raises:
             RetryableError: that does not help.
@@ -169,7 +169,7 @@ class Download:
             )
 
     def finish(self) -> str:
-        """Read what is left after the archive's end and return the SHA-256 of everything."""
+        """Read the rest of the stream, such as padding after an archive, and return the SHA-256 of all of it."""
         while self.read(1 << 20):
             pass
         return self._digest.hexdigest()

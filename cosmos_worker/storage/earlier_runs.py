@@ -47,7 +47,7 @@ class EarlierRun:
 
     @property
     def max_steps(self) -> int:
-        """Steps that were asked for."""
+        """Number of steps in the run's document."""
         return self.config.experiment.trainer.max_steps
 
 
@@ -132,7 +132,7 @@ def describe_length(config: TrainConfig, volumes: Volumes) -> str | None:
 
 
 def _kept_schedule(config: TrainConfig, own: EarlierRun) -> str:
-    """The schedule that a run was begun with, and how another number of steps would have begun it."""
+    """The learning rate's schedule of a run, and the warm-up that the other number of steps would have had."""
     old, new = own.config.experiment.optimizer, config.experiment.optimizer
     asked = config.experiment.trainer.max_steps
     told = describe_schedule(old, own.max_steps)

@@ -61,7 +61,7 @@ def recorded(path: Path) -> tuple[Mapping[str, Any], Path] | None:
 
 
 def check_recorded(path: Path) -> bool:
-    """Compare a file with what is recorded of it.
+    """Compare a file with the facts that are recorded of it.
 
     Size and a sample are compared at every load; the whole file only if it was written to, or copied, since, and then
     once where the record can be written.

@@ -47,7 +47,7 @@ def take_lock(handle: int, path: Path) -> bool:
 
 @contextmanager
 def reporting_full_disk(folder: Path) -> Iterator[None]:
-    """Turn a failed write into an error that says how much room there is.
+    """Turn a failed write into an error with the free space of the disk.
 
     Raises:
         RetryableError: the write failed; earlier checkpoints are intact.

@@ -64,7 +64,7 @@ SAMPLED_WINDOWS_FILE = "windows.json"
 
 
 def volume_variable(volume: str) -> str:
-    """Name of the environment variable that says where a volume is mounted."""
+    """Name of the environment variable with the folder at which a volume is mounted."""
     return f"COSMOS_{volume.upper()}"
 
 
@@ -137,7 +137,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
-    """Remove what :func:`atomic_write` of killed processes has left in a folder.
+    """Remove temporary files that :func:`atomic_write` of killed processes has left in a folder.
 
     Args:
         folder: nobody else may write these files in it now; it may be absent.
@@ -183,7 +183,7 @@ def content_key(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def marker_path(folder: Path, key: str) -> Path:
-    """The file that says that the stage with this key has finished in this folder."""
+    """The completion marker of the stage with this key in this folder."""
     return folder / f"complete-{key}.json"
 
 

@@ -111,7 +111,7 @@ class _StandIn:
 
 class _Unpickler(InertUnpickler):
     def find_class(self, module: str, name: str) -> Callable[..., object]:
-        """The stand-in for a name, a fresh one each time, as a pickle can set attributes of what it is given."""
+        """The stand-in for a name, a new one each time, as a pickle can set its attributes."""
         if module in MODULES and name in CLASSES:
             return type(name, (_StandIn,), {"kind": name})
         admitted = OTHER_NAMES.get(module, ())

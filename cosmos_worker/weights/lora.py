@@ -96,7 +96,7 @@ class Correction:
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Name in a file → name without what PEFT adds around a network; one that would be there twice stays."""
+    """Name in a file → name without PEFT's additions; a name whose short form exists already stays."""
     found = {name: name for name in names}
     for name in list(found):
         plain = name.removeprefix(PEFT_PREFIX)

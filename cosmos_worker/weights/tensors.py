@@ -1,4 +1,4 @@
-"""Tensors by name that stay in their files until they are asked for, say their shapes and types, and are finite."""
+"""Tensors by name that are read when they are asked for; shapes and types without reading; checks for finite values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LazyMapping(Mapping[str, Tensor]):
 
 
 class Renamed(LazyMapping):
-    """Some of other tensors under other names.
+    """A selection of tensors under new names.
 
     Args:
         source: the tensors.
@@ -66,7 +66,7 @@ class Renamed(LazyMapping):
 
 
 def describe(tensors: Mapping[str, Tensor], name: str) -> Described:
-    """Shape and type of one of some tensors, which is not read where it is lazy."""
+    """Shape and type of a tensor; of a :class:`LazyMapping` without reading it."""
     if isinstance(tensors, LazyMapping):
         return tensors.describe(name)
     tensor = tensors[name]
@@ -74,7 +74,7 @@ def describe(tensors: Mapping[str, Tensor], name: str) -> Described:
 
 
 def extent(tensor: Tensor) -> Tensor:
-    """The sum of the smallest and the largest value, which is not finite if any value is not; fast.
+    """The sum of the smallest and the largest value: it is not finite if any value is not, and takes one pass.
 
     Args:
         tensor: floating point, with values.

@@ -1,4 +1,4 @@
-"""Weight files written by torch.save: flat, in the wrappers of trainers, or with Transformer Engine's extra states.
+"""Read weight files of torch.save: flat, in the wrappers of trainers, or with Transformer Engine's extra states.
 
 The file is mapped, and nothing in it is run: see ``torch_pickle``. Its structure is checked when it is opened; the
 checksum of a record is compared when its tensor is first read, unless the file is known by its digest.
@@ -225,7 +225,7 @@ def _misfit(ref: TensorRef, record: Record) -> str | None:
 
 
 def unwrap(content: object, path: Path, prefer: Prefer = "average") -> object:
-    """The tensors by name of a file, averaged where there is an average; anything else as it is.
+    """Take the tensors out of the wrappers of trainers, averaged where there is an average; return others as they are.
 
     The average of NVIDIA's trainer has what was trained only, with dashes for dots, as names of buffers must not hold
     dots.
@@ -233,7 +233,7 @@ def unwrap(content: object, path: Path, prefer: Prefer = "average") -> object:
     Args:
         content: of the file.
         path: for messages.
-        prefer: what is taken where there are both.
+        prefer: the one that is taken where there are both.
 
     Raises:
         CheckpointError: a file of DeepSpeed or FSDP that holds one process's part.
@@ -261,7 +261,7 @@ def unwrap(content: object, path: Path, prefer: Prefer = "average") -> object:
 
 
 def _like(model: Mapping[object, object], averaged: dict[str, object]) -> dict[str, object]:
-    """The average under the names of the model, from which a prefix or the lack of one may tell it apart."""
+    """The average under the names of the model, which may have a prefix that those of the average lack."""
     if not model or averaged.keys() & model.keys():
         return averaged
     for prefix in ("net.", "module.", "model."):
@@ -301,7 +301,7 @@ def _log_left_out(path: Path, key: str | None, average_key: str | None, left: li
 
 
 def unknown_wrapper(content: Mapping[object, object]) -> str | None:
-    """A sentence on a dict whose tensors are in entries of names that are not known here; None for another."""
+    """Advice for a dict whose tensors are in entries of unknown names; None for any other dict."""
     keys = [str(key) for key, value in content.items() if _has_tensors(value)]
     if not keys:
         return None

@@ -58,7 +58,7 @@ class InertUnpickler(pickle._Unpickler):
 
 
 def _checked(opcode: int, step: int) -> Callable[[InertUnpickler], None]:
-    """An opcode that takes keys, each so many places after the one before, from what is above the mark."""
+    """The method for an opcode that takes keys from the stack above the mark: every ``step``-th value is checked."""
 
     def load(reader: InertUnpickler) -> None:
         check_keys(reader.stack[::step])
@@ -91,7 +91,7 @@ def check_keys(keys: Iterable[object]) -> None:
 
 
 def shown(value: object) -> str:
-    """A value for a message, however large or nested it is."""
+    """A value of any size and depth in at most 200 characters, for a message."""
     return reprlib.repr(value)[:200]
 
 
@@ -116,7 +116,7 @@ class TensorRef(NamedTuple):
 
 
 class Inert:
-    """Stands for an object of a class that is not known here, or for the result of a function; does nothing."""
+    """Stands for an object of an unknown class, or for the result of a function; it does nothing."""
 
     name = "an object"
 
@@ -124,7 +124,7 @@ class Inert:
         pass
 
     def __call__(self, *_: object, **__: object) -> Inert:
-        """Of an instance."""
+        """Calling an instance."""
         return self
 
     def __setstate__(self, state: object) -> None:
@@ -161,7 +161,7 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
 
 class _Unpickler(InertUnpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
-        """The stand-in for a name; a fresh one each time, as a pickle can set attributes of what it is given."""
+        """The stand-in for a name; a new one each time, as a pickle can set its attributes."""
         found = _known(module, name)
         if found is not None:
             return found
@@ -253,7 +253,7 @@ def _parameter(tensor: object, *_: object) -> object:
 
 
 def _from_type(rebuild: object, kind: object, arguments: object, *_: object) -> object:
-    """A tensor with attributes; one of another class, whose values may mean something else, is none."""
+    """A tensor with attributes; of a subclass, whose values may mean something else, a stand-in."""
     if not callable(rebuild) or not isinstance(arguments, tuple):
         raise pickle.UnpicklingError("a tensor of an unknown class")
     name = getattr(kind, "name", None)

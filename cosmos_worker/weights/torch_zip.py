@@ -99,7 +99,7 @@ def _kind(path: Path) -> str | None:
 
 
 class _Part(io.RawIOBase):
-    """A part of a file as a file."""
+    """A part of a file that is read like a file of its own."""
 
     def __init__(self, stream: BinaryIO, start: int, length: int) -> None:
         self._stream, self._start, self._length, self._at = stream, start, length, 0
@@ -254,7 +254,7 @@ def _is_program(path: Path) -> bool:
 
 
 def check_program(path: Path, remedy: str) -> None:
-    """Read all of a TorchScript file, which PyTorch reads record by record and never maps.
+    """Check a TorchScript file by reading all of it: PyTorch does not map it, so its records may be compressed.
 
     Raises:
         CheckpointError: damaged, or something else.

@@ -1,7 +1,7 @@
 """Relative change of the weights by a training: the norm of the change divided by that of the base.
 
-It is taken from the weights as the training has them, before they are rounded for an export. A training that has
-changed nothing, such as one with a learning rate of zero, shows here and nowhere else.
+It is measured on the weights as the training has them, before they are rounded for an export. A training that changed
+nothing, such as one with a learning rate of zero, is noticed by it alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The layouts of datasets by name: which folder is the root of one, and which clips it names."""
+"""Find the root folder of a dataset and list its clips, by the name of its layout."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Candidate:
     num_annotated: Mapping[str, int] = field(default_factory=dict)
     """Per-frame lists of the annotation: name → length, which must be the video's number of frames."""
     num_frames: int | None = None
-    """Frames that the clip has according to the dataset; None = not said."""
+    """Frames that the clip has according to the dataset; None = unknown."""
     start_s: float | None = None
     """Time in the file, from its first frame on, at which the clip begins; None = with the file."""
     end_s: float | None = None
@@ -43,11 +43,11 @@ class Listing:
     candidates: tuple[Candidate, ...]
     """Clips whose video can be checked, sorted by file name."""
     bad: tuple[BadClip, ...]
-    """Clips that are unusable whatever their video is."""
+    """Clips that are unusable before their video is checked."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Files that name no clip and look as if they might: pattern such as videos/**/*.gif → their number."""
     notes: tuple[str, ...] = ()
-    """Sentences for log and report about files and folders that were read in a way not named in advance."""
+    """Sentences for log and report about choices of the layout, such as the split of a folder."""
 
     @property
     def num_clips(self) -> int:

@@ -1,4 +1,4 @@
-"""Lists of clips for the Jsonl layout: which files are lists, and one line of them, from JSON or CSV, as a clip.
+"""Lists of clips in layout ``jsonl``: find the files that are lists, and parse one line of them as a clip.
 
 Source: huggingface/datasets, src/datasets/packaged_modules/folder_based_builder and data_files.py, for metadata files
 and names of splits; a-r-r-o-w/finetrainers, docs/dataset/README.md, for the two text files and their names.
@@ -43,7 +43,7 @@ CLIP_PATTERNS = (
     *CAPTION_LISTS,
     *VIDEO_LISTS,
 )
-"""Files that say which clips there are, relative to the dataset's root."""
+"""Files that name clips, relative to the dataset's root."""
 KEEP_ONE = "keep one list, or call the one to use dataset.jsonl"
 
 
@@ -154,7 +154,7 @@ class ClipList:
     split: Split | None = None
     """That of lines which give none, from the name of the file or folder; None = train."""
     allows_others: bool = False
-    """It is a metadata file: lines may have other keys, and a folder of a split in a path says the split."""
+    """True for a metadata file: lines may have other keys, and a path may have a folder named after its split."""
 
 
 def parse_row(row: Mapping[str, Any], where: str, clip_list: ClipList) -> Candidate:
@@ -198,7 +198,7 @@ def _format_seconds(seconds: float | None) -> str:
 
 
 def refuse_keys(keys: Iterable[str], where: str, allows_others: bool) -> None:
-    """Look for keys that are not known, or that are misspelt known ones.
+    """Refuse unknown keys, and in any file keys that are misspelt known ones.
 
     Raises:
         BadClip: an unknown key.
@@ -224,7 +224,7 @@ def _one_of(given: Mapping[str, Any], names: tuple[str, ...], where: str, missin
 
 
 def _video(value: object, where: str, key: str, clip_list: ClipList) -> tuple[str, str]:
-    """The video's path relative to the root, as ids have it and as it is on disk."""
+    """The video's path relative to the root, in the form of ids and as it is on disk."""
     if not isinstance(value, str) or not value.strip():
         raise BadClip(where, "annotation_broken", f"{key} is {brief(value)}, not a path")
     path = (clip_list.folder / check_path(value.strip(), where, key)).as_posix()

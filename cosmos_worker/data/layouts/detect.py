@@ -1,4 +1,4 @@
-"""Recognise a folder for error messages: the layout that reads it, or what to do where none does."""
+"""Recognise the content of a folder: the layout that reads it, or advice where none does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_NAMES = 20_000
 """Names that are looked at in all of them."""
 LIST_THEM = "list videos and captions in dataset.jsonl and set layout: Jsonl"
 UNKNOWN = "unknown"
-"""Format of a LeRobot dataset whose info.json does not say it."""
+"""Format of a LeRobot dataset whose info.json does not name it."""
 UNREADABLE = (
     ("RLDS (TFRecord files)", (".tfrecord",), f"convert it to LeRobot's format, or export the videos, {LIST_THEM}"),
     ("HDF5 files", (".hdf5", ".h5"), f"convert it to LeRobot's format, or export the videos, {LIST_THEM}"),
@@ -49,7 +49,7 @@ class RecognisedFolder:
     """A folder whose content is known."""
 
     sentence: str
-    """Its content and what to do, in one sentence."""
+    """Its content and advice, in one sentence."""
     layout: DatasetLayout | None = None
     """The layout that reads it; None = none does."""
 

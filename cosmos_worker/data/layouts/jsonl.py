@@ -1,8 +1,8 @@
-"""The Jsonl layout: one list of videos and captions, as JSON lines, CSV, parquet, or two text files line by line.
+"""The layout ``jsonl``: one list of videos and captions, as JSON lines, CSV, parquet, or two text files line by line.
 
 A list is dataset.jsonl (or .csv), Hugging Face's metadata.jsonl (or .csv, .parquet), in the dataset's root or in
 folders of splits; lists of splits such as train.jsonl and val.jsonl; the only .jsonl or .csv file; or finetrainers'
-prompts.txt with videos.txt. Paths in a list are relative to its folder. Which list it is: ``clip_lists.py``.
+prompts.txt with videos.txt. Paths in a list are relative to its folder. ``clip_lists.py`` chooses the list.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _clip_list(root: Path, name: str) -> ClipList:
 
 
 def _read_jsonl(root: Path, name: str, notes: list[str]) -> Iterator[ListedClip]:
-    """Clips of a JSONL file; a broken line costs itself only. Sentences for the report go into ``notes``."""
+    """Clips of a JSONL file; a broken line is one BadClip. Sentences for the report go into ``notes``."""
     clip_list, others = _clip_list(root, name), set[str]()
     for number, line in enumerate(_lines(root / name), start=1):
         where = f"{name}:{number}"

@@ -1,6 +1,6 @@
-"""The LeRobot layout (formats v2.0, v2.1, v3.0): each episode of one camera is a clip, its task is the caption.
+"""The layout ``lerobot`` (formats v2.0, v2.1, v3.0): each episode of one camera is a clip, its task is the caption.
 
-The task of a frame is what the column task_index of the data files says. An episode whose task changes is cut into
+The column task_index of the data files has the task of each frame. An episode whose task changes is cut into
 clips of one task each. In format v3.0 several episodes lie in one file, and each has its times in that file.
 
 Source: huggingface/lerobot, src/lerobot/datasets/dataset_reader.py: frame i of an episode is the one shown at
@@ -48,14 +48,14 @@ CLIP_PATTERNS = (
     f"{EPISODES_FOLDER}/*/*.parquet",
     "data/*/*.parquet",
 )
-"""Files that say which clips there are, relative to the dataset's root; info.json may name others for the data."""
+"""Files that name clips, relative to the dataset's root; info.json may name others for the data."""
 DataFile = dict[int, Rows] | DataError
 """The rows of each episode in a data file, or the error of a file that cannot be read."""
 VIDEO_PATTERNS = ("videos/*/{camera}/*.mp4", "videos/{camera}/*/*.mp4")
 """Video files of a camera, in formats v2 and v3."""
 MAX_OFFSET = 0.25
 """Largest distance of an episode's beginning from a frame, in frames. Times that miss the frames by more, such as sums
-of rounded durations, do not say which frame is meant; lerobot itself admits a ten-thousandth of a second."""
+of rounded durations, are ambiguous; lerobot itself admits a ten-thousandth of a second."""
 
 
 def list_lerobot(root: Path, camera_name: str | None, num_workers: int = 1) -> Listing:

@@ -63,7 +63,7 @@ class LeRobotInfo:
 
     @property
     def is_v3(self) -> bool:
-        """Several episodes lie in one file."""
+        """True for format v3.0, in which several episodes lie in one file."""
         return self.version.startswith("v3")
 
     def split_of(self, episode: int) -> Split | None:

@@ -37,7 +37,7 @@ MAX_LIST_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Episode:
-    """One recording, as the lists of episodes have it; paths are relative to the dataset's root."""
+    """One recording, as the lists of episodes describe it; paths are relative to the dataset's root."""
 
     index: int
     source: str
@@ -46,7 +46,7 @@ class Episode:
     """Frames."""
     video: str
     data: str | None
-    """Parquet file with its frames; None = not said."""
+    """Parquet file with its frames; None = unknown."""
     start_s: float | None = None
     """Time in the video file at which it begins; None = the file is the episode."""
     end_s: float | None = None
@@ -76,7 +76,7 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def read_lines(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any] | BadClip]]:
-    """Objects of a JSONL file with the place of each, such as meta/tasks.jsonl:3; a broken line costs itself only.
+    """Objects of a JSONL file each with its name in messages, such as meta/tasks.jsonl:3; a broken one as BadClip.
 
     Raises:
         DataError: no such file, or it is no text.

@@ -15,7 +15,7 @@ FETCH_AGAIN = "fetch the dataset again"
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Any]:
-    """The file, opened; errors of it and of what is done with it name the file."""
+    """Open a file; errors of pyarrow in the block become errors that name the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

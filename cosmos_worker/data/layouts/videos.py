@@ -131,7 +131,7 @@ def list_videos(root: Path, num_workers: int = 1) -> Listing:
 
 
 def _one_a_clip(folders: DatasetFolders, problems: Sequence[BadClip]) -> list[BadClip]:
-    """Problems of videos, and those of captions whose video has none."""
+    """All problems of videos, and those of captions whose video has no problem."""
     videos = [one for one in problems if ending_of(one.file) not in CAPTION_ENDINGS]
     bad_videos = {folders.stem(problem.file) for problem in videos}
     others = [one for one in problems if ending_of(one.file) in CAPTION_ENDINGS]
@@ -169,7 +169,7 @@ def _by_stem(folders: DatasetFolders, names: Iterable[str]) -> defaultdict[str, 
 
 
 def _repeated(stem: str, names: Sequence[str]) -> Iterator[BadClip]:
-    """Each of several files that would be the same clip."""
+    """A problem for each of several files that would be the same clip."""
     for name in names:
         other = next(one for one in names if one != name)
         yield BadClip(name, "clip_id_repeated", f"clip {stem!r} is also that of {other}")

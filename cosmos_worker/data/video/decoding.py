@@ -1,7 +1,8 @@
 """Frames of a video file in the order in which players show them: one stream, upright, as RGB. Decoded by PyAV.
 
-Decoding a file from its start to its end is the truth that everything else is compared with. Each file is decoded on
-one thread, so that damaged files give the same frames everywhere; several files are decoded at the same time instead.
+The frames of a file are those that decoding it from its start to its end gives; all shortcuts are compared with them.
+Each file is decoded on one thread, so that damaged files give the same frames everywhere; several files are decoded at
+the same time instead.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class Decoder:
     """An open video file whose frames come one after another; a context manager.
 
     Attributes:
-        num_claimed: frames that the container claims; 0 = it does not tell.
+        num_claimed: frames that the container claims; 0 = unknown.
         tick: seconds per unit of presentation times.
-        average_rate: frames per second as the container estimates them; 0 = it does not tell.
+        average_rate: frames per second as the container estimates them; 0 = unknown.
         notes: short sentences about the file being read in a way that its author may not expect.
     """
 
@@ -139,7 +140,7 @@ class Decoder:
         return self.frames()
 
     def frames_after_skip(self, time: int) -> Iterator[Any]:
-        """Frames from the key frame of a presentation time on; what is coded before is read, but not decoded.
+        """Frames from the key frame of a presentation time on; packets before it are read, but not decoded.
 
         Raises:
             UnreadableVideo, OSError: as frames.
@@ -170,7 +171,7 @@ class Decoder:
             return [one.pts for one in packets if one.size > 0 and not one.is_discard]
 
     def rgb(self, frame: Any) -> Frames:  # noqa: ANN401 - PyAV has no public types
-        """A frame upright, uint8 (H, W, 3); matrix and range are those that the file tells.
+        """A frame upright, uint8 (H, W, 3); converted with the colour matrix and range that the file states.
 
         Raises:
             UnreadableVideo: a display matrix or colours that are not supported.
@@ -184,7 +185,7 @@ class Decoder:
 
 
 def as_fraction(rational: Any) -> Fraction:  # noqa: ANN401 - Fraction, or AVRational since PyAV 19
-    """A number of PyAV's; 0 for what a file does not tell."""
+    """A rational number of PyAV; 0 for None and for a denominator of 0, which mean unknown."""
     if not rational or not rational.denominator:
         return Fraction(0)
     return Fraction(rational.numerator, rational.denominator)

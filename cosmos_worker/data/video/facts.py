@@ -95,7 +95,7 @@ class _Survey:
         self._spacing = spacing
 
     def add(self, shown: Shown) -> None:
-        """Look at the next frame.
+        """Check the next frame and note its facts.
 
         Raises:
             UnusableVideo: a frame that is damaged, of another size, without a time, or not later than the one before.
@@ -136,7 +136,7 @@ class _Survey:
             self.candidates.append((shown.number, shown.frame.pts))
 
     def timeline(self, decoder: Decoder) -> Timeline:
-        """The times, once all frames are there.
+        """The presentation times of all frames that were added.
 
         Raises:
             UnusableVideo: no frames, or a single one without a duration.
@@ -213,9 +213,9 @@ def _describe_stray(number: int) -> str:
 
 
 def _count_lost(decoder: Decoder, timeline: Timeline, name: str) -> int:
-    """Frames at the start of a cut file that lack what they were made from, so that players leave them out.
+    """Number of frames at the start of a cut file whose reference frames are missing, so that players leave them out.
 
-    What a container claims includes those, and those that its edit list leaves out.
+    The count that a container claims includes these, and those that its edit list leaves out.
 
     Raises:
         UnusableVideo: other frames are missing, or there are too many.

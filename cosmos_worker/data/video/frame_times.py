@@ -54,7 +54,7 @@ class Timeline:
         return self.times[number]
 
     def as_json(self) -> dict[str, Any]:
-        """A short form: runs of equal gaps."""
+        """The times as JSON, with runs of equal gaps."""
         gaps = [after - before for before, after in pairwise(self.times)]
         runs = [[gap, len(list(run))] for gap, run in groupby(gaps)]
         return {
@@ -157,7 +157,7 @@ def frames_between(
 
 
 def describe_seconds(seconds: float) -> str:
-    """A time that is not negative as short as milliseconds allow; of less than 1000 s it has six significant digits."""
+    """A time of at least 0 s in words: six significant digits below 1000 s, else rounded to milliseconds."""
     if not 1000 <= seconds < math.inf:
         return f"{seconds:.6g}"
     return f"{seconds:.3f}".rstrip("0").rstrip(".")

@@ -13,7 +13,7 @@ from cosmos_worker.data.video.problems import UnreadableVideo
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range (ITU-T H.273): as RGB of 8 bits they would look washed out."""
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
-"""Matrix coefficients (ITU-T H.273) that swscale converts to RGB; 2 = not told, which is converted as BT.601."""
+"""Matrix coefficients (ITU-T H.273) that swscale converts to RGB; 2 = unspecified, which is converted as BT.601."""
 INTERLACED = "interlaced, both fields stay in one frame (ffmpeg -vf yadif separates them)"
 Turn = tuple[int, int, int, int]
 """Signs (a, b, c, d) of a display matrix: a pixel at (column p, row q) is shown at (a p + c q, b p + d q)."""
@@ -71,7 +71,7 @@ def display_turn(path: Path, frame: Any) -> Turn:  # noqa: ANN401 - PyAV has no 
 
 
 def refuse_other_turn(path: Path, number: int, turn: Turn, first: Turn) -> None:
-    """Refuse a frame that is not turned as the first one is: players do not agree on what they show then.
+    """Refuse a frame that is not turned as the first one is: players disagree on such files.
 
     Raises:
         UnreadableVideo: another turn.
