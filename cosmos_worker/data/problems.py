@@ -46,7 +46,7 @@ TOO_SHORT: Reason = "too_short"
 """The one reason that does not make a clip bad: it has no window of the wanted length."""
 
 REMEDIES: dict[Reason, str] = {
-    **video_problems.REMEDIES,
+    **{reason: remedy for reason, remedy in video_problems.REMEDIES.items()},
     "annotation_broken": "repair or remove the annotation",
     "annotation_mismatch": "make annotation and video agree or remove both",
     "action_broken": "repair the field, or remove it from the annotation: the training does not use it",

@@ -18,7 +18,7 @@ from support import engine_stand_in
 def accelerate_as_on_cuda(
     model: CosmosModel, config: AccelerationConfig, device: torch.device
 ) -> None:
-    """What the stage calls, told that there is a GPU."""
+    """The function that the stage calls, with the device of a GPU."""
     accelerate(model, config, torch.device("cuda"))
 
 

@@ -37,7 +37,7 @@ def is_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor] = TENSOR
 
 
 def outcome(path: Path) -> str:
-    """What a reader of the file gets."""
+    """The tensors that a reader of the file gets."""
     try:
         return "same" if is_same(read(path)) else "GARBAGE"
     except WorkerError:

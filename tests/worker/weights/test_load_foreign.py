@@ -83,7 +83,7 @@ def test_prefix_before_the_names_of_diffusers(tmp_path: Path) -> None:
 
 
 class Settings:
-    """What trainers save beside weights: objects of classes that are not known here."""
+    """An object of an unknown class, as trainers save some beside weights."""
 
     def __init__(self) -> None:
         self.learning_rate = 1e-4

@@ -49,7 +49,7 @@ class Stage:
         return code, self._capsys.readouterr().err.splitlines()[-1]
 
     def files(self) -> dict[str, bytes]:
-        """What the stage has left."""
+        """Files that the stage has left."""
         return {path.name: path.read_bytes() for path in self.target.iterdir()}
 
 
