@@ -185,10 +185,9 @@ def _start_processes(options: argparse.Namespace, given: Sequence[str]) -> int:
         video2world_flags.check_flags(options)
         program = ["--module", "cosmos_worker.cli", *given]
         return launch.launch_program(program, options.num_gpus, os.environ)
-    load_stage_config(
-        options.command, options.config, options.overrides
-    )  # so that errors are told once
-    return launch.launch(options.command, options.config, options.overrides, options.nproc_per_node)
+    stage, config, overrides = options.command, options.config, options.overrides
+    load_stage_config(stage, config, overrides)  # a wrong document fails here, once
+    return launch.launch(stage, config, overrides, options.nproc_per_node)
 
 
 def _run_here(options: argparse.Namespace) -> Outcome:

@@ -48,13 +48,14 @@ from cosmos_worker.runtime.machine_check import (
     require_all,
 )
 from cosmos_worker.stages import check_dataset
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import Volumes
 
 Subparsers = Any  # argparse gives its type no public name
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    """Add the commands; each sets ``run``, a function of the parsed options."""
+    """Add the commands; each sets ``run``, a function of the parsed options that prints its result."""
 
     def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> Any:  # noqa: ANN401
         command = subparsers.add_parser(name, help=text, description=text)
@@ -63,7 +64,13 @@ def add_commands(subparsers: Subparsers) -> None:
 
     add("experiments", _experiments, "list the experiments, their sizes and the GPUs they need")
     _add_plan_arguments(add("plan", _plan, "memory per GPU of a training, before it is started"))
-    _add_check_arguments(add("check", _check, "what this machine has, and what a job would miss"))
+    _add_check_arguments(
+        add(
+            "check",
+            _check,
+            "look for GPUs, packages, disks and more on this machine, also for a stage document",
+        )
+    )
     text = "the report of prepare-dataset on a folder, without a job; nothing is written into the folder"
     check_dataset.add_arguments(add(check_dataset.COMMAND, _check_dataset, text))
 
@@ -108,12 +115,11 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _write(lines: Iterator[str] | Sequence[str]) -> None:
-    """Write lines to standard output; a reader that has seen enough, such as head, is no failure."""
+def _print_lines(lines: Iterator[str] | Sequence[str]) -> None:
+    """Write lines to standard output; a reader that closes the pipe, such as head, is no failure."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # names of files, on a terminal without UTF-8
+        # names of files, on a terminal without UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         for line in lines:
             sys.stdout.write(f"{line}\n")
@@ -163,12 +169,12 @@ def _needs(preset: Preset) -> str:
     if setup is None or preset.hardware is None:
         return "a CPU"
     needed = gib(plan_memory(setup).total)
-    size, several = preset.hardware.gpu_memory_gib, "s" if setup.num_gpus > 1 else ""
-    return f"{setup.num_gpus} GPU{several} of {size} GB: {needed} each (estimate)"
+    size, gpus = preset.hardware.gpu_memory_gib, counted(setup.num_gpus, "GPU")
+    return f"{gpus} of {size} GB: {needed} each (estimate)"
 
 
 def _experiments(_: argparse.Namespace) -> None:
-    _write([line for preset in PRESETS for line in describe_preset(preset)])
+    _print_lines([line for preset in PRESETS for line in describe_preset(preset)])
 
 
 # --- plan ------------------------------------------------------------------------------------
@@ -251,7 +257,7 @@ def _plan(options: argparse.Namespace) -> None:
             **experiment.parallel.model_dump(),
         )
     )
-    _write(describe_plan(plan))
+    _print_lines(describe_plan(plan))
     require_fit(plan)
 
 
@@ -292,7 +298,7 @@ def _check(options: argparse.Namespace) -> None:
         needs = Needs(needs.items | of_document.items, needs.folders + of_document.folders)
         companions = _companion_lines(options.document, volumes)
     lines = [*check_machine(needs, os.environ), *companions]
-    _write([str(line) for line in lines])
+    _print_lines([str(line) for line in lines])
     require_all(lines)
 
 
@@ -300,4 +306,4 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _check_dataset(options: argparse.Namespace) -> None:
-    check_dataset.run(options, _write)
+    check_dataset.run(options, _print_lines)

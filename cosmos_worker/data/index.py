@@ -178,9 +178,8 @@ def read_index(folder: Path) -> DatasetIndex:
                 f"{folder}: the index was made by version {reader} of the video reader, this one has version "
                 f"{VIDEO_READER_VERSION}, which may find other frames; run prepare-dataset again"
             )
-        with index.open(
-            encoding="utf-8"
-        ) as lines:  # splitlines() would split at U+2028 in a caption
+        # line by line, as splitlines() would split at U+2028 in a caption
+        with index.open(encoding="utf-8") as lines:
             clips = tuple(_clip_of(json.loads(line)) for line in lines)
         root, expected = Path(facts["root"]), facts["index_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

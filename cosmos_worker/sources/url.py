@@ -76,9 +76,8 @@ class Download:
             DataError: with the page's title.
         """
         beginning = self._ahead
-        if "gzip" in (
-            self._response.headers.get("Content-Encoding") or ""
-        ):  # unasked, as proxies do
+        encoding = self._response.headers.get("Content-Encoding") or ""
+        if "gzip" in encoding:  # without being asked for, as proxies do
             with contextlib.suppress(zlib.error):
                 beginning = zlib.decompressobj(wbits=31).decompress(beginning, PEEK_BYTES)
         page = describe_page(beginning)

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, write: Callable[[Sequence[str]], None]) -> 
         config = build_config(options, Path(temporary), volumes)
         where = "dropped_clips" if options.json else "the report above"
         try:
-            found = _examine(config, volumes, Path(temporary), where)
+            found = _check(config, volumes, Path(temporary), where)
         except DataError as error:
             if options.json:
                 write([_as_json(error, {})])
@@ -141,7 +141,7 @@ def detect_layout(folder: Path) -> DatasetLayout:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Result:
     """A dataset that was examined."""
 
     lines: list[str]
@@ -149,7 +149,7 @@ class _Found:
     failure: DataError | None
 
 
-def _examine(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path, where: str) -> _Found:
+def _check(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path, where: str) -> _Result:
     """Check all clips; ``where`` names the list of all problems in messages."""
     from cosmos_worker.data.report import render_report
     from cosmos_worker.data.summary import summarize
@@ -168,7 +168,7 @@ def _examine(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path, wh
         for one in (*clips.bad, *clips.too_short)
     ]
     document = {**summary, "root": str(root), "dropped_clips": dropped}
-    return _Found([*report, verdict] if failure is None else report, document, failure)
+    return _Result([*report, verdict] if failure is None else report, document, failure)
 
 
 def _as_json(failure: DataError | None, document: dict[str, Any]) -> str:

@@ -86,8 +86,8 @@ def build_config(net: NetConfig, extra_pos_emb: bool) -> dict[str, Any]:
     """The config.json of a network."""
     return {
         "_class_name": CLASS_NAME,
-        "in_channels": net.latent_channels
-        + 1,  # the mask of known frames; that of padding is not counted
+        # with the mask of known frames; the padding mask is not counted
+        "in_channels": net.latent_channels + 1,
         "out_channels": net.latent_channels,
         "num_attention_heads": net.num_heads,
         "attention_head_dim": net.head_dim,

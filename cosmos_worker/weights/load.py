@@ -36,13 +36,13 @@ from cosmos_worker.weights.files import (
     locate,
     refuse_unused_corrections,
 )
-from cosmos_worker.weights.fit import OPTIONAL_KEYS, check_keys, has_extra_pos_emb
 from cosmos_worker.weights.float8_weights import dequantise
 from cosmos_worker.weights.forms import (
     LOGVAR_FILE,
     TRANSFORMER_FOLDER,
 )
 from cosmos_worker.weights.lora import merge_corrections
+from cosmos_worker.weights.network_keys import OPTIONAL_KEYS, check_keys, has_extra_pos_emb
 from cosmos_worker.weights.safetensors import target_dtype
 from cosmos_worker.weights.tensor_files import open_tensors
 from cosmos_worker.weights.tensor_names import own_names

@@ -82,9 +82,8 @@ def find_root(folder: Path, layout: DatasetLayout) -> Path:
         for pattern in marks.patterns
         for path in _roots_with(folder, depth, pattern)
     }
-    if (
-        layout == "jsonl"
-    ):  # a folder of a split belongs to the dataset above it, and so does LeRobot's meta/
+    if layout == "jsonl":
+        # a folder of a split belongs to the dataset above it, and so does LeRobot's meta/
         below = {p for p in below if p.parent not in below and lerobot_version(p.parent) is None}
     found = sorted(below)
     if len(found) == 1:

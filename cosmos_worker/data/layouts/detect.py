@@ -71,7 +71,7 @@ def recognise_layout(folder: Path) -> RecognisedFolder | None:
         has_pairs |= _has_pairs(files)
     if has_pairs:
         return RecognisedFolder(
-            f"this is a folder of videos with captions beside them; {_set_layout('Videos')}",
+            f"this is a folder of videos with captions beside them; {_advise_layout('Videos')}",
             "videos",
         )
     sentence = _describe_unreadable(names)
@@ -94,30 +94,32 @@ def lerobot_version(folder: Path) -> str | None:
 def _recognise_readable(folder: Path) -> RecognisedFolder | None:
     version = lerobot_version(folder)
     if version in READABLE:
-        return RecognisedFolder(f"a LeRobot {version} dataset; {_set_layout('LeRobot')}", "lerobot")
+        return RecognisedFolder(
+            f"a LeRobot {version} dataset; {_advise_layout('LeRobot')}", "lerobot"
+        )
     if version == UNKNOWN:
         what = f"a LeRobot dataset, if {INFO_FILE}, which says no format, can be repaired"
-        return RecognisedFolder(f"{what}; {_set_layout('LeRobot')}", "lerobot")
+        return RecognisedFolder(f"{what}; {_advise_layout('LeRobot')}", "lerobot")
     if version is not None:
         return RecognisedFolder(
             f"a LeRobot dataset of format {version:.20}, which is not read; convert it to one of {', '.join(READABLE)} "
             "with the scripts of the lerobot package"
         )
     if (folder / ANNOTATION_FOLDER).is_dir():
-        return RecognisedFolder(f"a dataset like Bridge; {_set_layout('Bridge')}", "bridge")
+        return RecognisedFolder(f"a dataset like Bridge; {_advise_layout('Bridge')}", "bridge")
     if _has_file(folder / VIDEO_FOLDER, tuple(VIDEO_ENDINGS)) and _has_file(
         folder / CAPTION_FOLDER, (".txt",)
     ):
-        what = f"a folder of {VIDEO_FOLDER}/ with captions in {CAPTION_FOLDER}/; {_set_layout('Videos')}"
+        what = f"a folder of {VIDEO_FOLDER}/ with captions in {CAPTION_FOLDER}/; {_advise_layout('Videos')}"
         return RecognisedFolder(what, "videos")
     if has_list(folder):
         return RecognisedFolder(
-            f"a dataset with a list of its clips; {_set_layout('Jsonl')}", "jsonl"
+            f"a dataset with a list of its clips; {_advise_layout('Jsonl')}", "jsonl"
         )
     return None
 
 
-def _set_layout(layout: str) -> str:
+def _advise_layout(layout: str) -> str:
     return f"set layout: {layout} (in a stage document: {layout.lower()})"
 
 
