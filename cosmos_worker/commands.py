@@ -68,7 +68,7 @@ def add_commands(subparsers: Subparsers) -> None:
         add(
             "check",
             _check,
-            "look for GPUs, packages, disks and more on this machine, also for a stage document",
+            "devices, packages and disks of this machine, and what a document needs",
         )
     )
     text = "the report of prepare-dataset on a folder, without a job; nothing is written into the folder"
