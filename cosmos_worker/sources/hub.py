@@ -34,8 +34,6 @@ STATUS_LINE = re.compile(r"\d{3} Client Error\.")
 """A line of the library's errors that precedes the informative one."""
 MAX_SAID = 300
 """Characters of the server's own words that a message keeps."""
-
-
 Choose = Callable[[Sequence[str]], list[str]]
 """Picks the wanted files from the names of all files of a repository."""
 

@@ -23,7 +23,7 @@ from cosmos_worker.sources.s3_download import (
     ObjectRecords,
     download_objects,
 )
-from cosmos_worker.storage.files import take_lock
+from cosmos_worker.storage.files import counted, take_lock
 from cosmos_worker.storage.volumes import WEIGHT_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -167,8 +167,8 @@ def refuse_names(names: Collection[str], where: str) -> None:
     shown = "; ".join(f"{name!r} {problem}" for name, problem in list(problems.items())[:SHOWN])
     more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     raise DataError(
-        f"{where}: {len(problems)} of {len(names)} objects cannot become files: {shown}{more}; rename them in the "
-        "bucket, or give a prefix without them"
+        f"{where}: {len(problems)} of {counted(len(names), 'object')} cannot become files: {shown}{more}; rename "
+        "them in the bucket, or give a prefix without them"
     )
 
 

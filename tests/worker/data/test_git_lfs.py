@@ -47,7 +47,7 @@ def test_dataset_whose_videos_are_pointers_is_one_error(tmp_path: Path):
         video.write_text(POINTER)
 
     message = (
-        r"data: 3 of 3 files are Git LFS pointers instead of the files, such as "
+        r"data: 3 of 3 files are Git LFS pointers instead of content, such as "
         r"videos/train/train0/rgb\.mp4; run 'git lfs pull'"
     )
     with pytest.raises(DataError, match=message):
