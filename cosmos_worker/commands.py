@@ -115,7 +115,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _print_lines(lines: Iterator[str] | Sequence[str]) -> None:
+def _write(lines: Iterator[str] | Sequence[str]) -> None:
     """Write lines to standard output; a reader that closes the pipe, such as head, is no failure."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # names of files, on a terminal without UTF-8
@@ -174,7 +174,7 @@ def _needs(preset: Preset) -> str:
 
 
 def _experiments(_: argparse.Namespace) -> None:
-    _print_lines([line for preset in PRESETS for line in describe_preset(preset)])
+    _write([line for preset in PRESETS for line in describe_preset(preset)])
 
 
 # --- plan ------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def _plan(options: argparse.Namespace) -> None:
             **experiment.parallel.model_dump(),
         )
     )
-    _print_lines(describe_plan(plan))
+    _write(describe_plan(plan))
     require_fit(plan)
 
 
@@ -298,7 +298,7 @@ def _check(options: argparse.Namespace) -> None:
         needs = Needs(needs.items | of_document.items, needs.folders + of_document.folders)
         companions = _companion_lines(options.document, volumes)
     lines = [*check_machine(needs, os.environ), *companions]
-    _print_lines([str(line) for line in lines])
+    _write([str(line) for line in lines])
     require_all(lines)
 
 
@@ -306,4 +306,4 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _check_dataset(options: argparse.Namespace) -> None:
-    check_dataset.run(options, _print_lines)
+    check_dataset.run(options, _write)
