@@ -48,13 +48,14 @@ from cosmos_worker.runtime.machine_check import (
     require_all,
 )
 from cosmos_worker.stages import check_dataset
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import Volumes
 
 Subparsers = Any  # argparse gives its type no public name
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    """Add the commands; each sets ``run``, a function of the parsed options."""
+    """Add the commands; each sets ``run``, a function of the parsed options that prints its result."""
 
     def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> Any:  # noqa: ANN401
         command = subparsers.add_parser(name, help=text, description=text)
@@ -63,7 +64,13 @@ def add_commands(subparsers: Subparsers) -> None:
 
     add("experiments", _experiments, "list the experiments, their sizes and the GPUs they need")
     _add_plan_arguments(add("plan", _plan, "memory per GPU of a training, before it is started"))
-    _add_check_arguments(add("check", _check, "what this machine has, and what a job would miss"))
+    _add_check_arguments(
+        add(
+            "check",
+            _check,
+            "devices, packages and disks of this machine, and what a document needs",
+        )
+    )
     text = "the report of prepare-dataset on a folder, without a job; nothing is written into the folder"
     check_dataset.add_arguments(add(check_dataset.COMMAND, _check_dataset, text))
 
@@ -109,11 +116,10 @@ def _size(text: str) -> int:
 
 
 def _write(lines: Iterator[str] | Sequence[str]) -> None:
-    """Write lines to standard output; a reader that has seen enough, such as head, is no failure."""
+    """Write lines to standard output; a reader that closes the pipe, such as head, is no failure."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # names of files, on a terminal without UTF-8
+        # names of files, on a terminal without UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         for line in lines:
             sys.stdout.write(f"{line}\n")
@@ -146,7 +152,7 @@ def _window(experiment: Experiment) -> str:
 
 
 def preset_setup(preset: Preset) -> Setup | None:
-    """What the hardware of a preset means for its memory; None without GPUs."""
+    """The memory setup of a preset on its hardware; None without GPUs."""
     hardware = preset.hardware
     if hardware is None:
         return None
@@ -163,8 +169,8 @@ def _needs(preset: Preset) -> str:
     if setup is None or preset.hardware is None:
         return "a CPU"
     needed = gib(plan_memory(setup).total)
-    size, several = preset.hardware.gpu_memory_gib, "s" if setup.num_gpus > 1 else ""
-    return f"{setup.num_gpus} GPU{several} of {size} GB: {needed} each (estimate)"
+    size, gpus = preset.hardware.gpu_memory_gib, counted(setup.num_gpus, "GPU")
+    return f"{gpus} of {size} GB: {needed} each (estimate)"
 
 
 def _experiments(_: argparse.Namespace) -> None:

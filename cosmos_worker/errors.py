@@ -58,7 +58,7 @@ class CheckpointError(UserError):
 
 
 def plain_kind(error: UserError) -> type[UserError]:
-    """The class to raise for several errors or for one with more words: it is made from a message alone."""
+    """The kind of an error that is made from a message alone, to raise several errors as one or one with more words."""
     kinds = (ConfigError, DataError, CheckpointError)
     return next((kind for kind in kinds if isinstance(error, kind)), UserError)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,47 @@ def test_operator_folder_is_not_a_package() -> None:
     """A package called operator would hide the standard library's."""
     assert not (ROOT / "operator" / "__init__.py").exists()
     assert not list((ROOT / "operator").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("tests", "package"),
+    [("tests/worker", "cosmos_worker"), ("tests/operator", "operator/cosmos_operator")],
+)
+def test_folders_of_tests_are_folders_of_the_package(tests: str, package: str) -> None:
+    folders = {str(Path(name).parent) for name in tracked_files() if name.startswith(f"{tests}/")}
+
+    assert folders, tests
+    for folder in folders:
+        assert (ROOT / package / Path(folder).relative_to(tests) / "__init__.py").is_file(), folder
+
+
+def test_files_below_the_folders_of_tests_are_tests() -> None:
+    """Programs that tests start and what several tests use are in tests/support."""
+    for name in tracked_files():
+        if name.startswith(("tests/worker/", "tests/operator/")):
+            file = Path(name).name
+            assert file == "conftest.py" or file.startswith("test_"), name
+
+
+def test_support_is_imported_as_a_package() -> None:
+    """A module that is imported by two names is two modules, with two of each of its classes."""
+    folder = ROOT / "tests" / "support"
+    modules = {path.stem for path in folder.iterdir() if not path.name.startswith("__")}
+    for name in tracked_files():
+        if not name.startswith("tests/") or not name.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}:{node.lineno}: import by a relative name"
+                imported = {node.module or ""}
+            else:
+                continue
+            for module in imported:
+                first = module.split(".")[0]
+                assert first not in modules, f"{name}:{node.lineno}: import support.{first}"
+                assert not module.startswith("tests."), f"{name}:{node.lineno}: import {module[6:]}"
 
 
 @pytest.mark.parametrize("command", ["cosmos_operator.cli", "cosmos_worker.cli"])

@@ -1,1 +1,1 @@
-"""Datasets: decoding, checking, index, data order. Knows no model."""
+"""Datasets: layouts, checked clips, index, windows as pixels. Imports no model."""

@@ -1,4 +1,4 @@
-"""Which bucket a clip belongs to: windows of one size and length are trained on together."""
+"""The bucket of a clip: windows of one size and length are trained on together."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def choose_bucket(
 
 
 def stretch(height: int, width: int, video: VideoConfig) -> Fraction:
-    """By how much the aspect ratio of a clip changes in a window, as a factor of at least 1."""
+    """Factor, at least 1, by which the aspect ratio of a clip changes in a window of this size."""
     return _factor(Fraction(width * video.height, height * video.width))
 
 

@@ -1,4 +1,4 @@
-"""Captions of a dataset where the reference keeps them, and a dataset without captions unknown to the encoder."""
+"""Captions of a dataset: the files that hold them, and those that the text encoder does not know."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PICKLE_FOLDER = "t5_xxl"
 
 
 def find_caption_files(root: Path) -> Iterator[CaptionFile]:
-    """All captions of a dataset in either layout, in the order of their names.
+    """All captions of a dataset in the layout ``bridge`` or ``videos``, in the order of their names.
 
     A caption that cannot be read is told in the log and left out: prepare-dataset has dropped its clip, with the
     reason in its report.
@@ -54,13 +54,13 @@ def find_caption_files(root: Path) -> Iterator[CaptionFile]:
 
 CAPTION_UNKNOWN = "caption_unknown"
 """Reason for which a clip is left out: more than half of each of its captions is unknown to the encoder."""
-NAMED = 10
+MAX_NAMED = 10
 """Clips that a message names."""
 
 
 @dataclass(frozen=True)
 class KnownCaptions:
-    """What is left of a dataset, and what was left out of it."""
+    """A dataset without the captions that the text encoder does not know, and the clips that are left out for them."""
 
     index: DatasetIndex
     """Clips with the captions that the encoder knows."""
@@ -71,7 +71,7 @@ class KnownCaptions:
 
 
 def leave_out_unknown(index: DatasetIndex, facts: CaptionFacts) -> KnownCaptions:
-    """The dataset as it can be trained on: captions that are more than half unknown teach nothing.
+    """Leave captions out that are more than half unknown to the text encoder, and clips without any other caption.
 
     Args:
         index: all usable clips.
@@ -97,6 +97,6 @@ def leave_out_unknown(index: DatasetIndex, facts: CaptionFacts) -> KnownCaptions
 
 
 def name_clips(clip_ids: Sequence[str]) -> str:
-    """The first of some clips, for messages."""
-    rest = len(clip_ids) - NAMED
-    return ", ".join(clip_ids[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    """The ids of the first :data:`MAX_NAMED` clips, for messages."""
+    rest = len(clip_ids) - MAX_NAMED
+    return ", ".join(clip_ids[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")

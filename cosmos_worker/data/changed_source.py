@@ -1,4 +1,4 @@
-"""The files that an index was made from, as they were then: a folder that has changed since is not served silently.
+"""Record the files that an index is made from, and refuse the index once they have changed.
 
 A folder on a claim is known by its path alone, so a job that uses it again finds the index of an earlier one. Size
 and time of each file tell a change without reading it. Times count in whole seconds: archives and some file systems
@@ -23,9 +23,10 @@ from cosmos_worker.data.layouts.bridge import (
     ANNOTATION_FOLDER,
     split_of,
 )
-from cosmos_worker.data.layouts.videos import find_places
+from cosmos_worker.data.layouts.videos import find_folders
 from cosmos_worker.data.text_files import printable, raise_if_volume
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import (
     Volumes,
     atomic_write,
@@ -49,7 +50,7 @@ def list_files(root: Path, layout: str) -> list[str]:
     if layout == "bridge":
         wanted = {ANNOTATION_FOLDER: ANNOTATION_ENDINGS}
     if layout == "videos":
-        wanted = find_places(root).endings()
+        wanted = find_folders(root).endings()
     found = [
         name
         for folder, endings in wanted.items()
@@ -81,7 +82,7 @@ def _stamp(path: Path) -> Stamp:
 
 
 def write_source(target: Path, folder: Path, root: Path, files: Mapping[str, Stamp]) -> None:
-    """Keep beside an index what it was made from.
+    """Write the stamps of the files that an index was made from beside it.
 
     Args:
         target: folder of the index.
@@ -98,7 +99,7 @@ def refuse_changed(config: PrepareDatasetConfig, volumes: Volumes) -> None:
     """Compare the folder of a finished index with what the index was made from.
 
     A fetched source, a folder that is gone and the index of a version that kept no stamps count as unchanged, and so
-    does what belongs to the image: its files have other times in each version of it.
+    does a folder of the container image, whose files have other times in each version of the image.
 
     Raises:
         DataError: a file was changed, added or removed since.
@@ -124,24 +125,25 @@ def refuse_changed(config: PrepareDatasetConfig, volumes: Volumes) -> None:
     first, then_was, now_is = printable(changed[0]), then.get(changed[0]), now[changed[0]]
     raise DataError(
         f"dataset.source.path {config.source.path}: {root} has changed since its index was made at "
-        f"{_time(record.stat().st_mtime)}: {_count(then)} files then, {_count(now)} now, {len(changed)} differ, "
-        f"first {first} ({_tell(then_was)} then, {_tell(now_is)} now); give the changed dataset another "
+        f"{_format_time(record.stat().st_mtime)}: {counted(_num_present(then), 'file')} then, {_num_present(now)} now, "
+        f"{counted(len(changed), 'differs', 'differ')}, first {first} ({_describe_stamp(then_was)} then, "
+        f"{_describe_stamp(now_is)} now); give the changed dataset another "
         "spec.dataset.name (by hand: another key and target_uri) or put the folder back as it was"
     )
 
 
 def is_mounted(folder: Path) -> bool:
-    """Whether a folder is on another file system than the root's."""
+    """True if a folder is on another file system than the root folder."""
     return any(one.is_mount() for one in (folder, *folder.parents) if one != Path("/"))
 
 
-def _count(files: Mapping[str, Stamp]) -> int:
+def _num_present(files: Mapping[str, Stamp]) -> int:
     return sum(stamp is not None for stamp in files.values())
 
 
-def _tell(stamp: Stamp) -> str:
-    return "absent" if stamp is None else f"{stamp[0]} bytes of {_time(stamp[1])}"
+def _describe_stamp(stamp: Stamp) -> str:
+    return "absent" if stamp is None else f"{stamp[0]} bytes of {_format_time(stamp[1])}"
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

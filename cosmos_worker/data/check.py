@@ -1,4 +1,4 @@
-"""Is a clip usable: decode every frame of its file once and compare what file, layout and annotation say."""
+"""Check the clips of a dataset: each file is decoded once, and must agree with what layout and annotation say of it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from cosmos_worker.data.layouts.candidate import (
     Candidate,
     Listing,
 )
-from cosmos_worker.data.problems import TOO_SHORT, BadClip
-from cosmos_worker.data.video.decoding import read_through
+from cosmos_worker.data.problems import TOO_SHORT, BadClip, as_bad_clip
 from cosmos_worker.data.video.entry_points import EntryPoint
 from cosmos_worker.data.video.facts import (
     VideoFacts,
@@ -31,22 +30,24 @@ from cosmos_worker.data.video.frame_times import (
     sample_at,
 )
 from cosmos_worker.runtime.progress import map_in_threads
+from cosmos_worker.storage.files import counted, read_through
 
-Outcome = VideoFacts | BadClip
+CheckedVideo = VideoFacts | BadClip
+"""Facts of a file that can be used, or the reason why it cannot."""
 NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors of names, not of volumes."""
+"""Errors that say that no file has this name; others are of the volume."""
 
 
 @dataclass(frozen=True)
 class CheckedClips:
-    """The outcome for every clip that a dataset names."""
+    """All clips that a dataset names: those that are kept, and the others with the reason."""
 
     kept: tuple[Clip, ...]
     bad: tuple[BadClip, ...]
     too_short: tuple[BadClip, ...]
     """Sound clips without a single window."""
     notes: tuple[tuple[str, str], ...] = ()
-    """(file, note): what is done with files of kept clips that their author may not expect."""
+    """(file, note) of files of kept clips that are read in a way which their author may not expect."""
 
     @property
     def num_clips(self) -> int:
@@ -77,14 +78,14 @@ def check_clips(
         frame_rate: resample = take the frames shown at the rate of the window, which must have one.
     """
 
-    def outcome_of(name: str) -> Outcome:
+    def checked(name: str) -> CheckedVideo:
         try:
-            return examine(root, name, journal)
+            return check_video(root, name, journal)
         except BadClip as problem:
             return problem
 
     names = sorted({candidate.video for candidate in listing.candidates})
-    outcomes = map_in_threads(outcome_of, names, num_workers, "check-clips", "videos")
+    outcomes = map_in_threads(checked, names, num_workers, "check-clips", "videos")
     videos = dict(zip(names, outcomes, strict=True))
     shared = Counter(candidate.video for candidate in listing.candidates)
     kept: list[Clip] = []
@@ -96,7 +97,9 @@ def check_clips(
                 check_clip(candidate, facts, buckets or (video,), bool(buckets), frame_rate)
             )
         except BadClip as problem:
-            problems.append(_named(problem, candidate) if shared[candidate.video] > 1 else problem)
+            problems.append(
+                _with_clip_id(problem, candidate) if shared[candidate.video] > 1 else problem
+            )
     return CheckedClips(
         kept=tuple(kept),
         bad=(*listing.bad, *(item for item in problems if item.reason != TOO_SHORT)),
@@ -105,14 +108,14 @@ def check_clips(
     )
 
 
-def _named(problem: BadClip, candidate: Candidate) -> BadClip:
-    """The problem with the name of its clip, which that of a file with several clips does not tell."""
+def _with_clip_id(problem: BadClip, candidate: Candidate) -> BadClip:
+    """The problem with its clip's id: the name of a file with several clips does not say which of them it is."""
     if candidate.clip_id in problem.value or problem.file == candidate.source:
         return problem
     return BadClip(problem.file, problem.reason, f"{candidate.clip_id}: {problem.value}")
 
 
-def _facts_of(candidate: Candidate, videos: Mapping[str, Outcome]) -> VideoFacts:
+def _facts_of(candidate: Candidate, videos: Mapping[str, CheckedVideo]) -> VideoFacts:
     outcome = videos[candidate.video]
     if isinstance(outcome, BadClip):
         if outcome.reason == "video_missing":  # blame the file that names it
@@ -121,7 +124,7 @@ def _facts_of(candidate: Candidate, videos: Mapping[str, Outcome]) -> VideoFacts
     return outcome
 
 
-def _notes(kept: Sequence[Clip], videos: Mapping[str, Outcome]) -> tuple[tuple[str, str], ...]:
+def _notes(kept: Sequence[Clip], videos: Mapping[str, CheckedVideo]) -> tuple[tuple[str, str], ...]:
     found = []
     for name in sorted({clip.video for clip in kept}):
         outcome = videos[name]
@@ -129,6 +132,7 @@ def _notes(kept: Sequence[Clip], videos: Mapping[str, Outcome]) -> tuple[tuple[s
     return tuple(found)
 
 
+@as_bad_clip()
 def check_clip(
     candidate: Candidate,
     facts: VideoFacts,
@@ -136,7 +140,7 @@ def check_clip(
     has_buckets: bool,
     frame_rate: FrameRate = "constant",
 ) -> Clip:
-    """Check one clip against what is known of its file and against its annotation.
+    """Check one clip against the facts of its file and against its annotation.
 
     A list of an annotation may have one entry more than there are frames: the state after the last one.
 
@@ -156,21 +160,22 @@ def check_clip(
         frames = frames_between(
             timeline, candidate.start_s, candidate.end_s, name, candidate.source
         )
-    if candidate.num_frames not in (None, len(frames)):
+    if candidate.num_frames is not None and candidate.num_frames != len(frames):
         value = (
-            f"{candidate.num_frames} frames according to {candidate.source}, here are {len(frames)}"
+            f"{counted(candidate.num_frames, 'frame')} according to {candidate.source}, "
+            f"{'here is' if len(frames) == 1 else 'here are'} {len(frames)}"
         )
         raise BadClip(name, "annotation_mismatch", f"{candidate.clip_id} has {value}")
     for field, length in candidate.num_annotated.items():
         if length - len(frames) not in (0, 1):
-            value = f"{field} has {length} entries, {name} has {len(frames)} frames"
+            value = f"{field} has {counted(length, 'entry', 'entries')}, {name} has {counted(len(frames), 'frame')}"
             raise BadClip(candidate.source, "annotation_mismatch", value)
     rates: dict[float | None, tuple[float, Sequence[int]]] = {}
     for size in sizes:
         rate = size.fps if frame_rate == "resample" else None
         if rate not in rates:
-            rates[rate] = _sample(facts, frames, rate, candidate)
-    chosen, (fps, numbers) = _choose(facts, sizes, rates, frame_rate, name)
+            rates[rate] = _sample_frames(facts, frames, rate, candidate)
+    chosen, (fps, numbers) = _choose_window(facts, sizes, rates, frame_rate, name)
     is_run = numbers[-1] - numbers[0] + 1 == len(numbers) == len(set(numbers))
     return Clip(
         clip_id=candidate.clip_id,
@@ -190,7 +195,7 @@ def check_clip(
     )
 
 
-def _sample(
+def _sample_frames(
     facts: VideoFacts, frames: range, rate: float | None, candidate: Candidate
 ) -> tuple[float, Sequence[int]]:
     """Frames per second of a clip, and the number in the file of each of its frames.
@@ -212,7 +217,7 @@ def _sample(
     return rate, sample_at(facts.timeline, frames, rate, name)
 
 
-def _choose(
+def _choose_window(
     facts: VideoFacts,
     sizes: Sequence[VideoConfig],
     rates: Mapping[float | None, tuple[float, Sequence[int]]],
@@ -234,20 +239,20 @@ def _choose(
     if chosen is None:
         shortest = min(size.num_pixel_frames for size in sizes)
         taker = "one window" if len(sizes) == 1 else "the shortest bucket"
-        value = f"{longest} frames, {taker} takes {shortest}"
+        value = f"{counted(longest, 'frame')}, {taker} takes {shortest}"
         raise BadClip(name, TOO_SHORT, value)
     return chosen, sampled(chosen)
 
 
 def _entry_points(facts: VideoFacts, frames: range) -> tuple[EntryPoint, ...]:
-    """Those inside a clip and the last one before it."""
+    """Entry points of the file inside a clip, and the last one before it."""
     before = [entry for entry in facts.entry_points if entry[0] <= frames.start]
     inside = [entry for entry in facts.entry_points if frames.start < entry[0] < frames.stop]
     return (*before[-1:], *inside)
 
 
-def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
-    """What the journal knows of a video, else what decoding it tells.
+def check_video(root: Path, name: str, journal: Journal) -> VideoFacts:
+    """Facts of a video: those in the journal, else those found by decoding it.
 
     Args:
         root: folder of the dataset.
@@ -262,7 +267,8 @@ def examine(root: Path, name: str, journal: Journal) -> VideoFacts:
     outcome = journal.find(root, name)
     if outcome is None:
         try:
-            outcome = decode_fully(root / name, name)
+            with as_bad_clip():
+                outcome = decode_fully(root / name, name)
         except BadClip as problem:
             read_through(root / name)
             outcome = problem

@@ -1,7 +1,7 @@
-"""Files of a dataset on disk: those below a folder, and the one that a path in a document means.
+"""Find files of a dataset: all below a folder, or the one that a document names.
 
-What looks like a clip and is none (a folder named x.mp4, a link that leads nowhere, a named pipe) comes back as a
-:class:`BadClip`, other files as counts, so that nothing is passed over without a word.
+Entries that look like a clip and are none (a folder named x.mp4, a link that leads nowhere, a named pipe) come back as
+:class:`BadClip`, other files as counts, so that the report mentions everything that is not used.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FoundFiles:
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Pattern such as videos/**/*.gif → number of other files."""
     bad: tuple[BadClip, ...] = ()
-    """What has a wanted ending and cannot be used, and folders that cannot be listed."""
+    """Entries with a wanted ending that cannot be used, and folders that cannot be listed."""
 
 
 class _Walk:
@@ -80,7 +80,7 @@ class _Walk:
         while self._pending:
             name = self._pending.pop()
             try:
-                self._enter(name)
+                self._enter_folder(name)
             except OSError as error:
                 raise_if_volume(error)
                 value = f"cannot be listed: {os.strerror(error.errno or 0)}"
@@ -88,7 +88,7 @@ class _Walk:
         bad = sorted(self.bad, key=lambda problem: problem.file)
         return FoundFiles(tuple(sorted(self.names)), dict(self.passed_over), tuple(bad))
 
-    def _enter(self, folder: str) -> None:
+    def _enter_folder(self, folder: str) -> None:
         status = (self.root / folder).stat()
         identity = (status.st_dev, status.st_ino)
         if identity in self._entered:
@@ -97,10 +97,10 @@ class _Walk:
         self._entered.add(identity)
         with os.scandir(self.root / folder) as entries:
             below = sorted(entries, key=lambda entry: entry.name)
-        inner = [name for entry in below for name in self._look_at(entry, folder)]
+        inner = [name for entry in below for name in self._note_entry(entry, folder)]
         self._pending += reversed(inner)
 
-    def _look_at(self, entry: os.DirEntry[str], folder: str) -> Iterator[str]:
+    def _note_entry(self, entry: os.DirEntry[str], folder: str) -> Iterator[str]:
         """Note a file; yield the name of a folder that is to be entered."""
         if entry.name.startswith("."):
             return
@@ -145,7 +145,7 @@ def find_files(root: Path, folder: str, endings: Collection[str]) -> FoundFiles:
 
 
 def _prefix(folder: str) -> str:
-    """What names of files in a folder begin with."""
+    """Beginning of the names of files in a folder: its path and a slash, empty for the root."""
     return "" if folder == "." else f"{folder}/"
 
 
@@ -161,7 +161,7 @@ def _shown(ending: str) -> str:
 
 
 def _kind_of(entry: os.DirEntry[str]) -> str:
-    """``file``, ``folder``, or words that say what it is instead; links are followed."""
+    """``file``, ``folder``, or words for anything else; links are followed."""
     try:
         if entry.is_dir():
             return "folder"
@@ -188,7 +188,7 @@ def unusable_character(text: str) -> str | None:
 
 
 def check_id(text: str, name: str, where: str) -> str:
-    """What a document calls a clip, in the form in which ids are compared.
+    """The id that a document gives a clip, in the form in which ids are compared.
 
     Args:
         text: the id.
@@ -231,7 +231,7 @@ def check_path(text: str, name: str, where: str) -> str:
 
 
 def find_video(root: Path, path: str, name: str, where: str) -> str:
-    """The name on disk of a video that a document names: letters with accents may have the other form there.
+    """The name on disk of a video that a document names; accented letters may have another Unicode form there.
 
     Args:
         root: the dataset's root.

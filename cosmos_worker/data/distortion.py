@@ -14,8 +14,8 @@ from cosmos_worker.config.stages import (
 from cosmos_worker.data.buckets import bucket_sizes
 from cosmos_worker.data.index import Clip
 
-TOLD_ABOVE = Fraction(11, 10)
-"""Factor between the aspect ratios from which on a clip is told: the reference's own (4:3 into 320x256) is 1.07."""
+REPORTED_ABOVE = Fraction(11, 10)
+"""Factor between the aspect ratios above which a clip is reported; the reference's own (4:3 into 320x256) is 1.07."""
 MAX_SIZES = 20
 """Sizes that the summary lists."""
 
@@ -39,24 +39,24 @@ class Distortion:
         return max(ratio, 1 / ratio)
 
     @property
-    def is_told(self) -> bool:
-        """Whether it is strong enough to be told."""
-        return self.factor > TOLD_ABOVE
+    def is_reported(self) -> bool:
+        """True if the factor is above :data:`REPORTED_ABOVE`."""
+        return self.factor > REPORTED_ABOVE
 
     @property
     def percent(self) -> float:
-        """By how much a stretched picture grows in one direction; the share that is cut, or black, otherwise."""
+        """Percent by which Stretch enlarges one direction, that Crop cuts off the picture, or that Pad leaves black."""
         factor = float(self.factor)
         return 100 * (factor - 1 if self.fit == "stretch" else 1 - 1 / factor)
 
     @property
     def is_widened(self) -> bool:
-        """Whether the window is the wider of both."""
+        """True if the window is wider than the picture, at equal height."""
         return self.window_width * self.height > self.width * self.window_height
 
     @property
     def words(self) -> str:
-        """What becomes of the picture, such as: stretched by 78 % in width."""
+        """The effect on the picture in words, such as ``stretched by 78 % in width``."""
         percent = f"{self.percent:.0f} %"
         if self.fit == "stretch":
             return f"stretched by {percent} in {'width' if self.is_widened else 'height'}"
@@ -76,13 +76,13 @@ class Distortion:
 
 
 def describe_distortion(one: Distortion, remedy: str) -> str | None:
-    """The sentence for a picture that Stretch distorts; None = there is nothing to tell.
+    """The sentence for a picture that Stretch distorts; None = it distorts too little to be reported.
 
     Args:
         one: the picture in its window.
         remedy: what to do about it, such as: set dataset.fit to Crop or Pad.
     """
-    if one.fit != "stretch" or not one.is_told:
+    if one.fit != "stretch" or not one.is_reported:
         return None
     return (
         f"{one.width}x{one.height} is stretched to {one.window_width}x{one.window_height}, which distorts by "
@@ -98,8 +98,8 @@ def find_distortions(config: PrepareDatasetConfig, kept: Iterable[Clip]) -> list
         for clip in kept
         for window in [windows[clip.bucket]]
     ]
-    told = [one for one in found if one.is_told]
-    return sorted(told, key=lambda one: (-one.factor, one.name))
+    reported = [one for one in found if one.is_reported]
+    return sorted(reported, key=lambda one: (-one.factor, one.name))
 
 
 def summarize_distortions(fit: Fit, distortions: Sequence[Distortion]) -> dict[str, Any]:

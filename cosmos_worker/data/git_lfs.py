@@ -13,6 +13,7 @@ from cosmos_worker.storage.file_kinds import (
     PULL,
     is_pointer,
 )
+from cosmos_worker.storage.files import counted
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def refuse_dataset_of_pointers(
     Args:
         root: the dataset's folder.
         stamps: its files relative to it → size in bytes and time; None = absent.
-        max_bad_fraction: share of files that may be pointers to videos, which the check then drops one by one.
+        max_bad_fraction: share of the files that may be pointers to videos; the check drops these clips one by one.
 
     Raises:
         DataError: more videos are pointers, or any file that holds captions, annotations or tables is one.
@@ -39,7 +40,8 @@ def refuse_dataset_of_pointers(
         return
     texts = [name for name in pointers if not _is_video(name)]
     found = (
-        f"{root}: {len(pointers)} of {len(stamps)} files are Git LFS pointers instead of the files, such as "
+        f"{root}: {len(pointers)} of {counted(len(stamps), 'file')} "
+        f"{'is a Git LFS pointer' if len(pointers) == 1 else 'are Git LFS pointers'} instead of content, such as "
         f"{(texts or pointers)[0]}; {PULL}"
     )
     if texts or len(pointers) > max_bad_fraction * len(stamps):

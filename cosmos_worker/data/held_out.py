@@ -1,4 +1,4 @@
-"""A split for validation where the source has none: some episodes of the training data, drawn by a seed.
+"""Hold out training episodes, drawn by a seed, as the split val of a source that has none.
 
 An episode is drawn or not by a hash of the seed and its name, so neither the order of files nor other episodes that
 come or go change much of the draw. All clips of an episode stay together, and where no episode is known all that are
@@ -14,24 +14,25 @@ from dataclasses import dataclass, replace
 from cosmos_worker.data.check import CheckedClips
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.layouts.candidate import Listing
+from cosmos_worker.storage.files import counted
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What became of ``validation_fraction``."""
+    """Training episodes that are held out as ``validation_fraction`` asks."""
 
     episodes: int
     """Training episodes that became the split val."""
     clips: int
     """Their clips."""
     sentence: str
-    """The same for people, with the reason where there are none."""
+    """One sentence about them, with the reason where there are none."""
 
 
 def hold_out(
     clips: CheckedClips, listing: Listing, fraction: float, seed: int
 ) -> tuple[CheckedClips, HeldOut | None]:
-    """The clips with a share of the training episodes in the split val; as they are where the source has that split.
+    """Move a share of the training episodes to the split val, unless the source has that split.
 
     Args:
         clips: whose videos have been checked; only usable ones are drawn from.
@@ -47,7 +48,7 @@ def hold_out(
         return clips, None
     of_source = sum(candidate.split == "val" for candidate in listing.candidates)
     if of_source:
-        why = f"the source has a split val of its own ({of_source} clips)"
+        why = f"the source has a split val of its own ({counted(of_source, 'clip')})"
         return clips, HeldOut(0, 0, f"validation_fraction {fraction:g} is not used: {why}")
     episode_of = _episodes(clips, listing)
     episodes = sorted(set(episode_of.values()), key=lambda episode: _rank(episode, seed))
@@ -66,7 +67,8 @@ def hold_out(
     )
     moved = sum(episode in drawn for episode in episode_of.values())
     sentence = (
-        f"{number} of {len(episodes)} training episodes ({moved} clips) are held out as split val, drawn by seed {seed}"
+        f"{number} of {len(episodes)} training episodes ({counted(moved, 'clip')}) "
+        f"{'is' if number == 1 else 'are'} held out as split val, drawn by seed {seed}"
         f" (validation_fraction {fraction:g})"
     )
     return replace(clips, kept=kept), HeldOut(number, moved, sentence)

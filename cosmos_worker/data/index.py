@@ -1,6 +1,6 @@
-"""The dataset index: which clips are usable, and their windows. All that later stages know of a dataset.
+"""The dataset index: the usable clips and their windows. Later stages know a dataset by it alone.
 
-``index.jsonl`` holds one clip per line; ``summary.json`` says where the videos are and has the index's digest.
+``index.jsonl`` holds one clip per line; ``summary.json`` has the folder of the videos and the index's digest.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import (
     INDEX_FILE,
     SUMMARY_FILE,
@@ -33,7 +34,7 @@ SPLIT_NAMES: dict[str, Split] = {
 
 
 def split_named(name: str) -> Split | None:
-    """The split that a name means, in whatever case; None if it means none."""
+    """The split that a name means, in small letters or capitals; None if it means none."""
     return SPLIT_NAMES.get(name.lower())
 
 
@@ -96,7 +97,7 @@ class Window:
 
     @property
     def window_id(self) -> str:
-        """clip_id@start."""
+        """``clip_id@start``, unique in the dataset."""
         return f"{self.clip_id}@{self.start}"
 
 
@@ -129,7 +130,7 @@ class DatasetIndex:
         """
         if clip_id not in self._by_id:
             raise DataError(
-                f"clip {clip_id!r} is not among the {len(self.clips)} clips of the index; "
+                f"clip {clip_id!r} is not in the index, which has {counted(len(self.clips), 'clip')}; "
                 "run prepare-dataset and the stages after it again"
             )
         return self._by_id[clip_id]
@@ -159,7 +160,7 @@ def write_index(folder: Path, clips: Sequence[Clip]) -> str:
 
 
 def read_index(folder: Path) -> DatasetIndex:
-    """Read what prepare-dataset wrote.
+    """Read the index that prepare-dataset wrote.
 
     Raises:
         DataError: no index, one of another video reader or that does not belong to its summary, or videos that have
@@ -177,9 +178,8 @@ def read_index(folder: Path) -> DatasetIndex:
                 f"{folder}: the index was made by version {reader} of the video reader, this one has version "
                 f"{VIDEO_READER_VERSION}, which may find other frames; run prepare-dataset again"
             )
-        with index.open(
-            encoding="utf-8"
-        ) as lines:  # splitlines() would split at U+2028 in a caption
+        # line by line, as splitlines() would split at U+2028 in a caption
+        with index.open(encoding="utf-8") as lines:
             clips = tuple(_clip_of(json.loads(line)) for line in lines)
         root, expected = Path(facts["root"]), facts["index_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""What checking each video has told so far, so that an interrupted check does not decode everything again.
+"""Journal of the videos that were checked, so that an interrupted check does not decode them again.
 
 One JSON line a video, appended as it is checked. A line counts for the file as it was then (same size, same time) and
 for the reader that has decoded it.
@@ -21,10 +21,10 @@ JOURNAL_FILE = ".checked.jsonl"
 
 
 class Journal:
-    """The outcome of each video; as a context manager it can be added to. The caller removes its file when done."""
+    """Results of checked videos. Results are added inside a ``with`` block; the caller removes the file in the end."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there; a line that an interruption has cut is left out."""
+        """Read the file, if there is one; a line that an interruption has cut is left out."""
         self.path = path
         self._known: dict[tuple[str, int, int], VideoFacts | BadClip] = {}
         if path.is_file():
@@ -57,7 +57,7 @@ class Journal:
         return len(self._known)
 
     def find(self, root: Path, video: str) -> VideoFacts | BadClip | None:
-        """The outcome of a video, if it was checked as it is now.
+        """The result for a video, if its file was checked with the size and time that it has now.
 
         Args:
             root: folder of the dataset.
@@ -66,7 +66,7 @@ class Journal:
         return self._known.get(_key(root, video))
 
     def add(self, root: Path, video: str, outcome: VideoFacts | BadClip) -> None:
-        """Note the outcome of a video; threads may call this at the same time."""
+        """Note the result for a video; threads may call this at the same time."""
         _, size, mtime_ns = _key(root, video)
         facts, problem = None, None
         if isinstance(outcome, BadClip):

@@ -1,7 +1,9 @@
-"""What can be wrong with one clip, and what to do about each."""
+"""Reasons for which a clip of a dataset cannot be used, the advice for each, and the error that carries them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,14 +18,12 @@ from cosmos_worker.data.text_files import (
     printable,
     read_text_file,
 )
-from cosmos_worker.data.video.decoding import (
-    COPY_AGAIN,
-    REENCODE,
-    TONE_MAP,
-)
+from cosmos_worker.data.video import problems as video_problems
+from cosmos_worker.data.video.problems import UnusableVideo, VideoReason
 from cosmos_worker.errors import DataError
 
 Reason = Literal[
+    VideoReason,
     "annotation_broken",
     "annotation_mismatch",
     "action_broken",
@@ -39,20 +39,14 @@ Reason = Literal[
     "clip_id_repeated",
     "video_missing",
     "video_outside",
-    "video_empty",
-    "video_unreadable",
-    "video_damaged",
-    "high_dynamic_range",
-    "clip_outside",
-    "frame_count",
-    "frame_size",
-    "variable_frame_rate",
     "too_short",
 ]
+"""Reasons for which a clip is left out of the index; they are keys of summary.json."""
 TOO_SHORT: Reason = "too_short"
 """The one reason that does not make a clip bad: it has no window of the wanted length."""
 
 REMEDIES: dict[Reason, str] = {
+    **{reason: remedy for reason, remedy in video_problems.REMEDIES.items()},
     "annotation_broken": "repair or remove the annotation",
     "annotation_mismatch": "make annotation and video agree or remove both",
     "action_broken": "repair the field, or remove it from the annotation: the training does not use it",
@@ -68,17 +62,9 @@ REMEDIES: dict[Reason, str] = {
     "clip_id_repeated": "rename one of them, or give each an episode_id of its own",
     "video_missing": "add the video or remove what names it",
     "video_outside": "name a file inside the dataset, relative to its root",
-    "video_empty": COPY_AGAIN,
-    "video_unreadable": COPY_AGAIN,
-    "video_damaged": COPY_AGAIN,
-    "high_dynamic_range": TONE_MAP,
-    "clip_outside": "correct the times or remove the clip",
-    "frame_count": REENCODE,
-    "frame_size": REENCODE,
-    "variable_frame_rate": "take frames at equal intervals (dataset.frameRate: Resample, which needs video.fps), "
-    "re-encode it at a constant rate (ffmpeg -i OLD -r FPS -c:v libx264 NEW) or remove the clip",
     "too_short": "lower experiment.video.num_pixel_frames (or add a shorter bucket) or leave the clip out",
 }
+"""Advice for each reason."""
 assert set(REMEDIES) == set(get_args(Reason))
 
 
@@ -93,8 +79,17 @@ class BadClip(DataError):  # noqa: N818 - it is also the record of a dropped cli
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """Advice for this reason."""
         return REMEDIES[self.reason]
+
+
+@contextmanager
+def as_bad_clip() -> Iterator[None]:
+    """Turn an :class:`UnusableVideo` of the block, or of a decorated function, into a :class:`BadClip`."""
+    try:
+        yield
+    except UnusableVideo as problem:
+        raise BadClip(problem.file, problem.reason, problem.value) from None
 
 
 def read_text(path: Path, name: str, max_bytes: int = MAX_BYTES) -> str:

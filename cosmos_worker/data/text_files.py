@@ -1,6 +1,6 @@
-"""Text of files that people and other programs wrote: one decoding and one form for captions, lists and annotations.
+"""Read text files that people and other programs wrote, in one form for captions, lists and annotations.
 
-The same words are the same caption, whatever wrote them: with a byte order mark or without, with the line ends of
+The same words are the same caption in every file: with a byte order mark or without, with the line ends of
 Windows or Linux, with accents as one character (NFC) or as two (NFD, the form of file names on macOS). No heavy
 imports.
 """
@@ -132,13 +132,13 @@ def as_on_disk(path: Path) -> Path:
 
 
 def raise_if_volume(error: OSError) -> None:
-    """Raise an error again that says nothing of the file, but of its volume."""
+    """Raise an error again that is not of the file, but of its volume."""
     if error.errno not in ERRORS_OF_A_FILE:
         raise error
 
 
 def kind_of_file(mode: int) -> str:
-    """Words for what is no regular file."""
+    """Name of a kind of file that is not a regular file, such as ``a folder``."""
     return next((words for is_kind, words in FILE_KINDS if is_kind(mode)), "something else")
 
 
@@ -154,7 +154,7 @@ def read_text_file(path: Path, max_bytes: int = MAX_BYTES) -> str:
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """A JSON value.
+    """Parse a JSON value.
 
     Raises:
         TextError: not JSON, a name given twice in one object, too deeply nested, or a number of thousands of digits.

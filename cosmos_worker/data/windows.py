@@ -1,4 +1,4 @@
-"""Windows as pixels, decoded in threads while the caller computes."""
+"""Decode windows to pixels in threads, while the caller encodes earlier ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cosmos_worker.data.video.fit import resize_frames
 DECODE_BYTES = 1 << 30
 """Most memory of a process for pixels that wait to be encoded."""
 POLL_S = 0.1
-"""Time after which a thread that waits looks whether it is still wanted."""
+"""Seconds after which a waiting thread looks whether the caller still takes windows."""
 
 
 def num_ahead(video: VideoConfig, batch_size: int, cpus: int) -> int:
@@ -46,7 +46,7 @@ def decode_ahead(
     cpus: int,
     fit: Fit = "stretch",
 ) -> Iterator[tuple[Sequence[Window], Tensor]]:
-    """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller computes.
+    """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller encodes earlier ones.
 
     A clip is decoded once for all windows of it that follow each other, however they are batched.
 
@@ -66,7 +66,7 @@ def decode_ahead(
             yield batch, torch.from_numpy(pixels)
 
 
-# --- runs: what is decoded in one go ---------------------------------------------------------
+# --- runs of windows that are decoded in one go ------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def cut_runs(index: DatasetIndex, windows: Sequence[Window]) -> Iterator[Run]:
     """The windows as runs, in their order."""
     run: Run | None = None
     for window in windows:
-        if run is None or not _goes_on(run, window):
+        if run is None or not _continues_run(run, window):
             if run is not None:
                 yield run
             run = Run(index.clip(window.clip_id), [])
@@ -90,7 +90,7 @@ def cut_runs(index: DatasetIndex, windows: Sequence[Window]) -> Iterator[Run]:
         yield run
 
 
-def _goes_on(run: Run, window: Window) -> bool:
+def _continues_run(run: Run, window: Window) -> bool:
     last = run.windows[-1]
     if window.clip_id != last.clip_id or window.start < last.start:
         return False
@@ -140,14 +140,14 @@ def read_run(
 
 
 class _Pending:
-    """A run that is decoded in a thread, some windows ahead of who takes them."""
+    """A run that a thread decodes, some windows ahead of the caller that takes them."""
 
     def __init__(self, num_windows: int, stopped: threading.Event) -> None:
         self._ready: queue.Queue[Frames | Exception] = queue.Queue(num_windows)
         self._stopped = stopped
 
     def decode(self, path: Path, run: Run, video: VideoConfig, fit: Fit) -> None:
-        """Put the windows, or the error that ended them."""
+        """Decode the windows into the queue; an error is put there as well."""
         try:
             with closing(read_run(path, run, video, fit)) as windows:
                 for window in windows:
@@ -157,7 +157,7 @@ class _Pending:
             self._put(error)
 
     def _put(self, item: Frames | Exception) -> bool:
-        """Wait for room; False if nobody takes anything any more."""
+        """Wait for room in the queue; False if the caller has stopped taking windows."""
         while not self._stopped.is_set():
             try:
                 self._ready.put(item, timeout=POLL_S)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from cosmos_worker.data.video.decoding import read_through
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import read_through
 
 HEAD_BYTES = 512
 READ: dict[str, tuple[str, ...]] = {

@@ -1,1 +1,1 @@
-"""Where bytes come from: folders, URLs, archives, the Hugging Face Hub, S3."""
+"""Sources of datasets and weights: folders, URLs, archives, the Hugging Face Hub, S3."""

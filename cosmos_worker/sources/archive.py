@@ -1,6 +1,6 @@
-"""Tar archives behind a URL: streamed through the digest into a folder, never trusted.
+"""Extract tar archives, from a URL as a stream or from a file, without trusting their content.
 
-Nothing of an archive but plain files and folders is written, with our own permissions; links, devices and names
+Only plain files and folders of an archive are written, with our own permissions; links, devices and names
 that leave the folder are refused with the member's name.
 """
 
@@ -23,24 +23,24 @@ from cosmos_worker.storage.file_kinds import GIT_LFS
 
 logger = logging.getLogger(__name__)
 
-
 ZIP = b"PK\x03\x04"
 UNDECODABLE = "\ufffd"
 PEEK_BYTES = 1024
-"""Bytes from which is told what came instead of an archive."""
+"""Bytes by which something else than an archive is recognised."""
 MAX_SAID = 200
+"""Characters of a text instead of an archive that a message quotes."""
 
 
 class Readable(Protocol):
-    """What an archive is read from."""
+    """A stream that an archive is read from."""
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most ``size``; empty at the end."""
         ...
 
 
-class _Remembered:
-    """A stream that remembers how it began."""
+class _WithFirstBytes:
+    """A stream that keeps its first bytes."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
@@ -95,10 +95,10 @@ def extract_tar(stream: Readable, folder: Path, name: str) -> int:
     """
     num_files = 0
     seen: set[PurePosixPath] = set()
-    remembered = _Remembered(stream)
+    with_first_bytes = _WithFirstBytes(stream)
     try:
         # typeshed wants more of a stream than the read() that mode "r|" uses
-        with tarfile.open(fileobj=remembered, mode="r|*") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=with_first_bytes, mode="r|*") as archive:  # type: ignore[call-overload]
             for member in archive:
                 path = check_member(member, seen, name)
                 if member.isdir():
@@ -111,7 +111,7 @@ def extract_tar(stream: Readable, folder: Path, name: str) -> int:
                     shutil.copyfileobj(content, output, 1 << 20)
                 num_files += 1
     except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
-        if not seen and (other := _describe_other(remembered.first)) is not None:
+        if not seen and (other := _describe_other(with_first_bytes.first)) is not None:
             raise DataError(f"{name}: {other}") from None
         raise DataError(
             f"{name}: damaged or no tar archive: {error}; give a .tar, .tar.gz, .tar.bz2 or .tar.xz"
@@ -120,7 +120,7 @@ def extract_tar(stream: Readable, folder: Path, name: str) -> int:
 
 
 def _describe_other(first: bytes) -> str | None:
-    """Words for what is no archive and for what to do, by its first bytes; None if they do not tell."""
+    """Words for something else than an archive, by its first bytes, with advice; None if it is not known."""
     if first.startswith(GIT_LFS):
         return (
             "a Git LFS pointer, which stands for the file in a repository; give the address from which the "

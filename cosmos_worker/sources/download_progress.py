@@ -1,4 +1,4 @@
-"""How far a download is, in log lines: bytes, rate, time to go. Where nobody sees a bar, they are all there is."""
+"""Progress of downloads in log lines: bytes, rate and remaining time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BLOCK_BYTES = 512
 """Unit of ``st_blocks``."""
 
 
-class Pace:
-    """Bytes over time.
+class TransferRate:
+    """Rate of a transfer, and the times at which its progress is logged.
 
     Args:
         total_bytes: of the whole download; None = unknown.
-        done_bytes: what is there before it begins, and does not count for the rate.
+        done_bytes: bytes that are there before it begins; they do not count for the rate.
     """
 
     def __init__(self, total_bytes: int | None, done_bytes: int = 0) -> None:
@@ -32,7 +32,7 @@ class Pace:
         self._started = self._logged = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last line is long enough ago; the next question is about a new one."""
+        """True if a line is due, :data:`LOG_INTERVAL_S` after the last one that was."""
         now = time.monotonic()
         if now - self._logged < LOG_INTERVAL_S:
             return False
@@ -40,7 +40,7 @@ class Pace:
         return True
 
     def describe(self, done_bytes: int) -> str:
-        """``mib=120/14336 mib_per_s=85.2 eta_s=167``; without what is unknown."""
+        """``mib=120/14336 mib_per_s=85.2 eta_s=167``; without fields that are unknown."""
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = (done_bytes - self._before) / seconds
         of = "" if self._total is None else f"/{self._total // MIB}"
@@ -51,7 +51,7 @@ class Pace:
 
 
 def bytes_in(folder: Path) -> int:
-    """Bytes written below a folder; of a file that was made larger than what is in it, only those."""
+    """Bytes written below a folder; holes of sparse files do not count."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -64,25 +64,25 @@ def bytes_in(folder: Path) -> int:
 
 
 @contextmanager
-def watching_folder(folder: Path, total_bytes: int, what: str) -> Iterator[None]:
-    """Log how a folder fills while a library downloads into it.
+def logging_growth(folder: Path, total_bytes: int, what: str) -> Iterator[None]:
+    """Log the size of a folder while a library downloads into it.
 
     Args:
         folder: may not exist yet.
-        total_bytes: what it will hold.
-        what: for the lines, such as ``repo=owner/name``.
+        total_bytes: size of the complete folder.
+        what: names the download in the lines, such as ``repo=owner/name``.
     """
-    pace, ended = Pace(total_bytes, bytes_in(folder)), threading.Event()
+    rate, ended = TransferRate(total_bytes, bytes_in(folder)), threading.Event()
 
-    def watch() -> None:
+    def log_size() -> None:
         while not ended.wait(LOG_INTERVAL_S):
-            logger.info("fetching %s %s", what, pace.describe(bytes_in(folder)))
+            logger.info("fetching %s %s", what, rate.describe(bytes_in(folder)))
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=log_size, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-    logger.info("fetched %s %s", what, pace.describe(bytes_in(folder)))
+    logger.info("fetched %s %s", what, rate.describe(bytes_in(folder)))

@@ -1,4 +1,4 @@
-"""Sources that are folders or become one: located, fetched once, placed whole and never over other files."""
+"""Sources that are folders or become one: fetched once, moved into their target whole, never over other files."""
 
 from __future__ import annotations
 
@@ -35,80 +35,10 @@ logger = logging.getLogger(__name__)
 
 LINK_SIZE_BYTES = 64 << 20
 """Files of at least this size are hard-linked where source and target share a file system."""
+RECORD_FILE = "fetched.json"
+"""In a fetched folder: the source that it was fetched from."""
 Facts = dict[str, dict[str, int | str]]
 """File name → size_bytes and sha256."""
-
-
-def place_files(files: Mapping[str, Path], target: Path, name: str, *, move: bool) -> Facts:
-    """Put files into the target folder, all or none, and describe them.
-
-    Args:
-        files: name in the target → file to take.
-        target: folder, may exist; a file in it that equals the wanted one stays.
-        name: the artifact, for messages.
-        move: the files may be taken away from where they are.
-
-    Returns:
-        File name → size in bytes and sha256.
-
-    Raises:
-        DataError: the target holds a different file of one of these names.
-    """
-    facts = {file: describe_file(path) for file, path in files.items()}
-    absent = {}
-    for file, path in files.items():
-        present = target / file
-        if not present.exists():
-            absent[file] = path
-        elif not present.samefile(path) and describe_file(present) != facts[file]:
-            raise DataError(
-                f"{name}: {present} exists with other content than the source's {path}; "
-                "remove it if nothing needs it, or give the artifact another name"
-            )
-    if absent:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".incoming.") as folder:
-            for file, path in absent.items():
-                (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
-                _take(path, Path(folder) / file, move=move)
-            for file in absent:
-                (target / file).parent.mkdir(parents=True, exist_ok=True)
-                (Path(folder) / file).replace(target / file)
-        for parent in {(target / file).parent for file in absent} | {target}:
-            sync_folder(parent)
-    logger.info("%s files=%d new=%d folder=%s", name, len(files), len(absent), target)
-    return facts
-
-
-def _take(path: Path, copy: Path, *, move: bool) -> None:
-    """Move, hard-link or copy one file."""
-    path = path.resolve()  # a cached file of the Hub is a link
-    if move:
-        shutil.move(path, copy)
-        return
-    if path.stat().st_size >= LINK_SIZE_BYTES:
-        try:
-            os.link(path, copy)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-                raise
-            logger.info("copying file=%s reason=%s", path, error.strerror)
-    shutil.copyfile(path, copy)
-    with copy.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def describe_file(path: Path) -> dict[str, int | str]:
-    """Size in bytes and SHA-256."""
-    size_bytes = path.stat().st_size
-    if size_bytes >= LINK_SIZE_BYTES:
-        logger.info("hashing file=%s mib=%d", path, size_bytes >> 20)
-    return {"size_bytes": size_bytes, "sha256": sha256_of_file(path)}
-
-
-RECORD_FILE = "fetched.json"
-"""Says what a fetched folder holds."""
 
 
 def locate_dataset(source: Source, data_folder: Path, volumes: Volumes) -> Path:
@@ -143,23 +73,23 @@ def locate_dataset(source: Source, data_folder: Path, volumes: Volumes) -> Path:
 
 
 def is_fetched(source: Source, folder: Path) -> bool:
-    """Whether ``folder`` holds this source.
+    """True if ``folder`` holds this source, False if it is empty or absent.
 
     Raises:
-        DataError: it holds something else, which is never overwritten.
+        DataError: it holds something else, which is not overwritten.
     """
     record = folder / RECORD_FILE
     if record.is_file():
-        held = json.loads(record.read_text(encoding="utf-8"))
-        if held == source.model_dump(mode="json", exclude_none=True):
+        present = json.loads(record.read_text(encoding="utf-8"))
+        if present == source.model_dump(mode="json", exclude_none=True):
             return True
     elif not folder.is_dir() or not any(folder.iterdir()):
         return False
     else:
-        held = "files of unknown origin"
+        present = "files of unknown origin"
     wanted = source.model_dump(exclude_none=True)
     raise DataError(
-        f"{folder}: already holds {_shown(held)}, not {_shown(wanted)}; remove the folder or fetch into another one"
+        f"{folder}: already holds {_shown(present)}, not {_shown(wanted)}; remove the folder or fetch into another one"
     )
 
 
@@ -169,7 +99,7 @@ def _time_of(path: Path) -> str:
 
 
 def _shown(source: object) -> str:
-    """A source as messages show it, without what an address may hold of a signature."""
+    """A source as messages show it, without a signature in its address."""
     match source:
         case {"url": {"url": str(address), **others}}:
             return str({"url": {"url": shown_address(address), **others}})
@@ -199,7 +129,7 @@ def _fetch_repository(source: Source, folder: Path) -> Path:
 
 
 def partial_folder(source: Source, folder: Path) -> Path:
-    """Folder beside the target in which a download of this source goes on after an interruption."""
+    """Folder beside the target in which a download of this source is resumed after an interruption."""
     return folder.with_name(f".{folder.name}.{content_key(source.model_dump())}.partial")
 
 
@@ -208,7 +138,7 @@ def _fetch_objects(source: Source, address: S3Source, folder: Path) -> None:
     from cosmos_worker.sources import s3  # boto3 is loaded only where it is needed
 
     partial = partial_folder(source, folder)
-    with s3.exclusive(partial):
+    with s3.locked_download(partial):
         if is_fetched(source, folder):  # by another process
             return
         found = s3.download_source(address, partial, choose=list)
@@ -236,3 +166,74 @@ def _publish(source: Source, content: Path, folder: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_fetched(source, folder):
             raise
     sync_folder(folder.parent)
+
+
+# --- files of an artifact ----------------------------------------------------------------------
+
+
+def place_files(files: Mapping[str, Path], target: Path, name: str, *, move: bool) -> Facts:
+    """Put files into the target folder, all of them or none, and describe them.
+
+    Args:
+        files: name in the target → file to take.
+        target: folder, may exist; a file in it that equals the wanted one stays.
+        name: the artifact, for messages.
+        move: the files may be taken away from where they are.
+
+    Returns:
+        File name → size in bytes and sha256.
+
+    Raises:
+        DataError: the target holds a different file of one of these names.
+    """
+    facts = {file: describe_file(path) for file, path in files.items()}
+    absent = {}
+    for file, path in files.items():
+        present = target / file
+        if not present.exists():
+            absent[file] = path
+        elif not present.samefile(path) and describe_file(present) != facts[file]:
+            raise DataError(
+                f"{name}: {present} exists with other content than the source's {path}; "
+                "remove it if nothing needs it, or give the artifact another name"
+            )
+    if absent:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".incoming.") as folder:
+            for file, path in absent.items():
+                (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
+                _move_or_copy(path, Path(folder) / file, move=move)
+            for file in absent:
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                (Path(folder) / file).replace(target / file)
+        for parent in {(target / file).parent for file in absent} | {target}:
+            sync_folder(parent)
+    logger.info("%s files=%d new=%d folder=%s", name, len(files), len(absent), target)
+    return facts
+
+
+def _move_or_copy(path: Path, copy: Path, *, move: bool) -> None:
+    """Move, hard-link or copy one file, and sync a copy to disk."""
+    path = path.resolve()  # a cached file of the Hub is a link
+    if move:
+        shutil.move(path, copy)
+        return
+    if path.stat().st_size >= LINK_SIZE_BYTES:
+        try:
+            os.link(path, copy)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+                raise
+            logger.info("copying file=%s reason=%s", path, error.strerror)
+    shutil.copyfile(path, copy)
+    with copy.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def describe_file(path: Path) -> dict[str, int | str]:
+    """Size in bytes and SHA-256."""
+    size_bytes = path.stat().st_size
+    if size_bytes >= LINK_SIZE_BYTES:
+        logger.info("hashing file=%s mib=%d", path, size_bytes >> 20)
+    return {"size_bytes": size_bytes, "sha256": sha256_of_file(path)}

@@ -23,82 +23,24 @@ from cosmos_worker.sources.s3_download import (
     ObjectRecords,
     download_objects,
 )
-from cosmos_worker.storage.files import take_lock
-
-MAX_PART_BYTES = 255
-"""Longest name of a file or folder on common file systems."""
-SHOWN = 5
-
-
-def refuse_names(names: Collection[str], where: str) -> None:
-    """Refuse names that leave the folder, that no file can have, or that stand for one file twice.
-
-    Args:
-        names: names relative to the folder, with forward slashes.
-        where: address of the folder, for the message.
-
-    Raises:
-        DataError: with the first of these names and what is wrong with each.
-    """
-    problems = {name: problem for name in names if (problem := _problem(name)) is not None}
-    problems |= _collisions(names)
-    if not problems:
-        return
-    shown = "; ".join(f"{name!r} {problem}" for name, problem in list(problems.items())[:SHOWN])
-    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    raise DataError(
-        f"{where}: {len(problems)} of {len(names)} objects cannot become files: {shown}{more}; rename them in the "
-        "bucket, or give a prefix without them"
-    )
-
-
-def _problem(name: str) -> str | None:
-    parts = name.split("/")
-    if name.startswith("/"):
-        return "is absolute"
-    if ".." in parts or "." in parts:
-        return "leaves the folder" if ".." in parts else "has a part '.'"
-    if "" in parts:
-        return "has an empty part"
-    if "\\" in name:
-        return "has a backslash"
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
-        return "has a control character"
-    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_PART_BYTES for part in parts):
-        return f"has a part of more than {MAX_PART_BYTES} bytes"
-    return None
-
-
-def _collisions(names: Collection[str]) -> dict[str, str]:
-    """Names that differ by case or normalisation only, and files that others need as a folder."""
-    problems: dict[str, str] = {}
-    first: dict[str, str] = {}
-    there = set(names)
-    for name in sorted(there):
-        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
-            problems[name] = f"differs from {other!r} by case or Unicode form only"
-        folder = name.rpartition("/")[0]
-        while folder and folder not in there:
-            folder = folder.rpartition("/")[0]
-        if folder:
-            problems[name] = f"lies in {folder!r}, which is an object itself"
-    return problems
-
+from cosmos_worker.storage.files import counted, take_lock
+from cosmos_worker.storage.volumes import WEIGHT_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-WEIGHT_SUFFIXES = (".pt", ".safetensors")
 OBJECT_FOLDER = "objects"
 EXTRACTED = "extracted."
-"""Beginning of the names of temporary folders in the folder of a download, for what an archive holds."""
+"""Beginning of the names of temporary folders, in the folder of a download, that archives are extracted into."""
 LOCK_WAIT_S = 5.0
 RECORDS_FILE = f"fetched-{OBJECTS_FILE}"
 """In a folder with fetched objects: size_bytes, etag and sha256 of each."""
 
 Choose = Callable[[Sequence[str]], list[str]]
 """Picks the wanted files from the names of all objects below the prefix."""
+MAX_PART_BYTES = 255
+"""Longest name of a file or folder on common file systems."""
+SHOWN = 5
 
 
 def download_source(source: S3Source, partial: Path, choose: Choose) -> Path:
@@ -134,12 +76,12 @@ def download_source(source: S3Source, partial: Path, choose: Choose) -> Path:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a name is that of a tar archive."""
+    """True if a name ends as that of a tar archive."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def _single_object(bucket: Bucket) -> StoredObject | None:
-    """The object that a uri names, if its ending says that it may be one and it exists."""
+    """The object with the key of a uri, if it exists and its name ends as that of an archive or of weights."""
     if bucket.key.endswith("/") or not bucket.key.lower().endswith(
         ARCHIVE_SUFFIXES + WEIGHT_SUFFIXES
     ):
@@ -169,13 +111,13 @@ def _objects_below(bucket: Bucket) -> dict[str, StoredObject]:
 
 
 @contextmanager
-def exclusive(partial: Path) -> Iterator[None]:
-    """Hold the folder of a download; another process that downloads the same waits.
+def locked_download(partial: Path) -> Iterator[None]:
+    """Lock the folder of a download; another process that downloads the same waits.
 
-    What killed extractions left in the folder is removed first. The lock is a file beside the folder, which the holder
-    removes with it once the download has succeeded. Whoever has waited looks whether the download is still needed.
+    Remains of killed extractions are removed first. The lock is a file beside the folder; both are removed once the
+    block has succeeded. A process that had to wait must check in the block if the download is still needed.
     """
-    path, told = partial.with_name(f"{partial.name}.lock"), False
+    path, has_logged = partial.with_name(f"{partial.name}.lock"), False
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -191,15 +133,74 @@ def exclusive(partial: Path) -> Iterator[None]:
                 return
         finally:
             os.close(handle)
-        if not told:
+        if not has_logged:
             logger.info("%s: another process downloads the same; waiting for it", partial)
-            told = True
+            has_logged = True
         time.sleep(LOCK_WAIT_S)
 
 
 def _is_same_file(handle: int, path: Path) -> bool:
-    """Whether the locked file is still the one that has the name."""
+    """True if the locked file still has this name, and was not removed meanwhile."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
+
+
+# --- names of objects --------------------------------------------------------------------------
+
+
+def refuse_names(names: Collection[str], where: str) -> None:
+    """Refuse names that leave the folder, that no file can have, or that stand for one file twice.
+
+    Args:
+        names: names relative to the folder, with forward slashes.
+        where: address of the folder, for the message.
+
+    Raises:
+        DataError: with the first of these names and what is wrong with each.
+    """
+    problems = {name: problem for name in names if (problem := _problem(name)) is not None}
+    problems |= _collisions(names)
+    if not problems:
+        return
+    shown = "; ".join(f"{name!r} {problem}" for name, problem in list(problems.items())[:SHOWN])
+    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    raise DataError(
+        f"{where}: {len(problems)} of {counted(len(names), 'object')} cannot become files: {shown}{more}; rename "
+        "them in the bucket, or give a prefix without them"
+    )
+
+
+def _problem(name: str) -> str | None:
+    parts = name.split("/")
+    if name.startswith("/"):
+        return "is absolute"
+    if ".." in parts or "." in parts:
+        return "leaves the folder" if ".." in parts else "has a part '.'"
+    if "" in parts:
+        return "has an empty part"
+    if "\\" in name:
+        return "has a backslash"
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        return "has a control character"
+    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_PART_BYTES for part in parts):
+        return f"has a part of more than {MAX_PART_BYTES} bytes"
+    return None
+
+
+def _collisions(names: Collection[str]) -> dict[str, str]:
+    """Names that differ by case or normalisation only, and files that others need as a folder."""
+    problems: dict[str, str] = {}
+    first: dict[str, str] = {}
+    there = set(names)
+    for name in sorted(there):
+        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            problems[name] = f"differs from {other!r} by case or Unicode form only"
+        folder = name.rpartition("/")[0]
+        while folder and folder not in there:
+            folder = folder.rpartition("/")[0]
+        if folder:
+            problems[name] = f"lies in {folder!r}, which is an object itself"
+    return problems

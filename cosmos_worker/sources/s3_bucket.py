@@ -32,7 +32,7 @@ from cosmos_worker.storage.web_page import describe_page
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-"""Of each request: botocore waits up to 20 s between two, and so does it for a store that asks to slow down."""
+"""Attempts of each request; botocore waits up to 20 s between two, also for a store that asks to slow down."""
 MAX_FAILURES = 6
 """Connections in a row that break without a byte before an object is given up."""
 WAIT_S = 0.5
@@ -136,7 +136,7 @@ class Bucket:
             return StoredObject(key, entry["ContentLength"], entry.get("ETag", "").strip('"'))
 
     def describe(self, item: StoredObject) -> dict[str, Any]:
-        """What the store says of an object: its checksums, if it keeps any, and its encryption."""
+        """The store's description of an object: its checksums, if it keeps any, and its encryption."""
         with readable_errors(self._access):
             return dict(
                 self._client.head_object(
@@ -145,7 +145,7 @@ class Bucket:
             )
 
     def names_near(self, prefix: str) -> str:
-        """What the bucket holds beside or above a prefix that nothing begins with, for messages."""
+        """Names in the bucket beside or above a prefix that no key begins with, for messages."""
         parent = prefix.rstrip("/")
         while True:
             parent = parent.rpartition("/")[0]
@@ -171,7 +171,7 @@ class Bucket:
             write: receives the bytes.
 
         Returns:
-            What the store said with the last answer.
+            The last answer of the store.
 
         Raises:
             DataError: the store refuses, or gives other bytes than were asked for.
@@ -256,7 +256,7 @@ def _is_aws(endpoint: str) -> bool:
 
 
 def _found_instead(status: int, headers: Mapping[str, str], body: object) -> str | None:
-    """What an answer is that no S3 store gives; None if it may be that of one.
+    """Words for an answer that no S3 store gives; None if it may be one of a store.
 
     Args:
         status: of HTTP; botocore makes a 500 of every 200 whose body is not XML.

@@ -1,4 +1,4 @@
-"""Digests of a downloaded object: our SHA-256, and whatever the store says about the object's content."""
+"""Digests of a downloaded object: its SHA-256, and those that the store gives for comparison."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def digest_file(path: Path) -> Digests:
 
 
 def expected_digests(answer: Mapping[str, Any], etag: str, bucket: str) -> dict[str, bytes]:
-    """What a store says of an object's content, as far as it can be compared.
+    """Digests of an object's content that a store gives and that can be compared.
 
     Args:
-        answer: what the store said with the object or about it, asked with ``ChecksumMode``.
+        answer: of the store, with the object or about it, to a request with ``ChecksumMode``.
         etag: of the object; its MD5 if it was uploaded in one part and is not encrypted with a key of its own.
         bucket: name; in a directory bucket (``--x-s3``) an ETag is never an MD5.
 

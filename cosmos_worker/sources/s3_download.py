@@ -1,7 +1,7 @@
-"""Objects of a bucket into a folder: several at the same time, large ones in pieces; an interruption loses a piece.
+"""Download objects of a bucket into a folder: several at a time, large ones in pieces that survive an interruption.
 
-Beside the folder lies what the next attempt needs: ``parts/`` with large objects that are not complete and the numbers
-of their pieces that are, and ``objects.jsonl`` with a line for each complete object.
+Beside the folder lies the state that the next attempt resumes from: ``parts/`` with large objects that are not complete
+and the numbers of their complete pieces, and ``objects.jsonl`` with a line for each complete object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from cosmos_worker.errors import RetryableError
-from cosmos_worker.sources.download_progress import Pace
+from cosmos_worker.sources.download_progress import TransferRate
 from cosmos_worker.sources.s3_bucket import (
     Bucket,
     StoredObject,
@@ -39,7 +39,7 @@ NUM_CONNECTIONS = 8
 PIECE_BYTES = 32 << 20
 """Objects of more bytes are fetched in pieces of so many, each of which an interruption loses at most."""
 WAITING = 4 * NUM_CONNECTIONS
-"""Pieces that wait for a thread."""
+"""Most pieces that wait for a thread."""
 OBJECTS_FILE = "objects.jsonl"
 
 
@@ -47,7 +47,7 @@ class ObjectRecords:
     """The complete objects of a folder, one JSON line each: name, size_bytes, etag, sha256."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there; a line that an interruption has cut is left out."""
+        """Read the file, if there is one; a line that an interruption has cut is left out."""
         self.path = path
         self._known: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class ObjectRecords:
         self._stream.close()
 
     def has(self, name: str, item: StoredObject, path: Path) -> bool:
-        """Whether the file is complete and of this version of the object, which has an ETag to tell it by."""
+        """True if the file is complete and of this version of the object; False for an object without ETag."""
         entry = self._known.get(name, {})
         same = (entry.get("etag"), entry.get("size_bytes")) == (item.etag, item.size_bytes)
         return (
@@ -91,11 +91,11 @@ class ObjectRecords:
 
 
 class _Progress:
-    """Bytes that have arrived, in log lines; and whether somebody wants the download to end."""
+    """Bytes that have arrived, in log lines, and the event that ends all threads of the download."""
 
     def __init__(self, what: str, total_bytes: int, done_bytes: int) -> None:
         self._what, self._done = what, done_bytes
-        self._pace = Pace(total_bytes, done_bytes)
+        self._rate = TransferRate(total_bytes, done_bytes)
         self._lock = threading.Lock()
         self.stop = threading.Event()
 
@@ -105,12 +105,12 @@ class _Progress:
             raise RetryableError(f"{self._what}: stopped")
         with self._lock:
             self._done += num_bytes
-            if self._pace.is_due():
+            if self._rate.is_due():
                 logger.info("fetching %s %s", self._what, self.describe())
 
     def describe(self) -> str:
         """``mib=120/14336 mib_per_s=85.2 eta_s=167``."""
-        return self._pace.describe(self._done)
+        return self._rate.describe(self._done)
 
 
 class _LargeObject:
@@ -148,20 +148,20 @@ class _LargeObject:
         return [piece for piece in range(number) if piece not in self._done]
 
     def finish_piece(self, number: int) -> bool:
-        """Note a piece that is on disk; whether it was the last one."""
+        """Note a piece that is on disk; returns True if the object is complete now."""
         with self._lock:
             self._done.add(number)
             write_json(self._state, {**self._identity, "done": sorted(self._done)})
             return not self.missing()
 
     def remove(self) -> None:
-        """Forget what has arrived."""
+        """Remove all that has arrived."""
         self.path.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
 
 
 class _Download:
-    """One download of several objects."""
+    """The download of several objects into one folder."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class _Download:
             answer = self.bucket.read(item, 0, item.size_bytes, write)
             stream.flush()
             os.fsync(stream.fileno())  # before the record says that the object is complete
-        self._publish(name, temporary, digests, answer)
+        self._finish_object(name, temporary, digests, answer)
 
     def _fetch_piece(self, name: str, number: int) -> None:
         large = self.large[name]
@@ -236,12 +236,14 @@ class _Download:
         large = self.large[name]
         answer = self.bucket.describe(large.item)
         try:
-            self._publish(name, large.path, digest_file(large.path), answer)
+            self._finish_object(name, large.path, digest_file(large.path), answer)
         finally:
             large.remove()
 
-    def _publish(self, name: str, path: Path, digests: Digests, answer: Mapping[str, Any]) -> None:
-        """Give a complete file its name, if it is what the store says."""
+    def _finish_object(
+        self, name: str, path: Path, digests: Digests, answer: Mapping[str, Any]
+    ) -> None:
+        """Give a complete file its name, if its digests are those that the store gives."""
         item = self.wanted[name]
         where = f"s3://{self.bucket.name}/{item.key}"
         wrong = digests.differing(expected_digests(answer, item.etag, self.bucket.name))
@@ -282,17 +284,17 @@ def download_objects(
         for task in download.tasks():
             pending.add(pool.submit(task))
             if len(pending) >= WAITING:
-                pending = _collect(pending)
+                pending = _wait_for_one(pending)
         while pending:
-            pending = _collect(pending)
+            pending = _wait_for_one(pending)
     finally:
         download.progress.stop.set()
         pool.shutdown(cancel_futures=True)
     logger.info("fetched uri=s3://%s/%s %s", bucket.name, bucket.key, download.progress.describe())
 
 
-def _collect(pending: set[Future[None]]) -> set[Future[None]]:
-    """Wait for one to end; the rest. An exception of a thread comes out here."""
+def _wait_for_one(pending: set[Future[None]]) -> set[Future[None]]:
+    """Wait until one has ended; returns the others. Raises the exception of a thread that failed."""
     done, rest = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
         future.result()

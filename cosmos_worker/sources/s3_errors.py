@@ -1,4 +1,4 @@
-"""Errors of an S3 store as errors of ours: what happened, with which credentials, and what to do."""
+"""Turn errors of an S3 store into errors of ours, with the kind of credentials and advice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CREDENTIALS = {
     "container-role": "the role of the container",
     "iam-role": "the role of the machine (instance metadata)",
 }
-"""How boto3 found credentials → how messages call them."""
+"""boto3's name for a kind of credentials → the name in messages."""
 ANONYMOUS = "no credentials (none were found, so requests are anonymous)"
 GIVE_CREDENTIALS = (
     "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile in the environment, on a cluster a Secret in "
@@ -61,7 +61,7 @@ ADVICE = {
     "InvalidObjectState": "the object is archived; restore it in the store first",
     "KMS.DisabledException": "enable the key that the object is encrypted with",
 }
-"""Code of the store → what to do."""
+"""Error code of the store → advice."""
 RETRYABLE = (
     "RequestTimeout",
     "SlowDown",
@@ -78,12 +78,12 @@ SETTINGS = (
     exceptions.ParamValidationError, exceptions.EndpointProviderError, exceptions.SSLError,
     exceptions.InvalidProxiesConfigError, exceptions.NoCredentialsError,
 )  # fmt: skip
-"""What will be the same next time."""
+"""Errors of the configuration, which another attempt does not cure."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """An address in a store, and how it is asked; for messages."""
+    """An address in a store, and how requests to it are signed; for messages."""
 
     where: str
     """Address, such as ``s3://bucket/prefix at https://store.example.com``."""
@@ -104,20 +104,20 @@ def readable_errors(access: Access) -> Iterator[None]:
     except ClientError as error:
         raise _answer_of_store(error, access) from None
     except ResponseParserError as error:
-        text = _said(error)[:300]
+        text = _text_of(error)[:300]
         raise DataError(
             f"{access.where}: what answers is no S3 store ({text}); check endpoint"
         ) from None
     except SETTINGS as error:
-        raise DataError(f"{access.where}: {_said(error)}; {_advice(error)}") from None
+        raise DataError(f"{access.where}: {_text_of(error)}; {_advice(error)}") from None
     except (BotoCoreError, HTTPError) as error:
         raise RetryableError(
-            f"{access.where}: {_said(error)}; check endpoint and the network, then run again"
+            f"{access.where}: {_text_of(error)}; check endpoint and the network, then run again"
         ) from None
 
 
-def _said(error: Exception) -> str:
-    """What a library says, on one line and without what its addresses may hold of a password or a signature."""
+def _text_of(error: Exception) -> str:
+    """The text of a library's error on one line, without passwords and signatures of addresses in it."""
     return without_secrets(one_line(str(error)))
 
 

@@ -1,4 +1,4 @@
-"""A file behind a URL as one stream, which goes on where a broken connection has left it."""
+"""A file behind a URL as one stream, which resumes at the next byte when a connection breaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing_extensions import Self
 from cosmos_worker.config.addresses import shown_address
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
-from cosmos_worker.sources.download_progress import Pace
+from cosmos_worker.sources.download_progress import TransferRate
 from cosmos_worker.storage.web_page import (
     PEEK_BYTES,
     describe_page,
@@ -62,7 +62,7 @@ class Download:
         etag = headers.get("ETag", "W/")
         self._version = headers.get("Last-Modified") if etag.startswith("W/") else etag
         self._digest = hashlib.sha256()
-        self._pace = Pace(self._size_bytes)
+        self._rate = TransferRate(self._size_bytes)
         self._failures = 0
         self.num_bytes = 0
         self._ahead = b""
@@ -70,15 +70,14 @@ class Download:
         self._refuse_page()
 
     def _refuse_page(self) -> None:
-        """Refuse what begins as a web page does, and what has no beginning.
+        """Refuse a web page and an empty file.
 
         Raises:
             DataError: with the page's title.
         """
         beginning = self._ahead
-        if "gzip" in (
-            self._response.headers.get("Content-Encoding") or ""
-        ):  # unasked, as proxies do
+        encoding = self._response.headers.get("Content-Encoding") or ""
+        if "gzip" in encoding:  # without being asked for, as proxies do
             with contextlib.suppress(zlib.error):
                 beginning = zlib.decompressobj(wbits=31).decompress(beginning, PEEK_BYTES)
         page = describe_page(beginning)
@@ -99,7 +98,7 @@ class Download:
         self._response.close()
 
     def read(self, size: int = -1) -> bytes:
-        """Read as from the file; reconnects where the connection breaks or ends early.
+        """Read from the file; reconnects where the connection breaks or ends early.
 
         Raises:
             RetryableError: that does not help.
@@ -129,8 +128,8 @@ class Download:
         self._failures = 0
         self._digest.update(piece)
         self.num_bytes += len(piece)
-        if self._pace.is_due():
-            logger.info("fetching url=%s %s", self._shown, self._pace.describe(self.num_bytes))
+        if self._rate.is_due():
+            logger.info("fetching url=%s %s", self._shown, self._rate.describe(self.num_bytes))
 
     def _reconnect(self, problem: str) -> None:
         """Connect again at the next byte.
@@ -169,7 +168,7 @@ class Download:
             )
 
     def finish(self) -> str:
-        """Read what is left after the archive's end and return the SHA-256 of everything."""
+        """Read the rest of the stream, such as padding after an archive, and return the SHA-256 of all of it."""
         while self.read(1 << 20):
             pass
         return self._digest.hexdigest()
@@ -213,7 +212,7 @@ def _connection_error(shown: str, scheme: str, reason: object) -> DataError | Re
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
-    """What a server answers instead of the file: status, reason, and its own words or its page's title."""
+    """The answer of a server that does not give the file: status, reason, and its own words or its page's title."""
     reason = one_line(str(error.reason))
     if "infinite loop" in reason:
         return f"the server answers {error.code} again and again, a loop of redirects"

@@ -22,6 +22,7 @@ from cosmos_worker.config.stages import (
     parse_document,
 )
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import Volumes
 
 COMMAND = "check-dataset"
@@ -76,9 +77,9 @@ def run(options: argparse.Namespace, write: Callable[[Sequence[str]], None]) -> 
     volumes = Volumes.from_environment(os.environ)
     with tempfile.TemporaryDirectory(prefix="check-dataset.") as temporary:
         config = build_config(options, Path(temporary), volumes)
-        place = "dropped_clips" if options.json else "the report above"
+        where = "dropped_clips" if options.json else "the report above"
         try:
-            found = _examine(config, volumes, Path(temporary), place)
+            found = _check(config, volumes, Path(temporary), where)
         except DataError as error:
             if options.json:
                 write([_as_json(error, {})])
@@ -126,13 +127,13 @@ def detect_layout(folder: Path) -> DatasetLayout:
             else "no folder; correct the path or mount its volume"
         )
         raise DataError(f"{folder}: is {what}")
-    from cosmos_worker.data.layouts.detect import recognise
+    from cosmos_worker.data.layouts.detect import recognise_layout
 
-    look = recognise(folder)
-    if look is not None and look.layout is not None:
-        return look.layout
-    if look is not None:
-        raise DataError(f"{folder}: {look.sentence}")
+    recognised = recognise_layout(folder)
+    if recognised is not None and recognised.layout is not None:
+        return recognised.layout
+    if recognised is not None:
+        raise DataError(f"{folder}: {recognised.sentence}")
     raise DataError(
         f"{folder}: looks like no dataset that can be read; give the folder that holds annotation/ (bridge), videos/ "
         "(videos), meta/info.json (lerobot) or a list of clips such as dataset.jsonl (jsonl), or say --layout"
@@ -140,7 +141,7 @@ def detect_layout(folder: Path) -> DatasetLayout:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Result:
     """A dataset that was examined."""
 
     lines: list[str]
@@ -148,24 +149,26 @@ class _Found:
     failure: DataError | None
 
 
-def _examine(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path, place: str) -> _Found:
-    """Check all clips; ``place`` says in messages where all problems are."""
-    from cosmos_worker.data.report import find_failure, render_report, summarize
+def _check(config: PrepareDatasetConfig, volumes: Volumes, temporary: Path, where: str) -> _Result:
+    """Check all clips; ``where`` names the list of all problems in messages."""
+    from cosmos_worker.data.report import render_report
+    from cosmos_worker.data.summary import summarize
+    from cosmos_worker.data.usable import find_failure
     from cosmos_worker.stages.prepare_dataset import examine
 
     examined = examine(config, volumes, temporary / "checked.jsonl")
     root, clips = examined.root, examined.clips
     summary = summarize(config, clips, examined.remarks)
     report = align_tables(render_report(config, root, clips, examined.remarks).splitlines())
-    failure = find_failure(config, root, clips, place)
+    failure = find_failure(config, root, clips, where)
     number = summary["splits"]["train"]["windows"]
-    verdict = f"usable: {number} training windows, {config.min_clips} make a batch"
+    verdict = f"usable: {counted(number, 'training window')}, {config.min_clips} make a batch"
     dropped = [
         {"file": one.file, "reason": one.reason, "value": one.value, "remedy": one.remedy}
         for one in (*clips.bad, *clips.too_short)
     ]
     document = {**summary, "root": str(root), "dropped_clips": dropped}
-    return _Found([*report, verdict] if failure is None else report, document, failure)
+    return _Result([*report, verdict] if failure is None else report, document, failure)
 
 
 def _as_json(failure: DataError | None, document: dict[str, Any]) -> str:
@@ -174,7 +177,7 @@ def _as_json(failure: DataError | None, document: dict[str, Any]) -> str:
 
 
 def align_tables(lines: Sequence[str]) -> list[str]:
-    """Lines of Markdown with the columns of each table of one width, as far as a terminal goes."""
+    """Lines of Markdown in which the cells of a column have one width, of at most :data:`MAX_CELL`."""
     aligned: list[str] = []
     for is_table, block in groupby(lines, key=lambda line: line.startswith("|")):
         rows = list(block)

@@ -1,7 +1,7 @@
 """fetch-model: model, tokenizer, text encoder and guardrails, read whole and checked before they are placed.
 
-What was right here is known again later by its size, a sample of it and its time of writing (``file_digests``), so that
-a training or a sampling reads its weights once.
+A file that was checked here is known again later by its size, a sample of it and its time of writing
+(``file_digests``), so that a training or a sampling reads its weights once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from cosmos_worker.storage.file_digests import check_recorded
 from cosmos_worker.storage.file_kinds import (
     SAFETENSORS,
     TORCH_ZIP,
-    recognise,
+    recognise_file,
     refuse_pointers,
 )
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import MEAN_STD_FILE, Volumes
 from cosmos_worker.tokenizer.load import load_mean_std
 from cosmos_worker.weights.fetch import fetch_artifact
@@ -72,7 +73,7 @@ def verify_files(kind: str, files: Mapping[str, Path], folder: Path | None = Non
 
 def _check_whole(path: Path) -> None:
     """Checksums of zip files, and the size that the header of safetensors says."""
-    kind = recognise(path) if path.stat().st_size else None
+    kind = recognise_file(path) if path.stat().st_size else None
     if kind == TORCH_ZIP:
         check_zip(path, REMEDY)
     elif kind == SAFETENSORS or path.suffix == SUFFIX:
@@ -103,8 +104,8 @@ def _check_model(files: Mapping[str, Path]) -> None:
                 counts[tensor_name] = count
         if strange:
             raise CheckpointError(
-                f"{path}: {len(strange)} weights are no floating-point numbers, such as {strange[0]}; give the network "
-                "in bfloat16 or float32"
+                f"{path}: {counted(len(strange), 'weight')} of another type than floating point, such as {strange[0]}; "
+                "give the network in bfloat16 or float32"
             )
         refuse_not_finite(counts, path)
 

@@ -28,16 +28,10 @@ from cosmos_worker.data.layouts.by_name import (
     find_root,
     list_clips,
 )
-from cosmos_worker.data.report import (
-    FIT_ADVICE,
-    NUM_EXAMPLES,
-    Remarks,
-    find_failure,
-    portable_root,
-    render_report,
-    summarize,
-)
+from cosmos_worker.data.report import FIT_ADVICE, render_report
+from cosmos_worker.data.summary import Remarks, portable_root, summarize
 from cosmos_worker.data.text_files import printable
+from cosmos_worker.data.usable import NUM_EXAMPLES, find_failure
 from cosmos_worker.runtime.cgroup import available_cpus
 from cosmos_worker.sources.folder import locate_dataset
 from cosmos_worker.storage.volumes import (
@@ -62,7 +56,7 @@ class Examined:
     root: Path
     """The dataset's root, in it."""
     files: dict[str, Stamp]
-    """What was read, as it was before."""
+    """Stamps of the files that were read, taken before they were read."""
     clips: CheckedClips
     remarks: Remarks
 
@@ -141,11 +135,11 @@ def run(config: PrepareDatasetConfig, volumes: Volumes) -> dict[str, Any]:
     return {
         **{key: summary[key] for key in told if key in summary},
         "windows": sum(split["windows"] for split in summary["splits"].values()),
-        **{name: number for name, number in _to_be_known(summary).items() if number},
+        **{name: number for name, number in _counts_above_zero(summary).items() if number},
     }
 
 
-def _to_be_known(summary: dict[str, Any]) -> dict[str, int]:
+def _counts_above_zero(summary: dict[str, Any]) -> dict[str, int]:
     """Numbers of the result that are there only if they are not 0."""
     return {
         "distorted": summary["distortion"]["clips"],
@@ -155,7 +149,7 @@ def _to_be_known(summary: dict[str, Any]) -> dict[str, int]:
 
 
 def log_summary(summary: dict[str, Any], report: Path) -> None:
-    """Log what is to be known of a dataset: a line for each reason, however many clips it concerns."""
+    """Log the remarks on a dataset: a line for each reason, however many clips it concerns."""
     for reason, number in summary["dropped"].items():
         logger.warning("dropped clips=%d reason=%s report=%s", number, reason, report)
     for pattern, number in summary["passed_over"].items():
@@ -187,7 +181,7 @@ def log_summary(summary: dict[str, Any], report: Path) -> None:
 
 
 def check_done(config: PrepareDatasetConfig, volumes: Volumes) -> None:
-    """Look whether a finished index is still that of its folder.
+    """Refuse a finished index whose folder has changed since.
 
     Raises:
         DataError: the folder has changed.

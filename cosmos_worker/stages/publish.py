@@ -32,12 +32,8 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.train.export import find_export, read_best
-from cosmos_worker.weights.adapter import (
-    Adapter,
-    merge_adapter,
-    read_adapter,
-    write_adapter,
-)
+from cosmos_worker.weights.adapter import Adapter, merge_adapter, write_adapter
+from cosmos_worker.weights.adapter_reading import read_adapter
 from cosmos_worker.weights.files import (
     find_adapter,
     has_adapter,
@@ -48,6 +44,7 @@ from cosmos_worker.weights.load import (
     open_model,
 )
 from cosmos_worker.weights.weight_change import (
+    NOTHING_TRAINED,
     is_unchanged,
     read_change,
 )
@@ -168,10 +165,7 @@ def _read_change(run: Path, step: int, weights: str) -> dict[str, Any]:
     """How far the published weights are from those that the training began with, told if that is nothing."""
     found = read_change(run, step)
     if is_unchanged(found):
-        logger.warning(
-            "step %d: the network equals the one that the training began with: nothing was trained; look at "
-            "optimizer.learning_rate, its warm-up, and the logged grad_norm", step
-        )  # fmt: skip
+        logger.warning(NOTHING_TRAINED, step)
     return {"change": found[weights]} if weights in found else {}
 
 

@@ -1,1 +1,1 @@
-"""Where files lie, and how they are written whole, locked and known by their content."""
+"""Files on volumes: addresses, atomic writes, locks, completion markers, kinds and digests of files."""

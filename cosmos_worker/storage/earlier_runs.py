@@ -1,7 +1,7 @@
 """Runs that differ from a training in their number of steps only: continued, or begun anew. No torch here.
 
 A run continues one of another length where its learning rate is constant after the warm-up: then both have the same
-folder. Otherwise it has a folder of its own, and people are told which run there is and how the schedules differ.
+folder. Otherwise it has a folder of its own, and a message names the earlier run and the difference of the schedules.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cosmos_worker.config.training import (
     warmup_steps,
 )
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import (
     EXPORT_FOLDER,
     RESOLVED_CONFIG_FILE,
@@ -38,7 +39,7 @@ EXPORT_NAME = re.compile(r"^iter_(\d{9})_reg_model\.pt$")
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A run that was begun: its folder, its document, and the steps of its latest exported weights."""
+    """A run with exported weights: its folder, its document, and the steps of its latest weights."""
 
     folder: Path
     config: TrainConfig
@@ -46,7 +47,7 @@ class EarlierRun:
 
     @property
     def max_steps(self) -> int:
-        """Steps that were asked for."""
+        """Number of steps in the run's document."""
         return self.config.experiment.trainer.max_steps
 
 
@@ -98,14 +99,14 @@ def find_other_runs(config: TrainConfig, volumes: Volumes) -> Iterator[EarlierRu
 
 
 def _all_but_length(config: TrainConfig) -> dict[str, Any]:
-    places = config.model_dump(
+    others = config.model_dump(
         mode="json", exclude={"key", "target_uri", "tokenizer_uri", "experiment"}
     )
-    return {**places, "experiment": options_but_length(config.experiment)}
+    return {**others, "experiment": options_but_length(config.experiment)}
 
 
 def describe_length(config: TrainConfig, volumes: Volumes) -> str | None:
-    """What a changed number of steps means for a training; None if there is no run of another length.
+    """Sentence on the effect of a changed number of steps on a training; None if no run has another length.
 
     Args:
         config: document of a training that has not begun, or is not complete.
@@ -118,19 +119,20 @@ def describe_length(config: TrainConfig, volumes: Volumes) -> str | None:
         return _begins_anew(config.experiment, folder, others[-1]) if others else None
     if own.steps > asked:
         return (
-            f"the run in {folder} has done {own.steps} steps, more than the {asked} that are asked for: nothing is "
-            f"trained, and the weights of step {asked} are used if they are kept ({_kept_schedule(config, own)})"
+            f"the run in {folder} has done {counted(own.steps, 'step')}, more than the {asked} that are asked for: "
+            f"nothing is trained, and the weights of step {asked} are used if they are kept "
+            f"({_kept_schedule(config, own)})"
         )
     if own.max_steps != asked and own.steps < asked:
         return (
-            f"the run in {folder} is continued from its {own.steps} steps to {asked}: the schedule of its learning "
-            f"rate stays as it was ({_kept_schedule(config, own)})"
+            f"the run in {folder} is continued from its {counted(own.steps, 'step')} to {asked}: the schedule of its "
+            f"learning rate stays as it was ({_kept_schedule(config, own)})"
         )
     return None
 
 
 def _kept_schedule(config: TrainConfig, own: EarlierRun) -> str:
-    """The schedule that a run was begun with, and how another number of steps would have begun it."""
+    """The learning rate's schedule of a run, and the warm-up that the other number of steps would have had."""
     old, new = own.config.experiment.optimizer, config.experiment.optimizer
     asked = config.experiment.trainer.max_steps
     told = describe_schedule(old, own.max_steps)
@@ -144,8 +146,8 @@ def _begins_anew(experiment: Experiment, folder: Path, other: EarlierRun) -> str
     asked, old = experiment.trainer.max_steps, other.config.experiment.optimizer
     return (
         f"training begins anew in {folder}: {asked} steps have another schedule of the learning rate "
-        f"({describe_schedule(experiment.optimizer, asked)}) than the run of {other.max_steps} steps in {other.folder} "
-        f"({describe_schedule(old, other.max_steps)}), which has done {other.steps}; to use that run, set "
-        f"spec.training.steps back to {other.max_steps}; to train its weights further under the new schedule, give the "
-        "folder of its published model as spec.model.source, and another spec.outputs.name"
+        f"({describe_schedule(experiment.optimizer, asked)}) than the run of {counted(other.max_steps, 'step')} "
+        f"in {other.folder} ({describe_schedule(old, other.max_steps)}), which has done {other.steps}; to use that "
+        f"run, set spec.training.steps back to {other.max_steps}; to train its weights further under the new schedule, "
+        "give the folder of its published model as spec.model.source, and another spec.outputs.name"
     )

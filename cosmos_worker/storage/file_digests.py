@@ -1,4 +1,4 @@
-"""Whether a file is the one whose digest was recorded when it was fetched or published; cheap unless it was touched."""
+"""Compare files with the digests that were recorded when they were fetched or published; cheap for untouched files."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def sample_digest(path: Path) -> str:
 
 
 def stamp(path: Path) -> dict[str, Any]:
-    """What is recorded of a file beside its size and digest, to know it again without reading it whole."""
+    """Facts recorded beside a file's size and digest, by which it is known again without reading it whole."""
     return {"mtime_ns": path.stat().st_mtime_ns, "sample_sha256": sample_digest(path)}
 
 
 def recorded(path: Path) -> tuple[Mapping[str, Any], Path] | None:
-    """What is recorded of a file, and where: by the file's own folder or the one above; None if nothing is."""
+    """The recorded facts of a file, and the record, in its folder or the one above, that has them; None without one."""
     for folder in (path.parent, path.parent.parent):
         name = path.relative_to(folder).as_posix()
         for record in sorted(folder.glob(RECORD_PATTERN)):
@@ -61,13 +61,13 @@ def recorded(path: Path) -> tuple[Mapping[str, Any], Path] | None:
 
 
 def check_recorded(path: Path) -> bool:
-    """Compare a file with what is recorded of it.
+    """Compare a file with the facts that are recorded of it.
 
     Size and a sample are compared at every load; the whole file only if it was written to, or copied, since, and then
     once where the record can be written.
 
     Returns:
-        Whether its content is known to be what was recorded; False if nothing is.
+        True if its content is known to be the recorded one; False if nothing is recorded.
 
     Raises:
         CheckpointError: it is another file.

@@ -39,11 +39,11 @@ SUFFIXES = {
     ".msgpack": "weights of Flax",
     ".h5": "an HDF5 file, as Keras writes it",
 }
-"""What names say that contents do not."""
+"""Ending of a name → kind, where the content does not tell it."""
 
 
-def recognise(path: Path) -> str | None:
-    """What a file is, such as :data:`TORCH_ZIP`, as the end of a sentence; None if it is not known.
+def recognise_file(path: Path) -> str | None:
+    """The kind of a file, such as :data:`TORCH_ZIP`, as the end of a sentence; None if it is not known.
 
     Raises:
         OSError: the file cannot be read.
@@ -66,7 +66,7 @@ def recognise(path: Path) -> str | None:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is a Git LFS pointer, and not the file that it stands for; one that is absent is none."""
+    """True if a file is a Git LFS pointer instead of the file that it stands for; False for an absent file."""
     try:
         if path.stat().st_size > MAX_POINTER_BYTES:
             return False
@@ -82,7 +82,7 @@ def describe_pointer(path: Path) -> str:
 
 
 def refuse_pointers(paths: Iterable[Path]) -> None:
-    """Look at files that are about to be read.
+    """Refuse Git LFS pointers among files that are about to be read.
 
     Raises:
         CheckpointError: one is a Git LFS pointer.
@@ -93,7 +93,7 @@ def refuse_pointers(paths: Iterable[Path]) -> None:
 
 
 def refuse_pointers_in(folder: Path) -> None:
-    """Look at a folder's own files; raises like :func:`refuse_pointers`."""
+    """Refuse Git LFS pointers among a folder's own files; raises like :func:`refuse_pointers`."""
     if folder.is_dir():
         refuse_pointers(path for path in sorted(folder.iterdir()) if path.is_file())
 

@@ -1,4 +1,4 @@
-"""Folders as they are shared and shown: locks that hold across nodes, full disks as errors, contents for messages."""
+"""Files and folders of a shared volume: locks across nodes, full disks, failing volumes; words for messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 from cosmos_worker.errors import ConfigError, RetryableError
 
 UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems answer that are mounted without locks."""
+"""Errors that a file system without locks gives for flock."""
+READ_BYTES = 4 << 20
+"""Bytes that :func:`read_through` reads at a time."""
 
 
 def take_lock(handle: int, path: Path) -> bool:
@@ -45,7 +47,7 @@ def take_lock(handle: int, path: Path) -> bool:
 
 @contextmanager
 def reporting_full_disk(folder: Path) -> Iterator[None]:
-    """Turn a failed write into an error that says how much room there is.
+    """Turn a failed write into an error with the free space of the disk.
 
     Raises:
         RetryableError: the write failed; earlier checkpoints are intact.
@@ -61,6 +63,26 @@ def reporting_full_disk(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def read_through(path: Path) -> None:
+    """Read a file that seems damaged from end to end: the file is at fault only if its volume gives all of it.
+
+    A file that does not exist is left to the caller.
+
+    Raises:
+        OSError: the volume does not give the content, so that nothing is known of the file; a later attempt may.
+    """
+    try:
+        with path.open("rb") as stream:
+            while stream.read(READ_BYTES):
+                pass
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.filename is None:  # it failed after it was opened
+            error.filename = str(path)
+        raise
+
+
 def folder_content(folder: Path, limit: int = 8) -> str:
     """First names in a folder, for messages."""
     if not folder.is_dir():
@@ -73,3 +95,14 @@ def shorten(names: Sequence[str], limit: int = 8) -> str:
     """First of many names, for messages."""
     shown = ", ".join(names[:limit]) or "nothing"
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun, for messages: ``1 frame``, ``2 frames``.
+
+    Args:
+        number: how many.
+        singular: the noun for one.
+        plural: the noun for any other number, if it is not the singular with an s.
+    """
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

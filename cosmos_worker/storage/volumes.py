@@ -1,4 +1,4 @@
-"""Where things are: volume addresses, file names, completion markers.
+"""Volume addresses, names of files on volumes, atomic writes and completion markers.
 
 A stage document names files by *volume address*, ``models://Cosmos-Tiny/model.pt``, so that the same document
 works in a pod (volume = mounted claim) and on one machine (volume = folder). Plain paths are accepted as well,
@@ -29,6 +29,8 @@ TEMPORARY = re.compile(r"^\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp$")
 """Names that ``atomic_write`` makes; the eight characters are those of ``tempfile.mkstemp``."""
 
 MODEL_FILE = "model.pt"
+WEIGHT_SUFFIXES = (".pt", ".safetensors")
+"""Endings of a model's weights in one file."""
 DESCRIPTION_FILE = "model.json"
 ENCODER_FILE = "encoder.jit"
 DECODER_FILE = "decoder.jit"
@@ -41,7 +43,7 @@ CUSTOM_WORDS, EXACT_WORDS, WHITELIST = WORD_LISTS = (
     "blocklist/whitelist",
 )
 VIDEO_READER_VERSION = 2
-"""Counts up when a version reads other frames from the same file: what earlier ones made of videos is not used again.
+"""Raised with each version that reads other frames from the same file: results of earlier ones are not used again.
 1 was decord 0.6, which began windows of some encodings late."""
 INDEX_FILE = "index.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -62,13 +64,13 @@ SAMPLED_WINDOWS_FILE = "windows.json"
 
 
 def volume_variable(volume: str) -> str:
-    """Name of the environment variable that says where a volume is mounted."""
+    """Name of the environment variable with the folder at which a volume is mounted."""
     return f"COSMOS_{volume.upper()}"
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """Where each volume is on this machine."""
+    """The folder of each volume on this machine."""
 
     roots: Mapping[str, Path] = field(default_factory=dict)
 
@@ -135,7 +137,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
-    """Remove what :func:`atomic_write` of killed processes has left in a folder.
+    """Remove temporary files that :func:`atomic_write` of killed processes has left in a folder.
 
     Args:
         folder: nobody else may write these files in it now; it may be absent.
@@ -181,7 +183,7 @@ def content_key(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def marker_path(folder: Path, key: str) -> Path:
-    """The file that says that the stage with this key has finished in this folder."""
+    """The completion marker of the stage with this key in this folder."""
     return folder / f"complete-{key}.json"
 
 

@@ -1,4 +1,4 @@
-"""Web pages where a file was expected: what a login page, a proxy or a mirror sends with status 200."""
+"""Web pages where a file was expected, as login pages, proxies and mirrors send them with status 200."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PEEK_BYTES = 1 << 14
 """Bytes in which a page's beginning and its title are looked for."""
 MAX_TITLE = 100
 BEFORE_PAGE = re.compile(r"^(?:\ufeff|\s+|<\?xml[^>]*\?>|<!--.*?-->)+", re.DOTALL)
-"""What may stand before the first tag."""
+"""Text that may stand before the first tag."""
 FIRST_TAG = re.compile(r"<(?:!doctype\s+html|html|head|body|title|meta|script)\b", re.IGNORECASE)
 TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 PAGE_SUFFIXES = (".html", ".htm", ".xhtml", ".svg", ".xml", ".md", ".txt")

@@ -20,7 +20,7 @@ from cosmos_worker.config.experiment import (
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.storage.file_kinds import (
     TORCH_ZIP,
-    recognise,
+    recognise_file,
     refuse_pointers,
 )
 from cosmos_worker.storage.volumes import (
@@ -76,7 +76,7 @@ class JitTokenizer:
 
     def _load_module(self, path: Path) -> torch.jit.ScriptModule:
         refuse_pointers([path])
-        if recognise(path) == TORCH_ZIP:
+        if recognise_file(path) == TORCH_ZIP:
             check_program(path, "run fetch-model again")
         try:
             with warnings.catch_warnings():  # NVIDIA releases TorchScript, whatever PyTorch advises

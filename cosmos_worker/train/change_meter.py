@@ -16,6 +16,7 @@ from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.weights.adapter import Adapter
 from cosmos_worker.weights.weight_change import (
+    NOTHING_TRAINED,
     describe_change,
     is_unchanged,
     measure_changes,
@@ -120,10 +121,7 @@ class ChangeMeter:
         for weights, change in changes.items():
             logger.info("change step=%d weights=%s: %s", step, weights, describe_change(change))
         if is_unchanged(changes):
-            logger.warning(
-                "step %d: the network equals the one that the training began with: nothing was trained; look at "
-                "optimizer.learning_rate, its warm-up, and the logged grad_norm", step
-            )  # fmt: skip
+            logger.warning(NOTHING_TRAINED, step)
 
     def _changes_of(
         self, open_base: Callable[[], Mapping[str, Tensor]], exports: Exports

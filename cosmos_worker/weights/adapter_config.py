@@ -1,4 +1,4 @@
-"""What PEFT's ``adapter_config.json`` and diffusers' metadata say of LoRA corrections, and what of it is merged here.
+"""PEFT's ``adapter_config.json`` and diffusers' metadata: the rules of LoRA corrections that can be merged here.
 
 Source: peft 0.21, tuners/lora: scale = lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora; ranks and alphas by
 layer; initialisations that take a part out of the base, again at every load.
@@ -23,7 +23,7 @@ OTHER_MATHEMATICS = (
     "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices",
     "arrow_config", "kasa_config", "monteclora_config", "velora_config", "alora_invocation_tokens", "megatron_config",
 )  # fmt: skip
-"""What changes the meaning of PEFT's adapters, if it is used, and is not known here."""
+"""Options of PEFT that change the meaning of an adapter in ways that are not implemented here."""
 PLAIN_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Those that leave the base as it is."""
 RESIDUALS: dict[str, Residual] = {"pissa": "pissa", "olora": "olora"}
@@ -36,7 +36,7 @@ SAVE_CONVERTED = (
 def describe_adapter(
     rank: int, alpha: float, base: str | None, targets: Sequence[str], saved: Sequence[str]
 ) -> dict[str, Any]:
-    """What adapter_config.json says.
+    """The content of adapter_config.json.
 
     Args:
         rank: of all corrections.
@@ -67,7 +67,7 @@ def describe_adapter(
 
 @dataclass(frozen=True)
 class LoraRules:
-    """What a configuration says of each layer, by the names that PEFT sees."""
+    """Rank, scale and targets of each layer in a configuration, by the names that PEFT has for layers."""
 
     config: Mapping[str, Any]
     where: str
@@ -98,7 +98,7 @@ class LoraRules:
         )
 
     def rank(self, module: str) -> int:
-        """R of a layer. Raises like :meth:`scale`."""
+        """Rank r of a layer. Raises like :meth:`scale`."""
         value = self._by_layer("rank_pattern", "r", module)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(
@@ -136,17 +136,17 @@ class LoraRules:
         return self.config.get(default)
 
     def is_target(self, module: str) -> bool:
-        """Whether PEFT gives a layer a correction at all."""
+        """True if PEFT gives a layer a correction."""
         targets, excluded = self.config.get("target_modules"), self.config.get("exclude_modules")
-        if excluded and self._names(excluded, module):
+        if excluded and self._is_named(excluded, module):
             return False
         if targets is None or targets == "all-linear":
             return True
-        return self._names(targets, module) and (
+        return self._is_named(targets, module) and (
             isinstance(targets, str) or self._is_chosen(module)
         )
 
-    def _names(self, given: object, module: str) -> bool:
+    def _is_named(self, given: object, module: str) -> bool:
         if isinstance(given, str):
             return _matches(rf"(?:{given})\Z", module, self.where)
         return isinstance(given, list) and any(
@@ -154,7 +154,7 @@ class LoraRules:
         )
 
     def _is_chosen(self, module: str) -> bool:
-        """Whether layers_to_transform admits the number of a layer's block."""
+        """True if layers_to_transform admits the number of a layer's block."""
         chosen = self.config.get("layers_to_transform")
         if chosen is None or chosen == []:
             return True
@@ -195,7 +195,7 @@ def read_adapter_config(path: Path) -> LoraRules:
 
 
 def read_diffusers_metadata(metadata: Mapping[str, str], where: Path) -> LoraRules | None:
-    """What diffusers has written about an adapter into its file; None if it has not.
+    """The rules that diffusers has written into an adapter's file; None if it has not.
 
     Raises:
         CheckpointError: damaged, or corrections of a kind that is not known here.

@@ -1,26 +1,42 @@
-"""Which files of a folder or repository an artifact takes: one form of the weights, and what belongs to it."""
+"""Choose the files of an artifact in a folder or repository: one form of its weights, and the files beside them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from cosmos_worker.config.stages import Artifact
+from cosmos_worker.errors import DataError
+from cosmos_worker.storage.file_kinds import (
+    SAFETENSORS,
+    TORCH_ZIP,
+    recognise_file,
+    refuse_pointers,
+    refuse_pointers_in,
+)
+from cosmos_worker.storage.files import folder_content
 from cosmos_worker.storage.volumes import (
     DECODER_FILE,
     ENCODER_FILE,
     FACE_FILE,
     FILTER_FILE,
     MEAN_STD_FILE,
+    MODEL_FILE,
     WHITELIST,
     WORD_LISTS,
 )
+from cosmos_worker.storage.web_page import refuse_page
 from cosmos_worker.weights.forms import (
     ACCEPTED,
     CONFIG_FILE,
+    SUFFIX,
     choose_weights,
-    companions,
+    files_beside,
     list_names,
+    names_below,
+    others_in,
     shards_of,
 )
 
@@ -51,12 +67,12 @@ GUARDRAILS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """Which files of a folder or repository an artifact takes."""
+    """The files that an artifact takes of a folder or repository."""
 
     names: list[str]
     """Files to take."""
     missing: list[str]
-    """What is needed and not there."""
+    """Needed files that are not there, in words."""
 
 
 def choose_files(kind: str, names: Sequence[str]) -> Choice:
@@ -97,11 +113,11 @@ def names_in(kind: str, folder: Path) -> list[str]:
 
 
 def _choose_model(names: Sequence[str]) -> Choice:
-    """One form of a model, whichever is the best that is there."""
+    """The best form of a model that is there."""
     weights = choose_weights(names, "the source")
     if weights is None:
         return Choice([], [f"weights ({ACCEPTED})"])
-    beside, missing = companions(weights, names)
+    beside, missing = files_beside(weights, names)
     return Choice([weights, *beside], missing)
 
 
@@ -155,3 +171,120 @@ def _required(required: Sequence[str], optional: Sequence[str], there: set[str])
 
 def _is_piece(name: str, stem: str, suffix: str) -> bool:
     return name.startswith(f"{stem}-") and name.endswith(f".{suffix}") and "/" not in name
+
+
+# --- files of an artifact in a folder ------------------------------------------------------------
+
+
+def _refuse_stand_in(path: Path) -> None:
+    """Refuse a file that only stands for the wanted one.
+
+    Raises:
+        CheckpointError: a Git LFS pointer.
+        DataError: a web page.
+    """
+    refuse_pointers([path])
+    refuse_page(path, str(path), path.name)
+
+
+def weights_of_file(artifact: Artifact, path: Path, where: str) -> dict[str, Path]:
+    """A single file of weights under the name that models have: by its content, or by its own name if that is damaged.
+
+    Raises:
+        DataError: a file of another kind, which is named.
+    """
+    _refuse_stand_in(path)
+    kind = recognise_file(path)
+    if kind in (TORCH_ZIP, SAFETENSORS):
+        return {MODEL_FILE if kind == TORCH_ZIP else Path(MODEL_FILE).stem + SUFFIX: path}
+    if path.suffix in (".pt", SUFFIX):
+        return {Path(MODEL_FILE).stem + path.suffix: path}
+    raise DataError(
+        f"{artifact.name}: {where} is {kind or 'no weight file that is known'}; "
+        "give a file of torch.save or safetensors, or the folder of several"
+    )
+
+
+def files_of_path(artifact: Artifact, path: Path) -> dict[str, Path]:
+    """The artifact's files at a path: those of a folder, or a model's single file. Raises like :func:`files_in`."""
+    if artifact.kind == "model" and path.is_file():
+        return weights_of_file(artifact, path, f"source path {artifact.source.path} ({path})")
+    if not path.is_dir():
+        hint = f" or a .pt or {SUFFIX} file" if artifact.kind == "model" else ""
+        raise DataError(
+            f"{artifact.name}: source path {artifact.source.path} ({path}) is no folder{hint}; "
+            "correct the path or mount its volume"
+        )
+    return files_in(artifact, path)
+
+
+def files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
+    """The artifact's files in a folder.
+
+    Raises:
+        DataError: with all that is missing and what is there.
+    """
+    choice = choose_files(artifact.kind, names_in(artifact.kind, folder))
+    if artifact.kind == "model":
+        choice = with_shards(choice, folder)
+        missing = choice.missing
+    else:
+        missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
+    if missing:
+        refuse_pointers_in(folder)
+        names = names_below(folder) if artifact.kind == "model" else []
+        raise lacking_files(artifact, str(folder), missing, names, folder_content(folder))
+    for name in choice.names:
+        _refuse_stand_in(folder / name)
+    return {name: folder / name for name in choice.names}
+
+
+def lacking_files(
+    artifact: Artifact, where: str, missing: Sequence[str], names: Sequence[str], content: str
+) -> DataError:
+    """The error for a source without needed files.
+
+    Args:
+        artifact: that is fetched.
+        where: address of the source.
+        missing: needed files, in words.
+        names: of all files, also those further down.
+        content: what the source holds, in words.
+    """
+    return DataError(
+        f"{artifact.name}: {where} lacks {', '.join(missing)} for a {artifact.kind}; it holds {content}"
+        f"{others_in(names) if artifact.kind == 'model' else ''}; add the files or correct the source"
+    )
+
+
+def _missing_pieces(folder: Path, names: Sequence[str]) -> list[str]:
+    """Weight files that an index names and the folder lacks."""
+    missing: set[str] = set()
+    for name in names:
+        if name.endswith(".index.json"):
+            try:
+                pieces = json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"]
+                missing.update(piece for piece in pieces.values() if piece not in names)
+            except (ValueError, KeyError, AttributeError) as error:
+                raise DataError(
+                    f"{folder / name}: no index of weight files ({error!r}); fetch the file again"
+                ) from None
+    return sorted(missing)
+
+
+def root_of_archive(artifact: Artifact, folder: Path) -> Path:
+    """The folder of an archive that has the artifact's files: its root, or the only one below it that fits."""
+    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    fitting = [
+        path
+        for path in folders
+        if not choose_files(artifact.kind, names_in(artifact.kind, path)).missing
+    ]
+    if artifact.kind == "model":  # transformer/ is also one by itself
+        fitting = [path for path in fitting if path.parent not in fitting]
+    if len(fitting) > 1 and fitting[0] != folder:
+        found = ", ".join(str(path.relative_to(folder)) for path in fitting[:5])
+        raise DataError(
+            f"{artifact.name}: {len(fitting)} folders of the archive hold a {artifact.kind} ({found}); pack one"
+        )
+    return fitting[0] if fitting else folder

@@ -38,12 +38,8 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.weights import diffusers
-from cosmos_worker.weights.adapter import (
-    Adapter,
-    read_adapter,
-    with_diffusers_names,
-    write_adapter,
-)
+from cosmos_worker.weights.adapter import Adapter, with_diffusers_names, write_adapter
+from cosmos_worker.weights.adapter_reading import read_adapter
 from cosmos_worker.weights.files import find_adapter, locate
 from cosmos_worker.weights.forms import (
     CONFIG_FILE,
@@ -52,7 +48,6 @@ from cosmos_worker.weights.forms import (
     TRANSFORMER_FOLDER,
 )
 from cosmos_worker.weights.load import (
-    LOGVAR_PREFIX,
     open_model,
     save_weight_file,
 )
@@ -60,7 +55,7 @@ from cosmos_worker.weights.safetensors import (
     Limits,
     write_shards,
 )
-from cosmos_worker.weights.tensors import Prefer
+from cosmos_worker.weights.tensors import LOGVAR_PREFIX, Prefer
 
 Form = Literal["pt", "safetensors", "diffusers"]
 STEM = Path(MODEL_FILE).stem
@@ -142,7 +137,7 @@ def convert_weights(
         net: network of the weights.
         limits: type of the tensors, size of the files.
         lora_scale: factor of LoRA corrections in the source, which are merged; None = as it says, or there are none.
-        prefer: what is taken of a source that has the network and its average.
+        prefer: the network that is taken of a source that has the network and its average.
 
     Returns:
         What is in ``model.json``.

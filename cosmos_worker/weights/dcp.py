@@ -1,11 +1,10 @@
-"""Folders of torch.distributed.checkpoint: their tensors, each read alone, without processes.
+"""Tensors in folders of torch.distributed.checkpoint, each read alone, in one process.
 
-NVIDIA's newer trainers and torchtitan save such folders. The file is a pickle, which is a program: every name in it is
-replaced by an inert stand-in, and a file that names anything but the parts of such metadata is refused. No torch here.
+NVIDIA's newer trainers and torchtitan save such folders. Their ``.metadata`` is a pickle, which is a program, and
+PyTorch's own reader runs it. Here every name in it is replaced by an inert stand-in, and a file that names anything
+but the parts of such metadata is refused.
 
 Source: torch 2.15, torch/distributed/checkpoint/metadata.py and filesystem.py.
-
-PyTorch's own reader runs the pickle of the metadata, so that it is not for folders of other people.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from cosmos_worker.weights.torch_zip import (
 
 METADATA_FILE = ".metadata"
 NESTED_FOLDER = "model"
-"""Where NVIDIA's newer trainers keep the network beside the states of optimizer and scheduler."""
+"""Folder in which NVIDIA's newer trainers keep the network, beside the states of optimizer and scheduler."""
 MAX_BYTES = 1 << 28
 MODULES = (
     "torch.distributed.checkpoint.metadata",
@@ -69,8 +68,9 @@ DTYPES = (
     "float8_e8m0fnu", "float4_e2m1fn_x2", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
     "bool", "complex32", "complex64", "complex128",
 )  # fmt: skip
+REMEDY = "fetch the model again"
 CONVERT = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt"
-"""Makes one file of a folder. It runs what the folder's pickle says, so it is for folders that are trusted."""
+"""Makes one file of a folder. It runs the folder's pickle, so it is for folders that are trusted."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class StoredTensor:
     chunks: tuple[Chunk, ...]
 
 
-class _Standin:
-    """Stands for an object of a class: keeps what it is told."""
+class _StandIn:
+    """Stands for an object of a class, and keeps its state."""
 
     kind = ""
 
@@ -111,21 +111,21 @@ class _Standin:
 
 class _Unpickler(InertUnpickler):
     def find_class(self, module: str, name: str) -> Callable[..., object]:
-        """The stand-in for a name, a fresh one each time, as a pickle can set attributes of what it is given."""
+        """The stand-in for a name, a new one each time, as a pickle can set its attributes."""
         if module in MODULES and name in CLASSES:
-            return type(name, (_Standin,), {"kind": name})
+            return type(name, (_StandIn,), {"kind": name})
         admitted = OTHER_NAMES.get(module, ())
         if admitted is None and name == "Size":
             return lambda sizes=(): tuple(sizes)
         if admitted is None and name in DTYPES:
-            return type(name, (_Standin,), {"kind": name})
+            return type(name, (_StandIn,), {"kind": name})
         if admitted and name in admitted:
-            return dict if name == "OrderedDict" else type(name, (_Standin,), {"kind": name})
+            return dict if name == "OrderedDict" else type(name, (_StandIn,), {"kind": name})
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def is_dcp(path: PurePath) -> bool:
-    """Whether a path is that of such metadata."""
+    """True if a path is that of such metadata."""
     return path.name == METADATA_FILE
 
 
@@ -156,7 +156,7 @@ def read_dcp_metadata(path: Path) -> dict[str, StoredTensor]:
         ) from None
 
 
-def _tensors(metadata: _Standin) -> dict[str, StoredTensor]:
+def _tensors(metadata: _StandIn) -> dict[str, StoredTensor]:
     infos: dict[tuple[str, tuple[int, ...] | None], Mapping[str, Any]] = {}
     for index, info in metadata.fields["storage_data"].items():
         offset = index.fields.get("offset")
@@ -174,7 +174,7 @@ def _tensors(metadata: _Standin) -> dict[str, StoredTensor]:
     return found
 
 
-def _chunk(name: str, chunk: _Standin, infos: Mapping[Any, Mapping[str, Any]]) -> Chunk:
+def _chunk(name: str, chunk: _StandIn, infos: Mapping[Any, Mapping[str, Any]]) -> Chunk:
     offsets, sizes = _sizes(chunk.fields["offsets"]), _sizes(chunk.fields["sizes"])
     info = infos.get((name, offsets)) or infos[name, None]
     file, start, length = info["relative_path"], info["offset"], info["length"]
@@ -198,7 +198,7 @@ def list_dcp_files(path: Path) -> list[str]:
 
 
 def refuse_own_state(folder: Path) -> None:
-    """Tell a checkpoint to resume a training of ours from.
+    """Refuse a checkpoint of a training of ours, which is to resume it from.
 
     Raises:
         CheckpointError: it is one, and no model.
@@ -209,9 +209,6 @@ def refuse_own_state(folder: Path) -> None:
                 f"{folder}: the state of a training, to resume it from; its weights are in "
                 f"{state.parent.parent / 'checkpoints'}: name that folder, or one iter_*_model.pt in it"
             )
-
-
-REMEDY = "fetch the model again"
 
 
 class DcpTensors(LazyMapping):

@@ -1,4 +1,4 @@
-"""The network as diffusers keeps it: other names, and a config.json that says what tensors cannot.
+"""The network in diffusers' form: other names, and a config.json with the sizes that tensors do not tell.
 
 Diffusers' ``CosmosTransformer3DModel`` is the same network. It has no uncertainty head, so ``logvar.*`` lies in a
 file beside its folder.
@@ -83,11 +83,11 @@ def reference_names(names: Iterable[str]) -> dict[str, str] | None:
 
 
 def build_config(net: NetConfig, extra_pos_emb: bool) -> dict[str, Any]:
-    """What config.json says of a network."""
+    """The config.json of a network."""
     return {
         "_class_name": CLASS_NAME,
-        "in_channels": net.latent_channels
-        + 1,  # the mask of known frames; that of padding is not counted
+        # with the mask of known frames; the padding mask is not counted
+        "in_channels": net.latent_channels + 1,
         "out_channels": net.latent_channels,
         "num_attention_heads": net.num_heads,
         "attention_head_dim": net.head_dim,

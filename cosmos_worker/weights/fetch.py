@@ -1,4 +1,4 @@
-"""Folders of model files: from folder, archive, repository or bucket into the models volume, checked for completeness.
+"""Fetch the files of an artifact from a folder, archive, repository or bucket into the models volume, and check them.
 
 An artifact's files are first complete beside the target, then moved into it, so that a target holds whole files or
 none. A target that holds other files of the same names is never overwritten.
@@ -32,49 +32,41 @@ from cosmos_worker.sources.folder import (
 )
 from cosmos_worker.sources.hub import download_repository
 from cosmos_worker.storage.file_digests import stamp
-from cosmos_worker.storage.file_kinds import (
-    SAFETENSORS,
-    TORCH_ZIP,
-    recognise,
-    refuse_pointers,
-    refuse_pointers_in,
-)
-from cosmos_worker.storage.files import folder_content, shorten
+from cosmos_worker.storage.files import shorten
 from cosmos_worker.storage.volumes import (
-    MODEL_FILE,
     Volumes,
     write_json,
 )
-from cosmos_worker.storage.web_page import refuse_page
 from cosmos_worker.weights.artifact_files import (
     choose_files,
-    names_in,
+    files_in,
+    files_of_path,
+    lacking_files,
+    root_of_archive,
+    weights_of_file,
     with_shards,
 )
 from cosmos_worker.weights.forms import (
     ADAPTER_FILES,
-    SUFFIX,
     choose_weights,
     list_names,
-    names_below,
     other_corrections,
-    others_in,
 )
 
 logger = logging.getLogger(__name__)
 
 Check = Callable[[str, Mapping[str, Path], Path | None], None]
-"""Looks at the files of an artifact before they are placed: its kind, the files by their names in the target, and the
-folder that they were chosen in (None = a single file)."""
+"""Checks the files of an artifact before they are moved into the target. Arguments: its kind; the files by their names
+in the target; the folder that they were chosen in (None = a single file)."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a target folder has of an artifact."""
+    """The files of an artifact in its target folder."""
 
     files: Facts
     commit: str | None = None
-    """Of the repository; None for other sources, and for what was fetched before commits were recorded."""
+    """Commit of the repository; None for other sources, and for what was fetched before commits were recorded."""
 
 
 def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetched:
@@ -94,7 +86,7 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
     record = target / f"fetched-{artifact.kind}.json"
     if artifact.source.path is not None:
         path = volumes.resolve(artifact.source.path)
-        files = _files_of_path(artifact, path)
+        files = files_of_path(artifact, path)
         check(artifact.kind, files, path if path.is_dir() else None)
         fetched = Fetched(place_files(files, target, artifact.name, move=False))
         if artifact.kind == "model":
@@ -111,7 +103,7 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
 
 
 def _write_record(record: Path, artifact: Artifact, fetched: Fetched) -> None:
-    """Write where the files are from, and by what they are known again."""
+    """Write the source of the files, and the facts by which they are known again."""
     files = {
         name: {**facts, **stamp(record.parent / name)} for name, facts in fetched.files.items()
     }
@@ -120,7 +112,7 @@ def _write_record(record: Path, artifact: Artifact, fetched: Fetched) -> None:
 
 
 def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
-    """What the later stages will load from the target is what was fetched.
+    """Make sure that later stages load the fetched files from the target, and no others.
 
     Raises:
         DataError: the target holds another, better form, or an adapter.
@@ -140,7 +132,7 @@ def _check_loads(artifact: Artifact, target: Path, files: Facts) -> None:
 
 
 def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
-    """What an earlier run fetched from the same source, if all of it is still there."""
+    """The files that an earlier run fetched from the same source, if all of them are still there."""
     if not record.is_file():
         return None
     held = json.loads(record.read_text(encoding="utf-8"))
@@ -168,7 +160,7 @@ def _fetch_remote(artifact: Artifact, target: Path, record: Path, check: Check) 
     from cosmos_worker.sources import s3  # boto3 is loaded only where it is needed
 
     partial = partial_folder(artifact.source, target)
-    with s3.exclusive(partial):
+    with s3.locked_download(partial):
         before = _fetched_before(artifact, record)  # by another process, while this one waited
         if before is not None:
             return before
@@ -183,15 +175,15 @@ def _fetch_unshared(artifact: Artifact, target: Path, check: Check) -> Fetched:
     if source.url is not None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
             extract_url(source.url, Path(name))
-            root = _root_of_archive(artifact, Path(name))
-            files = _files_in(artifact, root)
+            root = root_of_archive(artifact, Path(name))
+            files = files_in(artifact, root)
             check(artifact.kind, files, root)
             return Fetched(place_files(files, target, artifact.name, move=True))
     partial = partial_folder(source, target)
     assert source.hugging_face is not None
     folder = _download(artifact, source.hugging_face, partial)
     is_download = folder.parent == partial
-    files = _files_in(artifact, folder)
+    files = files_in(artifact, folder)
     _check_download(artifact, files, folder, partial, check)
     facts = place_files(files, target, artifact.name, move=is_download)
     shutil.rmtree(partial, ignore_errors=True)
@@ -227,7 +219,7 @@ def _chooser(artifact: Artifact, where: str) -> Callable[[Sequence[str]], list[s
     def choose(names: Sequence[str]) -> list[str]:
         choice = choose_files(artifact.kind, names)
         if choice.missing:
-            raise _lacking(artifact, where, choice.missing, names, shorten(sorted(names)))
+            raise lacking_files(artifact, where, choice.missing, names, shorten(sorted(names)))
         left = [name for name in other_corrections(names) if name not in choice.names]
         if left and artifact.kind == "model":
             logger.warning(
@@ -262,7 +254,7 @@ def _fetch_objects(
         folder = found
         if found.is_file() and s3.is_archive(found.name):
             extract_file(found, Path(name), source.uri)
-            folder = _root_of_archive(artifact, Path(name))
+            folder = root_of_archive(artifact, Path(name))
         elif found.is_file() and artifact.kind != "model":
             raise DataError(
                 f"{artifact.name}: {source.uri} is a single file; give the prefix of a folder, or one of "
@@ -271,114 +263,10 @@ def _fetch_objects(
         elif found.is_dir() and (shards := _lacking_shards(artifact, found)):
             s3.download_source(source, partial, lambda names: [n for n in shards if n in names])
         files = (
-            _weights_of_file(artifact, found, source.uri)
+            weights_of_file(artifact, found, source.uri)
             if folder.is_file()
-            else _files_in(artifact, folder)
+            else files_in(artifact, folder)
         )
         beside = folder if folder.is_dir() else None
         _check_download(artifact, files, beside, partial, check)
         return place_files(files, target, artifact.name, move=True)
-
-
-def _refuse_stand_in(path: Path) -> None:
-    """Refuse a file that only stands for the wanted one.
-
-    Raises:
-        CheckpointError: a Git LFS pointer.
-        DataError: a web page.
-    """
-    refuse_pointers([path])
-    refuse_page(path, str(path), path.name)
-
-
-def _weights_of_file(artifact: Artifact, path: Path, where: str) -> dict[str, Path]:
-    """A single file of weights under the name that models have: by its content, or by its own name if that is damaged.
-
-    Raises:
-        DataError: a file of another kind, which is named.
-    """
-    _refuse_stand_in(path)
-    kind = recognise(path)
-    if kind in (TORCH_ZIP, SAFETENSORS):
-        return {MODEL_FILE if kind == TORCH_ZIP else Path(MODEL_FILE).stem + SUFFIX: path}
-    if path.suffix in (".pt", SUFFIX):
-        return {Path(MODEL_FILE).stem + path.suffix: path}
-    raise DataError(
-        f"{artifact.name}: {where} is {kind or 'no weight file that is known'}; "
-        "give a file of torch.save or safetensors, or the folder of several"
-    )
-
-
-def _files_of_path(artifact: Artifact, path: Path) -> dict[str, Path]:
-    if artifact.kind == "model" and path.is_file():
-        return _weights_of_file(artifact, path, f"source path {artifact.source.path} ({path})")
-    if not path.is_dir():
-        hint = f" or a .pt or {SUFFIX} file" if artifact.kind == "model" else ""
-        raise DataError(
-            f"{artifact.name}: source path {artifact.source.path} ({path}) is no folder{hint}; "
-            "correct the path or mount its volume"
-        )
-    return _files_in(artifact, path)
-
-
-def _files_in(artifact: Artifact, folder: Path) -> dict[str, Path]:
-    """The artifact's files in a folder.
-
-    Raises:
-        DataError: with all that is missing and what is there.
-    """
-    choice = choose_files(artifact.kind, names_in(artifact.kind, folder))
-    if artifact.kind == "model":
-        choice = with_shards(choice, folder)
-        missing = choice.missing
-    else:
-        missing = [*choice.missing, *_missing_pieces(folder, choice.names)]
-    if missing:
-        refuse_pointers_in(folder)
-        names = names_below(folder) if artifact.kind == "model" else []
-        raise _lacking(artifact, str(folder), missing, names, folder_content(folder))
-    for name in choice.names:
-        _refuse_stand_in(folder / name)
-    return {name: folder / name for name in choice.names}
-
-
-def _lacking(
-    artifact: Artifact, where: str, missing: Sequence[str], names: Sequence[str], content: str
-) -> DataError:
-    return DataError(
-        f"{artifact.name}: {where} lacks {', '.join(missing)} for a {artifact.kind}; it holds {content}"
-        f"{others_in(names) if artifact.kind == 'model' else ''}; add the files or correct the source"
-    )
-
-
-def _missing_pieces(folder: Path, names: Sequence[str]) -> list[str]:
-    """Weight files that an index names and the folder lacks."""
-    missing: set[str] = set()
-    for name in names:
-        if name.endswith(".index.json"):
-            try:
-                pieces = json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"]
-                missing.update(piece for piece in pieces.values() if piece not in names)
-            except (ValueError, KeyError, AttributeError) as error:
-                raise DataError(
-                    f"{folder / name}: no index of weight files ({error!r}); fetch the file again"
-                ) from None
-    return sorted(missing)
-
-
-def _root_of_archive(artifact: Artifact, folder: Path) -> Path:
-    """The folder of an archive that has the artifact's files: its root, or the only one below it that fits."""
-    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
-    fitting = [
-        path
-        for path in folders
-        if not choose_files(artifact.kind, names_in(artifact.kind, path)).missing
-    ]
-    if artifact.kind == "model":  # transformer/ is also one by itself
-        fitting = [path for path in fitting if path.parent not in fitting]
-    if len(fitting) > 1 and fitting[0] != folder:
-        found = ", ".join(str(path.relative_to(folder)) for path in fitting[:5])
-        raise DataError(
-            f"{artifact.name}: {len(fitting)} folders of the archive hold a {artifact.kind} ({found}); pack one"
-        )
-    return fitting[0] if fitting else folder

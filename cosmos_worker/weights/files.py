@@ -1,4 +1,4 @@
-"""Where in a folder weights and adapters are, and the digest of all that is loaded."""
+"""Find the files of weights and adapters in a folder, and the digest of all that is loaded."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def adapter_file(folder: Path) -> Path | None:
 
 
 def has_adapter(path: Path) -> bool:
-    """Whether a LoRA adapter lies in a folder, whose weights it corrects; a file is what it is, without any."""
+    """True if a LoRA adapter lies in a folder, whose weights it corrects; False for a single file."""
     return any((path / name).is_file() for name in ADAPTER_FILES)
 
 
@@ -104,10 +104,10 @@ def list_files(path: Path) -> list[Path]:
 
 
 def refuse_unused_corrections(folder: Path, used: list[Path]) -> None:
-    """Look for LoRA corrections in a folder of weights that would not be applied.
+    """Refuse LoRA corrections in a folder of weights that would not be applied.
 
     Args:
-        folder: of the weights; of a single file nothing beside is looked at.
+        folder: of the weights; a single file is accepted whatever lies beside it.
         used: what is read.
 
     Raises:

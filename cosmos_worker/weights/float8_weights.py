@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.weights.tensors import (
     Described,
     LazyMapping,
@@ -74,8 +75,8 @@ def dequantise(state: Mapping[str, Tensor], where: Path) -> Mapping[str, Tensor]
         return state
     _check(state, stored, scales, where)
     logger.info(
-        "%s: %d weights are 8-bit floating point, %d of them with scales; they become float32",
-        where, len(stored), len(scales),
+        "%s: %s of 8-bit floating point, %d with a scale, converted to float32",
+        where, counted(len(stored), "weight"), len(scales),
     )  # fmt: skip
     return _Dequantised(state, stored, scales, helpers)
 
@@ -108,15 +109,16 @@ def _check(
     unscaled = sorted(stored - set(scales))
     mark = next((name for name in state if _says_scaled(name)), None)
     if unscaled and (scales or mark is not None):
-        others = "others have" if scales else f"{mark} says that they are scaled"
+        others = "others have one" if scales else f"{mark} says that they are scaled"
         raise CheckpointError(
-            f"{where}: {len(unscaled)} weights of 8-bit floating point have no scale, such as {unscaled[0]}, and "
-            f"{others}; save the file again"
+            f"{where}: {counted(len(unscaled), 'weight')} of 8-bit floating point "
+            f"{'has' if len(unscaled) == 1 else 'have'} no scale, such as {unscaled[0]}, and {others}; "
+            "save the file again"
         )
 
 
 def _says_scaled(name: str) -> bool:
-    """Whether a tensor is there only where weights are scaled: ComfyUI's mark, and scales of activations."""
+    """True for tensors that exist only where weights are scaled: ComfyUI's mark, and scales of activations."""
     return name.rpartition(".")[2] == MARKER or name.endswith((*ACTIVATION_SCALES, COMFY_FORMAT))
 
 

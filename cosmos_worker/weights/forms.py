@@ -1,4 +1,4 @@
-"""Which files of a folder or repository are a network's weights. Knows names only, and reads no tensor.
+"""Recognise a network's weights in a folder or repository by the names of its files; no tensor is read.
 
 Forms, best first: NVIDIA's ``model.pt``; ``transformer/`` of diffusers, or what is in it; safetensors in one file or
 shards with an index; a folder of torch.distributed.checkpoint; what a trainer saves, ``iter_*_{ema,reg}_model.pt``.
@@ -29,28 +29,28 @@ from cosmos_worker.weights.dcp import (
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 TRANSFORMER_FOLDER = "transformer"
-"""Where diffusers keeps the network of a pipeline."""
+"""Folder of the network in a pipeline of diffusers."""
 CONFIG_FILE = "config.json"
 LOGVAR_FILE = f"logvar{SUFFIX}"
-"""Lies beside ``transformer/``, which has no place for the uncertainty head."""
+"""The uncertainty head, beside ``transformer/``, whose network in diffusers has none."""
 ADAPTER_FILE = f"adapter_model{SUFFIX}"
 """PEFT's name for LoRA corrections alone; in a folder of weights they correct these."""
 PEFT_FILES = (ADAPTER_FILE, "adapter_model.bin")
-"""What PEFT has written or writes, in the order in which it looks for them."""
+"""Files that PEFT writes or has written, in the order in which it looks for them."""
 ADAPTER_FILES = (*PEFT_FILES, f"pytorch_lora_weights{SUFFIX}", "pytorch_lora_weights.bin")
 """Names of LoRA corrections alone, of PEFT and of diffusers."""
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 TRAINER_FILE = re.compile(r"^iter_(\d+)_(?:(ema|reg)_)?model\.pt$")
 KINDS = ("ema", None, "reg")
-"""What the trainer saves of a step, best first; None is the ``{model, ema}`` of its LoRA runs."""
+"""Kinds of weights that the trainer saves of a step, best first; None is the ``{model, ema}`` of its LoRA runs."""
 ACCEPTED = (
     f"{MODEL_FILE}, {TRANSFORMER_FOLDER}/*{SUFFIX} with {TRANSFORMER_FOLDER}/{CONFIG_FILE}, *{SUFFIX} (several with "
     f"*{INDEX_SUFFIX}), {METADATA_FILE} with *.distcp, or iter_*_{{ema,reg}}_model.pt"
 )
 """For messages."""
 SHOWN_NAMES = 8
-LOOK_BELOW, MAX_LOOKED_AT = 3, 200
-"""How many levels of folders are looked through for a message, and how many of one level."""
+MAX_LEVELS, MAX_FOLDERS = 3, 200
+"""Levels of folders that are searched for a message, and most folders of one level."""
 NESTED_METADATA = f"{NESTED_FOLDER}/{METADATA_FILE}"
 JOIN = (
     "python -c \"import glob, torch; s = {}; [s.update(torch.load(f, map_location='cpu', weights_only=True)) "
@@ -78,7 +78,7 @@ OTHERS = (
         f"may hold weights, as a file of torch.save: name that file itself, or call it {MODEL_FILE}",
     ),
 )
-"""Ends of names of what is no form of weights here → what it is and what to do."""
+"""Endings of names that are no form of weights here → the kind of file and advice."""
 
 
 def list_names(folder: Path) -> list[str]:
@@ -142,7 +142,7 @@ def _latest_of_trainer(names: Sequence[str]) -> str | None:
     return max(matches, key=lambda match: (int(match[1]), -KINDS.index(match[2])))[0]
 
 
-def companions(weights: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
+def files_beside(weights: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Files that belong to the weights, without the shards of an index.
 
     Returns:
@@ -227,17 +227,17 @@ def shards_of(path: Path) -> list[str]:
 
 
 def names_below(folder: Path) -> list[str]:
-    """Relative names of files in a folder and in those below it, as far as messages look; hidden folders are left."""
+    """Relative names of files in a folder and below it, down to :data:`MAX_LEVELS`; hidden folders are not searched."""
     names: list[str] = []
     level = [folder]
-    for _ in range(LOOK_BELOW + 1):
-        paths = [path for parent in level for path in _list_folder(parent)[:MAX_LOOKED_AT]]
+    for _ in range(MAX_LEVELS + 1):
+        paths = [path for parent in level for path in _list_folder(parent)[:MAX_FOLDERS]]
         names += [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
         level = [
             path
             for path in paths
             if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
-        ][:MAX_LOOKED_AT]
+        ][:MAX_FOLDERS]
     return names
 
 
@@ -274,7 +274,7 @@ def _has_weights(names: Sequence[str]) -> bool:
 
 
 def others_in(names: Iterable[str]) -> str:
-    """What a folder without weights of a known form holds instead, as the end of a message; may be empty.
+    """End of a message: the other content of a folder without weights of a known form, with advice; may be empty.
 
     Args:
         names: relative, with those in folders below.

@@ -1,4 +1,4 @@
-"""Weight files and folders in, a strict network out; and NVIDIA's single file out.
+"""Load weight files and folders into a network, strictly; write NVIDIA's single file.
 
 Accepted: what torch.save wrote (``torch_file``), safetensors in one file or shards, folders of diffusers and of
 torch.distributed.checkpoint; tensors under ``net.*`` (and ``logvar.*``) after whatever prefix (``tensor_names``), with
@@ -10,16 +10,14 @@ time, and the network is built without memory until it is filled.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cosmos_worker.config.experiment import NetConfig
-from cosmos_worker.errors import CheckpointError, ConfigError
+from cosmos_worker.errors import CheckpointError
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.dtensor import (
     fill,
@@ -29,10 +27,8 @@ from cosmos_worker.storage.file_digests import check_recorded
 from cosmos_worker.storage.file_kinds import refuse_pointers
 from cosmos_worker.storage.volumes import atomic_write
 from cosmos_worker.weights import diffusers
-from cosmos_worker.weights.adapter import (
-    merge_adapter,
-    read_adapter,
-)
+from cosmos_worker.weights.adapter import merge_adapter
+from cosmos_worker.weights.adapter_reading import read_adapter
 from cosmos_worker.weights.dcp import DcpTensors, is_dcp
 from cosmos_worker.weights.files import (
     has_adapter,
@@ -46,30 +42,22 @@ from cosmos_worker.weights.forms import (
     TRANSFORMER_FOLDER,
 )
 from cosmos_worker.weights.lora import merge_corrections
+from cosmos_worker.weights.network_keys import OPTIONAL_KEYS, check_keys, has_extra_pos_emb
 from cosmos_worker.weights.safetensors import target_dtype
 from cosmos_worker.weights.tensor_files import open_tensors
 from cosmos_worker.weights.tensor_names import own_names
 from cosmos_worker.weights.tensors import (
+    LOGVAR_PREFIX,
     Described,
+    FiniteCheck,
     LazyMapping,
     Prefer,
     Renamed,
-    Unfinished,
     count_not_finite,
     describe,
     refuse_not_finite,
 )
 from cosmos_worker.weights.torch_file import EXTRA_STATE_SUFFIX
-
-EXTRA_PREFIX = "net.extra_pos_embedder."
-OPTIONAL_KEYS = ("net.pos_embedder.seq",)
-"""Buffers that follow from the configuration, so files may lack them."""
-LOGVAR_PREFIX = "logvar."
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-BLOCK = re.compile(r"^net\.blocks\.block(\d+)\.")
-OTHER_BLOCK = re.compile(r"^net\.blocks\.\d+\.")
-"""Names of the blocks of Cosmos-Predict2, which is another network."""
-SHOWN_KEYS = 8
 
 
 def read_weight_file(
@@ -110,7 +98,7 @@ def read_network_tensors(
 
     Args:
         file: of :func:`locate`.
-        is_known: whether its content is known to be right, so that no checksums are compared.
+        is_known: True if its content is known to be right, so that no checksums are compared.
         prefer: what is taken of a file that has the network and its average.
 
     Raises:
@@ -132,7 +120,7 @@ def read_network_tensors(
 
 
 class _Joined(LazyMapping):
-    """Tensors of two files."""
+    """The tensors of two files together."""
 
     def __init__(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
         self._of = {**dict.fromkeys(first, first), **dict.fromkeys(second, second)}
@@ -149,99 +137,6 @@ class _Joined(LazyMapping):
     def describe(self, name: str) -> Described:
         """See :class:`LazyMapping`."""
         return describe(self._of[name], name)
-
-
-def has_extra_pos_emb(
-    keys: Mapping[str, object], wanted: Literal["auto", "learnable", "none"], where: Path
-) -> bool:
-    """Whether to build the extra position embedding: as the file has it; a disagreement is an error.
-
-    Raises:
-        ConfigError: net.extra_pos_emb asks for the opposite of what the file holds.
-    """
-    present = any(key.startswith(EXTRA_PREFIX) for key in keys)
-    if wanted != "auto" and present != (wanted == "learnable"):
-        raise ConfigError(
-            f"net.extra_pos_emb: got {wanted!r}, but {where} {'has' if present else 'lacks'} "
-            f"{EXTRA_PREFIX}*; use 'auto'"
-        )
-    return present
-
-
-def _listing(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return ", ".join(keys[:SHOWN_KEYS]) + more
-
-
-def check_keys(
-    state: Mapping[str, Tensor], model: CosmosModel, where: Path, with_logvar: bool
-) -> None:
-    """Compare names and shapes.
-
-    Raises:
-        CheckpointError: one message with all missing, extra and misshaped keys.
-    """
-    expected = model.state_dict()
-    if not with_logvar:
-        expected = {
-            key: value for key, value in expected.items() if not key.startswith(LOGVAR_PREFIX)
-        }
-    checked = [key for key in expected if key in state and key not in OPTIONAL_KEYS]
-    found = {key: describe(state, key) for key in checked}
-    missing = [key for key in expected if key not in state and key not in OPTIONAL_KEYS]
-    extra = [key for key in state if key not in expected]
-    misshaped = [
-        f"{key} (got {found[key].shape}, expected {tuple(expected[key].shape)})"
-        for key in checked
-        if found[key].shape != expected[key].shape
-    ]
-    mistyped = [
-        f"{key} ({str(found[key].dtype).removeprefix('torch.')})"
-        for key in checked
-        if found[key].dtype not in FLOATS
-    ]
-    problems = [
-        f"{len(keys)} {what}: {_listing(keys)}"
-        for what, keys in (
-            ("missing", missing),
-            ("extra", extra),
-            ("misshaped", misshaped),
-            ("that are no floating-point weights", mistyped),
-        )
-        if keys
-    ]
-    if problems:
-        config = model.net.config
-        advice = _advice(state, checked, (bool(misshaped), bool(mistyped)), model)
-        raise CheckpointError(
-            f"{where}: does not fit the network (model_channels {config.model_channels}, num_blocks "
-            f"{config.num_blocks}): {'; '.join(problems)}; {advice}"
-        )
-
-
-def _advice(
-    state: Mapping[str, Tensor], fitting: list[str], wrong: tuple[bool, bool], model: CosmosModel
-) -> str:
-    """What to do about weights that do not fit; another size is another matter than other names or types.
-
-    Args:
-        state: the weights.
-        fitting: names that are there as they should be.
-        wrong: whether any of these has another shape, and another type.
-        model: the network.
-    """
-    is_misshaped, is_mistyped = wrong
-    if is_mistyped:
-        return "quantised weights cannot be read here: give the network in bfloat16 or float32"
-    if any(OTHER_BLOCK.match(name) for name in state):
-        return "these are names of another network, such as that of Cosmos-Predict2: give weights of Cosmos-Predict1"
-    if not fitting:
-        return "none of its names is there: give a file with the whole state_dict() of a network of Cosmos-Predict1"
-    numbers = {int(match[1]) for name in state if (match := BLOCK.match(name))}
-    if is_misshaped or numbers != set(range(model.net.config.num_blocks)):
-        blocks = f"it has {len(numbers)} blocks: " if numbers else ""
-        return f"{blocks}use the experiment of this model's size"
-    return "save the network's whole state_dict(), with floating-point weights and nothing else, or fetch it again"
 
 
 def open_model(
@@ -269,7 +164,7 @@ def open_model(
 
 @torch.no_grad()
 def fill_model(model: CosmosModel, state: Mapping[str, Tensor], where: Path | None = None) -> None:
-    """Give a network without values those of a file, one tensor at a time; of a sharded one, what this process has.
+    """Copy the values of a file into a network, one tensor at a time; of a sharded network, those of this process.
 
     Without ``logvar.*`` (network only) the uncertainty head is neutral.
 
@@ -281,19 +176,19 @@ def fill_model(model: CosmosModel, state: Mapping[str, Tensor], where: Path | No
     Raises:
         CheckpointError: weights that are not finite, with their names and numbers.
     """
-    unfinished = Unfinished()
+    check = FiniteCheck()
     model.net.pos_embedder.init_positions()
     if not any(key.startswith(LOGVAR_PREFIX) for key in state):
         model.init_logvar(torch.Generator().manual_seed(0))
     for key, target in model.state_dict().items():
         if key in state and key not in OPTIONAL_KEYS:
             fill(target, state[key])
-            unfinished.add(key, local_part(target))
-    unfinished.check(where)
+            check.add(key, local_part(target))
+    check.check(where)
 
 
 def check_finite(state: Mapping[str, Tensor], where: Path) -> None:
-    """Look at all values, tensor by tensor.
+    """Check all values, tensor by tensor.
 
     Raises:
         CheckpointError: some are not finite, with their names and numbers.

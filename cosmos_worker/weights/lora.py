@@ -1,12 +1,11 @@
-"""LoRA corrections in weight files, merged into the weights that they correct, tensor by tensor.
+"""Merge LoRA corrections into the weights that they correct, tensor by tensor.
+
+Their names (``lora_names``) are those of NVIDIA's LoRA post-training of Predict1, beside ``to_q.0.weight``, or of PEFT,
+beside ``base_layer.weight``. NVIDIA's trainer keeps the scale in the experiment and not in the file, so that it must be
+given.
 
 Source: peft 0.21, tuners/lora/layer.py (pissa_init, olora_init, merge) and tuners/lora/variants.py (DoRA): where an
 initialisation has taken a part out of the base, PEFT takes it out again when it loads the adapter onto the base.
-
-Whoever has named them (``lora_names``): beside ``to_q.0.weight`` as NVIDIA's LoRA post-training of Predict1 has them,
-or beside ``base_layer.weight`` as PEFT. The first keeps its scale in the experiment and not in the file, so that it
-must be given.
-
 Source: cosmos_predict1/diffusion/training/utils/peft/lora_attn.py (upstream main): q + scale * up(down(x)).
 """
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError, ConfigError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.weights.lora_names import (
     refuse_other_kinds,
     split_name,
@@ -33,6 +33,8 @@ from cosmos_worker.weights.tensors import (
 
 Residual = Literal["pissa", "olora"]
 """Initialisations that begin from a part of the base and leave it the rest."""
+PEFT_PREFIX = "base_model.model."
+BASE_SUFFIX = ".base_layer.weight"
 
 
 def corrected(weight: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
@@ -55,7 +57,7 @@ def merge_layer(
         A: (rank, in).
         B: (out, rank).
         scale: factor of B A.
-        magnitude: of DoRA: the norms of the merged rows, (out); None = as they come.
+        magnitude: of DoRA: the norms of the merged rows, (out); None = no DoRA.
         residual: how the training was begun, if that changed the base.
     """
     base = weight.float()
@@ -72,15 +74,11 @@ def merge_layer(
 
 
 def _principal_part(base: Tensor, rank: int, scale: float) -> Tensor:
-    """What PiSSA trains from: the largest singular values of the base, split into two factors and joined again."""
+    """The part of the base that PiSSA trains: its largest singular values, split into two factors and joined again."""
     V, S, Uh = torch.linalg.svd(base, full_matrices=False)
     root = torch.diag(torch.sqrt(S[:rank] / scale))
     part: Tensor = scale * (V[:, :rank] @ root) @ (root @ Uh[:rank])
     return part
-
-
-PEFT_PREFIX = "base_model.model."
-BASE_SUFFIX = ".base_layer.weight"
 
 
 @dataclass
@@ -98,7 +96,7 @@ class Correction:
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Name in a file → name without what PEFT adds around a network; one that would be there twice stays."""
+    """Name in a file → name without PEFT's additions; a name whose short form exists already stays."""
     found = {name: name for name in names}
     for name in list(found):
         plain = name.removeprefix(PEFT_PREFIX)
@@ -211,8 +209,9 @@ def merge_corrections(
     _check(state, corrections, where)
     if scale is None and any(c.alpha is None for c in corrections.values()):
         raise CheckpointError(
-            f"{where}: holds LoRA corrections of {len(corrections)} layers and not their scale; give the factor of "
-            "B A: spec.model.loraScale of a job, --lora-scale of export (NVIDIA's experiments: 1; PEFT: alpha / rank)"
+            f"{where}: holds LoRA corrections of {counted(len(corrections), 'layer')} and not their scale; give the "
+            "factor of B A: spec.model.loraScale of a job, --lora-scale of export (NVIDIA's experiments: 1; "
+            "PEFT: alpha / rank)"
         )
     return Merged(state, corrections, scale)
 
@@ -221,7 +220,7 @@ def _check(state: Mapping[str, Tensor], corrections: Mapping[str, Correction], w
     absent = [weight for weight in corrections if weight not in state]
     if absent:
         raise CheckpointError(
-            f"{where}: holds LoRA corrections without the {len(absent)} weights that they correct, such as "
+            f"{where}: holds LoRA corrections without the {counted(len(absent), 'weight')} that they correct, such as "
             f"{absent[0]}; give a file that holds the network too, as NVIDIA's trainer saves it"
         )
     for weight, correction in corrections.items():

@@ -1,4 +1,4 @@
-"""Names of low-rank corrections, whoever has written them → layer and part.
+"""Layer and part of a low-rank correction by the name of its tensor.
 
 Known are those of NVIDIA's LoRA post-training (``to_q_lora.net.{0,1}.weight``), PEFT (``lora_{A,B}.weight``, with the
 adapter's name or without), diffusers (``lora.{down,up}.weight``) and kohya (``lora_{down,up}.weight``, with dots or,
@@ -37,7 +37,7 @@ PREFIXES = (
     "base_model.model.", "transformer.", "model.diffusion_model.", "diffusion_model.", "unet.", "model.", "module.",
     "_orig_mod.",
 )  # fmt: skip
-"""What writers of adapters put before the names of layers."""
+"""Prefixes that writers of adapters put before the names of layers."""
 INNER = ("net.", "logvar.", "blocks.", "transformer_blocks.")
 
 
@@ -57,16 +57,16 @@ def split_name(name: str) -> tuple[str, Part] | None:
 
 
 def is_correction(name: str) -> bool:
-    """Whether a tensor is of a correction of any kind."""
+    """True if a tensor is part of a correction of any kind."""
     split = split_name(name)
     return (split is not None and split[1] != "alpha") or OTHER_KIND.search(name) is not None
 
 
 def refuse_other_kinds(names: Iterable[str], where: Path) -> None:
-    """Look for corrections that are not known here.
+    """Refuse corrections of kinds that cannot be merged here.
 
     Raises:
-        CheckpointError: there is one.
+        CheckpointError: there is one; with its name.
     """
     for name in names:
         if OTHER_KIND.search(name):
@@ -82,7 +82,7 @@ def refuse_other_kinds(names: Iterable[str], where: Path) -> None:
 
 
 def module_name(layer: str) -> str:
-    """Name of a layer as the library that loads the adapter sees it: without what it was saved under."""
+    """Name of a layer as the library that loads the adapter has it: without the prefixes of saving."""
     while not layer.startswith(INNER):
         prefix = next((one for one in PREFIXES if layer.startswith(one)), None)
         if prefix is None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import write_json
 from cosmos_worker.weights.forms import (
     INDEX_SUFFIX,
@@ -20,34 +21,34 @@ from cosmos_worker.weights.forms import (
     read_index,
 )
 
-Place = tuple[Path, str]
-"""File and name in it."""
+TensorLocation = tuple[Path, str]
+"""File of a tensor, and its name in it."""
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the name is that of a file or an index of safetensors."""
+    """True if the name is that of a file or an index of safetensors."""
     return path.name.endswith((SUFFIX, INDEX_SUFFIX))
 
 
 class LazyTensors(Mapping[str, Tensor]):
     """Tensors that are mapped when asked for. One file is open at a time, so that no other is in memory."""
 
-    def __init__(self, places: Mapping[str, Place]) -> None:
-        self._places = dict(places)
+    def __init__(self, locations: Mapping[str, TensorLocation]) -> None:
+        self._locations = dict(locations)
         self._open: tuple[Path, Callable[[str], Tensor]] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
-        path, name_in_file = self._places[name]
+        path, name_in_file = self._locations[name]
         if self._open is None or self._open[0] != path:
             self._open = None  # before the next is opened
             self._open = (path, _open(path).get_tensor)
         return self._open[1](name_in_file)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._locations)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
 
 def _open(path: Path) -> safe_open:
@@ -61,25 +62,25 @@ def _open(path: Path) -> safe_open:
         ) from None
 
 
-def find_tensors(path: Path) -> dict[str, Place]:
-    """Names of all tensors of a file, or of the shards of an index, and where they are.
+def find_tensors(path: Path) -> dict[str, TensorLocation]:
+    """All tensors of a file, or of the shards of an index, with their locations.
 
     Raises:
         CheckpointError: a damaged file or index, a missing shard, a tensor that is not where the index says.
     """
     if not path.name.endswith(INDEX_SUFFIX):
         return {name: (path, name) for name in _open(path).keys()}  # noqa: SIM118 - no mapping
-    places = {name: (path.parent / file, name) for name, file in read_index(path).items()}
-    for shard in sorted({file for file, _ in places.values()}):
-        absent = {name for name, (file, _) in places.items() if file == shard} - set(
+    locations = {name: (path.parent / file, name) for name, file in read_index(path).items()}
+    for shard in sorted({file for file, _ in locations.values()}):
+        absent = {name for name, (file, _) in locations.items() if file == shard} - set(
             _open(shard).keys()
         )
         if absent:
             raise CheckpointError(
-                f"{shard}: lacks {len(absent)} tensors that {path.name} names, such as {min(absent)}; "
+                f"{shard}: lacks {counted(len(absent), 'tensor')} that {path.name} names, such as {min(absent)}; "
                 "fetch the model again"
             )
-    return places
+    return locations
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ def find_tensors(path: Path) -> dict[str, Place]:
 
 @dataclass(frozen=True)
 class Limits:
-    """How tensors are written."""
+    """Type of the written tensors, and size of the files."""
 
     dtype: torch.dtype | None = None
     """Type of floating-point tensors; None = as they are."""

@@ -1,4 +1,4 @@
-"""One file of tensors, whatever its name: known by its content, or refused by what it is; small ones are read whole."""
+"""Open one file of tensors by its content, whatever its name, or refuse it with its kind; read small ones whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cosmos_worker.storage.file_kinds import (
     TORCH_ZIP,
     describe_pointer,
     is_pointer,
-    recognise,
+    recognise_file,
     refuse_pointers,
 )
 from cosmos_worker.weights.forms import INDEX_SUFFIX
@@ -37,7 +37,7 @@ def open_tensors(
 
     Args:
         path: of torch.save or safetensors.
-        is_known: whether its content is known to be right, so that checksums need not be compared.
+        is_known: True if its content is known to be right, so that checksums need not be compared.
         prefer: what is taken of a file that has the network and its average apart.
 
     Raises:
@@ -47,7 +47,7 @@ def open_tensors(
         raise CheckpointError(describe_pointer(path))
     if path.name.endswith(INDEX_SUFFIX):
         return LazyTensors(find_tensors(path))
-    kind = recognise(path) if path.is_file() else None
+    kind = recognise_file(path) if path.is_file() else None
     if kind == SAFETENSORS or (kind is None and path.suffix == ".safetensors"):
         return LazyTensors(find_tensors(path))
     if kind in (TORCH_ZIP, None) or kind.startswith("a pickle"):
@@ -61,7 +61,7 @@ def open_tensors(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Texts that a safetensors file has about itself; none of other files."""
+    """The metadata texts of a safetensors file; none of other files."""
     try:
         with safe_open(path, framework="pt") as content:
             return dict(content.metadata() or {})
@@ -70,7 +70,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_saved(path: Path, remedy: str) -> Any:  # noqa: ANN401 - what the file holds
-    """What a file holds, on the CPU.
+    """Load the whole content of a file onto the CPU.
 
     Args:
         path: written by torch.save.
@@ -80,7 +80,7 @@ def read_saved(path: Path, remedy: str) -> Any:  # noqa: ANN401 - what the file 
         CheckpointError: no such file, truncated, or not readable without running code.
     """
     refuse_pointers([path])
-    if path.is_file() and recognise(path) == TORCH_ZIP:
+    if path.is_file() and recognise_file(path) == TORCH_ZIP:
         check_zip(path, remedy)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

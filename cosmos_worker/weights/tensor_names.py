@@ -1,4 +1,4 @@
-"""Names of tensors in files → the reference's names, ``net.*`` and ``logvar.*``, whoever has written them.
+"""Rename the tensors of files of any origin to the reference's names, ``net.*`` and ``logvar.*``.
 
 Wrappers of PyTorch leave parts in names (``module.``, ``_orig_mod.``), trainers and ComfyUI put prefixes before them
 (``model.``, ``model.diffusion_model.``), and files hold more than one network or its optimizer. The network is found
@@ -13,9 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.weights import diffusers
 from cosmos_worker.weights.lora import plain_names
-from cosmos_worker.weights.tensors import Prefer
+from cosmos_worker.weights.tensors import (
+    LOGVAR_PREFIX,
+    NETWORK_PREFIX,
+    Prefer,
+    flat_parameter_error,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +42,7 @@ DIFFUSERS_ANCHORS = (
     "time_embed.t_embedder.linear_1.weight",
 )
 """The same of diffusers' network."""
-LEFT = frozenset(
+IGNORED = frozenset(
     {
         "optimizer", "optim", "optimizers", "optimizer_states", "scheduler", "lr_scheduler", "lr_schedulers",
         "grad_scaler", "scaler", "trainer", "train_state", "dataloader", "rng", "rng_state", "rng_states", "callbacks",
@@ -52,21 +58,19 @@ COUNTERS = (
     "accum_train_in_hours",
 )
 """Buffers of NVIDIA's trainer that count what was trained on."""
-LOGVAR_PREFIX = "logvar."
-NETWORK_PREFIX = "net."
 SHOWN = 4
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network in a file: what is before its names, and whose names these are."""
+    """A network in a file: the prefix of its names, and if these are diffusers' names or the reference's."""
 
     prefix: str
     is_diffusers: bool
 
     @property
     def is_average(self) -> bool:
-        """Whether the prefix says that it is an average over a training."""
+        """True if the prefix says that it is an average over a training."""
         return any(
             part == "ema" or part.endswith("_ema") or part.startswith("ema_")
             for part in self.prefix.split(".")
@@ -90,7 +94,7 @@ def own_names(names: Iterable[str], where: Path, prefer: Prefer = "average") -> 
     networks = _find_networks(short.values())
     if not networks:
         return _without_network(short)
-    network = _choose(networks, short.values(), where, prefer)
+    network = _choose_network(networks, short.values(), where, prefer)
     others = tuple(one.prefix for one in networks if one.prefix != network.prefix)
     return _rename(short, network, others, where)
 
@@ -101,11 +105,7 @@ def _without_wrappers(names: Iterable[str], where: Path) -> dict[str, str]:
     for name in names:
         parts = name.split(".")
         if any("flat_param" in part for part in parts):
-            raise CheckpointError(
-                f"{where}: flat parameters of FSDP ({name}), which hold one process's part of several tensors; save "
-                "the network whole: torch.distributed.checkpoint.state_dict.get_model_state_dict with "
-                "StateDictOptions(full_state_dict=True), or StateDictType.FULL_STATE_DICT of FSDP"
-            )
+            raise flat_parameter_error(where, name)
         clean = ".".join(part for part in parts if part not in WRAPPERS)
         if clean in found:
             raise CheckpointError(
@@ -118,7 +118,7 @@ def _without_wrappers(names: Iterable[str], where: Path) -> dict[str, str]:
 def _find_networks(names: Iterable[str]) -> list[_Network]:
     found: dict[_Network, None] = {}
     for name in names:
-        if name.partition(".")[0] in LEFT:
+        if name.partition(".")[0] in IGNORED:
             continue
         for anchors, is_diffusers in ((ANCHORS, False), (DIFFUSERS_ANCHORS, True)):
             for anchor in anchors:
@@ -127,7 +127,7 @@ def _find_networks(names: Iterable[str]) -> list[_Network]:
     return list(found)
 
 
-def _choose(
+def _choose_network(
     networks: Sequence[_Network], names: Iterable[str], where: Path, prefer: Prefer
 ) -> _Network:
     if len(networks) == 1:
@@ -158,7 +158,7 @@ def _choose(
 
 
 def _check_alike(names: Sequence[str], chosen: _Network, other: _Network, where: Path) -> None:
-    """A network that is taken has all that the other one has, so that nothing of both is mixed."""
+    """Make sure that the chosen network has all tensors of the other one, so that both are never mixed."""
 
     def under(prefix: str, longer: str) -> set[str]:
         found = {
@@ -172,27 +172,27 @@ def _check_alike(names: Sequence[str], chosen: _Network, other: _Network, where:
             for name in found
             if not name.endswith((*COUNTERS, "pos_embedder.seq"))
             and not name.startswith(LOGVAR_PREFIX)
-            and not (not prefix and _is_left(name))
+            and not (not prefix and _is_ignored(name))
         }
 
     absent = sorted(under(other.prefix, chosen.prefix) - under(chosen.prefix, other.prefix))
     if absent:
         raise CheckpointError(
-            f"{where}: {chosen.prefix}* lacks {len(absent)} tensors that {other.prefix}* has, such as {absent[0]}; "
-            f"take the other: cosmos-worker export --network {'regular' if chosen.is_average else 'average'} "
-            f"--format pt --from {where} --to FOLDER"
+            f"{where}: {chosen.prefix}* lacks {counted(len(absent), 'tensor')} that {other.prefix}* has, "
+            f"such as {absent[0]}; take the other: cosmos-worker export "
+            f"--network {'regular' if chosen.is_average else 'average'} --format pt --from {where} --to FOLDER"
         )
 
 
 def _rename(
     short: Mapping[str, str], network: _Network, others: Sequence[str], where: Path
 ) -> dict[str, str]:
-    """Name in the file → ours; those of the other networks and of optimizers are left."""
+    """Name in the file → ours; those of other networks and of optimizers are ignored."""
     prefix = network.prefix
     outer = prefix.removesuffix(NETWORK_PREFIX)
     inner = [name.removeprefix(prefix) for name in short.values() if name.startswith(prefix)]
     known = (diffusers.reference_names(inner) or {}) if network.is_diffusers else {}
-    found, left = {}, []
+    found, ignored = {}, []
     for name, plain in short.items():
         logvar = next(
             (p for p in (f"{outer}{LOGVAR_PREFIX}", LOGVAR_PREFIX) if plain.startswith(p)), None
@@ -203,24 +203,29 @@ def _rename(
         is_other = not is_own and any(plain.startswith(one) for one in others)
         if logvar is not None:
             found[name] = LOGVAR_PREFIX + plain.removeprefix(logvar)
-        elif is_own and not (not prefix and _is_left(plain)):
+        elif is_own and not (not prefix and _is_ignored(plain)):
             rest = plain.removeprefix(prefix)
             ours = known.get(rest, rest) if network.is_diffusers else f"{NETWORK_PREFIX}{rest}"
             if not rest.endswith(COUNTERS):
                 found[name] = ours
-        elif is_other or _is_left(plain):
-            left.append(name)
+        elif is_other or _is_ignored(plain):
+            ignored.append(name)
         else:
             found[name] = plain
-    if left:
-        logger.info("%s: %d tensors of other parts are left, such as %s", where, len(left), left[0])
+    if ignored:
+        logger.info(
+            "%s: %s of other parts ignored, such as %s",
+            where,
+            counted(len(ignored), "tensor"),
+            ignored[0],
+        )
     if prefix not in ("", NETWORK_PREFIX):
         logger.info("%s: names of the network begin with %r", where, prefix)
     return found
 
 
-def _is_left(name: str) -> bool:
-    return name.partition(".")[0] in LEFT
+def _is_ignored(name: str) -> bool:
+    return name.partition(".")[0] in IGNORED
 
 
 def _without_network(short: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tensors by name that stay in their files until they are asked for, say their shapes and types, and are finite."""
+"""Tensors by name that are read when they are asked for; shapes and types without reading; checks for finite values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.storage.files import counted
 
 Prefer = Literal["average", "regular"]
-"""Which network is taken of a file that has one and its average."""
+"""The network that is taken of a file that has one and its average."""
+NETWORK_PREFIX = "net."
+"""Beginning of the names of the network's tensors."""
+LOGVAR_PREFIX = "logvar."
+"""Beginning of the names of the uncertainty head's tensors."""
+SHOWN = 8
+"""Names that a message shows."""
+PIECE = 1 << 24
+"""Values that are checked together, as each needs a byte more."""
 
 
 class Described(NamedTuple):
@@ -32,7 +41,7 @@ class LazyMapping(Mapping[str, Tensor]):
 
 
 class Renamed(LazyMapping):
-    """Some of other tensors under other names.
+    """A selection of tensors under new names.
 
     Args:
         source: the tensors.
@@ -57,20 +66,15 @@ class Renamed(LazyMapping):
 
 
 def describe(tensors: Mapping[str, Tensor], name: str) -> Described:
-    """Shape and type of one of some tensors, which is not read where it is lazy."""
+    """Shape and type of a tensor; of a :class:`LazyMapping` without reading it."""
     if isinstance(tensors, LazyMapping):
         return tensors.describe(name)
     tensor = tensors[name]
     return Described(tuple(tensor.shape), tensor.dtype)
 
 
-SHOWN = 8
-PIECE = 1 << 24
-"""Values that are looked at together, as each needs a byte more."""
-
-
 def extent(tensor: Tensor) -> Tensor:
-    """The sum of the smallest and the largest value, which is not finite if any value is not; fast.
+    """The sum of the smallest and the largest value: it is not finite if any value is not, and takes one pass.
 
     Args:
         tensor: floating point, with values.
@@ -87,25 +91,25 @@ def count_not_finite(tensor: Tensor) -> int:
     return sum(piece.numel() - int(torch.isfinite(piece.float()).sum()) for piece in pieces)
 
 
-class Unfinished:
-    """Tensors with values that are not finite, by name; on a GPU nothing waits for it until the end."""
+class FiniteCheck:
+    """Finds tensors with values that are not finite; on a GPU nothing waits for the result until :meth:`check`."""
 
     def __init__(self) -> None:
         self._found: list[tuple[str, Tensor, Tensor]] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Look at a tensor; its largest value is not finite if any of its values is not."""
+        """Add a tensor to those that are checked."""
         if tensor.is_floating_point() and tensor.numel():
             self._found.append((name, tensor.detach(), extent(tensor)))
 
     def check(self, where: Path | None) -> None:
-        """Report what was found.
+        """Raise an error with the names of the tensors that have such values.
 
         Args:
             where: file or folder, for the message.
 
         Raises:
-            CheckpointError: there is something.
+            CheckpointError: there are some.
         """
         wrong = {
             name: count_not_finite(t) for name, t, found in self._found if not torch.isfinite(found)
@@ -121,9 +125,20 @@ def refuse_not_finite(counts: dict[str, int], where: Path | None) -> None:
     """
     if not counts:
         return
+    total = sum(counts.values())
     shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
     raise CheckpointError(
-        f"{where or 'fresh weights'}: {sum(counts.values())} values in {len(counts)} tensors are NaN or infinite: "
+        f"{where or 'fresh weights'}: {counted(total, 'value')} in {counted(len(counts), 'tensor')} "
+        f"{'is' if total == 1 else 'are'} NaN or infinite: "
         f"{shown}{more}; a training that diverged leaves such weights: take an earlier checkpoint, or fetch it again"
+    )
+
+
+def flat_parameter_error(where: Path, name: str) -> CheckpointError:
+    """The error for a file with a flat parameter of FSDP, which holds one process's part of several tensors."""
+    return CheckpointError(
+        f"{where}: flat parameters of FSDP ({name}), which hold one process's part of several tensors; save the "
+        "network whole: torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+        "StateDictOptions(full_state_dict=True), or StateDictType.FULL_STATE_DICT of FSDP"
     )

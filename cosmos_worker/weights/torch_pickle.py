@@ -1,11 +1,9 @@
-"""Pickles of torch.save read without calling anything that they name.
-
-A pickle can nest a tuple in itself so that its hash takes longer than any training, so keys of dicts and members of
-sets are plain values here. What a name stands for is said by each reader. No torch here.
+"""Read pickles of torch.save without calling anything that they name.
 
 A pickle is a program. Every name in it is replaced by an inert stand-in: those of tensors become descriptions of
 tensors, which say where in which record their values lie, and all others become objects that do nothing, such as the
-configuration that a trainer saves beside its weights.
+configuration that a trainer saves beside its weights. A pickle can nest a tuple in itself so that its hash takes longer
+than any training, so keys of dicts and members of sets must be plain values.
 """
 
 from __future__ import annotations
@@ -19,10 +17,32 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 PLAIN = (str, int, float, bytes, type(None))
-
-
+"""Types of plain values, which may be keys."""
+MAX_PICKLE_BYTES = 1 << 27
+"""Far above the descriptions of any network and its optimizer."""
+STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
+PLAIN_CLASSES = (
+    "torch._tensor.Tensor",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+)
 OPCODES: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
-"""What Python's own reader does at each opcode; it has no public name."""
+"""Opcode → the method of Python's own reader; the reader has no public name."""
 
 
 class InertUnpickler(pickle._Unpickler):
@@ -38,7 +58,7 @@ class InertUnpickler(pickle._Unpickler):
 
 
 def _checked(opcode: int, step: int) -> Callable[[InertUnpickler], None]:
-    """An opcode that takes keys, each so many places after the one before, from what is above the mark."""
+    """The method for an opcode that takes keys from the stack above the mark: every ``step``-th value is checked."""
 
     def load(reader: InertUnpickler) -> None:
         check_keys(reader.stack[::step])
@@ -57,7 +77,7 @@ for _opcode, _step in (
 
 
 def check_keys(keys: Iterable[object]) -> None:
-    """Look at keys before anything asks for their hashes.
+    """Refuse keys whose hash could take forever, before anything asks for their hashes.
 
     Raises:
         pickle.UnpicklingError: one is neither a plain value, nor a tuple of some, nor an object known by itself.
@@ -71,35 +91,8 @@ def check_keys(keys: Iterable[object]) -> None:
 
 
 def shown(value: object) -> str:
-    """A value for a message, however large or nested it is."""
+    """A value of any size and depth in at most 200 characters, for a message."""
     return reprlib.repr(value)[:200]
-
-
-MAX_PICKLE_BYTES = 1 << 27
-"""Far above the descriptions of any network and its optimizer."""
-STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-    "UntypedStorage": torch.uint8,
-}
-
-
-PLAIN_CLASSES = (
-    "torch._tensor.Tensor",
-    "torch.Tensor",
-    "torch.nn.parameter.Parameter",
-    "torch.nn.parameter.Buffer",
-)
 
 
 class StorageRef(NamedTuple):
@@ -123,7 +116,7 @@ class TensorRef(NamedTuple):
 
 
 class Inert:
-    """Stands for an object of a class that is not known here, or for the result of a function; does nothing."""
+    """Stands for an object of an unknown class, or for the result of a function; it does nothing."""
 
     name = "an object"
 
@@ -131,7 +124,7 @@ class Inert:
         pass
 
     def __call__(self, *_: object, **__: object) -> Inert:
-        """Of an instance."""
+        """Calling an instance."""
         return self
 
     def __setstate__(self, state: object) -> None:
@@ -151,7 +144,7 @@ class Inert:
 
 
 def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
-    """What a pickle describes: dicts, lists, numbers, texts, :class:`TensorRef` and :class:`Inert`.
+    """Read a pickle as dicts, lists, numbers, texts, :class:`TensorRef` and :class:`Inert`.
 
     Raises:
         pickle.UnpicklingError: damaged, or larger than anything that torch.save writes for a network.
@@ -168,7 +161,7 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
 
 class _Unpickler(InertUnpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
-        """The stand-in for a name; a fresh one each time, as a pickle can set attributes of what it is given."""
+        """The stand-in for a name; a new one each time, as a pickle can set its attributes."""
         found = _known(module, name)
         if found is not None:
             return found
@@ -207,7 +200,7 @@ class _StorageType:
 
 
 def _known(module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
-    """What stands for the parts of tensors and of plain containers; None for other names."""
+    """The stand-in for a part of tensors or a plain container; None for other names."""
     if (module, name) == ("collections", "OrderedDict"):
         return lambda *entries: _Entries(*entries[:1])
     if (module, name) == ("collections", "defaultdict"):
@@ -260,7 +253,7 @@ def _parameter(tensor: object, *_: object) -> object:
 
 
 def _from_type(rebuild: object, kind: object, arguments: object, *_: object) -> object:
-    """A tensor with attributes; one of another class, whose values may mean something else, is none."""
+    """A tensor with attributes; of a subclass, whose values may mean something else, a stand-in."""
     if not callable(rebuild) or not isinstance(arguments, tuple):
         raise pickle.UnpicklingError("a tensor of an unknown class")
     name = getattr(kind, "name", None)
@@ -288,4 +281,4 @@ _REBUILDS: dict[str, Callable[..., object]] = {
         "a tensor without values (of the meta device)"
     ),
 }
-"""What PyTorch rebuilds tensors with → what stands for it. Source: torch/_utils.py, torch/_tensor.py."""
+"""Function with which PyTorch rebuilds a tensor → its stand-in. Source: torch/_utils.py, torch/_tensor.py."""

@@ -20,7 +20,7 @@ from cosmos_worker.errors import CheckpointError
 from cosmos_worker.storage.file_kinds import (
     describe_pointer,
     is_pointer,
-    recognise,
+    recognise_file,
 )
 
 UNREADABLE_FILE = "cannot be read as a file of torch tensors"
@@ -31,7 +31,7 @@ UNREADABLE = (
     zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, struct.error, EOFError, IndexError,
     OverflowError,
 )  # fmt: skip
-"""What zipfile raises for damaged files."""
+"""Exceptions of zipfile for damaged files."""
 PIECE_BYTES = 1 << 22
 REWRITE = (
     "python -c \"import torch; f = '{path}'; torch.save(torch.load(f, map_location='cpu', "
@@ -47,7 +47,7 @@ class Record:
     name: str
     """Without the name of the archive, such as ``data/0``."""
     start: int
-    """Where its bytes begin in the file."""
+    """Position of its first byte in the file."""
     size: int
     crc: int
 
@@ -60,7 +60,7 @@ def read_records(
     Args:
         path: the file.
         remedy: ends the messages, such as ``fetch the model again``.
-        start: where the zip file begins in it.
+        start: position in the file at which the zip file begins.
         length: bytes of the zip file; None = to the end.
 
     Raises:
@@ -86,20 +86,20 @@ def read_records(
 
 
 class _DamagedError(Exception):
-    """What is wrong with a zip file that can be opened."""
+    """A fault in a zip file that can be opened."""
 
 
 def _kind(path: Path) -> str | None:
-    """What the file is instead; None if it is a zip file or nothing that is known."""
+    """Kind of a file that is no zip file; None if it is one or nothing that is known."""
     try:
-        kind = recognise(path)
+        kind = recognise_file(path)
     except OSError:
         return None
     return None if kind is not None and "torch.save" in kind and "pickle" not in kind else kind
 
 
 class _Part(io.RawIOBase):
-    """A part of a file as a file."""
+    """A part of a file that is read like a file of its own."""
 
     def __init__(self, stream: BinaryIO, start: int, length: int) -> None:
         self._stream, self._start, self._length, self._at = stream, start, length, 0
@@ -175,7 +175,7 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
 
 
 def _data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
-    """Where the bytes of a record begin: after its own header, which must agree with the list of records."""
+    """Position of the first byte of a record, after its own header, which must agree with the list of records."""
     stream.seek(entry.header_offset)
     magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = (
         LOCAL_HEADER.unpack(stream.read(LOCAL_HEADER.size))
@@ -208,7 +208,7 @@ def _check_apart(records: Mapping[str, Record]) -> None:
 
 
 def has_checksums(records: Mapping[str, Record]) -> bool:
-    """Whether a file has any; PyTorch leaves them out where set_crc32_options(False) asks for it."""
+    """True if a file has checksums; PyTorch leaves them out after set_crc32_options(False)."""
     return any(record.crc for record in records.values())
 
 
@@ -254,7 +254,7 @@ def _is_program(path: Path) -> bool:
 
 
 def check_program(path: Path, remedy: str) -> None:
-    """Read all of a TorchScript file, which PyTorch reads record by record and never maps.
+    """Check a TorchScript file by reading all of it: PyTorch does not map it, so its records may be compressed.
 
     Raises:
         CheckpointError: damaged, or something else.

@@ -1,7 +1,7 @@
-"""How far a training has moved the weights from those that it began with: the norm of the change by that of the base.
+"""Relative change of the weights by a training: the norm of the change divided by that of the base.
 
-It is taken from the weights as the training has them, before they are rounded for an export. A training that has
-changed nothing, such as one with a learning rate of zero, shows here and nowhere else.
+It is measured on the weights as the training has them, before they are rounded for an export. A training that changed
+nothing, such as one with a learning rate of zero, is noticed by it alone.
 """
 
 from __future__ import annotations
@@ -34,22 +34,27 @@ KINDS = (
 )
 """Kinds of layers, by the first pattern that fits a name."""
 HEAD = "uncertainty head"
+NOTHING_TRAINED = (
+    "step %d: the network equals the one that the training began with: nothing was trained; look at "
+    "optimizer.learning_rate, its warm-up, and the logged grad_norm"
+)
+"""Warning for a training that :func:`is_unchanged`; takes the step."""
 COUNTER = "net.pos_embedder.seq"
 PIECE = 1 << 19
 """Values at a time; float32 sums of so many are exact enough."""
 
 
 def measure_change(
-    new: Mapping[str, Tensor], base: Mapping[str, Tensor], held: Mapping[str, torch.dtype]
+    new: Mapping[str, Tensor], base: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]
 ) -> Change:
     """The relative change of each kind of layer, tensor by tensor.
 
     Args:
         new: weights under our names.
         base: those that the training began with; what it lacks was drawn and does not count.
-        held: the type that the training has a weight in, if that is not float32: then the base is rounded alike.
+        dtypes: the type that the training has a weight in, if that is not float32: then the base is rounded alike.
     """
-    changes = measure_changes({"": new}, base, held)
+    changes = measure_changes({"": new}, base, dtypes)
     assert changes is not None  # nothing stops it
     return changes[""]
 
@@ -57,7 +62,7 @@ def measure_change(
 def measure_changes(
     averages: Mapping[str, Mapping[str, Tensor]],
     base: Mapping[str, Tensor],
-    held: Mapping[str, torch.dtype],
+    dtypes: Mapping[str, torch.dtype],
     frozen: Collection[str] = (),
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Change] | None:
@@ -66,7 +71,7 @@ def measure_changes(
     Args:
         averages: weights under our names, by what they are; all have the same names.
         base: those that the training began with; what it lacks was drawn and does not count.
-        held: the type that the training has a weight in, see :func:`measure_change`.
+        dtypes: the type that the training has a weight in, see :func:`measure_change`.
         frozen: names of weights that are those of the base, which is not read for them.
         is_stopping: asked before each tensor; None is returned once it says so.
     """
@@ -82,7 +87,7 @@ def measure_changes(
             differences, size = [0.0] * len(averages), _square(value)
         else:
             values = [state[name] for state in averages.values()]
-            differences, size = _squares(values, base[name], held.get(name, torch.float32))
+            differences, size = _squares(values, base[name], dtypes.get(name, torch.float32))
         whole[kind] = whole.get(kind, 0.0) + size
         for sums, difference in zip(moved.values(), differences, strict=True):
             sums[kind] = sums.get(kind, 0.0) + difference
@@ -102,12 +107,12 @@ def _square(value: Tensor) -> float:
     return sum(float(torch.dot(piece, piece)) for piece in pieces)
 
 
-def _squares(new: Sequence[Tensor], base: Tensor, held: torch.dtype) -> tuple[list[float], float]:
+def _squares(new: Sequence[Tensor], base: Tensor, dtype: torch.dtype) -> tuple[list[float], float]:
     """Squared norms of differences and of the base, piece by piece, which stay in the processor's cache."""
     differences, size = [0.0] * len(new), 0.0
     pieces = [value.detach().reshape(-1).split(PIECE) for value in new]
     for before, *after in zip(base.reshape(-1).split(PIECE), *pieces, strict=True):
-        rounded = before.to(held).float()
+        rounded = before.to(dtype).float()
         size += float(torch.dot(rounded, rounded))
         for number, piece in enumerate(after):
             moved = piece.float() - rounded
@@ -151,7 +156,7 @@ def write_change(run: Path, step: int, changes: Mapping[str, Change]) -> None:
 
 
 def is_unchanged(changes: Mapping[str, Change]) -> bool:
-    """Whether a training has left its network as it was; an average of equal weights may differ by rounding."""
+    """True if a training has left its network as it was; an average of equal weights may differ by rounding."""
     taken = changes.get("reg") or changes.get("ema")
     return taken is not None and taken.get(NETWORK) == 0
 

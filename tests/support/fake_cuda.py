@@ -19,7 +19,7 @@ CUDA = torch.device("cuda", 0)
 
 
 class _MakeUpScalars(TorchDispatchMode):
-    """What Python asks of a value is one, or true."""
+    """Values that Python asks for are one, or true."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

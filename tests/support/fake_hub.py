@@ -28,7 +28,7 @@ class FakeHub:
         self.repo_type = repo_type
         self.url = ""
         self.token: str | None = None
-        """What every request must bring; None = anybody may read."""
+        """The token that every request must have; None = none is needed."""
         self.downloads: list[str] = []
         """Files that were downloaded, in order."""
         self.failing: set[str] = set()

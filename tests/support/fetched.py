@@ -1,4 +1,4 @@
-"""What fetch-model makes of a file or folder of weights."""
+"""The result of fetch-model for a file or folder of weights."""
 
 from __future__ import annotations
 

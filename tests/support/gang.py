@@ -30,7 +30,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Ended:
-    """How the processes ended.
+    """The end of the processes.
 
     Attributes:
         codes: exit codes by rank.

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from cosmos_worker import cli
+from cosmos_worker.runtime.stage_process import exit_process
 from cosmos_worker.sample.kept_passes import KeptPasses
 
 
@@ -28,4 +29,4 @@ def end_after(number: int, rank: int, passes: int) -> None:
 
 if __name__ == "__main__":
     end_after(getattr(signal, sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
-    cli._leave(cli.main(["generate", "--config", sys.argv[1]]))
+    exit_process(cli.main(["generate", "--config", sys.argv[1]]))

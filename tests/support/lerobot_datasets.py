@@ -30,7 +30,7 @@ class Recording:
 
     tasks: list[str]
     listed: list[str] | None = None
-    """What the list of episodes says; None = the tasks of the frames."""
+    """Tasks in the list of episodes; None = those of the frames."""
 
     @property
     def names(self) -> list[str]:
@@ -45,7 +45,7 @@ def recordings(*lengths: int) -> list[Recording]:
 
 @dataclass
 class Layout:
-    """What a dataset is like; the frames of all episodes are numbered through."""
+    """Properties of a dataset; the frames of all episodes are numbered through."""
 
     episodes: list[Recording]
     version: str = "v3.0"

@@ -52,7 +52,7 @@ class Kind:
 
     @property
     def is_missing(self) -> bool:
-        """Whether this PyAV has no such encoder."""
+        """True if this PyAV has no such encoder."""
         try:
             av.Codec(self.codec, "w")
         except av.codec.codec.UnknownCodecError:
@@ -96,7 +96,7 @@ def encode(stream: Any, kind: Kind, numbers: Sequence[int], fps: int) -> Iterato
 
 
 def _stored(image: Frames, turn: tuple[int, bool, bool]) -> Frames:
-    """What to store so that the picture is upright once players have turned it, then flipped it."""
+    """The stored picture that is upright once players have turned it, then flipped it."""
     degrees, left_right, up_down = turn
     image = image[:, ::-1] if left_right else image
     image = image[::-1] if up_down else image

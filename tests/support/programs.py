@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code (negative: killed), and what it wrote."""
+    """The end of a process: its exit code (negative: killed by that signal), and its output."""
 
     code: int
     output: str

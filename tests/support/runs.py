@@ -1,4 +1,4 @@
-"""What a training leaves, comparisons of two of them, and how one is interrupted."""
+"""Results of trainings, comparisons of two, and interruptions of one."""
 
 from __future__ import annotations
 

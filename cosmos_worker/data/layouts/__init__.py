@@ -1,1 +1,1 @@
-"""The layouts of datasets: which folder is the root of one, and which clips it names."""
+"""The layouts of datasets: the root folder of each, and the clips that its files name."""

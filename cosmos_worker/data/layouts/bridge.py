@@ -1,12 +1,10 @@
-"""The bridge layout: annotation/{train,val,test}/*.json, each naming its videos, its instruction and its actions.
+"""The layout ``bridge``: annotation/{train,val,test}/*.json, each naming its videos, its instruction and its actions.
 
-The instruction model does not see them; they are checked because an annotation with broken ones does not belong to
-its video, or was written by a broken program.
+The training does not use the actions. They are checked because an annotation whose actions are broken was written by
+a broken program, or belongs to another video.
 
-Source: cosmos_predict1/diffusion/training/datasets/dataset_3D.py for names and sizes.
-
-Source: cosmos_predict1/diffusion/training/datasets/dataset_3D.py for the fields; there the number of frames is
-len(state) and the video is not consulted, here both must agree.
+Source: cosmos_predict1/diffusion/training/datasets/dataset_3D.py for names, fields and sizes. Differs: there the number
+of frames is len(state) and the video is not consulted; here both must agree.
 """
 
 from __future__ import annotations
@@ -39,94 +37,16 @@ from cosmos_worker.data.problems import BadClip, read_caption, read_text
 from cosmos_worker.data.text_files import brief, nfc, parse_json, printable
 from cosmos_worker.errors import DataError
 from cosmos_worker.runtime.progress import map_in_threads
+from cosmos_worker.storage.files import counted
 
+ANNOTATION_FOLDER = "annotation"
+VIDEO_FOLDER = "videos"
+"""Folder in which the reference's datasets have their videos; an annotation may name any file below the root."""
+ANNOTATION_ENDINGS = frozenset((".json",))
 STATE = "state"
 GRIPPER = "continuous_gripper_state"
 POSE_SIZE = 6
 """Position x, y, z and rotation roll, pitch, yaw: the first numbers of each state."""
-
-
-@dataclass(frozen=True)
-class Actions:
-    """The fields that an annotation has, float64."""
-
-    state_ND: NDArray[np.float64] | None
-    """N states of D >= 6 numbers; the first 6 are the pose."""
-    gripper_N: NDArray[np.float64] | None
-    """N openings of the gripper."""
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        """Name of each field that is there → its number of entries."""
-        fields = {STATE: self.state_ND, GRIPPER: self.gripper_N}
-        return {name: len(values) for name, values in fields.items() if values is not None}
-
-
-def parse_actions(document: Mapping[str, Any], name: str) -> Actions:
-    """Read the action fields of an annotation; each may be missing.
-
-    Args:
-        document: the annotation.
-        name: how messages call it.
-
-    Raises:
-        BadClip: entries that are no numbers, not finite, of different sizes or too few.
-    """
-    state = _finite_array(document, STATE, 2, name)
-    if state is not None and len(state) and state.shape[1] < POSE_SIZE:
-        value = f"{STATE}[0] has {state.shape[1]} numbers, a pose has {POSE_SIZE}"
-        raise BadClip(name, "action_broken", value)
-    return Actions(state, _finite_array(document, GRIPPER, 1, name))
-
-
-def _finite_array(
-    document: Mapping[str, Any], field: str, num_dims: int, name: str
-) -> NDArray[np.float64] | None:
-    """A field as an array of ``num_dims`` dimensions, None if it is not there."""
-    if field not in document:
-        return None
-    values = document[field]
-    if not isinstance(values, list):
-        raise BadClip(name, "action_broken", f"{field} is {brief(values)}, not a list")
-    if not _is_regular(values, num_dims):
-        raise BadClip(name, "action_broken", _describe_entry(values, field, num_dims))
-    try:
-        array = np.array(values, dtype=np.float64)
-    except OverflowError:
-        raise BadClip(name, "action_broken", f"{field} has numbers that are too large") from None
-    if not np.isfinite(array).all():
-        where = "".join(f"[{index}]" for index in np.argwhere(~np.isfinite(array))[0])
-        value = f"{field}{where} is {array[~np.isfinite(array)][0]}, not a finite number"
-        raise BadClip(name, "action_broken", value)
-    return array
-
-
-def _is_regular(values: list[Any], num_dims: int) -> bool:
-    """Whether all entries are numbers, or lists of equally many: numpy would make numbers of other things as well."""
-    rows = values if num_dims > 1 else [values]
-    if set(map(type, rows)) - {list} or len(set(map(len, rows))) > 1:
-        return False
-    return not set(map(type, chain.from_iterable(rows))) - {int, float}
-
-
-def _describe_entry(values: list[Any], field: str, num_dims: int) -> str:
-    """What is wrong with the first entry that cannot be part of an array."""
-    for index, entry in enumerate(values):
-        numbers = entry if num_dims > 1 else [entry]
-        if not isinstance(numbers, list):
-            return f"{field}[{index}] is {brief(entry)}, not a list of numbers"
-        wrong = [x for x in numbers if isinstance(x, bool) or not isinstance(x, int | float)]
-        if wrong:
-            return f"{field}[{index}] has {brief(wrong[0])}, not a number"
-        if num_dims > 1 and len(numbers) != len(values[0]):
-            return f"{field}[{index}] has {len(numbers)} numbers, {field}[0] has {len(values[0])}"
-    return f"{field} holds no numbers"
-
-
-ANNOTATION_FOLDER = "annotation"
-VIDEO_FOLDER = "videos"
-"""Where the reference's datasets have their videos; an annotation may name any file below the root."""
-ANNOTATION_ENDINGS = frozenset((".json",))
 
 
 def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
@@ -161,7 +81,7 @@ def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
 
     named: set[str] = set()
 
-    def outcome(file: tuple[Split, Path]) -> Candidate | BadClip:
+    def read(file: tuple[Split, Path]) -> Candidate | BadClip:
         split, path = file
         name = path.relative_to(root).as_posix()
         try:
@@ -171,7 +91,7 @@ def list_bridge(root: Path, camera: int, num_workers: int = 1) -> Listing:
         except BadClip as problem:
             return problem
 
-    outcomes = map_in_threads(outcome, files, num_workers, "read-annotations", "files")
+    outcomes = map_in_threads(read, files, num_workers, "read-annotations", "files")
     candidates = [item for item in outcomes if isinstance(item, Candidate)]
     bad = [item for item in outcomes if isinstance(item, BadClip)]
     unnamed = sum(
@@ -196,12 +116,12 @@ def split_of(name: str) -> Split | None:
 
 
 def _folder_of(name: str) -> str:
-    """The folder that decides of the split."""
+    """Folder of an annotation that says its split, such as annotation/train."""
     return printable("/".join(PurePosixPath(name).parts[:-1][:2]))
 
 
 def _notes(names: Iterable[str]) -> list[str]:
-    """Which folders were taken for a split of another name."""
+    """Sentences about folders that were taken for a split of another name."""
     folders = {_folder_of(name): split for name in names if (split := split_of(name)) is not None}
     return [
         f"{folder}/ is taken as split {split}"
@@ -282,7 +202,7 @@ def _video(root: Path, document: dict[str, Any], camera: int, name: str) -> str:
         value = f"videos is {brief(videos)}, not a list of videos"
         raise BadClip(name, "annotation_broken", value)
     if camera >= len(videos):
-        raise BadClip(name, "camera_missing", f"camera {camera} of {len(videos)} videos")
+        raise BadClip(name, "camera_missing", f"camera {camera} of {counted(len(videos), 'video')}")
     entry, where = videos[camera], f"videos[{camera}].video_path"
     video = entry.get("video_path") if isinstance(entry, dict) else None
     if not isinstance(video, str) or not video:
@@ -297,3 +217,83 @@ def _caption(document: dict[str, Any], name: str) -> str:
     if not isinstance(texts, list) or not isinstance(texts[0], str):
         raise BadClip(name, "annotation_broken", f"texts is {brief(texts)}, not a list of strings")
     return read_caption(texts[0], name, "texts[0]")
+
+
+# --- actions -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Actions:
+    """The fields that an annotation has, float64."""
+
+    state_ND: NDArray[np.float64] | None
+    """N states of D >= 6 numbers; the first 6 are the pose."""
+    gripper_N: NDArray[np.float64] | None
+    """N openings of the gripper."""
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Name of each field that is there → its number of entries."""
+        fields = {STATE: self.state_ND, GRIPPER: self.gripper_N}
+        return {name: len(values) for name, values in fields.items() if values is not None}
+
+
+def parse_actions(document: Mapping[str, Any], name: str) -> Actions:
+    """Read the action fields of an annotation; each may be missing.
+
+    Args:
+        document: the annotation.
+        name: how messages call it.
+
+    Raises:
+        BadClip: entries that are no numbers, not finite, of different sizes or too few.
+    """
+    state = _finite_array(document, STATE, 2, name)
+    if state is not None and len(state) and state.shape[1] < POSE_SIZE:
+        value = f"{STATE}[0] has {counted(state.shape[1], 'number')}, a pose has {POSE_SIZE}"
+        raise BadClip(name, "action_broken", value)
+    return Actions(state, _finite_array(document, GRIPPER, 1, name))
+
+
+def _finite_array(
+    document: Mapping[str, Any], field: str, num_dims: int, name: str
+) -> NDArray[np.float64] | None:
+    """A field as an array of ``num_dims`` dimensions, None if it is not there."""
+    if field not in document:
+        return None
+    values = document[field]
+    if not isinstance(values, list):
+        raise BadClip(name, "action_broken", f"{field} is {brief(values)}, not a list")
+    if not _is_regular(values, num_dims):
+        raise BadClip(name, "action_broken", _describe_entry(values, field, num_dims))
+    try:
+        array = np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise BadClip(name, "action_broken", f"{field} has numbers that are too large") from None
+    if not np.isfinite(array).all():
+        where = "".join(f"[{index}]" for index in np.argwhere(~np.isfinite(array))[0])
+        value = f"{field}{where} is {array[~np.isfinite(array)][0]}, not a finite number"
+        raise BadClip(name, "action_broken", value)
+    return array
+
+
+def _is_regular(values: list[Any], num_dims: int) -> bool:
+    """True if all entries are numbers, or lists of equally many: numpy would make numbers of other things as well."""
+    rows = values if num_dims > 1 else [values]
+    if set(map(type, rows)) - {list} or len(set(map(len, rows))) > 1:
+        return False
+    return not set(map(type, chain.from_iterable(rows))) - {int, float}
+
+
+def _describe_entry(values: list[Any], field: str, num_dims: int) -> str:
+    """Words about the first entry that cannot be part of an array."""
+    for index, entry in enumerate(values):
+        numbers = entry if num_dims > 1 else [entry]
+        if not isinstance(numbers, list):
+            return f"{field}[{index}] is {brief(entry)}, not a list of numbers"
+        wrong = [x for x in numbers if isinstance(x, bool) or not isinstance(x, int | float)]
+        if wrong:
+            return f"{field}[{index}] has {brief(wrong[0])}, not a number"
+        if num_dims > 1 and len(numbers) != len(values[0]):
+            return f"{field}[{index}] has {counted(len(numbers), 'number')}, {field}[0] has {len(values[0])}"
+    return f"{field} holds no numbers"

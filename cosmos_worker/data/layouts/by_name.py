@@ -1,4 +1,4 @@
-"""The layouts of datasets by name: which folder is the root of one, and which clips it names."""
+"""Find the root folder of a dataset and list its clips, by the name of its layout."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cosmos_worker.data.layouts.clip_lists import (
     VIDEO_LISTS,
 )
 from cosmos_worker.data.layouts.detect import (
-    Look,
+    RecognisedFolder,
     lerobot_version,
-    recognise,
+    recognise_layout,
 )
 from cosmos_worker.data.layouts.jsonl import list_jsonl
 from cosmos_worker.data.layouts.lerobot import list_lerobot
@@ -41,10 +41,10 @@ from cosmos_worker.storage.files import folder_content
 
 @dataclass(frozen=True)
 class Marks:
-    """What tells the root of a dataset."""
+    """Files and folders by which the root of a dataset in one layout is known."""
 
     words: str
-    """What must be there, for messages."""
+    """The same in words, for messages."""
     patterns: tuple[str, ...]
     """Paths below the root, one of which must exist; with a slash at the end a folder."""
 
@@ -70,21 +70,20 @@ def find_root(folder: Path, layout: DatasetLayout) -> Path:
     """The dataset's root: ``folder``, or the one folder below it that holds what the layout needs.
 
     Raises:
-        DataError: no such folder, with what it looks like instead; or several.
+        DataError: no such folder, with what it recogniseds like instead; or several.
     """
     marks = MARKS[layout]
-    if any(_find(folder, 0, pattern) for pattern in marks.patterns):
+    if any(_roots_with(folder, 0, pattern) for pattern in marks.patterns):
         _refuse_another(folder, layout)
         return folder
     below = {
         path
         for depth in range(1, SEARCH_DEPTH + 1)
         for pattern in marks.patterns
-        for path in _find(folder, depth, pattern)
+        for path in _roots_with(folder, depth, pattern)
     }
-    if (
-        layout == "jsonl"
-    ):  # a folder of a split belongs to the dataset above it, and so does LeRobot's meta/
+    if layout == "jsonl":
+        # a folder of a split belongs to the dataset above it, and so does LeRobot's meta/
         below = {p for p in below if p.parent not in below and lerobot_version(p.parent) is None}
     found = sorted(below)
     if len(found) == 1:
@@ -95,16 +94,16 @@ def find_root(folder: Path, layout: DatasetLayout) -> Path:
         raise DataError(
             f"{folder}: {len(found)} folders hold a {marks.words} ({names}); give the path of one of them"
         )
-    look = recognise(folder)
-    if layout == "videos" and look is not None and look.layout == layout:
+    recognised = recognise_layout(folder)
+    if layout == "videos" and recognised is not None and recognised.layout == layout:
         return folder  # captions lie beside the videos
     raise DataError(
-        f"{folder}: no {marks.words}, which layout {layout!r} needs; {_tell(folder, look)}"
+        f"{folder}: no {marks.words}, which layout {layout!r} needs; {_describe_folder(folder, recognised)}"
     )
 
 
-def _find(folder: Path, depth: int, pattern: str) -> list[Path]:
-    """Roots at a depth below a folder at which a pattern has something."""
+def _roots_with(folder: Path, depth: int, pattern: str) -> list[Path]:
+    """Folders at a depth below a folder in which a pattern of :class:`Marks` matches."""
     is_folder, levels = pattern.endswith("/"), pattern.rstrip("/").count("/") + 1
     paths = folder.glob("*/" * depth + pattern.rstrip("/"))
     return [
@@ -118,17 +117,17 @@ def _refuse_another(root: Path, layout: DatasetLayout) -> None:
     """Refuse a dataset of another layout that happens to have a folder of the same name."""
     if layout != "videos" or (root / CAPTION_FOLDER).is_dir():
         return
-    look = recognise(root)
-    if look is not None and look.layout not in (None, "videos"):
+    recognised = recognise_layout(root)
+    if recognised is not None and recognised.layout not in (None, "videos"):
         raise DataError(
-            f"{root}: no folder {CAPTION_FOLDER}/, which layout {layout!r} needs; {look.sentence}"
+            f"{root}: no folder {CAPTION_FOLDER}/, which layout {layout!r} needs; {recognised.sentence}"
         )
 
 
-def _tell(folder: Path, look: Look | None) -> str:
-    """What a folder looks like, or what is in it and what to do."""
-    if look is not None:
-        return look.sentence
+def _describe_folder(folder: Path, recognised: RecognisedFolder | None) -> str:
+    """The sentence of a recognised folder; else the names in a folder and advice."""
+    if recognised is not None:
+        return recognised.sentence
     return (
         f"it holds {folder_content(folder)}; give the dataset's root, or the layout that it has: Bridge, Videos, "
         "LeRobot or Jsonl"

@@ -1,4 +1,4 @@
-"""A clip that a dataset names, before its video has been looked at. The layouts make them, the check eats them."""
+"""Clips that a dataset names, before their videos are checked: the result of a layout and the input of check.py."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Candidate:
     num_annotated: Mapping[str, int] = field(default_factory=dict)
     """Per-frame lists of the annotation: name → length, which must be the video's number of frames."""
     num_frames: int | None = None
-    """Frames that the clip has according to the dataset; None = not said."""
+    """Frames that the clip has according to the dataset; None = unknown."""
     start_s: float | None = None
     """Time in the file, from its first frame on, at which the clip begins; None = with the file."""
     end_s: float | None = None
     """Time in the file at which it ends, the first frame that is not part of it; None = with the file."""
     episode: str | None = None
-    """What belongs together when clips are held out; None = the clip alone."""
+    """Name of the recording that the clip is of: its clips are held out together; None = the clip alone."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Listing:
     candidates: tuple[Candidate, ...]
     """Clips whose video can be checked, sorted by file name."""
     bad: tuple[BadClip, ...]
-    """Clips that are unusable before that."""
+    """Clips that are unusable before their video is checked."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Files that name no clip and look as if they might: pattern such as videos/**/*.gif → their number."""
     notes: tuple[str, ...] = ()
-    """What was taken for what, in sentences for log and report."""
+    """Sentences for log and report about choices of the layout, such as the split of a folder."""
 
     @property
     def num_clips(self) -> int:

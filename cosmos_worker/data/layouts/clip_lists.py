@@ -1,4 +1,4 @@
-"""Lists of clips for the Jsonl layout: which files are lists, and one line of them, from JSON or CSV, as a clip.
+"""Lists of clips in layout ``jsonl``: find the files that are lists, and parse one line of them as a clip.
 
 Source: huggingface/datasets, src/datasets/packaged_modules/folder_based_builder and data_files.py, for metadata files
 and names of splits; a-r-r-o-w/finetrainers, docs/dataset/README.md, for the two text files and their names.
@@ -29,11 +29,123 @@ CAPTION_KEYS = ("caption", "captions", "text", "prompt")
 OTHER_KEYS = ("start", "end", "split")
 KEYS = (*VIDEO_KEYS, *CAPTION_KEYS, *OTHER_KEYS)
 MAX_SECONDS = 1e9
+OWN_NAME, METADATA_NAME = "dataset", "metadata"
+SUFFIXES = (".jsonl", ".csv")
+METADATA_SUFFIXES = (*SUFFIXES, ".parquet")
+"""Endings of metadata files."""
+CAPTION_LISTS = ("captions.txt", "caption.txt", "prompts.txt", "prompt.txt")
+VIDEO_LISTS = ("videos.txt", "video.txt")
+CLIP_PATTERNS = (
+    "*.jsonl",
+    "*.csv",
+    "metadata.parquet",
+    *(f"*/metadata{suffix}" for suffix in METADATA_SUFFIXES),
+    *CAPTION_LISTS,
+    *VIDEO_LISTS,
+)
+"""Files that name clips, relative to the dataset's root."""
+KEEP_ONE = "keep one list, or call the one to use dataset.jsonl"
+
+
+def find_lists(root: Path) -> tuple[str, ...]:
+    """The lists of a dataset relative to its root: tables, or a file of captions and one of videos.
+
+    Raises:
+        DataError: no list, or several of which none is to be preferred.
+    """
+    tables = root_tables(root)
+    own = _named(tables, OWN_NAME)
+    if own:
+        _refuse_second(root, own)
+        return own
+    alternatives = [names for names in (_named(tables, METADATA_NAME), _pair(root)) if names]
+    parts = _metadata_of_splits(root)
+    if parts:
+        alternatives.append(parts)
+    if not alternatives and tables:
+        if all(_split_of(name) for name in tables):
+            return tuple(tables)
+        alternatives = [tuple(tables)]
+    for names in alternatives:
+        if names is not parts and not names[0].endswith(".txt"):
+            _refuse_second(root, names)
+    if len(alternatives) > 1:
+        _refuse_several(root, [name for names in alternatives for name in names])
+    if not alternatives:
+        raise DataError(
+            f"{root}: no list of clips; write dataset.jsonl with a line such as "
+            '{"video": "clips/a.mp4", "caption": "..."} for each'
+        )
+    return alternatives[0]
+
+
+def root_tables(root: Path) -> list[str]:
+    """JSONL and CSV files in a dataset's root, and a metadata file of parquet."""
+    return [
+        path.name
+        for path in sorted(root.iterdir())
+        if (path.suffix.lower() in SUFFIXES or path.name == f"{METADATA_NAME}.parquet")
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+
+
+def has_list(root: Path) -> bool:
+    """True if a folder holds a list of clips that this layout would read, or several."""
+    try:
+        find_lists(root)
+    except DataError as error:
+        return "no list of clips" not in str(error)
+    except OSError:
+        return False
+    return True
+
+
+def _named(tables: list[str], stem: str) -> tuple[str, ...]:
+    return tuple(name for name in tables if PurePosixPath(name).stem == stem)
+
+
+def _split_of(name: str) -> str | None:
+    return split_named(PurePosixPath(name).stem)
+
+
+def _refuse_second(root: Path, names: tuple[str, ...]) -> None:
+    if len(names) > 1:
+        _refuse_several(root, list(names))
+
+
+def _refuse_several(root: Path, names: list[str]) -> None:
+    raise DataError(f"{root}: holds {len(names)} lists of clips ({shorten(names)}); {KEEP_ONE}")
+
+
+def _pair(root: Path) -> tuple[str, ...]:
+    """The two files of finetrainers: captions, videos."""
+    captions = [name for name in CAPTION_LISTS if (root / name).is_file()]
+    videos = [name for name in VIDEO_LISTS if (root / name).is_file()]
+    if not captions or not videos:
+        return ()
+    if len(captions) > 1 or len(videos) > 1:
+        _refuse_several(root, [*captions, *videos])
+    return captions[0], videos[0]
+
+
+def _metadata_of_splits(root: Path) -> tuple[str, ...]:
+    """Metadata files in folders that are named after splits."""
+    names: list[str] = []
+    for split in sorted(SPLIT_NAMES):
+        own = [f"{split}/{METADATA_NAME}{suffix}" for suffix in METADATA_SUFFIXES]
+        there = tuple(name for name in own if (root / name).is_file())
+        _refuse_second(root, there)
+        names += there
+    return tuple(names)
+
+
+# --- lines of a list ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class ListPlace:
-    """Where the lines of a list come from."""
+class ClipList:
+    """A list of clips: its dataset, its folder, its split, and whether its lines may have further keys."""
 
     root: Path
     """The dataset's root."""
@@ -42,31 +154,33 @@ class ListPlace:
     split: Split | None = None
     """That of lines which give none, from the name of the file or folder; None = train."""
     allows_others: bool = False
-    """It is a metadata file: lines may have other keys, and a folder of a split in a path says the split."""
+    """True for a metadata file: lines may have other keys, and a path may have a folder named after its split."""
 
 
-def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate:
+def parse_row(row: Mapping[str, Any], where: str, clip_list: ClipList) -> Candidate:
     """A line of a list as a clip; a key whose value is null counts as not given.
 
     Args:
         row: key → value.
         where: names the line in messages, such as dataset.jsonl:3.
-        place: of the list.
+        clip_list: the list that it is of.
 
     Raises:
         BadClip: keys or values that cannot be used.
     """
     given = {key: value for key, value in row.items() if value is not None}
-    refuse_keys(given, where, place.allows_others)
+    refuse_keys(given, where, clip_list.allows_others)
     key = _one_of(given, VIDEO_KEYS, where, "video_missing")
-    path, video = _video(given[key], where, key, place)
+    path, video = _video(given[key], where, key, clip_list)
     captions = _captions(given, where)
     start, end = (_seconds(given, name, where) for name in ("start", "end"))
     if end is not None and (start or 0.0) >= end:
-        value = f"start {_tell(start or 0.0)} is not before end {_tell(end)} (seconds)"
+        value = f"start {_format_seconds(start or 0.0)} is not before end {_format_seconds(end)} (seconds)"
         raise BadClip(where, "annotation_broken", value)
-    split = _split(given.get("split"), where, place.split or _split_of_folder(path, place))
-    part = "" if start is None and end is None else f":{_tell(start)}-{_tell(end)}"
+    split = _split(given.get("split"), where, clip_list.split or _split_of_folder(path, clip_list))
+    part = (
+        "" if start is None and end is None else f":{_format_seconds(start)}-{_format_seconds(end)}"
+    )
     return Candidate(
         clip_id=f"{split}/{path}{part}",
         split=split,
@@ -79,12 +193,12 @@ def parse_row(row: Mapping[str, Any], where: str, place: ListPlace) -> Candidate
     )
 
 
-def _tell(seconds: float | None) -> str:
+def _format_seconds(seconds: float | None) -> str:
     return "" if seconds is None else describe_seconds(seconds)
 
 
 def refuse_keys(keys: Iterable[str], where: str, allows_others: bool) -> None:
-    """Look for keys that are not known, or that are misspelt known ones.
+    """Refuse unknown keys, and in any file keys that are misspelt known ones.
 
     Raises:
         BadClip: an unknown key.
@@ -109,12 +223,12 @@ def _one_of(given: Mapping[str, Any], names: tuple[str, ...], where: str, missin
     return found[0]
 
 
-def _video(value: object, where: str, key: str, place: ListPlace) -> tuple[str, str]:
-    """The video's path relative to the root, as ids have it and as it is on disk."""
+def _video(value: object, where: str, key: str, clip_list: ClipList) -> tuple[str, str]:
+    """The video's path relative to the root, in the form of ids and as it is on disk."""
     if not isinstance(value, str) or not value.strip():
         raise BadClip(where, "annotation_broken", f"{key} is {brief(value)}, not a path")
-    path = (place.folder / check_path(value.strip(), where, key)).as_posix()
-    return check_id(path, where, key), find_video(place.root, path, where, key)
+    path = (clip_list.folder / check_path(value.strip(), where, key)).as_posix()
+    return check_id(path, where, key), find_video(clip_list.root, path, where, key)
 
 
 def _captions(given: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -147,9 +261,9 @@ def _seconds(given: Mapping[str, Any], name: str, where: str) -> float | None:
     return float(value)
 
 
-def _split_of_folder(path: str, place: ListPlace) -> Split | None:
+def _split_of_folder(path: str, clip_list: ClipList) -> Split | None:
     """The split that a folder in the path of a metadata file's video is named after, as in test/a.mp4."""
-    folders = PurePosixPath(path).parent.parts if place.allows_others else ()
+    folders = PurePosixPath(path).parent.parts if clip_list.allows_others else ()
     return next((split for name in folders if (split := split_named(name)) is not None), None)
 
 
@@ -177,114 +291,3 @@ def refuse_repeated(candidates: Iterable[Candidate]) -> tuple[list[Candidate], l
             value = f"the same clip as {other.source}; further captions of a clip belong into captions of one line"
             repeated.append(BadClip(candidate.source, "clip_id_repeated", value))
     return list(first.values()), repeated
-
-
-OWN_NAME, METADATA_NAME = "dataset", "metadata"
-SUFFIXES = (".jsonl", ".csv")
-METADATA_SUFFIXES = (*SUFFIXES, ".parquet")
-"""Endings of metadata files."""
-CAPTION_LISTS = ("captions.txt", "caption.txt", "prompts.txt", "prompt.txt")
-VIDEO_LISTS = ("videos.txt", "video.txt")
-CLIP_PATTERNS = (
-    "*.jsonl",
-    "*.csv",
-    "metadata.parquet",
-    *(f"*/metadata{suffix}" for suffix in METADATA_SUFFIXES),
-    *CAPTION_LISTS,
-    *VIDEO_LISTS,
-)
-"""Files that say which clips there are, relative to the dataset's root."""
-HOW = "keep one list, or call the one to use dataset.jsonl"
-
-
-def find_lists(root: Path) -> tuple[str, ...]:
-    """The lists of a dataset relative to its root: tables, or a file of captions and one of videos.
-
-    Raises:
-        DataError: no list, or several of which none is to be preferred.
-    """
-    tables = root_tables(root)
-    own = _named(tables, OWN_NAME)
-    if own:
-        _only(root, own)
-        return own
-    alternatives = [names for names in (_named(tables, METADATA_NAME), _pair(root)) if names]
-    parts = _metadata_of_splits(root)
-    if parts:
-        alternatives.append(parts)
-    if not alternatives and tables:
-        if all(_split_of(name) for name in tables):
-            return tuple(tables)
-        alternatives = [tuple(tables)]
-    for names in alternatives:
-        if names is not parts and not names[0].endswith(".txt"):
-            _only(root, names)
-    if len(alternatives) > 1:
-        _refuse_several(root, [name for names in alternatives for name in names])
-    if not alternatives:
-        raise DataError(
-            f"{root}: no list of clips; write dataset.jsonl with a line such as "
-            '{"video": "clips/a.mp4", "caption": "..."} for each'
-        )
-    return alternatives[0]
-
-
-def root_tables(root: Path) -> list[str]:
-    """JSONL and CSV files in a dataset's root, and a metadata file of parquet."""
-    return [
-        path.name
-        for path in sorted(root.iterdir())
-        if (path.suffix.lower() in SUFFIXES or path.name == f"{METADATA_NAME}.parquet")
-        and not path.name.startswith(".")
-        and path.is_file()
-    ]
-
-
-def has_list(root: Path) -> bool:
-    """Whether a folder holds a list of clips that this layout would read, or several."""
-    try:
-        find_lists(root)
-    except DataError as error:
-        return "no list of clips" not in str(error)
-    except OSError:
-        return False
-    return True
-
-
-def _named(tables: list[str], stem: str) -> tuple[str, ...]:
-    return tuple(name for name in tables if PurePosixPath(name).stem == stem)
-
-
-def _split_of(name: str) -> str | None:
-    return split_named(PurePosixPath(name).stem)
-
-
-def _only(root: Path, names: tuple[str, ...]) -> None:
-    if len(names) > 1:
-        _refuse_several(root, list(names))
-
-
-def _refuse_several(root: Path, names: list[str]) -> None:
-    raise DataError(f"{root}: holds {len(names)} lists of clips ({shorten(names)}); {HOW}")
-
-
-def _pair(root: Path) -> tuple[str, ...]:
-    """The two files of finetrainers: captions, videos."""
-    captions = [name for name in CAPTION_LISTS if (root / name).is_file()]
-    videos = [name for name in VIDEO_LISTS if (root / name).is_file()]
-    if not captions or not videos:
-        return ()
-    if len(captions) > 1 or len(videos) > 1:
-        _refuse_several(root, [*captions, *videos])
-    return captions[0], videos[0]
-
-
-def _metadata_of_splits(root: Path) -> tuple[str, ...]:
-    """Metadata files in folders that are named after splits."""
-    names: list[str] = []
-    for split in sorted(SPLIT_NAMES):
-        own = [f"{split}/{METADATA_NAME}{suffix}" for suffix in METADATA_SUFFIXES]
-        there = tuple(name for name in own if (root / name).is_file())
-        _only(root, there)
-        names += there
-    return tuple(names)

@@ -1,4 +1,4 @@
-"""What a folder looks like, for errors: which layout would read it, or that none does and what to do then."""
+"""Recognise the content of a folder: the layout that reads it, or advice where none does."""
 
 from __future__ import annotations
 
@@ -24,37 +24,38 @@ from cosmos_worker.data.layouts.videos import (
     CAPTION_FOLDER,
     VIDEO_FOLDER,
 )
+from cosmos_worker.storage.files import counted
 
 MAX_FOLDERS = 200
 """Folders that are looked into, nearest first."""
 MAX_NAMES = 20_000
 """Names that are looked at in all of them."""
-LIST_HOW = "list videos and captions in dataset.jsonl and set layout: Jsonl"
+LIST_THEM = "list videos and captions in dataset.jsonl and set layout: Jsonl"
 UNKNOWN = "unknown"
-"""Format of a LeRobot dataset whose info.json does not say it."""
+"""Format of a LeRobot dataset whose info.json does not name it."""
 UNREADABLE = (
-    ("RLDS (TFRecord files)", (".tfrecord",), f"convert it to LeRobot's format, or export the videos, {LIST_HOW}"),
-    ("HDF5 files", (".hdf5", ".h5"), f"convert it to LeRobot's format, or export the videos, {LIST_HOW}"),
-    ("Zarr arrays", (".zarr", ".zgroup", ".zarray"), f"export the videos, {LIST_HOW}"),
-    ("tar files, such as shards of a WebDataset", (".tar",), f"unpack them, {LIST_HOW}"),
+    ("RLDS (TFRecord files)", (".tfrecord",), f"convert it to LeRobot's format, or export the videos, {LIST_THEM}"),
+    ("HDF5 files", (".hdf5", ".h5"), f"convert it to LeRobot's format, or export the videos, {LIST_THEM}"),
+    ("Zarr arrays", (".zarr", ".zgroup", ".zarray"), f"export the videos, {LIST_THEM}"),
+    ("tar files, such as shards of a WebDataset", (".tar",), f"unpack them, {LIST_THEM}"),
     ("archives", (".tgz", ".gz", ".zip", ".zst", ".7z"), "unpack them and give the folder with what was in them"),
-    ("parquet files without meta/info.json", (".parquet",), f"export the videos in them, {LIST_HOW}"),
+    ("parquet files without meta/info.json", (".parquet",), f"export the videos in them, {LIST_THEM}"),
 )  # fmt: skip
 """Kinds of files that no layout reads: what they are, their endings, and what to do."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a folder looks like."""
+class RecognisedFolder:
+    """A folder whose content is known."""
 
     sentence: str
-    """What it is and what to do."""
+    """Its content and advice, in one sentence."""
     layout: DatasetLayout | None = None
     """The layout that reads it; None = none does."""
 
 
-def recognise(folder: Path) -> Look | None:
-    """What a folder, or the nearest one below it, looks like; None = nothing that is known.
+def recognise_layout(folder: Path) -> RecognisedFolder | None:
+    """Recognise a folder, or the nearest one below it that is known; None if there is none.
 
     Args:
         folder: as the user gave it.
@@ -62,74 +63,81 @@ def recognise(folder: Path) -> Look | None:
     names: list[str] = []
     has_videos = has_pairs = False
     for place, files in _folders(folder):
-        has_videos |= _has(place / VIDEO_FOLDER, tuple(VIDEO_ENDINGS))
-        found = _readable(place)
+        has_videos |= _has_file(place / VIDEO_FOLDER, tuple(VIDEO_ENDINGS))
+        found = _recognise_readable(place)
         if found is not None:
-            return replace(found, sentence=_in(place, folder, found.sentence))
+            return replace(found, sentence=_locate(place, folder, found.sentence))
         names += files
         has_pairs |= _has_pairs(files)
     if has_pairs:
-        return Look(
-            f"this is a folder of videos with captions beside them; {_set('Videos')}", "videos"
+        return RecognisedFolder(
+            f"this is a folder of videos with captions beside them; {_advise_layout('Videos')}",
+            "videos",
         )
-    sentence = _unreadable(names)
-    return None if sentence is None else Look(sentence, "videos" if has_videos else None)
+    sentence = _describe_unreadable(names)
+    return (
+        None if sentence is None else RecognisedFolder(sentence, "videos" if has_videos else None)
+    )
 
 
 def lerobot_version(folder: Path) -> str | None:
     """Format of a LeRobot dataset, such as v3.0; None = the folder is the root of none."""
     if (folder / "meta_data" / "info.json").is_file():
         return "v1"
-    document = _json(folder / INFO_FILE)
+    document = _read_json(folder / INFO_FILE)
     version = document.get("codebase_version") if isinstance(document, dict) else None
     if version is None and (folder / INFO_FILE).is_file():
         return UNKNOWN
     return version if isinstance(version, str) else None
 
 
-def _readable(folder: Path) -> Look | None:
+def _recognise_readable(folder: Path) -> RecognisedFolder | None:
     version = lerobot_version(folder)
     if version in READABLE:
-        return Look(f"a LeRobot {version} dataset; {_set('LeRobot')}", "lerobot")
+        return RecognisedFolder(
+            f"a LeRobot {version} dataset; {_advise_layout('LeRobot')}", "lerobot"
+        )
     if version == UNKNOWN:
         what = f"a LeRobot dataset, if {INFO_FILE}, which says no format, can be repaired"
-        return Look(f"{what}; {_set('LeRobot')}", "lerobot")
+        return RecognisedFolder(f"{what}; {_advise_layout('LeRobot')}", "lerobot")
     if version is not None:
-        return Look(
+        return RecognisedFolder(
             f"a LeRobot dataset of format {version:.20}, which is not read; convert it to one of {', '.join(READABLE)} "
             "with the scripts of the lerobot package"
         )
     if (folder / ANNOTATION_FOLDER).is_dir():
-        return Look(f"a dataset like Bridge; {_set('Bridge')}", "bridge")
-    if _has(folder / VIDEO_FOLDER, tuple(VIDEO_ENDINGS)) and _has(
+        return RecognisedFolder(f"a dataset like Bridge; {_advise_layout('Bridge')}", "bridge")
+    if _has_file(folder / VIDEO_FOLDER, tuple(VIDEO_ENDINGS)) and _has_file(
         folder / CAPTION_FOLDER, (".txt",)
     ):
-        what = f"a folder of {VIDEO_FOLDER}/ with captions in {CAPTION_FOLDER}/; {_set('Videos')}"
-        return Look(what, "videos")
+        what = f"a folder of {VIDEO_FOLDER}/ with captions in {CAPTION_FOLDER}/; {_advise_layout('Videos')}"
+        return RecognisedFolder(what, "videos")
     if has_list(folder):
-        return Look(f"a dataset with a list of its clips; {_set('Jsonl')}", "jsonl")
+        return RecognisedFolder(
+            f"a dataset with a list of its clips; {_advise_layout('Jsonl')}", "jsonl"
+        )
     return None
 
 
-def _set(layout: str) -> str:
+def _advise_layout(layout: str) -> str:
     return f"set layout: {layout} (in a stage document: {layout.lower()})"
 
 
 def _has_pairs(names: list[str]) -> bool:
-    """Whether a folder has a video and a text of the same name."""
+    """True if a folder has a video and a text of the same name."""
     paths = [PurePosixPath(name) for name in names]
     texts = {path.stem for path in paths if path.suffix.lower() in CAPTION_ENDINGS}
     return any(path.stem in texts for path in paths if path.suffix.lower() in VIDEO_ENDINGS)
 
 
-def _in(place: Path, folder: Path, found: str) -> str:
+def _locate(place: Path, folder: Path, found: str) -> str:
     if place == folder:
         return f"this is {found}"
     return f"{place.relative_to(folder).as_posix()}/ is {found}"
 
 
-def _unreadable(names: list[str]) -> str | None:
-    """What files of unknown arrangement look like, by their endings."""
+def _describe_unreadable(names: list[str]) -> str | None:
+    """The sentence about files that no layout reads, by their endings; None if there are none."""
     endings = Counter(PurePosixPath(name.lower()).suffix for name in names)
     for name in names:  # shards are named x.tfrecord-00000-of-00010
         endings[".tfrecord"] += ".tfrecord-" in name
@@ -139,7 +147,7 @@ def _unreadable(names: list[str]) -> str | None:
             return f"it looks like {what} ({number} found), which are not read; {how}"
     videos = [name for name in names if PurePosixPath(name.lower()).suffix in VIDEO_ENDINGS]
     if videos:
-        return f"it holds {len(videos)} videos without captions; {LIST_HOW}"
+        return f"it holds {counted(len(videos), 'video')} without captions; {LIST_THEM}"
     return None
 
 
@@ -166,8 +174,8 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         level = below
 
 
-def _has(folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether a folder has a file with one of these endings, in it or in the folders below."""
+def _has_file(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """True if a folder, or one below it, has a file with one of these endings."""
     return any(name.lower().endswith(suffixes) for _, names in _folders(folder) for name in names)
 
 
@@ -178,7 +186,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""The Jsonl layout: one list of videos and captions, as JSON lines, CSV, parquet, or two text files line by line.
+"""The layout ``jsonl``: one list of videos and captions, as JSON lines, CSV, parquet, or two text files line by line.
 
 A list is dataset.jsonl (or .csv), Hugging Face's metadata.jsonl (or .csv, .parquet), in the dataset's root or in
 folders of splits; lists of splits such as train.jsonl and val.jsonl; the only .jsonl or .csv file; or finetrainers'
-prompts.txt with videos.txt. Paths in a list are relative to its folder. Which list it is: ``clip_lists.py``.
+prompts.txt with videos.txt. Paths in a list are relative to its folder. ``clip_lists.py`` chooses the list.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cosmos_worker.data.layouts.clip_lists import (
     KEYS,
     METADATA_NAME,
     VIDEO_KEYS,
-    ListPlace,
+    ClipList,
     find_lists,
     parse_row,
     refuse_keys,
@@ -49,11 +49,12 @@ from cosmos_worker.data.text_files import (
     read_bytes,
 )
 from cosmos_worker.errors import DataError
-from cosmos_worker.storage.files import shorten
+from cosmos_worker.storage.files import counted, shorten
 
 MAX_LIST_BYTES = 1 << 30
 """Largest list that is read."""
-Outcome = Candidate | BadClip
+ListedClip = Candidate | BadClip
+"""A line of a list as a clip, or the reason why it is none."""
 
 
 def list_jsonl(root: Path) -> Listing:
@@ -67,15 +68,15 @@ def list_jsonl(root: Path) -> Listing:
     unused = [name for name in root_tables(root) if name not in names]
     if unused:
         notes.append(f"not used besides: {shorten(unused)}")
-    outcomes: list[Outcome] = []
+    listed: list[ListedClip] = []
     if names[0].endswith(".txt"):
-        outcomes += _read_pair(root, *names)
+        listed += _read_pair(root, *names)
     else:
         for name in names:
-            outcomes += READERS[ending_of(name)](root, name, notes)
-    candidates, repeated = refuse_repeated(item for item in outcomes if isinstance(item, Candidate))
-    bad = [item for item in outcomes if isinstance(item, BadClip)]
-    if not outcomes:
+            listed += READERS[ending_of(name)](root, name, notes)
+    candidates, repeated = refuse_repeated(item for item in listed if isinstance(item, Candidate))
+    bad = [item for item in listed if isinstance(item, BadClip)]
+    if not listed:
         raise DataError(f"{root / names[0]}: lists no clip; write one line for each")
     return without_repeated_ids(
         Listing(tuple(candidates), (*bad, *repeated), _passed_over(root, candidates), tuple(notes))
@@ -101,15 +102,15 @@ def _passed_over(root: Path, candidates: Sequence[Candidate]) -> dict[str, int]:
 # --- reading lists ----------------------------------------------------------------------------
 
 
-def _place(root: Path, name: str) -> ListPlace:
+def _clip_list(root: Path, name: str) -> ClipList:
     path = PurePosixPath(name)
     split = split_named(path.parent.name) or split_named(path.stem)
-    return ListPlace(root, path.parent, split, path.stem == METADATA_NAME)
+    return ClipList(root, path.parent, split, path.stem == METADATA_NAME)
 
 
-def _read_jsonl(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
-    """Clips of a JSONL file; a broken line costs itself only. What is to be told goes into ``notes``."""
-    place, others = _place(root, name), set[str]()
+def _read_jsonl(root: Path, name: str, notes: list[str]) -> Iterator[ListedClip]:
+    """Clips of a JSONL file; a broken line is one BadClip. Sentences for the report go into ``notes``."""
+    clip_list, others = _clip_list(root, name), set[str]()
     for number, line in enumerate(_lines(root / name), start=1):
         where = f"{name}:{number}"
         try:
@@ -119,14 +120,14 @@ def _read_jsonl(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
             document = parse_json(text)
             if not isinstance(document, dict):
                 raise TextError(f"holds {brief(document)}, not an object")
-            clip = parse_row(document, where, place)
+            clip = parse_row(document, where, clip_list)
             others |= document.keys() - set(KEYS)
             yield clip
         except TextError as error:
             yield BadClip(where, "annotation_broken", str(error))
         except BadClip as problem:
             yield problem
-    if others and place.allows_others:
+    if others and clip_list.allows_others:
         notes.append(f"keys of {name} that are not used: {shorten(sorted(others))}")
 
 
@@ -145,27 +146,27 @@ def _lines(path: Path) -> Sequence[bytes | str]:
     return content.split(b"\n")
 
 
-def _read_csv(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
-    """Clips of a CSV file whose first line names the columns. What is to be told goes into ``notes``."""
-    place, path = _place(root, name), root / name
+def _read_csv(root: Path, name: str, notes: list[str]) -> Iterator[ListedClip]:
+    """Clips of a CSV file whose first line names the columns. Sentences for the report go into ``notes``."""
+    clip_list, path = _clip_list(root, name), root / name
     reader = csv.reader(io.StringIO(read_text(path, name, MAX_LIST_BYTES), newline=""), strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
-        _check_header(header, path, place)
+        _check_header(header, path, clip_list)
         for fields in reader:
             where = f"{name}:{reader.line_num}"
             if not any(field.strip() for field in fields):
                 continue
             try:
-                yield parse_row(_csv_row(header, fields, where), where, place)
+                yield parse_row(_csv_row(header, fields, where), where, clip_list)
             except BadClip as problem:
                 yield problem
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); correct it") from None
-    _tell_others(name, header, notes)
+    _note_unused_columns(name, header, notes)
 
 
-def _check_header(header: list[str], path: Path, place: ListPlace) -> None:
+def _check_header(header: list[str], path: Path, clip_list: ClipList) -> None:
     """Raise DataError unless the columns are one of videos, one of captions, and others that are allowed."""
     texts = [name for name in CAPTION_KEYS if name != "captions"]
     for names in (list(VIDEO_KEYS), texts):
@@ -183,20 +184,20 @@ def _check_header(header: list[str], path: Path, place: ListPlace) -> None:
             else "a name twice"
         )
         raise DataError(f"{path}: line 1 has {told}; correct it")
-    _refuse_columns(header, path, place)
+    _refuse_columns(header, path, clip_list)
 
 
-def _refuse_columns(header: Sequence[str], path: Path, place: ListPlace) -> None:
+def _refuse_columns(header: Sequence[str], path: Path, clip_list: ClipList) -> None:
     """Raise DataError for a column that is not allowed."""
     try:
-        refuse_keys(header, f"{path}: names of columns", place.allows_others)
+        refuse_keys(header, f"{path}: names of columns", clip_list.allows_others)
     except BadClip as problem:
         raise DataError(f"{problem.file}: {problem.value}; correct it") from None
 
 
-def _read_parquet(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
-    """Clips of a metadata file of parquet. What is to be told goes into ``notes``."""
-    place, path = _place(root, name), root / name
+def _read_parquet(root: Path, name: str, notes: list[str]) -> Iterator[ListedClip]:
+    """Clips of a metadata file of parquet. Sentences for the report go into ``notes``."""
+    clip_list, path = _clip_list(root, name), root / name
     header = column_names(path, name)
     for names in (VIDEO_KEYS, CAPTION_KEYS):
         if not set(names) & set(header):
@@ -204,18 +205,18 @@ def _read_parquet(root: Path, name: str, notes: list[str]) -> Iterator[Outcome]:
                 f"{path}: lacks a column, one of {', '.join(names)} is needed (it has {brief(','.join(header))}); "
                 "correct it"
             )
-    _refuse_columns(header, path, place)
+    _refuse_columns(header, path, clip_list)
     columns = read_columns(path, name, KEYS)
     for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
         try:
             row = dict(zip(columns, values, strict=True))
-            yield parse_row(row, f"{name}: row {number}", place)
+            yield parse_row(row, f"{name}: row {number}", clip_list)
         except BadClip as problem:
             yield problem
-    _tell_others(name, header, notes)
+    _note_unused_columns(name, header, notes)
 
 
-def _tell_others(name: str, header: Sequence[str], notes: list[str]) -> None:
+def _note_unused_columns(name: str, header: Sequence[str], notes: list[str]) -> None:
     others = sorted(set(header) - set(KEYS))
     if others:
         notes.append(f"columns of {name} that are not used: {shorten(others)}")
@@ -223,7 +224,7 @@ def _tell_others(name: str, header: Sequence[str], notes: list[str]) -> None:
 
 def _csv_row(header: list[str], fields: list[str], where: str) -> dict[str, Any]:
     if len(fields) != len(header):
-        value = f"{len(fields)} fields, the first line names {len(header)}"
+        value = f"{counted(len(fields), 'field')}, the first line names {len(header)}"
         raise BadClip(where, "annotation_broken", value)
     row: dict[str, Any] = dict(zip(header, fields, strict=True))
     for name in ("start", "end", "split"):
@@ -239,7 +240,7 @@ def _csv_row(header: list[str], fields: list[str], where: str) -> dict[str, Any]
     return row
 
 
-def _read_pair(root: Path, captions: str, videos: str) -> Iterator[Outcome]:
+def _read_pair(root: Path, captions: str, videos: str) -> Iterator[ListedClip]:
     """Clips of two text files: the caption of a video is the line of the same number."""
     texts, paths = (
         read_text(root / name, name, MAX_LIST_BYTES).rstrip("\n ").split("\n")
@@ -247,16 +248,16 @@ def _read_pair(root: Path, captions: str, videos: str) -> Iterator[Outcome]:
     )
     if len(texts) != len(paths):
         raise DataError(
-            f"{root}: {captions} has {len(texts)} lines, {videos} has {len(paths)}: which caption belongs to which "
-            "video is not known; give each video one line in both"
+            f"{root}: {captions} has {counted(len(texts), 'line')}, {videos} has {len(paths)}: which caption "
+            "belongs to which video is not known; give each video one line in both"
         )
-    place = ListPlace(root)
+    clip_list = ClipList(root)
     for number, (text, path) in enumerate(zip(texts, paths, strict=True), start=1):
         if not text.strip() and not path.strip():
             continue
         row = {"video": path.strip() or None, "caption": text}
         try:
-            yield parse_row(row, f"{videos}:{number}", place)
+            yield parse_row(row, f"{videos}:{number}", clip_list)
         except BadClip as problem:
             yield problem
 

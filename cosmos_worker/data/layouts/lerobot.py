@@ -1,7 +1,7 @@
-"""The LeRobot layout (formats v2.0, v2.1, v3.0): each episode of one camera is a clip, its task is the caption.
+"""The layout ``lerobot`` (formats v2.0, v2.1, v3.0): each episode of one camera is a clip, its task is the caption.
 
-The task of a frame is what the column task_index of the data files says. An episode whose task changes is cut into
-clips of one task each. Where an episode lies in a file with others (v3.0), its times in that file say where.
+The column task_index of the data files has the task of each frame. An episode whose task changes is cut into
+clips of one task each. In format v3.0 several episodes lie in one file, and each has its times in that file.
 
 Source: huggingface/lerobot, src/lerobot/datasets/dataset_reader.py: frame i of an episode is the one shown at
 from_timestamp + i / fps, its task that of task_index; differs: lerobot ignores the splits of info.json.
@@ -38,6 +38,7 @@ from cosmos_worker.data.problems import BadClip, read_caption
 from cosmos_worker.data.text_files import brief
 from cosmos_worker.errors import DataError
 from cosmos_worker.runtime.progress import map_in_threads
+from cosmos_worker.storage.files import counted
 
 CLIP_PATTERNS = (
     INFO_FILE,
@@ -47,14 +48,14 @@ CLIP_PATTERNS = (
     f"{EPISODES_FOLDER}/*/*.parquet",
     "data/*/*.parquet",
 )
-"""Files that say which clips there are, relative to the dataset's root; info.json may name others for the data."""
+"""Files that name clips, relative to the dataset's root; info.json may name others for the data."""
 DataFile = dict[int, Rows] | DataError
-"""What a data file has of each episode, or why it cannot be read."""
+"""The rows of each episode in a data file, or the error of a file that cannot be read."""
 VIDEO_PATTERNS = ("videos/*/{camera}/*.mp4", "videos/{camera}/*/*.mp4")
 """Video files of a camera, in formats v2 and v3."""
 MAX_OFFSET = 0.25
 """Largest distance of an episode's beginning from a frame, in frames. Times that miss the frames by more, such as sums
-of rounded durations, do not say which frame is meant; lerobot itself admits a ten-thousandth of a second."""
+of rounded durations, are ambiguous; lerobot itself admits a ten-thousandth of a second."""
 
 
 def list_lerobot(root: Path, camera_name: str | None, num_workers: int = 1) -> Listing:
@@ -92,8 +93,8 @@ def list_lerobot(root: Path, camera_name: str | None, num_workers: int = 1) -> L
     several = {one.episode for one in candidates if "_frame_" in one.clip_id}
     if several:
         notes.append(
-            f"{len(several)} episodes whose task changes are clips of one task each: {len(candidates)} clips of "
-            f"{len({one.episode for one in candidates})} episodes"
+            f"{counted(len(several), 'episode')} with several tasks: cut into clips of one task each, "
+            f"{counted(len(candidates), 'clip')} of {counted(len({one.episode for one in candidates}), 'episode')}"
         )
     return Listing(tuple(candidates), tuple(bad), notes=tuple(notes))
 
@@ -212,7 +213,7 @@ def _stretches(
     name = episode.data or ""
     rows = found.get(episode.index, Rows(0, ()))
     if rows.length != episode.length:
-        value = f"{where} has {episode.length} frames in {episode.source}, here {rows.length}"
+        value = f"{where} has {counted(episode.length, 'frame')} in {episode.source}, here {rows.length}"
         raise BadClip(name, "annotation_mismatch", value)
     if rows.broken:
         raise BadClip(name, "annotation_broken", f"{where}: {rows.broken}")
@@ -232,7 +233,11 @@ def _stretches(
 def _task(tasks: Mapping[int, object], number: int, name: str, where: str) -> str:
     table = f"task {number} of {where}"
     if number not in tasks:
-        raise BadClip(name, "caption_missing", f"{table} is not among the {len(tasks)} tasks")
+        raise BadClip(
+            name,
+            "caption_missing",
+            f"{table} is not in the list, which has {counted(len(tasks), 'task')}",
+        )
     return _caption(tasks[number], name, table)
 
 

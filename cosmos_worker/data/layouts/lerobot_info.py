@@ -1,4 +1,4 @@
-"""meta/info.json of a LeRobot dataset: its format, cameras, splits, and where its files lie.
+"""meta/info.json of a LeRobot dataset: format, cameras, splits, and the paths of its files.
 
 Source: huggingface/lerobot, src/lerobot/datasets/{utils,dataset_metadata}.py for format v3.0, and
 src/lerobot/datasets/v30/convert_dataset_v21_to_v30.py for the names and templates of v2.0 and v2.1. The lerobot
@@ -35,15 +35,15 @@ DEFAULT_PATHS = {
 }
 """By major version: data_path and video_path, if info.json gives none."""
 DEFAULT_CHUNKS_SIZE = 1000
-PLACE = re.compile(r"\{(\w+)(?::0?(\d{1,2})d)?\}")
-"""A place in a template: {video_key}, {chunk_index:03d}."""
+PLACEHOLDER = re.compile(r"\{(\w+)(?::0?(\d{1,2})d)?\}")
+"""A placeholder of a template: {video_key}, {chunk_index:03d}."""
 RANGE = re.compile(r"\s*(\d{0,9})\s*:\s*(\d{0,9})\s*")
 """Episodes of a split: 0:50."""
 
 
 @dataclass(frozen=True)
 class LeRobotInfo:
-    """What info.json says, for one camera."""
+    """Content of info.json, for one camera."""
 
     version: str
     """Format, such as v2.1."""
@@ -63,7 +63,7 @@ class LeRobotInfo:
 
     @property
     def is_v3(self) -> bool:
-        """Several episodes lie in one file."""
+        """True for format v3.0, in which several episodes lie in one file."""
         return self.version.startswith("v3")
 
     def split_of(self, episode: int) -> Split | None:
@@ -154,15 +154,15 @@ def choose_camera(features: Any, wanted: str | None, path: Path) -> str:  # noqa
     """
     if not isinstance(features, dict):
         _refuse(path, f"features is {brief(features)}, not an object")
-    kinds = {name: kind for name, one in features.items() if (kind := _kind(one)) is not None}
+    kinds = {name: kind for name, one in features.items() if (kind := _content_of(one)) is not None}
     for name in kinds:
         if printable(name) != name or "/" in name or not name:
             _refuse(path, f"features has the name {brief(name)}, which no folder can have")
     cameras = [name for name, kind in kinds.items() if kind == "video"]
     if not cameras:
         raise DataError(
-            f"{path}: no camera has colour videos ({_tell(kinds)}); frames are read from video files only: write the "
-            "dataset with videos (use_videos=True of the lerobot package)"
+            f"{path}: no camera has colour videos ({_describe_kinds(kinds)}); frames are read from video files only: "
+            "write the dataset with videos (use_videos=True of the lerobot package)"
         )
     if wanted is None:
         if len(cameras) > 1:
@@ -185,8 +185,8 @@ def choose_camera(features: Any, wanted: str | None, path: Path) -> str:  # noqa
     return found[0]
 
 
-def _kind(feature: object) -> str | None:
-    """What a feature holds: video, or pictures that are not read; None = no pictures."""
+def _content_of(feature: object) -> str | None:
+    """Content of a feature: ``video``, or the pictures that are not read; None = no pictures."""
     if not isinstance(feature, dict) or feature.get("dtype") not in ("video", "image"):
         return None
     notes = [note for key in ("info", "video_info") if isinstance(note := feature.get(key), dict)]
@@ -199,7 +199,7 @@ def _ending(names: Mapping[str, str] | list[str], wanted: str) -> list[str]:
     return [name for name in names if name.endswith(f".{wanted}")]
 
 
-def _tell(kinds: Mapping[str, str]) -> str:
+def _describe_kinds(kinds: Mapping[str, str]) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no feature has pictures"
 
 
@@ -229,26 +229,26 @@ def _splits(document: Any, path: Path) -> Mapping[Split, tuple[range, ...]] | No
 
 
 def fill_template(template: str, values: Mapping[str, int | str], where: str) -> str:
-    """A path from info.json with its places filled; only plain places and zero-padded numbers are.
+    """A path template of info.json with its placeholders filled, which are plain or zero-padded numbers.
 
     Args:
         template: such as videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4.
-        values: of the places.
+        values: of the placeholders.
         where: names the template in messages.
 
     Raises:
-        DataError: an unknown place, or a path that leaves the dataset.
+        DataError: an unknown placeholder, or a path that leaves the dataset.
     """
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
             raise DataError(
-                f"{where}: {brief(template)} has the place {match[0]:.40}; known are {', '.join(values)}"
+                f"{where}: {brief(template)} has the placeholder {match[0]:.40}; known are {', '.join(values)}"
             )
         found = values[match[1]]
         return str(found).zfill(int(match[2])) if match[2] else str(found)
 
-    path = PLACE.sub(value, template)
+    path = PLACEHOLDER.sub(value, template)
     if "{" in path or "}" in path or path.startswith("/") or ".." in path.split("/"):
         raise DataError(f"{where}: {brief(template)} is no path inside the dataset; correct it")
     return path

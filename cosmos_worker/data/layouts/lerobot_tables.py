@@ -20,7 +20,7 @@ from cosmos_worker.data.layouts.lerobot_info import (
     fill_template,
 )
 from cosmos_worker.data.layouts.parquet import (
-    AGAIN,
+    FETCH_AGAIN,
     read_columns,
 )
 from cosmos_worker.data.problems import BadClip, read_text
@@ -37,7 +37,7 @@ MAX_LIST_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Episode:
-    """One recording, as the lists of episodes have it; paths are relative to the dataset's root."""
+    """One recording, as the lists of episodes describe it; paths are relative to the dataset's root."""
 
     index: int
     source: str
@@ -46,7 +46,7 @@ class Episode:
     """Frames."""
     video: str
     data: str | None
-    """Parquet file with its frames; None = not said."""
+    """Parquet file with its frames; None = unknown."""
     start_s: float | None = None
     """Time in the video file at which it begins; None = the file is the episode."""
     end_s: float | None = None
@@ -61,13 +61,13 @@ class Episode:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a data file has of one episode, a row for each frame."""
+    """Rows of one episode in a data file, one for each frame."""
 
     length: int
     runs: tuple[tuple[int, int], ...]
     """First frame and task_index of each stretch of frames with one task."""
     broken: str = ""
-    """What is wrong with the numbers of the frames; empty = nothing."""
+    """The fault in the numbers of the frames, in words; empty = none."""
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -76,13 +76,13 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def read_lines(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any] | BadClip]]:
-    """Objects of a JSONL file with the place of each, such as meta/tasks.jsonl:3; a broken line costs itself only.
+    """Objects of a JSONL file each with its name in messages, such as meta/tasks.jsonl:3; a broken one as BadClip.
 
     Raises:
         DataError: no such file, or it is no text.
     """
     if not path.is_file():
-        raise DataError(f"{name}: no such file; {AGAIN}")
+        raise DataError(f"{name}: no such file; {FETCH_AGAIN}")
     for number, line in enumerate(read_text(path, name, MAX_LIST_BYTES).split("\n"), start=1):
         if not line.strip():
             continue
@@ -103,7 +103,7 @@ def read_lines(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any] | Ba
 
 
 def read_tasks(root: Path, info: LeRobotInfo) -> dict[int, object]:
-    """Text of each task by its number; what is no text is found out when an episode needs it.
+    """Text of each task by its number; a value that is no text is reported by the episode that needs it.
 
     Raises:
         DataError: the file is absent, damaged, or has a number twice.
@@ -117,22 +117,22 @@ def read_tasks(root: Path, info: LeRobotInfo) -> dict[int, object]:
         texts = next(iter(columns.values()), None)
         if numbers is None or texts is None:
             raise DataError(
-                f"{TASKS_TABLE}: has no columns task_index and task (or an index of texts); {AGAIN}"
+                f"{TASKS_TABLE}: has no columns task_index and task (or an index of texts); {FETCH_AGAIN}"
             )
         pairs = list(zip(numbers, texts, strict=True))
     else:
         pairs = []
         for where, line in read_lines(root / TASKS_FILE, TASKS_FILE):
             if isinstance(line, BadClip) or "task_index" not in line or "task" not in line:
-                raise DataError(f"{where}: not an object of task_index and task; {AGAIN}")
+                raise DataError(f"{where}: not an object of task_index and task; {FETCH_AGAIN}")
             pairs.append((line["task_index"], line["task"]))
     name = TASKS_TABLE if info.is_v3 else TASKS_FILE
     for number, _ in pairs:
         if not isinstance(number, int):
-            raise DataError(f"{name}: task_index {brief(number)} is no number; {AGAIN}")
+            raise DataError(f"{name}: task_index {brief(number)} is no number; {FETCH_AGAIN}")
     tasks = dict(pairs)
     if len(tasks) < len(pairs):
-        raise DataError(f"{name}: gives a task_index to two tasks; {AGAIN}")
+        raise DataError(f"{name}: gives a task_index to two tasks; {FETCH_AGAIN}")
     return tasks
 
 
@@ -170,7 +170,7 @@ def _v2_rows(root: Path) -> Iterator[tuple[str, dict[str, Any] | BadClip]]:
 def _v3_rows(root: Path, info: LeRobotInfo) -> Iterator[tuple[str, dict[str, Any]]]:
     files = sorted((root / EPISODES_FOLDER).glob("*/*.parquet"))
     if not files:
-        raise DataError(f"{root / EPISODES_FOLDER}: no */*.parquet; {AGAIN}")
+        raise DataError(f"{root / EPISODES_FOLDER}: no */*.parquet; {FETCH_AGAIN}")
     video = f"videos/{info.camera}"
     wanted = [
         *("episode_index", "length", "tasks", "data/chunk_index", "data/file_index"),
@@ -182,7 +182,7 @@ def _v3_rows(root: Path, info: LeRobotInfo) -> Iterator[tuple[str, dict[str, Any
         columns = read_columns(path, name, wanted)
         for needed in ("episode_index", "length", *wanted[5:]):
             if needed not in columns:
-                raise DataError(f"{name}: has no column {needed}; {AGAIN}")
+                raise DataError(f"{name}: has no column {needed}; {FETCH_AGAIN}")
         for row in _rows(columns):
             yield name, row
 
@@ -259,12 +259,14 @@ def read_frames(path: Path, name: str) -> dict[int, Rows]:
     """
     table = read_columns(path, name, ("episode_index", "frame_index", "task_index"))
     if len(table) < 3:
-        raise DataError(f"{name}: lacks one of episode_index, frame_index, task_index; {AGAIN}")
+        raise DataError(
+            f"{name}: lacks one of episode_index, frame_index, task_index; {FETCH_AGAIN}"
+        )
     columns = {column: np.asarray(values) for column, values in table.items()}
     for column, values in columns.items():
         if len(values) and values.dtype.kind not in "iu":
             raise DataError(
-                f"{name}: the column {column} has entries that are no whole numbers; {AGAIN}"
+                f"{name}: the column {column} has entries that are no whole numbers; {FETCH_AGAIN}"
             )
     episodes, frames, tasks = columns.values()
     order = np.argsort(episodes, kind="stable")

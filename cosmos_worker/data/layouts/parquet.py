@@ -1,4 +1,4 @@
-"""Columns of parquet files, by pyarrow; a file that cannot be read is one line that says so."""
+"""Columns of parquet files, by pyarrow; a file that cannot be read becomes an error of one line."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.data.video.decoding import read_through
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import read_through
 
-AGAIN = "fetch the dataset again"
+FETCH_AGAIN = "fetch the dataset again"
 
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Any]:
-    """The file, opened; errors of it and of what is done with it name the file."""
+    """Open a file; errors of pyarrow in the block become errors that name the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.is_file():
-        raise DataError(f"{name}: no such file; {AGAIN}")
+        raise DataError(f"{name}: no such file; {FETCH_AGAIN}")
     try:
         with pq.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError, ValueError) as error:
         read_through(path)
         raise DataError(
-            f"{name}: cannot be read as parquet ({' '.join(str(error).split())[:200]}); {AGAIN}"
+            f"{name}: cannot be read as parquet ({' '.join(str(error).split())[:200]}); {FETCH_AGAIN}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The folder layout: videos below videos/ with captions of the same name below metas/; everything is training data.
+"""The layout ``videos``: videos below videos/ with captions of the same name below metas/; everything is training data.
 
 Without metas/ the captions lie beside the videos, and without videos/ both lie in the root or folders below it.
 
@@ -38,48 +38,48 @@ MAX_CAPTION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Places:
+class DatasetFolders:
     """Folders of a dataset, relative to its root; "." = the root itself."""
 
     videos: str
     captions: str
 
     @property
-    def are_one(self) -> bool:
-        """Captions lie beside their videos."""
+    def are_same(self) -> bool:
+        """True if captions lie beside their videos."""
         return self.videos == self.captions
 
     def endings(self) -> dict[str, frozenset[str]]:
         """Folder → endings of the files in it and below that name clips."""
-        if self.are_one:
+        if self.are_same:
             return {self.videos: VIDEO_ENDINGS | CAPTION_ENDINGS}
         return {self.videos: VIDEO_ENDINGS, self.captions: CAPTION_ENDINGS}
 
     def stem(self, name: str) -> str:
-        """What video and caption have in common: the name below their folder without ending."""
+        """Name that a video and its caption share: the path below their folder, without ending."""
         path = PurePosixPath(name)
-        folders = (self.captions, self.videos)
-        below = path.relative_to(next(one for one in folders if path.is_relative_to(one)))
+        parents = (self.captions, self.videos)
+        below = path.relative_to(next(one for one in parents if path.is_relative_to(one)))
         return nfc(below.with_suffix("").as_posix()) if below.name else ""
 
 
-def find_places(root: Path) -> Places:
-    """Where videos and captions of a dataset lie."""
+def find_folders(root: Path) -> DatasetFolders:
+    """Folders of a dataset's videos and captions."""
     videos = VIDEO_FOLDER if (root / VIDEO_FOLDER).is_dir() else "."
-    return Places(videos, CAPTION_FOLDER if (root / CAPTION_FOLDER).is_dir() else videos)
+    return DatasetFolders(videos, CAPTION_FOLDER if (root / CAPTION_FOLDER).is_dir() else videos)
 
 
 def find_captions(root: Path) -> list[tuple[str, str]]:
-    """Caption files of a dataset, sorted, and what each has in common with its video.
+    """Caption files of a dataset, sorted, each with the name that it shares with its video.
 
     Raises:
         OSError: the volume does not give the names.
     """
     if not any((root / folder).is_dir() for folder in (VIDEO_FOLDER, CAPTION_FOLDER)):
         return []  # texts in the root of another layout are no captions
-    places = find_places(root)
-    names = find_files(root, places.captions, CAPTION_ENDINGS).names
-    return [(name, places.stem(name)) for name in names]
+    folders = find_folders(root)
+    names = find_files(root, folders.captions, CAPTION_ENDINGS).names
+    return [(name, folders.stem(name)) for name in names]
 
 
 def list_videos(root: Path, num_workers: int = 1) -> Listing:
@@ -93,21 +93,21 @@ def list_videos(root: Path, num_workers: int = 1) -> Listing:
         DataError: neither videos nor captions.
         OSError: the volume does not give names or captions.
     """
-    places = find_places(root)
-    found = [find_files(root, folder, endings) for folder, endings in places.endings().items()]
+    folders = find_folders(root)
+    found = [find_files(root, name, endings) for name, endings in folders.endings().items()]
     names = [name for files in found for name in files.names]
     counts = {pattern: n for files in found for pattern, n in files.passed_over.items()}
-    bad = _one_a_clip(places, [problem for files in found for problem in files.bad])
-    by_stem = _by_stem(places, (name for name in names if ending_of(name) in VIDEO_ENDINGS))
-    texts = _by_stem(places, (name for name in names if ending_of(name) in CAPTION_ENDINGS))
-    told = {places.stem(problem.file) for problem in bad}
-    if places.are_one:  # a text without a video may be anything, such as README.txt
+    bad = _one_a_clip(folders, [problem for files in found for problem in files.bad])
+    by_stem = _by_stem(folders, (name for name in names if ending_of(name) in VIDEO_ENDINGS))
+    texts = _by_stem(folders, (name for name in names if ending_of(name) in CAPTION_ENDINGS))
+    told = {folders.stem(problem.file) for problem in bad}
+    if folders.are_same:  # a text without a video may be anything, such as README.txt
         others = [stem for stem in texts if stem not in by_stem and stem not in told]
         number = sum(len(texts.pop(stem)) for stem in others)
         counts |= {"texts without a video of the same name": number} if number else {}
-    passed_over = most_frequent({**counts, **_beside(root, places)}, root.name)
+    passed_over = most_frequent({**counts, **_beside(root, folders)}, root.name)
     if not by_stem and not texts and not bad:
-        _refuse_nothing(root, places, passed_over)
+        _refuse_nothing(root, folders, passed_over)
     stems = []
     for stem in sorted(by_stem.keys() | texts.keys()):
         if stem in told and not (stem in by_stem and stem in texts):
@@ -119,7 +119,7 @@ def list_videos(root: Path, num_workers: int = 1) -> Listing:
 
     def outcome(stem: str) -> Candidate | BadClip:
         try:
-            return _pair(stem, by_stem.get(stem, []), texts.get(stem, []), root, places)
+            return _pair(stem, by_stem.get(stem, []), texts.get(stem, []), root, folders)
         except BadClip as problem:
             return problem
 
@@ -127,28 +127,30 @@ def list_videos(root: Path, num_workers: int = 1) -> Listing:
     candidates = tuple(item for item in outcomes if isinstance(item, Candidate))
     bad += [item for item in outcomes if isinstance(item, BadClip)]
     notes = (f"captions are the texts beside the videos, there is no {CAPTION_FOLDER}/",)
-    return Listing(candidates, tuple(bad), passed_over, notes if places.are_one else ())
+    return Listing(candidates, tuple(bad), passed_over, notes if folders.are_same else ())
 
 
-def _one_a_clip(places: Places, problems: Sequence[BadClip]) -> list[BadClip]:
-    """Problems of videos, and those of captions whose video has none."""
+def _one_a_clip(folders: DatasetFolders, problems: Sequence[BadClip]) -> list[BadClip]:
+    """All problems of videos, and those of captions whose video has no problem."""
     videos = [one for one in problems if ending_of(one.file) not in CAPTION_ENDINGS]
-    bad_videos = {places.stem(problem.file) for problem in videos}
+    bad_videos = {folders.stem(problem.file) for problem in videos}
     others = [one for one in problems if ending_of(one.file) in CAPTION_ENDINGS]
-    return [*videos, *(one for one in others if places.stem(one.file) not in bad_videos)]
+    return [*videos, *(one for one in others if folders.stem(one.file) not in bad_videos)]
 
 
-def _refuse_nothing(root: Path, places: Places, passed_over: Mapping[str, int]) -> NoReturn:
+def _refuse_nothing(
+    root: Path, folders: DatasetFolders, passed_over: Mapping[str, int]
+) -> NoReturn:
     others = ", ".join(f"{pattern} ({count})" for pattern, count in passed_over.items())
     raise DataError(
-        f"{root / places.videos}: no videos in it ({others or 'no files'}); give the root of a dataset in the "
+        f"{root / folders.videos}: no videos in it ({others or 'no files'}); give the root of a dataset in the "
         f"videos layout, with files such as {VIDEO_FOLDER}/x.mp4 and {CAPTION_FOLDER}/x.txt"
     )
 
 
-def _beside(root: Path, places: Places) -> dict[str, int]:
+def _beside(root: Path, folders: DatasetFolders) -> dict[str, int]:
     """Number of videos that lie beside the folder of videos instead of in it."""
-    if places.videos == ".":
+    if folders.videos == ".":
         return {}
     try:
         names = [path.name for path in root.iterdir()]
@@ -159,29 +161,29 @@ def _beside(root: Path, places: Places) -> dict[str, int]:
     return {f"videos beside {VIDEO_FOLDER}/": number} if number else {}
 
 
-def _by_stem(places: Places, names: Iterable[str]) -> defaultdict[str, list[str]]:
+def _by_stem(folders: DatasetFolders, names: Iterable[str]) -> defaultdict[str, list[str]]:
     found = defaultdict(list)
     for name in names:
-        found[places.stem(name)].append(name)
+        found[folders.stem(name)].append(name)
     return found
 
 
 def _repeated(stem: str, names: Sequence[str]) -> Iterator[BadClip]:
-    """Each of several files that would be the same clip."""
+    """A problem for each of several files that would be the same clip."""
     for name in names:
         other = next(one for one in names if one != name)
         yield BadClip(name, "clip_id_repeated", f"clip {stem!r} is also that of {other}")
 
 
 def _pair(
-    stem: str, videos: Sequence[str], captions: Sequence[str], root: Path, places: Places
+    stem: str, videos: Sequence[str], captions: Sequence[str], root: Path, folders: DatasetFolders
 ) -> Candidate:
     if not videos:
-        value = f"its video {PurePosixPath(places.videos, stem)}.mp4 does not exist"
+        value = f"its video {PurePosixPath(folders.videos, stem)}.mp4 does not exist"
         raise BadClip(captions[0], "video_missing", value)
     name = videos[0]
     if not captions:
-        beside = f"{PurePosixPath(places.videos, stem)}.txt or " if places.are_one else ""
+        beside = f"{PurePosixPath(folders.videos, stem)}.txt or " if folders.are_same else ""
         value = f"its caption {beside}{CAPTION_FOLDER}/{stem}.txt does not exist"
         raise BadClip(name, "caption_missing", value)
     if len(captions) > 1:

@@ -1,4 +1,4 @@
-"""Frames of a video file by their number, without decoding all that comes before them where that is proven right.
+"""Frames of a video file by their number, decoded from the nearest key frame from which that is proven exact.
 
 The number of a frame counts in the order shown, from 0. Decoders that begin at a key frame do not always give the
 frames that decoding from the start gives: leading frames of an open group of pictures are lost, a refresh that is
@@ -17,11 +17,8 @@ from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cosmos_worker.data.video.decoding import (
-    Decoder,
-    Frames,
-    UnreadableVideo,
-)
+from cosmos_worker.data.video.decoding import Decoder, Frames
+from cosmos_worker.data.video.problems import UnreadableVideo
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ EntryPoint = tuple[int, int]
 
 
 class EntryMissed(Exception):  # noqa: N818 - it is handled at once
-    """A file cannot be entered where it could when it was checked."""
+    """Decoding does not begin at an entry point any more, as it did when the file was checked."""
 
 
 class Shown(NamedTuple):

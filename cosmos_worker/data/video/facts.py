@@ -1,4 +1,4 @@
-"""All that decoding a whole video file tells, with every frame looked at once."""
+"""Facts of a whole video file, found by decoding every frame once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ from typing import Any
 
 from typing_extensions import Self
 
-from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video import entry_points as entries
-from cosmos_worker.data.video.decoding import (
-    INTERLACED,
-    Decoder,
-    UnreadableVideo,
-    display_turn,
-    frame_notes,
-    refuse_colours,
-    refuse_other_turn,
-)
+from cosmos_worker.data.video.decoding import Decoder
 from cosmos_worker.data.video.entry_points import (
     EntryPoint,
     Shown,
@@ -27,19 +18,23 @@ from cosmos_worker.data.video.frame_times import (
     Timeline,
     stray_frames,
 )
-from cosmos_worker.data.video.upright import (
+from cosmos_worker.data.video.picture import (
+    INTERLACED,
     UPRIGHT,
+    display_turn,
+    frame_notes,
+    refuse_colours,
+    refuse_other_turn,
     size_upright,
 )
+from cosmos_worker.data.video.problems import UnreadableVideo, UnusableVideo
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import sha256_of_file
-
-LOST = "begins with {} frames that need others before them, as a cut leaves them; players do not show them"
-STRAY = "ends with {} frames after a gap, as a cut leaves them; left out where the rate is constant"
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What decoding a whole file tells."""
+    """Times, size, digest and entry points of a whole file."""
 
     timeline: Timeline
     height: int
@@ -49,7 +44,7 @@ class VideoFacts:
     sha256: str
     entry_points: tuple[EntryPoint, ...] = ()
     notes: tuple[str, ...] = ()
-    """What is done with the file that its author may not expect, one short sentence each."""
+    """Short sentences about the file being read in a way that its author may not expect."""
     num_stray: int = 0
     """Frames at the end that come after a gap, see :func:`stray_frames`."""
 
@@ -85,7 +80,7 @@ class VideoFacts:
 
 
 class _Survey:
-    """What is found out while all frames of a file pass by."""
+    """Collects the facts of a file while its frames are decoded one after another."""
 
     def __init__(self, name: str, decoder: Decoder, min_frames: int, spacing: int) -> None:
         self.name = name
@@ -100,10 +95,10 @@ class _Survey:
         self._spacing = spacing
 
     def add(self, shown: Shown) -> None:
-        """Look at the next frame.
+        """Check the next frame and note its facts.
 
         Raises:
-            BadClip: a frame that is damaged, of another size, without a time, or not later than the one before.
+            UnusableVideo: a frame that is damaged, of another size, without a time, or not later than the one before.
             UnreadableVideo: a frame that is turned otherwise, or whose colours cannot be converted.
         """
         frame, number, path = shown.frame, shown.number, shown.decoder.path
@@ -115,18 +110,18 @@ class _Survey:
             self.notes.update(dict.fromkeys(frame_notes(frame)))
             shown.rgb()  # fails here if it ever does
         if frame.is_corrupt:
-            raise BadClip(self.name, "video_damaged", f"frame {number} is damaged")
+            raise UnusableVideo(self.name, "video_damaged", f"frame {number} is damaged")
         refuse_other_turn(path, number, turn, self._turn)
         if size != self.size:
             value = (
                 f"frame {number} is {size[0]}x{size[1]}, the video {self.size[0]}x{self.size[1]}"
             )
-            raise BadClip(self.name, "frame_size", value)
+            raise UnusableVideo(self.name, "frame_size", value)
         if frame.pts is None:
-            raise BadClip(self.name, "video_damaged", f"frame {number} has no timestamp")
+            raise UnusableVideo(self.name, "video_damaged", f"frame {number} has no timestamp")
         if self.times and frame.pts <= self.times[-1]:
             value = f"frame {number} has no later time than the one before"
-            raise BadClip(self.name, "video_damaged", value)
+            raise UnusableVideo(self.name, "video_damaged", value)
         self.times.append(frame.pts)
         self.last_duration = frame.duration or 0
         if frame.interlaced_frame:
@@ -141,13 +136,13 @@ class _Survey:
             self.candidates.append((shown.number, shown.frame.pts))
 
     def timeline(self, decoder: Decoder) -> Timeline:
-        """The times, once all frames are there.
+        """The presentation times of all frames that were added.
 
         Raises:
-            BadClip: no frames, or a single one without a duration.
+            UnusableVideo: no frames, or a single one without a duration.
         """
         if not self.times:
-            raise BadClip(self.name, "video_empty", "0 frames")
+            raise UnusableVideo(self.name, "video_empty", "0 frames")
         tick = decoder.tick
         timeline = Timeline(tuple(self.times), tick, max(1, self.last_duration))
         if self.last_duration > 0 or len(self.times) > 1:
@@ -155,7 +150,7 @@ class _Survey:
         elif decoder.average_rate > 0:
             lasts = round(1 / (decoder.average_rate * tick))
         else:
-            raise BadClip(self.name, "variable_frame_rate", "no frame rate in it")
+            raise UnusableVideo(self.name, "variable_frame_rate", "no frame rate in it")
         return Timeline(timeline.times, tick, max(1, lasts))
 
 
@@ -171,11 +166,11 @@ def decode_fully(
         spacing: fewest frames between entry points.
 
     Raises:
-        BadClip: the file is empty, damaged, of changing size, or its colours cannot be converted.
+        UnusableVideo: the file is empty, damaged, of changing size, or its colours cannot be converted.
         OSError: the volume does not give its content.
     """
     if path.stat().st_size == 0:
-        raise BadClip(name, "video_empty", "0 bytes")
+        raise UnusableVideo(name, "video_empty", "0 bytes")
     num_decoded, claimed = 0, 0
     try:
         with Decoder(path) as decoder:
@@ -187,29 +182,43 @@ def decode_fully(
             timeline = survey.timeline(decoder)
             num_lost = _count_lost(decoder, timeline, name)
     except UnreadableVideo as error:
-        after = (
-            f" after {num_decoded} of {claimed or 'unknown'} frames" if error.is_decoders else ""
-        )
-        raise BadClip(name, error.kind, error.value + after) from None
+        after = f" after {num_decoded} of {_frames(claimed)}" if error.is_of_decoder else ""
+        raise UnusableVideo(name, error.reason, error.value + after) from None
     proven: tuple[EntryPoint, ...] = ()
     if timeline.num_frames >= min_frames:
         proven = entries.prove_entry_points(path, survey.candidates, survey.checksums)
     num_stray = stray_frames(timeline)
     notes = [
         *survey.notes,
-        *([LOST.format(num_lost)] if num_lost else []),
-        *([STRAY.format(num_stray)] if num_stray else []),
+        *([_describe_lost(num_lost)] if num_lost else []),
+        *([_describe_stray(num_stray)] if num_stray else []),
     ]
     return VideoFacts(timeline, *survey.size, sha256_of_file(path), proven, tuple(notes), num_stray)
 
 
-def _count_lost(decoder: Decoder, timeline: Timeline, name: str) -> int:
-    """Frames at the start of a cut file that lack what they were made from, so that players leave them out.
+def _frames(claimed: int) -> str:
+    return counted(claimed, "frame") if claimed else "unknown frames"
 
-    What a container claims includes those, and those that its edit list leaves out.
+
+def _describe_lost(number: int) -> str:
+    which = "that need others before them" if number > 1 else "that needs others before it"
+    them = "them" if number > 1 else "it"
+    return f"begins with {counted(number, 'frame')} {which}, as a cut leaves {them}; players do not show {them}"
+
+
+def _describe_stray(number: int) -> str:
+    them = "them" if number > 1 else "it"
+    frames = counted(number, "frame")
+    return f"ends with {frames} after a gap, as a cut leaves {them}; left out where the rate is constant"
+
+
+def _count_lost(decoder: Decoder, timeline: Timeline, name: str) -> int:
+    """Number of frames at the start of a cut file whose reference frames are missing, so that players leave them out.
+
+    The count that a container claims includes these, and those that its edit list leaves out.
 
     Raises:
-        BadClip: other frames are missing, or there are too many.
+        UnusableVideo: other frames are missing, or there are too many.
         UnreadableVideo: packets that cannot be read.
     """
     claimed = decoder.num_claimed
@@ -219,6 +228,6 @@ def _count_lost(decoder: Decoder, timeline: Timeline, name: str) -> int:
         num_stored, stored = len(whole.packet_times()), edited.packet_times()
     lost = [time for time in stored if time is not None and time < timeline.times[0]]
     if num_stored != claimed or len(stored) - len(lost) != timeline.num_frames:
-        value = f"{timeline.num_frames} frames can be decoded, the file claims {claimed}"
-        raise BadClip(name, "frame_count", value)
+        value = f"{counted(timeline.num_frames, 'frame')} can be decoded, the file claims {claimed}"
+        raise UnusableVideo(name, "frame_count", value)
     return len(lost)

@@ -19,21 +19,15 @@ import numpy as np
 import torch
 
 from cosmos_worker.config.stages import Fit
-from cosmos_worker.data.video.decoding import (
-    REENCODE,
-    Decoder,
-    Frames,
-    UnreadableVideo,
-    display_turn,
-    frame_notes,
-    refuse_other_turn,
-)
+from cosmos_worker.data.video.decoding import Decoder, Frames
 from cosmos_worker.data.video.entry_points import (
     EntryPoint,
     Shown,
     numbered_frames,
 )
 from cosmos_worker.data.video.fit import resize_frames
+from cosmos_worker.data.video.picture import display_turn, frame_notes, refuse_other_turn
+from cosmos_worker.data.video.problems import REENCODE, UnreadableVideo
 from cosmos_worker.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +40,7 @@ other threads: up to 95 kinds of files in 800); its AVX2 code does not, and give
 
 
 class Extent(NamedTuple):
-    """How much there is in a file."""
+    """Number and rate of the frames of a file."""
 
     num_frames: int
     fps: float
@@ -81,7 +75,7 @@ class VideoReader:
             self.height, self.width = first.rgb().shape[:2]
             self._turn = display_turn(path, first.frame)
             for note in (*first.decoder.notes, *frame_notes(first.frame)):
-                _tell_once(path, note)
+                _log_note_once(path, note)
 
     @property
     def num_frames(self) -> int:
@@ -164,7 +158,7 @@ def frame_outside(path: Path, number: int, num_frames: int) -> DataError:
 
 
 @lru_cache(maxsize=256)
-def _tell_once(path: Path, note: str) -> None:
+def _log_note_once(path: Path, note: str) -> None:
     logger.warning("video=%s note=%r", path, note)
 
 

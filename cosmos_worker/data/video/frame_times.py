@@ -1,4 +1,4 @@
-"""When the frames of a video file are shown: the rate of a clip, the part of a file that it is, sampling at a rate."""
+"""Presentation times of a video file: the rate of a clip, the part of a file that it is, sampling at a rate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
-from cosmos_worker.data.problems import BadClip
+from cosmos_worker.data.video.problems import UnusableVideo
+from cosmos_worker.storage.files import counted
 
 RATE_TOLERANCE = 0.1
 """Largest deviation of a frame's duration from the median, as a share: admits times rounded to milliseconds up to
 60 frames per second, and not a single frame that is left out."""
 EARLY = Fraction(1, 10)
-"""Most of a frame's duration by which it counts as shown before its time."""
+"""Largest share of a frame's duration by which it may count as shown before its time."""
 MAX_STRAY = 4
 """Most frames that a cut leaves after a gap: encoders code few frames long before they are shown."""
 MAX_REPEATS = 100
@@ -53,7 +54,7 @@ class Timeline:
         return self.times[number]
 
     def as_json(self) -> dict[str, Any]:
-        """A short form: runs of equal gaps."""
+        """The times as JSON, with runs of equal gaps."""
         gaps = [after - before for before, after in pairwise(self.times)]
         runs = [[gap, len(list(run))] for gap, run in groupby(gaps)]
         return {
@@ -90,7 +91,7 @@ def constant_rate(timeline: Timeline, frames: range, name: str) -> Fraction:
         name: how messages call the file.
 
     Raises:
-        BadClip: intervals that are not equal within RATE_TOLERANCE.
+        UnusableVideo: intervals that are not equal within RATE_TOLERANCE.
     """
     times = timeline.times[frames.start : frames.stop]
     gaps = [after - before for before, after in pairwise(times)]
@@ -101,7 +102,7 @@ def constant_rate(timeline: Timeline, frames: range, name: str) -> Fraction:
             value = (
                 f"variable frame rate: frame {number} lasts {lasts:.4g} s, others {others:.4g} s"
             )
-            raise BadClip(name, "variable_frame_rate", value)
+            raise UnusableVideo(name, "variable_frame_rate", value)
     return _rate(timeline, frames)
 
 
@@ -134,7 +135,7 @@ def frames_between(
         source: file that gives the times.
 
     Raises:
-        BadClip: times that the file does not have, or no frame between them.
+        UnusableVideo: times that the file does not have, or no frame between them.
     """
     origin, half = timeline.times[0], Fraction(timeline.usual_gap, 2)
     end_of_file = timeline.ticks(timeline.num_frames)
@@ -149,14 +150,14 @@ def frames_between(
         seconds = float((end_of_file - origin) * timeline.tick)
         value = (
             f"the clip is {_seconds(start_s, '0')} to {_seconds(end_s, 'the end')} s of {name}, which has "
-            f"{timeline.num_frames} frames in {describe_seconds(seconds)} s"
+            f"{counted(timeline.num_frames, 'frame')} in {describe_seconds(seconds)} s"
         )
-        raise BadClip(source, "clip_outside", value)
+        raise UnusableVideo(source, "clip_outside", value)
     return range(first, last)
 
 
 def describe_seconds(seconds: float) -> str:
-    """A time that is not negative as short as milliseconds allow; of less than 1000 s it has six significant digits."""
+    """A time of at least 0 s in words: six significant digits below 1000 s, else rounded to milliseconds."""
     if not 1000 <= seconds < math.inf:
         return f"{seconds:.6g}"
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
@@ -179,15 +180,15 @@ def sample_at(timeline: Timeline, frames: range, fps: float, name: str) -> Seque
         name: how messages call the file.
 
     Raises:
-        BadClip: a part in which frames are shown for so long that it is no video.
+        UnusableVideo: a part in which frames are shown for so long that it is no video.
     """
     start, end = timeline.ticks(frames.start), timeline.ticks(frames.stop)
     step = 1 / (Fraction(str(fps)) * timeline.tick)
     early = min(Fraction(1), timeline.usual_gap * EARLY)
     count = max(1, -((min(early, step / 2) - (end - start)) // step))  # samples before the end
     if count > MAX_REPEATS * len(frames):
-        value = f"{len(frames)} frames in {float((end - start) * timeline.tick):.6g} s"
-        raise BadClip(name, "variable_frame_rate", value)
+        value = f"{counted(len(frames), 'frame')} in {float((end - start) * timeline.tick):.6g} s"
+        raise UnusableVideo(name, "variable_frame_rate", value)
     numbers: list[int] = []
     number = frames.start
     for sample in range(count):

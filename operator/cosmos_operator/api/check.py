@@ -13,12 +13,11 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.storage.volumes import (
     ADDRESS,
     VOLUMES,
+    WEIGHT_SUFFIXES,
 )
 
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""
-WEIGHT_SUFFIXES = (".pt", ".safetensors")
-"""Endings of files of weights."""
 
 FIELDS_OF_OPTIONS = {
     "trainer.max_steps": "spec.training.steps",

@@ -105,7 +105,7 @@ class Process:
         if self.command[1:2] == ["train"]:
             self.log.write(f"{utc_now()} {level} launcher cosmos_worker.runtime.launch {text}")
         else:
-            self.say("cli", text, level)
+            self.say("runtime.stage_process", text, level)
 
     async def run(self) -> Exit:
         """Run to the end."""

@@ -48,7 +48,10 @@ async def _run_stage(process: Process, kind: str, document: Object) -> None:
     marker = f"{target}/complete-{document['key']}.json"
     done = files.read(marker)
     if done is not None:
-        process.say("cli", f"{kind} already done key={document['key']} folder={files.path(target)}")
+        process.say(
+            "stages.run_stage",
+            f"{kind} already done key={document['key']} folder={files.path(target)}",
+        )
         raise Stop(0, "Succeeded", f"{kind} was already done", result=done["result"])
     started = time.monotonic()
     if kind == "train":
@@ -58,7 +61,9 @@ async def _run_stage(process: Process, kind: str, document: Object) -> None:
     if process.rank == 0:
         files.write(marker, {"stage": kind, "result": result})
     seconds = time.monotonic() - started
-    process.say("cli", f"{kind} done seconds={seconds:.1f} result={json.dumps(result)}")
+    process.say(
+        "stages.run_stage", f"{kind} done seconds={seconds:.1f} result={json.dumps(result)}"
+    )
     raise Stop(0, "Succeeded", f"{kind} done in {seconds:.1f} s", result=result)
 
 

@@ -1,4 +1,4 @@
-"""Which clips go to which bucket, and what prepare-dataset tells of it."""
+"""The bucket of each clip, and buckets in the report of prepare-dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""data/check.py: every way in which a clip can be unusable, on real files."""
+"""Checking clips: every way in which a clip can be unusable, on real files."""
 
 import errno
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""data/check.py: clips that share a file, frames at a rate, and what a file's author may not expect."""
+"""Checking clips that share a file or are resampled, and the notes about files that are read in a special way."""
 
 import os
 from fractions import Fraction
@@ -192,9 +192,7 @@ def test_a_cut_ends_before_frames_that_lack_their_neighbours(tmp_path: Path):
     clips = run(tmp_path, candidate("cut.mp4"))
 
     assert (one(clips).num_frames, one(clips).fps) == (20, 30.0)
-    note = (
-        "ends with 1 frames after a gap, as a cut leaves them; left out where the rate is constant"
-    )
+    note = "ends with 1 frame after a gap, as a cut leaves it; left out where the rate is constant"
     assert clips.notes == (("cut.mp4", note),)
     all_frames = VIDEO.model_copy(update={"fps": 30.0})
     sampled = run(tmp_path, candidate("cut.mp4"), frame_rate="resample", buckets=(all_frames,))

@@ -1,4 +1,4 @@
-"""data/dataset_files.py: subfolders, endings and odd names are found or told, in both layouts."""
+"""Files of a dataset: subfolders, endings and odd names are found or reported, in two layouts."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""data/distortion.py: what becomes of clips whose shape is not the window's."""
+"""Distortion of clips whose aspect ratio is not the window's."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""data/held_out.py: which episodes become the split val."""
+"""Held-out episodes: those that become the split val."""
 
 import dataclasses
 
@@ -72,7 +72,7 @@ def test_clips_of_one_file_stay_together():
 
     assert val_of(clips) in ({"a0", "a1", "a2"}, {"b0", "b1"})
     assert told is not None
-    assert told.sentence.startswith(f"1 of 2 training episodes ({told.clips} clips) are held out")
+    assert told.sentence.startswith(f"1 of 2 training episodes ({told.clips} clips) is held out")
 
 
 def test_only_usable_episodes_are_drawn_from():

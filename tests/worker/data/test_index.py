@@ -1,4 +1,4 @@
-"""data/index.py: what later stages read."""
+"""The dataset index as later stages read it."""
 
 import json
 from dataclasses import replace
@@ -69,7 +69,9 @@ def test_captions_are_distinct():
 
 
 def test_clip_names_unknown_id():
-    with pytest.raises(DataError, match=r"clip 'train/z' is not among the 1 clips .*run prepare"):
+    with pytest.raises(
+        DataError, match=r"clip 'train/z' is not in the index, which has 1 clip; run prepare"
+    ):
         DatasetIndex(Path(), (make_clip("a"),)).clip("train/z")
 
 

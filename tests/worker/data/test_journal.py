@@ -1,4 +1,4 @@
-"""data/journal.py: what was checked is known again, as long as the file is the same."""
+"""The journal: results of checked videos are used again as long as the file is the same."""
 
 import os
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""data/text_files.py: the same words are the same text, whatever wrote them."""
+"""Text files: the same words are the same text in every encoding and Unicode form."""
 
 import codecs
 import os

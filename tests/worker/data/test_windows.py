@@ -1,4 +1,4 @@
-"""data/windows.py: windows decoded in threads, and how many wait in memory."""
+"""Windows that are decoded in threads, and the number that waits in memory."""
 
 import threading
 import time

@@ -39,6 +39,7 @@ from cosmos_worker.storage.volumes import (
 )
 from cosmos_worker.train.checkpoint import list_states
 
+RANK_PROGRAM = Path(__file__).parents[2] / "support" / "rank_program.py"
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(300)]
 
 
@@ -79,13 +80,12 @@ def start(
 
 LAUNCHER = """
 import os, sys
-from cosmos_worker import cli
-from cosmos_worker.runtime import failures, launch
-cli.configure_logging(True)
+from cosmos_worker.runtime import failures, launch, stage_process
+stage_process.configure_logging(True)
 try:
     code = launch.launch_program(sys.argv[2:], int(sys.argv[1]), os.environ)
 except Exception as error:
-    code = cli._end(failures.classify(error))
+    code = stage_process.report_end(failures.classify(error))
 sys.exit(code)
 """
 
@@ -107,7 +107,7 @@ def start_program(
     document = folder / "train.yaml"
     config = train_config(folder, small_experiment(), folder / "out")
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    program = [str(Path(__file__).parent / "rank_program.py"), str(document), mode]
+    program = [str(RANK_PROGRAM), str(document), mode]
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(processes), *program],
         env={

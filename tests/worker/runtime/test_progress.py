@@ -13,10 +13,10 @@ import termios
 import pytest
 
 PROGRAM = """
-from cosmos_worker import cli
 from cosmos_worker.runtime.progress import Progress
-cli.configure_logging()
-cli.silence_foreign_bars()
+from cosmos_worker.runtime.stage_process import configure_logging, disable_library_bars
+configure_logging()
+disable_library_bars()
 from tqdm import tqdm
 for _ in tqdm(range(2), desc="foreign"):
     pass

@@ -1,4 +1,4 @@
-"""sources/archive.py: hostile and damaged archives, and what a server may do."""
+"""Hostile and damaged archives, and servers that misbehave."""
 
 import gzip
 import io

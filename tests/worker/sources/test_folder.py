@@ -1,4 +1,4 @@
-"""sources/folder.py: what a folder of fetched files is known by."""
+"""Folders of fetched files, known by the record of their source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sources/hub.py against a Hub on the loopback interface, through the real client library."""
+"""Downloads from a Hub on the loopback interface, through the real client library."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""sources/s3.py against a real S3 server on the loopback interface, through boto3."""
+"""Downloads from a real S3 server on the loopback interface, through boto3."""
 
 from __future__ import annotations
 
@@ -294,13 +294,13 @@ def test_second_process_waits_for_the_first(
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with s3.exclusive(tmp_path / "partial"):
+        with s3.locked_download(tmp_path / "partial"):
             inside.set()
             leave.wait()
             events.append("first")
 
     def follow() -> None:
-        with s3.exclusive(tmp_path / "partial"):
+        with s3.locked_download(tmp_path / "partial"):
             events.append("second")
 
     threads = [threading.Thread(target=hold), threading.Thread(target=follow)]

@@ -1,4 +1,4 @@
-"""sources/s3_digests.py: what of a store's words about an object can be compared."""
+"""Digests of an object that a store gives and that can be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store, the way to it or something else in its place answers, and what the user reads."""
+"""Messages about the answers of a store, of proxies before it, and of other servers in its place."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_kind_of_the_credentials_is_told(
 def test_role_of_a_service_account_is_told(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What EKS gives a pod for IAM roles of service accounts; the token service is the same moto."""
+    """The variables and files of a pod on EKS with an IAM role of a service account; moto is the token service."""
     (tmp_path / "token").write_text("token-of-the-pod")
     role = {
         "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/reader",

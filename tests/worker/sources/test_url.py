@@ -1,4 +1,4 @@
-"""sources/url.py: connections that break, and servers that can or cannot go on."""
+"""Downloads over connections that break, from servers that can or cannot resume."""
 
 import hashlib
 from collections.abc import Iterator

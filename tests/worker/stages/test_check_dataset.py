@@ -107,7 +107,7 @@ def test_json_has_the_summary_and_all_dropped_clips(
     found = json.loads(capsys.readouterr().out)
 
     assert found["usable"] is False
-    assert "1 of 5 clips (20.0%) are unusable (video_missing 1)" in found["reason"]
+    assert "1 of 5 clips (20.0%) is unusable (video_missing 1)" in found["reason"]
     assert "remove them (all in dropped_clips)" in found["reason"]
     assert found["splits"]["train"] == {"clips": 4, "windows": 36}
     assert found["dropped_clips"] == [

@@ -55,7 +55,7 @@ KIND_FILES = {
 
 
 RECORDS = {"model": ["fetched-model.json"]}
-"""What lies beside files of a local source: by it a training knows the weights again."""
+"""The record beside files of a local source, by which a training knows the weights again."""
 
 
 def write_files(folder: Path, names: list[str]) -> Path:

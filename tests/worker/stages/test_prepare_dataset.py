@@ -156,7 +156,7 @@ def test_run_fails_above_the_limit_and_keeps_the_earlier_index(tmp_path: Path, v
 
     report = target / "report-failed.md"
     assert str(caught.value) == (
-        f"{root}: 1 of 4 clips (25.0%) are unusable (caption_empty 1), max_bad_fraction allows 10.0%; repair or "
+        f"{root}: 1 of 4 clips (25.0%) is unusable (caption_empty 1), max_bad_fraction allows 10.0%; repair or "
         f"remove them (all in {report}) or raise max_bad_fraction; first: (1) annotation/train/silent.json: "
         "texts[0] is ''; write a caption or remove the clip"
     )
@@ -340,7 +340,7 @@ def test_run_tells_what_is_to_be_known(tmp_path: Path, volumes, target, caplog):
     assert (result["distorted"], result["held_out"], result["passed_over"]) == (4, 1, 1)
     report = (target / "report.md").read_text()
     summary = json.loads((target / "summary.json").read_text())
-    held_out = "1 of 4 training episodes (1 clips) are held out as split val, drawn by seed 0"
+    held_out = "1 of 4 training episodes (1 clip) is held out as split val, drawn by seed 0"
     stretched = "stretched by 125 % in height"
     for text in (report, caplog.text):
         assert held_out in text
@@ -388,7 +388,7 @@ def test_run_tells_which_frames_resampling_takes(tmp_path: Path, volumes, target
 
     assert "resampled clips=1 frames_repeated=2 frames_left_out=0" in caplog.text
     assert read_index(target).clip("train/drop").num_frames == 20
-    line = "- frames taken at equal intervals: 1 clips changed, 2 frames repeated, 0 left out"
+    line = "- frames taken at equal intervals: 1 clip changed, 2 frames repeated, 0 left out"
     assert line in (target / "report.md").read_text()
 
 

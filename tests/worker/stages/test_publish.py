@@ -188,9 +188,7 @@ def test_publish_refuses_weights_that_are_not_finite(tmp_path: Path) -> None:
     state["net.final_layer.linear.weight"][0, 0] = float("nan")
     write_exports(run, 30, state, dict(state), torch.bfloat16)
 
-    message = (
-        r"iter_000000030_ema_model\.pt: 1 values in 1 tensors are NaN or infinite: net\.final_l"
-    )
+    message = r"iter_000000030_ema_model\.pt: 1 value in 1 tensor is NaN or infinite: net\.final_l"
     with pytest.raises(CheckpointError, match=message):
         publish.run(publish_config(run_uri), volumes)
 

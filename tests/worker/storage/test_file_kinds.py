@@ -17,7 +17,7 @@ from cosmos_worker.config.experiment import TokenizerConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.pretrained import read_model_type
 from cosmos_worker.storage.file_kinds import (
-    recognise,
+    recognise_file,
     refuse_pointers_in,
 )
 from cosmos_worker.text.t5 import encoder_identity
@@ -103,10 +103,10 @@ def test_files_are_recognised_by_their_content(
 ) -> None:
     write(tmp_path / "file")
 
-    assert str(recognise(tmp_path / "file")).startswith(kind)
+    assert str(recognise_file(tmp_path / "file")).startswith(kind)
 
 
 def test_text_is_nothing_that_is_known(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("weights")
 
-    assert recognise(tmp_path / "file") is None
+    assert recognise_file(tmp_path / "file") is None

@@ -1,4 +1,4 @@
-"""web_page.py: what is a page, and what only looks like one."""
+"""Web pages, and files that only look like one."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.checkpoint import list_states
 from cosmos_worker.train.parallelize import lay_out
-from cosmos_worker.weights.adapter import read_adapter
+from cosmos_worker.weights.adapter_reading import read_adapter
 from cosmos_worker.weights.files import find_adapter
 
 FRAMES = 4

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from support import engine_stand_in
+from support import engine_program, engine_stand_in
 from support.training import (
     run_path,
     small_experiment,
@@ -48,7 +48,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PLAIN = AccelerationConfig()
 FLOAT8 = AccelerationConfig(linear="transformer_engine_float8")
 ATTENTION = AccelerationConfig(attention="transformer_engine")
-PROGRAM = Path(__file__).parent / "engine_program.py"
+PROGRAM = Path(engine_program.__file__)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_engine = pytest.mark.skipif(
     importlib.util.find_spec("transformer_engine") is None,

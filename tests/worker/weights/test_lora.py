@@ -44,7 +44,7 @@ def corrections(seed: int = 5) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def merged(scale: float, seed: int = 5) -> State:
-    """What is expected: the sum, written out."""
+    """The expected weight: the sum, written out."""
     state = dict(small_model().state_dict())
     for layer, (A, B) in corrections(seed).items():
         state[f"{layer}.0.weight"] = state[f"{layer}.0.weight"] + scale * torch.einsum(

@@ -112,7 +112,7 @@ def lose_tensor(path: Path) -> None:
         (empty_index, "not an index of shards .*weight_map.*; fetch the model again"),
         (lose_shard, "model-00002-of-00003.safetensors: no such shard; fetch the model again"),
         (truncate_shard, "model-00002-of-00003.safetensors: cannot be read as a weight file"),
-        (lose_tensor, "lacks 1 tensors that model.safetensors.index.json names, such as new.t2"),
+        (lose_tensor, "lacks 1 tensor that model.safetensors.index.json names, such as new.t2"),
     ],
 )
 def test_damage_is_found_before_anything_is_loaded(

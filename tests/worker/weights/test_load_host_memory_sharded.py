@@ -23,7 +23,7 @@ FORMS = ("pt", "diffusers")
 """One file, and safetensors in shards; all forms are measured with one process."""
 LARGE = SMALL_NET.model_copy(update={"model_channels": 512, "num_blocks": 6})
 SLACK_BYTES = 8 << 20
-"""What the allocator rounds up, the collectives' buffers, and code that the load is the first to touch."""
+"""Bytes for rounding of the allocator, buffers of collectives, and code that the load is the first to touch."""
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(300)]
 
 LOADS = """
@@ -63,7 +63,7 @@ with join_processes("cpu", 1) as processes:
 
 @dataclass(frozen=True)
 class Load:
-    """What a load took of one process, in bytes."""
+    """Memory of one process after a load, and its peak, in bytes."""
 
     peak: int
     share: int

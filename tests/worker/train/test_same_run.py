@@ -15,7 +15,6 @@ from support.training import (
     write_training_inputs,
 )
 
-from cosmos_worker.cli import run_stage
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.stages import (
     PublishConfig,
@@ -23,6 +22,7 @@ from cosmos_worker.config.stages import (
 )
 from cosmos_worker.errors import CheckpointError, StopRequested
 from cosmos_worker.stages import publish
+from cosmos_worker.stages.run_stage import run_stage
 from cosmos_worker.storage.earlier_runs import describe_length
 from cosmos_worker.storage.volumes import Volumes
 

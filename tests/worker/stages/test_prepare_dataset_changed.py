@@ -49,7 +49,7 @@ class Stage:
         return code, self._capsys.readouterr().err.splitlines()[-1]
 
     def files(self) -> dict[str, bytes]:
-        """What the stage has left."""
+        """Files that the stage has left."""
         return {path.name: path.read_bytes() for path in self.target.iterdir()}
 
 
@@ -90,7 +90,7 @@ def refuse(stage: Stage, first: str, counts: str, layout: str = "bridge") -> str
     code, said = stage.run(layout)
     assert code == 2
     assert f"DataError: dataset.source.path {stage.root}: {stage.root} has changed since" in said
-    assert f"{counts} differ, first {first} (" in said
+    assert f"{counts} differs, first {first} (" in said
     assert "give the changed dataset another spec.dataset.name" in said
     assert stage.files() == before
     return said
@@ -271,4 +271,4 @@ def test_lists_and_tables_of_the_other_layouts_count(stage, layout, changed):
         path.touch()
 
     code, line = stage.run(layout)
-    assert (code, f"1 differ, first {changed}" in line) == (2, True), line
+    assert (code, f"1 differs, first {changed}" in line) == (2, True), line

@@ -8,7 +8,7 @@ import torch
 
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.weights.tensors import (
-    Unfinished,
+    FiniteCheck,
     count_not_finite,
 )
 
@@ -36,7 +36,7 @@ def test_largest_values_and_integers_are_finite() -> None:
 
 
 def test_tensors_are_reported_together() -> None:
-    found = Unfinished()
+    found = FiniteCheck()
     for name, value in (("a", 1.0), ("b", float("nan")), ("c", float("inf"))):
         found.add(name, torch.full((2,), value))
 

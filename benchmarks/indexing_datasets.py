@@ -1,4 +1,4 @@
-"""How fast prepare-dataset builds an index: ``python index_benchmark.py FOLDER TRAJECTORIES WORKERS``.
+"""Measure prepare-dataset building an index: ``python benchmarks/indexing_datasets.py FOLDER TRAJECTORIES WORKERS``.
 
 Writes a bridge dataset whose trajectories share 8 real clips of 256x320 (hard links), unless FOLDER holds one, and
 prints one JSON line. A second run with other WORKERS indexes the same dataset anew.
@@ -26,6 +26,7 @@ LENGTHS = (30, 38, 45, 57, 60, 64, 72, 80)
 
 
 def write_dataset(root: Path, num_trajectories: int) -> None:
+    """Write a dataset in layout ``bridge``: annotations of their own, videos that are hard links to 8 files."""
     generator = np.random.default_rng(0)
     for number, length in enumerate(LENGTHS):
         blocks = generator.integers(0, 255, (8, 10, 3)).astype(np.uint8)
@@ -50,6 +51,7 @@ def write_dataset(root: Path, num_trajectories: int) -> None:
 
 
 def main(folder: Path, num_trajectories: int, num_workers: int) -> None:
+    """Build the index of the dataset in ``folder`` and print the time, the rate and the memory as JSON."""
     if not folder.is_dir():
         write_dataset(folder, num_trajectories)
     target = folder.with_name(f"{folder.name}-index")

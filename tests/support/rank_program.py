@@ -16,6 +16,7 @@ from pathlib import Path
 from cosmos_worker import cli
 from cosmos_worker.errors import DataError, StopRequested
 from cosmos_worker.runtime.outcome import PositionFile
+from cosmos_worker.runtime.stage_process import exit_process
 
 RANK = int(os.environ["RANK"])
 PEER = Path(os.environ["COSMOS_OUTCOMES"]) / "peer"
@@ -161,4 +162,4 @@ if __name__ == "__main__":
     if RANK == 1:
         PEER.with_suffix(".tmp").write_text(str(os.getpid()))
         PEER.with_suffix(".tmp").rename(PEER)
-    cli._leave(cli.main(["train", "--config", sys.argv[1]]))
+    exit_process(cli.main(["train", "--config", sys.argv[1]]))

@@ -1,4 +1,4 @@
-"""data/video.py on real files."""
+"""Reading and writing real video files."""
 
 import errno
 from pathlib import Path

@@ -37,7 +37,7 @@ def is_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor] = TENSOR
 
 
 def outcome(path: Path) -> str:
-    """What a reader of the file gets."""
+    """The tensors that a reader of the file gets."""
     try:
         return "same" if is_same(read(path)) else "GARBAGE"
     except WorkerError:
@@ -287,7 +287,9 @@ def test_values_that_are_not_finite_are_refused_at_fetch_and_at_load(
     state = with_bad_values(value)
     torch.save(state, path) if form == "pt" else save_file(state, path)
 
-    message = r"3 values in 1 tensors are NaN or infinite: net\.final_layer\.linear\.weight \(3\); a train"
+    message = (
+        r"3 values in 1 tensor are NaN or infinite: net\.final_layer\.linear\.weight \(3\); a train"
+    )
     with pytest.raises(CheckpointError, match=message):
         fetch(path, tmp_path / "Tiny")
     assert not (tmp_path / "Tiny").exists()
@@ -311,7 +313,7 @@ def test_weights_of_a_type_that_is_none_are_refused(
     with pytest.raises(CheckpointError, match=message):
         load_model(path, SMALL_NET)
     with pytest.raises(
-        CheckpointError, match=rf"no floating-point numbers, such as .* \({shown}\)"
+        CheckpointError, match=rf"of another type than floating point, such as .* \({shown}\)"
     ):
         fetch(path, tmp_path / "Tiny")
 

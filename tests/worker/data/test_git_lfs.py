@@ -1,4 +1,4 @@
-"""data/lfs.py, and a dataset that was cloned without Git LFS."""
+"""Datasets that were cloned without Git LFS."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_dataset_whose_videos_are_pointers_is_one_error(tmp_path: Path):
         video.write_text(POINTER)
 
     message = (
-        r"data: 3 of 3 files are Git LFS pointers instead of the files, such as "
+        r"data: 3 of 3 files are Git LFS pointers instead of content, such as "
         r"videos/train/train0/rgb\.mp4; run 'git lfs pull'"
     )
     with pytest.raises(DataError, match=message):
@@ -65,7 +65,7 @@ def test_single_pointer_in_place_of_words_is_refused(tmp_path: Path, layout: str
     (pointer,) = root.rglob(pattern)
     pointer.write_text(POINTER)
 
-    with pytest.raises(DataError, match=rf"Git LFS pointers .* such as \S+{pattern}; run 'git lfs"):
+    with pytest.raises(DataError, match=rf"Git LFS pointer .* such as \S+{pattern}; run 'git lfs"):
         prepare(tmp_path, root, layout, max_bad_fraction=1.0)
 
 
@@ -77,7 +77,7 @@ def test_few_videos_that_are_pointers_are_dropped_and_told(tmp_path: Path, caplo
         result = prepare(tmp_path, root, "bridge", max_bad_fraction=0.5)
 
     assert result["clips"] == {"found": 3, "kept": 2, "bad": 1, "too_short": 0}
-    assert "1 of 3 files are Git LFS pointers" in caplog.text
+    assert "1 of 3 files is a Git LFS pointer" in caplog.text
 
 
 def test_some_pointers_to_videos_of_any_ending_cost_their_clips_alone(

@@ -1,4 +1,4 @@
-"""data/lerobot.py: episodes of LeRobot datasets as clips, in formats v2.0, v2.1 and v3.0."""
+"""Episodes of LeRobot datasets as clips, in formats v2.0, v2.1 and v3.0."""
 
 import json
 import re
@@ -96,7 +96,7 @@ def test_episode_whose_task_changes_is_cut_into_clips_of_one_task(tmp_path: Path
     assert listing.bad == ()
     assert listing.notes == (
         f"LeRobot format {version}, camera {FRONT}",
-        "1 episodes whose task changes are clips of one task each: 4 clips of 2 episodes",
+        "1 episode with several tasks: cut into clips of one task each, 4 clips of 2 episodes",
     )
     parts = listing.candidates[1:]
     assert [(c.clip_id, c.captions, c.episode) for c in parts] == [
@@ -373,7 +373,7 @@ def test_empty_task_costs_its_episodes(tmp_path: Path):
             "'../{video_key}.mp4' is no path inside the dataset",
         ),
         ({"video_path": "{video_key.__class__}.mp4"}, "is no path inside the dataset"),
-        ({"video_path": "{name}.mp4"}, "has the place {name}; known are"),
+        ({"video_path": "{name}.mp4"}, "has the placeholder {name}; known are"),
         ({"video_path": 3}, "video_path is 3, not a text"),
     ],
 )

@@ -1,4 +1,4 @@
-"""data/caption_files.py: the reference's pickles belong to captions as prepare-dataset reads them."""
+"""Files of captions: the reference's pickles belong to captions as prepare-dataset reads them."""
 
 import json
 import logging

@@ -6,19 +6,19 @@ import sys
 from pathlib import Path
 
 import torch
-from support import engine_stand_in
 
 from cosmos_worker import cli
 from cosmos_worker.config.training import AccelerationConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train
 from cosmos_worker.train.parallelize import accelerate
+from support import engine_stand_in
 
 
 def accelerate_as_on_cuda(
     model: CosmosModel, config: AccelerationConfig, device: torch.device
 ) -> None:
-    """What the stage calls, told that there is a GPU."""
+    """The function that the stage calls, with the device of a GPU."""
     accelerate(model, config, torch.device("cuda"))
 
 

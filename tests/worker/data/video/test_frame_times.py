@@ -1,4 +1,4 @@
-"""data/frame_times.py: rates, parts of files and sampling at a rate, on times alone."""
+"""Presentation times: rates, parts of files and sampling at a rate, on times alone."""
 
 from fractions import Fraction
 
@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video.frame_times import (
     Timeline,
     constant_rate,
@@ -14,6 +13,7 @@ from cosmos_worker.data.video.frame_times import (
     sample_at,
     stray_frames,
 )
+from cosmos_worker.data.video.problems import UnusableVideo
 
 
 def at(*times: float, ticks: int = 1000, last: float = 0.1) -> Timeline:
@@ -45,7 +45,7 @@ def test_a_part_of_a_file_may_be_constant_where_the_file_is_not():
 
     assert constant_rate(timeline, range(4, 8), "a.mp4") == 10
     with pytest.raises(
-        BadClip, match=r"frame 3 lasts 0\.6 s, others 0\.1 s; .*frameRate: Resample"
+        UnusableVideo, match=r"frame 3 lasts 0\.6 s, others 0\.1 s; .*frameRate: Resample"
     ):
         constant_rate(timeline, range(8), "a.mp4")
 
@@ -99,7 +99,7 @@ def test_a_part_may_be_open():
 )
 def test_a_part_outside_of_the_file_is_refused(start, end, told):
     message = f"^meta: the clip is {told} s of a.mp4, which has 30 frames in 1 s; correct the times"
-    with pytest.raises(BadClip, match=message) as caught:
+    with pytest.raises(UnusableVideo, match=message) as caught:
         frames_between(even(30, 30), start, end, "a.mp4", "meta")
 
     assert caught.value.reason == "clip_outside"
@@ -170,7 +170,7 @@ def test_samples_are_the_frames_shown_at_their_times(gaps, fps, last):
     timeline = Timeline(tuple(times), Fraction(1, 1000), last)
     try:
         numbers = sampled(timeline, fps)
-    except BadClip:
+    except UnusableVideo:
         return
 
     for sample, number in enumerate(numbers):
@@ -184,5 +184,7 @@ def test_samples_are_the_frames_shown_at_their_times(gaps, fps, last):
 
 
 def test_a_picture_that_stands_for_hours_is_no_video():
-    with pytest.raises(BadClip, match=r"a\.mp4: 2 frames in 3600\.\d s; .*or remove the clip"):
+    with pytest.raises(
+        UnusableVideo, match=r"a\.mp4: 2 frames in 3600\.\d s; .*or remove the clip"
+    ):
         sampled(at(0, 3600), 30)

@@ -83,7 +83,7 @@ def test_prefix_before_the_names_of_diffusers(tmp_path: Path) -> None:
 
 
 class Settings:
-    """What trainers save beside weights: objects of classes that are not known here."""
+    """An object of an unknown class, as trainers save some beside weights."""
 
     def __init__(self) -> None:
         self.learning_rate = 1e-4
@@ -166,7 +166,7 @@ def test_half_an_average_is_not_mixed_with_the_network(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "model.pt")
 
     with pytest.raises(
-        CheckpointError, match=r"net_ema\.\* lacks 1 tensors that net\.\* has, such as f"
+        CheckpointError, match=r"net_ema\.\* lacks 1 tensor that net\.\* has, such as f"
     ):
         read_weight_file(tmp_path / "model.pt")
 
@@ -272,7 +272,7 @@ def test_weights_in_8_bits_become_what_they_stand_for(
         ({f"{LAYER}.weight_scale_inv": torch.ones(1, 1)}, r"quantised weights \(.*weight_scale_inv\)"),
         ({f"{LAYER}.weight_scale": torch.ones(2, 2)}, r"weight_scale has shape \(2, 2\); known are one number"),
         ({f"{LAYER}.weight": BYTES}, r"weight_scale .* scales .*weight, which is torch\.int8"),
-        ({"net.affline_norm.weight": FEW_BITS}, r"1 weights of 8-bit .* have no scale, such as"),
+        ({"net.affline_norm.weight": FEW_BITS}, r"1 weight of 8-bit .* has no scale, such as"),
         ({f"{LAYER}.comfy_quant": NOTE}, r"says format 'nvfp4'"),
         ({f"{LAYER}.weight.quant_state.bitsandbytes__nf4": torch.zeros(4, dtype=torch.uint8)}, r"quantised weights \("),
     ],
@@ -300,7 +300,7 @@ def test_weights_in_8_bits_whose_scales_are_lost_are_refused(tmp_path: Path, mar
     save_file({**state, **mark}, tmp_path / "model.safetensors")
 
     with pytest.raises(
-        CheckpointError, match=r"have no scale, such as .*layer1\.weight, and .* says"
+        CheckpointError, match=r"has no scale, such as .*layer1\.weight, and .* says"
     ):
         load_model(tmp_path, SMALL_NET)
 

@@ -1,4 +1,4 @@
-"""data/jsonl.py and data/clip_rows.py: clips that a list names, in all of its forms."""
+"""Clips of a list in layout ``jsonl``, in all forms of lists."""
 
 import json
 import re
@@ -317,7 +317,7 @@ def test_csv_with_times_splits_and_lines_in_quotes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.mp4", "1 fields, the first line names 2"),
+        ("a.mp4", "1 field, the first line names 2"),
         ("a.mp4,go,3", "3 fields, the first line names 2"),
         ("a.mp4,", "caption is ''"),
         (",go", "video is '', not a path"),

@@ -1,4 +1,4 @@
-"""data/actions.py: poses and gripper of an annotation, one by one."""
+"""Actions of an annotation in layout ``bridge``: poses and gripper."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""data/detect.py and data/layouts.py: the root of a dataset, and what a folder looks like that is none."""
+"""Recognition of folders: the root of a dataset, and the messages for folders that are none."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from support.lerobot_datasets import Layout, recordings, write_lerobot
 
 from cosmos_worker.config.stages import DatasetLayout
 from cosmos_worker.data.layouts.by_name import find_root
-from cosmos_worker.data.layouts.detect import recognise
+from cosmos_worker.data.layouts.detect import recognise_layout
 from cosmos_worker.errors import DataError
 
 
@@ -126,7 +126,7 @@ def test_videos_and_captions_in_folders_below_are_the_videos_layout(tmp_path: Pa
     touch(tmp_path, "videos/in/deep/a.MOV", "metas/in/deep/a.txt")
     (tmp_path / "videos/loop.mp4").symlink_to("loop.mp4")
 
-    look = recognise(tmp_path)
+    look = recognise_layout(tmp_path)
 
     assert look is not None
     assert look.layout == "videos"

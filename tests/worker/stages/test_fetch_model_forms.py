@@ -64,7 +64,7 @@ def write_form(form: str, folder: Path) -> Path:
 
 
 def expected_files(form: str, folder: Path) -> set[str]:
-    """What of that is needed."""
+    """Those of them that are needed."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     unused = {"README.md", "model.json", "vae/diffusion_pytorch_model.safetensors"}
     if form == "trainer":

@@ -29,7 +29,7 @@ SMALL = NetConfig(
 )
 LARGE = SMALL.model_copy(update={"model_channels": 512, "num_blocks": 6})
 SLACK_BYTES = 8 << 20
-"""What the allocator rounds up, and code that the load is the first to touch."""
+"""Bytes for rounding of the allocator, and for code that the load is the first to touch."""
 
 LOADS = """
 import ctypes, gc, json, sys
@@ -55,7 +55,7 @@ for path, document in json.loads(sys.argv[1]):
 
 @dataclass(frozen=True)
 class Load:
-    """What a load took, in bytes."""
+    """Memory of a load, in bytes."""
 
     peak: int
     """Growth of the process at most."""
