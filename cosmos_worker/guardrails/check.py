@@ -25,7 +25,7 @@ INSTALL = "install the extras 'worker' and 'guardrails' of this package"
 READ = "give this user the right to read it, or fetch it again"
 
 
-def companion_lines(config: ItemConfig, volumes: Volumes) -> Iterator[Line]:
+def auxiliary_model_lines(config: ItemConfig, volumes: Volumes) -> Iterator[Line]:
     """Look at the folders and packages of what the item asks for; nothing for what it does not."""
     if config.prompt_upsampler_uri is not None:
         uri = config.prompt_upsampler_uri
@@ -69,7 +69,7 @@ def _look_at_upsampler(folder: Path) -> str:
 
 
 def _look_at_words(folder: Path) -> str:
-    from cosmos_worker.guardrails.text import (
+    from cosmos_worker.guardrails.blocklist import (
         Blocklist,
         list_files,
     )
@@ -86,17 +86,17 @@ def _look_at_classifier(folder: Path) -> str:
 
 
 def _look_at_encoder(folder: Path) -> str:
-    from cosmos_worker.guardrails import video
+    from cosmos_worker.guardrails import video_filter
 
-    video.check_encoder(folder)
-    return _describe(folder, video.ENCODER)
+    video_filter.check_encoder(folder)
+    return _describe(folder, video_filter.ENCODER)
 
 
 def _look_at_filter(folder: Path) -> str:
-    from cosmos_worker.guardrails import video
+    from cosmos_worker.guardrails import video_filter
 
-    video.read_classifier(folder / FILTER_FILE)
-    return f"{folder / FILTER_FILE}: {len(video.CLASSES)} classes"
+    video_filter.read_classifier(folder / FILTER_FILE)
+    return f"{folder / FILTER_FILE}: {len(video_filter.CLASSES)} classes"
 
 
 def _look_at_faces(folder: Path) -> str:

@@ -121,7 +121,7 @@ def build_config(
         "fit": options.fit,
         "context_parallel": processes,
         "offload": flags.offloaded(options),
-        **flags.companions(options),
+        **flags.auxiliary_models(options),
     }
     return parse_document(GenerateConfig, document, flags.COMMAND)
 

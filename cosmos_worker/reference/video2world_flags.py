@@ -177,7 +177,7 @@ def offloaded(options: argparse.Namespace) -> tuple[Literal["tokenizer", "networ
     return tuple(names)
 
 
-def companions(options: argparse.Namespace) -> dict[str, Any]:
+def auxiliary_models(options: argparse.Namespace) -> dict[str, Any]:
     """Fields of the generate document for what is not disabled.
 
     Raises:

@@ -24,22 +24,22 @@ from cosmos_worker.guardrails import (
     retinaface,
     text_classifier,
     upsampler,
-    video,
+    video_filter,
+)
+from cosmos_worker.guardrails.blocklist import (
+    Blocklist,
+    list_files,
 )
 from cosmos_worker.guardrails.faces import FaceBlur
 from cosmos_worker.guardrails.pretrained import (
     folder_identity,
     give_back_memory,
 )
-from cosmos_worker.guardrails.text import (
-    Blocklist,
-    list_files,
-)
 from cosmos_worker.guardrails.verdict import (
     VIDEO_FILTER,
     Blocked,
 )
-from cosmos_worker.guardrails.video import VideoFilter
+from cosmos_worker.guardrails.video_filter import VideoFilter
 from cosmos_worker.sample.conditioning import read_last_known_frame
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.records import GUARDRAILS_IDENTITY, UPSAMPLER_IDENTITY
@@ -140,8 +140,8 @@ def _identify_guardrails(config: GuardrailsConfig, volumes: Volumes) -> str:
     encoder = volumes.resolve(config.image_encoder_uri)
     Blocklist(folder)
     text_classifier.check_folder(classifier)
-    video.check_encoder(encoder)
-    video.read_classifier(folder / FILTER_FILE)
+    video_filter.check_encoder(encoder)
+    video_filter.read_classifier(folder / FILTER_FILE)
     files = [*list_files(folder), folder / FILTER_FILE]
     if config.face_blur:
         retinaface.read_detector(folder / FACE_FILE)
@@ -233,7 +233,7 @@ class Companions:
         folder = self.volumes.resolve(guards.folder_uri)
         encoder = self.volumes.resolve(guards.image_encoder_uri)
         return FrameGuards(
-            video.VideoFilter(folder, encoder, self.device),
+            video_filter.VideoFilter(folder, encoder, self.device),
             FaceBlur(folder, self.device) if guards.face_blur else None,
         )
 

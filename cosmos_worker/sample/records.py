@@ -58,8 +58,8 @@ MAX_RATE_DIFFERENCE = 0.01
 """Rates of a result and its ground truth that differ by a larger share are told."""
 UPSAMPLER_IDENTITY = "prompt_upsampler_identity"
 GUARDRAILS_IDENTITY = "guardrails_identity"
-COMPANIONS = (UPSAMPLER_IDENTITY, GUARDRAILS_IDENTITY)
-"""What decides the answers of companions: in a request, and so in its record, only if it asks for them."""
+AUXILIARY_IDENTITIES = (UPSAMPLER_IDENTITY, GUARDRAILS_IDENTITY)
+"""What decides the answers of auxiliary_models: in a request, and so in its record, only if it asks for them."""
 
 
 def check_metrics(one: SampleInput, item: ItemConfig) -> SampleInput:
@@ -173,9 +173,9 @@ def read_finished(folder: Path, request: Record) -> Record | None:
 def _is_of(record: Record, request: Record) -> bool:
     """Whether a record was made by a request; earlier versions did not write what came later.
 
-    A companion that the record had and the request does not ask for makes another result, too.
+    A record made with an upsampler or guardrails that the request no longer asks for is of another request, too.
     """
-    if any(record.get(name) != request.get(name) for name in COMPANIONS):
+    if any(record.get(name) != request.get(name) for name in AUXILIARY_IDENTITIES):
         return False
     known = {**LATER, **record}
     if isinstance(known.get("sampling"), dict):

@@ -12,7 +12,7 @@ from typing import Any
 
 from cosmos_worker.config.stages import CheckInputsConfig, ItemConfig
 from cosmos_worker.errors import CheckpointError, DataError, UserError, plain_kind
-from cosmos_worker.guardrails.check import companion_lines
+from cosmos_worker.guardrails.check import auxiliary_model_lines
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.inputs import SampleInput, raise_all
 from cosmos_worker.storage.volumes import Volumes
@@ -38,7 +38,7 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
     for item in config.items:
         try:
             inputs = check_item(item, config.net, config.tokenizer, volumes)
-            _check_companions(item, volumes)
+            _check_auxiliary_models(item, volumes)
             _check_words(item, inputs, tokenizer)
         except UserError as error:
             problems.append(plain_kind(error)(f"inference item {item.name}: {error}"))
@@ -50,13 +50,13 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
     return {"inputs": num_inputs, "notes": dict(notes.most_common())}
 
 
-def _check_companions(item: ItemConfig, volumes: Volumes) -> None:
+def _check_auxiliary_models(item: ItemConfig, volumes: Volumes) -> None:
     """Look at what the item's upsampler and guardrails need.
 
     Raises:
         CheckpointError: a folder or a package that is absent or not what it should be.
     """
-    lacking = [line for line in companion_lines(item, volumes) if line.is_missing]
+    lacking = [line for line in auxiliary_model_lines(item, volumes) if line.is_missing]
     if lacking:
         raise CheckpointError(
             "; ".join(f"{line.name}: {line.finding.detail}; {line.remedy}" for line in lacking)

@@ -30,8 +30,8 @@ from cosmos_worker.storage.volumes import (
     sha256_of_file,
 )
 from cosmos_worker.tokenizer import tokenizer
-from cosmos_worker.tokenizer.embedded import EmbeddedTokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
+from cosmos_worker.tokenizer.wavelet import EmbeddedTokenizer
 from cosmos_worker.weights.tensor_files import read_saved
 from cosmos_worker.weights.torch_zip import check_program
 

@@ -19,7 +19,7 @@ from cosmos_worker.weights.forms import (
     ACCEPTED,
     CONFIG_FILE,
     choose_weights,
-    companions,
+    files_beside,
     list_names,
     shards_of,
 )
@@ -101,7 +101,7 @@ def _choose_model(names: Sequence[str]) -> Choice:
     weights = choose_weights(names, "the source")
     if weights is None:
         return Choice([], [f"weights ({ACCEPTED})"])
-    beside, missing = companions(weights, names)
+    beside, missing = files_beside(weights, names)
     return Choice([weights, *beside], missing)
 
 

@@ -142,7 +142,7 @@ def _latest_of_trainer(names: Sequence[str]) -> str | None:
     return max(matches, key=lambda match: (int(match[1]), -KINDS.index(match[2])))[0]
 
 
-def companions(weights: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
+def files_beside(weights: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Files that belong to the weights, without the shards of an index.
 
     Returns:

@@ -5,7 +5,7 @@ import pytest
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.weights.forms import (
     choose_weights,
-    companions,
+    files_beside,
 )
 
 TRAINER = [
@@ -60,9 +60,9 @@ def test_several_files_of_one_form_are_refused(names, message):
 
 
 def test_what_lies_beside_belongs_to_diffusers_only():
-    assert companions(DIFFUSERS[1], DIFFUSERS) == ([DIFFUSERS[0], "logvar.safetensors"], [])
-    assert companions(DIFFUSERS[1], DIFFUSERS[1:]) == (["logvar.safetensors"], [DIFFUSERS[0]])
-    assert companions("model.pt", ["model.pt", "config.json", "logvar.safetensors"]) == (
+    assert files_beside(DIFFUSERS[1], DIFFUSERS) == ([DIFFUSERS[0], "logvar.safetensors"], [])
+    assert files_beside(DIFFUSERS[1], DIFFUSERS[1:]) == (["logvar.safetensors"], [DIFFUSERS[0]])
+    assert files_beside("model.pt", ["model.pt", "config.json", "logvar.safetensors"]) == (
         ["config.json"],
         [],
     )
