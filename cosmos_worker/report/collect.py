@@ -21,7 +21,7 @@ from cosmos_worker.data.video.files import (
 from cosmos_worker.errors import DataError
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
-from cosmos_worker.sample.records import LATER, Record, is_blocked, read_list, summarise
+from cosmos_worker.sample.records import DEFAULT_ENTRIES, Record, is_blocked, read_list, summarise
 from cosmos_worker.storage.volumes import (
     METRICS_FILE,
     RESOLVED_CONFIG_FILE,
@@ -252,7 +252,7 @@ def _card(position: int, members: Sequence[tuple[Item, Record]]) -> Card:
 
 def _fit_of(record: Record) -> Fit:
     """How the frames of a record were brought to their size; earlier versions did not say it."""
-    fit: Fit = record.get("fit", LATER["fit"])
+    fit: Fit = record.get("fit", DEFAULT_ENTRIES["fit"])
     return fit
 
 

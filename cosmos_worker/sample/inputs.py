@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from cosmos_worker.config.captions import (
     TextError,
@@ -36,6 +36,8 @@ REQUIRED_KEYS, OPTIONAL_KEYS = ("visual_input", "prompt"), ("ground_truth", "id"
 KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
 KEYS_TEXT = ", ".join(KEYS)
 SHOWN_PROBLEMS = 10
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,29 @@ def _from_job(listed: Sequence[GenerateInput], volumes: Volumes) -> list[SampleI
         )
         for position, one in enumerate(listed)
     ]
+
+
+def split_batches(
+    inputs: Sequence[T], lengths: Sequence[int], batch_size: int, padding: Literal["pad", "trim"]
+) -> list[list[T]]:
+    """Cut a list into consecutive batches.
+
+    Args:
+        inputs: of the list.
+        lengths: tokens of each input's prompt.
+        batch_size: the most inputs of a batch.
+        padding: of the text context; with "trim" only prompts of one length share a batch.
+    """
+    batches: list[list[T]] = []
+    previous: int | None = None
+    for one, length in zip(inputs, lengths, strict=True):
+        fits = bool(batches) and len(batches[-1]) < batch_size
+        if fits and (padding == "pad" or length == previous):
+            batches[-1].append(one)
+        else:
+            batches.append([one])
+        previous = length
+    return batches
 
 
 def sampling_of(one: SampleInput, sampling: SamplingConfig) -> SamplingConfig:

@@ -21,7 +21,7 @@ from cosmos_worker.sample.sampler import (
     Settings,
     decode_latents,
     encode_known_frames,
-    generate_from_known,
+    generate_latents,
 )
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 
@@ -158,6 +158,6 @@ def _generate_pass(
     with models.tokenizer_at_work():
         known = agree(encode_known_frames(models.tokenizer, samples, settings))
     with models.network_at_work():
-        latents = generate_from_known(models.net, known, samples, settings, on_step, number)
+        latents = generate_latents(models.net, known, samples, settings, on_step, number)
     with models.tokenizer_at_work():
         return decode_latents(models.tokenizer, latents, settings.sigma_data)

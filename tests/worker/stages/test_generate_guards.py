@@ -28,7 +28,7 @@ from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.sample import records
 from cosmos_worker.sample.inputs import collect_inputs
 from cosmos_worker.sample.kept_passes import KeptPasses
-from cosmos_worker.sample.prompts_and_guards import Companions
+from cosmos_worker.sample.prompts import prepare_prompts
 from cosmos_worker.stages import generate
 from cosmos_worker.storage.volumes import (
     FILTER_FILE,
@@ -273,11 +273,10 @@ def test_batches_after_an_interruption_are_those_of_all_inputs_that_were_sampled
             "final_prompt": "c",
             "blocked": Blocked("blocklist", "x").as_record(),
         },
-        "002": None,
     }
 
-    prompts = Companions(config, Volumes(), torch.device("cpu"), torch.float32).prepare_prompts(
-        inputs, finished
+    prompts = prepare_prompts(
+        config, Volumes(), torch.device("cpu"), torch.float32, inputs, finished
     )
 
     assert [one.id for one in prompts.sampled] == ["000", "002"]
