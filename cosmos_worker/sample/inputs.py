@@ -1,4 +1,4 @@
-"""What to generate: the list of inputs as the job and its files name them, checked before anything is read."""
+"""The list of inputs as a job and its JSONL file name them: one input for each video, checked before files are read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def collect_inputs(
 
     Raises:
         ConfigError: no input at all, or wrong entries of the job.
-        DataError: wrong lines of the file; at most 10 are told.
+        DataError: wrong lines of the file; the message has at most 10.
     """
     inputs = _from_job(listed, volumes)
     raise_problems(ConfigError, inputs)
@@ -129,12 +129,12 @@ def split_batches(
 
 
 def sampling_of(one: SampleInput, sampling: SamplingConfig) -> SamplingConfig:
-    """How an input is sampled: as all of its item, at its own rate."""
+    """The sampling of an input: that of its item, at the frame rate of the input if it has one."""
     return sampling if one.fps is None else sampling.model_copy(update={"fps": one.fps})
 
 
 def default_id(position: int) -> str:
-    """Name of an input that has none: its position, three digits or more."""
+    """Id of an input that names none: its position in the list, with three digits or more."""
     return f"{position:03d}"
 
 
@@ -147,8 +147,8 @@ def read_inputs_file(path: Path, num_before: int, folder: Path) -> list[SampleIn
         folder: where relative paths begin.
 
     Raises:
-        ConfigError: no such file, or what cannot be read as one.
-        DataError: text that is not UTF-8, or lines that are no such objects; at most 10 are told.
+        ConfigError: no such file, or a folder or device in its place.
+        DataError: text that is not UTF-8, or lines that are no such objects; the message has at most 10.
         OSError: the volume does not give the file's content.
     """
     try:
@@ -230,7 +230,7 @@ def _problems(one: SampleInput) -> list[str]:
 
 
 def _file_problem(path: Path) -> str | None:
-    """Why a path names no file; None = it does.
+    """The reason why a path names no file that can be read; None if it names one.
 
     Raises:
         OSError: the volume does not answer.
@@ -255,12 +255,12 @@ def _shortened(text: str) -> str:
 
 
 def raise_problems(error: type[UserError], inputs: Sequence[SampleInput]) -> None:
-    """Raise an error that names what is wrong with inputs; at most 10 problems are told."""
+    """Raise an error with the problems of ids, prompts and paths of the inputs, at most 10, if there are some."""
     _raise_problems(error, [problem for one in inputs for problem in _problems(one)])
 
 
 def raise_all(errors: Iterable[UserError]) -> None:
-    """Raise what was found wrong with inputs as one error of the first one's kind; at most 10 problems are told."""
+    """Raise several errors as one of the first one's kind, with the messages of at most 10, if there are some."""
     found = list(errors)
     if found:
         _raise_problems(plain_kind(found[0]), [str(one) for one in found])
