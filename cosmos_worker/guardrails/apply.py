@@ -35,7 +35,7 @@ class FilteredFrames:
     """A video that the guardrails let pass, ready to be written.
 
     Attributes:
-        frames_THWC: every frame, uint8 RGB, faces blurred if that is asked for.
+        frames_THWC: every frame, uint8 RGB; faces are pixelated if a guardrail does that.
         num_blurred: frames in which a face was blurred; None if no guardrail looked for faces.
     """
 
@@ -59,7 +59,7 @@ class FrameGuardrails:
         """Judge a video, then blur its faces.
 
         Args:
-            frames_THWC: every frame, uint8 RGB; left as they are.
+            frames_THWC: every frame, uint8 RGB; not changed.
 
         Returns:
             The reason why the video must not be written, or the frames that may be.

@@ -34,16 +34,16 @@ def auxiliary_model_lines(config: ItemConfig, volumes: Volumes) -> Iterator[Line
         yield from _guardrail_lines(config.guardrails, volumes)
 
 
-def _guardrail_lines(guards: GuardrailsConfig, volumes: Volumes) -> Iterator[Line]:
+def _guardrail_lines(config: GuardrailsConfig, volumes: Volumes) -> Iterator[Line]:
     def resolve(uri: str) -> Path:
         return volumes.resolve(uri)
 
-    yield _check_line("words", lambda: _check_words(resolve(guards.folder_uri)))
-    yield _check_line("text", lambda: _check_classifier(resolve(guards.text_classifier_uri)))
-    yield _check_line("siglip", lambda: _check_encoder(resolve(guards.image_encoder_uri)))
-    yield _check_line("filter", lambda: _check_filter(resolve(guards.folder_uri)))
-    if guards.face_blur:
-        yield _check_line("faces", lambda: _check_faces(resolve(guards.folder_uri)))
+    yield _check_line("words", lambda: _check_words(resolve(config.folder_uri)))
+    yield _check_line("text", lambda: _check_classifier(resolve(config.text_classifier_uri)))
+    yield _check_line("siglip", lambda: _check_encoder(resolve(config.image_encoder_uri)))
+    yield _check_line("filter", lambda: _check_filter(resolve(config.folder_uri)))
+    if config.face_blur:
+        yield _check_line("faces", lambda: _check_faces(resolve(config.folder_uri)))
 
 
 def _check_line(name: str, check: Callable[[], str]) -> Line:

@@ -1,4 +1,4 @@
-"""All that can be found wrong with an inference item without a model: before the training and before the sampling."""
+"""Checks of an inference item that need no model; they run before the training and again before the sampling."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_item(
         volumes: where addresses lie on this machine.
 
     Returns:
-        The inputs, each with the frame rate of its result and the notes on what is done to its file.
+        The inputs, each with the frame rate of its result and notes on the changes to its file.
 
     Raises:
         ConfigError: inputs or sizes that are not allowed.

@@ -50,7 +50,7 @@ def check_visual_input(
         fit: how another aspect ratio is brought to that size.
 
     Returns:
-        The input with the frames per second of its video (None for an image) and the notes on what is done to it.
+        The input with the frames per second of its video (None for an image) and notes on the changes to it.
 
     Raises:
         ConfigError: an image where more than one known frame is wanted; a ground truth that

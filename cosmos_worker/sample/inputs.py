@@ -49,9 +49,9 @@ class SampleInput:
         prompt: text, not blank.
         visual_input: image or video whose frames are known.
         ground_truth: video to compare with; it begins with the known frames.
-        where: the line or the list entry that asked for it, for messages.
+        where: the line of the file or the entry of the list that names it, for messages.
         fps: frames per second of the result; None = those of the item's sampling.
-        notes: what is done to the conditioning image or video, for the log and the record.
+        notes: changes to the conditioning image or video, for the log and the record.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""From the user's prompts to what the network is given: upsampled, judged by guardrails, embedded by T5.
+"""Prompts on their way from the user to the network: upsampled, judged by guardrails, embedded by T5.
 
 The upsampler, the text classifier and the text encoder are loaded one after the other, each for all inputs at once,
 and freed before the next.
@@ -81,7 +81,7 @@ def prepare_prompts(
     """Upsample and judge the prompts of the inputs without a result; those of finished ones are in their records.
 
     Args:
-        config: of the stage; its prompt_upsampler_uri and guardrails say what is asked for.
+        config: of the stage; without its prompt_upsampler_uri or guardrails that step is left out.
         volumes: where the folders of the models lie.
         device: where to compute.
         dtype: of the weights of upsampler and text classifier.

@@ -43,7 +43,7 @@ class CausalConv(nn.Module):
 
 
 def factorised_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """A 3x3x3 convolution as rows and columns, then time."""
+    """A 3x3x3 convolution factorised into rows and columns (1x3x3), then time (3x1x1)."""
     return nn.Sequential(
         CausalConv(in_channels, out_channels, (1, 3, 3), padding=1),
         CausalConv(out_channels, out_channels, (3, 1, 1)),
@@ -64,7 +64,7 @@ class FrameNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, beside a shortcut."""
+    """Residual block: norm, SiLU and convolution, twice, plus a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class Level(nn.Module):
 
 
 class Patcher(nn.Module):
-    """Wavelet patches; its buffers are constants that released files carry."""
+    """Cuts a video into wavelet patches; its buffers are constants that released files have among their weights."""
 
     def __init__(self, rounds: int) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Patcher(nn.Module):
 
 
 class Unpatcher(nn.Module):
-    """Inverse of Patcher."""
+    """Makes a video of wavelet patches: the inverse of Patcher."""
 
     def __init__(self, rounds: int) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class Unpatcher(nn.Module):
 
 
 def patcher_buffers(rounds: int) -> dict[str, Tensor]:
-    """The constants: Haar filter, its indices, patch size."""
+    """The constants of the wavelet transform in released files: Haar filter, its indices, patch size."""
     return {
         "wavelets": torch.full((2,), 2**-0.5),
         "_arange": torch.arange(2),

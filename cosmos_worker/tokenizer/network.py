@@ -55,7 +55,7 @@ class AutoencoderConfig:
 
     @classmethod
     def from_reference(cls, values: Mapping[str, Any]) -> AutoencoderConfig:
-        """From the reference's option names.
+        """Read the shape from the reference's options by their names.
 
         Raises:
             ConfigError: an option that leads to another architecture than CV8x8x8's.
@@ -94,7 +94,7 @@ class AutoencoderConfig:
         return tuple(self.channels * factor for factor in self.channels_mult)
 
     def resampling(self, steps_from_top: int) -> tuple[bool, bool]:
-        """Whether (time, space) is halved behind the encoder's level; the patches have done their part."""
+        """(time, space): true if the encoder's level halves it, beyond the compression by the patches."""
         time, space = self.temporal_compression, self.spatial_compression
         return (
             steps_from_top < int(math.log2(time)) - self.rounds,
@@ -103,7 +103,7 @@ class AutoencoderConfig:
 
 
 class Encoder(nn.Module):
-    """Video to z_channels."""
+    """Encoder: video to z_channels."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z_channels to video; ``up`` is indexed by level, so it runs from the last to the first."""
+    """Decoder: z_channels to video. ``up`` is indexed by level and runs from the last to the first."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
 
 
 class CausalVideoAutoencoder(nn.Module):
-    """Deterministic autoencoder of videos."""
+    """Encoder and decoder with the 1x1x1 convolutions to and from the latents; deterministic."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class CausalVideoAutoencoder(nn.Module):
 def load_autoencoder(
     state_dict: Mapping[str, Tensor], config: AutoencoderConfig
 ) -> CausalVideoAutoencoder:
-    """An autoencoder with given weights, which it shares, in evaluation mode.
+    """Build an autoencoder in evaluation mode from given weights, whose memory it shares.
 
     Args:
         state_dict: names as in the released files; the union of the state dicts of encoder.jit and decoder.jit
