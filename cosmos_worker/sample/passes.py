@@ -28,8 +28,15 @@ from cosmos_worker.sample.sampler import (
 )
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 
+logger = logging.getLogger(__name__)
+
 HOST = torch.device("cpu")
 """Device on which offloaded models wait."""
+Frames = NDArray[np.uint8]
+Agree = Callable[[Tensor], Tensor]
+"""Collective of the processes that share the frames of a video: gives all the tensor of the one that writes it."""
+Keep = Callable[[int, Frames], None]
+"""Callback that takes the number of a pass, from 0, and the frames that it has added, uint8 (B, T, H, W, 3)."""
 
 
 @dataclass
@@ -71,15 +78,6 @@ def _moved(move: Callable[[torch.device], object], device: torch.device) -> Iter
         move(HOST)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-logger = logging.getLogger(__name__)
-
-Frames = NDArray[np.uint8]
-Agree = Callable[[Tensor], Tensor]
-"""Collective of the processes that share the frames of a video: gives all the tensor of the one that writes it."""
-Keep = Callable[[int, Frames], None]
-"""Callback that takes the number of a pass, from 0, and the frames that it has added, uint8 (B, T, H, W, 3)."""
 
 
 def _agree_alone(tensor: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class PreparedPrompts:
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """What the text encoder makes of the final prompts.
+    """The final prompts as the text encoder gives them to the network.
 
     Attributes:
         by_prompt: prompt → embedding, float16 (L, D).

@@ -136,7 +136,7 @@ def test_batch_is_named_by_its_lines(
     batch.write_text(
         "".join(json.dumps({"visual_input": path, "prompt": text}) + "\n" for path, text in lines)
     )
-    monkeypatch.chdir(tmp_path)  # where the paths begin, as in the reference
+    monkeypatch.chdir(tmp_path)  # relative paths begin here, as in the reference
     out = tmp_path / "out"
 
     assert main(flags(tree, out, "--batch_input_path", str(batch))) == 0
