@@ -223,7 +223,7 @@ def _check_inference(job: PostTrainingJob) -> list[str]:
             problems.append(f"{where}.name: {item.name!r} is used twice; names must differ")
         if item.inputs_file is not None:
             problems += _check_address(item.inputs_file, f"{where}.inputsFile")
-        problems += _check_auxiliary_models(job, item, where)
+        problems += _check_companions(job, item, where)
         for index, entry in enumerate(item.inputs or ()):
             problems += _check_address(entry.conditioning, f"{where}.inputs[{index}].conditioning")
             if "Psnr" in item.metrics and entry.ground_truth is None:
@@ -238,7 +238,7 @@ def _check_inference(job: PostTrainingJob) -> list[str]:
     return problems
 
 
-def _check_auxiliary_models(job: PostTrainingJob, item: InferenceItem, where: str) -> list[str]:
+def _check_companions(job: PostTrainingJob, item: InferenceItem, where: str) -> list[str]:
     """Upsampler or guardrails that an item asks for and the job does not have."""
     spec = job.spec
     return [

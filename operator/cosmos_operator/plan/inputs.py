@@ -32,7 +32,7 @@ class Inputs:
     model: Artifact
     tokenizer: Artifact
     encoder: Artifact
-    auxiliary_models: Mapping[str, Artifact]
+    companions: Mapping[str, Artifact]
     """By kind: what prompts are written and judged with, if the job has it."""
     dataset_source: Source
     dataset_key: str
@@ -67,7 +67,7 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         model=model,
         tokenizer=tokenizer,
         encoder=encoder,
-        auxiliary_models=_auxiliary_models(job, fingerprints),
+        companions=_companions(job, fingerprints),
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
@@ -76,7 +76,7 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
     )
 
 
-def _auxiliary_models(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[str, Artifact]:
+def _companions(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[str, Artifact]:
     """Fetched whenever the job names them, so that items that use them may be appended at any time."""
     guards, found = job.spec.guardrails, {}
     given: dict[ArtifactKind, ApiSource | None] = {

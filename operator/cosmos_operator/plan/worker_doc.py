@@ -66,8 +66,8 @@ def _keyed(kind: str, document: C, target: str, needs: tuple[str, ...] = ()) -> 
 
 
 def fetch_model(inputs: Inputs) -> FetchModelConfig:
-    """Weights, tokenizer, text encoder, prompt upsampler and guardrails, each into a folder named by its source."""
-    artifacts = (inputs.model, inputs.tokenizer, inputs.encoder, *inputs.auxiliary_models.values())
+    """Weights, tokenizer, text encoder and companions, each into a folder named by its source."""
+    artifacts = (inputs.model, inputs.tokenizer, inputs.encoder, *inputs.companions.values())
     document = FetchModelConfig(key="", target_uri="", artifacts=artifacts)
     return _keyed("fetch-model", document, "models://fetched-{key}")
 
@@ -210,9 +210,7 @@ def generate(
         device="cuda" if gpus else "cpu",
         compute_dtype=experiment.diffusion.compute_dtype,
         prompt_upsampler_uri=(
-            inputs.auxiliary_models["prompt_upsampler"].target_uri
-            if item.prompt_upsampler
-            else None
+            inputs.companions["prompt_upsampler"].target_uri if item.prompt_upsampler else None
         ),
         guardrails=_guardrails(inputs) if item.guardrails else None,
     )
@@ -293,7 +291,7 @@ def addresses(item: InferenceItem) -> tuple[str, ...]:
 
 
 def _guardrails(inputs: Inputs) -> GuardrailsConfig:
-    folders = inputs.auxiliary_models
+    folders = inputs.companions
     return GuardrailsConfig(
         folder_uri=folders[guards_kind(inputs.job)].target_uri,
         text_classifier_uri=folders["text_classifier"].target_uri,

@@ -153,7 +153,7 @@ class Training:
         if gang.leaving is not None and gang.has_failed_by_itself:
             # the workload's controller takes the others away before it says that the workload has failed
             return self._failed(gang, "a pod failed")
-        self._recreate_shared_objects()
+        self._keep_companions()
         result = watch(draft, self.stage, gang)
         if result.outcome is not None:
             if result.outcome == "DeadlineExceeded":
@@ -336,7 +336,7 @@ class Training:
         self._append(1)
         return self._create()
 
-    def _shared_objects(self) -> tuple[Manifest, Manifest]:
+    def _companions(self) -> tuple[Manifest, Manifest]:
         """What all attempts use: the document that the pods mount, and the Service of the leader."""
         job = self.draft.job
         return build_config_map(job, self.stage), build_leader_service(job, self.backend)
@@ -346,9 +346,9 @@ class Training:
         owners = found["metadata"].get("ownerReferences", ())
         return any((one["kind"], one["name"]) == (KIND, self.draft.job.name) for one in owners)
 
-    def _recreate_shared_objects(self) -> None:
+    def _keep_companions(self) -> None:
         """Somebody may have deleted them while an attempt runs."""
-        for manifest in self._shared_objects():
+        for manifest in self._companions():
             if self.draft.observed.get(manifest["kind"], manifest["metadata"]["name"]) is None:
                 self.draft.create(manifest)
 
@@ -365,7 +365,7 @@ class Training:
         manifests = self.backend.build(
             TrainingAttempt(draft.job, stage, name, draft.settings, attempt.number, avoid)
         )
-        for manifest in (*self._shared_objects(), *manifests):
+        for manifest in (*self._companions(), *manifests):
             key = (manifest["kind"], manifest["metadata"]["name"])
             found = draft.observed.get(*key)
             if key[0] == "Service" and found is not None and not self._is_of_our_name(found):
