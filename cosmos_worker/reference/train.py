@@ -1,8 +1,8 @@
 """The reference's command line of its trainer, turned into a stage document. No torch here.
 
 ``torchrun .. -m cosmos_predict1.diffusion.training.train --config=FILE -- experiment=NAME key.sub=value ..`` becomes
-``torchrun .. -m cosmos_worker.cli train --config=FILE -- experiment=NAME key.sub=value ..``. Files that the
-reference reads while it trains are prepared by stages here; options or the environment name their folders.
+``torchrun .. -m cosmos_worker.cli train --config=FILE -- experiment=NAME key.sub=value ..``. What the reference reads
+while it trains is prepared by stages here; where it lies is told by options or the environment.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def variable(name: str) -> str:
 
 
 def is_reference(arguments: Sequence[str]) -> bool:
-    """Say whether a command line is that of the reference's trainer: train with words after ``--``."""
+    """Whether a command line of ours is the reference's: train with words after ``--``."""
     return bool(arguments) and arguments[0] == "train" and "--" in arguments
 
 
 @dataclass(frozen=True)
 class Request:
-    """A parsed command line: the document of the train stage, and the flag --dryrun."""
+    """A command line, read."""
 
     config: TrainConfig
     is_dry_run: bool
@@ -114,7 +114,7 @@ def _document(
 
 
 def write_document(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str] | None:
-    """Write the document of the train stage into the folder of the run, and return the command line that runs it.
+    """The command line of ours that does the same, its document written into the folder of the run.
 
     Returns:
         Arguments of ``cosmos-worker``; None after a dry run, which prints the document.

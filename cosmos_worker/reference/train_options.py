@@ -1,4 +1,4 @@
-"""Options of cosmos-predict1's training → options of ours. No torch here.
+"""Option names of cosmos-predict1's training, and what they are called here. No torch here.
 
 Names and meanings: its configuration of video2world and video2world_instruction. Its iterations are our steps.
 """
@@ -149,12 +149,12 @@ ELSEWHERE = {
     "dataloader_train.dataset": "the documents of prepare-dataset and cache-latents, which come before the training",
     "dataloader_train.num_workers": "nothing: latents are read from the cache",
 }
-"""Option of the reference, or its first part → the option or stage that takes its place here."""
+"""Option of the reference, or what it begins with → what does its work here."""
 
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """The options after ``--``, translated."""
+    """What the words after ``--`` say."""
 
     experiment: Experiment
     run_name: str
@@ -167,8 +167,8 @@ def read_options(words: Sequence[str], world_size: int) -> ReferenceOptions:
 
     Args:
         words: as the reference takes them after ``--``; options of ours may stand among them.
-        world_size: processes of the training. The reference gives the batch of one data-parallel process; unless
-            trainer.global_batch_size is given, it is that batch times the number of data-parallel processes.
+        world_size: processes of the training. The reference's batch is that of one of those that see different
+            samples; so many times it are the samples of a step, unless trainer.global_batch_size is given.
 
     Raises:
         ConfigError: with every word that is unknown or has a value that is not supported.
@@ -189,10 +189,10 @@ def read_options(words: Sequence[str], world_size: int) -> ReferenceOptions:
 
 
 def _translate(given: Mapping[str, Any]) -> Values:
-    """Translate options of the reference by name → ours; options of ours stay as they are.
+    """Ours for each of theirs.
 
     Raises:
-        ConfigError: with every option that is unknown or unsupported.
+        ConfigError: unknown or unsupported ones, all at once.
     """
     ours = set(all_keys(Experiment))
     values: Values = {}
