@@ -1,9 +1,9 @@
-"""cache-latents: encodes every training and validation window by the tokenizer, once.
+"""cache-latents: every training and validation window through the tokenizer, once.
 
 The test split is held out: it is sampled from its files. Several processes (RANK of WORLD_SIZE) share the work
 without talking to each other: the windows are cut into shards, process r of w makes the shards r, r + w, r + 2w ..,
-and process 0 waits until all are in the folder. The files do not depend on the number of processes. With buckets a
-shard has windows of one bucket, and the shards of the first bucket come first.
+and process 0 waits until all are in the folder. However many there are, the files are the same. With buckets a shard
+holds windows of one, and those of the first bucket come first.
 """
 
 from __future__ import annotations
