@@ -279,25 +279,25 @@ def parse_disk(text: str) -> tuple[Path, int]:
         raise ConfigError(f"--disk {text}: {error}") from None
 
 
-def _companion_lines(document: Path, volumes: Volumes) -> list[Line]:
+def _auxiliary_model_lines(document: Path, volumes: Volumes) -> list[Line]:
     """Upsampler and guardrails of a generate document, if it asks for them."""
     config = read_document(document)
     if not isinstance(config, GenerateConfig):
         return []
-    from cosmos_worker.guardrails.check import companion_lines
+    from cosmos_worker.guardrails.check import auxiliary_model_lines
 
-    return list(companion_lines(config, volumes))
+    return list(auxiliary_model_lines(config, volumes))
 
 
 def _check(options: argparse.Namespace) -> None:
     needs = Needs(parse_needs(options.needs), tuple(parse_disk(text) for text in options.disk))
-    companions: list[Line] = []
+    auxiliary_models: list[Line] = []
     if options.document is not None:
         volumes = Volumes.from_environment(os.environ)
         of_document = needs_of_document(options.document, volumes)
         needs = Needs(needs.items | of_document.items, needs.folders + of_document.folders)
-        companions = _companion_lines(options.document, volumes)
-    lines = [*check_machine(needs, os.environ), *companions]
+        auxiliary_models = _auxiliary_model_lines(options.document, volumes)
+    lines = [*check_machine(needs, os.environ), *auxiliary_models]
     _write([str(line) for line in lines])
     require_all(lines)
 

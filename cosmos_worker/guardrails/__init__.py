@@ -1,1 +1,1 @@
-"""The models beside the network: what writes prompts, and what judges prompts and videos."""
+"""Models beside the network: the prompt upsampler, and the guardrails of prompts and frames."""

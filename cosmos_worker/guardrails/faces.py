@@ -1,14 +1,11 @@
-"""Faces in the frames of a video, made into a few large blocks before the video is written.
+"""The guardrail that finds faces in the frames of a video and pixelates them before the video is written.
 
-Shapes: P prior boxes, K boxes that are kept. Boxes are (left, top, right, bottom), prior boxes (centre x, centre y,
-width, height) as shares of the frame.
+Shapes: T frames, H rows, W columns, P prior boxes, K faces. Boxes are (left, top, right, bottom) in pixels, prior boxes
+(centre x, centre y, width, height) as shares of the frame's width and height.
 
-Source: the settings of RetinaFace with ResNet-50, and cosmos_predict1/auxiliary/guardrail/face_blur_filter.
-
-Shapes: T frames, H rows, W columns, K faces.
-
-Source: cosmos_predict1/auxiliary/guardrail/face_blur_filter. Differs: a frame without finite scores is an error, where
-the reference finds no face in it; a box beyond the frame is left out, where the reference ends.
+Source: the settings of RetinaFace with ResNet-50, and cosmos_predict1/auxiliary/guardrail/face_blur_filter. Differs: a
+frame without finite scores is an error, where the reference finds no face in it; a box beyond the frame is left out,
+where the reference ends with an error.
 """
 
 from __future__ import annotations
@@ -28,24 +25,34 @@ from cosmos_worker.storage.volumes import FACE_FILE
 
 STRIDES = (8, 16, 32)
 PRIOR_PIXELS = ((16, 32), (64, 128), (256, 512))
-"""Sides of the squares at each cell, by stride."""
+"""Sides in pixels of the two square prior boxes of a cell, for each stride."""
 CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
+"""Factors of the offsets of centre and size."""
 MIN_SCORE = 0.7
-"""A face has a higher one."""
+"""A box is a face if its score is higher."""
 MAX_CANDIDATES = 5000
 MAX_OVERLAP = 0.4
 MAX_FACES = 750
+MEAN_BGR = (104.0, 117.0, 123.0)
+"""Mean colour of the training pictures, which the network expects to be subtracted."""
+BLOCKS = 5
+"""Blocks along each side of a pixelated face."""
+MIN_FACE_PIXELS = 20
+"""Faces of which one side is smaller are not pixelated."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are the first column and row outside of the box."""
 
 
 def prior_boxes(height: int, width: int) -> Tensor:
-    """The boxes from which a network's offsets count.
+    """The prior boxes, from which the network's offsets count.
 
     Args:
         height: of the frame in pixels.
         width: of the frame in pixels.
 
     Returns:
-        (P, 4) float32: from fine to coarse, row by row, at each cell the small one first.
+        (P, 4) float32: from the finest to the coarsest level, row by row, the smaller box of each cell first.
     """
     parts = []
     for stride, sides in zip(STRIDES, PRIOR_PIXELS, strict=True):
@@ -62,10 +69,10 @@ def prior_boxes(height: int, width: int) -> Tensor:
 
 
 def decode(offsets_P4: Tensor, priors_P4: Tensor, height: int, width: int) -> Tensor:
-    """Boxes in pixels.
+    """Boxes in pixels from the network's offsets.
 
     Args:
-        offsets_P4: what the network says about the prior boxes.
+        offsets_P4: of the centre and size of each prior box.
         priors_P4: of `prior_boxes`.
         height: of the frame in pixels.
         width: of the frame in pixels.
@@ -81,10 +88,10 @@ def decode(offsets_P4: Tensor, priors_P4: Tensor, height: int, width: int) -> Te
 
 
 def select_faces(boxes_P4: Tensor, scores_P: Tensor) -> Tensor:
-    """Boxes with a high score, of those that overlap the best one.
+    """Keep the boxes with a score above `MIN_SCORE`, and of boxes that overlap only the best (non-maximum suppression).
 
     Args:
-        boxes_P4: in pixels, both ends included.
+        boxes_P4: in pixels, the last row and column included.
         scores_P: 0 to 1.
 
     Returns:
@@ -101,21 +108,11 @@ def select_faces(boxes_P4: Tensor, scores_P: Tensor) -> Tensor:
     return boxes[kept[:MAX_FACES]]
 
 
-MEAN_BGR = (104.0, 117.0, 123.0)
-BLOCKS = 5
-"""Along each side of a face."""
-MIN_FACE_PIXELS = 20
-"""Smaller faces stay as they are."""
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels, inside the frame, the last ones not included."""
-
-
 class FaceBlur:
-    """Finds and blurs faces, frame by frame.
+    """The guardrail that finds and pixelates faces, frame by frame.
 
     Args:
-        folder: the guardrails' folder, which has `FACE_FILE`.
+        folder: the guardrails' folder, which holds `FACE_FILE`.
         device: where to compute, in float32 as the reference does.
 
     Raises:
@@ -128,13 +125,13 @@ class FaceBlur:
         self._device = device
 
     def blur(self, frames_THWC: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
-        """Blur every face.
+        """Pixelate every face of a video.
 
         Args:
-            frames_THWC: every frame, RGB; left as they are.
+            frames_THWC: every frame, uint8 RGB; not changed.
 
         Returns:
-            The frames, blurred, and the number of those in which a face was blurred.
+            A copy of the frames with pixelated faces, and the number of frames in which there was one.
 
         Raises:
             DataError: a frame without finite scores.
@@ -168,7 +165,7 @@ class FaceBlur:
 
 
 def whole_boxes(boxes_K4: Tensor, height: int, width: int) -> list[Box]:
-    """What is blurred of the boxes: whole pixels inside the frame, of faces that are large enough."""
+    """The part of each box that is pixelated: whole pixels inside the frame; none of faces that are too small."""
     found = []
     for left, top, right, bottom in _truncate(boxes_K4.tolist()):
         if min(right - left, bottom - top) < MIN_FACE_PIXELS:

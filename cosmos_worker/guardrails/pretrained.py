@@ -1,6 +1,6 @@
-"""Folders that transformers loads, checked strictly without a connection; and questions put to chat models.
+"""Models of transformers from local folders, checked strictly; and questions put to chat models. Opens no connection.
 
-Here and in its neighbours transformers is imported where it is used: it takes seconds.
+In this folder transformers is imported inside functions, since its import takes seconds.
 """
 
 from __future__ import annotations
@@ -23,78 +23,78 @@ from cosmos_worker.storage.file_kinds import refuse_pointers_in
 from cosmos_worker.text.t5 import update_digest
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Each in one file, or in parts with a list of them beside; in the order in which transformers prefers them."""
+"""Names of weight files, in the order in which transformers prefers them; each may be cut into shards with an index."""
 LIST_SUFFIX = ".index.json"
 
 Parts = Mapping[str, Collection[str]]
-"""Weight file by name → weights that the list says it has; nothing without a list."""
+"""Name of a weight file → names of the weights that its index says are in it; empty without an index."""
 
 
-def check_weight_files(folder: Path, what: str) -> None:
-    """Look for every file that the weights are in; a damaged ``.bin`` shows only when it is loaded.
+def check_weight_files(folder: Path, role: str) -> None:
+    """Check that every weight file is there and whole; a damaged ``.bin`` is noticed only when it is loaded.
 
     Args:
         folder: folder of a whole model.
-        what: its role, for messages.
+        role: of the model, for messages.
 
     Raises:
         CheckpointError: no weights, a part that is absent or empty, or a safetensors file that is cut off or lacks a
             weight of the list.
     """
-    parts = _find_parts(folder, what)
+    parts = _find_parts(folder, role)
     gone = sorted(name for name in parts if not (folder / name).is_file())
     if gone:
         raise CheckpointError(
-            f"{folder}: {len(gone)} of {len(parts)} weight files of the {what} absent, first {gone[0]}; fetch it again"
+            f"{folder}: {len(gone)} of {len(parts)} weight files of the {role} absent, first {gone[0]}; fetch it again"
         )
     for name, weights in parts.items():
-        _check_part(folder / name, weights, what)
+        _check_part(folder / name, weights, role)
 
 
-def _find_parts(folder: Path, what: str) -> Parts:
+def _find_parts(folder: Path, role: str) -> Parts:
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return {name: ()}
         index = folder / f"{name}{LIST_SUFFIX}"
         if index.is_file():
-            return _read_list(index, what)
+            return _read_list(index, role)
     raise CheckpointError(
-        f"{folder}: no weights of the {what} ({' or '.join(WEIGHT_FILES)}, or a list of their parts); fetch it again"
+        f"{folder}: no weights of the {role} ({' or '.join(WEIGHT_FILES)}, or a list of their parts); fetch it again"
     )
 
 
-def _read_list(index: Path, what: str) -> Parts:
+def _read_list(index: Path, role: str) -> Parts:
     parts: dict[str, set[str]] = {}
     try:
         for weight, name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
             parts.setdefault(name, set()).add(weight)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{index}: no list of weight files ({error!r}); fetch the {what} again"
+            f"{index}: no list of weight files ({error!r}); fetch the {role} again"
         ) from None
     return parts
 
 
-def _check_part(path: Path, weights: Collection[str], what: str) -> None:
+def _check_part(path: Path, weights: Collection[str], role: str) -> None:
     try:
         found = _names_in(path)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: cannot be read ({reason}); fetch the {what} again"
+            f"{path}: cannot be read ({reason}); fetch the {role} again"
         ) from None
     if found is None:
         return
     absent = sorted(set(weights) - found)
     if absent:
         raise CheckpointError(
-            f"{path}: lacks {len(absent)} weights that the list of the {what} says are in it, first {absent[0]}; "
+            f"{path}: lacks {len(absent)} weights that the list of the {role} says are in it, first {absent[0]}; "
             "fetch it again"
         )
 
 
 def _names_in(path: Path) -> set[str] | None:
-    """Weights of a safetensors file, whose header must cover it whole; None for a ``.bin`` that can be opened."""
+    """Names of the weights in a safetensors file, whose header must match its size; None for a non-empty ``.bin``."""
     if path.suffix == ".safetensors":
         with safe_open(path, framework="np") as content:
             return set(content.keys())
@@ -107,16 +107,17 @@ def _names_in(path: Path) -> set[str] | None:
 CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
 SUFFIXES = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin")
-"""Files of a folder that decide what its model says."""
+"""Suffixes of the files that decide the answers of a model."""
 OUR_FILES = ("fetched-", "complete-")
+"""Prefixes of the markers that fetch-model writes into a folder; they decide nothing."""
 
 
-def read_model_type(folder: Path, what: str) -> str:
+def read_model_type(folder: Path, role: str) -> str:
     """The model_type of a folder's config.json.
 
     Args:
         folder: folder of a whole model.
-        what: its role, for messages.
+        role: of the model, for messages.
 
     Raises:
         CheckpointError: no folder, no config that can be read, a Git LFS pointer, or an adapter without its base.
@@ -125,27 +126,27 @@ def read_model_type(folder: Path, what: str) -> str:
     refuse_pointers_in(folder)
     if (folder / ADAPTER_FILE).is_file():
         raise CheckpointError(
-            f"{folder}: an adapter ({ADAPTER_FILE}), not a whole {what}; give the folder of both, merged"
+            f"{folder}: an adapter ({ADAPTER_FILE}), not a whole {role}; give the folder of both, merged"
         )
     try:
         kind = json.loads(path.read_text(encoding="utf-8"))["model_type"]
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path}: no such file; give the folder of a {what} that transformers can load"
+            f"{path}: no such file; give the folder of a {role} that transformers can load"
         ) from None
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}); give this user the right to read it, or fetch the {what} again"
+            f"{path}: cannot be read ({error.strerror}); give this user the right to read it, or fetch the {role} again"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path}: no configuration of a model ({error!r}); fetch the {what} again"
+            f"{path}: no configuration of a model ({error!r}); fetch the {role} again"
         ) from None
     return str(kind)
 
 
 def folder_identity(folder: Path) -> str:
-    """What decides a model's answers: names and contents of its files; large files are sampled.
+    """Digest of everything that decides a model's answers: names and contents of its files; large files are sampled.
 
     Returns:
         20 hex digits, independent of where the folder lies.
@@ -158,11 +159,11 @@ def folder_identity(folder: Path) -> str:
 
 
 @contextmanager
-def loading(folder: Path, what: str) -> Iterator[None]:
-    """Turn what transformers raises while it loads into one line.
+def loading(folder: Path, role: str) -> Iterator[None]:
+    """Translate the errors that transformers raises while it loads a folder.
 
     Raises:
-        CheckpointError: with the reason.
+        CheckpointError: the folder cannot be loaded, or a package that it needs is absent; with the reason on one line.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -173,12 +174,12 @@ def loading(folder: Path, what: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:500]
         raise CheckpointError(
-            f"{folder}: transformers cannot load the {what} ({reason}); fetch it again"
+            f"{folder}: transformers cannot load the {role} ({reason}); fetch it again"
         ) from None
     except ImportError as error:
         reason = " ".join(str(error).split())[:500]
         raise CheckpointError(
-            f"{folder}: the {what} needs a package that is not installed ({reason}); "
+            f"{folder}: the {role} needs a package that is not installed ({reason}); "
             "install the extra 'guardrails' of this package"
         ) from None
 
@@ -186,47 +187,47 @@ def loading(folder: Path, what: str) -> Iterator[None]:
 def load_model(
     load: Callable[..., Any],
     folder: Path,
-    what: str,
+    role: str,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Any:  # noqa: ANN401 - a class of transformers
-    """A model in eval mode, with every weight that its network has.
+    """Load a model in eval mode and check that the folder had all of its weights.
 
     Args:
-        load: from_pretrained of a class.
+        load: from_pretrained of a class of transformers.
         folder: folder of a whole model.
-        what: its role, for messages.
+        role: of the model, for messages.
         device: where to compute.
         dtype: of the weights.
 
     Raises:
         CheckpointError: it cannot be loaded, or weights are missing or of another shape.
     """
-    with loading(folder, what):
+    with loading(folder, role):
         model, report = load(folder, local_files_only=True, output_loading_info=True, dtype=dtype)
     wrong = sorted(map(str, [*report["missing_keys"], *(report.get("mismatched_keys") or ())]))
     if wrong:
         raise CheckpointError(
-            f"{folder}: {len(wrong)} weights of the {what} missing or of another shape, first {wrong[0]}; "
+            f"{folder}: {len(wrong)} weights of the {role} missing or of another shape, first {wrong[0]}; "
             "fetch it again"
         )
     return model.to(device).eval()
 
 
 def give_back_memory() -> None:
-    """Return to the machine what models that nothing refers to any more have held."""
+    """Free the host and GPU memory of models that are no longer referenced."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def greedy_settings(model: Any, tokenizer: Any, max_tokens: int) -> Any:  # noqa: ANN401 - classes of transformers
-    """Settings of generation that always give the same answer.
+    """Settings of greedy generation, which gives the same answer every time.
 
     Args:
-        model: a chat model; what ends its answers is taken from it, else from the tokenizer.
+        model: a chat model; its end token ends an answer, or that of the tokenizer if it has none.
         tokenizer: the model's.
-        max_tokens: the longest answer.
+        max_tokens: of the longest answer.
     """
     with importing_transformers():
         from transformers import GenerationConfig
@@ -245,26 +246,26 @@ def render_request(
     content: str | list[dict[str, str]],
     said: str,
     folder: Path,
-    what: str,
+    role: str,
 ) -> str:
-    """What a user says, as the model's chat template puts it.
+    """The text of a request: a user's message in the model's chat template.
 
     Args:
         template: tokenizer or processor that has the template.
-        content: what the user says, whole or in parts.
-        said: the text of it that the request must hold.
+        content: the message, as one text or in parts.
+        said: text of the message that the request must contain.
         folder: the model's, for messages.
-        what: the model's role, for messages.
+        role: of the model, for messages.
 
     Raises:
-        CheckpointError: the template leaves out what is said, so that the answer would be about nothing.
+        CheckpointError: the template leaves the message out, so that the answer would be about nothing.
     """
     request: str = template.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
     if said not in request:
         raise CheckpointError(
-            f"{folder}: the chat template leaves out what the user says; give the {what} its own template"
+            f"{folder}: the chat template leaves out what the user says; give the {role} its own template"
         )
     return request
 
@@ -275,13 +276,13 @@ def generate_answer(
     settings: Any,  # noqa: ANN401
     decoder: Any,  # noqa: ANN401
 ) -> str:
-    """The model's answer to one request, word for word.
+    """The model's answer to one request, without its special tokens.
 
     Args:
         model: a chat model.
         inputs: of one request; ``input_ids`` is (1, tokens).
         settings: of :func:`greedy_settings`.
-        decoder: tokenizer or processor that makes text of tokens.
+        decoder: tokenizer or processor that turns tokens into text.
     """
     output = model.generate(**inputs, generation_config=settings)
     answer: str = decoder.decode(

@@ -1,9 +1,9 @@
-"""RetinaFace with the body of a ResNet-50: the network that finds faces, and its released file.
+"""RetinaFace with a ResNet-50 as backbone: the network that finds faces, and its released weight file.
 
 Shapes: N frames, H rows, W columns, P prior boxes, C channels.
 
 Source: Deng et al., RetinaFace (arXiv 1905.00641); names and sizes of the weights as Resnet50_Final.pth has them.
-Differs: landmarks are loaded, since they belong to the file, and not computed.
+Differs: the landmark head is loaded, since the file has it, and not computed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from cosmos_worker.errors import CheckpointError
 from cosmos_worker.weights.tensor_files import read_saved
 
 LEVEL_CHANNELS = (512, 1024, 2048)
-"""Of the body's outputs, at strides 8, 16 and 32."""
+"""Channels of the backbone's outputs at strides 8, 16 and 32."""
 CHANNELS = 256
 PRIORS_PER_CELL = 2
 PREFIX = "module."
-"""Before the names of weights that were trained on several GPUs."""
+"""Prefix of weight names in files that were saved from DataParallel."""
 
 
 class RetinaFace(nn.Module):
-    """Scores and boxes of all prior boxes. Needs torchvision.
+    """The network: offsets and logits of all prior boxes. Needs torchvision.
 
     Raises:
         ImportError: torchvision is not installed.
@@ -47,7 +47,7 @@ class RetinaFace(nn.Module):
         self.LandmarkHead = _heads(10)
 
     def forward(self, pixels_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at frames.
+        """Compute offsets and logits of frames.
 
         Args:
             pixels_NCHW: BGR, 0 to 255, less the mean of each channel.
@@ -69,7 +69,7 @@ class RetinaFace(nn.Module):
 
 
 class _Pyramid(nn.Module):
-    """Levels of one width; each takes up what the next coarser one knows."""
+    """Feature pyramid: the levels with one number of channels; each is added to the next finer level."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _Pyramid(nn.Module):
 
 
 class _Context(nn.Module):
-    """Views of 3, 5 and 7 pixels, side by side."""
+    """Context module (SSH): convolutions with receptive fields of 3, 5 and 7 pixels, concatenated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def _enlarge(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _heads(values: int) -> nn.ModuleList:
-    """A linear head for each level, with so many values for each prior box of a cell."""
+    """A 1x1 convolution for each level, with this many values for each prior box of a cell."""
     return nn.ModuleList(
         nn.ModuleDict({"conv1x1": nn.Conv2d(CHANNELS, PRIORS_PER_CELL * values, 1)})
         for _ in LEVEL_CHANNELS
@@ -136,10 +136,10 @@ def _join(heads: nn.ModuleList, features: list[Tensor]) -> Tensor:
 
 
 def read_detector(path: Path) -> RetinaFace:
-    """The network of a ``Resnet50_Final.pth``.
+    """Load the network from a ``Resnet50_Final.pth``.
 
     Returns:
-        It, float32, in eval mode, on the CPU.
+        The network, float32, in eval mode, on the CPU.
 
     Raises:
         CheckpointError: no such file, not readable without running code, another network, or torchvision is missing.
@@ -164,7 +164,7 @@ def read_detector(path: Path) -> RetinaFace:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Weights by the network's names; a file may wrap them, and call them by a prefix."""
+    """Weights by the names of the network; those of the file may be wrapped in state_dict and have a prefix."""
     if not path.exists():
         raise CheckpointError(
             f"{path}: no such file, which finds the faces that are blurred; fetch the guardrails again"

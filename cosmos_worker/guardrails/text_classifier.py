@@ -1,4 +1,4 @@
-"""A classifier of prompts of the Llama Guard kind: a chat model that answers ``safe``, or ``unsafe`` and categories.
+"""The text classifier, a guardrail of prompts: a Llama Guard, which answers ``safe``, or ``unsafe`` and categories.
 
 Source: cosmos_predict1/auxiliary/guardrail (Aegis, later Llama Guard 3). Differs: the model's own chat template asks;
 the answer is parsed strictly, and what cannot be parsed or raises never counts as safe.
@@ -28,33 +28,33 @@ from cosmos_worker.guardrails.verdict import (
 )
 from cosmos_worker.runtime.imports import importing_transformers
 
-WHAT = "text classifier"
+ROLE = "text classifier"
 MAX_ANSWER_TOKENS = 100
 CATEGORIES = re.compile(r"[A-Z]\d{1,2}(\s*,\s*[A-Z]\d{1,2})*")
 
 
 def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
-    """The classifier's tokenizer, whose chat template asks for the verdict.
+    """Check the folder and load the tokenizer, whose chat template asks for the verdict.
 
     Raises:
         CheckpointError: not the folder of a chat model, or one that is not complete.
     """
-    read_model_type(folder, WHAT)
-    check_weight_files(folder, WHAT)
-    with loading(folder, WHAT):
+    read_model_type(folder, ROLE)
+    check_weight_files(folder, ROLE)
+    with loading(folder, ROLE):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.chat_template:
         raise CheckpointError(
-            f"{folder}: the tokenizer has no chat template, which asks the {WHAT} for its verdict; "
+            f"{folder}: the tokenizer has no chat template, which asks the {ROLE} for its verdict; "
             "give a model of the Llama Guard kind with its tokenizer_config.json or chat_template.jinja"
         )
     return tokenizer
 
 
 def parse_answer(answer: str) -> Blocked | None:
-    """The verdict of an answer: None for exactly ``safe``, everything else blocks."""
+    """Read the verdict from an answer: None for exactly ``safe``; everything else blocks."""
     lines = [line.strip() for line in answer.strip().splitlines() if line.strip()]
     if lines == ["safe"]:
         return None
@@ -67,7 +67,7 @@ def parse_answer(answer: str) -> Blocked | None:
 
 
 class TextClassifier:
-    """A classifier that judges one prompt at a time.
+    """The classifier with its model loaded; it judges one prompt at a time.
 
     Args:
         folder: folder of a chat model that transformers can load.
@@ -75,7 +75,7 @@ class TextClassifier:
         dtype: of the weights.
 
     Raises:
-        CheckpointError: not such a folder.
+        CheckpointError: the folder is absent, incomplete, or of another kind of model.
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -84,12 +84,12 @@ class TextClassifier:
 
         self._folder = folder
         self._tokenizer = check_folder(folder)
-        self._model = load_model(AutoModelForCausalLM.from_pretrained, folder, WHAT, device, dtype)
+        self._model = load_model(AutoModelForCausalLM.from_pretrained, folder, ROLE, device, dtype)
         self._device = device
         self._settings = greedy_settings(self._model, self._tokenizer, MAX_ANSWER_TOKENS)
 
     def check(self, prompt: str) -> Blocked | None:
-        """What is wrong with a prompt, if anything is."""
+        """Judge a prompt; None = the model calls it safe."""
         signs = [
             token.content
             for token in self._tokenizer.added_tokens_decoder.values()
@@ -101,12 +101,12 @@ class TextClassifier:
 
     @torch.inference_mode()
     def ask(self, prompt: str) -> str:
-        """The model's answer, word for word.
+        """Ask the model about a prompt and return its answer.
 
         Raises:
             CheckpointError: the chat template leaves the prompt out, so that nothing would be judged.
         """
-        request = render_request(self._tokenizer, prompt, prompt.strip(), self._folder, WHAT)
+        request = render_request(self._tokenizer, prompt, prompt.strip(), self._folder, ROLE)
         tokens = self._tokenizer(request, add_special_tokens=False, return_tensors="pt").to(
             self._device
         )

@@ -1,4 +1,4 @@
-"""Writes longer prompts: a vision-language model sees the last known frame and the user's prompt.
+"""The prompt upsampler: a vision-language model writes a longer prompt from the last known frame and the user's prompt.
 
 Source: cosmos_predict1 inference (Pixtral-12B), facts 8.3. Differs: the reference throws the user's prompt away and
 describes the picture alone; here the prompt is part of the request. Greedy, where the reference has temperature 0.01.
@@ -26,9 +26,9 @@ from cosmos_worker.guardrails.pretrained import (
 )
 from cosmos_worker.runtime.imports import importing_transformers
 
-WHAT = "prompt upsampler"
+ROLE = "prompt upsampler"
 MAX_SIDE = 1024
-"""Pixels of the picture's longer side."""
+"""The longer side of the picture that the model is given has at most this many pixels."""
 MAX_ANSWER_TOKENS = 400
 REQUEST = (
     "A short video goes on from this picture. In it, this happens: {prompt}\n"
@@ -39,21 +39,21 @@ REQUEST = (
 
 
 def check_folder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
-    """The model's processor, whose chat template takes a picture and a text.
+    """Check the folder and load the processor, whose chat template takes a picture and a text.
 
     Raises:
         CheckpointError: not the folder of a vision-language chat model, one that is not complete, or a package that
             it needs is absent.
     """
-    read_model_type(folder, WHAT)
-    check_weight_files(folder, WHAT)
-    with loading(folder, WHAT):
+    read_model_type(folder, ROLE)
+    check_weight_files(folder, ROLE)
+    with loading(folder, ROLE):
         from transformers import AutoProcessor
 
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
         raise CheckpointError(
-            f"{folder}: no processor of pictures with a chat template, which asks the {WHAT}; "
+            f"{folder}: no processor of pictures with a chat template, which asks the {ROLE}; "
             "give a vision-language chat model in the form of transformers, such as Pixtral-12B"
         )
     return processor
@@ -67,7 +67,7 @@ def shrink(frame_HWC: NDArray[np.uint8]) -> Image.Image:
 
 
 class PromptUpsampler:
-    """A vision-language model that writes one prompt at a time, always the same for the same request.
+    """The upsampler with its model loaded; it writes one prompt at a time, by greedy generation.
 
     Args:
         folder: folder of a model that transformers can load, with its processor.
@@ -75,7 +75,7 @@ class PromptUpsampler:
         dtype: of the weights.
 
     Raises:
-        CheckpointError: not such a folder.
+        CheckpointError: the folder is absent, incomplete, or of another kind of model.
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -85,17 +85,17 @@ class PromptUpsampler:
         self._folder = folder
         self._processor = check_folder(folder)
         self._model = load_model(
-            AutoModelForImageTextToText.from_pretrained, folder, WHAT, device, dtype
+            AutoModelForImageTextToText.from_pretrained, folder, ROLE, device, dtype
         )
         self._device, self._dtype = device, dtype
         self._settings = greedy_settings(self._model, self._processor.tokenizer, MAX_ANSWER_TOKENS)
 
     @torch.inference_mode()
     def write(self, prompt: str, frame_HWC: NDArray[np.uint8]) -> str:
-        """A longer prompt, on one line.
+        """Write a longer prompt, on one line.
 
         Args:
-            prompt: what the user asks for.
+            prompt: the user's.
             frame_HWC: the last known frame, RGB.
 
         Raises:
@@ -105,7 +105,7 @@ class PromptUpsampler:
         question = REQUEST.format(prompt=prompt)
         # earlier chat templates of Pixtral read "content"
         parts = [{"type": "image"}, {"type": "text", "text": question, "content": question}]
-        request = render_request(self._processor, parts, question, self._folder, WHAT)
+        request = render_request(self._processor, parts, question, self._folder, ROLE)
         inputs = self._processor(
             text=[request],
             images=[[shrink(frame_HWC)]],
@@ -116,6 +116,6 @@ class PromptUpsampler:
         text = " ".join(answer.split())
         if not text:
             raise DataError(
-                f"{self._folder}: the {WHAT} answers nothing to {prompt!r}; use another model or no upsampler"
+                f"{self._folder}: the {ROLE} answers nothing to {prompt!r}; use another model or no upsampler"
             )
         return text

@@ -1,4 +1,4 @@
-"""What a guardrail says about an input that it holds back. Knows no model."""
+"""The verdict of a guardrail on an input that it blocks. Knows no model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ VIDEO_FILTER: Literal["video-filter"] = "video-filter"
 
 @dataclass(frozen=True)
 class Blocked:
-    """An input that gets no video.
+    """The verdict on an input that gets no video.
 
     Attributes:
-        by: the guardrail.
-        reason: what it found.
+        by: name of the guardrail.
+        reason: its finding, for people.
     """
 
     by: Literal["blocklist", "text-classifier", "video-filter"]
     reason: str
 
     def as_record(self) -> dict[str, str]:
-        """As a record and the list have it."""
+        """The verdict as an entry of a record."""
         return asdict(self)

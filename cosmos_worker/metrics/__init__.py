@@ -1,1 +1,1 @@
-"""Measures of generated videos."""
+"""Metrics of generated videos."""

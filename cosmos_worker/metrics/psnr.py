@@ -1,4 +1,4 @@
-"""How close a generated video is to what really happened. numpy only: must not import torch."""
+"""PSNR of a generated video against the ground truth. Uses numpy only: must not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PSNR_DB = 100.0
-"""Reported for equal frames, whose PSNR is infinite."""
+"""PSNR that is reported for equal frames, for which it is infinite."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PsnrScore:
 
     @property
     def gain_db(self) -> float:
-        """How much better the video is than the copied frame."""
+        """PSNR of the video minus that of the copied frame."""
         return self.psnr_db - self.copy_psnr_db
 
 
@@ -53,10 +53,10 @@ def psnr_db(frames_THWC: NDArray[np.uint8], truth_THWC: NDArray[np.uint8]) -> fl
 def score_prediction(
     frames_THWC: NDArray[np.uint8], truth_THWC: NDArray[np.uint8], num_known_frames: int
 ) -> PsnrScore:
-    """Compare the frames behind the known ones with the ground truth.
+    """Score the frames after the known ones against the ground truth.
 
     Raises:
-        ValueError: no frame behind the known ones, or arrays that cannot be compared.
+        ValueError: no frame after the known ones, or arrays that cannot be compared.
     """
     if not 1 <= num_known_frames < len(frames_THWC):
         raise ValueError(

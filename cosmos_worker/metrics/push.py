@@ -1,7 +1,7 @@
-"""Does a generated video do what its caption says? Measured by the colour of the cubes.
+"""The metric of the pushing example: a generated video follows its caption if the named cube moves as it says.
 
-For captions "push the {colour} cube {direction}" of the pushing example. Colour alone finds the
-cubes, so the same code judges recorded and generated videos. numpy only: must not import torch.
+Captions are "push the {colour} cube {direction}". Cubes are found by their colour alone, so the same code judges
+recorded and generated videos. Uses numpy only: must not import torch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CAPTION = re.compile(rf"push the ({'|'.join(COLOURS)}) cube ({'|'.join(DIRECTIO
 
 @dataclass(frozen=True)
 class PushInstruction:
-    """What a caption asks for."""
+    """The cube and the direction that a caption names."""
 
     colour: str
     direction: str
@@ -52,14 +52,14 @@ class PushInstruction:
 
 @dataclass(frozen=True)
 class PushScore:
-    """What a video shows.
+    """The movement of the cubes in a video.
 
     Attributes:
         displacement_px: (dx, dy) of the named cube, x to the right, y down; nan if not tracked.
         direction: where it moved: left, right, away (up), toward (down), or "none".
-        follows: whether the video does what the caption says.
-        other_displacements_px: length of the way of every other cube seen in the first frame, by
-            colour; nan if it was lost.
+        follows: true if the video does what the caption says.
+        other_displacements_px: distance that every other cube of the first frame has moved, by colour; nan if it is
+            not seen at the end.
     """
 
     displacement_px: tuple[float, float]

@@ -1,4 +1,4 @@
-"""video2world: the reference's inference command line, carried out by the generate stage."""
+"""video2world: the reference's inference command line, run by the generate stage."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RELEASED_CHUNK = 121
 
 
 def collect(options: argparse.Namespace) -> list[SampleInput]:
-    """The inputs that the flags name; those of a batch are called by their line, from 0.
+    """Read the inputs that the flags name; the ids of a batch are the numbers of its lines, from 0.
 
     Raises:
         ConfigError: wrong flags.
@@ -87,11 +87,11 @@ def _prompt(text: str) -> str:
 def build_config(
     options: argparse.Namespace, inputs: Sequence[SampleInput], processes: int
 ) -> GenerateConfig:
-    """The document of the generate stage.
+    """Build the document of the generate stage.
 
     Raises:
-        ConfigError: values that are not allowed, or a network that nothing names.
-        CheckpointError: no weights.
+        ConfigError: values that are not allowed, or a network that neither folder nor flags name.
+        CheckpointError: the folder holds no weights.
     """
     root, experiment = options.checkpoint_dir, options.experiment
     folder = root / options.diffusion_transformer_dir
@@ -120,8 +120,8 @@ def build_config(
         "sampling": flags.sampling_values(options),
         "fit": options.fit,
         "context_parallel": processes,
-        "offload": flags.offloaded(options),
-        **flags.companions(options),
+        "offload": flags.offloaded_models(options),
+        **flags.auxiliary_models(options),
     }
     return parse_document(GenerateConfig, document, flags.COMMAND)
 
@@ -138,18 +138,18 @@ def _check_sharing(config: GenerateConfig, processes: int) -> None:
 
 
 def run(options: argparse.Namespace, processes: int, is_main: bool) -> dict[str, Any]:
-    """Sample what the flags ask for into ``<folder>/<name>.mp4``, with the prompt in ``<name>.txt``.
+    """Generate ``<folder>/<name>.mp4`` as the flags say, with the final prompt in ``<name>.txt``.
 
     Args:
         options: parsed flags.
-        processes: those that torchrun has started, or 1.
-        is_main: whether this one writes the texts.
+        processes: number of processes that torchrun has started, or 1.
+        is_main: true for the process that writes the texts.
 
     Returns:
-        What the generate stage returns.
+        The result of the generate stage.
 
     Raises:
-        ConfigError: flags that contradict each other, are missing, or cannot be.
+        ConfigError: flags that contradict each other, are missing, or have values that are not allowed.
         DataError: wrong lines of the batch file, unreadable inputs.
         CheckpointError: models that are missing or do not fit.
     """
@@ -170,7 +170,7 @@ def run(options: argparse.Namespace, processes: int, is_main: bool) -> dict[str,
 
 
 def _write_prompts(folder: Path, inputs: Sequence[SampleInput]) -> None:
-    """The final prompt of each video; an input that guardrails held back has neither."""
+    """Write the final prompt beside each video; an input that guardrails have blocked has neither."""
     for one in inputs:
         record = json.loads(record_path(folder, one.id).read_text(encoding="utf-8"))
         text = video_path(folder, one.id).with_suffix(".txt")

@@ -1,7 +1,7 @@
-"""The flags of the reference's inference command line, and what they mean. No torch here.
+"""The flags of the reference's inference command line, and their translation to a generate document. No torch here.
 
 Names and defaults: cosmos-predict1, diffusion/inference/video2world.py. Differs: ``--tokenizer_dir``, ``--height``,
-``--width`` and ``--prompt`` count, any 8n+1 frames are admitted, and what cannot be done is an error.
+``--width`` and ``--prompt`` have an effect, any 8n+1 frames are admitted, and an unsupported value is an error.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cosmos_worker.storage.volumes import FACE_FILE
 
 COMMAND = "video2world"
 NETWORK_NAME = re.compile(r"Cosmos-Predict1-(?P<size>7B|14B)-Video2World([_-].*)?")
-"""Folders whose name says which network they hold: released, _post-trained, _lora and other variants."""
+"""Folder names that state the network: those of the released models, also with a suffix such as _post-trained."""
 NETWORKS = {"7B": NET_7B, "14B": NET_14B}
 DEFAULT_NAME = "output"
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """Add the reference's flags, and some of ours for models that it does not name."""
+    """Add the reference's flags, and ours for models for which the reference has no flag."""
     _add_models(command)
     _add_inputs(command)
     _add_sampling(command)
@@ -120,7 +120,7 @@ def _add_switches(command: argparse.ArgumentParser) -> None:
 
 
 def check_flags(options: argparse.Namespace) -> None:
-    """Check flags that contradict each other or ask for what is not there.
+    """Check that the flags do not contradict each other, and that none is missing.
 
     Raises:
         ConfigError: with every problem, by the names of the flags.
@@ -146,13 +146,13 @@ def check_flags(options: argparse.Namespace) -> None:
 
 
 def named_network(folder: str) -> NetConfig | None:
-    """The network that a folder's name says, if it does."""
+    """The network that the name of a folder states; None for other names."""
     match = NETWORK_NAME.fullmatch(Path(folder).name)
     return None if match is None else NETWORKS[match["size"]]
 
 
 def sampling_values(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of SamplingConfig; the last frames of a video are known, as in the reference."""
+    """Fields of SamplingConfig. Of a video the last frames are known, which is its default and the reference's rule."""
     return {
         "num_steps": options.num_steps,
         "guidance": options.guidance,
@@ -167,8 +167,8 @@ def sampling_values(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def offloaded(options: argparse.Namespace) -> tuple[Literal["tokenizer", "network"], ...]:
-    """The models that wait in host memory."""
+def offloaded_models(options: argparse.Namespace) -> tuple[Literal["tokenizer", "network"], ...]:
+    """Names of the models that wait in host memory while they are not at work."""
     names: list[Literal["tokenizer", "network"]] = []
     if options.offload_tokenizer:
         names.append("tokenizer")
@@ -177,40 +177,40 @@ def offloaded(options: argparse.Namespace) -> tuple[Literal["tokenizer", "networ
     return tuple(names)
 
 
-def companions(options: argparse.Namespace) -> dict[str, Any]:
-    """Fields of the generate document for what is not disabled.
+def auxiliary_models(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the generate document for upsampler and guardrails, as far as they are not disabled.
 
     Raises:
-        ConfigError: a folder that is not there, with the flag that goes on without it.
+        ConfigError: a folder that is absent; the message names the flag that disables what needs it.
     """
-    asked = {
+    wanted = {
         "prompt_upsampler": ("prompt_upsampler_dir",),
         "guardrail": ("guardrail_dir", "text_classifier_dir", "image_encoder_dir"),
     }
-    asked = {key: names for key, names in asked.items() if not getattr(options, f"disable_{key}")}
+    wanted = {key: names for key, names in wanted.items() if not getattr(options, f"disable_{key}")}
     folders = {
         name: options.checkpoint_dir / getattr(options, name)
-        for names in asked.values()
+        for names in wanted.values()
         for name in names
     }
     problems = [
         f"--{name}: {folders[name]} is no folder; fetch it, name another, or go on without it by --disable_{key}"
-        for key, names in asked.items()
+        for key, names in wanted.items()
         for name in names
         if not folders[name].is_dir()
     ]
-    guards = folders.get("guardrail_dir")
-    if guards is not None and guards.is_dir() and not (guards / FACE_FILE).is_file():
+    folder = folders.get("guardrail_dir")
+    if folder is not None and folder.is_dir() and not (folder / FACE_FILE).is_file():
         problems.append(
-            f"--guardrail_dir: {guards / FACE_FILE} is no file, which finds the faces that are blurred; "
+            f"--guardrail_dir: {folder / FACE_FILE} is no file, which finds the faces that are blurred; "
             "fetch it, or go on without guardrails by --disable_guardrail"
         )
     if problems:
         raise ConfigError("; ".join(problems))
     fields: dict[str, Any] = {}
-    if "prompt_upsampler" in asked:
+    if "prompt_upsampler" in wanted:
         fields["prompt_upsampler_uri"] = str(folders["prompt_upsampler_dir"])
-    if "guardrail" in asked:
+    if "guardrail" in wanted:
         fields["guardrails"] = {
             "folder_uri": str(folders["guardrail_dir"]),
             "text_classifier_uri": str(folders["text_classifier_dir"]),

@@ -1,1 +1,1 @@
-"""The report of a job: one HTML file that needs nothing else."""
+"""The report of a job: one HTML file with all pictures and videos in it."""

@@ -12,9 +12,9 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 860, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 14, 42
 SMOOTHING_SHARE = 0.04
-"""Half width of the running mean, as a share of all points."""
+"""Half width of the running mean of the loss, as a share of all points."""
 OUTLIER_SHARE = 0.02
-"""Share of the highest and of the lowest values that may lie outside of the picture."""
+"""Share of the highest and of the lowest training values that may lie outside of the picture."""
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -30,7 +30,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """Centred running mean; its window shrinks at both ends, so that nothing is shifted."""
+    """Centred running mean of (step, value) points; its window shrinks towards both ends, so that it stays centred."""
     values = [value for _, value in points]
     reach = max(1, round(SMOOTHING_SHARE * len(points)))
     smoothed = []
@@ -41,7 +41,7 @@ def smooth(points: Sequence[Point]) -> list[Point]:
 
 
 def _value_range(train: Sequence[Point], validation: Sequence[Point]) -> Point:
-    """What the picture shows: all held-out values, and training values but for rare outliers."""
+    """Lowest and highest value of the picture: it shows all held-out values, and training values except outliers."""
     values = sorted(value for _, value in train)
     cut = int(len(values) * OUTLIER_SHARE)
     kept = values[cut : len(values) - cut] + [value for _, value in validation]
@@ -51,7 +51,7 @@ def _value_range(train: Sequence[Point], validation: Sequence[Point]) -> Point:
 
 
 class _Axes:
-    """Maps steps and values to the picture."""
+    """Maps steps and values to coordinates of the picture, and draws lines, dots and grid in it."""
 
     def __init__(self, last_step: float, values: Point) -> None:
         self.last_step = max(last_step, 1.0)
@@ -97,11 +97,11 @@ class _Axes:
 
 
 def loss_chart(train: Sequence[Point], validation: Sequence[Point]) -> str:
-    """SVG of the training loss (faint, and its running mean) and the held-out loss (dots).
+    """Draw the training loss (faint, with its running mean) and the held-out loss (line and dots) as SVG.
 
     Args:
-        train: (step, loss), finite, in the order of steps, not empty.
-        validation: the same of held-out loss; may be empty.
+        train: (step, training loss), finite, in the order of steps, not empty.
+        validation: (step, held-out loss), finite, in the order of steps; may be empty.
     """
     axes = _Axes(max(step for step, _ in (*train, *validation)), _value_range(train, validation))
     label = f"Loss over {axes.last_step:g} steps, {train[0][1]:.3g} at first, {train[-1][1]:.3g} at last"

@@ -1,4 +1,4 @@
-"""What the report says, read from the run, the dataset and the generated folders. Makes no HTML."""
+"""Content of the report on training and generated videos, read from their folders. Makes no HTML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cosmos_worker.data.video.files import (
 from cosmos_worker.errors import DataError
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
-from cosmos_worker.sample.records import LATER, Record, is_blocked, read_list, summarise
+from cosmos_worker.sample.records import DEFAULT_ENTRIES, Record, is_blocked, read_list, summarise
 from cosmos_worker.storage.volumes import (
     METRICS_FILE,
     RESOLVED_CONFIG_FILE,
@@ -54,21 +54,28 @@ class Item:
 
 @dataclass(frozen=True)
 class Training:
-    """The course of a run: (step, loss) points, lines of metrics.jsonl, text of config.yaml, and what it has moved."""
+    """The course of a training.
+
+    Attributes:
+        train: (step, training loss).
+        validation: (step, held-out loss).
+        seconds: duration of all steps.
+        config: text of config.yaml.
+        change: relative change of the weights by kind of layer since the training began; empty if it is not known.
+        is_unchanged: true if the training has left its network as it was.
+    """
 
     train: list[Point]
     validation: list[Point]
     seconds: float
     config: str
     change: Mapping[str, float] = field(default_factory=dict)
-    """Relative change of the weights by kind of layer since the training began; empty if it is not known."""
     is_unchanged: bool = False
-    """Whether the training has left its network as it was."""
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Number of training clips, and each caption with the number of clips that have it, the most frequent first."""
+    """Number of training clips, and (caption, number of clips that have it), the most frequent first."""
 
     num_clips: int
     counts: list[tuple[str, int]]
@@ -76,7 +83,16 @@ class Captions:
 
 @dataclass(frozen=True)
 class Clip:
-    """One video in a card: where it comes from, the video, its strip of frames, a verdict."""
+    """One video of a card.
+
+    Attributes:
+        label: its origin, for people, such as the name of an inference item.
+        kind: "truth" or "generated", a class of the page's CSS.
+        video: data URI of the video.
+        strip: data URI of a strip of its frames.
+        note: metrics and remarks as text.
+        verdict: "follows" or "fails", or empty if no metric judges it.
+    """
 
     label: str
     kind: str
@@ -88,7 +104,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Card:
-    """All videos of one conditioning frame and one instruction."""
+    """A card of the report: all videos of one conditioning frame (known, a data URI) and one prompt."""
 
     title: str
     prompt: str
@@ -101,7 +117,7 @@ def read_training(run: Path, steps: int | None = None) -> Training:
 
     Args:
         run: folder of the run.
-        steps: what it did after so many steps is left out; None = nothing is.
+        steps: lines of metrics after this step are left out; None = all are read.
 
     Raises:
         DataError: a file is absent, damaged or holds no loss.
@@ -133,7 +149,7 @@ def _points(lines: Sequence[dict[str, Any]], name: str) -> list[Point]:
 
 
 def _training_seconds(lines: Sequence[dict[str, Any]]) -> float:
-    """Sum of seconds per step times the steps of each interval."""
+    """Duration of all steps: seconds per step times the number of steps of each logged interval."""
     total, before = 0.0, 0.0
     for line in lines:
         if "seconds_per_step" in line:
@@ -158,7 +174,7 @@ def read_items(generated: Sequence[tuple[str, Path]]) -> list[Item]:
 
 
 def count_captions(dataset: Path) -> Captions:
-    """Captions of the training clips, all that a clip has."""
+    """Count the captions of the training clips; a clip may have several."""
     index = read_index(dataset)
     train = [clip for clip in index.clips if clip.split == "train"]
     counts = Counter(text for clip in train for text in clip.captions)
@@ -172,7 +188,7 @@ def format_number(form: str, value: float) -> str:
 
 
 def metrics_table(items: Sequence[Item]) -> list[list[str]]:
-    """Rows of text, the header first."""
+    """The table of metrics as rows of text, one for each item, the header first."""
     return [list(TABLE_HEADER), *(_row(item) for item in items)]
 
 
@@ -202,7 +218,7 @@ def _row(item: Item) -> list[str]:
 
 
 def before_and_after(items: Sequence[Item]) -> tuple[Item | None, Item]:
-    """The first pair of items that answer the same requests, or the last item alone.
+    """Find the items to compare: the first and last of those with the same inputs and prompts, or the last item alone.
 
     Returns:
         (before, after); before is None if no two items have the same inputs and prompts.
@@ -218,11 +234,11 @@ def before_and_after(items: Sequence[Item]) -> tuple[Item | None, Item]:
 
 
 def build_cards(items: Sequence[Item], max_videos: int) -> list[Card]:
-    """One card per conditioning frame and instruction, with every item's video of it; none for what was blocked.
+    """Build a card for each conditioning frame and prompt, with the video of every item; blocked inputs have none.
 
     Args:
         items: of `read_items`.
-        max_videos: shown per item.
+        max_videos: videos that are shown of each item.
 
     Raises:
         DataError: a video is absent or cannot be decoded.
@@ -251,8 +267,8 @@ def _card(position: int, members: Sequence[tuple[Item, Record]]) -> Card:
 
 
 def _fit_of(record: Record) -> Fit:
-    """How the frames of a record were brought to their size; earlier versions did not say it."""
-    fit: Fit = record.get("fit", LATER["fit"])
+    """The fit of a record; records of earlier versions lack it, whose frames were stretched."""
+    fit: Fit = record.get("fit", DEFAULT_ENTRIES["fit"])
     return fit
 
 

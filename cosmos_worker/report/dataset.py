@@ -1,4 +1,4 @@
-"""The report's part on the dataset and on words that the text encoder lost. Makes no HTML."""
+"""Content of the report on the dataset and on captions that the text encoder truncated or did not know. No HTML."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from cosmos_worker.storage.volumes import (
 )
 
 SHOWN = 5
-"""Values and kinds of files that a line names."""
+"""Number of values or kinds of files that a line lists."""
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Counts as (name, text), and sentences that a reader should not miss."""
+    """Facts of a dataset as (name, text), and warnings as whole sentences."""
 
     facts: list[tuple[str, str]]
     warnings: list[str]
 
 
 def read_dataset(folder: Path) -> DatasetFacts:
-    """Read the summary; one of an earlier version has less to say.
+    """Read the facts from the summary of prepare-dataset; the summary of an earlier version has fewer of them.
 
     Raises:
         DataError: the summary is absent or damaged.
@@ -82,13 +82,13 @@ def _most_frequent(counts: Mapping[str, int], unit: str = "clips") -> str:
 
 
 def describe_losses(run: Path) -> list[str]:
-    """Sentences on truncated and unknown captions and on clips left out; empty if nothing was lost or noted.
+    """Sentences on truncated and unknown captions and on clips left out; empty if there are none, or in an old run.
 
     Args:
-        run: folder of the run, with what train noted of the words.
+        run: folder of the run, in which train wrote the numbers.
 
     Raises:
-        DataError: the note is damaged.
+        DataError: the file of the numbers is damaged.
     """
     path = run / WORDS_FILE
     if not path.is_file():  # a run of an earlier version

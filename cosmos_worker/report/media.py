@@ -23,20 +23,20 @@ Frames = NDArray[np.uint8]
 
 STRIP_FRAMES = 5
 STRIP_HEIGHT = 128
-"""Rows of a strip's pictures; lower videos stay as they are."""
+"""Height of a strip in pixels; frames of lower videos keep their height."""
 STRIP_GAP = 3
 MAX_EMBEDDED_BYTES = 1_500_000
-"""Larger videos are embedded as a preview."""
+"""A larger video is embedded as a preview of lower resolution."""
 PREVIEW_WIDTH = 480
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """data:KIND;base64,..."""
+    """Content as a data URI: data:KIND;base64,..."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def png_uri(picture_HWC: Frames) -> str:
-    """A picture as PNG with a palette of its own, a third of the size of a full PNG."""
+    """A picture as PNG with 256 colours, which has a third of the size of one with all colours."""
     stream = io.BytesIO()
     image = Image.fromarray(picture_HWC).quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
     image.save(stream, format="PNG", optimize=True)
@@ -51,19 +51,19 @@ def _fit_height(frames_THWC: Frames, height: int) -> Frames:
 
 
 def frame_uri(frame_HWC: Frames) -> str:
-    """One frame as PNG, not higher than a strip."""
+    """One frame as PNG, scaled down to the height of a strip if it is higher."""
     return png_uri(_fit_height(frame_HWC[None], STRIP_HEIGHT)[0])
 
 
 def strip_positions(num_frames: int, num_known: int) -> list[int]:
-    """Frames of a strip: evenly spaced over the generated ones, the last one included."""
+    """Positions of the frames of a strip: evenly spaced over the generated frames, the last one included."""
     total = num_frames - num_known
     count = min(STRIP_FRAMES, total)
     return [num_known + math.ceil(k * total / count) - 1 for k in range(1, count + 1)]
 
 
 def strip_uri(frames_THWC: Frames, num_known: int) -> str:
-    """A few of the generated frames side by side, as one PNG; gaps are white."""
+    """Up to 5 of the generated frames side by side as one PNG, with white gaps."""
     positions = strip_positions(len(frames_THWC), num_known)
     shown = _fit_height(frames_THWC[positions], STRIP_HEIGHT)
     padded = np.pad(shown, ((0, 0), (0, 0), (0, STRIP_GAP), (0, 0)), constant_values=255)
@@ -78,7 +78,7 @@ def _encode(frames_THWC: Frames, fps: float) -> bytes:
 
 
 def video_uri(path: Path) -> str:
-    """A written video, byte for byte; a large one as a preview of lower resolution."""
+    """A video file, byte for byte; a file above `MAX_EMBEDDED_BYTES` as a preview of lower resolution."""
     if path.stat().st_size <= MAX_EMBEDDED_BYTES:
         return data_uri("video/mp4", path.read_bytes())
     frames = read_video(path)
@@ -89,5 +89,5 @@ def video_uri(path: Path) -> str:
 
 
 def frames_video_uri(frames_THWC: Frames, fps: float) -> str:
-    """Frames as a video that browsers play, whatever codec they came from."""
+    """Frames encoded as a video that browsers play."""
     return data_uri("video/mp4", _encode(frames_THWC, fps))

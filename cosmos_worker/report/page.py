@@ -1,4 +1,4 @@
-"""Turns what was collected into one HTML page."""
+"""The HTML page of the report, rendered from the collected content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN_CAPTIONS = 24
 
 @dataclass(frozen=True)
 class Tile:
-    """One headline figure: what, before post-training (may be empty), after, and what it means."""
+    """One headline figure: its name, values before (may be empty) and after post-training, and an explanation."""
 
     name: str
     before: str
@@ -38,7 +38,7 @@ class Tile:
 
 
 def format_minutes(seconds: float) -> str:
-    """12 s, 3 min 5 s, or 2 h 3 min."""
+    """A duration for people: 12 s, 3 min 5 s, or 2 h 3 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -49,7 +49,7 @@ def format_minutes(seconds: float) -> str:
 
 
 def headline(items: Sequence[Item], training: Training) -> list[Tile]:
-    """The figures at the top of the page."""
+    """The headline figures at the top of the page."""
     before, after = before_and_after(items)
     tiles = []
 
@@ -73,7 +73,7 @@ def headline(items: Sequence[Item], training: Training) -> list[Tile]:
 
 
 def describe_experiment(config: str) -> list[tuple[str, str]]:
-    """The most asked-for values of a resolved configuration, if it has them."""
+    """(name, value) of the main options of a resolved configuration, without those that it lacks."""
     document: Any = yaml.safe_load(config)
 
     def look_up(path: str) -> Any:  # noqa: ANN401 - any YAML value
@@ -114,7 +114,7 @@ def render_page(
     dataset: DatasetFacts | None = None,
     words: Sequence[str] = (),
 ) -> str:
-    """The whole page as text."""
+    """Render the whole page as HTML text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Cards of the sample videos that a training has written: a held-out window after more and more steps."""
+"""Cards of the sample videos that a training has written: one held-out window after different numbers of steps."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NUM_KNOWN = 1
 
 
 def evenly(values: list[int], count: int) -> list[int]:
-    """At most so many of the values, the first and the last among them."""
+    """At most ``count`` of the values, evenly spaced, the first and the last among them."""
     if len(values) <= count:
         return values
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
 def sample_cards(run: Path, dataset: Path) -> list[Card]:
-    """A card per window with its ground truth and some of its samples; none if the training wrote none.
+    """Build a card for each sampled window with its ground truth and samples; no card if the training wrote no samples.
 
     Raises:
         DataError: a video or the index cannot be read.
@@ -57,7 +57,7 @@ def sample_cards(run: Path, dataset: Path) -> list[Card]:
 def _sampled_windows(
     folder: Path, dataset: Path, truths: Sequence[Path]
 ) -> dict[str, tuple[str, str]]:
-    """Name of a video without suffix → its window and caption: as the training wrote them, else by position.
+    """Name of a video without suffix → its window and caption, from the training's list, or by position without a list.
 
     Raises:
         DataError: the list of windows or the index cannot be read.

@@ -1,1 +1,1 @@
-"""Video2World sampling and the files it writes."""
+"""Video2World sampling: inputs, prompts, passes, and the files it writes."""

@@ -1,4 +1,7 @@
-"""Conditioning images and videos: checked before any model is loaded, and their known frames at the result's size."""
+"""Conditioning images and videos: checked before any model is loaded, and their known frames at the size of the result.
+
+Shapes: T frames, H rows, W columns, C = 3 colours; all in pixels.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.tokenizer.tokenizer import video_from_pixels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-"""Names by which people mean an image; what a file is follows from its content all the same."""
+"""File names that promise an image, for messages only: a file is an image or a video by its content."""
 MIN_FPS, MAX_FPS = 0.5, 1000.0
 MAX_ASPECT = 32
-"""Images and videos with one side longer than so many times the other are taken for a mistake."""
+"""Images and videos with one side longer than 32 times the other are refused as a mistake."""
 BLACK = -1.0
 KEEP_ASPECT = (
     "crop it before, or set spec.dataset.fit to Crop or Pad, which changes the frames of the training too "
@@ -47,7 +50,7 @@ def check_visual_input(
         fit: how another aspect ratio is brought to that size.
 
     Returns:
-        The input with the frames per second of its video (None for an image) and the notes on what is done to it.
+        The input with the frames per second of its video (None for an image) and notes on the changes to it.
 
     Raises:
         ConfigError: an image where more than one known frame is wanted; a ground truth that
@@ -78,8 +81,8 @@ def check_visual_input(
             "cut it to the shape of the video"
         )
     shape = Distortion(str(one.visual_input), rows, columns, sampling.height, sampling.width, fit)
-    told = describe_distortion(shape, KEEP_ASPECT)
-    return replace(one, fps=fps, notes=(*one.notes, *notes, *([told] if told else [])))
+    distortion = describe_distortion(shape, KEEP_ASPECT)
+    return replace(one, fps=fps, notes=(*one.notes, *notes, *filter(None, [distortion])))
 
 
 def _check_video(one: SampleInput, sampling: SamplingConfig) -> tuple[int, int, float]:
@@ -106,8 +109,8 @@ def _check_video(one: SampleInput, sampling: SamplingConfig) -> tuple[int, int, 
             f"{where}: {one.visual_input} says {reader.fps:g} frames per second, outside of {MIN_FPS:g} to "
             f"{MAX_FPS:g}; re-encode it"
         )
-    same = one.ground_truth is not None and one.ground_truth.samefile(one.visual_input)
-    if same and sampling.input_frames == "last" and num_frames > wanted:
+    is_own_truth = one.ground_truth is not None and one.ground_truth.samefile(one.visual_input)
+    if is_own_truth and sampling.input_frames == "last" and num_frames > wanted:
         raise ConfigError(
             f"{one.where}: ground_truth is the conditioning video itself, whose last frames are known; "
             "set input_frames to 'first' or give what follows as ground_truth"
@@ -116,12 +119,12 @@ def _check_video(one: SampleInput, sampling: SamplingConfig) -> tuple[int, int, 
 
 
 def is_image(one: SampleInput) -> bool:
-    """Whether the conditioning file is an image by its content, readable or not."""
+    """Say whether the conditioning file is an image by its content, readable or not."""
     return image_format(one.visual_input) is not None
 
 
 def read_known_frames(one: SampleInput, sampling: SamplingConfig, fit: Fit = "stretch") -> Tensor:
-    """The known pixel frames at the size of the result.
+    """Read the known frames at the size of the result.
 
     Returns:
         float32 (3, num_input_frames, height, width) in [-1, 1]; resized by antialiased bicubic
@@ -148,7 +151,7 @@ def video_from_frames(frames_THWC: Frames, sampling: SamplingConfig) -> Tensor:
 def read_last_known_frame(
     one: SampleInput, sampling: SamplingConfig, fit: Fit = "stretch"
 ) -> Frames:
-    """The last known frame in the resolution of its file, uint8 (H, W, 3) RGB; with Crop without what is cut.
+    """Read the last known frame in the resolution of its file, uint8 (H, W, 3) RGB; with fit "crop" its cut-out.
 
     Raises:
         DataError: the file cannot be read.
@@ -165,7 +168,7 @@ def read_last_known_frame(
 
 
 def _known_frames(one: SampleInput, sampling: SamplingConfig) -> Frames:
-    """The known frames at the size of their file, uint8 (T, H, W, 3)."""
+    """Read the known frames at the size of their file, uint8 (T, H, W, 3)."""
     if is_image(one):
         return read_image(one.visual_input).pixels_HWC[None]
     reader = open_video(one.visual_input)
@@ -175,9 +178,9 @@ def _known_frames(one: SampleInput, sampling: SamplingConfig) -> Frames:
 
 
 def resize_bicubic(video_CTHW: Tensor, sampling: SamplingConfig, fit: Fit = "stretch") -> Tensor:
-    """Antialiased bicubic resize of each frame, clamped to [-1, 1], then the cut or the black borders of ``fit``.
+    """Resize each frame by antialiased bicubic interpolation, clamp it to [-1, 1], then cut or fill it as ``fit`` says.
 
-    Frames of the wanted size stay as they are.
+    Frames that have the wanted size already are not changed.
     """
     rows, columns = video_CTHW.shape[2:]
     size = scaled_size(rows, columns, sampling.height, sampling.width, fit)

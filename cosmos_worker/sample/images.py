@@ -1,7 +1,7 @@
 """Image files as 8-bit RGB arrays in sRGB, as a viewer shows them. Knows nothing of inference inputs.
 
-What a file is follows from its content, never from its name. What is changed on the way (orientation, bit depth,
-transparency, colours) is said in ``Picture.notes``.
+The format of a file follows from its content, never from its name. Changes on the way (orientation, bit depth,
+transparency, colours) are listed in ``Picture.notes``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READ: dict[str, tuple[str, ...]] = {
     "TIFF": ("TIFF",),
     "AVIF": ("AVIF",),
 }
-"""Formats that are read → Pillow's names of them."""
+"""Formats that can be read → Pillow's names of their decoders."""
 READ_TEXT = ", ".join(READ)
 SAVE_AGAIN = "save it as PNG or JPEG"
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -52,14 +52,14 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "PDF"),
     (b"<svg", "SVG"),
 )
-"""How files of a format begin."""
+"""First bytes of a file → the format that they identify; of formats that cannot be read too, for messages."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MAX_PIXELS = 89_478_485
 """Larger images are refused: 256 MiB of 8-bit RGB, where Pillow begins to warn of decompression bombs."""
 ORIENTATION = 0x0112
-"""Tag of EXIF."""
+"""EXIF tag of the orientation."""
 TURNED = range(2, 9)
-"""Orientations other than upright."""
+"""Values of the orientation tag other than upright."""
 OPAQUE = 255
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 REFUSED_MODES = {
@@ -69,7 +69,7 @@ REFUSED_MODES = {
 }
 PROBE_LEVELS = (0, 37, 73, 110, 146, 183, 219, 255)
 SAME_COLOUR = 2
-"""A colour profile that moves no probe by more than so many of 255 levels counts as sRGB: pixels stay as they are."""
+"""A colour profile that changes no probe by more than 2 of 255 levels counts as sRGB: its pixels are not converted."""
 
 Pixels = NDArray[np.uint8]
 
@@ -79,8 +79,8 @@ class Picture:
     """A decoded image.
 
     Attributes:
-        pixels_HWC: uint8 RGB, turned as it is to be seen.
-        notes: what was changed on the way, for the log and the record.
+        pixels_HWC: uint8 RGB, turned upright.
+        notes: changes on the way, for the log and the record.
     """
 
     pixels_HWC: Pixels
@@ -88,7 +88,7 @@ class Picture:
 
 
 def image_format(path: Path) -> str | None:
-    """Name of the image format that a file's content is of, read or not; None = none that is known here.
+    """Name of the image format of a file by its content, also of formats that cannot be read; None = no known image.
 
     Raises:
         OSError: the volume does not give the file's content.
@@ -112,13 +112,13 @@ def image_format(path: Path) -> str | None:
 
 
 def read_image(path: Path) -> Picture:
-    """An image as a viewer shows it.
+    """Read an image as a viewer shows it.
 
     EXIF orientation is applied, 16 bits are scaled to 8, transparent parts are laid over black, and colours of an
     embedded profile are converted to sRGB.
 
     Raises:
-        DataError: a format, a kind of pixels or a size that is not read, several frames, or a damaged file.
+        DataError: an unsupported format, pixel type or size, several frames, or a damaged file.
         OSError: the volume does not give the file's content.
     """
     name = image_format(path)
@@ -130,7 +130,7 @@ def read_image(path: Path) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=READ[name]) as image:
-                _check(path, image, name)
+                _check_header(path, image, name)
                 return _decode(path, image)
     except (DataError, MemoryError):
         raise
@@ -151,8 +151,8 @@ def _too_large(size: tuple[int, int] | None = None) -> str:
     return f"{got} more than the {MAX_PIXELS} pixels that an image may have; make it smaller"
 
 
-def _check(path: Path, image: Image.Image, name: str) -> None:
-    """Refuse what the header already says cannot be used."""
+def _check_header(path: Path, image: Image.Image, name: str) -> None:
+    """Refuse an image by its header: too large, several frames, or pixels of an unsupported type."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{path}: {_too_large(image.size)}")
     frames = getattr(image, "n_frames", 1)
@@ -170,13 +170,15 @@ def _check(path: Path, image: Image.Image, name: str) -> None:
 
 
 def _is_16_bit_png(image: Image.Image) -> bool:
-    """Older versions of Pillow give 16-bit grey of PNG as 32-bit integers."""
+    """Say whether this is a 16-bit grey PNG, which older versions of Pillow give as 32-bit integers."""
     return image.mode == "I" and image.format == "PNG"
 
 
 def _decode(path: Path, image: Image.Image) -> Picture:
     notes: list[str] = []
-    orientation = image.getexif().get(ORIENTATION, 1)  # TIFF forgets it when it is loaded
+    orientation = image.getexif().get(
+        ORIENTATION, 1
+    )  # before load(), after which a TIFF has lost it
     image.load()
     profile = image.info.get("icc_profile")
     turned = ImageOps.exif_transpose(image)
@@ -221,7 +223,7 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bool
 
 
 def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
-    """The image in sRGB; one whose profile is no other than sRGB, or cannot be used, as it is."""
+    """Convert an image to sRGB; unchanged if its profile is sRGB already or cannot be used."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = " ".join(ImageCms.getProfileDescription(source).split())[:60]
@@ -241,7 +243,7 @@ def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Imag
 
 
 def _is_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a transform from RGB to sRGB leaves a grid of colours as they are."""
+    """Say whether a transform from RGB to sRGB leaves a grid of probe colours unchanged."""
     grid = np.stack(np.meshgrid(*[PROBE_LEVELS] * 3), axis=-1).reshape(1, -1, 3).astype(np.uint8)
     moved = ImageCms.applyTransform(Image.fromarray(grid), transform)
     return bool(np.abs(np.asarray(moved).astype(int) - grid).max() <= SAME_COLOUR)

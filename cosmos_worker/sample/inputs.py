@@ -1,4 +1,4 @@
-"""What to generate: the list of inputs as the job and its files name them, checked before anything is read."""
+"""The list of inputs as a job and its JSONL file name them: one input for each video, checked before files are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from cosmos_worker.config.captions import (
     TextError,
@@ -37,6 +37,8 @@ KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
 KEYS_TEXT = ", ".join(KEYS)
 SHOWN_PROBLEMS = 10
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class SampleInput:
@@ -47,9 +49,9 @@ class SampleInput:
         prompt: text, not blank.
         visual_input: image or video whose frames are known.
         ground_truth: video to compare with; it begins with the known frames.
-        where: the line or the list entry that asked for it, for messages.
+        where: the line of the file or the entry of the list that names it, for messages.
         fps: frames per second of the result; None = those of the item's sampling.
-        notes: what is done to the conditioning image or video, for the log and the record.
+        notes: changes to the conditioning image or video, for the log and the record.
     """
 
     id: str
@@ -68,7 +70,7 @@ def collect_inputs(
 
     Raises:
         ConfigError: no input at all, or wrong entries of the job.
-        DataError: wrong lines of the file; at most 10 are told.
+        DataError: wrong lines of the file; the message has at most 10.
     """
     inputs = _from_job(listed, volumes)
     raise_problems(ConfigError, inputs)
@@ -103,13 +105,36 @@ def _from_job(listed: Sequence[GenerateInput], volumes: Volumes) -> list[SampleI
     ]
 
 
+def split_batches(
+    inputs: Sequence[T], lengths: Sequence[int], batch_size: int, padding: Literal["pad", "trim"]
+) -> list[list[T]]:
+    """Cut a list into consecutive batches.
+
+    Args:
+        inputs: of the list.
+        lengths: tokens of each input's prompt.
+        batch_size: the most inputs of a batch.
+        padding: of the text context; with "trim" only prompts of one length share a batch.
+    """
+    batches: list[list[T]] = []
+    previous: int | None = None
+    for one, length in zip(inputs, lengths, strict=True):
+        fits = bool(batches) and len(batches[-1]) < batch_size
+        if fits and (padding == "pad" or length == previous):
+            batches[-1].append(one)
+        else:
+            batches.append([one])
+        previous = length
+    return batches
+
+
 def sampling_of(one: SampleInput, sampling: SamplingConfig) -> SamplingConfig:
-    """How an input is sampled: as all of its item, at its own rate."""
+    """The sampling of an input: that of its item, at the frame rate of the input if it has one."""
     return sampling if one.fps is None else sampling.model_copy(update={"fps": one.fps})
 
 
 def default_id(position: int) -> str:
-    """Name of an input that has none: its position, three digits or more."""
+    """Id of an input that names none: its position in the list, with three digits or more."""
     return f"{position:03d}"
 
 
@@ -122,8 +147,8 @@ def read_inputs_file(path: Path, num_before: int, folder: Path) -> list[SampleIn
         folder: where relative paths begin.
 
     Raises:
-        ConfigError: no such file, or what cannot be read as one.
-        DataError: text that is not UTF-8, or lines that are no such objects; at most 10 are told.
+        ConfigError: no such file, or a folder or device in its place.
+        DataError: text that is not UTF-8, or lines that are no such objects; the message has at most 10.
         OSError: the volume does not give the file's content.
     """
     try:
@@ -205,7 +230,7 @@ def _problems(one: SampleInput) -> list[str]:
 
 
 def _file_problem(path: Path) -> str | None:
-    """Why a path names no file; None = it does.
+    """The reason why a path names no file that can be read; None if it names one.
 
     Raises:
         OSError: the volume does not answer.
@@ -230,12 +255,12 @@ def _shortened(text: str) -> str:
 
 
 def raise_problems(error: type[UserError], inputs: Sequence[SampleInput]) -> None:
-    """Raise an error that names what is wrong with inputs; at most 10 problems are told."""
+    """Raise an error with the problems of ids, prompts and paths of the inputs, at most 10, if there are some."""
     _raise_problems(error, [problem for one in inputs for problem in _problems(one)])
 
 
 def raise_all(errors: Iterable[UserError]) -> None:
-    """Raise what was found wrong with inputs as one error of the first one's kind; at most 10 problems are told."""
+    """Raise several errors as one of the first one's kind, with the messages of at most 10, if there are some."""
     found = list(errors)
     if found:
         _raise_problems(plain_kind(found[0]), [str(one) for one in found])

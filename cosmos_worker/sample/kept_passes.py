@@ -1,10 +1,11 @@
 """Finished passes of unfinished videos on disk, without loss: the next attempt begins after the last of them.
 
-FFV1 in Matroska: players show it. Frames are uint8 RGB arrays (T, H, W, 3).
+``<target>/.passes/<key>/001.mkv``, ``002.mkv`` ... hold the frames that each pass has added to the videos of a batch,
+as FFV1 in Matroska, which players show. The key is a digest of everything that decides these frames, the other videos
+of the batch included. The last pass is not kept, as its videos are written at once. Of the processes that share a
+video, one keeps its passes; this module does not know the others.
 
-``<target>/.passes/<key>/001.mkv``, ``002.mkv`` ... hold what each pass has added to the videos of a batch, without
-loss. The key stands for everything that decides these frames, and for who shares the batch. The last pass is not
-kept, as its videos are written at once. Knows nothing of the processes that share a video: one of them keeps.
+Shapes: B videos, T frames, H rows, W columns; frames are uint8 RGB.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ from cosmos_worker.sample.records import Record
 from cosmos_worker.storage.volumes import atomic_write, content_key
 
 PIXELS = "bgr0"
-"""RGB in another order, which FFV1 takes as it is."""
+"""Pixel format of FFV1 for 8-bit RGB: blue, green, red, and an unused byte."""
 NOTE = "COMMENT"
-"""Entry of the file: JSON of the note and the SHA-256 of the frames."""
+"""Metadata entry of the file: JSON of the note and of the SHA-256 of the frames."""
 
 
 def write_lossless(
     path: Path, frames_THWC: NDArray[np.uint8], fps: float, note: Mapping[str, Any]
 ) -> None:
-    """Write frames and a note; encoded in memory, so that a full disk or a stop leaves nothing.
+    """Write frames and a note; they are encoded in memory, so that a full disk or a kill leaves no half-written file.
 
     Args:
         path: .mkv file, replaced if it exists.
         frames_THWC: uint8, T > 0.
-        fps: frames per second, for those who look at it.
-        note: JSON values.
+        fps: frames per second that a player shows.
+        note: values that JSON can hold.
     """
     comment = json.dumps({"sha256": _digest(frames_THWC), "note": dict(note)})
     content = io.BytesIO()
@@ -66,10 +67,13 @@ def write_lossless(
 
 
 def read_lossless(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Frames and note of a file of `write_lossless`, checked against the digest in it.
+    """Read a file of `write_lossless` and check its frames against the digest in it.
+
+    Returns:
+        Frames, uint8 (T, H, W, 3), and the note.
 
     Raises:
-        DataError: damaged, or another file.
+        DataError: the file is damaged, or was not written by `write_lossless`.
     """
     content = io.BytesIO(path.read_bytes())
     try:
@@ -102,10 +106,10 @@ FOLDER = ".passes"
 
 
 def batch_key(requests: Sequence[Record], config: GenerateConfig, dtype: torch.dtype) -> str:
-    """Key of the frames of a batch.
+    """Digest of everything that decides the frames of a batch.
 
     Args:
-        requests: of its videos in order, final prompts included.
+        requests: of its videos in their order, final prompts included.
         config: the stage's document.
         dtype: of the network's matrix products.
     """
@@ -114,7 +118,7 @@ def batch_key(requests: Sequence[Record], config: GenerateConfig, dtype: torch.d
 
 
 def remove_others(target: Path, keys: Collection[str]) -> None:
-    """Remove what was kept of batches that are not among these: of other prompts, weights or options, or finished."""
+    """Remove the kept passes of all batches but these: of other prompts, weights or options, or of finished batches."""
     for folder in sorted((target / FOLDER).glob("*")):
         if folder.name not in keys:
             logger.info("removed passes of another request folder=%s", folder)
@@ -122,21 +126,21 @@ def remove_others(target: Path, keys: Collection[str]) -> None:
 
 
 def remove_all(target: Path) -> None:
-    """Remove everything, as all videos are there."""
+    """Remove the passes of all batches, once all videos are written."""
     if (target / FOLDER).exists():
         shutil.rmtree(target / FOLDER)
 
 
 @dataclass
 class KeptPasses:
-    """What is kept of one batch.
+    """The kept passes of one batch.
 
     Attributes:
         folder: of the batch; created with its first pass.
         num_videos: B.
         sampling: sizes and number of passes.
-        seconds: that the kept passes have taken, in all attempts.
-        count: passes that are kept, one after the other.
+        seconds: time that the kept passes have taken, in all attempts.
+        count: number of kept passes; these are the first ones, without a gap.
     """
 
     folder: Path
@@ -148,11 +152,11 @@ class KeptPasses:
 
     @classmethod
     def of(cls, target: Path, key: str, num_videos: int, sampling: SamplingConfig) -> KeptPasses:
-        """Those of a batch; nothing is read yet."""
+        """The kept passes of a batch in a target folder; nothing is read yet."""
         return cls(target / FOLDER / key, num_videos, sampling)
 
     def load(self) -> list[Frames]:
-        """What each pass has added, uint8 (B, T, H, W, 3), up to the first pass that is absent or damaged.
+        """Read the frames that each pass has added, (B, T, H, W, 3), up to the first pass that is absent or damaged.
 
         A damaged pass and those after it are removed, with a warning; so are half-written files.
         """
@@ -176,11 +180,11 @@ class KeptPasses:
         return found
 
     def stand_in(self, count: int) -> list[Frames]:
-        """Black frames in place of `load`'s, for a process that only helps to compute; they take no memory."""
+        """Black frames in the shapes of `load`, for processes that only help to compute; they take no memory."""
         return [np.broadcast_to(np.uint8(0), self._shape(number)) for number in range(count)]
 
     def add(self, number: int, frames_BTHWC: Frames) -> None:
-        """Keep what a pass has added; one that does not follow the kept ones is of no use, and left out.
+        """Keep the frames that a pass has added, unless a pass before it is not kept.
 
         Args:
             number: of the pass, from 0.
@@ -200,7 +204,7 @@ class KeptPasses:
         return self.seconds + time.monotonic() - self._since
 
     def remove(self) -> None:
-        """Remove them, as all videos of the batch are written."""
+        """Remove the kept passes, once all videos of the batch are written."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
 

@@ -1,4 +1,7 @@
-"""Videos of one pass or several, each of which continues the one before; and where the models are meanwhile."""
+"""Videos of one pass or several, each of which continues the one before; models that are not at work wait on the host.
+
+Shapes: B videos, C channels, T frames, H rows, W columns, in pixels; latents are those of :mod:`.sampler`.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,28 @@ from cosmos_worker.sample.sampler import (
     Settings,
     decode_latents,
     encode_known_frames,
-    generate_from_known,
+    generate_latents,
 )
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 
+logger = logging.getLogger(__name__)
+
 HOST = torch.device("cpu")
-"""Where models wait."""
+"""Device on which offloaded models wait."""
+Frames = NDArray[np.uint8]
+Agree = Callable[[Tensor], Tensor]
+"""Collective of the processes that share the frames of a video: gives all the tensor of the one that writes it."""
+Keep = Callable[[int, Frames], None]
+"""Callback that takes the number of a pass, from 0, and the frames that it has added, uint8 (B, T, H, W, 3)."""
 
 
 @dataclass
 class Models:
-    """Both models; one that is offloaded is on the device inside its ``with`` block only.
+    """Network and tokenizer; one that is offloaded is on the device inside its ``with`` block only.
 
     Attributes:
         net: network in eval mode.
-        tokenizer: of the same latents.
+        tokenizer: of the latents that the network was trained on.
         device: where both compute.
         offload: which of "network" and "tokenizer" wait in host memory.
     """
@@ -46,14 +56,14 @@ class Models:
     offload: Collection[str] = ()
 
     def network_at_work(self) -> AbstractContextManager[object]:
-        """The network is on the device inside the block."""
-        return self._present("network", self.net.to)
+        """Move the network to the device for the duration of the block."""
+        return self._moved_if_offloaded("network", self.net.to)
 
     def tokenizer_at_work(self) -> AbstractContextManager[object]:
-        """The tokenizer is on the device inside the block."""
-        return self._present("tokenizer", self.tokenizer.move)
+        """Move the tokenizer to the device for the duration of the block."""
+        return self._moved_if_offloaded("tokenizer", self.tokenizer.move)
 
-    def _present(
+    def _moved_if_offloaded(
         self, name: str, move: Callable[[torch.device], object]
     ) -> AbstractContextManager[object]:
         return _moved(move, self.device) if name in self.offload else nullcontext()
@@ -70,23 +80,15 @@ def _moved(move: Callable[[torch.device], object], device: torch.device) -> Iter
             torch.cuda.empty_cache()
 
 
-logger = logging.getLogger(__name__)
-
-Frames = NDArray[np.uint8]
-Agree = Callable[[Tensor], Tensor]
-"""Gives all processes that share the frames of a video the same tensor: that of the one that writes it."""
-Keep = Callable[[int, Frames], None]
-"""Takes what a pass has added (B, T, H, W, 3), with its number from 0; not called after the last."""
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
+def _agree_alone(tensor: Tensor) -> Tensor:
+    """`Agree` for a single process."""
     return tensor
 
 
 def continue_samples(
     samples: Sequence[Sample], frames_BTHWC: Frames, sampling: SamplingConfig
 ) -> list[Sample]:
-    """What the next pass starts from: the last frames so far, as they would be read from a file without loss."""
+    """The conditions of the next pass: the last frames so far, as a lossless file of them would be read."""
     last_BTHWC = frames_BTHWC[:, -sampling.num_input_frames :]
     return [
         replace(sample, known_pixels_CTHW=video_from_frames(frames, sampling))
@@ -99,7 +101,7 @@ def generate_videos(
     samples: Sequence[Sample],
     settings: Settings,
     on_step: OnStep | None = None,
-    agree: Agree = _as_it_is,
+    agree: Agree = _agree_alone,
     finished: Sequence[Frames] = (),
     keep: Keep | None = None,
 ) -> Frames:
@@ -111,8 +113,8 @@ def generate_videos(
         settings: shared by all.
         on_step: called `num_sampler_steps` times in each pass.
         agree: applied to the known latents of each pass.
-        finished: what the first passes have added, as `keep` was given it; they are not computed again. Processes that
-            share the frames give equally many; only the pixels of the one that `agree` follows count.
+        finished: frames that the first passes have added, as `keep` was given them; these passes are not computed
+            again. Processes that share the frames give equally many; only the pixels of the one that writes count.
         keep: called after each pass but the last.
 
     Returns:
@@ -138,7 +140,7 @@ def generate_videos(
 
 
 def num_added_frames(number: int, sampling: SamplingConfig) -> int:
-    """Pixel frames that a pass adds to a video: all of the first, what is not known of the others."""
+    """Pixel frames that a pass adds to a video: all in the first pass, those after the known ones in later passes."""
     return sampling.num_pixel_frames - (sampling.num_input_frames if number else 0)
 
 
@@ -158,6 +160,6 @@ def _generate_pass(
     with models.tokenizer_at_work():
         known = agree(encode_known_frames(models.tokenizer, samples, settings))
     with models.network_at_work():
-        latents = generate_from_known(models.net, known, samples, settings, on_step, number)
+        latents = generate_latents(models.net, known, samples, settings, on_step, number)
     with models.tokenizer_at_work():
         return decode_latents(models.tokenizer, latents, settings.sigma_data)

@@ -1,9 +1,11 @@
-"""Results on disk: <id>.mp4, <id>.json beside it, and what the list of them says in all.
+"""Results on disk: <id>.mp4 with its record <id>.json, their list generated.jsonl, and the summary of a list.
 
-An input that a guardrail holds back has a record with ``blocked`` and no video.
+The first half of a record is the request: everything that decides the video, as JSON. The second half is the result:
+the video's digest, its metrics, the seconds that it took. An input that a guardrail has blocked has a record with
+``blocked`` and no video.
 
-<id>.json is written after its video and removed before the video is replaced, so a video with a
-record is whole and was made by what the record says.
+<id>.json is written after its video and removed before the video is replaced, so a video with a record is whole and
+was made by the request in it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,23 +24,19 @@ from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import (
     Fit,
     GenerateConfig,
-    ItemConfig,
 )
 from cosmos_worker.data.video.files import (
-    open_video,
     read_video,
     read_window,
     write_video,
 )
-from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.errors import DataError
 from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.metrics.psnr import score_prediction
 from cosmos_worker.metrics.push import (
-    parse_instruction,
     score_push,
 )
 from cosmos_worker.sample.inputs import SampleInput, sampling_of
-from cosmos_worker.sample.prompts import count_unknown
 from cosmos_worker.storage.volumes import (
     GENERATED_FILE,
     MODEL_FILE,
@@ -48,69 +45,25 @@ from cosmos_worker.storage.volumes import (
     sha256_of_file,
     write_json,
 )
+from cosmos_worker.text.tokens import MOSTLY_UNKNOWN
 
 Record = dict[str, Any]
-LATER_SAMPLING = {"num_passes": 1}
-"""Options of sampling that records of earlier versions do not name, and what those did."""
-LATER = {"fit": "stretch", "video_reader": 1}
-"""The same of other entries."""
-MAX_RATE_DIFFERENCE = 0.01
-"""Rates of a result and its ground truth that differ by a larger share are told."""
+DEFAULT_SAMPLING_ENTRIES = {"num_passes": 1}
+"""Options of sampling that records of earlier versions lack → the values that those versions used."""
+DEFAULT_ENTRIES = {"fit": "stretch", "video_reader": 1}
+"""Other entries that records of earlier versions lack → the values that those versions used."""
 UPSAMPLER_IDENTITY = "prompt_upsampler_identity"
 GUARDRAILS_IDENTITY = "guardrails_identity"
-COMPANIONS = (UPSAMPLER_IDENTITY, GUARDRAILS_IDENTITY)
-"""What decides the answers of companions: in a request, and so in its record, only if it asks for them."""
-
-
-def check_metrics(one: SampleInput, item: ItemConfig) -> SampleInput:
-    """Fail early on metrics that an input cannot have.
-
-    Returns:
-        The input, with a note if its ground truth is of another rate.
-
-    Raises:
-        ConfigError: psnr without ground truth; push for another sentence.
-        DataError: a ground truth that is shorter than the video or not readable.
-    """
-    if "push" in item.metrics and parse_instruction(one.prompt) is None:
-        raise ConfigError(
-            f"{one.where}: prompt: {one.prompt!r} is no instruction of the push example, so the metric "
-            "'push' cannot judge it; write 'push the red cube left' or remove the metric"
-        )
-    if "psnr" not in item.metrics:
-        return one
-    if one.ground_truth is None:
-        raise ConfigError(
-            f"{one.where}: ground_truth is missing, which the metric 'psnr' needs; give it or "
-            "remove the metric"
-        )
-    try:
-        truth = open_video(one.ground_truth)
-        num_frames, truth_fps = truth.num_frames, truth.fps
-    except DataError as error:
-        raise DataError(f"{one.where}: ground_truth: {error}") from None
-    if num_frames < item.sampling.total_pixel_frames:
-        raise DataError(
-            f"{one.where}: ground_truth: {one.ground_truth} has {num_frames} frames, fewer than "
-            f"{_length(item.sampling)}; give a longer video or generate fewer frames"
-        )
-    fps = one.fps if item.fps_of_inputs and one.fps is not None else item.sampling.fps
-    if abs(truth_fps - fps) <= MAX_RATE_DIFFERENCE * fps:
-        return one
-    note = f"its ground truth has {truth_fps:g} frames per second, the result {fps:g}; frame is compared with frame"
-    return replace(one, notes=(*one.notes, note))
-
-
-def _length(sampling: SamplingConfig) -> str:
-    if sampling.num_passes == 1:
-        return f"num_pixel_frames {sampling.num_pixel_frames}"
-    return f"the {sampling.total_pixel_frames} frames of num_passes {sampling.num_passes}"
+AUXILIARY_IDENTITIES = (UPSAMPLER_IDENTITY, GUARDRAILS_IDENTITY)
+"""Entries of a request that stand for the models of upsampler and guardrails; absent if they are not asked for."""
+UNKNOWN_TEXT = "unknown_text"
+"""Entry of a record: share of its prompt (0 to 1) that the text encoder does not know; absent = it knows all."""
 
 
 def describe_request(
     one: SampleInput, config: GenerateConfig, digests: Mapping[str, str]
 ) -> Record:
-    """Everything that decides a result, as JSON: the first half of its record.
+    """The request of a video: everything that decides it, as JSON.
 
     Args:
         one: the input.
@@ -143,6 +96,22 @@ def describe_request(
     return normalised
 
 
+def add_unknown_shares(
+    requests: Mapping[str, Record], prompts: Mapping[str, str], shares: Mapping[str, float]
+) -> dict[str, Record]:
+    """Add `UNKNOWN_TEXT` to the requests whose final prompt is not wholly known to the text encoder.
+
+    Args:
+        requests: by id.
+        prompts: final prompts by id.
+        shares: unknown share by prompt, of those that have one.
+    """
+    return {
+        key: {**one, UNKNOWN_TEXT: shares[prompts[key]]} if prompts.get(key) in shares else one
+        for key, one in requests.items()
+    }
+
+
 def video_path(folder: Path, sample_id: str) -> Path:
     """The result's video."""
     return folder / f"{sample_id}.mp4"
@@ -160,7 +129,7 @@ def read_finished(folder: Path, request: Record) -> Record | None:
         return None
     try:
         record: Record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # not ours or cut off: made again, like any other record that does not fit
+    except ValueError:  # another program's file, or cut off: the video is made again
         return None
     if not isinstance(record, dict) or not _is_of(record, request):
         return None
@@ -171,27 +140,27 @@ def read_finished(folder: Path, request: Record) -> Record | None:
 
 
 def _is_of(record: Record, request: Record) -> bool:
-    """Whether a record was made by a request; earlier versions did not write what came later.
+    """Say whether a record was made by a request, also one of an earlier version, which lacks later entries.
 
-    A companion that the record had and the request does not ask for makes another result, too.
+    A record made with an upsampler or guardrails that the request no longer asks for is of another request, too.
     """
-    if any(record.get(name) != request.get(name) for name in COMPANIONS):
+    if any(record.get(name) != request.get(name) for name in AUXILIARY_IDENTITIES):
         return False
-    known = {**LATER, **record}
+    known = {**DEFAULT_ENTRIES, **record}
     if isinstance(known.get("sampling"), dict):
-        known["sampling"] = {**LATER_SAMPLING, **known["sampling"]}
+        known["sampling"] = {**DEFAULT_SAMPLING_ENTRIES, **known["sampling"]}
     known["checkpoint"] = _checkpoint_name(known.get("checkpoint"))
     wanted = {**request, "checkpoint": _checkpoint_name(request["checkpoint"])}
     return all(known.get(key) == value for key, value in wanted.items())
 
 
 def _checkpoint_name(address: object) -> str:
-    """A folder counts as its model.pt, by which documents named it before there were other forms."""
+    """Address of a checkpoint without model.pt at its end: earlier documents name the file, later ones its folder."""
     return str(address).removesuffix(f"/{MODEL_FILE}")
 
 
 def is_blocked(record: Mapping[str, Any]) -> bool:
-    """Whether a guardrail has held the input back."""
+    """Say whether a guardrail has blocked the input, so that it has no video."""
     return record.get("blocked") is not None
 
 
@@ -208,12 +177,12 @@ def write_result(
 
     Args:
         folder: where results are.
-        request: what was asked for.
+        request: of the video.
         one: the input.
-        frames_THWC: every frame, RGB.
+        frames_THWC: every frame, uint8 RGB.
         sampling: settings of the item.
-        seconds: that it took.
-        num_blurred: frames in which a face was blurred; None = nothing looked for faces.
+        seconds: that the video took.
+        num_blurred: frames in which a face was blurred; None = no guardrail looked for faces.
 
     Returns:
         The record.
@@ -237,7 +206,7 @@ def write_result(
 
 
 def write_blocked(folder: Path, request: Record, verdict: Blocked) -> Record:
-    """Write the record of an input that gets no video; a video of an earlier request goes.
+    """Write the record of an input that gets no video, and remove the video of an earlier request.
 
     Returns:
         The record.
@@ -263,7 +232,7 @@ def measure(
         return metrics
     frames = read_video(video)
     if "psnr" in wanted:
-        assert one.ground_truth is not None  # by check_metrics
+        assert one.ground_truth is not None  # by checks.check_metrics
         length, height, width = frames.shape[:3]
         truth = read_window(one.ground_truth, 0, length, height, width, fit)
         score = score_prediction(frames, truth, sampling.num_input_frames)
@@ -291,6 +260,11 @@ def write_list(folder: Path, records: Sequence[Record]) -> None:
             stream.write(json.dumps(record, sort_keys=True) + "\n")
 
 
+def remove_list(folder: Path) -> None:
+    """Remove generated.jsonl, before the results that it lists are replaced."""
+    (folder / GENERATED_FILE).unlink(missing_ok=True)
+
+
 def read_list(folder: Path) -> list[Record]:
     """Read generated.jsonl.
 
@@ -311,17 +285,18 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """Means over all written videos; a metric that was not measured is absent.
 
     Returns:
-        videos, seconds_per_video, with inputs that guardrails held back blocked (how many), with prompts that
-        are more than half unknown to the text encoder unknown_prompts (how many), with a search for faces
-        with_faces (videos in which some were blurred), and with
-        metrics mean_psnr_db, mean_copy_psnr_db, gain_db, follow_share (0 to 1).
+        videos (number of them) and seconds_per_video; blocked: inputs without video, if there are some;
+        unknown_prompts: prompts that are more than half unknown to the text encoder, if there are some; with_faces:
+        videos in which faces were blurred, if a guardrail looked for them; and of the metrics mean_psnr_db,
+        mean_copy_psnr_db, gain_db and follow_share (0 to 1).
     """
     written = [record for record in records if not is_blocked(record)]
     summary: dict[str, Any] = {"videos": len(written)}
     if len(written) < len(records):
         summary["blocked"] = len(records) - len(written)
-    if unknown := count_unknown(written):
-        summary["unknown_prompts"] = unknown
+    num_unknown = sum(record.get(UNKNOWN_TEXT, 0) > MOSTLY_UNKNOWN for record in written)
+    if num_unknown:
+        summary["unknown_prompts"] = num_unknown
     if not written:
         return summary
     summary["seconds_per_video"] = round(fmean(record["seconds"] for record in written), 3)

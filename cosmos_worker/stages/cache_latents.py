@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 SHARD_BYTES = 256 << 20
 MIN_SHARDS = 32
-"""A small cache is cut into so many shards, for up to as many processes to share."""
+"""Least number of shards of a cache, so that up to 32 processes can share a small one."""
 PATIENCE_S = 3600.0
 POLL_S = 1.0
 LOG_INTERVAL_S = 30.0
@@ -169,10 +169,10 @@ def _encode(
 
 @dataclass(frozen=True)
 class Part:
-    """The windows of one size, and how they are cut into shards."""
+    """The windows of one size, and their cut into shards."""
 
     name: str | None
-    """Bucket; None = there are none."""
+    """Name of the bucket; None without buckets."""
     video: VideoConfig
     windows: Sequence[Window]
     shape: tuple[int, int, int, int]
@@ -181,16 +181,16 @@ class Part:
     per_shard: int
     """Windows of a full shard."""
     first_shard: int
-    """Number of the first of its shards among those of all parts."""
+    """Number of this part's first shard among the shards of all parts."""
 
     @property
     def num_shards(self) -> int:
-        """Files of this part."""
+        """Number of shards of this part."""
         return -(-len(self.windows) // self.per_shard)
 
     @property
     def num_bytes(self) -> int:
-        """Of all its latents."""
+        """Bytes of all latents of this part."""
         return len(self.windows) * self.window_bytes
 
     def share(self, place: Place) -> list[Window]:
@@ -199,7 +199,7 @@ class Part:
 
 
 def cut_parts(config: CacheLatentsConfig, windows: Sequence[Window], channels: int) -> list[Part]:
-    """The windows by bucket, and the shards of each.
+    """Group the windows by bucket, and number the shards of each group.
 
     Raises:
         DataError: the index was made with other buckets.
@@ -259,7 +259,7 @@ def share(
 def fingerprint(
     config: CacheLatentsConfig, index: DatasetIndex, parts: Sequence[Part], tokenizer: str
 ) -> str:
-    """Key of everything that decides the latents: reader, tokenizer, clips, their frames, sizes, fit, chunk, type."""
+    """Digest of what decides the latents: video reader, tokenizer, clips, frames, sizes, fit, chunk, type."""
     clips = hashlib.sha256()
     for part in parts:
         clips.update(f"bucket {part.name}\n".encode() if part.name else b"")
@@ -282,15 +282,15 @@ def fingerprint(
 
 
 def announce(folder: Path, parts: Sequence[Part], done: Collection[str]) -> None:
-    """Log what the cache will take by bucket, and check that the disk has room for it and 1 % more.
+    """Log the size of the cache for each bucket, and check that the disk has room for it and 1 % more.
 
     Args:
         folder: of the cache.
         parts: its windows.
-        done: windows that are there.
+        done: ids of the windows that are cached already.
 
     Raises:
-        RetryableError: it has not.
+        RetryableError: the disk is too full.
     """
     free, all_missing, all_needed = shutil.disk_usage(folder).free, 0, 0
     for part in parts:
@@ -314,10 +314,10 @@ def announce(folder: Path, parts: Sequence[Part], done: Collection[str]) -> None
 
 
 def wait_for_all(folder: Path, windows: Sequence[Window]) -> LatentStore:
-    """The store, once the other processes have written their shards too.
+    """Wait until the other processes have written their shards, then open the store.
 
     Raises:
-        DataError: a shard that is damaged or of something else.
+        DataError: a shard that is damaged or has another fingerprint.
         RetryableError: no new shard in PATIENCE_S.
     """
     store, last_news = LatentStore(folder), time.monotonic()

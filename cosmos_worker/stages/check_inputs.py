@@ -1,6 +1,6 @@
-"""check-inputs: lists, prompts, images, videos and ground truth of all inference items, before the training.
+"""check-inputs: checks lists, prompts, images, videos and ground truth of all inference items, before the training.
 
-It calls what the generate stage calls, also for the folders and packages of upsampler and guardrails, and needs no GPU.
+Its checks are those of the generate stage, including folders and packages of upsampler and guardrails. It needs no GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from cosmos_worker.config.stages import CheckInputsConfig, ItemConfig
 from cosmos_worker.errors import CheckpointError, DataError, UserError, plain_kind
-from cosmos_worker.guardrails.check import companion_lines
+from cosmos_worker.guardrails.check import auxiliary_model_lines
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.inputs import SampleInput, raise_all
 from cosmos_worker.storage.volumes import Volumes
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
-    """Read everything that the inference items read.
+    """Check all inference items.
 
     Returns:
-        inputs: how many of each item; notes: what is done to images and videos, and to how many.
+        inputs: number of inputs of each item by name; notes: change to images and videos → number of inputs.
 
     Raises:
-        UserError: with what is wrong in every item.
+        UserError: with the problems of every item.
         OSError: a volume does not give the content of a file.
     """
     tokenizer = TextTokenizer(volumes.resolve(config.encoder_uri)) if config.encoder_uri else None
@@ -38,7 +38,7 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
     for item in config.items:
         try:
             inputs = check_item(item, config.net, config.tokenizer, volumes)
-            _check_companions(item, volumes)
+            _check_auxiliary_models(item, volumes)
             _check_words(item, inputs, tokenizer)
         except UserError as error:
             problems.append(plain_kind(error)(f"inference item {item.name}: {error}"))
@@ -50,13 +50,13 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
     return {"inputs": num_inputs, "notes": dict(notes.most_common())}
 
 
-def _check_companions(item: ItemConfig, volumes: Volumes) -> None:
-    """Look at what the item's upsampler and guardrails need.
+def _check_auxiliary_models(item: ItemConfig, volumes: Volumes) -> None:
+    """Check the folders and packages of the item's upsampler and guardrails.
 
     Raises:
-        CheckpointError: a folder or a package that is absent or not what it should be.
+        CheckpointError: a folder or a package is absent, or a folder holds another model.
     """
-    lacking = [line for line in companion_lines(item, volumes) if line.is_missing]
+    lacking = [line for line in auxiliary_model_lines(item, volumes) if line.is_missing]
     if lacking:
         raise CheckpointError(
             "; ".join(f"{line.name}: {line.finding.detail}; {line.remedy}" for line in lacking)
@@ -66,10 +66,10 @@ def _check_companions(item: ItemConfig, volumes: Volumes) -> None:
 def _check_words(
     item: ItemConfig, inputs: Sequence[SampleInput], tokenizer: TextTokenizer | None
 ) -> None:
-    """Look whether the text encoder knows the prompts, unless an upsampler writes others.
+    """Check that the text encoder knows the prompts, unless an upsampler rewrites them.
 
     Raises:
-        DataError: prompts that are more than half unknown to it.
+        DataError: prompts are more than half unknown to it.
     """
     if tokenizer is None or item.prompt_upsampler_uri is not None:
         return

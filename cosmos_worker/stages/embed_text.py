@@ -1,4 +1,4 @@
-"""embed-text: one embedding per distinct caption of a dataset, computed once per encoder."""
+"""embed-text: one T5 embedding of each distinct caption of a dataset, computed once for each encoder."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from cosmos_worker.text.words import (
     check_captions,
     check_prompts,
     count_words,
-    note_facts,
-    tell_equal,
+    store_missing_facts,
+    warn_of_equal_embeddings,
 )
 
 if TYPE_CHECKING:
@@ -41,22 +41,22 @@ logger = logging.getLogger(__name__)
 LOG_INTERVAL_S = 10.0
 SHARD_INTERVAL_S = 30.0
 SHARD_CAPTIONS = 256
-"""A shard is written after so many captions or SHARD_INTERVAL_S, whichever comes first: all that a kill can lose."""
+"""A shard is written after 256 captions or SHARD_INTERVAL_S, whichever comes first; a kill loses no more than that."""
 
 
 def run(config: EmbedTextConfig, volumes: Volumes) -> dict[str, Any]:
-    """Embed what the store lacks: captions of all splits, extra captions, and the empty text.
+    """Embed the texts that the store lacks: captions of all splits, extra captions, and the empty text.
 
     Returns:
-        captions, computed, reused, imported, exported: counts; truncated, with_unknown, unknown: of ``WordCounts``;
-        dropped_clips: clips that training leaves out since their captions are unknown; equal: captions that share
-        their embedding with another; dim: width; longest: most tokens of an embedding; note: a sentence, if
-        anything of the texts is lost.
+        captions, computed, reused, imported, exported: numbers of texts; truncated, with_unknown, unknown: those of
+        ``WordCounts``; dropped_clips: number of clips that training leaves out since their captions are unknown;
+        equal: number of captions that share their embedding with another; dim: width D; longest: tokens of the
+        longest embedding; note: a sentence on truncated and unknown texts, if there are some.
 
     Raises:
-        DataError: no index, a store of another encoder, a damaged shard or pickle, too many captions that the encoder
-            does not know, or a prompt of that kind.
-        CheckpointError: the encoder's folder is wrong.
+        DataError: no index, a store of another encoder, a damaged shard or pickle, more captions than allowed that
+            the encoder does not know, or a prompt that it does not know.
+        CheckpointError: the folder holds no T5 encoder.
     """
     index = read_index(volumes.resolve(config.dataset_uri))
     folder = volumes.resolve(config.encoder_uri)
@@ -88,7 +88,7 @@ def run(config: EmbedTextConfig, volumes: Volumes) -> dict[str, Any]:
         "reused": reused,
         "imported": imported,
         **words,
-        "equal": tell_equal(store, index.captions),
+        "equal": warn_of_equal_embeddings(store, index.captions),
         "exported": exported,
         "dim": store.dim,
         "longest": max(store.length(caption) for caption in captions),
@@ -102,8 +102,8 @@ def _check_words(
     folder: Path,
     facts: CaptionFacts,
 ) -> dict[str, Any]:
-    """Note and count what the encoder's tokenizer loses of captions and prompts, before anything is computed."""
-    note_facts(facts, [*texts, ""], folder)
+    """Count the captions and prompts that the encoder truncates or does not know, before any is embedded."""
+    store_missing_facts(facts, [*texts, ""], folder)
     counts = count_words(facts, texts, config.max_length)
     logger.info(
         "words texts=%d truncated=%d with_unknown=%d unknown=%d max_length=%d",

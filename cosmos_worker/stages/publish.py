@@ -1,4 +1,4 @@
-"""publish: a chosen export becomes ``<name>/model.pt`` with ``model.json`` beside it, verified by loading it."""
+"""publish: copies a chosen export of a run to ``<name>/model.pt`` with ``model.json`` beside it, and verifies it."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_not_foreign(target: Path, job: str) -> None:
-    """A published name belongs to the job that took it, by its description, which is there before the model.
+    """Check that a published name is free or belongs to this job, by its description, which precedes the model.
 
     Raises:
-        CheckpointError: the folder holds a model that was not published, or what another job has begun or published.
+        CheckpointError: the folder holds a model without description, or a description of another job.
     """
     model, description = target / MODEL_FILE, target / DESCRIPTION_FILE
     if not model.exists() and not description.exists():
@@ -75,7 +75,10 @@ def check_not_foreign(target: Path, job: str) -> None:
 
 
 def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
-    """Copy, verify, describe.
+    """Copy the export, load the copy to verify it, and describe it in model.json.
+
+    Returns:
+        name, model (path), step, weights ("reg" or "ema"), sha256, and change, if it is known.
 
     Raises:
         CheckpointError: no such export, a damaged one, one without the adapter that is asked for, or a name that is
@@ -90,7 +93,9 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     changes = _read_change(run_path, step, config.weights)
     target.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target, re.compile(re.escape(MODEL_FILE)))  # of an earlier attempt
-    for marker in target.glob("complete-*.json"):  # of settings whose model is replaced now
+    for marker in target.glob(
+        "complete-*.json"
+    ):  # of earlier settings, whose model is replaced now
         marker.unlink()
     with reporting_full_disk(target), atomic_write(target / MODEL_FILE) as stream:
         copy = Path(stream.name)
@@ -114,7 +119,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
             **changes,
         }
         _publish_adapter(target / ADAPTER_FOLDER, adapter)
-        # before the model: a model without one is nobody's, and refused when this is tried again
+        # before the model: a model without description belongs to no job, and the next attempt would refuse it
         write_json(target / DESCRIPTION_FILE, description)
     model_file, weights = target / MODEL_FILE, config.weights
     logger.info("published %s step=%d weights=%s sha256=%s", model_file, step, weights, digest)
@@ -129,15 +134,15 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
 
 
 def find_lacking(config: PublishConfig, volumes: Volumes, result: Mapping[str, Any]) -> Path | None:
-    """The model that an earlier run published, if it is no longer there; None if it is.
+    """Path of the model that an earlier run of this stage published, if it is gone; None if it is there.
 
     Args:
         config: of the stage.
-        volumes: where its target is.
-        result: of that run.
+        volumes: where addresses lie on this machine.
+        result: of the earlier run.
 
     Raises:
-        CheckpointError: it is not the file that was published.
+        CheckpointError: another file is in its place.
     """
     path = volumes.resolve(config.target_uri) / Path(result["model"]).name
     if not path.is_file():
@@ -150,7 +155,7 @@ def _best_step(run: Path, last_step: int | None) -> int:
     """The step of the best checkpoint.
 
     Raises:
-        CheckpointError: none is known, or it is of a longer training than is asked for.
+        CheckpointError: no best checkpoint is known, or it is of a step after last_step.
     """
     best = read_best(run).step
     if last_step is not None and best > last_step:
@@ -162,7 +167,7 @@ def _best_step(run: Path, last_step: int | None) -> int:
 
 
 def _read_change(run: Path, step: int, weights: str) -> dict[str, Any]:
-    """How far the published weights are from those that the training began with, told if that is nothing."""
+    """Relative change of the published weights since the training began, by kind of layer; a warning if it is zero."""
     found = read_change(run, step)
     if is_unchanged(found):
         logger.warning(NOTHING_TRAINED, step)
@@ -170,14 +175,14 @@ def _read_change(run: Path, step: int, weights: str) -> dict[str, Any]:
 
 
 def _read_adapter(config: PublishConfig, source: Path) -> Adapter | None:
-    """The corrections that an export contains, if they are to be published."""
+    """The LoRA adapter in an export; None if it is not to be published."""
     if config.adapter_of is None:
         return None
     return replace(read_adapter(find_adapter(source)), base=config.adapter_of)
 
 
 def _publish_adapter(folder: Path, adapter: Adapter | None) -> None:
-    """Replace the adapter of an earlier publication, by nothing if there is none now."""
+    """Write the adapter in place of that of an earlier publication, or remove the earlier one if there is none now."""
     if adapter is not None:
         with replacing_folder(folder) as new:
             write_adapter(new, adapter)
@@ -186,7 +191,7 @@ def _publish_adapter(folder: Path, adapter: Adapter | None) -> None:
 
 
 def _describe(config: PublishConfig, model: CosmosModel, adapter: Adapter | None) -> dict[str, Any]:
-    """What is published, by name and size."""
+    """Entries of model.json: names, sizes and options of the published model."""
     description: dict[str, Any] = {
         "name": config.name,
         "job": config.job,
@@ -197,6 +202,6 @@ def _describe(config: PublishConfig, model: CosmosModel, adapter: Adapter | None
         "net": config.net.model_dump(mode="json"),
     }
     if adapter is not None:
-        said = {"rank": adapter.rank, "alpha": adapter.alpha, "base": adapter.base}
-        description["adapter"] = said
+        entry = {"rank": adapter.rank, "alpha": adapter.alpha, "base": adapter.base}
+        description["adapter"] = entry
     return description

@@ -1,4 +1,4 @@
-"""report: report.html of a run and its generated videos."""
+"""report: one HTML file on a run and its generated videos."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
     """Write the report.
 
     Returns:
-        report (path of the file) and table (rows of text, the header first).
+        report: path of the file; table: rows of metrics as text, the header first.
 
     Raises:
         ConfigError: no inference item.
-        DataError: a run, dataset or generated folder is not complete.
+        DataError: the folder of the run, the dataset or an item is not complete.
     """
     if not config.generated:
         raise ConfigError("generated: the list is empty; name at least one inference item")

@@ -1,11 +1,9 @@
-"""Captions and their embeddings of different lengths: on disk by encoder, and as one cross-attention context.
+"""Embeddings of captions: a store on disk for each encoder, facts of the captions beside it, and padding to a batch.
 
-A shard is named after its content, written whole or not at all, and never changed, so any number of
-processes may add to one folder and an interrupted one leaves nothing but valid shards. The index is
-rebuilt from the shard headers when the folder is opened. Nothing here knows how embeddings are made.
-
-``captions-<digest>.json`` files are named after their content, written whole or not at all and never changed, as the
-shards of the store are; captions go by the same keys.
+Files of the store are ``embeddings-<digest>.safetensors`` with embeddings and ``captions-<digest>.json`` with facts.
+A file is named after its content, written whole or not at all, and never changed, so any number of processes may add
+to one folder, and an interrupted one leaves nothing but valid files. The index is rebuilt from the headers of the
+shards when the folder is opened. The encoder is not known here.
 """
 
 from __future__ import annotations
@@ -30,8 +28,9 @@ from cosmos_worker.storage.volumes import atomic_write
 from cosmos_worker.text.tokens import TextFacts
 
 SHARD_PATTERN = "embeddings-*.safetensors"
+FACTS_PATTERN = "captions-*.json"
 METADATA_KEY = "embeddings"
-"""Key of the shard's facts as one JSON text: safetensors does not keep the order of several."""
+"""Metadata entry of a shard with all its facts as one JSON text: safetensors writes several entries in random order."""
 UNSTATED_ENCODER = "unstated"
 REMEDY = "delete the file and run embed-text again"
 
@@ -46,7 +45,7 @@ def caption_key(caption: str) -> str:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where one embedding lies and what it must look like."""
+    """Shard of one embedding, its number of tokens and its CRC-32."""
 
     shard: Path
     length: int
@@ -78,11 +77,11 @@ class EmbeddingStore:
         return len(self._entries)
 
     def __contains__(self, caption: object) -> bool:
-        """Whether a caption has an embedding."""
+        """Say whether a caption has an embedding."""
         return isinstance(caption, str) and caption_key(caption) in self._entries
 
     def refresh(self) -> None:
-        """Take in the shards that other processes have added since.
+        """Read the headers of shards that other processes have added since.
 
         Raises:
             DataError: as the constructor.
@@ -220,6 +219,61 @@ def _checksum(array: Embedding) -> int:
     return zlib.crc32(array.tobytes())
 
 
+class CaptionFacts:
+    """The facts of captions (tokens, unknown share), in files beside the store of their embeddings.
+
+    Args:
+        folder: of the store; a folder that does not exist has no facts.
+        encoder: identity of the encoder (``t5.encoder_identity``); None to read whatever encoder the folder belongs to.
+
+    Raises:
+        DataError: a file is damaged, or belongs to another encoder.
+    """
+
+    def __init__(self, folder: Path, encoder: str | None = None) -> None:
+        self.folder, self.encoder = folder, encoder
+        self._facts: dict[str, TextFacts] = {}
+        for path in sorted(folder.glob(FACTS_PATTERN)):
+            self._facts |= self._read(path)
+
+    def get(self, caption: str) -> TextFacts | None:
+        """The facts of a caption; None = none are stored, as of captions that an earlier version embedded."""
+        return self._facts.get(caption_key(caption))
+
+    def missing(self, captions: Iterable[str]) -> list[str]:
+        """The distinct captions without facts, in the order given."""
+        return [caption for caption in dict.fromkeys(captions) if self.get(caption) is None]
+
+    def add(self, facts: Mapping[str, TextFacts]) -> None:
+        """Store the facts of captions as one new file; it is durable when this returns."""
+        if not facts:
+            return
+        own = {caption_key(caption): one for caption, one in facts.items()}
+        values = {key: [one.tokens, one.unknown] for key, one in own.items()}
+        text = json.dumps({"encoder": self.encoder, "captions": values}, sort_keys=True)
+        name = FACTS_PATTERN.replace("*", hashlib.sha256(text.encode()).hexdigest()[:16])
+        with atomic_write(self.folder / name, "w") as stream:
+            stream.write(text)
+        self._facts |= own
+
+    def _read(self, path: Path) -> dict[str, TextFacts]:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            encoder = document["encoder"]
+            found = {
+                key: TextFacts(int(tokens), float(unknown))
+                for key, (tokens, unknown) in document["captions"].items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: damaged ({error}); {REMEDY}") from None
+        if self.encoder is not None and encoder != self.encoder:
+            raise DataError(
+                f"{path}: made by encoder {encoder}, expected {self.encoder}; "
+                "use a folder of its own for each encoder and max_length, or delete the file"
+            )
+        return found
+
+
 def pad_text(
     embeddings: Sequence[NDArray[np.float16]], max_length: int, padding: Literal["pad", "trim"]
 ) -> Tensor:
@@ -259,61 +313,3 @@ def pad_text(
     for row_SD, array in zip(batch_BSD, embeddings, strict=True):
         row_SD[: len(array)] = torch.from_numpy(array.astype(np.float32))
     return batch_BSD
-
-
-FACTS_PATTERN = "captions-*.json"
-
-
-class CaptionFacts:
-    """The facts of the captions in a store of embeddings.
-
-    Args:
-        folder: of the store; one that does not exist has none.
-        encoder: identity of the encoder (``t5.encoder_identity``); None to read whatever encoder the folder belongs to.
-
-    Raises:
-        DataError: a file is damaged, or belongs to another encoder.
-    """
-
-    def __init__(self, folder: Path, encoder: str | None = None) -> None:
-        self.folder, self.encoder = folder, encoder
-        self._facts: dict[str, TextFacts] = {}
-        for path in sorted(folder.glob(FACTS_PATTERN)):
-            self._facts |= self._read(path)
-
-    def get(self, caption: str) -> TextFacts | None:
-        """What is known of a caption; None = it was embedded by a version that did not note it."""
-        return self._facts.get(caption_key(caption))
-
-    def missing(self, captions: Iterable[str]) -> list[str]:
-        """The distinct captions of which nothing is known, in the order given."""
-        return [caption for caption in dict.fromkeys(captions) if self.get(caption) is None]
-
-    def add(self, facts: Mapping[str, TextFacts]) -> None:
-        """Store the facts of captions as one new file; it is durable when this returns."""
-        if not facts:
-            return
-        own = {caption_key(caption): one for caption, one in facts.items()}
-        values = {key: [one.tokens, one.unknown] for key, one in own.items()}
-        text = json.dumps({"encoder": self.encoder, "captions": values}, sort_keys=True)
-        name = FACTS_PATTERN.replace("*", hashlib.sha256(text.encode()).hexdigest()[:16])
-        with atomic_write(self.folder / name, "w") as stream:
-            stream.write(text)
-        self._facts |= own
-
-    def _read(self, path: Path) -> dict[str, TextFacts]:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            encoder = document["encoder"]
-            found = {
-                key: TextFacts(int(tokens), float(unknown))
-                for key, (tokens, unknown) in document["captions"].items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: damaged ({error}); {REMEDY}") from None
-        if self.encoder is not None and encoder != self.encoder:
-            raise DataError(
-                f"{path}: made by encoder {encoder}, expected {self.encoder}; "
-                "use a folder of its own for each encoder and max_length, or delete the file"
-            )
-        return found

@@ -28,9 +28,9 @@ from cosmos_worker.storage.volumes import atomic_write
 logger = logging.getLogger(__name__)
 
 PROTOCOL = 4
-"""What the reference's Python 3.10 writes by default."""
+"""Pickle protocol that the reference's Python 3.10 writes by default."""
 MAX_BYTES = 1 << 26
-"""Far above the 1 MiB of 512 tokens of T5-11B."""
+"""Largest file that is read; 512 tokens of T5-11B take 1 MiB."""
 REMEDY = "delete the file, or switch import_pickles off to compute the embedding"
 BYTE_ORDERS = "<>=|"
 Embedding = NDArray[np.float16]
@@ -41,7 +41,7 @@ class _ForbiddenGlobal(pickle.UnpicklingError):
 
 
 class _DtypeStandIn:
-    """Stands for a numpy.dtype: remembers what it was told, accepts only float16."""
+    """Stands for a numpy.dtype: keeps its byte order, accepts only float16."""
 
     def __init__(self, code: object, *_: object) -> None:
         if code not in ("f2", "<f2", ">f2", "float16"):
@@ -106,7 +106,7 @@ STAND_INS: Mapping[tuple[str, str], Callable[..., object]] = {
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
 }
-"""(module, name) in a pickle, of numpy 1.x and 2.x → what stands for it."""
+"""(module, name) in a pickle, of numpy 1.x and 2.x → the stand-in for it."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -161,7 +161,7 @@ def read_pickle(path: Path) -> Embedding:
         MemoryError,
         RecursionError,
         ImportError,
-    ) as error:  # fmt: skip - what the pickle machine raises for damaged programs
+    ) as error:  # fmt: skip - errors of unpickling a damaged file
         raise DataError(
             f"{path}: damaged pickle ({error or type(error).__name__}); {REMEDY}"
         ) from None

@@ -1,4 +1,4 @@
-"""Captions to embeddings with any T5 encoder that lies in a local folder. Never opens a connection.
+"""Embeddings of captions by a T5 encoder in a local folder. Opens no connection.
 
 Source: reference cosmos_predict1/auxiliary/t5_text_encoder.py and scripts/get_t5_embeddings.py: encode with
 an attention mask, drop the padding, float16. Differs: batches are padded to their own longest caption, which
@@ -90,7 +90,7 @@ def update_digest(digest: Any, path: Path) -> None:  # noqa: ANN401 - hashlib's 
 
 
 def encoder_identity(folder: Path, max_length: int) -> str:
-    """What decides the embedding of a caption: the encoder's files and the length of truncation.
+    """Identity of an encoder: a digest of its files, and the length at which it truncates a caption.
 
     Files above 256 MiB enter with their size and 64 evenly spaced MiB, so that the 45 GB of T5-11B
     take a second.
@@ -126,7 +126,7 @@ class T5Encoder:
         self.device = torch.device(device)
         self.dim: int = read_encoder_config(folder)["d_model"]
         _weight_files(folder)
-        # here, because it takes seconds that processes without captions need not wait
+        # imported here: it takes seconds, for which processes without captions need not wait
         with importing_transformers():
             from transformers import T5EncoderModel
             from transformers.utils import logging as transformers_logging

@@ -1,4 +1,4 @@
-"""The tokenizer of a text encoder, without the encoder: tokens of texts, and how much of a text it does not know.
+"""The tokenizer of a text encoder, without the encoder: tokens of texts, and the share of a text that it does not know.
 
 SentencePiece Unigram (T5) makes one unknown token of any run of characters that its vocabulary lacks, so all texts in
 a script that it lacks get the same few tokens, and the same embedding. Byte tokenizers (ByT5) and those with byte
@@ -19,18 +19,18 @@ from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.runtime.imports import importing_transformers
 
 MOSTLY_UNKNOWN = 0.5
-"""A text of whose characters a larger share is unknown says nothing reliable to the encoder."""
+"""Share of unknown characters above which an embedding no longer follows the text."""
 SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
 class TextFacts:
-    """What a tokenizer makes of a text."""
+    """Number of tokens of a text, and the share of it that the tokenizer does not know."""
 
     tokens: int
     """Tokens of the whole text, end token included."""
     unknown: float
-    """Share of its characters, spaces aside, that lie in unknown tokens."""
+    """Share (0 to 1) of its characters, without spaces, that lie in unknown tokens."""
 
     @property
     def is_mostly_unknown(self) -> bool:
@@ -39,12 +39,12 @@ class TextFacts:
 
 
 def shown(text: str) -> str:
-    """A text as messages show it: quoted, in one line, its end cut off if it is long."""
+    """A text for messages: quoted, on one line, cut off after 80 characters."""
     return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
 
 
 def check_text(text: str) -> None:
-    """Raise DataError if a text has half of a surrogate pair, or NUL, which no tokenizer reads as what was meant."""
+    """Raise DataError if a text has NUL or half of a surrogate pair, which are no text to any tokenizer."""
     for position, character in enumerate(text):
         if character == "\0" or unicodedata.category(character) == "Cs":
             raise DataError(
@@ -75,12 +75,12 @@ class TextTokenizer:
 
     @property
     def end_id(self) -> int:
-        """The token that ends every text."""
+        """Id of the token that ends every text."""
         return int(self._tokenizer.eos_token_id)
 
     @property
     def pad_id(self) -> int:
-        """The token behind shorter texts of a batch."""
+        """Id of the token that fills up shorter texts of a batch."""
         return int(self._tokenizer.pad_token_id or 0)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -92,7 +92,7 @@ class TextTokenizer:
         return [ids for ids, _ in self._encode(texts)]
 
     def facts(self, texts: Sequence[str]) -> list[TextFacts]:
-        """What the tokenizer makes of each text.
+        """Tokens and unknown share of each text.
 
         Raises:
             DataError: as :meth:`encode`.
@@ -103,7 +103,7 @@ class TextTokenizer:
         ]
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]] | None]]:
-        """Tokens of each text, and which characters each token stands for; None = the tokenizer cannot say."""
+        """Tokens of each text, and the range of characters of each token; None = the tokenizer does not give ranges."""
         for text in texts:
             check_text(text)
         if not texts:
@@ -120,20 +120,20 @@ class TextTokenizer:
         unknown_id = self._tokenizer.unk_token_id
         if offsets is None:
             return self._share_by_decoding(text, ids)
-        told, lost = set[int](), set[int]()
+        in_tokens, lost = set[int](), set[int]()
         for token, (begin, end) in zip(ids, offsets, strict=True):
-            told.update(range(begin, end))
+            in_tokens.update(range(begin, end))
             if token == unknown_id:
                 lost.update(range(begin, end))
-        # what normalization takes away or merges, such as accents of their own, belongs to no token
-        spaces = {i for i in told if text[i].isspace()}
-        told, lost = told - spaces, lost - spaces
-        if not told:
+        # characters that normalization removes or merges, such as combining accents, belong to no token
+        spaces = {i for i in in_tokens if text[i].isspace()}
+        in_tokens, lost = in_tokens - spaces, lost - spaces
+        if not in_tokens:
             return float(bool(text.strip()))
-        return len(lost) / len(told)
+        return len(lost) / len(in_tokens)
 
     def _share_by_decoding(self, text: str, ids: Sequence[int]) -> float:
-        """The share where no token says which characters it stands for: what is missing in the decoded known tokens."""
+        """Unknown share if tokens have no ranges of characters: characters that the decoded known tokens lack."""
         known = [token for token in ids if token != self._tokenizer.unk_token_id]
         if len(known) == len(ids):
             return 0.0

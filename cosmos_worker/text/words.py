@@ -1,4 +1,4 @@
-"""Texts as an encoder reads them: how many it truncates or does not know, and which of them it cannot tell apart."""
+"""Losses of texts in an encoder: those that it truncates, does not know, or cannot tell apart."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cosmos_worker.text.tokens import TextTokenizer, shown
 
 logger = logging.getLogger(__name__)
 
-NAMED = 3
-"""Texts that a message shows."""
+NUM_SHOWN = 3
+"""Number of texts that a message shows."""
 
 
 @dataclass(frozen=True)
 class WordCounts:
-    """Numbers of distinct texts."""
+    """Numbers of distinct texts of which the encoder loses something."""
 
     truncated: int
     """Texts of more tokens than the encoder is given."""
@@ -30,12 +30,12 @@ class WordCounts:
     """Texts that are more than half unknown."""
 
     def as_dict(self) -> dict[str, int]:
-        """By name."""
+        """The numbers by name."""
         return asdict(self)
 
     @property
     def has_losses(self) -> bool:
-        """Whether the encoder loses anything of them."""
+        """True if the encoder truncates a text, or one has unknown tokens."""
         return self.truncated > 0 or self.with_unknown > 0
 
     def describe(self, total: int) -> str:
@@ -46,11 +46,11 @@ class WordCounts:
         )
 
 
-def note_facts(facts: CaptionFacts, texts: Sequence[str], tokenizer: Path) -> None:
-    """Store the facts that are missing, also of texts that an earlier version embedded; needs no weights.
+def store_missing_facts(facts: CaptionFacts, texts: Sequence[str], tokenizer: Path) -> None:
+    """Store the facts of texts that have none yet, also of texts that are embedded already; needs no weights.
 
     Args:
-        facts: of the store.
+        facts: of the store of embeddings.
         texts: captions and prompts.
         tokenizer: folder of the encoder.
 
@@ -65,7 +65,7 @@ def note_facts(facts: CaptionFacts, texts: Sequence[str], tokenizer: Path) -> No
 
 
 def count_words(facts: CaptionFacts, texts: Sequence[str], max_length: int) -> WordCounts:
-    """What the encoder loses of distinct texts; those of which nothing is noted count as known."""
+    """Count the losses of distinct texts; texts without facts count as wholly known."""
     known = [found for text in dict.fromkeys(texts) if (found := facts.get(text)) is not None]
     return WordCounts(
         truncated=sum(one.tokens > max_length for one in known),
@@ -92,7 +92,7 @@ def check_captions(
     if share > max_fraction:
         raise DataError(
             f"{len(unknown)} of {len(captions)} captions ({100 * share:.1f} %) are more than half unknown to the "
-            f"encoder {encoder}, max_unknown_fraction allows {100 * max_fraction:g} %: {_named(unknown)}; such "
+            f"encoder {encoder}, max_unknown_fraction allows {100 * max_fraction:g} %: {_list_texts(unknown)}; such "
             "captions get nearly the same embedding, whatever they say: translate them, use an encoder that knows "
             "their characters, or raise spec.embeddings.maxUnknownFraction to train without their clips"
         )
@@ -103,14 +103,15 @@ def check_prompts(facts: CaptionFacts, prompts: Sequence[str], encoder: Path) ->
     if unknown := mostly_unknown(facts, prompts):
         raise DataError(
             f"spec.inference: {len(unknown)} of {len(prompts)} prompts are more than half unknown to the encoder "
-            f"{encoder}: {_named(unknown)}; their videos would not follow them: write them in a language that it knows"
+            f"{encoder}: {_list_texts(unknown)}; their videos would not follow them: write them in a language that it "
+            "knows"
         )
 
 
-def tell_equal(store: EmbeddingStore, captions: Sequence[str]) -> int:
-    """Log which captions have the same embedding to the last bit; returns how many captions share theirs.
+def warn_of_equal_embeddings(store: EmbeddingStore, captions: Sequence[str]) -> int:
+    """Log captions whose embeddings are equal to the last bit, and return the number of captions that share theirs.
 
-    Captions that differ in spaces or in forms of the same characters only are meant to have the same.
+    Captions that differ only in spaces or in Unicode forms of the same characters are left out: they should be equal.
     """
     groups = []
     for group in store.equal(captions):
@@ -119,7 +120,9 @@ def tell_equal(store: EmbeddingStore, captions: Sequence[str]) -> int:
             groups.append(list(different.values()))
     count = sum(len(group) for group in groups)
     if groups:
-        examples = "; ".join(" = ".join(map(shown, group[:NAMED])) for group in groups[:NAMED])
+        examples = "; ".join(
+            " = ".join(map(shown, group[:NUM_SHOWN])) for group in groups[:NUM_SHOWN]
+        )
         logger.warning(
             "equal embeddings captions=%d groups=%d: the encoder cannot tell them apart, such as %s",
             count, len(groups), examples,
@@ -127,6 +130,6 @@ def tell_equal(store: EmbeddingStore, captions: Sequence[str]) -> int:
     return count
 
 
-def _named(texts: Sequence[str]) -> str:
-    rest = len(texts) - NAMED
-    return ", ".join(map(shown, texts[:NAMED])) + (f" and {rest} more" if rest > 0 else "")
+def _list_texts(texts: Sequence[str]) -> str:
+    rest = len(texts) - NUM_SHOWN
+    return ", ".join(map(shown, texts[:NUM_SHOWN])) + (f" and {rest} more" if rest > 0 else "")

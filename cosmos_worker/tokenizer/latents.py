@@ -28,12 +28,12 @@ REMEDY = "delete the file and run cache-latents again"
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """File of a shard."""
+    """Path of a shard by its number."""
     return folder / f"latents-{number:05d}.safetensors"
 
 
 def shard_number(path: Path) -> int:
-    """Number of a shard, or of a temporary file of one."""
+    """Number of a shard by the path of its file, or of its temporary file; DataError for other names."""
     match = re.match(r"\.?latents-(\d+)\.", path.name)
     if match is None:
         raise DataError(f"{path}: not named by cache-latents; remove it from the folder")
@@ -41,7 +41,7 @@ def shard_number(path: Path) -> int:
 
 
 def count_shards(folder: Path) -> int:
-    """Complete shards in a folder."""
+    """Number of complete shards in a folder."""
     return sum(1 for _ in folder.glob(SHARD_PATTERN))
 
 
@@ -92,29 +92,29 @@ class LatentStore:
 
     @property
     def num_shards(self) -> int:
-        """Files that were found."""
+        """Number of shards that were found."""
         return len(self._headers)
 
     @property
     def window_ids(self) -> list[str]:
-        """Windows in the order of shards, sorted inside a shard."""
+        """Ids of the windows in the order of the shards, sorted inside a shard."""
         return list(self._shards)
 
     @property
     def fingerprint(self) -> str:
-        """What the latents were made from, as the writer was told."""
+        """Digest of dataset, tokenizer and video size from which the latents were made, as the writer was given it."""
         return next(iter(self._headers.values()))["fingerprint"]
 
     @property
     def digest(self) -> str:
-        """SHA-256 over windows and values as shards recorded them, 64 hex digits."""
+        """SHA-256 over window ids and latents, from the digests that the shards recorded, 64 hex digits."""
         whole = hashlib.sha256(self.fingerprint.encode())
         for header in self._headers.values():
             whole.update(header["sha256"].encode())
         return whole.hexdigest()
 
     def get(self, window_id: str) -> Tensor:
-        """Latent of a window: (C, T, H, W), in the type in which it was stored.
+        """Read the latent of a window: (C, T, H, W), in the type in which it was stored.
 
         Raises:
             DataError: unknown window, unreadable shard, NaN or infinite values.
@@ -144,7 +144,7 @@ class LatentStore:
 
 
 class LatentWriter:
-    """Adds latents to a folder, shard by shard; what an interrupted writer has completed is kept.
+    """Adds latents to a folder, shard by shard; the shards that an interrupted writer has completed stay.
 
     Use as a context manager: leaving it without an error writes the last, shorter shard. Several processes may fill
     one folder, each with a writer of its own rank: writer r of w takes the shards r, r + w, r + 2w ..
@@ -162,13 +162,13 @@ class LatentWriter:
 
         Args:
             folder: is created.
-            fingerprint: names what the latents are made from (dataset, tokenizer, video size).
+            fingerprint: digest of dataset, tokenizer and video size, from which the latents are made.
             windows_per_shard: windows of a full shard.
-            rank: this writer among those of the folder.
-            world_size: their number.
+            rank: number of this writer among those of the folder, from 0.
+            world_size: number of writers of the folder.
 
         Raises:
-            DataError: the folder holds latents of something else, or a damaged shard.
+            DataError: the folder holds latents with another fingerprint, or a damaged shard.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -199,11 +199,11 @@ class LatentWriter:
 
     @property
     def done(self) -> frozenset[str]:
-        """Windows that are safely on disk."""
+        """Ids of the windows whose shards are complete on disk."""
         return frozenset(self._done)
 
     def begin_shards(self, windows_per_shard: int) -> None:
-        """Write what is queued; full shards hold so many windows from here on, such as those of another size."""
+        """Write the queued latents as a shard, then begin shards of this many windows, such as of another size."""
         self.flush()
         self._windows_per_shard = windows_per_shard
 
@@ -226,7 +226,7 @@ class LatentWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is queued as one shard.
+        """Write the queued latents as one shard.
 
         Raises:
             RetryableError: disk full.
@@ -252,7 +252,7 @@ class LatentWriter:
         self._pending = {}
 
     def _free_path(self) -> Path:
-        """This writer's first shard that does not exist: a deleted one comes back with the same windows."""
+        """Path of this writer's first shard that does not exist, so that a deleted one is written again there."""
         numbers = itertools.count(self._rank, self._world_size)
         paths = (shard_path(self._folder, number) for number in numbers)
         return next(path for path in paths if not path.exists())

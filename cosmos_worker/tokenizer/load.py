@@ -30,8 +30,8 @@ from cosmos_worker.storage.volumes import (
     sha256_of_file,
 )
 from cosmos_worker.tokenizer import tokenizer
-from cosmos_worker.tokenizer.embedded import EmbeddedTokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
+from cosmos_worker.tokenizer.wavelet import EmbeddedTokenizer
 from cosmos_worker.weights.tensor_files import read_saved
 from cosmos_worker.weights.torch_zip import check_program
 
@@ -42,7 +42,7 @@ TIME_SLOTS = 16
 
 
 class JitTokenizer:
-    """Encoder, decoder and statistics of one folder.
+    """The released tokenizer: encoder, decoder and statistics of one folder.
 
     Computes in ``config.dtype`` on CUDA and in float32 on CPU.
     """
@@ -93,7 +93,7 @@ class JitTokenizer:
 
     @property
     def latent_channels(self) -> int:
-        """16."""
+        """16, as all released continuous tokenizers have."""
         return CHANNELS
 
     @property
@@ -174,18 +174,18 @@ class JitTokenizer:
 def load_mean_std(
     path: Path, device: torch.device, remedy: str = "run fetch-model again"
 ) -> tuple[Tensor, Tensor]:
-    """Statistics of the encoder's output per channel and latent frame of a chunk.
+    """Load the statistics of the encoder's output per channel and latent frame of a chunk.
 
     Args:
         path: mean_std.pt, a pair (mean, std) of 256 floats each.
         device: of the result.
-        remedy: ends messages about what the file holds.
+        remedy: advice at the end of messages about the content of the file.
 
     Returns:
         mean and std, float32 (16 channels, 16 latent frames) each.
 
     Raises:
-        CheckpointError: not such a pair, or a value that cannot be a mean or a standard deviation.
+        CheckpointError: the file holds no such pair, or a value that cannot be a mean or a standard deviation.
     """
     pair = read_saved(path, remedy)
     if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -208,13 +208,13 @@ def load_mean_std(
 
 
 EMBEDDED: Final = "embedded"
-"""In place of a folder: the exact tokenizer that needs no files."""
+"""Name that is given in place of a folder for the exact tokenizer, which needs no files."""
 
 
 def load_tokenizer(
     folder: Path | Literal["embedded"], config: TokenizerConfig, device: torch.device | str
 ) -> VideoTokenizer:
-    """The tokenizer of a folder with encoder.jit, decoder.jit and mean_std.pt, or the embedded one.
+    """Load the tokenizer of a folder with encoder.jit, decoder.jit and mean_std.pt, or make the embedded one.
 
     Args:
         folder: folder, or the word "embedded".
@@ -222,7 +222,7 @@ def load_tokenizer(
         device: where to compute.
 
     Raises:
-        CheckpointError: a file is missing or is not what it should be.
+        CheckpointError: a file is missing, damaged or of another kind.
     """
     if str(folder) == EMBEDDED:
         return EmbeddedTokenizer(config, torch.device(device))

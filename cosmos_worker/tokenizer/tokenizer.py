@@ -1,6 +1,6 @@
-"""What a video tokenizer is: pixels in [-1, 1] to normalised latents and back, in chunks.
+"""The interface of video tokenizers, pixels in [-1, 1] to normalised latents and back, and its chunks of frames.
 
-This file knows shapes and the chunking rule, not any particular tokenizer.
+This file knows shapes and the rule of chunks, and no particular tokenizer.
 Legend: B videos, C channels, T frames, H rows, W columns; pixels or latents by context.
 """
 
@@ -17,7 +17,7 @@ from cosmos_worker.errors import ConfigError, DataError
 
 
 class VideoTokenizer(Protocol):
-    """Encodes and decodes videos; 8 pixels per latent row and column, 8 frames per latent frame."""
+    """A causal tokenizer that compresses 8-fold in time, rows and columns; the first frame is a latent frame alone."""
 
     @property
     def latent_channels(self) -> int:
@@ -28,7 +28,7 @@ class VideoTokenizer(Protocol):
         """SHA-256 of everything that decides the latents, 64 hex digits."""
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:
-        """Normalised latents (not multiplied by sigma_data), float32, on the tokenizer's device.
+        """Encode pixels to normalised latents (not multiplied by sigma_data), float32, on the tokenizer's device.
 
         Args:
             video_BCTHW: pixels (B, 3, T, H, W), floating point in [-1, 1]; H and W multiples of 8, T either 8n+1
@@ -39,10 +39,10 @@ class VideoTokenizer(Protocol):
         """
 
     def decode(self, latent_BCTHW: Tensor) -> Tensor:
-        """Inverse of encode: pixels (B, 3, T, H, W), float32, about [-1, 1], not clamped."""
+        """Decode normalised latents (B, C, T, H, W) to pixels (B, 3, T, H, W), float32, about [-1, 1], not clamped."""
 
     def move(self, device: torch.device) -> None:
-        """Keep the weights there from now on; types stay those of the device that it was made for."""
+        """Move the weights to a device and compute there; their types stay those of the device at construction."""
 
 
 # --- pixels ----------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def pixel_frames(num_latent_frames: int) -> int:
 
 
 def check_video(video_BCTHW: Tensor, chunk_pixel_frames: int) -> None:
-    """Check what encode was given.
+    """Check the argument of ``encode``.
 
     Raises:
         DataError: with every problem and the nearest allowed values.
@@ -106,7 +106,7 @@ def check_video(video_BCTHW: Tensor, chunk_pixel_frames: int) -> None:
 
 
 def _frames_problem(frames: int, chunk: int) -> str:
-    """Why this many frames cannot be encoded; empty if they can."""
+    """The reason why this many frames cannot be encoded; empty if they can."""
     if frames > chunk:
         below = frames - frames % chunk
         rule, above = f"a multiple of the chunk {chunk}", below + chunk
@@ -117,7 +117,7 @@ def _frames_problem(frames: int, chunk: int) -> str:
 
 
 def _size_problem(name: str, size: int) -> str:
-    """Why this height or width cannot be encoded; empty if it can."""
+    """The reason why this height or width cannot be encoded; empty if it can."""
     below = max(LATENT_SCALE, size - size % LATENT_SCALE)
     if size == below:
         return ""
@@ -125,7 +125,7 @@ def _size_problem(name: str, size: int) -> str:
 
 
 def check_latent(latent_BCTHW: Tensor, channels: int, chunk_pixel_frames: int) -> None:
-    """Check what decode was given.
+    """Check the argument of ``decode``.
 
     Raises:
         DataError: with the nearest allowed values.

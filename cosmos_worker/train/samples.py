@@ -26,9 +26,9 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import settle
 from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.sample.checks import check_admitted
 from cosmos_worker.sample.sampler import (
     Settings,
-    check_admitted,
     decode_latents,
     sample_latents,
 )

@@ -11,7 +11,7 @@ from transformers import (
     PixtralVisionConfig,
 )
 
-from support.companions import END, PAD, START, draw_llava, set_answers, small_tokenizer
+from support.auxiliary_models import END, PAD, START, draw_llava, set_answers, small_tokenizer
 
 PATCH = 8
 ROW_END, PICTURE_END = "[IMG_BREAK]", "[IMG_END]"

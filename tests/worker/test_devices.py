@@ -23,7 +23,7 @@ from cosmos_worker.model.lora import add_lora
 from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
-    generate_from_known,
+    generate_latents,
 )
 from cosmos_worker.tokenizer.network import AutoencoderConfig, CausalVideoAutoencoder
 from cosmos_worker.train.data import Batch
@@ -158,7 +158,7 @@ def test_sampling_is_all_on_the_gpu(
     with fake_cuda(monkeypatch):
         samples = [Sample(name, prompt, torch.zeros(3, 1, 128, 160)) for name in "ab"]
         known = torch.zeros(2, *LATENT, device=CUDA)
-        result = generate_from_known(model_on_cuda().net.eval(), known, samples, settings)
+        result = generate_latents(model_on_cuda().net.eval(), known, samples, settings)
 
         assert (result.device, result.dtype) == (CUDA, torch.float32)
 

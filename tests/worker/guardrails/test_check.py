@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from support.companions import write_companions
+from support.auxiliary_models import write_auxiliary_models
 from support.faces import write_face_detector
 from support.generation import generate_config
 
 from cosmos_worker.cli import main
-from cosmos_worker.guardrails.check import companion_lines
+from cosmos_worker.guardrails.check import auxiliary_model_lines
 from cosmos_worker.runtime.machine_check import Line
 from cosmos_worker.storage.volumes import (
     FACE_FILE,
@@ -27,21 +27,21 @@ NAMES = ["upsample", "words", "text", "siglip", "filter"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return write_companions(tmp_path_factory.mktemp("companions"))
+    return write_auxiliary_models(tmp_path_factory.mktemp("auxiliary-models"))
 
 
-def write_document(folder: Path, **companions: Any) -> Path:
+def write_document(folder: Path, **auxiliary_models: Any) -> Path:
     inputs = [{"prompt": "push", "visual_input_uri": "clip.mp4"}]
-    config = generate_config(folder / "models", folder / "out", inputs, **companions)
+    config = generate_config(folder / "models", folder / "out", inputs, **auxiliary_models)
     path = folder / "generate.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     return path
 
 
-def look(folder: Path, companions: dict[str, Any]) -> dict[str, Line]:
+def look(folder: Path, auxiliary_models: dict[str, Any]) -> dict[str, Line]:
     inputs = [{"prompt": "push", "visual_input_uri": "clip.mp4"}]
-    config = generate_config(folder, folder, inputs, **companions)
-    return {line.name: line for line in companion_lines(config, Volumes())}
+    config = generate_config(folder, folder, inputs, **auxiliary_models)
+    return {line.name: line for line in auxiliary_model_lines(config, Volumes())}
 
 
 def test_what_is_there_is_told(
@@ -82,22 +82,22 @@ def test_what_is_not_asked_for_is_not_looked_at(
 def test_what_is_absent_is_missing_and_nothing_else(
     tmp_path: Path, absent: str, name: str, message: str
 ) -> None:
-    companions = write_companions(tmp_path)
+    auxiliary_models = write_auxiliary_models(tmp_path)
     (tmp_path / absent).rename(tmp_path / "elsewhere")
 
-    lines = look(tmp_path, companions)
+    lines = look(tmp_path, auxiliary_models)
 
     assert [one for one, line in lines.items() if line.is_missing] == [name]
     assert message in str(lines[name])
 
 
 def test_faces_are_looked_for_where_they_are_to_be_blurred(tmp_path: Path) -> None:
-    companions = write_companions(tmp_path)
-    companions["guardrails"]["face_blur"] = True
+    auxiliary_models = write_auxiliary_models(tmp_path)
+    auxiliary_models["guardrails"]["face_blur"] = True
 
-    (absent,) = (line for line in look(tmp_path, companions).values() if line.is_missing)
+    (absent,) = (line for line in look(tmp_path, auxiliary_models).values() if line.is_missing)
     write_face_detector(tmp_path / "guardrails" / FACE_FILE)
-    there = look(tmp_path, companions)["faces"]
+    there = look(tmp_path, auxiliary_models)["faces"]
 
     assert str(absent).startswith("MISSING faces")
     assert FACE_FILE in str(absent)
@@ -118,12 +118,12 @@ def test_job_that_could_not_run_is_exit_code_2(
 
 
 def test_file_that_cannot_be_read_is_missing(tmp_path: Path) -> None:
-    companions = write_companions(tmp_path)
+    auxiliary_models = write_auxiliary_models(tmp_path)
     for path in (tmp_path / "classifier/config.json", tmp_path / "guardrails" / FILTER_FILE):
         path.unlink()
         path.mkdir()
 
-    lines = look(tmp_path, companions)
+    lines = look(tmp_path, auxiliary_models)
 
     assert [name for name, line in lines.items() if line.is_missing] == ["text", "filter"]
     assert "config.json: cannot be read (Is a directory)" in str(lines["text"])

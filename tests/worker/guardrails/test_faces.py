@@ -1,4 +1,4 @@
-"""Blurred faces: exactly the box around what was planted, all other pixels as they were."""
+"""Blurred faces: exactly the box around each planted face is pixelated, and no other pixel is changed."""
 
 from __future__ import annotations
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from support.companions import write_classifier, write_image_encoder, write_upsampler
+from support.auxiliary_models import write_classifier, write_image_encoder, write_upsampler
 
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.pretrained import check_weight_files
 from cosmos_worker.guardrails.text_classifier import check_folder as check_classifier
 from cosmos_worker.guardrails.upsampler import check_folder as check_upsampler
-from cosmos_worker.guardrails.video import check_encoder
+from cosmos_worker.guardrails.video_filter import check_encoder
 
-WHAT = "text classifier"
+ROLE = "text classifier"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 LIST = "model.safetensors.index.json"
 
@@ -32,9 +32,9 @@ def write_parts(folder: Path) -> Path:
 
 
 def test_whole_folders_are_accepted(tmp_path: Path) -> None:
-    check_weight_files(write_parts(tmp_path / "parts"), WHAT)
+    check_weight_files(write_parts(tmp_path / "parts"), ROLE)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    check_weight_files(tmp_path, WHAT)
+    check_weight_files(tmp_path, ROLE)
 
 
 def test_one_file_is_preferred_to_a_list_as_in_transformers(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_one_file_is_preferred_to_a_list_as_in_transformers(tmp_path: Path) -> N
     (folder / FIRST).unlink()
     save_file({"a": np.ones(1, np.float32)}, folder / "model.safetensors")
 
-    check_weight_files(folder, WHAT)
+    check_weight_files(folder, ROLE)
 
 
 def cut(path: Path) -> None:
@@ -71,14 +71,14 @@ def test_incomplete_folders_are_refused(
     damage(folder)
 
     with pytest.raises(CheckpointError, match=message):
-        check_weight_files(folder, WHAT)
+        check_weight_files(folder, ROLE)
 
 
 def test_empty_bin_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
 
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: cannot be read \(empty\)"):
-        check_weight_files(tmp_path, WHAT)
+        check_weight_files(tmp_path, ROLE)
 
 
 @pytest.mark.parametrize(

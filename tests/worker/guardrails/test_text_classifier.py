@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.companions import write_classifier
+from support.auxiliary_models import write_classifier
 
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.text_classifier import (

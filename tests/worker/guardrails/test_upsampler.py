@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.companions import write_classifier, write_upsampler
+from support.auxiliary_models import write_classifier, write_upsampler
 from support.generation import moving_square
 
 from cosmos_worker.errors import CheckpointError, DataError

@@ -31,7 +31,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> PromptUpsampler:
 
 
 def see_inputs(writer: PromptUpsampler, frame: np.ndarray) -> dict[str, Any]:
-    """What the model is given for a frame."""
+    """The inputs of the model for a frame."""
     given: dict[str, Any] = {}
     generate = writer._model.generate
 

@@ -1,4 +1,4 @@
-"""The reference's command line: what each of its options becomes, and what is refused."""
+"""The reference's command line: the translation of each of its options, and the options that are refused."""
 
 from __future__ import annotations
 

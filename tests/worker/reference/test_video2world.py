@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.companions import write_companions
+from support.auxiliary_models import write_auxiliary_models
 from support.faces import write_face_detector
 from support.generation import TINY_NET, generate_config, moving_square, write_clips, write_models
 from support.training import CORRECTED, with_correction
@@ -136,7 +136,7 @@ def test_batch_is_named_by_its_lines(
     batch.write_text(
         "".join(json.dumps({"visual_input": path, "prompt": text}) + "\n" for path, text in lines)
     )
-    monkeypatch.chdir(tmp_path)  # where the paths begin, as in the reference
+    monkeypatch.chdir(tmp_path)  # relative paths begin here, as in the reference
     out = tmp_path / "out"
 
     assert main(flags(tree, out, "--batch_input_path", str(batch))) == 0
@@ -312,7 +312,7 @@ def test_gpus_share_the_frames(
 def test_what_is_not_disabled_writes_prompts_and_holds_inputs_back(
     tree: Path, clip: Path, tmp_path: Path
 ) -> None:
-    write_companions(tmp_path)
+    write_auxiliary_models(tmp_path)
     write_face_detector(tmp_path / "guardrails" / FACE_FILE)
     batch = tmp_path / "batch.jsonl"
     batch.write_text(
@@ -344,7 +344,7 @@ def test_what_is_not_disabled_writes_prompts_and_holds_inputs_back(
 def test_guardrails_without_the_network_that_finds_faces_end_the_command(
     tree: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_companions(tmp_path)
+    write_auxiliary_models(tmp_path)
     given = [one for one in flags(tree, tmp_path / "out", *single(clip)) if one not in UNGUARDED]
 
     code = main([*given, "--guardrail_dir", str(tmp_path / "guardrails")])

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.companions import write_classifier
+from support.auxiliary_models import write_classifier
 from support.text_encoders import write_t5
 
 pytestmark = pytest.mark.skipif(

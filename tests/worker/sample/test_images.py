@@ -52,7 +52,7 @@ def test_formats_are_read_by_content(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff", "avif"])
 def test_exif_orientation_is_applied(tmp_path: Path, ending: str, orientation: int) -> None:
     wanted = quadrants()
-    undo = {  # how the stored pixels come from those that are to be seen
+    undo = {  # stored pixels from upright pixels
         2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
         6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,

@@ -22,7 +22,7 @@ from cosmos_worker.sample.conditioning import (
     read_known_frames,
     read_last_known_frame,
 )
-from cosmos_worker.sample.inputs import SampleInput, collect_inputs, raise_all
+from cosmos_worker.sample.inputs import SampleInput, collect_inputs, raise_all, split_batches
 from cosmos_worker.storage.volumes import Volumes
 
 SAMPLING = SamplingConfig(num_pixel_frames=17, height=32, width=64, input_frames="first")
@@ -371,3 +371,11 @@ def test_prompts_are_written_for_the_part_of_a_frame_that_is_sampled(tmp_path: P
     np.testing.assert_array_equal(read_last_known_frame(one, SAMPLING, "crop"), picture[16:32])
     for fit in ("stretch", "pad"):
         np.testing.assert_array_equal(read_last_known_frame(one, SAMPLING, fit), picture)
+
+
+def test_trimmed_texts_of_different_lengths_do_not_share_a_batch() -> None:
+    batches = split_batches("abcde", [3, 3, 4, 4, 4], 2, "trim")
+
+    assert batches == [["a", "b"], ["c", "d"], ["e"]]
+    assert split_batches("abcde", [3, 3, 4, 4, 4], 2, "pad") == [["a", "b"], ["c", "d"], ["e"]]
+    assert split_batches("abc", [3, 4, 4], 3, "trim") == [["a"], ["b", "c"]]

@@ -26,7 +26,6 @@ from cosmos_worker.config.experiment import (
 )
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.sample.conditioning import video_from_frames
-from cosmos_worker.sample.noise import noise_seeds
 from cosmos_worker.sample.passes import (
     HOST,
     Models,
@@ -38,7 +37,8 @@ from cosmos_worker.sample.sampler import (
     Settings,
     decode_latents,
     encode_known_frames,
-    generate_from_known,
+    generate_latents,
+    noise_seeds,
 )
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.weights.load import load_network
@@ -106,11 +106,11 @@ def test_later_passes_continue_from_the_last_frames_and_leave_the_first_as_it_is
     ]
     known = encode_known_frames(models.tokenizer, again, settings)
     by_hand = decode_latents(
-        models.tokenizer, generate_from_known(models.net, known, again, settings, None, 1), 0.5
+        models.tokenizer, generate_latents(models.net, known, again, settings, None, 1), 0.5
     )
     assert np.array_equal(three[:, NUM_FRAMES : NUM_FRAMES + added], by_hand[:, num_known:])
     same_noise = decode_latents(
-        models.tokenizer, generate_from_known(models.net, known, again, settings, None, 0), 0.5
+        models.tokenizer, generate_latents(models.net, known, again, settings, None, 0), 0.5
     )
     assert not np.array_equal(by_hand, same_noise)
 

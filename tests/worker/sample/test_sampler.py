@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from numpy.random import default_rng
@@ -15,22 +17,22 @@ from support.generation import (
 from support.tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
 from cosmos_worker.config.experiment import (
-    NetConfig,
     TextConfig,
     TokenizerConfig,
 )
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.errors import ConfigError, DataError
+from cosmos_worker.diffusion.samplers import OnStep
+from cosmos_worker.errors import DataError
 from cosmos_worker.model.dit import CosmosDiT
-from cosmos_worker.sample.noise import draw_noise, noise_seeds
 from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
-    check_admitted,
     decode_latents,
+    draw_sample_noise,
+    encode_known_frames,
     generate_latents,
+    noise_seeds,
     num_sampler_steps,
-    split_batches,
 )
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import (
@@ -84,6 +86,17 @@ def make_settings(guidance: float = 0.0, padding: str = "pad", **sampling: objec
     )
 
 
+def generate(
+    net: CosmosDiT,
+    tokenizer: VideoTokenizer,
+    samples: Sequence[Sample],
+    settings: Settings,
+    on_step: OnStep | None = None,
+) -> torch.Tensor:
+    known = encode_known_frames(tokenizer, samples, settings)
+    return generate_latents(net, known, samples, settings, on_step)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("num_known", [1, 9])
 def test_generate_latents_begins_with_the_known_frames(
@@ -92,7 +105,7 @@ def test_generate_latents_begins_with_the_known_frames(
     sample = make_sample("0", num_known)
     settings = make_settings(sampler=sampler, num_input_frames=num_known)
 
-    latents = generate_latents(net, tokenizer, [sample], settings)
+    latents = generate(net, tokenizer, [sample], settings)
 
     filled = torch.zeros(1, 3, NUM_FRAMES, HEIGHT, WIDTH)
     filled[:, :, :num_known] = sample.known_pixels_CTHW
@@ -108,8 +121,8 @@ def test_generate_latents_does_not_depend_on_batch_or_order(
     samples = [make_sample("0"), make_sample("1", text_seed=1)]
     settings = make_settings(guidance=2.0)
 
-    together = generate_latents(net, tokenizer, samples[::-1], settings)
-    alone = [generate_latents(net, tokenizer, [sample], settings) for sample in samples]
+    together = generate(net, tokenizer, samples[::-1], settings)
+    alone = [generate(net, tokenizer, [sample], settings) for sample in samples]
 
     torch.testing.assert_close(together.flip(0), torch.cat(alone), rtol=1e-4, atol=1e-5)
 
@@ -118,16 +131,16 @@ def test_generate_latents_does_not_depend_on_batch_or_order(
 def test_generate_latents_is_repeatable_and_depends_on_seed_text_and_guidance(
     net: CosmosDiT, tokenizer: VideoTokenizer, sampler: str
 ) -> None:
-    def generate(text_seed: int = 0, **changes: object) -> torch.Tensor:
+    def generate_with(text_seed: int = 0, **changes: object) -> torch.Tensor:
         settings = make_settings(**{"sampler": sampler, **changes})
-        return generate_latents(net, tokenizer, [make_sample("0", text_seed=text_seed)], settings)
+        return generate(net, tokenizer, [make_sample("0", text_seed=text_seed)], settings)
 
-    first = generate()
+    first = generate_with()
 
-    assert torch.equal(first, generate())
-    assert not torch.equal(first, generate(seed=2))
-    assert not torch.equal(first, generate(text_seed=1))
-    assert not torch.equal(first, generate(guidance=3.0))
+    assert torch.equal(first, generate_with())
+    assert not torch.equal(first, generate_with(seed=2))
+    assert not torch.equal(first, generate_with(text_seed=1))
+    assert not torch.equal(first, generate_with(guidance=3.0))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -137,7 +150,7 @@ def test_generate_latents_reports_every_step(
     settings = make_settings(sampler=sampler, num_steps=6)
     calls: list[None] = []
 
-    generate_latents(net, tokenizer, [make_sample("0")], settings, lambda: calls.append(None))
+    generate(net, tokenizer, [make_sample("0")], settings, lambda: calls.append(None))
 
     assert len(calls) == num_sampler_steps(settings.sampling)
 
@@ -149,7 +162,7 @@ def test_generate_latents_refuses_results_that_are_not_finite(
     broken = Sample(sample.id, sample.text_LD * float("nan"), sample.known_pixels_CTHW)
 
     with pytest.raises(DataError, match="latents of 0 are not finite after 4 steps"):
-        generate_latents(net, tokenizer, [broken], make_settings())
+        generate(net, tokenizer, [broken], make_settings())
 
 
 def test_decode_latents_gives_the_known_frame_back(tokenizer: VideoTokenizer) -> None:
@@ -165,48 +178,10 @@ def test_decode_latents_gives_the_known_frame_back(tokenizer: VideoTokenizer) ->
 def test_noise_of_a_sample_depends_on_seed_and_id_alone() -> None:
     shape, device = (2, 3, 4, 5), torch.device("cpu")
 
-    initial, augment = draw_noise(1, ["a", "b"], shape, device)
-    alone, _ = draw_noise(1, ["b"], shape, device)
+    initial, augment = draw_sample_noise(1, ["a", "b"], shape, device)
+    alone, _ = draw_sample_noise(1, ["b"], shape, device)
 
     assert torch.equal(initial[1:], alone)
     assert not torch.equal(initial[0], initial[1])
     assert not torch.equal(initial, augment)
     assert len({noise_seeds(seed, name) for seed in (1, 2) for name in ("a", "b")}) == 4
-
-
-def test_trimmed_texts_of_different_lengths_do_not_share_a_batch() -> None:
-    batches = split_batches("abcde", [3, 3, 4, 4, 4], 2, "trim")
-
-    assert batches == [["a", "b"], ["c", "d"], ["e"]]
-    assert split_batches("abcde", [3, 3, 4, 4, 4], 2, "pad") == [["a", "b"], ["c", "d"], ["e"]]
-    assert split_batches("abc", [3, 4, 4], 3, "trim") == [["a"], ["b", "c"]]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"height": 144},
-            r"sampling\.height: 144 is more .* use at most 128 \(net\.max_latent_size 16",
-        ),
-        ({"width": 256}, r"sampling\.width: 256 is more .* use at most 128"),
-        ({"num_pixel_frames": 33}, r"num_pixel_frames: 33 is more than .* use at most 25"),
-        (
-            {"num_pixel_frames": 25},
-            r"num_pixel_frames: 25 is more than one chunk .* use at most 17",
-        ),
-        ({"num_pixel_frames": 9, "num_input_frames": 9}, r"9 leaves no frame to generate"),
-        ({"num_pixel_frames": 1}, r"1 leaves no frame to generate after num_input_frames 1"),
-        ({"num_steps": 1, "sampler": "res_2mid"}, r"num_steps: 1 is no step of res_2mid; use 2"),
-        ({"sigma_min": 90.0}, r"sigma_min: 90\.0 is not below sigma_max 80\.0"),
-    ],
-)
-def test_sizes_that_are_not_admitted_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_admitted(TINY_NET, TOKENIZER_CONFIG, SAMPLING.model_copy(update=changes))
-
-
-def test_sizes_of_the_released_models_are_admitted() -> None:
-    net = NetConfig(model_channels=4096, num_blocks=28, num_heads=32)
-
-    check_admitted(net, TokenizerConfig(chunk_pixel_frames=121), SamplingConfig())

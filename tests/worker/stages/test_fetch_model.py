@@ -373,7 +373,7 @@ GUARDRAILS = KIND_FILES["guardrails"]
         ),
     ],
 )
-def test_choose_files_says_what_companions_lack(kind, names, missing):
+def test_choose_files_says_which_files_beside_the_weights_are_absent(kind, names, missing):
     assert choose_files(kind, names).missing == missing
 
 

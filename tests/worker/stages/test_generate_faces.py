@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.companions import write_companions, write_guardrails
+from support.auxiliary_models import write_auxiliary_models, write_guardrails
 from support.faces import face_state, write_face_detector
 from support.generation import generate_config
 
@@ -19,9 +19,7 @@ from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails import (
     faces as face_blur,
 )
-from cosmos_worker.guardrails import (
-    video as video_filter,
-)
+from cosmos_worker.guardrails import video_filter
 from cosmos_worker.guardrails.faces import FaceBlur
 from cosmos_worker.sample import records
 from cosmos_worker.sample.kept_passes import KeptPasses
@@ -43,10 +41,10 @@ def clip(clips: list[Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def guards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("companions")
-    companions = write_companions(folder)
+    folder = tmp_path_factory.mktemp("auxiliary-models")
+    auxiliary_models = write_auxiliary_models(folder)
     write_face_detector(folder / "guardrails" / FACE_FILE)
-    return {**companions["guardrails"], "face_blur": True}
+    return {**auxiliary_models["guardrails"], "face_blur": True}
 
 
 @pytest.fixture
@@ -176,7 +174,7 @@ def test_a_network_that_is_absent_or_wrong_is_refused_before_anything_is_sampled
     change: str,
     message: str,
 ) -> None:
-    guards = {**write_companions(tmp_path / "c")["guardrails"], "face_blur": True}
+    guards = {**write_auxiliary_models(tmp_path / "c")["guardrails"], "face_blur": True}
     if change == "wrong":
         state = face_state()
         state.pop("fpn.merge1.0.weight")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.companions import (
+from support.auxiliary_models import (
     VERDICTS,
     filter_state,
+    write_auxiliary_models,
     write_classifier,
-    write_companions,
     write_guardrails,
 )
 from support.generation import generate_config, inputs_of, read_json, read_list
@@ -21,14 +21,14 @@ from cosmos_worker.errors import CheckpointError, DataError, UserError
 from cosmos_worker.guardrails import (
     text_classifier,
     upsampler,
-    video,
+    video_filter,
 )
-from cosmos_worker.guardrails.text import Blocklist
+from cosmos_worker.guardrails.blocklist import Blocklist
 from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.sample import records
 from cosmos_worker.sample.inputs import collect_inputs
 from cosmos_worker.sample.kept_passes import KeptPasses
-from cosmos_worker.sample.prompts_and_guards import Companions
+from cosmos_worker.sample.prompts import prepare_prompts
 from cosmos_worker.stages import generate
 from cosmos_worker.storage.volumes import (
     FILTER_FILE,
@@ -43,12 +43,12 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecate
 
 
 @pytest.fixture(scope="module")
-def companions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return write_companions(tmp_path_factory.mktemp("companions"))
+def auxiliary_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return write_auxiliary_models(tmp_path_factory.mktemp("auxiliary-models"))
 
 
-def guardrails(companions: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {**companions["guardrails"], **{name: str(path) for name, path in changes.items()}}
+def guardrails(auxiliary_models: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**auxiliary_models["guardrails"], **{name: str(path) for name, path in changes.items()}}
 
 
 def videos_in(folder: Path) -> list[str]:
@@ -56,10 +56,10 @@ def videos_in(folder: Path) -> list[str]:
 
 
 def test_blocked_inputs_have_a_record_and_no_video(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path
 ) -> None:
     config = generate_config(
-        models, tmp_path, inputs_of(clips, PROMPTS), guardrails=companions["guardrails"]
+        models, tmp_path, inputs_of(clips, PROMPTS), guardrails=auxiliary_models["guardrails"]
     )
 
     result = generate.run(config, Volumes())
@@ -78,12 +78,14 @@ def test_blocked_inputs_have_a_record_and_no_video(
 
 
 def test_guardrails_do_not_change_the_videos_that_they_let_through(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path
 ) -> None:
     inputs = inputs_of(clips, ("a red cube", "a blue cube"))
     generate.run(generate_config(models, tmp_path / "without", inputs), Volumes())
 
-    config = generate_config(models, tmp_path / "with", inputs, guardrails=companions["guardrails"])
+    config = generate_config(
+        models, tmp_path / "with", inputs, guardrails=auxiliary_models["guardrails"]
+    )
     generate.run(config, Volumes())
 
     for name in ("000.mp4", "001.mp4"):
@@ -93,10 +95,10 @@ def test_guardrails_do_not_change_the_videos_that_they_let_through(
 def test_one_unsafe_frame_keeps_a_video_from_being_written(
     models: Path,
     clips: list[Path],
-    companions: dict[str, Any],
+    auxiliary_models: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    guards = guardrails(companions, folder_uri=write_guardrails(tmp_path / "g", VIOLENCE))
+    guards = guardrails(auxiliary_models, folder_uri=write_guardrails(tmp_path / "g", VIOLENCE))
     config = generate_config(
         models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=guards
     )
@@ -116,7 +118,7 @@ def test_one_unsafe_frame_keeps_a_video_from_being_written(
 def test_a_pass_with_an_unsafe_frame_is_not_kept(
     models: Path,
     clips: list[Path],
-    companions: dict[str, Any],
+    auxiliary_models: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     scores: tuple[int, ...] | None,
@@ -128,7 +130,7 @@ def test_a_pass_with_an_unsafe_frame_is_not_kept(
         KeptPasses, "remove", lambda self: (kept.extend(self.folder.glob("*")), remove(self))
     )
     changes = {"folder_uri": write_guardrails(tmp_path / "g", scores)} if scores else {}
-    guards = guardrails(companions, **changes)
+    guards = guardrails(auxiliary_models, **changes)
     config = generate_config(
         models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=guards,
         sampling={"num_passes": 2},
@@ -143,7 +145,7 @@ def test_a_pass_with_an_unsafe_frame_is_not_kept(
 def test_everything_happens_in_order(
     models: Path,
     clips: list[Path],
-    companions: dict[str, Any],
+    auxiliary_models: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -164,9 +166,9 @@ def test_everything_happens_in_order(
     watch(text_classifier.TextClassifier, "check", "classifier")
     watch(T5Encoder, "encode", "t5")
     watch(generate, "generate_videos", "sampler")
-    watch(video.VideoFilter, "check", "filter")
+    watch(video_filter.VideoFilter, "check", "filter")
     watch(records, "write_video", "written")
-    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS)[:1], **companions)
+    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS)[:1], **auxiliary_models)
 
     generate.run(config, Volumes())
 
@@ -176,10 +178,10 @@ def test_everything_happens_in_order(
 
 
 def test_the_written_prompt_is_sampled_and_recorded_and_both_prompts_are_judged(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path
 ) -> None:
     inputs = inputs_of(clips, ("a red cube", "a bomb"))
-    config = generate_config(models, tmp_path / "long", inputs, **companions)
+    config = generate_config(models, tmp_path / "long", inputs, **auxiliary_models)
     generate.run(config, Volumes())
     same = [{**inputs[0], "prompt": "A cube moves."}]
     generate.run(generate_config(models, tmp_path / "same", same), Volumes())
@@ -195,30 +197,30 @@ def test_the_written_prompt_is_sampled_and_recorded_and_both_prompts_are_judged(
 
 
 def test_a_written_prompt_is_judged_too(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path
 ) -> None:
     """The classifier is told to refuse what ends as the upsampler's sentence does."""
     strict = write_classifier(tmp_path / "strict", {**VERDICTS, ".": ("unsafe\nS2",)})
-    guards = guardrails(companions, text_classifier_uri=strict)
+    guards = guardrails(auxiliary_models, text_classifier_uri=strict)
     config = generate_config(
         models,
         tmp_path / "out",
         inputs_of(clips, PROMPTS)[:1],
-        **{**companions, "guardrails": guards},
+        **{**auxiliary_models, "guardrails": guards},
     )
 
     assert generate.run(config, Volumes())["blocked"] == 1
 
 
 @pytest.fixture
-def no_companion_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_auxiliary_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise AssertionError("a companion was loaded")
+        raise AssertionError("an auxiliary model was loaded")
 
     for owner in (
         upsampler.PromptUpsampler,
         text_classifier.TextClassifier,
-        video.VideoFilter,
+        video_filter.VideoFilter,
     ):
         monkeypatch.setattr(owner, "__init__", fail)
 
@@ -226,15 +228,15 @@ def no_companion_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_finished_results_are_kept_without_loading_anything(
     models: Path,
     clips: list[Path],
-    companions: dict[str, Any],
+    auxiliary_models: dict[str, Any],
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS), **companions)
+    config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS), **auxiliary_models)
     first = generate.run(config, Volumes())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    request.getfixturevalue("no_companion_is_loaded")
+    request.getfixturevalue("no_auxiliary_model_is_loaded")
     second = generate.run(config, Volumes())
 
     assert second["kept"] == 3
@@ -243,10 +245,10 @@ def test_finished_results_are_kept_without_loading_anything(
 
 
 def test_interrupted_results_come_out_bit_equal(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path
 ) -> None:
     inputs = inputs_of(clips, ("a red cube", "a bomb", "a blue cube"))
-    config = generate_config(models, tmp_path, inputs, **companions)
+    config = generate_config(models, tmp_path, inputs, **auxiliary_models)
     generate.run(config, Volumes())
     wanted = (tmp_path / "002.mp4").read_bytes()
     (tmp_path / "002.json").unlink()
@@ -271,11 +273,10 @@ def test_batches_after_an_interruption_are_those_of_all_inputs_that_were_sampled
             "final_prompt": "c",
             "blocked": Blocked("blocklist", "x").as_record(),
         },
-        "002": None,
     }
 
-    prompts = Companions(config, Volumes(), torch.device("cpu"), torch.float32).prepare_prompts(
-        inputs, finished
+    prompts = prepare_prompts(
+        config, Volumes(), torch.device("cpu"), torch.float32, inputs, finished
     )
 
     assert [one.id for one in prompts.sampled] == ["000", "002"]
@@ -284,10 +285,10 @@ def test_batches_after_an_interruption_are_those_of_all_inputs_that_were_sampled
 
 
 def test_other_guardrails_judge_again_and_take_earlier_videos_away(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = write_guardrails(tmp_path / "g")
-    guards = guardrails(companions, folder_uri=folder)
+    guards = guardrails(auxiliary_models, folder_uri=folder)
     config = generate_config(
         models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=guards
     )
@@ -302,12 +303,12 @@ def test_other_guardrails_judge_again_and_take_earlier_videos_away(
 
 
 @pytest.mark.parametrize("left_out", ["guardrails", "prompt_upsampler_uri"])
-def test_results_of_companions_are_made_again_once_without_them(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path, left_out: str
+def test_results_of_auxiliary_models_are_made_again_once_without_them(
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path, left_out: str
 ) -> None:
     inputs = inputs_of(clips, ("a red cube", "a bomb"))
-    generate.run(generate_config(models, tmp_path, inputs, **companions), Volumes())
-    fewer = {name: value for name, value in companions.items() if name != left_out}
+    generate.run(generate_config(models, tmp_path, inputs, **auxiliary_models), Volumes())
+    fewer = {name: value for name, value in auxiliary_models.items() if name != left_out}
     without = generate_config(models, tmp_path, inputs, **fewer)
 
     changed = generate.run(without, Volumes())
@@ -323,7 +324,7 @@ def test_results_of_companions_are_made_again_once_without_them(
     assert again["kept"] == 2
 
 
-def test_results_without_companions_are_kept(
+def test_results_without_auxiliary_models_are_kept(
     models: Path, clips: list[Path], tmp_path: Path
 ) -> None:
     config = generate_config(models, tmp_path, inputs_of(clips, PROMPTS)[:1])
@@ -333,9 +334,9 @@ def test_results_without_companions_are_kept(
 
 
 def test_a_blocked_record_beside_a_video_is_made_again(
-    models: Path, clips: list[Path], companions: dict[str, Any], tmp_path: Path
+    models: Path, clips: list[Path], auxiliary_models: dict[str, Any], tmp_path: Path
 ) -> None:
-    guards = companions["guardrails"]
+    guards = auxiliary_models["guardrails"]
     config = generate_config(models, tmp_path, inputs_of(clips, ("a bomb",)), guardrails=guards)
     generate.run(config, Volumes())
     (tmp_path / "000.mp4").write_bytes(b"from elsewhere")
@@ -346,7 +347,7 @@ def test_a_blocked_record_beside_a_video_is_made_again(
     assert videos_in(tmp_path) == []
 
 
-def break_companions(folder: Path, change: str) -> None:
+def break_auxiliary_models(folder: Path, change: str) -> None:
     if change == "adapter":
         (folder / "classifier" / "adapter_config.json").write_text("{}")
     elif change.startswith("no "):
@@ -375,18 +376,20 @@ def break_companions(folder: Path, change: str) -> None:
         ("classes", CheckpointError, "3 classes, the video filter has 7"),
     ],
 )
-def test_generate_refuses_companions_that_are_not_there_before_anything_is_loaded(
+def test_generate_refuses_auxiliary_models_that_are_not_there_before_anything_is_loaded(
     models: Path,
     clips: list[Path],
     tmp_path: Path,
-    no_companion_is_loaded: None,
+    no_auxiliary_model_is_loaded: None,
     change: str,
     error: type[UserError],
     message: str,
 ) -> None:
-    companions = write_companions(tmp_path / "companions")
-    break_companions(tmp_path / "companions", change)
-    config = generate_config(models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], **companions)
+    auxiliary_models = write_auxiliary_models(tmp_path / "auxiliary-models")
+    break_auxiliary_models(tmp_path / "auxiliary-models", change)
+    config = generate_config(
+        models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], **auxiliary_models
+    )
 
     with pytest.raises(error, match=message):
         generate.run(config, Volumes())
@@ -397,7 +400,7 @@ def test_generate_refuses_companions_that_are_not_there_before_anything_is_loade
 def test_a_classifier_that_raises_ends_the_stage_without_a_video(
     models: Path,
     clips: list[Path],
-    companions: dict[str, Any],
+    auxiliary_models: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -406,7 +409,10 @@ def test_a_classifier_that_raises_ends_the_stage_without_a_video(
 
     monkeypatch.setattr(text_classifier.TextClassifier, "ask", fail)
     config = generate_config(
-        models, tmp_path / "out", inputs_of(clips, PROMPTS)[:1], guardrails=companions["guardrails"]
+        models,
+        tmp_path / "out",
+        inputs_of(clips, PROMPTS)[:1],
+        guardrails=auxiliary_models["guardrails"],
     )
 
     with pytest.raises(RuntimeError, match="broken"):

@@ -51,13 +51,13 @@ def whole(
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Passes that this process computes, from 1."""
     numbers: list[int] = []
-    original = passes.generate_from_known
+    original = passes.generate_latents
 
     def watched(*arguments: Any) -> Any:
         numbers.append(arguments[-1] + 1)
         return original(*arguments)
 
-    monkeypatch.setattr(passes, "generate_from_known", watched)
+    monkeypatch.setattr(passes, "generate_latents", watched)
     return numbers
 
 

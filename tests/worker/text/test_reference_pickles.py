@@ -22,7 +22,7 @@ ARRAY = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float16)
 
 
 class Attack:
-    """What a hostile file does: a call while it is read."""
+    """A call that a hostile file makes while it is read."""
 
     def __init__(self, *call: object) -> None:
         self.call = call

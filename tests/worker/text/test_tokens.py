@@ -1,4 +1,4 @@
-"""Which part of a text is unknown, by tokenizers of every kind."""
+"""The share of a text that is unknown to tokenizers of every kind."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ RENAMED = [
     (r"\.1\.conv3d\.", ".conv_t."),
     (r"\.conv3d\.", "."),
 ]
-"""What is called otherwise there, in this order."""
+"""Patterns of our names → names of diffusers, applied in this order."""
 
 
 def their_name(name: str, num_levels: int) -> str:

@@ -1,8 +1,9 @@
-"""An exact tokenizer without files: three rounds of the causal Haar wavelet that the Cosmos tokenizers begin with.
+"""The causal Haar wavelet transform, with which the Cosmos tokenizers begin, and an exact tokenizer made of it.
 
 Legend: B videos, C channels, T frames, H rows, W columns.
 
-It has the compression of CV8x8x8 (8 in time, rows and columns, causal) but keeps all values: 1536 channels.
+The exact tokenizer is three rounds of the transform. It compresses as CV8x8x8 does (8-fold in time, rows and columns,
+causal), but keeps all values, in 1536 channels. It needs no files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cosmos_worker.config.experiment import (
 from cosmos_worker.tokenizer import tokenizer
 
 CELL = 8
-"""Values of a 2x2x2 cell."""
+"""Values of a cell of 2x2x2 pixels."""
 
 
 def _split(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +84,7 @@ CHANNELS = 3 * LATENT_SCALE**3
 
 
 class EmbeddedTokenizer:
-    """Lossless up to float32 rounding (1e-6), hence exact on 8-bit pixels."""
+    """A tokenizer without weights, lossless up to float32 rounding (1e-6), hence exact on 8-bit pixels."""
 
     def __init__(self, config: TokenizerConfig, device: torch.device) -> None:
         """Raise ConfigError unless the chunk has 8n+1 frames."""
@@ -93,16 +94,16 @@ class EmbeddedTokenizer:
 
     @property
     def latent_channels(self) -> int:
-        """1536: all values of an 8x8x8 cell of three colours."""
+        """1536: all values of a cell of 8x8x8 pixels of three colours."""
         return CHANNELS
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the definition; there are no weights."""
+        """SHA-256 of the name of the transform; there are no weights."""
         return hashlib.sha256(b"embedded haar 8x8x8, 1 in front, version 1").hexdigest()
 
     def move(self, device: torch.device) -> None:
-        """Compute there from now on; there are no weights."""
+        """Compute on another device from now on; there are no weights."""
         self._device = device
 
     @torch.no_grad()

@@ -1,11 +1,12 @@
-"""Word lists: the first guardrail of a prompt. Needs no model and no package.
+"""The blocklist: word lists, the first guardrail of a prompt. Needs no model and no package.
 
 A folder ``blocklist`` has text files of one word or phrase a line: ``custom/*`` blocks words in any of their forms,
 ``exact_match/*`` blocks whole words and those with one letter more, ``whitelist/*`` takes words out of ``custom``.
 
 Source: cosmos_predict1/auxiliary/guardrail/blocklist. Differs: plurals follow the rules of WordNet's morphology without
 its table of exceptions; letters in disguise are those of DISGUISES; phrases of the whitelist take whole entries out;
-the reference's fuzzy ratio for words of 6 letters or more lets no changed letter through, here one inserted letter is.
+the reference compares words of 6 letters or more by a fuzzy ratio that no changed letter passes; here a word with one
+inserted letter is found too.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from cosmos_worker.storage.volumes import (
 )
 
 MIN_FUZZY_LETTERS = 6
-"""Shorter words of exact_match must be met letter by letter."""
-DISGUISES = (
+"""Words of exact_match with fewer letters are found only as they are, without an inserted letter."""
+DISGUISES = (  # digits and signs that stand for letters
     str.maketrans("@4301!5$7", "aaeoiisst"),
     str.maketrans("@4301!5$7", "aaeolisst"),  # a 1 is an i or an l
 )
@@ -44,10 +45,10 @@ Phrase = tuple[str, ...]
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files of the word lists.
+    """List the files of the word lists.
 
     Args:
-        folder: the guardrails' folder, which has ``blocklist``.
+        folder: the guardrails' folder, which holds ``blocklist``.
 
     Raises:
         DataError: no list of custom or exact words.
@@ -56,7 +57,7 @@ def list_files(folder: Path) -> list[Path]:
     for name in WORD_LISTS:
         lists = folder / name
         files = [path for path in sorted(lists.glob("*")) if _is_list(path)]
-        if not files and name != WHITELIST:  # without a whitelist more is blocked
+        if not files and name != WHITELIST:  # the whitelist may be absent: then more is blocked
             raise DataError(
                 f"{lists}: no list of words; without it nothing is blocked; fetch the guardrails again"
             )
@@ -72,7 +73,7 @@ class Blocklist:
     """The word lists of a guardrails folder.
 
     Args:
-        folder: the guardrails' folder, which has ``blocklist``.
+        folder: the guardrails' folder, which holds ``blocklist``.
 
     Raises:
         DataError: no lists, an empty one, or one that is no text.
@@ -90,7 +91,7 @@ class Blocklist:
         self._allowed = words[WHITELIST]
 
     def check(self, prompt: str) -> Blocked | None:
-        """What is wrong with a prompt, if anything is."""
+        """Judge a prompt; None = no entry of the lists is in it."""
         text = to_ascii(prompt).lower()
         if not text.strip():
             return Blocked(BLOCKLIST, "the prompt has no letter that the lists could know")
@@ -136,16 +137,17 @@ def _read_list(path: Path) -> Iterator[Phrase]:
 
 
 def _spaced(text: str) -> Phrase:
-    """What stands between spaces, without punctuation at its ends."""
+    """Words between spaces, without punctuation at their ends."""
     return tuple(word for part in text.split() if (word := part.strip(ENDS)))
 
 
 def _words(text: str) -> Phrase:
-    """Letters and digits between anything else."""
+    """Runs of letters and digits."""
     return tuple(re.findall(r"[a-z0-9]+", text))
 
 
 def _streams(text: str) -> Iterator[Phrase]:
+    """Readings of a prompt: by spaces, by letters and digits, in the singular, and with digits read as letters."""
     spaced, words = _spaced(text), _words(text)
     yield spaced
     yield words
@@ -174,7 +176,7 @@ def _windows(stream: Phrase, sizes: Sequence[int]) -> Iterator[Phrase]:
 
 
 def _is_masked(phrase: Phrase, words: set[Phrase]) -> bool:
-    """Whether a word with asterisks in place of vowels is one of these."""
+    """Say whether a word with asterisks in place of vowels is one of these words."""
     if len(phrase) > 1 or "*" not in phrase[0] or not phrase[0].strip("*"):
         return False
     pattern = re.compile(re.escape(phrase[0]).replace(r"\*", "[aeiou]"))
@@ -182,7 +184,7 @@ def _is_masked(phrase: Phrase, words: set[Phrase]) -> bool:
 
 
 def _without_one_letter(phrase: Phrase) -> Iterator[Phrase]:
-    """Every phrase that this one is with one letter more."""
+    """Every phrase that results from removing one letter of this one."""
     text = " ".join(phrase)
     if len(text) <= MIN_FUZZY_LETTERS:
         return

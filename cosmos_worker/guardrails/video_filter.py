@@ -1,4 +1,4 @@
-"""Classifier of frames: SigLIP features, then a small network of 7 classes; one unsafe frame blocks a video.
+"""The video filter, a guardrail of frames: SigLIP features, then a small network of 7 classes; one unsafe frame blocks.
 
 Shapes: N frames, D features, K classes.
 
@@ -32,21 +32,21 @@ from cosmos_worker.runtime.imports import importing_transformers
 from cosmos_worker.storage.volumes import FILTER_FILE
 from cosmos_worker.weights.tensor_files import read_saved
 
-ENCODER = "image encoder"
+ENCODER_ROLE = "image encoder"
 SIGLIP_TYPES = ("siglip", "siglip_vision_model")
 CLASSES = (
     "safe", "sexual content", "violence", "drugs", "child abuse", "hate and harassment", "self-harm",
 )  # fmt: skip
-"""In the order of the file's outputs."""
+"""Classes in the order of the network's outputs."""
 PREFIX = "network.layers."
 BATCH_FRAMES = 16
 
 
 def read_classifier(path: Path) -> nn.Sequential:
-    """The network of a ``safety_filter.pt``, with the sizes that its tensors have.
+    """Load the network of a ``safety_filter.pt``, with the sizes that its tensors have.
 
     Returns:
-        (N, D) features to (N, 7) scores, in eval mode.
+        The network, from features (N, D) to scores (N, 7), in eval mode.
 
     Raises:
         CheckpointError: no such file, not readable without running code, or another network.
@@ -76,7 +76,7 @@ def read_classifier(path: Path) -> nn.Sequential:
 
 
 def _network(state: Mapping[str, Tensor]) -> nn.Sequential:
-    """Layers with the sizes of a state, whose names are NUMBER.NAME."""
+    """Build the layers with the sizes of a state dict, whose names are NUMBER.NAME."""
     numbers = sorted({int(name.partition(".")[0]) for name in state})
     layers: list[nn.Module] = []
     for number in numbers:
@@ -92,33 +92,33 @@ def _network(state: Mapping[str, Tensor]) -> nn.Sequential:
 
 
 def check_encoder(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
-    """The image processor of a SigLIP folder.
+    """Check a SigLIP folder and load its image processor.
 
     Raises:
         CheckpointError: not the folder of a SigLIP model, or one that is not complete.
     """
-    kind = read_model_type(folder, ENCODER)
+    kind = read_model_type(folder, ENCODER_ROLE)
     if kind not in SIGLIP_TYPES:
         raise CheckpointError(
-            f"{folder}: model_type {kind!r}; the video filter's {ENCODER} is one of {', '.join(SIGLIP_TYPES)}"
+            f"{folder}: model_type {kind!r}; the video filter's {ENCODER_ROLE} is one of {', '.join(SIGLIP_TYPES)}"
         )
-    check_weight_files(folder, ENCODER)
-    with loading(folder, ENCODER):
+    check_weight_files(folder, ENCODER_ROLE)
+    with loading(folder, ENCODER_ROLE):
         from transformers import AutoImageProcessor
 
         return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
 
 class VideoFilter:
-    """A filter that looks at every frame of a video.
+    """The filter with its models loaded; it judges every frame of a video.
 
     Args:
-        folder: the guardrails' folder, which has `FILTER_FILE`.
+        folder: the guardrails' folder, which holds `FILTER_FILE`.
         encoder: folder of the SigLIP model.
         device: where to compute, in float32 as the reference does.
 
     Raises:
-        CheckpointError: a folder that is not what it should be, or two that do not fit.
+        CheckpointError: a folder is absent, incomplete or of another kind, or the two do not fit together.
     """
 
     def __init__(self, folder: Path, encoder: Path, device: torch.device) -> None:
@@ -128,7 +128,7 @@ class VideoFilter:
         self._processor = check_encoder(encoder)
         self._classifier = read_classifier(folder / FILTER_FILE).to(device)
         self._encoder = load_model(
-            SiglipVisionModel.from_pretrained, encoder, ENCODER, device, torch.float32
+            SiglipVisionModel.from_pretrained, encoder, ENCODER_ROLE, device, torch.float32
         )
         self._device = device
         have, want = self._encoder.config.hidden_size, self._classifier[0].in_features
@@ -138,13 +138,13 @@ class VideoFilter:
             )
 
     def check(self, frames_THWC: NDArray[np.uint8]) -> Blocked | None:
-        """What is wrong with a video, if anything is.
+        """Judge a video; None = all frames are safe.
 
         Args:
-            frames_THWC: every frame, RGB.
+            frames_THWC: every frame, uint8 RGB.
 
         Raises:
-            DataError: no frame, or one without a finite score.
+            DataError: the video has no frame, or one without a finite score.
         """
         found = self.classify(frames_THWC)
         unsafe = [number for number, name in enumerate(found) if name != CLASSES[0]]
@@ -158,10 +158,13 @@ class VideoFilter:
 
     @torch.inference_mode()
     def classify(self, frames_THWC: NDArray[np.uint8]) -> Sequence[str]:
-        """The class of each frame.
+        """Classify each frame.
+
+        Returns:
+            A name of `CLASSES` for each frame.
 
         Raises:
-            DataError: no frame, or one without a finite score.
+            DataError: the video has no frame, or one without a finite score.
         """
         if not len(frames_THWC):
             raise DataError("video filter: the video has no frame")

@@ -160,7 +160,7 @@ def write_guardrails(
     return folder
 
 
-def write_companions(folder: Path) -> dict[str, Any]:
+def write_auxiliary_models(folder: Path) -> dict[str, Any]:
     """All of them below the folder; the values that a document of the generate stage has for them."""
     write_upsampler(folder / "upsampler", {})
     write_guardrails(folder / "guardrails")

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.companions import write_guardrails
+from support.auxiliary_models import write_guardrails
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.guardrails.text import Blocklist
+from cosmos_worker.guardrails.blocklist import Blocklist
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.companions import filter_state, write_guardrails, write_image_encoder
+from support.auxiliary_models import filter_state, write_guardrails, write_image_encoder
 from support.generation import moving_square
 
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.guardrails import video
-from cosmos_worker.guardrails.video import (
+from cosmos_worker.guardrails import video_filter
+from cosmos_worker.guardrails.video_filter import (
     CLASSES,
     VideoFilter,
     check_encoder,
@@ -129,7 +129,7 @@ def damaged(path: Path, change: str) -> None:
     ],
 )
 def test_filter_refuses_other_files(tmp_path: Path, change: str, message: str) -> None:
-    path = write_guardrails(tmp_path / "g") / video.FILTER_FILE
+    path = write_guardrails(tmp_path / "g") / video_filter.FILTER_FILE
     damaged(path, change)
 
     with pytest.raises(CheckpointError, match=message):
@@ -137,7 +137,7 @@ def test_filter_refuses_other_files(tmp_path: Path, change: str, message: str) -
 
 
 def test_filter_runs_no_code_of_its_file(tmp_path: Path) -> None:
-    path = write_guardrails(tmp_path / "g") / video.FILTER_FILE
+    path = write_guardrails(tmp_path / "g") / video_filter.FILTER_FILE
     torch.save({"model": Path("x")}, path)
 
     with pytest.raises(CheckpointError, match="cannot be read as a file of torch tensors"):
