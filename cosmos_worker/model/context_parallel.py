@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 
-def own_share(x: Tensor, dim: int, group: ProcessGroup) -> Tensor:
+def own_frames(x: Tensor, dim: int, group: ProcessGroup) -> Tensor:
     """The slice of this process along ``dim``, whose size the group's must divide."""
     return x.chunk(group.size(), dim)[group.rank()]
 
@@ -41,7 +41,7 @@ class _Gather(torch.autograd.Function):
 class _GatherResult(_Gather):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - autograd's
-        return own_share(grad, ctx.dim, ctx.group) * ctx.group.size(), None, None
+        return own_frames(grad, ctx.dim, ctx.group) * ctx.group.size(), None, None
 
 
 def gather(x: Tensor, dim: int, group: ProcessGroup) -> Tensor:

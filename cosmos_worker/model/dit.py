@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from cosmos_worker.config.experiment import NetConfig
-from cosmos_worker.model.context_parallel import gather_result, own_share
+from cosmos_worker.model.context_parallel import gather_result, own_frames
 from cosmos_worker.model.layers import (
     NORM_EPS,
     DiTBlock,
@@ -175,7 +175,7 @@ class CosmosDiT(nn.Module):
             padding_mask_B1HW: 1 on padded pixels, any size (nearest-resized); None = zeros.
         """
         size = self.check_size(x_BCTHW)
-        share = self._own_share
+        share = self._own_frames
         z_BLD = self.x_embedder(
             share(self._with_masks(x_BCTHW, cond_mask_B1THW, padding_mask_B1HW), 2)
         )
@@ -205,8 +205,8 @@ class CosmosDiT(nn.Module):
             assert isinstance(block, DiTBlock)
             block.self_attention.context_group = group
 
-    def _own_share(self, x: Tensor, dim: int) -> Tensor:
-        return x if self._context_group is None else own_share(x, dim, self._context_group)
+    def _own_frames(self, x: Tensor, dim: int) -> Tensor:
+        return x if self._context_group is None else own_frames(x, dim, self._context_group)
 
     def _with_masks(
         self, x_BCTHW: Tensor, cond_mask_B1THW: Tensor, padding: Tensor | None

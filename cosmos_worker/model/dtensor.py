@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def is_spread(tensor: Tensor) -> TypeGuard[DTensor]:
+def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether it is a DTensor."""
     return hasattr(tensor, "placements")
 
@@ -25,7 +25,7 @@ def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
     return hasattr(model, "set_requires_all_reduce")
 
 
-def settle(model: nn.Module) -> None:
+def reshard(model: nn.Module) -> None:
     """Let go of weights that a sharded network holds whole since it last ran, so that changes to its parts count."""
     if is_sharded(model):
         model.reshard()
@@ -33,12 +33,12 @@ def settle(model: nn.Module) -> None:
 
 def local_part(tensor: Tensor) -> Tensor:
     """The part of this process, sharing memory; the tensor itself if it is not spread."""
-    return tensor.to_local() if is_spread(tensor) else tensor
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
-def fill(target: Tensor, whole: Tensor) -> None:
+def copy_own_shard(target: Tensor, whole: Tensor) -> None:
     """Copy this process's part of a whole tensor, such as one of a memory-mapped file, of which only it is read."""
-    if not is_spread(target):
+    if not is_dtensor(target):
         target.copy_(whole)
         return
     part = whole
@@ -60,7 +60,7 @@ def gather_to_main(tensors: Mapping[str, Tensor], is_main: bool) -> dict[str, Te
     gathered = {}
     for name, tensor in tensors.items():
         part = tensor.detach()
-        whole = part.full_tensor() if is_spread(part) else part
+        whole = part.full_tensor() if is_dtensor(part) else part
         if is_main:
             gathered[name] = whole.to("cpu", copy=True)
     return gathered

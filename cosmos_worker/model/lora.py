@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.dtensor import fill
+from cosmos_worker.model.dtensor import copy_own_shard
 
 LAYERS = {
     "q": r"\.attn\.to_q\.0$",
@@ -89,7 +89,7 @@ def init_lora(model: nn.Module, generator_of: Callable[[str], torch.Generator]) 
         whole = torch.empty(layer.lora_A.shape)
         whole.uniform_(-bound, bound, generator=generator_of(name))
         with torch.no_grad():
-            fill(layer.lora_A, whole)
+            copy_own_shard(layer.lora_A, whole)
         nn.init.zeros_(layer.lora_B)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.reference.train_options import ReferenceOptions, read_options
@@ -99,7 +99,7 @@ def _document(
 ) -> TrainConfig:
     uris = {f"{name}_uri": place for name, place in places.items()}
     decisive = {
-        "options": decisive_options(options.experiment),
+        "options": options_that_decide_weights(options.experiment),
         "steps": options.experiment.trainer.max_steps,  # how far the same run is to go
         "run": options.run_name,
         **uris,

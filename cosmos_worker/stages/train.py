@@ -40,7 +40,7 @@ from cosmos_worker.train.parallelize import (
     Layout,
     accelerate,
     lay_out,
-    spread,
+    parallelize,
 )
 from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
 from cosmos_worker.train.samples import open_samples
@@ -90,7 +90,7 @@ def build_model(
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     accelerate(model, experiment.acceleration, device)
-    spread(model, experiment.parallel, layout, dtype)
+    parallelize(model, experiment.parallel, layout, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state, weights)
     seed = experiment.trainer.seed

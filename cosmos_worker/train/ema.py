@@ -11,7 +11,7 @@ from torch import nn
 
 from cosmos_worker.model.dtensor import (
     local_part,
-    settle,
+    reshard,
 )
 
 
@@ -73,7 +73,7 @@ class PowerEma:
 
     @torch.no_grad()
     def _exchange(self, model: nn.Module) -> None:
-        settle(model)
+        reshard(model)
         for name, source in self._sources.items():
             own, average = local_part(source.detach()), local_part(self.average[name])
             assert own.dtype == average.dtype  # or the exchange would round

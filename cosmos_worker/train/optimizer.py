@@ -22,7 +22,7 @@ from cosmos_worker.config.training import (
 )
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dtensor import (
-    is_spread,
+    is_dtensor,
     local_part,
 )
 from cosmos_worker.runtime.imports import import_for
@@ -111,7 +111,7 @@ def _open(state: State, parameter: nn.Parameter) -> State:
 
 def _spread_as(parameter: Tensor, own: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The part of this process as a tensor of the whole shape, spread by rows as the parameter is."""
-    if not is_spread(parameter):
+    if not is_dtensor(parameter):
         return own
     whole = torch.Size(shape)
     stride = torch.empty(whole, device="meta").stride()
@@ -161,7 +161,7 @@ def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.O
         raise ConfigError(
             f"optimizer.implementation: 'apex' is not installed ({error}); use the image with CUDA, or 'torch'"
         ) from None
-    if any(is_spread(parameter) for parameter in trained):
+    if any(is_dtensor(parameter) for parameter in trained):
         raise ConfigError(
             "optimizer.implementation: 'apex' updates whole weights, and these are shared by processes; use 'torch', "
             "or parallel.sharding=none"

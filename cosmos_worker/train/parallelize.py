@@ -102,7 +102,7 @@ def _shard_mesh(config: ParallelConfig, processes: Processes) -> DeviceMesh | No
     return init_device_mesh(device, (size // group, group), mesh_dim_names=("copies", "shards"))
 
 
-def spread(
+def parallelize(
     model: CosmosModel, config: ParallelConfig, layout: Layout, product_dtype: torch.dtype
 ) -> None:
     """Spread the network in place, before it has weights; DDP is added by :func:`replicate`, after.

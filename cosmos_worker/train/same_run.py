@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.stages import parse_document
 from cosmos_worker.config.training import (
     decays,
@@ -41,7 +41,7 @@ def check_same_options(state: SavedState, experiment: Experiment) -> None:
     """Raise CheckpointError if a checkpoint was trained with other options than those of an experiment."""
     # options that came later have their defaults, which is what the run was trained with
     saved = parse_document(Experiment, state.progress["experiment"], str(state.folder))
-    old, new = decisive_options(saved), decisive_options(experiment)
+    old, new = options_that_decide_weights(saved), options_that_decide_weights(experiment)
     differing = differing_keys(old, new)
     if not differing:
         return

@@ -24,7 +24,7 @@ from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.dtensor import settle
+from cosmos_worker.model.dtensor import reshard
 from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.sample.sampler import (
     Settings,
@@ -122,7 +122,7 @@ class SampleVideos:
         model.eval()
         with averaged:
             own = self._sample_share(model)
-        settle(model)
+        reshard(model)
         model.train(was_training)
         latents: dict[int, Tensor] = {}
         for some in self.processes.gather(own):

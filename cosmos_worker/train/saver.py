@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import RetryableError
-from cosmos_worker.model.dtensor import is_spread
+from cosmos_worker.model.dtensor import is_dtensor
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.storage.files import reporting_full_disk
@@ -44,7 +44,7 @@ OPTIMIZER, STATE = "optimizer", "state"
 Tensors = dict[str, Any]
 
 
-def own_share(tensors: Tensors, rank: int, world_size: int) -> Tensors:
+def tensors_to_write(tensors: Tensors, rank: int, world_size: int) -> Tensors:
     """What this process is to write; the processes together write everything once.
 
     Weights and averages are dealt one by one, the optimizer's states of a parameter together, each to the process that
@@ -89,7 +89,7 @@ class _Dealer:
     def _holders(self, tensors: list[Tensor]) -> tuple[int, int]:
         """How many processes have the same part, and which of them this one is; tensors that are spread decide."""
         for tensor in tensors:
-            if is_spread(tensor):
+            if is_dtensor(tensor):
                 mesh = tensor.device_mesh
                 copies = [i for i, one in enumerate(tensor.placements) if one.is_replicate()]
                 own = 0
@@ -168,7 +168,7 @@ class Saver:
                 begin_state(self.run, step)
         from cosmos_worker.train.checkpoint import copy_to_cpu
 
-        own = own_share(tensors, self.processes.rank, self.processes.world_size)
+        own = tensors_to_write(tensors, self.processes.rank, self.processes.world_size)
         staged = copy_to_cpu(own)
         written = self._thread.submit(self._write, step, staged, exports)
         self._pending = _Pending(step, progress, exports, written)

@@ -16,8 +16,8 @@ from cosmos_worker.config.training import OptimizerConfig
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
 from cosmos_worker.model.dtensor import (
+    is_dtensor,
     is_sharded,
-    is_spread,
     local_part,
 )
 from cosmos_worker.train.data import Batch
@@ -116,7 +116,7 @@ def clip_gradients(model: nn.Module, config: OptimizerConfig, describe: Callable
 
 def _total_norm(named: Sequence[tuple[str, Tensor]]) -> Tensor:
     norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
-    return norm.full_tensor() if is_spread(norm) else norm
+    return norm.full_tensor() if is_dtensor(norm) else norm
 
 
 def train_step(

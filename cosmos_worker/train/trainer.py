@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.training import TrackerName, learning_rate
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError, StopRequested
@@ -188,7 +188,7 @@ class Trainer:
             return
         progress: dict[str, Any] = {
             "data_order": self.order.whole.state(self.done_steps),
-            "experiment": decisive_options(self.experiment),
+            "experiment": options_that_decide_weights(self.experiment),
         }
         if found is not None and math.isfinite(found.loss):
             progress[LOSS] = found.rounded().loss

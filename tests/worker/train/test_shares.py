@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.train.checkpoint import find_latest_state, load_shards
-from cosmos_worker.train.saver import own_share
+from cosmos_worker.train.saver import tensors_to_write
 
 SAVES = """
 import json, sys
@@ -93,7 +93,7 @@ def leaves(tensors: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Ten
 def test_every_tensor_is_of_one_process_and_all_have_about_as_much(processes: int) -> None:
     tensors = tensors_of({f"w{n}": torch.zeros(n, 3) for n in range(1, 8)})
 
-    shares = [own_share(tensors, rank, processes) for rank in range(processes)]
+    shares = [tensors_to_write(tensors, rank, processes) for rank in range(processes)]
 
     dealt = [name for share in shares for name, _ in leaves(share)]
     assert sorted(dealt) == sorted(name for name, _ in leaves(tensors))
@@ -109,7 +109,7 @@ def test_every_tensor_is_of_one_process_and_all_have_about_as_much(processes: in
 def test_a_part_of_which_nothing_is_left_is_not_there() -> None:
     tensors = tensors_of({"w": torch.zeros(3)}) | {"ema": {}}
 
-    first, second = (own_share(tensors, rank, 2) for rank in range(2))
+    first, second = (tensors_to_write(tensors, rank, 2) for rank in range(2))
 
     assert list(first) == ["model", "ema", "optimizer"]
     assert list(second) == ["ema", "optimizer"]
