@@ -38,6 +38,7 @@ from cosmos_worker.runtime import (
 )
 from cosmos_worker.runtime.failures import classify
 from cosmos_worker.runtime.outcome import Outcome
+from cosmos_worker.runtime.process_group import ProcessGroup, is_started_by_torchrun, read_rank
 from cosmos_worker.runtime.progress import shows_bars
 from cosmos_worker.runtime.signals import (
     StopNow,
@@ -181,10 +182,10 @@ def configure_logging(is_launcher: bool = False) -> None:
     """Log to standard error, one line a record, times in UTC.
 
     Args:
-        is_launcher: it starts the processes of a node; RANK in its environment, if any, is that of the node.
+        is_launcher: it starts the processes of a node; the rank in its environment, if any, is that of the node.
     """
     logging.Formatter.converter = time.gmtime
-    rank = os.environ.get("RANK", "0")
+    rank = read_rank(os.environ)
     who = "launcher" if is_launcher else f"rank={rank}"
     logging.basicConfig(
         level=logging.INFO if is_launcher or rank == "0" else logging.WARNING,
@@ -222,7 +223,7 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
     started = time.monotonic()
     result = module.run(config, volumes)
     seconds = time.monotonic() - started
-    if os.environ.get("RANK", "0") == "0":
+    if ProcessGroup.from_environment(os.environ).is_main:
         document = {"stage": stage, "config": config.model_dump(mode="json"), "result": result}
         write_json(marker_path(target, config.key), document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))
@@ -307,7 +308,7 @@ def _run_command(options: argparse.Namespace) -> int:
 def _starts_processes(options: argparse.Namespace) -> bool:
     """Whether this process starts others through torchrun, and only waits for them."""
     if options.command == video2world_flags.COMMAND:
-        return options.num_gpus > 1 and "WORLD_SIZE" not in os.environ
+        return options.num_gpus > 1 and not is_started_by_torchrun(os.environ)
     return options.command in PARALLEL_STAGES and options.nproc_per_node is not None
 
 
@@ -315,8 +316,8 @@ def _video2world(options: argparse.Namespace) -> Outcome:
     """Sample videos as the command line says."""
     from cosmos_worker.reference import video2world
 
-    processes, rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", "1"), ("RANK", "0")))
-    result = video2world.run(options, processes, rank == 0)
+    processes = ProcessGroup.from_environment(os.environ)
+    result = video2world.run(options, processes.world_size, processes.is_main)
     message = f"wrote {result['videos']} videos to {result['folder']}"
     logger.info("%s", message)
     return Outcome(EXIT_OK, "Succeeded", message, result=result)
@@ -421,7 +422,7 @@ def _end(outcome: Outcome) -> int:
     folder = outcomes.folder_of(os.environ)
     if folder is not None:
         try:
-            outcomes.write_outcome(folder, outcome, int(os.environ.get("RANK", "0")))
+            outcomes.write_outcome(folder, outcome, ProcessGroup.from_environment(os.environ).rank)
         except OSError as error:  # the exit code still says something
             logger.warning("%s: this process's outcome cannot be written: %s", folder, error)
         return EXIT_OK if outcome.exit_code == EXIT_CONTINUE else outcome.exit_code

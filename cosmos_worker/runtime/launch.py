@@ -32,6 +32,7 @@ from cosmos_worker.runtime.outcome import (
     Outcome,
     Position,
 )
+from cosmos_worker.runtime.process_group import RANK_VARIABLES
 from cosmos_worker.runtime.rendezvous import (
     Rendezvous,
     read_seconds,
@@ -113,7 +114,7 @@ class Agent:
         environment = {**os.environ, OUTCOMES_VARIABLE: str(folder)}
         environment.setdefault("OMP_NUM_THREADS", "1")
         environment.setdefault(SHUTDOWN_VARIABLE, str(save_s))
-        for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        for variable in RANK_VARIABLES:
             environment.pop(variable, None)
         process = subprocess.Popen(
             [sys.executable, "-m", "cosmos_worker.runtime.torchrun_agent", *arguments],

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.runtime.process_group import ProcessGroup
+
 OUTCOMES_VARIABLE = "COSMOS_OUTCOMES"
 """Names the folder; set for processes that a launcher started."""
 EXITS_FILE = "exits.json"
@@ -119,7 +121,9 @@ class PositionFile:
     def from_environment(cls, environment: Mapping[str, str]) -> PositionFile:
         """The file of this process; without a launcher, none."""
         folder = folder_of(environment)
-        return cls(folder and folder / f"position-{environment.get('RANK', '0')}.json")
+        return cls(
+            folder and folder / f"position-{ProcessGroup.from_environment(environment).rank}.json"
+        )
 
     def write(self, step: int, checkpoint: int | None) -> None:
         """Say that so many steps are done and which checkpoint is the latest complete one."""

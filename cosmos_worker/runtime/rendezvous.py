@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cosmos_worker.errors import ConfigError, RetryableError
+from cosmos_worker.runtime.process_group import read_rank
 
 logger = logging.getLogger(__name__)
 
@@ -53,19 +54,19 @@ class Rendezvous:
             ConfigError: several nodes without an address, or values that are no numbers.
         """
 
-        def read(name: str, plain: str, default: str) -> str:
-            return environment.get(f"PET_{name}") or environment.get(plain) or default
+        def read(name: str, default: str) -> str:
+            return environment.get(f"PET_{name}") or environment.get(name) or default
 
         numbers = {
-            "PET_NNODES": read("NNODES", "NNODES", "1"),
-            "PET_NODE_RANK": read("NODE_RANK", "RANK", "0"),
-            "MASTER_PORT": read("MASTER_PORT", "MASTER_PORT", str(DEFAULT_PORT)),
+            "PET_NNODES": read("NNODES", "1"),
+            "PET_NODE_RANK": environment.get("PET_NODE_RANK") or read_rank(environment),
+            "MASTER_PORT": read("MASTER_PORT", str(DEFAULT_PORT)),
         }
         for name, text in numbers.items():
             if not text.isdecimal():
                 raise ConfigError(f"{name}: got {text!r}; give a whole number")
         nodes, node_rank, port = (int(text) for text in numbers.values())
-        address = read("MASTER_ADDR", "MASTER_ADDR", "")
+        address = read("MASTER_ADDR", "")
         if nodes > 1 and not address:
             raise ConfigError(
                 f"MASTER_ADDR: not set, and PET_NNODES is {nodes}; set it to the name of the first node"

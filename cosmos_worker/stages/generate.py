@@ -18,9 +18,8 @@ from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.runtime.process_group import (
-    Team,
-    check_team,
-    form_team,
+    ProcessGroup,
+    check_context_parallel,
     join_processes,
 )
 from cosmos_worker.runtime.progress import Progress
@@ -97,15 +96,14 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         CheckpointError: network, tokenizer or encoder do not fit.
     """
     started = time.monotonic()
-    with join_processes(config.device, None) as processes:
+    with join_processes(config.device, None) as joined:
         frames = _num_latent_frames(config)
-        check_team(processes.world_size, config.context_parallel, frames)
-        place, device = (processes.rank, processes.world_size), processes.device
-        team = form_team(*place, config.context_parallel, device)
-        is_main = processes.is_main
+        check_context_parallel(joined.world_size, config.context_parallel, frames)
+        processes = joined.new_cpu_group().with_context_parallel(config.context_parallel)
+        device, is_main = joined.device, joined.is_main
         inputs = check_item(config, config.net, config.tokenizer, volumes) if is_main else []
         tokenizer = _load_tokenizer(config, volumes, device)
-        work = team.from_main(
+        work = processes.from_main(
             _find_work(config, volumes, tokenizer, inputs) if processes.is_main else None
         )
         logger.info(
@@ -118,7 +116,7 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         )
         finished = dict(work.finished)
         if work.pending:
-            finished.update(_generate(config, volumes, tokenizer, device, work, team))
+            finished.update(_generate(config, volumes, tokenizer, device, work, processes))
         results = [record for one in work.inputs if (record := finished[one.id]) is not None]
         if processes.is_main:
             kept_passes.remove_all(volumes.resolve(config.target_uri))
@@ -254,19 +252,19 @@ def _generate(
     tokenizer: VideoTokenizer,
     device: torch.device,
     work: Work,
-    team: Team,
+    processes: ProcessGroup,
 ) -> dict[str, records.Record]:
     """Write and judge the prompts of the pending inputs, then sample what is left; their records by id."""
     companions = Companions(config, volumes, device, _compute_dtype(config, device))
-    order = team.from_main(_prepare(companions, work) if team.rank == 0 else None)
+    order = processes.from_main(_prepare(companions, work) if processes.is_main else None)
     written = dict(order.held)
     if order.pending:
-        written |= _sample(companions, tokenizer, order, team)
+        written |= _sample(companions, tokenizer, order, processes)
     return written
 
 
 def _sample(
-    companions: Companions, tokenizer: VideoTokenizer, order: Order, team: Team
+    companions: Companions, tokenizer: VideoTokenizer, order: Order, processes: ProcessGroup
 ) -> dict[str, records.Record]:
     """Sample, decode, judge and write the pending inputs, batch by batch; the records of all processes by id.
 
@@ -276,31 +274,31 @@ def _sample(
     config, volumes, inputs = companions.config, companions.volumes, order.prompts.sampled
     sampling, final = config.sampling, order.prompts.final
     prompts = [final[one.id] for one in inputs]
-    texts, negative, unknown = team.from_main(
-        _embed(config, volumes, companions.device, prompts) if team.rank == 0 else None
+    texts, negative, unknown = processes.from_main(
+        _embed(config, volumes, companions.device, prompts) if processes.is_main else None
     )
     order = replace(order, requests=with_unknown(order.requests, final, unknown))
     gc.collect()  # T5-11B is 19 GB: back to the machine before the network is loaded
-    guards = companions.load_frame_guards() if team.writes else None
-    models = _load_models(companions, tokenizer, team)
+    guards = companions.load_frame_guards() if processes.context.is_main else None
+    models = _load_models(companions, tokenizer, processes)
     frames, dtype = _num_latent_frames(config), companions.dtype
     settings = Settings(sampling, frames, config.text, config.sigma_data, negative, dtype)
     whole, keys = _cut_batches(companions, order, [len(texts[prompt]) for prompt in prompts])
-    batches = [batch for batch in team.own_batches(whole) if batch[0].id in keys]
+    batches = [batch for batch in processes.own_batches(whole) if batch[0].id in keys]
     target = volumes.resolve(config.target_uri)
-    if team.rank == 0:  # from here on its results are replaced
+    if processes.is_main:  # from here on its results are replaced
         (target / GENERATED_FILE).unlink(missing_ok=True)
         kept_passes.remove_others(target, keys.values())
-    team.meet()
+    processes.barrier()
     steps = num_sampler_steps(sampling)
     total = len(batches) * steps * sampling.num_passes
-    progress = Progress("generate", total, "steps") if team.rank == 0 else None
+    progress = Progress("generate", total, "steps") if processes.is_main else None
     advance = None if progress is None else progress.advance
     written: dict[str, records.Record] = {}
     for batch in batches:
         kept = KeptPasses.of(target, keys[batch[0].id], len(batch), sampling)
-        finished = kept.load() if team.writes else []
-        num_finished = team.agree_on(len(finished))
+        finished = kept.load() if processes.context.is_main else []
+        num_finished = processes.context.from_main(len(finished))
         finished = finished or kept.stand_in(num_finished)
         if progress is not None:
             progress.leave_out(num_finished * steps)
@@ -310,16 +308,18 @@ def _sample(
             )
             for one in batch
         ]
-        keep = _keep_safe(kept, guards) if team.writes else None
-        videos = generate_videos(models, samples, settings, advance, team.agree, finished, keep)
-        if team.writes:
+        keep = _keep_safe(kept, guards) if processes.context.is_main else None
+        videos = generate_videos(
+            models, samples, settings, advance, processes.context.tensor_from_main, finished, keep
+        )
+        if processes.context.is_main:
             seconds = kept.elapsed_s() / len(batch)
             wanted = [pair for pair in zip(batch, videos, strict=True) if pair[0] in order.pending]
             written |= _write(companions, order, guards, wanted, seconds)
             kept.remove()
     if progress is not None:
         progress.close()
-    return {name: record for part in team.gather(written) for name, record in part.items()}
+    return {name: record for part in processes.gather(written) for name, record in part.items()}
 
 
 def _cut_batches(
@@ -360,13 +360,15 @@ def _keep_safe(kept: KeptPasses, guards: FrameGuards | None) -> Keep:
     return keep
 
 
-def _load_models(companions: Companions, tokenizer: VideoTokenizer, team: Team) -> Models:
+def _load_models(
+    companions: Companions, tokenizer: VideoTokenizer, processes: ProcessGroup
+) -> Models:
     config, device = companions.config, companions.device
     checkpoint = companions.volumes.resolve(config.checkpoint_uri)
     place = HOST if "network" in config.offload else device
     net = load_network(checkpoint, config.net, place, config.checkpoint_lora_scale)
-    if team.context_group is not None:
-        net.share_frames(team.context_group)
+    if processes.context.handle is not None:
+        net.share_frames(processes.context.handle)
     return Models(net, tokenizer, device, config.offload)
 
 

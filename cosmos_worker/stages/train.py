@@ -20,7 +20,7 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.runtime.outcome import PositionFile
 from cosmos_worker.runtime.process_group import (
-    Processes,
+    ProcessGroup,
     join_processes,
 )
 from cosmos_worker.runtime.signals import StopSignal
@@ -37,10 +37,10 @@ from cosmos_worker.train.data import WindowDataset, check_same_windows
 from cosmos_worker.train.export import remove_unfinished_exports
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
-    Layout,
     accelerate,
-    lay_out,
+    form_shard_mesh,
     parallelize,
+    share_frames,
 )
 from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
 from cosmos_worker.train.samples import open_samples
@@ -67,8 +67,7 @@ LOCK_FILE = ".lock"
 def build_model(
     experiment: Experiment,
     weights: Path | None,
-    layout: Layout,
-    device: torch.device,
+    processes: ProcessGroup,
     lora_scale: float | None = None,
 ) -> CosmosModel:
     """The network with the model's weights, or fresh ones with trainer.init=random, spread over the processes.
@@ -76,21 +75,22 @@ def build_model(
     Args:
         experiment: network, adaptation, parallelism.
         weights: file or folder.
-        layout: which process has what.
-        device: of the result.
+        processes: of :func:`share_frames`; the result is on their device.
         lora_scale: factor of LoRA corrections in the weights, which are merged; None = as they say.
 
     Raises:
         ConfigError: no weights are named and init is checkpoint, or an acceleration is not to be had.
         CheckpointError: the weights do not fit.
     """
+    device = processes.device
+    mesh = form_shard_mesh(experiment.parallel, processes)
     model, state = _open(experiment, weights, lora_scale)
     bfloat16 = use_bfloat16(experiment.diffusion, device)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     accelerate(model, experiment.acceleration, device)
-    parallelize(model, experiment.parallel, layout, dtype)
+    parallelize(model, experiment.parallel, processes, mesh, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state, weights)
     seed = experiment.trainer.seed
@@ -127,7 +127,7 @@ def _base_opener(
 
 
 def describe_run(
-    experiment: Experiment, model: CosmosModel, dataset: WindowDataset, processes: Processes
+    experiment: Experiment, model: CosmosModel, dataset: WindowDataset, processes: ProcessGroup
 ) -> str:
     """One line: sizes and the batch arithmetic."""
     trainer = experiment.trainer
@@ -227,17 +227,17 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
 
 
 def _open_trainer(
-    config: TrainConfig, volumes: Volumes, folder: Path, processes: Processes
+    config: TrainConfig, volumes: Volumes, folder: Path, processes: ProcessGroup
 ) -> Trainer:
     """A run that has not begun: its windows, its network with the weights to begin with, and who watches it."""
     experiment = config.experiment
     dataset, held_out = _open_windows(config, volumes, folder, processes)
     trackers = choose_trackers(experiment.trainer.trackers)
     weights = volumes.resolve(config.model_uri) if config.model_uri else None
-    layout = lay_out(experiment, processes)
+    processes = share_frames(experiment, processes)
     load = tokenizer_loader(config, volumes, processes.device)
-    samples = open_samples(folder, held_out, experiment, load, processes, layout)
-    model = build_model(experiment, weights, layout, processes.device, config.model_lora_scale)
+    samples = open_samples(folder, held_out, experiment, load, processes)
+    model = build_model(experiment, weights, processes, config.model_lora_scale)
     logger.info("training %s", describe_run(experiment, model, dataset, processes))
     return Trainer(
         experiment,
@@ -246,7 +246,6 @@ def _open_trainer(
         dataset,
         held_out,
         processes,
-        layout,
         PositionFile.from_environment(os.environ),
         samples,
         trackers,
@@ -256,7 +255,7 @@ def _open_trainer(
 
 
 def _open_windows(
-    config: TrainConfig, volumes: Volumes, folder: Path, processes: Processes
+    config: TrainConfig, volumes: Volumes, folder: Path, processes: ProcessGroup
 ) -> tuple[WindowDataset, WindowDataset]:
     """The training and the held-out windows, the same in all processes, and enough; told in the run's folder."""
     experiment = config.experiment

@@ -19,7 +19,7 @@ from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.captions import leave_out_unknown
 from cosmos_worker.data.index import Window, read_index
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.text.embeddings import CaptionFacts, EmbeddingStore, pad_text
 from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.train.noise import draw_caption
@@ -137,7 +137,7 @@ class WindowDataset:
         return latent
 
 
-def check_same_windows(datasets: Mapping[str, WindowDataset], processes: Processes) -> None:
+def check_same_windows(datasets: Mapping[str, WindowDataset], processes: ProcessGroup) -> None:
     """Compare the windows of all processes, each of which leaves out the captions that it sees as unknown.
 
     Args:

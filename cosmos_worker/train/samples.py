@@ -25,7 +25,7 @@ from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import reshard
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.sample.sampler import (
     Settings,
     check_admitted,
@@ -42,7 +42,6 @@ from cosmos_worker.storage.volumes import (
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.step import use_bfloat16
 
 logger = logging.getLogger(__name__)
@@ -90,15 +89,14 @@ class SampleVideos:
         held_out: windows; at least one.
         experiment: of the run.
         tokenizer: decodes on the main process; None elsewhere.
-        processes, layout: each share of the processes samples other windows.
+        processes: of the run; each context group samples other windows.
     """
 
     run: Path
     held_out: WindowDataset
     experiment: Experiment
     tokenizer: VideoTokenizer | None
-    processes: Processes
-    layout: Layout
+    processes: ProcessGroup
 
     def __post_init__(self) -> None:
         for video in self.experiment.windows:
@@ -142,8 +140,8 @@ class SampleVideos:
     def _sample_share(self, model: CosmosModel) -> dict[int, Tensor]:
         """Latents by position, on the CPU; processes without work repeat some, for the network may be spread."""
         found = {}
-        for i in range(-(-self._count // self.layout.data_size)):
-            item = i * self.layout.data_size + self.layout.data_rank
+        for i in range(-(-self._count // self.processes.data_size)):
+            item = i * self.processes.data_size + self.processes.data_rank
             latent = self._sample(model, item % self._count)
             if item < self._count:
                 found[item] = latent
@@ -215,8 +213,7 @@ def open_samples(
     held_out: WindowDataset,
     experiment: Experiment,
     load_tokenizer: Callable[[], VideoTokenizer] | None,
-    processes: Processes,
-    layout: Layout,
+    processes: ProcessGroup,
 ) -> SampleVideos | None:
     """What samples while training; None if that was not asked for.
 
@@ -226,7 +223,6 @@ def open_samples(
         experiment: of the run.
         load_tokenizer: called on the main process; None = the document names no tokenizer.
         processes: of the run.
-        layout: of the processes.
 
     Raises:
         ConfigError: asked for without a tokenizer, or sizes that cannot be sampled.
@@ -240,4 +236,4 @@ def open_samples(
             "tokenizer's folder, or set trainer.sample_every_steps=null"
         )
     tokenizer = load_tokenizer() if processes.is_main else None
-    return SampleVideos(run, held_out, experiment, tokenizer, processes, layout)
+    return SampleVideos(run, held_out, experiment, tokenizer, processes)

@@ -20,7 +20,7 @@ from torch import Tensor
 from cosmos_worker.errors import RetryableError
 from cosmos_worker.model.dtensor import is_dtensor
 from cosmos_worker.model.lora import merge_lora
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.storage.files import reporting_full_disk
 from cosmos_worker.train.change_meter import ChangeMeter, Exports
 from cosmos_worker.train.checkpoint import (
@@ -135,7 +135,7 @@ class Saver:
     def __init__(
         self,
         run: Path,
-        processes: Processes,
+        processes: ProcessGroup,
         keep_last: int,
         keep_exports: int,
         keep_best: bool = False,
@@ -178,7 +178,7 @@ class Saver:
 
         # together first: the others would wait in it for a main process that still exports, or has failed to
         with reporting_full_disk(self.run / STATE_FOLDER):
-            save_shards(shards_path(self.run, step), staged, self._group)
+            save_shards(shards_path(self.run, step), staged, self._group.handle)
         if self.processes.is_main:
             self._export(step, exports)
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
@@ -204,7 +204,7 @@ class Saver:
         with self._failing_together(pending.step):
             files = pending.written.result()
         shards: Files = {}
-        for some in self.processes.gather(files, self._group):
+        for some in self._group.gather(files):
             shards.update(some)
         with self._failing_together(pending.step):
             if self.processes.is_main:
@@ -236,7 +236,7 @@ class Saver:
             yield
         except RetryableError as error:
             failure = error
-        others = [text for text in self.processes.gather(str(failure or ""), self._group) if text]
+        others = [text for text in self._group.gather(str(failure or "")) if text]
         if others:
             if self.processes.is_main:
                 discard_state(self.run, step)

@@ -21,7 +21,7 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import gather_to_main
 from cosmos_worker.model.lora import corrections_of, lora_scales
 from cosmos_worker.runtime.outcome import PositionFile
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.checkpoint import (
@@ -36,7 +36,7 @@ from cosmos_worker.train.export import LOSS
 from cosmos_worker.train.noise import draw_noise
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
 from cosmos_worker.train.order import BucketOrder, DataOrder
-from cosmos_worker.train.parallelize import Layout, replicate
+from cosmos_worker.train.parallelize import replicate
 from cosmos_worker.train.same_run import check_same_options
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.saver import Saver
@@ -86,8 +86,7 @@ class Trainer:
     model: CosmosModel
     dataset: WindowDataset
     held_out: WindowDataset
-    processes: Processes
-    layout: Layout = field(default_factory=Layout)
+    processes: ProcessGroup
     position_file: PositionFile = field(default_factory=PositionFile)
     samples: SampleVideos | None = None
     trackers: tuple[TrackerName, ...] = ()
@@ -105,11 +104,11 @@ class Trainer:
         self.positions = micro_batch_positions(
             trainer.global_batch_size,
             trainer.micro_batch_size,
-            self.layout.data_rank,
-            self.layout.data_size,
+            self.processes.data_rank,
+            self.processes.data_size,
         )
         self.model.logvar.requires_grad_(self.experiment.diffusion.use_logvar)
-        self.parallel = replicate(self.model, self.layout, self.processes)
+        self.parallel = replicate(self.model, self.processes)
         self.optimizer = build_optimizer(self.model, self.experiment.optimizer)
         ema = self.experiment.ema
         self.ema = (
@@ -282,9 +281,7 @@ class Trainer:
         """Held-out losses, or None if nothing is held out."""
         if not len(self.held_out):
             return None
-        return held_out_loss(
-            self.model, self.held_out, self.experiment, self.layout, self.processes
-        )
+        return held_out_loss(self.model, self.held_out, self.experiment, self.processes)
 
 
 def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:

@@ -18,13 +18,12 @@ from cosmos_worker.config.experiment import (
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.noise import (
     draw_noise,
     draw_noise_of_level,
 )
-from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.step import batch_loss
 
 D = TypeVar("D")
@@ -67,8 +66,7 @@ def held_out_loss(
     model: CosmosModel,
     held_out: WindowDataset,
     experiment: Experiment,
-    layout: Layout,
-    processes: Processes,
+    processes: ProcessGroup,
 ) -> HeldOutLoss:
     """Losses with the weights as they are now, not their average; every process does a share.
 
@@ -98,8 +96,8 @@ def held_out_loss(
         ]
         work = [(samples, draw) for samples in batches for draw in draws]
         totals = torch.zeros(2, device=processes.device)
-        for i in range(-(-len(work) // layout.data_size)):
-            item = i * layout.data_size + layout.data_rank
+        for i in range(-(-len(work) // processes.data_size)):
+            item = i * processes.data_size + processes.data_rank
             # the network may be spread over all processes, so those without work repeat some
             samples, draw = work[item % len(work)]
             batch = held_out.batch(samples)

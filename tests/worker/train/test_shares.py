@@ -27,7 +27,7 @@ from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.stages.train import build_model
 from cosmos_worker.runtime.process_group import join_processes
 from cosmos_worker.train.optimizer import build_optimizer
-from cosmos_worker.train.parallelize import lay_out, replicate
+from cosmos_worker.train.parallelize import share_frames, replicate
 from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.saver import Saver
 
@@ -46,9 +46,9 @@ def copy_and_note(tensors):
 shard_files.copy_to_cpu = copy_and_note
 folder, experiment = Path(sys.argv[1]), Experiment.model_validate_json(sys.argv[2])
 with join_processes("cpu", 1) as processes:
-    layout = lay_out(experiment, processes)
-    model = build_model(experiment, folder, layout, torch.device("cpu"))
-    parallel = replicate(model, layout, processes)
+    processes = share_frames(experiment, processes)
+    model = build_model(experiment, folder, processes)
+    parallel = replicate(model, processes)
     optimizer = build_optimizer(model, experiment.optimizer)
     tensors = shard_files.collect(model, optimizer, True)
     for name, state in tensors["optimizer"]["state"].items():
