@@ -33,7 +33,13 @@ from cosmos_worker.storage.volumes import (
 )
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
-from cosmos_worker.train.data import WindowDataset, check_same_windows
+from cosmos_worker.train.data import (
+    WindowDataset,
+    check_enough_windows,
+    check_same_windows,
+    describe_caption_losses,
+    report_caption_losses,
+)
 from cosmos_worker.train.export import remove_unfinished_exports
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
@@ -48,10 +54,9 @@ from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.trackers.opening import choose_trackers
 from cosmos_worker.train.trainer import (
     Trainer,
-    run_training,
+    train,
 )
 from cosmos_worker.train.validation import check_held_out
-from cosmos_worker.train.words import check_enough_windows, describe_words, tell_words
 from cosmos_worker.weights.load import (
     fill_model,
     open_model,
@@ -220,9 +225,9 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         if processes.is_main:
             write_resolved_config(folder, config)
         trainer = _open_trainer(config, volumes, folder, processes)
-        trainer.resume()
+        trainer.state.resume()
         left_out = len(trainer.dataset.words.dropped)
-        done = run_training(trainer, stop)
+        done = train(trainer, stop)
         return {"run": str(folder), "dropped_clips": left_out, **done, **note}
 
 
@@ -269,7 +274,8 @@ def _open_windows(
     check_enough_windows(dataset, experiment.trainer.global_batch_size)
     check_held_out(experiment, held_out)
     if processes.is_main:
-        tell_words(folder, describe_words(index, text, experiment.text.max_length))
+        losses = describe_caption_losses(index, text, experiment.text.max_length)
+        report_caption_losses(folder, losses)
     return dataset, held_out
 
 

@@ -22,6 +22,7 @@ from cosmos_worker.model.dtensor import is_dtensor
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.train import export
 from cosmos_worker.train.change_meter import ChangeMeter, Exports
 from cosmos_worker.train.checkpoint import (
     STATE_FOLDER,
@@ -35,7 +36,6 @@ from cosmos_worker.train.checkpoint import (
 )
 from cosmos_worker.train.export import (
     prune_exports,
-    update_best,
     write_adapters,
     write_exports,
 )
@@ -209,7 +209,7 @@ class Saver:
         with self._failing_together(pending.step):
             if self.processes.is_main:
                 folder = complete_state(self.run, pending.step, pending.progress, shards)
-                spared = self.note_best(pending.step)
+                spared = self.update_best(pending.step)
                 prune_states(self.run, self.keep_last, spared)
                 prune_exports(self.run, self.keep_exports, spared)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
@@ -217,12 +217,12 @@ class Saver:
             self.changes.begin(pending.step, pending.exports)
         return pending.step
 
-    def note_best(self, done_steps: int) -> tuple[int, ...]:
+    def update_best(self, done_steps: int) -> tuple[int, ...]:
         """Write which checkpoint is the best so far, if that is asked for; its step, or nothing."""
         if not self.keep_best:
             return ()
         with reporting_full_disk(self.run):
-            best = update_best(self.run, done_steps)
+            best = export.update_best(self.run, done_steps)
         if best is None:
             return ()
         logger.info("best step=%d validation_loss=%.4f", best.step, best.validation_loss)

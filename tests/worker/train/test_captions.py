@@ -17,10 +17,9 @@ from cosmos_worker.report.collect import count_captions
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train.data import WindowDataset, check_same_windows
+from cosmos_worker.train.data import WindowDataset, check_same_windows, micro_batch_positions
 from cosmos_worker.train.noise import draw_caption
 from cosmos_worker.train.order import BucketOrder, DataOrder
-from cosmos_worker.train.trainer import micro_batch_positions
 
 VOLUMES = Volumes()
 NUM_WINDOWS = 10

@@ -150,7 +150,7 @@ def dictate_losses(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float]) ->
     monkeypatch.setattr(
         loop.Trainer,
         "validation_loss",
-        lambda trainer: HeldOutLoss(losses.get(trainer.done_steps, 9.0)),
+        lambda trainer: HeldOutLoss(losses.get(trainer.state.done_steps, 9.0)),
     )
 
 
@@ -197,7 +197,7 @@ def test_best_checkpoint_is_known_after_a_restart(
     original = loop.Trainer.step
 
     def die_at_step_8(trainer: loop.Trainer) -> object:
-        if trainer.done_steps == 7:
+        if trainer.state.done_steps == 7:
             raise Killed
         return original(trainer)
 
