@@ -19,7 +19,7 @@ from cosmos_worker.config.stages import (
     load_yaml,
 )
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.plan import checkpoint_bytes
+from cosmos_worker.memory.sizes import checkpoint_bytes
 from cosmos_worker.runtime import machine
 from cosmos_worker.storage.volumes import Volumes
 

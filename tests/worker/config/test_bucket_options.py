@@ -15,7 +15,7 @@ from cosmos_worker.config.presets import (
     get_experiment,
 )
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.plan import tokens_per_sample
+from cosmos_worker.memory.sizes import tokens_per_sample
 
 PUSH = "video2world_instruction_push_tiny"
 PLAIN = "video2world_7b_example_cosmos_nemo_assets"

@@ -24,7 +24,7 @@ from cosmos_worker.config.training import (
     has_8bit_states,
 )
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
-from cosmos_worker.memory.plan import optimizer_bytes
+from cosmos_worker.memory.sizes import optimizer_bytes
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
