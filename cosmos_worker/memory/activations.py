@@ -58,10 +58,10 @@ def kept_block_bytes(
     checkpointing: Checkpointing,
     float8_inputs: bool = False,
 ) -> int:
-    """Bytes that stay of each block until its backward pass; arguments as of :func:`block_activation_bytes`.
+    """Bytes that stay of a block until its backward pass; arguments as of :func:`block_activation_bytes`.
 
-    With checkpointing ``block`` its float32 input stays; with ``selective`` the results of matrix products and attention
-    too; with ``none`` everything.
+    With checkpointing ``block`` its float32 input stays; with ``selective`` also the results of matrix products and
+    attention; with ``none`` everything.
     """
     if checkpointing == "none":
         return block_activation_bytes(net, tokens, text_tokens, width, float8_inputs)
@@ -105,7 +105,7 @@ CHANNELS = 512
 """Channels of the decoder at the size of the latent, and of the first residual block behind its upsampling."""
 COLOURS = 3
 WIDE_TENSORS = 4
-"""Tensors of CHANNELS that exist at once behind the upsampling: input, two steps and a padded copy of a residual block."""
+"""Tensors of CHANNELS that exist at once behind the upsampling: a residual block's input, two steps, a padded copy."""
 ATTENTION_TENSORS = 7
 """Tensors of CHANNELS that exist at once in a frame's attention: input, norm, q, k, v, rearranged copies."""
 ATTENTION_MATRICES = 2

@@ -234,7 +234,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
 
 
 def loading_bytes(setup: Setup) -> int:
-    """Bytes of host memory while weights are read: pages of the bfloat16 weight file, which the processes of a node share.
+    """Bytes of host memory while weights are read: pages of the bfloat16 file, which the processes of a node share.
 
     The system can take these pages back. Weights are copied to the GPU one tensor at a time, so the GPU then holds its
     shard of the weights and nothing more.

@@ -1,4 +1,4 @@
-"""Where the nodes of a training meet: torchrun's options, and the wait for the first node's name. No torch here.
+"""The meeting of a training's nodes: torchrun's options, and the wait for the first node's name. No torch here.
 
 Pods start at different times, and a headless Service gives a pod's name an address only when the pod runs.
 """
@@ -38,7 +38,7 @@ def read_seconds(environment: Mapping[str, str], variable: str, default: int) ->
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """How many nodes there are, which one this is, and where they meet."""
+    """The nodes of a run: their number, the number of this one, and the address where they meet."""
 
     nodes: int
     node_rank: int
@@ -48,10 +48,10 @@ class Rendezvous:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Rendezvous:
-        """Read what PyTorchJob, TrainJob or an indexed Job of ours says (PET_*, MASTER_*); else one node.
+        """Read the variables of a PyTorchJob, a TrainJob or our indexed Job (PET_*, MASTER_*); without them one node.
 
         Raises:
-            ConfigError: several nodes without an address, or values that are no numbers.
+            ConfigError: several nodes without an address, or values that are not numbers.
         """
 
         def read(name: str, default: str) -> str:
@@ -75,7 +75,7 @@ class Rendezvous:
         return cls(nodes, node_rank, address, port, timeout_s)
 
     def torchrun_arguments(self, processes: int) -> list[str]:
-        """Options of torchrun: a fixed group that is never restarted."""
+        """Options of torchrun for a fixed group of processes that is never restarted."""
         where = ["--standalone"]
         if self.nodes > 1:
             where = [
@@ -104,7 +104,7 @@ def wait_for_address(
     """Wait until the first node's name has an address; returns False if a stop was asked for before.
 
     Raises:
-        RetryableError: it has none after the rendezvous' time.
+        RetryableError: it has none after ``timeout_s``.
     """
     found, given_up = threading.Event(), threading.Event()
 
