@@ -144,7 +144,7 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the GPU has as much memory as the plan needs."""
+        """True if the GPU has as much memory as the plan needs."""
         return self.total <= self.setup.gpu_memory
 
 

@@ -4,9 +4,9 @@ PyTorch's exceptions are recognised by the names of their classes and by their t
 never loads PyTorch, and tests without a GPU can classify them.
 
 GpuFault is a failure that another node may cure: memory and link errors that cannot be corrected, a GPU that is
-lost, busy, absent or not initialised, a driver that knows no reason. ``unspecified launch failure`` counts as one: the worker has
-no kernels of its own, so the same kernels have run before. ``an illegal memory access`` and device-side asserts do
-not: they follow from inputs and shapes, and would come back on any node.
+lost, busy, absent or not initialised, an error without a reason. ``unspecified launch failure`` counts as one: the
+worker has no kernels of its own, so the same kernels have run before. ``an illegal memory access`` and device-side
+asserts do not: they follow from inputs and shapes, and would come back on any node.
 
 A process that is killed leaves no outcome, while its peers report that the connection closed; torchrun then ends the
 others with SIGTERM, and those that do not end with SIGKILL. So causes are ranked (:func:`precedence`): the loss of a
@@ -246,7 +246,7 @@ def find_cause(
 
 
 def _all_succeeded(records: Records) -> bool:
-    """Whether every process that failed had reported success before, so that it failed while it unloaded."""
+    """True if every process that failed had reported success before, so that it failed while it unloaded."""
     return bool(records.outcomes) and all(one.rank in records.outcomes for one in records.exits)
 
 

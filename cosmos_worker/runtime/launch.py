@@ -78,11 +78,11 @@ class StopRequest:
     since: float | None = None
     """Time of the request, as of time.monotonic()."""
     is_overdue: bool = False
-    """Whether the deadline passed, so that the processes were killed."""
+    """True if the deadline passed, so that the processes were killed."""
 
     @property
     def is_made(self) -> bool:
-        """Whether the request was made."""
+        """True if the request was made."""
         return self.since is not None
 
     def receive(self, number: int, frame: FrameType | None) -> None:

@@ -38,7 +38,7 @@ Scales without a state (Float8CurrentScaling) are there since 2.2, ``autocast(re
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether an item can be used, and a line of detail such as its version."""
+    """True if an item can be used, and a line of detail such as its version."""
 
     found: bool
     detail: str

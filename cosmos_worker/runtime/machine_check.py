@@ -89,7 +89,7 @@ class Line:
 
     @property
     def is_missing(self) -> bool:
-        """Whether the item is needed but cannot be used."""
+        """True if the item is needed but cannot be used."""
         return self.is_needed and not self.finding.found
 
     def __str__(self) -> str:

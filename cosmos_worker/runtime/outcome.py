@@ -137,7 +137,7 @@ class PositionFile:
 
 
 def has_position(folder: Path) -> bool:
-    """Whether a process of this node has begun to train."""
+    """True if a process of this node has begun to train."""
     return any(folder.glob("position-*.json"))
 
 
@@ -192,7 +192,7 @@ def _one_line(message: str) -> str:
 
 
 def build(reason: str, message: str, details: Mapping[str, Any]) -> str:
-    """The termination message as JSON of at most MAX_BYTES: the largest results are dropped first, then the message is cut.
+    """The termination message as JSON of at most MAX_BYTES: large results are dropped first, then the message is cut.
 
     A result without its dropped values names them in ``omitted``.
     """

@@ -39,7 +39,7 @@ def read_rank(environment: Mapping[str, str]) -> str:
 
 
 def is_started_by_torchrun(environment: Mapping[str, str]) -> bool:
-    """Whether the environment says how many processes there are."""
+    """True if the environment says how many processes there are."""
     return "WORLD_SIZE" in environment
 
 
@@ -70,13 +70,17 @@ class ProcessGroup:
         cls, environment: Mapping[str, str], device_type: DeviceType = "cpu"
     ) -> ProcessGroup:
         """All processes that torchrun has started, on all nodes; a single one where it says nothing."""
-        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        numbers = (int(environment.get(name, default)) for name, default in defaults.items())
-        return cls(*numbers, device_type=device_type)
+        return cls(
+            rank=int(read_rank(environment)),
+            world_size=int(environment.get("WORLD_SIZE", 1)),
+            local_rank=int(environment.get("LOCAL_RANK", 0)),
+            local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
+            device_type=device_type,
+        )
 
     @property
     def is_main(self) -> bool:
-        """Whether this is process 0, which writes the files that exist once."""
+        """True if this is process 0, which writes the files that exist once."""
         return self.rank == 0
 
     @property

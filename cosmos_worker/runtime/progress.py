@@ -24,7 +24,7 @@ LOG_INTERVAL_S = 10.0
 
 
 def shows_bars() -> bool:
-    """Whether standard error is a terminal that can show a bar; a terminal of width 0 cannot."""
+    """True if standard error is a terminal that can show a bar; a terminal of width 0 cannot."""
     if not sys.stderr.isatty():
         return False
     try:

@@ -89,7 +89,7 @@ class Rendezvous:
 
 
 def resolves(address: str) -> bool:
-    """Whether a host name has an address now."""
+    """True if a host name has an address now."""
     try:
         return bool(socket.getaddrinfo(address, None))
     except OSError:

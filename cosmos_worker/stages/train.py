@@ -48,7 +48,7 @@ from cosmos_worker.train.parallelize import (
     parallelize,
     share_frames,
 )
-from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
+from cosmos_worker.train.same_run import is_beyond, with_initial_warmup
 from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.trackers.opening import choose_trackers
@@ -286,6 +286,6 @@ def _look_at_runs(
     note = describe_length(config, volumes)
     if note is not None:
         logger.warning("note: %s", note)
-    experiment = with_begun_warmup(folder, config.experiment)
-    is_done = has_done_more(folder, experiment)
+    experiment = with_initial_warmup(folder, config.experiment)
+    is_done = is_beyond(folder, experiment)
     return experiment, {} if note is None else {"note": note}, is_done

@@ -33,7 +33,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """x0_BCTHW: latents scaled to sigma_data; text_BSD: embeddings; fps_B."""
+    """Tensors of a micro-batch, on the CPU.
+
+    Attributes:
+        x0_BCTHW: clean latents times sigma_data, float32.
+        text_BSD: text embeddings, zeros where padded.
+        fps_B: frames per second.
+    """
 
     x0_BCTHW: Tensor
     text_BSD: Tensor
@@ -41,10 +47,10 @@ class Batch:
 
 
 class WindowDataset:
-    """Windows of one split with their latents and captions, without those whose captions the encoder does not know.
+    """Windows of one split with latents and captions, without clips whose captions the text encoder does not know.
 
     Args:
-        index_folder, embeddings_folder, latents_folder: results of the stages before training.
+        index_folder, embeddings_folder, latents_folder: results of prepare-dataset, embed-text and cache-latents.
         split: train or val.
         experiment: sizes and text options.
     """
@@ -95,8 +101,8 @@ class WindowDataset:
         """The caption of each sample.
 
         Args:
-            samples: which.
-            epochs: in which epoch each is seen: of several captions one is drawn for it; None = the first caption.
+            samples: numbers of windows.
+            epochs: epoch of each sample, for which one of several captions is drawn; None = the first caption.
         """
         clips = [self.index.clip(self.windows[sample].clip_id) for sample in samples]
         if epochs is None:
@@ -173,11 +179,11 @@ def micro_batch_positions(
 
 
 def check_same_windows(datasets: Mapping[str, WindowDataset], processes: ProcessGroup) -> None:
-    """Compare the windows of all processes, each of which leaves out the captions that it sees as unknown.
+    """Compare the windows of all processes, each of which has left out clips with unknown captions by itself.
 
     Args:
         datasets: by split.
-        processes: all of them call this.
+        processes: of the run; all of them call this.
 
     Raises:
         RetryableError: a node sees other files, such as an older listing of a network disk.

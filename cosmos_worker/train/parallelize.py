@@ -1,4 +1,4 @@
-"""What is done to the plain network from outside: FSDP2, DDP, context parallelism, checkpointing, kernels."""
+"""Applies to the plain network, from outside: FSDP2, DDP, context parallelism, activation checkpointing, kernels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KEPT_OPERATIONS = frozenset(
         aten._scaled_dot_product_flash_attention_for_cpu.default,
     }
 )
-"""What selective activation checkpointing does not compute twice."""
+"""Operations whose results selective activation checkpointing keeps, so that they are not computed twice."""
 
 
 def share_frames(experiment: Experiment, processes: ProcessGroup) -> ProcessGroup:
@@ -106,7 +106,7 @@ def parallelize(
     """
     if processes.context.handle is not None:
         model.net.share_frames(processes.context.handle)
-    model.net.run_block = _run_block(config.activation_checkpointing)
+    model.net.run_block = _block_runner(config.activation_checkpointing)
     if shard_mesh is None:
         return
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # takes seconds
@@ -126,16 +126,16 @@ def replicate(model: CosmosModel, processes: ProcessGroup) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def _run_block(kind: str) -> RunBlock:
+def _block_runner(kind: str) -> RunBlock:
     if kind == "none":
         return call
     contexts: Callable[[], Any] = noop_context_fn
     if kind == "selective":
         contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-    return partial(_run_again, contexts)
+    return partial(_run_checkpointed, contexts)
 
 
-def _run_again(contexts: Callable[[], Any], block: nn.Module, *inputs: object) -> Tensor:
+def _run_checkpointed(contexts: Callable[[], Any], block: nn.Module, *inputs: object) -> Tensor:
     if not torch.is_grad_enabled():
         return call(block, *inputs)
     return checkpoint(
@@ -155,10 +155,10 @@ def _keep_products(
 
 
 def accelerate(model: CosmosModel, config: AccelerationConfig, device: torch.device) -> None:
-    """Change how layers compute, in place; weights keep names and forms. Before weights are spread.
+    """Replace kernels of attention and linear layers in place, before sharding; weights keep names and shapes.
 
     Raises:
-        ConfigError: a library or device that an option needs is not there.
+        ConfigError: an option needs a library or device that is missing.
     """
     if config.linear == "float8":
         use_float8(model, device)

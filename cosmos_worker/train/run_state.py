@@ -117,7 +117,7 @@ class RunState:
 
     @property
     def _saves_frozen(self) -> bool:
-        """Whether checkpoints contain frozen weights; with LoRA these are the weights that the run began with."""
+        """True if checkpoints contain frozen weights; with LoRA these are the weights that the run began with."""
         return not self.experiment.lora.rank
 
     def _tensors(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ DEFAULT_FPS = 24.0
 def sampling_of(
     experiment: Experiment, video: VideoConfig, fps: float = DEFAULT_FPS
 ) -> SamplingConfig:
-    """How a window is sampled: one pass without guidance, RES solver, as large and long as in training.
+    """Sampling options of a window: one pass without guidance, RES solver, size and length as in training.
 
     Raises:
         ConfigError: the network or the tokenizer admits no such video.
@@ -72,11 +72,11 @@ def sampling_of(
 
 
 MAX_NAME = 150
-"""Characters of a window's id in a file name, which may have 255 bytes: the last ones, which have the episode."""
+"""Characters of a window's id in a file name, which may have 255 bytes: the last ones, which name the episode."""
 
 
 def file_name(position: int, window_id: str) -> str:
-    """Name of a window's video without suffix: its position, and its id as far as a file name admits."""
+    """File name of a window's video without suffix: its position and the end of its id."""
     return f"{position}-" + re.sub(r"[^A-Za-z0-9@._-]", "_", window_id)[-MAX_NAME:]
 
 
@@ -112,14 +112,14 @@ class SampleVideos:
         """Sample with the averaged weights, or with the trained ones if there is no average; both stay as they are.
 
         Returns:
-            MP4 files by name; on the main process only, and without what could not be decoded or written, which is
-            said in the log.
+            MP4 files by name, on the main process only; a video that could not be decoded or written is left out with a
+            warning.
         """
         averaged: AbstractContextManager[None] = ema.in_use(model) if ema else nullcontext()
         was_training = model.training
         model.eval()
         with averaged:
-            own = self._sample_share(model)
+            own = self._sample_own(model)
         reshard(model)
         model.train(was_training)
         latents: dict[int, Tensor] = {}
@@ -137,8 +137,8 @@ class SampleVideos:
                 written[path.stem] = path
         return written
 
-    def _sample_share(self, model: CosmosModel) -> dict[int, Tensor]:
-        """Latents by position, on the CPU; processes without work repeat some, for the network may be spread."""
+    def _sample_own(self, model: CosmosModel) -> dict[int, Tensor]:
+        """Latents by position, on the CPU; processes without work repeat some, as the network may be sharded."""
         found = {}
         for i in range(-(-self._count // self.processes.data_size)):
             item = i * self.processes.data_size + self.processes.data_rank
@@ -163,14 +163,14 @@ class SampleVideos:
         )
 
         def network(*inputs: Tensor) -> Tensor:
-            return model(*inputs)[0]  # through the module, whose hooks gather spread weights
+            return model(*inputs)[0]  # through the module, whose hooks gather sharded weights
 
         names = [window.window_id]
         known, text = batch.x0_BCTHW.to(device), batch.text_BSD.to(device)
         return sample_latents(network, names, known, text, None, settings).cpu()
 
     def _write_windows(self) -> None:
-        """Say which window and which caption each video is of: the index alone has also those that are left out."""
+        """Write window and caption of each video; the dataset's index also has windows that the training leaves out."""
         captions = self.held_out.captions(range(self._count))
         windows = self.held_out.windows[: self._count]
         names = {
@@ -215,7 +215,7 @@ def open_samples(
     load_tokenizer: Callable[[], VideoTokenizer] | None,
     processes: ProcessGroup,
 ) -> SampleVideos | None:
-    """What samples while training; None if that was not asked for.
+    """The maker of sample videos of a run; None if it was not asked for.
 
     Args:
         run: folder of the run.
@@ -226,7 +226,7 @@ def open_samples(
 
     Raises:
         ConfigError: asked for without a tokenizer, or sizes that cannot be sampled.
-        CheckpointError: the tokenizer's files are not what they should be.
+        CheckpointError: the tokenizer's files are damaged or of another network.
     """
     if experiment.trainer.sample_every_steps is None:
         return None

@@ -1,4 +1,4 @@
-"""One optimizer step: losses of the micro-batches, gradients, clipping, update; and mean losses between two reports."""
+"""One optimizer step: losses of the micro-batches, gradients, clipping, update; and mean losses between reports."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ D = TypeVar("D", Batch, Noise)
 
 
 def use_bfloat16(config: DiffusionConfig, device: torch.device) -> bool:
-    """Whether matrix products run in bfloat16."""
+    """True if matrix products run in bfloat16."""
     if config.compute_dtype == "auto":
         return device.type == "cuda"
     return config.compute_dtype == "bfloat16"
 
 
-def _each(tensors: D, change: Callable[[Tensor], Tensor]) -> D:
-    """The same with every tensor changed."""
+def _map_tensors(tensors: D, change: Callable[[Tensor], Tensor]) -> D:
+    """A copy with every tensor changed."""
     changed = {one.name: change(getattr(tensors, one.name)) for one in fields(tensors)}
     return replace(tensors, **changed)
 
@@ -48,7 +48,7 @@ def batch_loss(
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
-    noise, batch = _each(noise, move), _each(batch, move)
+    noise, batch = _map_tensors(noise, move), _map_tensors(batch, move)
     # a weight is used once, so a cache of rounded ones would only keep those of blocks that are computed again
     with torch.autocast(
         device.type, torch.bfloat16, enabled=use_bfloat16(config, device), cache_enabled=False
@@ -80,9 +80,9 @@ class StepResult:
 
 
 def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Put off what the last micro-batch does for all: DDP's reduction, or that between copies of a sharded model.
+    """Reduce gradients after the last micro-batch only: DDP's, or those between the copies of a sharded model.
 
-    Within a copy gradients are reduced each time, or every process would hold those of the whole model.
+    Between the shards of a copy they are reduced each time, or every process would have those of the whole model.
     """
     if is_sharded(model):
         model.set_requires_all_reduce(is_last)
@@ -95,7 +95,7 @@ def clip_gradients(model: nn.Module, config: OptimizerConfig, describe: Callable
     """Clip to the global norm and return the norm before.
 
     Raises:
-        DataError: NaN or infinite gradients while on_bad_gradient is fail; names parameters and samples.
+        DataError: NaN or infinite gradients and on_bad_gradient is fail; the message names parameters and samples.
     """
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     norm = _total_norm(named)
@@ -137,12 +137,14 @@ def train_step(
         diffusion: loss options.
         config: clipping options.
         device: where to compute.
-        describe: says where we are, for errors.
+        describe: names step and samples, for errors.
     """
     if device.type == "cuda" and torch.cuda.is_available():
         # from pinned memory a GPU reads by itself, so that all work of the step can be queued ahead of it
         pin = Tensor.pin_memory
-        micro_batches = [(_each(batch, pin), _each(noise, pin)) for batch, noise in micro_batches]
+        micro_batches = [
+            (_map_tensors(batch, pin), _map_tensors(noise, pin)) for batch, noise in micro_batches
+        ]
     losses = torch.zeros(3, device=device)
     for i, (batch, noise) in enumerate(micro_batches):
         with _without_sync(model, is_last=i == len(micro_batches) - 1):
@@ -156,12 +158,17 @@ def train_step(
 
 
 NAMES = ("loss", "edm_loss", "mse")
-"""In the order of ``StepResult.losses``."""
+"""Names of the losses, in the order of ``StepResult.losses``."""
 
 
 @dataclass(frozen=True)
 class MeanLosses:
-    """Means over steps: all of NAMES; and the loss of each bucket that had a step, in the order of the buckets."""
+    """Means over the steps of an interval.
+
+    Attributes:
+        values: losses by NAMES.
+        by_bucket: loss of each bucket that had a step, in the order of the buckets.
+    """
 
     values: dict[str, float]
     by_bucket: dict[str, float]
@@ -171,7 +178,7 @@ class LossSums:
     """Adds up the losses of steps. Every step is of one bucket on all processes, so that its mean is the bucket's too.
 
     Args:
-        buckets: names; None is the only one of a dataset without buckets, which is not told by itself.
+        buckets: names; None is the only one of a dataset without buckets, which is not reported by itself.
     """
 
     def __init__(self, buckets: Sequence[str | None]) -> None:

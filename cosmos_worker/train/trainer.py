@@ -112,12 +112,12 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
 
 
 def is_due(done_steps: int, every_steps: int | None) -> bool:
-    """Whether something that is done every so many steps is due after this one; None = never."""
+    """True if something that is done every so many steps is due after this one; None = never."""
     return every_steps is not None and done_steps % every_steps == 0
 
 
 def validation_is_due(options: TrainerConfig, done_steps: int) -> bool:
-    """Whether held-out losses are due: by their own interval, and for every checkpoint if the best one is kept."""
+    """True if held-out losses are due: by their own interval, and for every checkpoint if the best one is kept."""
     if options.keep_best and is_due(done_steps, options.save_every_steps):
         return True
     return is_due(done_steps, options.validate_every_steps)
@@ -191,7 +191,7 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps are done."""
+        """True if all steps are done."""
         return self.state.done_steps == self.experiment.trainer.max_steps
 
     # --- one step ----------------------------------------------------------------------------

@@ -31,13 +31,18 @@ D = TypeVar("D")
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """Mean EDM loss over held-out windows: loss at noise as in training; by_sigma at each asked-for level."""
+    """Mean EDM loss over held-out windows.
+
+    Attributes:
+        loss: at noise drawn as in training.
+        by_sigma: at each of ``trainer.validation_sigmas``.
+    """
 
     loss: float
     by_sigma: dict[float, float] = field(default_factory=dict)
 
     def rounded(self) -> HeldOutLoss:
-        """To the six digits that are written, so that every file says the same."""
+        """Losses rounded to the six significant digits that are written, so that all files agree."""
 
         def digits(value: float) -> float:
             return float(f"{value:.6g}")
@@ -68,10 +73,10 @@ def held_out_loss(
     experiment: Experiment,
     processes: ProcessGroup,
 ) -> HeldOutLoss:
-    """Losses with the weights as they are now, not their average; every process does a share.
+    """Losses with the weights as they are now, not their average; the processes divide the windows.
 
-    Levels are independent of the experiment: one known frame with the noise that it has in sampling, nothing dropped,
-    the mean over generated frames only, noise that follows from window and level.
+    Losses at noise levels are comparable between experiments: one known frame with the noise of sampling, nothing
+    dropped, the mean over generated frames only, noise that depends on window and level only.
     """
     options = experiment.trainer
 
@@ -98,7 +103,7 @@ def held_out_loss(
         totals = torch.zeros(2, device=processes.device)
         for i in range(-(-len(work) // processes.data_size)):
             item = i * processes.data_size + processes.data_rank
-            # the network may be spread over all processes, so those without work repeat some
+            # the network may be sharded over all processes, so those without work repeat some
             samples, draw = work[item % len(work)]
             batch = held_out.batch(samples)
             noise = noise_of(batch.x0_BCTHW.shape[1:], samples, draw)

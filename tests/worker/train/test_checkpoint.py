@@ -107,7 +107,7 @@ def test_state_that_a_node_does_not_see_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 5)
-    monkeypatch.setattr(states, "SEEN_AFTER_S", 0.0)
+    monkeypatch.setattr(states, "VISIBLE_S", 0.0)
 
     with pytest.raises(
         RetryableError,
