@@ -1,9 +1,9 @@
 """cache-latents: every training and validation window through the tokenizer, once.
 
-The test split is held out: it is sampled from its files. Several processes (``ProcessGroup``) share the work
-without talking to each other: the windows are cut into shards, process r of w makes the shards r, r + w, r + 2w ..,
-and process 0 waits until all are in the folder. However many there are, the files are the same. With buckets a shard
-holds windows of one, and those of the first bucket come first.
+The test split is left out: it is sampled from its video files. Several processes divide the work without
+communication: the windows are cut into shards, process r of w makes the shards r, r + w, r + 2w .., and process 0 waits
+until all are in the folder. The files are the same for any number of processes. With buckets a shard contains windows
+of one bucket, and the shards of the first bucket come first.
 """
 
 from __future__ import annotations

@@ -75,21 +75,21 @@ def build_model(
     processes: ProcessGroup,
     lora_scale: float | None = None,
 ) -> CosmosModel:
-    """The network with the model's weights, or fresh ones with trainer.init=random, spread over the processes.
+    """The network with the model's weights, or fresh ones with trainer.init=random, parallelized.
 
     Args:
-        experiment: network, adaptation, parallelism.
-        weights: file or folder.
+        experiment: options of network, LoRA, parallelism and acceleration.
+        weights: file or folder; None with trainer.init=random.
         processes: of :func:`share_frames`; the result is on their device.
-        lora_scale: factor of LoRA corrections in the weights, which are merged; None = as they say.
+        lora_scale: factor of LoRA corrections in the weights, which are merged; None = as the file says.
 
     Raises:
-        ConfigError: no weights are named and init is checkpoint, or an acceleration is not to be had.
+        ConfigError: init is checkpoint and no weights are named, or an acceleration needs what is missing.
         CheckpointError: the weights do not fit.
     """
     device = processes.device
     mesh = form_shard_mesh(experiment.parallel, processes)
-    model, state = _open(experiment, weights, lora_scale)
+    model, state = _open_weights(experiment, weights, lora_scale)
     bfloat16 = use_bfloat16(experiment.diffusion, device)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     if experiment.lora.rank:
@@ -103,10 +103,10 @@ def build_model(
     return model
 
 
-def _open(
+def _open_weights(
     experiment: Experiment, weights: Path | None, lora_scale: float | None
 ) -> tuple[CosmosModel, Mapping[str, Tensor]]:
-    """The network on the meta device, and its weights elsewhere."""
+    """The network on the meta device, without values, and its weights by name."""
     rope_dtype = getattr(torch, experiment.diffusion.sigma_dtype)
     if experiment.trainer.init == "checkpoint":
         if weights is None:
@@ -125,7 +125,7 @@ def _open(
 def _base_opener(
     experiment: Experiment, weights: Path | None, lora_scale: float | None
 ) -> Callable[[], Mapping[str, Tensor]] | None:
-    """Opens the weights anew that the training began with and has checked; None if they were drawn."""
+    """A function that opens the weights that the training began with again; None if they were drawn at random."""
     if experiment.trainer.init != "checkpoint" or weights is None:
         return None
     return lambda: read_weight_file(weights, lora_scale, check_content=False)
@@ -134,7 +134,7 @@ def _base_opener(
 def describe_run(
     experiment: Experiment, model: CosmosModel, dataset: WindowDataset, processes: ProcessGroup
 ) -> str:
-    """One line: sizes and the batch arithmetic."""
+    """One log line with sizes of network, dataset and batches."""
     trainer = experiment.trainer
     epochs = trainer.max_steps * trainer.global_batch_size / max(1, len(dataset))
     shapes = [dataset.latent_shape(name) for name in dataset.sizes]
@@ -152,7 +152,7 @@ def describe_run(
 
 
 def write_resolved_config(run: Path, config: TrainConfig) -> None:
-    """Save and print the resolved configuration."""
+    """Write the resolved configuration into the run's folder, and log it."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     with atomic_write(run / RESOLVED_CONFIG_FILE, "w") as stream:
         stream.write(text)
@@ -163,7 +163,7 @@ def write_resolved_config(run: Path, config: TrainConfig) -> None:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder.
+    """Lock the folder of a run inside the block.
 
     Raises:
         FolderInUseError: another process trains in this folder.
@@ -181,7 +181,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 def tokenizer_loader(
     config: TrainConfig, volumes: Volumes, device: torch.device
 ) -> Callable[[], VideoTokenizer] | None:
-    """Loads the tokenizer that decodes sample videos; None if the document names none."""
+    """A function that loads the tokenizer for sample videos; None if the document names none."""
     uri = config.tokenizer_uri
     if uri is None:
         return None
@@ -193,12 +193,12 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
     """Train; every process of torchrun calls this.
 
     Returns:
-        run: its folder; steps, checkpoint: done, and of the last checkpoint; dropped_clips, losses, and a note if its
-        number of steps differs from that of an earlier run.
+        run: its folder; dropped_clips: number of clips left out; note: on an earlier run of another number of steps;
+        and the result of :func:`cosmos_worker.train.trainer.train`.
 
     Raises:
         UserError: bad configuration, dataset or checkpoint.
-        StopRequested: asked to stop; saved.
+        StopRequested: asked to stop; a checkpoint was saved.
     """
     experiment = config.experiment
     folder = folder_of(config, volumes)
@@ -212,8 +212,8 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
             remove_unfinished_exports(folder)
-        found = _look_at_runs(config, volumes, folder) if processes.is_main else None
-        experiment, note, is_done = processes.from_main(found) or (experiment, {}, False)
+        found = _compare_with_earlier_runs(config, volumes, folder) if processes.is_main else None
+        experiment, note, is_done = processes.from_main(found)
         if is_done:
             steps = trainer_options.max_steps
             change = read_change(folder, steps)
@@ -234,7 +234,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
 def _open_trainer(
     config: TrainConfig, volumes: Volumes, folder: Path, processes: ProcessGroup
 ) -> Trainer:
-    """A run that has not begun: its windows, its network with the weights to begin with, and who watches it."""
+    """A run before its first step: windows, network with weights, sample videos and trackers."""
     experiment = config.experiment
     dataset, held_out = _open_windows(config, volumes, folder, processes)
     trackers = choose_trackers(experiment.trainer.trackers)
@@ -251,18 +251,18 @@ def _open_trainer(
         dataset,
         held_out,
         processes,
-        PositionFile.from_environment(os.environ),
-        samples,
-        trackers,
-        config.model_uri,
-        _base_opener(experiment, weights, config.model_lora_scale),
+        position_file=PositionFile.from_environment(os.environ),
+        samples=samples,
+        trackers=trackers,
+        base=config.model_uri,
+        open_base=_base_opener(experiment, weights, config.model_lora_scale),
     )
 
 
 def _open_windows(
     config: TrainConfig, volumes: Volumes, folder: Path, processes: ProcessGroup
 ) -> tuple[WindowDataset, WindowDataset]:
-    """The training and the held-out windows, the same in all processes, and enough; told in the run's folder."""
+    """The training and the held-out windows, checked to be enough and the same in all processes."""
     experiment = config.experiment
     index, text, latents = (
         volumes.resolve(uri)
@@ -279,10 +279,10 @@ def _open_windows(
     return dataset, held_out
 
 
-def _look_at_runs(
+def _compare_with_earlier_runs(
     config: TrainConfig, volumes: Volumes, folder: Path
 ) -> tuple[Experiment, dict[str, str], bool]:
-    """The experiment as its run began, a note on runs of other lengths, also in the log, and whether all is done."""
+    """The experiment with its run's first warm-up, a note on runs of other lengths, and True if all is done."""
     note = describe_length(config, volumes)
     if note is not None:
         logger.warning("note: %s", note)
