@@ -22,11 +22,18 @@ from typing import Any
 
 from cosmos_worker.runtime.process_group import ProcessGroup
 
+logger = logging.getLogger(__name__)
+
 OUTCOMES_VARIABLE = "COSMOS_OUTCOMES"
 """Environment variable with the folder of the records; the launcher sets it for the processes that it starts."""
 EXITS_FILE = "exits.json"
 AGENT_FILE = "agent.json"
 POSITION_BYTES = 80
+TERMINATION_BYTES = 4096
+TERMINATION_VARIABLE = "COSMOS_TERMINATION_LOG"
+"""Environment variable with the path of the termination message: in a pod /dev/termination-log."""
+NODE_VARIABLE = "NODE_NAME"
+"""Environment variable with the name of the Kubernetes node."""
 
 
 @dataclass(frozen=True)
@@ -161,15 +168,6 @@ def read_records(folder: Path) -> Records:
     )
 
 
-logger = logging.getLogger(__name__)
-
-MAX_BYTES = 4096
-VARIABLE = "COSMOS_TERMINATION_LOG"
-"""Environment variable with the path of the termination message: in a pod /dev/termination-log."""
-NODE_VARIABLE = "NODE_NAME"
-"""Environment variable with the name of the Kubernetes node."""
-
-
 def node_name(environment: Mapping[str, str]) -> str:
     """Name of the node that this process runs on; the host's name outside Kubernetes."""
     return environment.get(NODE_VARIABLE) or socket.gethostname()
@@ -191,13 +189,13 @@ def _one_line(message: str) -> str:
     return "; ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
-def build(reason: str, message: str, details: Mapping[str, Any]) -> str:
-    """The termination message as JSON of at most MAX_BYTES: large results are dropped first, then the message is cut.
+def build_termination_message(reason: str, message: str, details: Mapping[str, Any]) -> str:
+    """The termination message as JSON of at most TERMINATION_BYTES: large results are dropped, then the message is cut.
 
     A result without its dropped values names them in ``omitted``.
     """
     record = {"reason": reason, "message": _one_line(message), **_strict(dict(details))}
-    while len(text := json.dumps(record)) > MAX_BYTES:
+    while len(text := json.dumps(record)) > TERMINATION_BYTES:
         result = record.get("result") or {}
         sizes = {name: len(json.dumps(value)) for name, value in result.items()}
         omitted = result.get("omitted", [])
@@ -221,10 +219,10 @@ def write_termination_message(reason: str, message: str, **details: Any) -> None
         message: for people; becomes one line.
         details: step, checkpoint, rank, result.
     """
-    target = os.environ.get(VARIABLE)
+    target = os.environ.get(TERMINATION_VARIABLE)
     if not target:
         return
-    text = build(reason, message, {"node": node_name(os.environ), **details})
+    text = build_termination_message(reason, message, {"node": node_name(os.environ), **details})
     try:
         Path(target).write_text(text, encoding="utf-8")
     except OSError as error:  # the exit code says the most important part
