@@ -79,6 +79,9 @@ HINTS = {
     "SIGBUS": "; is /dev/shm too small?",
     "SIGKILL": "; by the system, if memory or disk ran out, or by somebody",
 }
+TORCHRUN_PATIENCE_S = 25.0
+"""A process killed this long after the first failure was killed by torchrun, which waits 30 s after its SIGTERM."""
+ABORTED = EXIT_SIGNAL + signal.SIGABRT
 
 
 def one_line(text: str) -> str:
@@ -172,11 +175,6 @@ def find_watchdog_message(log: str, rank: int) -> Outcome | None:
         if int(match["rank"]) == rank and told is not None:
             return Outcome(*told, f"NCCL watchdog: {one_line(match['text'])[:MAX_TEXT]}", rank)
     return None
-
-
-TORCHRUN_PATIENCE_S = 25.0
-"""A process killed this long after the first failure was killed by torchrun, which waits 30 s after its SIGTERM."""
-ABORTED = EXIT_SIGNAL + signal.SIGABRT
 
 
 def precedence(outcome: Outcome) -> int:

@@ -158,7 +158,7 @@ class Agent:
                 continue
             if not was_announced:
                 was_announced = True
-                logger.info("stop requested; what is done is being saved")
+                logger.info("stop requested; waiting for the processes to save and end")
             if not outcomes.has_position(self.folder):
                 self.kill()
             elif time.monotonic() - stop.since > stop.save_s:

@@ -40,6 +40,8 @@ from cosmos_worker.train.export import (
     write_exports,
 )
 
+logger = logging.getLogger(__name__)
+
 OPTIMIZER, STATE = "optimizer", "state"
 Tensors = dict[str, Any]
 
@@ -108,9 +110,6 @@ def _tensors_in(entry: object) -> Iterator[Tensor]:
     elif isinstance(entry, Mapping):
         for value in entry.values():
             yield from _tensors_in(value)
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
