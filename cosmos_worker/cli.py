@@ -29,6 +29,7 @@ from cosmos_worker.reference import video2world_flags
 from cosmos_worker.runtime import launch
 from cosmos_worker.runtime.failures import classify
 from cosmos_worker.runtime.outcome import Outcome
+from cosmos_worker.runtime.process_group import ProcessGroup, is_started_by_torchrun
 from cosmos_worker.runtime.signals import StopNow, terminate_with_parent
 from cosmos_worker.runtime.stage_process import (
     configure_logging,
@@ -175,7 +176,7 @@ def _run_as_process(options: argparse.Namespace, given: Sequence[str]) -> int:
 def _starts_processes(options: argparse.Namespace) -> bool:
     """True if this process starts others through torchrun and waits for them."""
     if options.command == VIDEO2WORLD:
-        return options.num_gpus > 1 and "WORLD_SIZE" not in os.environ
+        return options.num_gpus > 1 and not is_started_by_torchrun(os.environ)
     return getattr(options, "nproc_per_node", None) is not None
 
 
@@ -204,8 +205,8 @@ def _sample(options: argparse.Namespace) -> Outcome:
     """Sample videos as the flags of the reference's inference command say."""
     from cosmos_worker.reference import video2world
 
-    processes, rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", "1"), ("RANK", "0")))
-    result = video2world.run(options, processes, rank == 0)
+    processes = ProcessGroup.from_environment(os.environ)
+    result = video2world.run(options, processes.world_size, processes.is_main)
     message = f"wrote {result['videos']} videos to {result['folder']}"
     logger.info("%s", message)
     return Outcome(EXIT_OK, "Succeeded", message, result=result)

@@ -23,20 +23,14 @@ from cosmos_worker.config.values import (
     parse_size,
 )
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.host import (
-    loading_bytes,
-    saving_bytes,
-)
-from cosmos_worker.memory.plan import (
-    MemoryPlan,
-    Setup,
+from cosmos_worker.memory.plan import MemoryPlan, Setup, loading_bytes, plan_memory, saving_bytes
+from cosmos_worker.memory.remedies import require_fit
+from cosmos_worker.memory.sizes import (
     checkpoint_bytes,
     largest_window,
-    plan_memory,
     tokens_per_sample,
     trained_parameters,
 )
-from cosmos_worker.memory.remedies import require_fit
 from cosmos_worker.runtime.machine_check import (
     NEEDS,
     Line,

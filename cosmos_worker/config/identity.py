@@ -30,7 +30,7 @@ TRAINER_PACE = (
 """Trainer settings that change how a run proceeds, not what it computes: the sum over the global batch is the same."""
 
 
-def decisive_options(experiment: Experiment) -> dict[str, Any]:
+def options_that_decide_weights(experiment: Experiment) -> dict[str, Any]:
     """The options that decide the weights of each step; a run is continued only under the same ones."""
     options = _without_pace(experiment)
     optimizer, trainer = experiment.optimizer, experiment.trainer

@@ -1,9 +1,10 @@
 """EDM preconditioning, conditioning on known frames, and the training loss, as functions of tensors.
 
-B batch, C latent channels, T latent frames, H W latent rows and columns. Knows no network and no random numbers:
-noise comes in, so that the same noise gives the same loss on any number of processes.
+Knows no network and no random numbers:
+noise is an argument, so that the same noise gives the same loss on any number of processes.
 
-Shapes: B batch, C latent channels, T latent frames, H, W latent rows and columns.
+Shapes: B batch, C latent channels, T latent frames, H, W latent rows and columns. Sigma is a noise level on the scale
+of the latents, whose standard deviation is sigma_data (0.5).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scalings:
-    """EDM coefficients, each (B,)."""
+    """EDM preconditioning coefficients, each (B,): D(x) = c_skip x + c_out F(c_in x, c_noise)."""
 
     c_skip: Tensor
     c_out: Tensor
@@ -55,16 +56,22 @@ def scalings(sigma_B: Tensor, sigma_data: float) -> Scalings:
 
 
 def loss_weight(sigma_B: Tensor, sigma_data: float) -> Tensor:
-    """(sigma² + sigma_data²) / (sigma sigma_data)², shape (B,)."""
+    """EDM loss weight (sigma² + sigma_data²) / (sigma sigma_data)², shape (B,); Karras et al. 2022, Table 1."""
     return (sigma_B**2 + sigma_data**2) / (sigma_B * sigma_data) ** 2
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Everything random of one training batch.
+    """All random draws of one training batch.
 
-    sigma_B and augment_sigma_B: noise levels; noise and augment_noise: unit normal, (B, C, T, H, W);
-    num_cond_B: known latent frames; use_cond_B, use_text_B: False where dropped.
+    Attributes:
+        sigma_B: noise level of each sample.
+        noise_BCTHW: unit normal.
+        augment_sigma_B: noise level of the known frames.
+        augment_noise_BCTHW: unit normal, for the known frames.
+        num_cond_B: number of known latent frames, at the beginning.
+        use_cond_B: False where the known frames are dropped.
+        use_text_B: False where the text is dropped.
     """
 
     sigma_B: Tensor
@@ -84,7 +91,15 @@ def known_frames(num_cond_B: Tensor, like_BCTHW: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Denoised:
-    """Result of :func:`denoise`: x0_pred with known frames replaced by x0, and the log variance (B,)."""
+    """Result of :func:`denoise`.
+
+    Attributes:
+        x0_pred_BCTHW: predicted clean latents, with the known frames replaced by x0.
+        known_B1T11: 1 on known frames.
+        logvar_B: log variance of each sample's noise level, of the uncertainty head.
+        net_input_BCTHW: noisy latents with the known frames inserted, before c_in.
+        net_x0_BCTHW: predicted clean latents as the network gives them.
+    """
 
     x0_pred_BCTHW: Tensor
     known_B1T11: Tensor
@@ -105,7 +120,15 @@ def denoise(
     noise: Noise,
     sigma_data: float,
 ) -> Denoised:
-    """Corrupt clean latents, show the known frames with their own small noise, and predict x0.
+    """Add noise to clean latents, insert the known frames with their own small noise, and predict x0.
+
+    Args:
+        model: the network, see :data:`NetFunction`.
+        x0_BCTHW: clean latents times sigma_data.
+        text_BSD: text embeddings.
+        fps_B: frames per second.
+        noise: draws of the batch.
+        sigma_data: standard deviation of clean latents.
 
     Known frames enter as (x0 + sigma_a n) c_in(sigma_a) / c_in(sigma), so that after the global c_in(sigma) they are
     scaled for their own noise level; where the condition is dropped they and their mask are zeros.
@@ -135,7 +158,13 @@ def denoise(
 
 @dataclass(frozen=True)
 class Loss:
-    """Scalars: total is what is minimised; mse and edm are its parts without weight and without logvar."""
+    """Scalar losses of a batch.
+
+    Attributes:
+        total: minimised; weighted, with the uncertainty if it is used.
+        mse: squared error without weight.
+        edm: weighted squared error without the uncertainty.
+    """
 
     total: Tensor
     mse: Tensor
@@ -159,7 +188,9 @@ def edm_loss(
         sigma_data: standard deviation of clean latents.
         use_logvar: weigh by the uncertainty head.
         only_generated: mean over generated frames of each sample, then over samples; False = over all elements, as
-            the reference, whose known frames add logvar only.
+            the reference, where known frames contribute logvar only.
+
+    Source: Karras et al. 2022, Table 1; Karras et al. 2024 (EDM2) for the uncertainty.
     """
     weight = append_dims(loss_weight(sigma_B, sigma_data), x0_BCTHW)
     squared = (x0_BCTHW - denoised.x0_pred_BCTHW) ** 2
@@ -200,13 +231,13 @@ def arch_invariant_noise(shape: tuple[int, ...], seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class KnownFrames:
-    """Latent frames that are given, at the beginning of the video.
+    """Latent frames at the beginning of a video that are given to the sampler.
 
     Attributes:
         latent_BCTHW: clean latents times sigma_data; frames after the known ones are ignored.
-        num_latent_frames: how many of the T frames are known.
+        num_latent_frames: number of known frames among the T.
         augment_noise_BCTHW: unit noise added to the known frames, the same at every step.
-        augment_sigma: its standard deviation.
+        augment_sigma: standard deviation of this noise.
     """
 
     latent_BCTHW: Tensor
@@ -222,14 +253,14 @@ class KnownFrames:
         return mask
 
     def indicator(self, sigma: Tensor) -> Tensor:
-        """1 on frames that are held at this noise level, shape (1,1,T,1,1).
+        """1 on frames that are replaced by known ones at this noise level, shape (1, 1, T, 1, 1).
 
         All zeros at or below the augment sigma: known frames are then denoised like the others.
         """
-        held = torch.zeros_like(self.latent_BCTHW[:1, :1, :, :1, :1])
+        replaced = torch.zeros_like(self.latent_BCTHW[:1, :1, :, :1, :1])
         if self.augment_sigma < float(sigma):
-            held[:, :, : self.num_latent_frames] = 1
-        return held
+            replaced[:, :, : self.num_latent_frames] = 1
+        return replaced
 
     def insert(self, x_BCTHW: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
         """Put the known frames into a noisy state, scaled as the network expects them.
@@ -242,7 +273,7 @@ class KnownFrames:
             sigma_data: standard deviation of clean latents.
 
         Returns:
-            State of the same shape, with the held frames replaced.
+            State of the same shape, with the known frames in place.
 
         Source: cosmos_predict1 V2W sampler, facts 5.5 steps 1 and 3.
         """
@@ -251,5 +282,5 @@ class KnownFrames:
             scalings(augment_sigma[None], sigma_data).c_in / scalings(sigma[None], sigma_data).c_in
         )
         noisy_BCTHW = self.latent_BCTHW + self.augment_sigma * self.augment_noise_BCTHW
-        held = self.indicator(sigma).to(x_BCTHW.dtype)
-        return held * (noisy_BCTHW * ratio).to(x_BCTHW.dtype) + (1 - held) * x_BCTHW
+        replaced = self.indicator(sigma).to(x_BCTHW.dtype)
+        return replaced * (noisy_BCTHW * ratio).to(x_BCTHW.dtype) + (1 - replaced) * x_BCTHW

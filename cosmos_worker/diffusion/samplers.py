@@ -1,8 +1,8 @@
-"""Samplers for any network given as a callable: Euler of the reference's inference, RES of its training side.
+"""Noise schedules and solvers for any network given as a callable: EDM Euler, and RES.
+
+EDM Euler is the sampler of the reference's inference, RES that of its training code. Neither knows the network.
 
 Shapes: B batch, C latent channels, T latent frames, H, W latent rows and columns.
-
-State and coefficients are float64; the denoiser is a callable. Knows no network.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ def _denoise(
     sigma_data: float,
     known_output: Literal["correct", "legacy"],
 ) -> Tensor:
-    """x0 at one noise level; on held frames the network's output is overruled by the latents."""
+    """Denoised latents at one noise level; on known frames the latents themselves take the place of the prediction."""
     scale = scalings(sigma[None], sigma_data)
     net_output = net_fn(x_BCTHW * scale.c_in, scale.c_noise.expand(len(x_BCTHW)))
     if known_output == "correct":
         known_F = (known.latent_BCTHW - scale.c_skip * x_BCTHW) / scale.c_out
     else:
         known_F = known.latent_BCTHW / scale.c_out - scale.c_skip * x_BCTHW
-    held = known.indicator(sigma)
-    net_output = held * known_F + (1 - held) * net_output
+    replaced = known.indicator(sigma)
+    net_output = replaced * known_F + (1 - replaced) * net_output
     return scale.c_skip * x_BCTHW + scale.c_out * net_output
 
 
@@ -95,7 +95,7 @@ def sample_edm_euler(
     Args:
         net_fn: network with text, mask and guidance bound (see `guide`).
         noise_BCTHW: unit noise, float32; the state keeps its dtype and device.
-        known: frames that are given; may be none of them.
+        known: frames that are given; their number may be 0.
         sigmas: of `edm_euler_sigmas`, (N + 1,), the last is 0.
         sigma_data: standard deviation of clean latents.
         known_output: "legacy" repeats the snapshot's wrong inverse preconditioning
@@ -149,14 +149,17 @@ def res_sigmas(
 
 
 def _euler_step(x: Tensor, s: Tensor, t: Tensor, x0_s: Tensor) -> Tensor:
-    """From noise level s to t along the line to x0."""
+    """Euler step from noise level s to t: along the straight line to x0."""
     return (s - t) / s * x0_s + t / s * x
 
 
 def _second_order_step(
     x: Tensor, s: Tensor, t: Tensor, x0_s: Tensor, other: Tensor, x0_other: Tensor
 ) -> Tensor:
-    """Exponential step from s to t with x0 known at s and at another noise level."""
+    """Second-order exponential step from s to t, from x0 at s and at another noise level.
+
+    Source: cosmos_predict1 res_sampler (RES of Zhang et al. 2023, arXiv 2308.02157).
+    """
     lambda_s, lambda_t, lambda_other = -torch.log(s), -torch.log(t), -torch.log(other)
     step = lambda_t - lambda_s
     c2 = (lambda_other - lambda_s) / step
@@ -167,7 +170,7 @@ def _second_order_step(
 
 
 def _solve(x0_fn: X0Fn, x: Tensor, sigmas: Tensor, solver: Solver) -> Iterator[Tensor]:
-    """State after every evaluation-complete interval."""
+    """The state after every interval of the schedule."""
     previous: tuple[Tensor, Tensor] | None = None
     for s, t in pairwise(sigmas):
         x0_s = x0_fn(x, s)
@@ -200,10 +203,10 @@ def sample_res(
             state, its result is cast to float64.
         x_BCTHW: state at sigma_max, that is sigma_max times unit noise.
         num_steps: evaluations of the denoiser before the last one, rounded down to whole
-            intervals of the solver (2mid: two evaluations each).
+            intervals of the solver (2mid needs two evaluations for each).
         sigma_min: last noise level.
         sigma_max: first noise level.
-        rho: bend of the schedule.
+        rho: exponent of the schedule; larger values put more levels near sigma_min.
         solver: 2ab, 1euler or 2mid.
         on_step: called after every interval.
 

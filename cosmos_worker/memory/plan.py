@@ -1,6 +1,6 @@
-"""GPU memory of a training before anything is allocated: sizes from NetConfig by formula, as plain functions.
+"""GPU and host memory of a training before anything is allocated, as plain functions of its options. No torch here.
 
-States are exact. Activations are an estimate of what autograd keeps; docs/memory.md explains its terms. No torch here.
+Weights, gradients, optimizer states and average are exact, activations are estimates; docs/memory.md explains them.
 """
 
 from __future__ import annotations
@@ -9,227 +9,34 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from cosmos_worker.config.experiment import (
-    LATENT_SCALE,
-    Experiment,
-    NetConfig,
-    VideoConfig,
-)
-from cosmos_worker.config.training import LoraConfig, moment_bytes
+from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.parts import (
-    MASK_CHANNELS,
+from cosmos_worker.memory.activations import Checkpointing, activation_bytes, sample_bytes
+from cosmos_worker.memory.sizes import (
+    BFLOAT_BYTES,
+    FLOAT_BYTES,
+    NetSize,
+    compute_width,
+    net_size,
+    optimizer_bytes,
     product_parameters,
-    quantised_parameters,
-    sample_bytes,
+    saved_bytes,
+    tokens_per_sample,
+    trained_parameters,
+    weight_bytes,
 )
 
 Sharding = Literal["none", "full", "hybrid"]
-Checkpointing = Literal["none", "block", "selective"]
-
-FLOAT_BYTES = 4
-BFLOAT_BYTES = 2
-FLOAT8_BYTES = 1
 CONTEXT_BYTES = 2 * GIB
-"""CUDA context, NCCL, workspaces of the libraries."""
+"""Estimate of what the CUDA context, NCCL and the workspaces of libraries take of a GPU."""
 FRAGMENTATION = 0.05
-"""Share of a GPU's memory that the allocator loses."""
-
-
-# --- sizes -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NetSize:
-    """Parameters of the network without its uncertainty head, and keys of its weight file."""
-
-    block_parameters: int
-    """Of one block."""
-    outer_parameters: int
-    """Outside all blocks."""
-    num_blocks: int
-    entries: int
-
-    @property
-    def parameters(self) -> int:
-        """Of the whole network."""
-        return self.outer_parameters + self.num_blocks * self.block_parameters
-
-
-def net_size(net: NetConfig) -> NetSize:
-    """Count parameters; ``extra_pos_emb: auto`` counts as present, as in released Video2World files."""
-    D, K, text, lora = net.model_channels, net.head_dim, net.text_channels, net.adaln_lora_dim
-    modulation = 3 * (D * lora + lora * 3 * D)
-    self_attention = 4 * D * D + 2 * K
-    cross_attention = 2 * D * D + 2 * text * D + 2 * K
-    mlp = 2 * D * int(D * net.mlp_ratio)
-    patch, rows = net.patch_size**2, net.max_latent_size // net.patch_size
-    has_positions = net.extra_pos_emb != "none"
-    positions = (net.max_latent_frames + 2 * rows) * D if has_positions else 0
-    embedding = patch * (net.latent_channels + MASK_CHANNELS) * D
-    timestep = D * D + 3 * D * D + D
-    final = patch * net.latent_channels * D + D * lora + lora * 2 * D
-    return NetSize(
-        modulation + self_attention + cross_attention + mlp,
-        embedding + positions + timestep + final,
-        net.num_blocks,
-        entries=20 * net.num_blocks + 8 + (3 if has_positions else 0),
-    )
-
-
-def lora_parameters(net: NetConfig, lora: LoraConfig) -> int:
-    """Parameters of the corrections: rank times (in + out) of every layer that learns."""
-    D, text = net.model_channels, net.text_channels
-    own = 2 * D  # of a square layer
-    sums = {"q": 2 * own, "k": own + text + D, "v": own + text + D, "out": 2 * own}
-    sums["mlp"] = 2 * (D + int(D * net.mlp_ratio))
-    return net.num_blocks * lora.rank * sum(sums[target] for target in lora.targets)
-
-
-def window_tokens(experiment: Experiment, video: VideoConfig) -> int:
-    """Tokens of a window: latent frames, rows and columns in patches."""
-    scale = LATENT_SCALE * experiment.net.patch_size
-    return experiment.latent_frames(video) * (video.height // scale) * (video.width // scale)
-
-
-def largest_window(experiment: Experiment) -> VideoConfig:
-    """The window with the most tokens, which decides the memory."""
-    return max(experiment.windows, key=lambda video: window_tokens(experiment, video))
-
-
-def tokens_per_sample(experiment: Experiment) -> int:
-    """Tokens of the largest window."""
-    return window_tokens(experiment, largest_window(experiment))
-
-
-def saved_bytes(experiment: Experiment) -> int:
-    """A checkpoint: weights that are trained, moments and average."""
-    kinds = 2 if experiment.ema.enabled else 1
-    return trained_parameters(experiment) * kinds * FLOAT_BYTES + optimizer_bytes(experiment)
-
-
-def checkpoint_bytes(experiment: Experiment) -> int:
-    """Disk that a run's kept checkpoints and exports take, one more of each included while it is written."""
-    trainer, ema = experiment.trainer, experiment.ema.enabled
-    exports = BFLOAT_BYTES + (FLOAT_BYTES if ema else 0)
-    states = saved_bytes(experiment) * (trainer.keep_last + 1)
-    whole = net_size(experiment.net).parameters * exports
-    if experiment.lora.rank:  # adapters beside them, float32
-        whole += trained_parameters(experiment) * FLOAT_BYTES * (2 if ema else 1)
-    return states + whole * (trainer.keep_exports + 1)
-
-
-# --- what one GPU holds ----------------------------------------------------------------------
-
-
-def copies_bytes(
-    size: NetSize,
-    sharded: bool,
-    num_gpus: int,
-    width: int,
-    recomputed: bool = False,
-    float8_parameters: int = 0,
-) -> int:
-    """Copies of weights and gradients that exist only while a step computes.
-
-    Args:
-        size: of the network.
-        sharded: blocks are gathered one after the other, the next while one computes; its gradients are in the
-            width of the compute type, then float32 to be reduced.
-        num_gpus: above 1 and not sharded, gradients have a second copy in the buckets of the all-reduce.
-        width: bytes of the compute type; autocast rounds the weights of layers that are not sharded.
-        recomputed: blocks are computed again in the backward pass, so that only one has rounded weights at a time.
-        float8_parameters: of a block, of layers that compute in float8 and are not rounded before.
-    """
-    if sharded:
-        gathered = 2 * size.block_parameters + size.outer_parameters
-        return gathered * width + size.block_parameters * (width + FLOAT_BYTES)
-    blocks = 1 if recomputed else size.num_blocks
-    weights = size.outer_parameters + blocks * (size.block_parameters - float8_parameters)
-    rounded = weights * width if width < FLOAT_BYTES else 0
-    return rounded + (size.parameters * FLOAT_BYTES if num_gpus > 1 else 0)
-
-
-def block_activation_bytes(
-    net: NetConfig, tokens: int, text_tokens: int, width: int, float8_inputs: bool = False
-) -> int:
-    """What autograd keeps of one block for its backward pass; the same arithmetic as ``model/layers.py``.
-
-    Args:
-        net: shape of the network.
-        tokens: of the micro-batch on this GPU.
-        text_tokens: of the micro-batch.
-        width: bytes of the compute type: 2 with bfloat16 autocast, 4 without.
-        float8_inputs: attention and MLP layers keep their inputs in float8, as those of Transformer Engine.
-    """
-    D, norm = net.model_channels, 2 * FLOAT_BYTES  # input of a norm, and its result for the scale
-    kept = FLOAT8_BYTES if float8_inputs else width
-    input_casts = 3 if kept < FLOAT_BYTES else 1  # the input is rounded for q, k and v each
-    result = FLOAT8_BYTES if float8_inputs else 0  # of attention, rounded for the output layer
-    self_attention = (
-        norm + input_casts * kept + 2 * norm + 5 * width + result
-    )  # q k v, attention, output
-    cross_attention = norm + kept + norm + 3 * width + result
-    mlp = norm + kept + net.mlp_ratio * (width + kept) + width
-    text = norm + 2 * width
-    text_casts = 2 * kept * net.text_channels if kept < FLOAT_BYTES else 0
-    log_sums = 2 * FLOAT_BYTES * net.num_heads * tokens  # of both softmaxes
-    image = int(tokens * D * (self_attention + cross_attention + mlp))
-    return image + text_tokens * (text * D + text_casts) + log_sums
-
-
-def kept_block_bytes(
-    net: NetConfig,
-    tokens: int,
-    text_tokens: int,
-    width: int,
-    checkpointing: Checkpointing,
-    float8_inputs: bool = False,
-) -> int:
-    """What stays of each block until its backward pass; arguments of :func:`block_activation_bytes`.
-
-    block: its float32 input. selective: also the results of matrix products and attention.
-    """
-    if checkpointing == "none":
-        return block_activation_bytes(net, tokens, text_tokens, width, float8_inputs)
-    D = net.model_channels
-    block_input = FLOAT_BYTES * tokens * D
-    if checkpointing == "block":
-        return block_input
-    results = 5 + 3 + net.mlp_ratio + 1
-    return block_input + int(tokens * D * results * width) + 2 * text_tokens * D * width
-
-
-def activation_bytes(
-    net: NetConfig,
-    tokens: int,
-    text_tokens: int,
-    width: int,
-    checkpointing: Checkpointing,
-    float8_inputs: bool = False,
-) -> int:
-    """Estimated peak of activations; arguments of :func:`block_activation_bytes`.
-
-    The kept part of all blocks, the rest of the block that is recomputed, the gradients inside it, and the layers
-    outside the blocks.
-    """
-    D = net.model_channels
-    kept = kept_block_bytes(net, tokens, text_tokens, width, checkpointing, float8_inputs)
-    recomputed = block_activation_bytes(net, tokens, text_tokens, width, float8_inputs) - kept
-    gradients = int(tokens * D * (2 * net.mlp_ratio * width + 2 * FLOAT_BYTES))
-    positions = 0 if net.extra_pos_emb == "none" else FLOAT_BYTES
-    rotation = 2 * FLOAT_BYTES * tokens * net.head_dim
-    outside = tokens * D * (positions + 2 * FLOAT_BYTES + width) + rotation
-    return net.num_blocks * kept + recomputed + gradients + outside
-
-
-# --- plan ------------------------------------------------------------------------------------
+"""Fraction of a GPU's memory that PyTorch's allocator cannot use."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What to plan for. Bytes; numbers of GPUs over all nodes."""
+    """A training and the GPUs to plan it for; numbers of GPUs count all nodes, memory is in bytes."""
 
     experiment: Experiment
     num_gpus: int = 8
@@ -239,7 +46,7 @@ class Setup:
     shard_group_size: int | None = None
     """GPUs that share one copy with hybrid sharding; None = those of a node."""
     context_parallel: int = 1
-    """GPUs that share the tokens of one sample."""
+    """GPUs that compute the latent frames of the same samples."""
     activation_checkpointing: Checkpointing = "none"
 
     @property
@@ -268,10 +75,10 @@ class Setup:
 
 
 def check_setup(setup: Setup) -> None:
-    """Refuse numbers that do not divide.
+    """Check that batch, GPUs and groups divide.
 
     Raises:
-        ConfigError: with every problem, one line each.
+        ConfigError: lists every problem on a line of its own.
     """
     problems = []
     gpus, node, batch = setup.num_gpus, setup.gpus_per_node, setup.experiment.trainer
@@ -307,7 +114,7 @@ def check_setup(setup: Setup) -> None:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that one GPU holds at the peak of a step; with sample videos the main process's."""
+    """Bytes of one GPU at the peak of a step, by part; with sample videos it is the GPU of the main process."""
 
     setup: Setup
     size: NetSize
@@ -317,16 +124,16 @@ class MemoryPlan:
     ema: int
     copies: int
     activations: int
-    """Estimate."""
+    """Estimated peak of the activations of a step."""
     headroom: int
     tokenizer: int = 0
-    """Weights of what decodes sample videos; 0 if there are none."""
+    """Weights of the tokenizer that decodes sample videos; 0 without sample videos."""
     decoding: int = 0
-    """Estimate of the peak of decoding, between two steps."""
+    """Estimated peak of decoding a sample video, which happens between two steps."""
 
     @property
     def samples(self) -> int:
-        """What sample videos add: between two steps there are neither gradients nor activations."""
+        """Bytes that sample videos add; between two steps there are neither gradients nor activations."""
         return self.tokenizer + max(0, self.decoding - self.gradients - self.activations)
 
     @property
@@ -337,35 +144,40 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the GPU has that much."""
+        """True if the GPU has as much memory as the plan needs."""
         return self.total <= self.setup.gpu_memory
 
 
-def trained_parameters(experiment: Experiment) -> int:
-    """Parameters with gradients and optimizer states, without the uncertainty head."""
-    if experiment.lora.rank:
-        return lora_parameters(experiment.net, experiment.lora)
-    return net_size(experiment.net).parameters
+def copies_bytes(
+    size: NetSize,
+    sharded: bool,
+    num_gpus: int,
+    width: int,
+    recomputed: bool = False,
+    float8_parameters: int = 0,
+) -> int:
+    """Bytes of the copies of weights and gradients that exist only while a step computes.
 
-
-def optimizer_bytes(experiment: Experiment) -> int:
-    """Both moments of all parameters that are trained, without the uncertainty head."""
-    quantised = quantised_parameters(experiment)
-    return moment_bytes(quantised, trained_parameters(experiment) - quantised)
-
-
-def weight_bytes(experiment: Experiment, width: int) -> int:
-    """All weights: float32, but those of frozen blocks in the compute type."""
-    size = net_size(experiment.net)
-    if not experiment.lora.rank:
-        return size.parameters * FLOAT_BYTES
-    blocks = size.num_blocks * size.block_parameters
-    learned = lora_parameters(experiment.net, experiment.lora)
-    return blocks * width + (size.outer_parameters + learned) * FLOAT_BYTES
+    Args:
+        size: of the network.
+        sharded: blocks are gathered one after the other, the next while one computes; its gradients are in the
+            width of the compute type, then float32 to be reduced.
+        num_gpus: above 1 and not sharded, gradients have a second copy in the buckets of the all-reduce.
+        width: bytes of the compute type; autocast rounds the weights of layers that are not sharded.
+        recomputed: blocks are computed again in the backward pass, so that only one has rounded weights at a time.
+        float8_parameters: of a block, of layers that compute in float8 and are not rounded before.
+    """
+    if sharded:
+        gathered = 2 * size.block_parameters + size.outer_parameters
+        return gathered * width + size.block_parameters * (width + FLOAT_BYTES)
+    blocks = 1 if recomputed else size.num_blocks
+    weights = size.outer_parameters + blocks * (size.block_parameters - float8_parameters)
+    rounded = weights * width if width < FLOAT_BYTES else 0
+    return rounded + (size.parameters * FLOAT_BYTES if num_gpus > 1 else 0)
 
 
 def _copies(setup: Setup, size: NetSize, width: int) -> int:
-    """Copies while a step computes; of a frozen network only the corrections have gradients."""
+    """Bytes of :func:`copies_bytes` for a setup; of a frozen network only the LoRA matrices have gradients."""
     if not setup.experiment.lora.rank:
         is_float8 = setup.experiment.acceleration.linear == "float8"
         return copies_bytes(
@@ -383,13 +195,8 @@ def _copies(setup: Setup, size: NetSize, width: int) -> int:
     return rounded + (trained * FLOAT_BYTES if setup.num_gpus > 1 else 0)
 
 
-def compute_width(experiment: Experiment) -> int:
-    """Bytes of the type of matrix products on a GPU."""
-    return FLOAT_BYTES if experiment.diffusion.compute_dtype == "float32" else BFLOAT_BYTES
-
-
 def plan_memory(setup: Setup) -> MemoryPlan:
-    """The memory of one GPU by part.
+    """The memory of one GPU, by part.
 
     Raises:
         ConfigError: numbers that do not divide.
@@ -421,3 +228,28 @@ def plan_memory(setup: Setup) -> MemoryPlan:
         tokenizer=tokenizer,
         decoding=decoding,
     )
+
+
+# --- host memory ----------------------------------------------------------------------------
+
+
+def loading_bytes(setup: Setup) -> int:
+    """Bytes of host memory while weights are read: pages of the bfloat16 file, which the processes of a node share.
+
+    The system can take these pages back. Weights are copied to the GPU one tensor at a time, so the GPU then holds its
+    shard of the weights and nothing more.
+    """
+    return net_size(setup.experiment.net).parameters * BFLOAT_BYTES
+
+
+def saving_bytes(setup: Setup) -> int:
+    """Bytes of host memory on the main process's node from the beginning of a save until it is written.
+
+    Every process copies the tensors that it writes; together the processes write each tensor once, sharded or not. The
+    main process also has the whole weights in float32, the averaged ones beside them, and the file that it writes.
+    """
+    ema = setup.experiment.ema.enabled
+    share = ceil(saved_bytes(setup.experiment) / setup.num_gpus)
+    whole = net_size(setup.experiment.net).parameters * FLOAT_BYTES
+    file = whole if ema else whole // FLOAT_BYTES * BFLOAT_BYTES
+    return min(setup.num_gpus, setup.gpus_per_node) * share + whole * (2 if ema else 1) + file

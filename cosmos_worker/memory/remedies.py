@@ -1,4 +1,4 @@
-"""What would make a training fit into its GPUs. No torch here."""
+"""Changed options that make a training fit into its GPUs, for a message that refuses it. No torch here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from dataclasses import dataclass, replace
 
 from cosmos_worker.config.values import gib
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.plan import (
-    Checkpointing,
-    MemoryPlan,
-    Setup,
-    plan_memory,
-)
+from cosmos_worker.memory.activations import Checkpointing
+from cosmos_worker.memory.plan import MemoryPlan, Setup, plan_memory
 
 MAX_GPUS = 256
 SHOWN_SINGLE = 3
@@ -21,7 +17,7 @@ STRONGER: dict[Checkpointing, tuple[Checkpointing, ...]] = {
     "selective": ("block",),
     "block": (),
 }
-"""Checkpointing that keeps less, the faster first."""
+"""Kinds of activation checkpointing that keep less than a kind, the faster first."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def _without_samples(setup: Setup) -> Setup:
 
 
 def _changes(setup: Setup) -> Iterator[Remedy]:
-    """Single changes, those that leave the result as it is first."""
+    """Single changes of a setup, those that do not change the trained weights first."""
     if setup.num_gpus > 1 and setup.sharding != "full":
         yield Remedy("parallel.sharding=full", replace(setup, sharding="full"))
     for kind in STRONGER[setup.activation_checkpointing]:
@@ -85,7 +81,7 @@ def _fits(setup: Setup) -> bool:
 
 
 def _combined(setup: Setup) -> Remedy | None:
-    """Changes one upon the other until it fits; None where it never does."""
+    """Changes one upon the other until the setup fits; None if it never does."""
     arguments: list[str] = []
     while not _fits(setup):
         option = next(
@@ -106,12 +102,12 @@ def _is_gain(before: Setup, after: Setup) -> bool:
 
 
 def _latest(arguments: Sequence[str]) -> list[str]:
-    """Arguments without those that a later one of the same name overrides."""
+    """The arguments without those that a later one of the same option overrides."""
     return list({argument.split()[0].split("=")[0]: argument for argument in arguments}.values())
 
 
 def _more_gpus(setup: Setup) -> Remedy | None:
-    """The fewest GPUs, a power of two, that would do with full sharding and recomputed blocks."""
+    """The fewest GPUs, a power of two, that suffice with full sharding and block checkpointing."""
     gpus = 2
     while gpus <= MAX_GPUS:
         more = replace(setup, num_gpus=gpus, sharding="full", activation_checkpointing="block")
@@ -125,17 +121,17 @@ def _more_gpus(setup: Setup) -> Remedy | None:
 
 
 def find_remedies(setup: Setup) -> list[Remedy]:
-    """Setups that fit: single changes, else a combination, and more GPUs."""
+    """Setups that fit: by single changes, else by a combination, and with more GPUs."""
     single = [one for one in _changes(setup) if _fits(one.setup)][:SHOWN_SINGLE]
     others = [] if single else [_combined(setup)]
     return [*single, *(one for one in (*others, _more_gpus(setup)) if one is not None)]
 
 
 def require_fit(plan: MemoryPlan) -> None:
-    """Refuse a plan that cannot fit.
+    """Check that a plan fits its GPUs.
 
     Raises:
-        ConfigError: with what would make it fit.
+        ConfigError: it does not; names the remedies.
     """
     if plan.fits:
         return

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
+from torch import distributed as dist
 
 from cosmos_worker.config.experiment import NetConfig
-from cosmos_worker.model.context_parallel import gather_result, own_share
+from cosmos_worker.model.context_parallel import gather_result, own_frames
 from cosmos_worker.model.layers import (
     NORM_EPS,
     DiTBlock,
@@ -33,17 +33,17 @@ NUM_LOGVAR_CHANNELS = 128
 
 
 RunBlock = Callable[..., Tensor]
-"""(block, its inputs) → its output; activation checkpointing is a way to run a block."""
+"""Runs a block on its inputs and returns its output; activation checkpointing is one."""
 
 
 def call(block: nn.Module, *inputs: object) -> Tensor:
-    """Run a block and keep what its backward pass needs."""
+    """Run a block so that autograd keeps all activations that its backward pass needs."""
     out: Tensor = block(*inputs)
     return out
 
 
 class PatchEmbed(nn.Module):
-    """Patches of 1 x p x p latent pixels to D channels."""
+    """Projects patches of 1 x p x p latent pixels to D channels."""
 
     def __init__(self, in_channels: int, patch_size: int, model_channels: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class CosmosDiT(nn.Module):
 
     Args:
         config: shape of the network.
-        extra_pos_emb: whether the learnable absolute position embedding exists; released Video2World files have it.
+        extra_pos_emb: the learnable absolute position embedding exists, as in released Video2World files.
         rope_dtype: arithmetic of the rotary angles; bfloat16 emulates the reference.
     """
 
@@ -96,7 +96,7 @@ class CosmosDiT(nn.Module):
         self.config = config
         self.rope_dtype = rope_dtype
         self.run_block: RunBlock = call
-        self._context_group: ProcessGroup | None = None
+        self._context_group: dist.ProcessGroup | None = None
         max_tokens = config.max_latent_size // config.patch_size
         self.x_embedder = PatchEmbed(
             config.latent_channels + NUM_MASK_CHANNELS, config.patch_size, D
@@ -133,7 +133,7 @@ class CosmosDiT(nn.Module):
         """Size in tokens (T, h, w).
 
         Raises:
-            ValueError: a latent that the position tables or the patches do not admit.
+            ValueError: the latent is too large for the position tables, or not a multiple of the patches.
         """
         _, C, T, H, W = x_BCTHW.shape
         config, p = self.config, self.config.patch_size
@@ -151,7 +151,7 @@ class CosmosDiT(nn.Module):
         return T, H // p, W // p
 
     def embed_timestep(self, c_noise_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised sinusoid (B, D) and the shared modulation (B, 3D)."""
+        """Normalised sinusoid (B, D), and the part of the modulation that all layers share (B, 3D)."""
         e_BD = timestep_sinusoid(c_noise_B, self.config.model_channels)
         return self.affline_norm(e_BD), self.t_embedder(e_BD)
 
@@ -175,17 +175,17 @@ class CosmosDiT(nn.Module):
             padding_mask_B1HW: 1 on padded pixels, any size (nearest-resized); None = zeros.
         """
         size = self.check_size(x_BCTHW)
-        share = self._own_share
+        own = self._own_frames
         z_BLD = self.x_embedder(
-            share(self._with_masks(x_BCTHW, cond_mask_B1THW, padding_mask_B1HW), 2)
+            own(self._with_masks(x_BCTHW, cond_mask_B1THW, padding_mask_B1HW), 2)
         )
         emb_BD, lora_B3D = self.embed_timestep(c_noise_B)
-        angles = share(self.pos_embedder(size, fps_B, self.rope_dtype), 1)
+        angles = own(self.pos_embedder(size, fps_B, self.rope_dtype), 1)
         angles_B1LK = torch.cat([angles, angles], dim=-1)[:, None]
         rotation = (angles_B1LK.cos(), angles_B1LK.sin())
         extra_1LD = None
         if self.extra_pos_embedder is not None:
-            extra_1LD = share(self.extra_pos_embedder(size), 1)
+            extra_1LD = own(self.extra_pos_embedder(size), 1)
         for block in self.blocks.values():
             if extra_1LD is not None:
                 z_BLD = z_BLD + extra_1LD
@@ -195,18 +195,21 @@ class CosmosDiT(nn.Module):
             y_BLP = gather_result(y_BLP, 1, self._context_group)
         return self._unpatch(y_BLP, size)
 
-    def share_frames(self, group: ProcessGroup) -> None:
-        """From now on each process of the group computes its share of the frames; all get the whole output.
+    def share_frames(self, group: dist.ProcessGroup) -> None:
+        """Let each process of the group compute some of the frames; all of them get the whole output.
 
-        Gradients then are parts, whose mean over the processes is the gradient.
+        The gradient of a parameter is then the mean of the processes' gradients.
+
+        Args:
+            group: whose size divides the number of latent frames.
         """
         self._context_group = group
         for block in self.blocks.values():
             assert isinstance(block, DiTBlock)
             block.self_attention.context_group = group
 
-    def _own_share(self, x: Tensor, dim: int) -> Tensor:
-        return x if self._context_group is None else own_share(x, dim, self._context_group)
+    def _own_frames(self, x: Tensor, dim: int) -> Tensor:
+        return x if self._context_group is None else own_frames(x, dim, self._context_group)
 
     def _with_masks(
         self, x_BCTHW: Tensor, cond_mask_B1THW: Tensor, padding: Tensor | None
@@ -256,14 +259,14 @@ class CosmosModel(nn.Module):
         )
 
     def init_logvar(self, generator: torch.Generator) -> None:
-        """Fresh uncertainty head: random features, and a zero readout, which is neutral."""
+        """Fresh uncertainty head: random features, and a zero readout, with which it does not change the loss."""
         for name, draw in (("freqs", torch.randn), ("phases", torch.rand)):
             values = 2 * math.pi * draw(NUM_LOGVAR_CHANNELS, generator=generator)
             self.get_buffer(f"logvar.0.{name}").copy_(values)
         nn.init.zeros_(self.get_parameter("logvar.1.weight"))
 
     def init_weights(self, generator: torch.Generator) -> None:
-        """Fresh weights of everything."""
+        """Fresh weights of the network and of the uncertainty head."""
         self.net.init_weights(generator)
         self.init_logvar(generator)
 

@@ -1,6 +1,6 @@
-"""Tensors that are spread over processes: the part that this process has, and the whole.
+"""Tensors that are sharded over processes (DTensor): the shard of this process, and the whole tensor.
 
-PyTorch's DTensor and FSDP2 take seconds to import, so they are known here by what they can do.
+PyTorch's DTensor and FSDP2 take seconds to import, so they are recognised here by their attributes.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def is_spread(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether it is a DTensor."""
+def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
+    """True if a tensor is a DTensor."""
     return hasattr(tensor, "placements")
 
 
 def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
-    """Whether FSDP2 has sharded it."""
+    """True if FSDP2 has sharded a network."""
     return hasattr(model, "set_requires_all_reduce")
 
 
-def settle(model: nn.Module) -> None:
-    """Let go of weights that a sharded network holds whole since it last ran, so that changes to its parts count."""
+def reshard(model: nn.Module) -> None:
+    """Free the whole weights that a sharded network has gathered, so that changes to its shards take effect."""
     if is_sharded(model):
         model.reshard()
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """The part of this process, sharing memory; the tensor itself if it is not spread."""
-    return tensor.to_local() if is_spread(tensor) else tensor
+    """The shard of this process, sharing memory; the tensor itself if it is not a DTensor."""
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
-def fill(target: Tensor, whole: Tensor) -> None:
-    """Copy this process's part of a whole tensor, such as one of a memory-mapped file, of which only it is read."""
-    if not is_spread(target):
+def copy_own_shard(target: Tensor, whole: Tensor) -> None:
+    """Copy this process's shard of a whole tensor; of a tensor in a memory-mapped file nothing else is read."""
+    if not is_dtensor(target):
         target.copy_(whole)
         return
     part = whole
@@ -51,16 +51,16 @@ def fill(target: Tensor, whole: Tensor) -> None:
 
 
 def gather_to_main(tensors: Mapping[str, Tensor], is_main: bool) -> dict[str, Tensor]:
-    """Whole tensors on the CPU of the main process, one after the other; nothing elsewhere. All processes call this.
+    """Gather tensors one after the other on the CPU of the main process; elsewhere nothing. All processes call this.
 
     Args:
-        tensors: by name, in the same order everywhere.
-        is_main: whether this process gets them.
+        tensors: by name, in the same order in all processes.
+        is_main: this process gets the whole tensors.
     """
     gathered = {}
     for name, tensor in tensors.items():
         part = tensor.detach()
-        whole = part.full_tensor() if is_spread(part) else part
+        whole = part.full_tensor() if is_dtensor(part) else part
         if is_main:
             gathered[name] = whole.to("cpu", copy=True)
     return gathered

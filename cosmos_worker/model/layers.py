@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
+from torch import distributed as dist
 
 from cosmos_worker.model.context_parallel import gather
 from cosmos_worker.model.rope import rotate
@@ -21,7 +21,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """The norm in float32, whatever the type of its input and of its weight."""
+    """RMS norm computed in float32; any dtype of input and weight."""
     return F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
 
 
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         context_channels: width of keys and values before projection (D for self-attention).
         num_heads: N.
 
-    With a ``context_group``, keys and values are those of all its processes. ``attend`` is the kernel:
+    With a ``context_group``, keys and values are gathered from all its processes. ``attend`` is the kernel:
     q (B, N, L, K), k and v (B, N, S, K) → (B, N, L, K).
     """
 
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         super().__init__()
         head_dim = model_channels // num_heads
         self.num_heads = num_heads
-        self.context_group: ProcessGroup | None = None
+        self.context_group: dist.ProcessGroup | None = None
         self.attend: Attend = F.scaled_dot_product_attention
         self.to_q = nn.Sequential(
             nn.Linear(model_channels, model_channels, bias=False),
@@ -79,7 +79,7 @@ class Attention(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Holder that gives attention its name in weight files: ``block.attn``."""
+    """Container that gives attention its name in weight files, ``block.attn``."""
 
     def __init__(self, model_channels: int, context_channels: int, num_heads: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def modulate(x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
 
 
 class SubLayer(nn.Module):
-    """What the three layers of a block share: a modulation of their input, and a gate on their output."""
+    """Base of the three layers of a block: a modulation of their input, and a gate on their output."""
 
     def __init__(self, model_channels: int, lora_dim: int) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ def timestep_sinusoid(t_B: Tensor, dim: int) -> Tensor:
 
 
 class FourierFeatures(nn.Module):
-    """sqrt(2) cos(x f + p) with fixed f and p, which belong to the weights."""
+    """sqrt(2) cos(x f + p) with fixed f and p, which are buffers of the weight file."""
 
     freqs: Tensor
     phases: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.dtensor import fill
+from cosmos_worker.model.dtensor import copy_own_shard
 
 LAYERS = {
     "q": r"\.attn\.to_q\.0$",
@@ -22,7 +22,7 @@ LAYERS = {
     "out": r"\.attn\.to_out\.0$",
     "mlp": r"\.block\.layer[12]$",
 }
-"""Linear layers of the blocks by the names of ``lora.targets``: of both attentions, and of the MLP."""
+"""Patterns of the names of the linear layers that each of ``lora.targets`` adapts, in both attentions and the MLP."""
 
 
 class LoraLinear(nn.Linear):
@@ -49,12 +49,12 @@ class LoraLinear(nn.Linear):
 
 
 def add_lora(model: CosmosModel, config: LoraConfig, dtype: torch.dtype) -> None:
-    """Freeze the network and give the chosen layers a correction; new parameters have no values yet.
+    """Freeze the network and give the chosen layers a LoRA correction, whose parameters have no values yet.
 
     Args:
         model: on the meta device.
-        config: which layers, and how.
-        dtype: of the frozen weights of the blocks, which is that of their products.
+        config: layers, rank and scale.
+        dtype: of the frozen weights of the blocks: that of matrix products.
 
     Raises:
         ConfigError: no layer is chosen.
@@ -78,18 +78,20 @@ def add_lora(model: CosmosModel, config: LoraConfig, dtype: torch.dtype) -> None
 
 
 def init_lora(model: nn.Module, generator_of: Callable[[str], torch.Generator]) -> None:
-    """Corrections that are zero and can learn: A uniform as a fresh linear layer, B zero; the same however spread.
+    """Set A uniform as in a fresh linear layer, and B to zero, so that the correction is zero and can learn.
+
+    The values are the same for any sharding.
 
     Args:
-        model: with corrections without values.
-        generator_of: the random numbers of a layer, by its name.
+        model: with corrections without values; one without corrections stays as it is.
+        generator_of: returns the random generator of a layer, by its name.
     """
     for name, layer in _lora_layers(model):
         bound = 1 / math.sqrt(layer.in_features)
         whole = torch.empty(layer.lora_A.shape)
         whole.uniform_(-bound, bound, generator=generator_of(name))
         with torch.no_grad():
-            fill(layer.lora_A, whole)
+            copy_own_shard(layer.lora_A, whole)
         nn.init.zeros_(layer.lora_B)
 
 
@@ -102,7 +104,7 @@ def merge_lora(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict
     """Whole weights with their corrections added, under the names of a network without any; empty gives empty.
 
     Args:
-        state: stays as it is.
+        state: whole weights by name; not changed.
         scales: of :func:`lora_scales`.
     """
     merged = dict(state)
@@ -114,11 +116,11 @@ def merge_lora(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict
 
 
 def corrections_of(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """What a training with corrections changes: ``<layer>.lora_{A,B}``, and the whole uncertainty head if it learns.
+    """The weights that a LoRA training changes: ``<layer>.lora_{A,B}``, and the whole uncertainty head if it learns.
 
     Args:
-        state: whole weights, or nothing, which gives nothing.
-        model: whose weights they are.
+        state: whole weights by name; empty gives empty.
+        model: the network of these weights.
     """
     learning = {name for name, one in model.named_parameters() if one.requires_grad}
     parts = {f"{name}.{part}" for name, _ in _lora_layers(model) for part in ("lora_A", "lora_B")}

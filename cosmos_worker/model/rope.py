@@ -1,4 +1,4 @@
-"""Positions of the transformer: 3D rotary embedding and the learnable absolute one.
+"""Position embeddings of the transformer: 3D rotary, and learnable absolute.
 
 B batch, T latent frames, H W token rows and columns, L = T*H*W tokens, K head dim, D model dim.
 """
@@ -47,7 +47,7 @@ class RotaryPositions(nn.Module):
         self.register_buffer("seq", torch.arange(max_positions, dtype=torch.float32))
 
     def init_positions(self) -> None:
-        """Fill ``seq``, which follows from its length."""
+        """Set ``seq`` to 0, 1, 2, ..; released weight files contain it."""
         self.seq.copy_(torch.arange(len(self.seq), dtype=torch.float32))
 
     def _frequencies(self, theta: float, dim: int, dtype: torch.dtype) -> Tensor:

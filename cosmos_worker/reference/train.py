@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import yaml
 
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.reference.train_options import ReferenceOptions, read_options
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.storage.volumes import (
     Volumes,
     atomic_write,
@@ -61,14 +62,15 @@ def read_request(arguments: Sequence[str], environment: Mapping[str, str]) -> Re
 
     Args:
         arguments: flags, ``--``, words.
-        environment: OUTPUT_ROOT, WORLD_SIZE, and the folders that no flag names.
+        environment: OUTPUT_ROOT, the number of processes that torchrun sets, and the folders that no flag names.
 
     Raises:
         ConfigError: unknown or unsupported words, or a folder that nothing names.
     """
     border = list(arguments).index("--")
     flags = _parser().parse_args(arguments[:border])
-    options = read_options(arguments[border + 1 :], int(environment.get("WORLD_SIZE", "1")))
+    num_processes = ProcessGroup.from_environment(environment).world_size
+    options = read_options(arguments[border + 1 :], num_processes)
     places = {
         name: getattr(flags, name) or environment.get(variable(name)) or None for name in FOLDERS
     }
@@ -99,7 +101,7 @@ def _document(
 ) -> TrainConfig:
     uris = {f"{name}_uri": place for name, place in places.items()}
     decisive = {
-        "options": decisive_options(options.experiment),
+        "options": options_that_decide_weights(options.experiment),
         "steps": options.experiment.trainer.max_steps,  # how far the same run is to go
         "run": options.run_name,
         **uris,

@@ -1,1 +1,1 @@
-"""How a process of the worker starts, knows its machine and its peers, reports, and ends."""
+"""Processes of the worker: their start, machine, peers, progress, and end."""

@@ -1,4 +1,4 @@
-"""What control groups, version 2 and 1, say of this container: killed processes, and the CPUs that it may use."""
+"""Limits of this container from its control group, version 1 or 2: CPUs, and processes killed for memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 def _group_files(
     mount: Path, membership: Path, controller: str, old_name: str, new_name: str
 ) -> Iterator[Path]:
-    """Files of a controller; in a container, the group's own path is often not mounted but its root is."""
+    """Paths of a controller's file: the group's own, and that at the mount's root, the only one in many containers."""
     for line in membership.read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
@@ -27,7 +27,7 @@ def _group_files(
 
 
 def count_oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> int:
-    """Processes of this container that were killed because its memory ran out; 0 where nobody counts."""
+    """Number of processes of this container that the kernel killed for memory; 0 if there is no such counter."""
     try:
         for path in _group_files(
             mount, membership, "memory", "memory.oom_control", "memory.events"

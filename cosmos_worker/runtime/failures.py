@@ -1,16 +1,16 @@
-"""The end of a failed process as exit code and reason, and which of several processes failed first.
+"""Classifies the end of a failed process as exit code and reason, and finds which of several processes failed first.
 
-PyTorch's exceptions are known by the names of their classes and by their texts, so that the launcher, which never
-loads PyTorch, and tests without a GPU can classify them.
+PyTorch's exceptions are recognised by the names of their classes and by their texts, so that the launcher, which
+never loads PyTorch, and tests without a GPU can classify them.
 
-GpuFault is what another node may cure: memory and link errors that cannot be corrected, a GPU that is lost, busy,
-absent or not initialised, a driver that knows no reason. ``unspecified launch failure`` counts as one: the worker has
-no kernels of its own, so the same kernels have run before. ``an illegal memory access`` and device-side asserts do
-not: they follow from inputs and shapes, and would come back on any node.
+GpuFault is a failure that another node may cure: memory and link errors that cannot be corrected, a GPU that is
+lost, busy, absent or not initialised, an error without a reason. ``unspecified launch failure`` counts as one: the
+worker has no kernels of its own, so the same kernels have run before. ``an illegal memory access`` and device-side
+asserts do not: they follow from inputs and shapes, and would come back on any node.
 
 A process that is killed leaves no outcome, while its peers report that the connection closed; torchrun then ends the
-others with SIGTERM, and those that do not listen with SIGKILL. So causes are ordered by what can follow from what:
-the loss of a peer follows from everything, a wrong input from nothing.
+others with SIGTERM, and those that do not end with SIGKILL. So causes are ranked (:func:`precedence`): the loss of a
+peer may follow from any other failure, a wrong input from none.
 
 No torch here.
 """
@@ -41,7 +41,7 @@ from cosmos_worker.runtime.outcome import (
 )
 
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""Errors of a file that no second try cures."""
+"""Numbers of file errors that a retry does not cure."""
 MAX_TEXT = 600
 """Characters of a foreign error's text that a message keeps."""
 
@@ -64,21 +64,24 @@ PEER_LOST = re.compile(
 WRONG_USE = re.compile(r"ncclInvalid(Usage|Argument)")
 ADDRESS_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
 COMMUNICATION_ERRORS = {"DistError", "RendezvousError"}
-"""Base classes of what torch.distributed and torchrun raise."""
+"""Base classes of the exceptions that torch.distributed and torchrun raise."""
 
 WATCHDOG = re.compile(
     r"Rank (?P<rank>\d+)\].{0,80}?watchdog thread terminated with exception: (?P<text>.*?)"
     r"(?=Exception raised from|\Z)",
     re.DOTALL,
 )
-"""What NCCL's watchdog says before it aborts the process."""
+"""The message of NCCL's watchdog before it aborts the process."""
 
-OWN_DOING = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
-"""Signals that a process brings upon itself."""
+CRASH_SIGNALS = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
+"""Signals that follow from what the process itself did."""
 HINTS = {
     "SIGBUS": "; is /dev/shm too small?",
     "SIGKILL": "; by the system, if memory or disk ran out, or by somebody",
 }
+TORCHRUN_PATIENCE_S = 25.0
+"""A process killed this long after the first failure was killed by torchrun, which waits 30 s after its SIGTERM."""
+ABORTED = EXIT_SIGNAL + signal.SIGABRT
 
 
 def one_line(text: str) -> str:
@@ -87,7 +90,7 @@ def one_line(text: str) -> str:
 
 
 def classify_text(text: str) -> tuple[int, str] | None:
-    """Exit code and reason that a foreign error's text tells, if it does."""
+    """Exit code and reason of an error of a library by its text; None if the text is not known."""
     if GPU_FAULT.search(text):
         return EXIT_GPU_FAULT, "GpuFault"
     if OUT_OF_MEMORY.search(text):
@@ -118,7 +121,7 @@ def _classify_foreign(error: BaseException) -> tuple[int, str]:
 
 
 def classify(error: BaseException) -> Outcome:
-    """The outcome that an exception means."""
+    """The outcome of a process that ends with an exception."""
     if isinstance(error, WorkerError):
         cause = error.__cause__
         if cause is not None:  # a write "failed" because the GPU that was read did
@@ -140,8 +143,8 @@ def describe_signal(who: str, number: int, *, memory_ran_out: bool) -> Outcome:
     """The outcome of a process that a signal ended.
 
     Args:
-        who: subject of the message.
-        number: the signal.
+        who: the process, as subject of the message.
+        number: of the signal.
         memory_ran_out: whether the system killed processes of this container for memory.
     """
     try:
@@ -156,12 +159,12 @@ def describe_signal(who: str, number: int, *, memory_ran_out: bool) -> Outcome:
             f"{who} was killed because the memory of the container ran out; raise its memory limit, "
             "or lower trainer.micro_batch_size",
         )
-    reason = "Crashed" if name in OWN_DOING else "Killed"
+    reason = "Crashed" if name in CRASH_SIGNALS else "Killed"
     return Outcome(exit_code, reason, f"{who} was ended by {name}{HINTS.get(name, '')}")
 
 
-def last_words(log: str, rank: int) -> Outcome | None:
-    """What NCCL's watchdog said about a rank that it aborted.
+def find_watchdog_message(log: str, rank: int) -> Outcome | None:
+    """The outcome of a rank that NCCL's watchdog aborted, by its message; None if there is no such message.
 
     Args:
         log: the end of what the processes wrote to standard error.
@@ -174,13 +177,8 @@ def last_words(log: str, rank: int) -> Outcome | None:
     return None
 
 
-TORCHRUN_PATIENCE_S = 25.0
-"""A SIGKILL so long after the first failure came from torchrun, which waits 30 s after its SIGTERM."""
-ABORTED = EXIT_SIGNAL + signal.SIGABRT
-
-
 def precedence(outcome: Outcome) -> int:
-    """Lower = nearer to the cause."""
+    """Rank of an outcome among those of several processes: the lowest is the cause of the others."""
     if outcome.reason == "OutOfMemory":
         return 3
     if outcome.exit_code == ABORTED:  # often an answer to what happened elsewhere
@@ -199,7 +197,7 @@ def precedence(outcome: Outcome) -> int:
 
 
 def explain_exit(one: Exit, log: str, *, memory_ran_out: bool) -> Outcome | None:
-    """The outcome of a process that recorded none; None if torchrun ended it because of another."""
+    """The outcome of a process that recorded none; None if torchrun ended it because another one had failed."""
     who = f"rank {one.rank}"
     if one.code >= 0:
         message = f"{who} ended with exit code {one.code} without saying why; see its log"
@@ -208,9 +206,9 @@ def explain_exit(one: Exit, log: str, *, memory_ran_out: bool) -> Outcome | None
     if number == signal.SIGTERM or (number == signal.SIGKILL and one.delay_s > TORCHRUN_PATIENCE_S):
         return None
     if number == signal.SIGABRT:
-        words = last_words(log, one.rank)
-        if words is not None:
-            return words
+        told = find_watchdog_message(log, one.rank)
+        if told is not None:
+            return told
     outcome = describe_signal(who, number, memory_ran_out=memory_ran_out)
     return Outcome(outcome.exit_code, outcome.reason, outcome.message, one.rank)
 
@@ -218,10 +216,10 @@ def explain_exit(one: Exit, log: str, *, memory_ran_out: bool) -> Outcome | None
 def find_cause(
     records: Records, agent_code: int, log: str, *, memory_ran_out: bool, nothing_to_save: bool
 ) -> Outcome:
-    """The outcome of the node.
+    """The outcome of all processes of a node: that of the process whose failure caused the others.
 
     Args:
-        records: what the processes left.
+        records: left by the processes.
         agent_code: exit code of torchrun, or minus the number of the signal that ended it.
         log: the end of what all processes wrote to standard error.
         memory_ran_out: whether the system killed processes of this container for memory.
@@ -246,12 +244,12 @@ def find_cause(
 
 
 def _all_succeeded(records: Records) -> bool:
-    """Whether those that failed did so when they unloaded, after they had reported success."""
+    """True if every process that failed had reported success before, so that it failed while it unloaded."""
     return bool(records.outcomes) and all(one.rank in records.outcomes for one in records.exits)
 
 
 def _explain_torchrun(records: Records, agent_code: int, memory_ran_out: bool) -> Outcome:
-    """The outcome if no process says anything."""
+    """The outcome if no process recorded one."""
     if records.agent is not None:
         return records.agent
     if agent_code < 0:

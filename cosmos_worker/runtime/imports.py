@@ -1,4 +1,4 @@
-"""Imports of libraries: without what they print about each other, and of those that need not be installed."""
+"""Imports of libraries: without their warnings about each other, and of optional ones with a remedy in the error."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from types import ModuleType
 
 from cosmos_worker.errors import ConfigError
 
-TELLER = logging.getLogger("torch.utils._pytree")
+PYTREE_LOGGER = logging.getLogger("torch.utils._pytree")
 ABOUT_ENUMS = "is an Enum subclass and is now natively supported"
 LIBRARY = "torchao"
 
 
 @contextmanager
 def importing_transformers() -> Iterator[None]:
-    """Leave out what PyTorch logs about Enum classes of torchao, which transformers imports where it is installed.
+    """Suppress PyTorch's warning about Enum classes of torchao, which transformers imports where it is installed.
 
-    Nothing else is left out, and nothing afterwards.
+    No other message is suppressed, and none after the block.
     """
-    TELLER.addFilter(_is_for_people)
+    PYTREE_LOGGER.addFilter(_is_not_about_torchao_enums)
     try:
         yield
     finally:
-        TELLER.removeFilter(_is_for_people)
+        PYTREE_LOGGER.removeFilter(_is_not_about_torchao_enums)
 
 
-def _is_for_people(record: logging.LogRecord) -> bool:
+def _is_not_about_torchao_enums(record: logging.LogRecord) -> bool:
     named = record.args[0] if isinstance(record.args, tuple) and record.args else None
     of_library = str(getattr(named, "__module__", "")).partition(".")[0] == LIBRARY
     return not (of_library and ABOUT_ENUMS in record.msg)
 
 
 def import_for(option: str, module: str, remedy: str) -> ModuleType:
-    """Import what an option needs; warnings of its own code are not ours.
+    """Import a library that an option needs, without the warnings that its own code raises.
 
     Args:
         option: ``name: value``, for the message.
-        module: what to import; it may be ours and import the library.
-        remedy: what to do where that fails.
+        module: dotted name; may be a module of this package that imports the library.
+        remedy: advice for the message.
 
     Raises:
         ConfigError: it cannot be imported.

@@ -1,8 +1,8 @@
-"""Start the training processes of this node through torchrun, and say why they ended. No torch here.
+"""Starts the training processes of this node through torchrun, and reports why they ended. No torch here.
 
 In a pod this is process 1. A stop request goes to the training processes themselves, never to torchrun, which would
 kill them 30 s later: they save together and leave with success, and only this parent turns that into the exit code
-"continue me". What the processes leave in a folder (``outcome.py``) becomes one termination message.
+EXIT_CONTINUE. The records that the processes leave in a folder (``outcome.py``) become one termination message.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from cosmos_worker.runtime.outcome import (
     Outcome,
     Position,
 )
+from cosmos_worker.runtime.process_group import RANK_VARIABLES
 from cosmos_worker.runtime.rendezvous import (
     Rendezvous,
     read_seconds,
@@ -50,7 +51,7 @@ DEFAULT_SAVE_S = 240
 POLL_S = 0.2
 TAIL_BYTES = 1 << 16
 SHUTDOWN_VARIABLE = "TORCHELASTIC_SHUTDOWN_TIMEOUT"
-"""How long torchrun waits before it kills, if it is asked to stop itself: when its launcher was killed."""
+"""Seconds that torchrun waits before it kills when it gets SIGTERM itself, which happens if its launcher is killed."""
 
 
 def child_processes(pid: int) -> Iterator[int]:
@@ -70,16 +71,18 @@ def descendants(pid: int) -> list[int]:
 
 @dataclass
 class StopRequest:
-    """SIGTERM and SIGINT of this process, as a request with a deadline."""
+    """SIGTERM or SIGINT of this process as a request to stop, with a deadline for saving."""
 
     save_s: int
+    """Seconds from the request to the deadline."""
     since: float | None = None
+    """Time of the request, as of time.monotonic()."""
     is_overdue: bool = False
-    """The processes did not end in time, and were killed."""
+    """True if the deadline passed, so that the processes were killed."""
 
     @property
     def is_made(self) -> bool:
-        """Whether somebody asked."""
+        """True if the request was made."""
         return self.since is not None
 
     def receive(self, number: int, frame: FrameType | None) -> None:
@@ -113,7 +116,7 @@ class Agent:
         environment = {**os.environ, OUTCOMES_VARIABLE: str(folder)}
         environment.setdefault("OMP_NUM_THREADS", "1")
         environment.setdefault(SHUTDOWN_VARIABLE, str(save_s))
-        for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        for variable in RANK_VARIABLES:
             environment.pop(variable, None)
         process = subprocess.Popen(
             [sys.executable, "-m", "cosmos_worker.runtime.torchrun_agent", *arguments],
@@ -125,14 +128,14 @@ class Agent:
         return cls(process, folder)
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to training processes that have not had it; torchrun may start some later."""
+        """Send SIGTERM to the training processes that have not had it; torchrun may start some later."""
         for rank in set(child_processes(self.process.pid)) - self.asked:
             with suppress(ProcessLookupError):
                 os.kill(rank, signal.SIGTERM)
             self.asked.add(rank)
 
     def kill(self) -> None:
-        """End torchrun and all below it."""
+        """Kill torchrun and all processes below it."""
         below = descendants(self.process.pid)
         self.process.kill()
         for pid in below:
@@ -140,10 +143,10 @@ class Agent:
                 os.kill(pid, signal.SIGKILL)
 
     def wait(self, stop: StopRequest) -> int:
-        """Wait for the end, passing on a stop request; returns the exit code, or minus the signal.
+        """Wait for torchrun's end and pass on a stop request; returns its exit code, or minus the number of the signal.
 
-        What has not begun to train has nothing to save, and may wait for peers that do not come: it is killed at
-        once. What does not end in time is killed too.
+        Processes that have not begun to train have nothing to save and may wait for peers that do not come: they are
+        killed at once. Processes that do not end before the deadline are killed then.
         """
         was_announced = False
         while True:
@@ -155,7 +158,7 @@ class Agent:
                 continue
             if not was_announced:
                 was_announced = True
-                logger.info("stop requested; what is done is being saved")
+                logger.info("stop requested; waiting for the processes to save and end")
             if not outcomes.has_position(self.folder):
                 self.kill()
             elif time.monotonic() - stop.since > stop.save_s:
@@ -166,7 +169,7 @@ class Agent:
 
 
 class LogTail:
-    """Passes a stream on to standard error and keeps its end."""
+    """Copies torchrun's standard error to this process's and keeps the last TAIL_BYTES of it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._tail = bytearray()
@@ -178,7 +181,7 @@ class LogTail:
         assert process.stderr is not None
         with process.stderr as stream:
             while piece := os.read(stream.fileno(), TAIL_BYTES):
-                # nobody may read ours any more; theirs must be emptied all the same
+                # our standard error may be closed; the pipe must be emptied all the same
                 with suppress(OSError):
                     sys.stderr.buffer.write(piece)
                     sys.stderr.buffer.flush()
@@ -186,7 +189,7 @@ class LogTail:
                 del self._tail[:-TAIL_BYTES]
 
     def text(self) -> str:
-        """The end of the stream; waits for what its writers, who are gone, have left in it."""
+        """The kept end of the stream, once everything that the ended processes wrote has been read."""
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
         return self._tail.decode(errors="replace")
@@ -203,10 +206,10 @@ def launch(stage: str, config: Path, overrides: Sequence[str], processes: int) -
     """Run a stage with this many processes on this node; returns the exit code of the worker.
 
     Args:
-        stage: one that several processes can share.
+        stage: a stage that several processes can share.
         config: stage document.
         overrides: key.sub=value.
-        processes: processes on this node.
+        processes: number of processes on this node.
 
     Raises:
         ConfigError: the rendezvous in the environment is wrong.

@@ -1,6 +1,7 @@
-"""What this machine has: one probe per item, each a function that returns what it found.
+"""Probes of this machine: driver, GPUs, libraries, shared memory, disk; each is a function that returns a Finding.
 
-Heavy packages are imported inside the probes that need them, and only when ``is_needed`` says that somebody asked.
+Heavy packages are imported inside the probes that need them, and only if ``is_needed``, which says that a job needs
+the item.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cosmos_worker.config.values import (
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is the folder that is looked at
 MIN_SHARED_MEMORY = GIB
-"""What NCCL and loader processes want; container engines give 64 MiB unless told otherwise."""
+"""Bytes of /dev/shm that NCCL needs; container engines give 64 MiB by default."""
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 ENGINE_FLOAT8_RELEASE = (2, 16)
 """First release of Transformer Engine whose layers do not hold sharded weights a second time between the passes.
@@ -37,7 +38,7 @@ Scales without a state (Float8CurrentScaling) are there since 2.2, ``autocast(re
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether an item can be used, and what is known of it."""
+    """True if an item can be used, and a line of detail such as its version."""
 
     found: bool
     detail: str
@@ -74,12 +75,12 @@ def probe_torch(is_needed: bool) -> Finding:
     return Finding(version is not None, version or "not installed")
 
 
-def _why_not_asked(is_needed: bool) -> Finding | None:
-    """What is found where PyTorch cannot be asked about the GPUs, or nobody wants to know; None where it is asked."""
+def _cuda_unknown(is_needed: bool) -> Finding | None:
+    """The finding if PyTorch is not asked about GPUs, because it cannot be imported or no job needs them; else None."""
     if not is_needed and not DRIVER_FILE.exists():
         return Finding(False, "not looked for, as there is no driver")
     try:
-        import torch.distributed  # noqa: F401 - what follows asks it
+        import torch.distributed  # noqa: F401 - the probes ask it
     except Exception as error:  # a broken build raises OSError
         return Finding(False, f"torch cannot be imported: {_one_line(error)}")
     return None
@@ -87,7 +88,7 @@ def _why_not_asked(is_needed: bool) -> Finding | None:
 
 def probe_cuda(is_needed: bool) -> Finding:
     """CUDA devices that PyTorch can use, with their memory."""
-    if unknown := _why_not_asked(is_needed):
+    if unknown := _cuda_unknown(is_needed):
         return unknown
     import torch
 
@@ -105,7 +106,7 @@ def probe_cuda(is_needed: bool) -> Finding:
 
 def probe_nccl(is_needed: bool) -> Finding:
     """NCCL as PyTorch has it."""
-    if unknown := _why_not_asked(is_needed):
+    if unknown := _cuda_unknown(is_needed):
         return unknown
     import torch
     import torch.distributed
@@ -117,12 +118,12 @@ def probe_nccl(is_needed: bool) -> Finding:
 
 
 def probe_transformer_engine(is_needed: bool) -> Finding:
-    """Transformer Engine: installed, and if somebody needs it, importable with its PyTorch part."""
+    """Transformer Engine: installed, and if it is needed, importable with its PyTorch part."""
     return _probe_import("transformer-engine", "transformer_engine.pytorch", is_needed)
 
 
 def probe_engine_float8(is_needed: bool) -> Finding:
-    """Transformer Engine's float8 layers: a release that has ours, and a GPU for them if somebody needs it."""
+    """Transformer Engine's float8 layers: a release that the worker can use, and if it is needed, a GPU for them."""
     finding = probe_transformer_engine(is_needed)
     if not (finding.found and is_needed):
         return finding
@@ -135,7 +136,7 @@ def probe_engine_float8(is_needed: bool) -> Finding:
 
 
 def lack_of_engine_float8(version: str, engine: ModuleType) -> str | None:
-    """Why the installed Transformer Engine cannot multiply in float8 here; None = it can.
+    """The reason that the installed Transformer Engine cannot multiply in float8 here; None = it can.
 
     Args:
         version: of the library.
@@ -150,7 +151,7 @@ def lack_of_engine_float8(version: str, engine: ModuleType) -> str | None:
 
 
 def probe_apex(is_needed: bool) -> Finding:
-    """NVIDIA apex with its CUDA extensions; the package of that name in registries is another one."""
+    """NVIDIA apex with its CUDA extensions; the package apex on PyPI is another project."""
     version = version_of("apex")
     if importlib.util.find_spec("amp_C") is None:
         return Finding(
@@ -198,7 +199,7 @@ def probe_shared_memory(is_needed: bool, path: Path = SHARED_MEMORY) -> Finding:
 
 
 def probe_token(environment: Mapping[str, str]) -> Finding:
-    """Whether there is a Hugging Face token, never what it is."""
+    """The place of a Hugging Face token, never its value."""
     names = [name for name in TOKEN_VARIABLES if environment.get(name)]
     if names:
         return Finding(True, f"in {names[0]}")
@@ -210,7 +211,7 @@ def probe_token(environment: Mapping[str, str]) -> Finding:
 
 
 def probe_disk(folder: Path, required: int) -> Finding:
-    """Free space and the right to write, where the folder is or would be made.
+    """Free space and write permission of a folder, or of the nearest one above it that exists.
 
     Args:
         folder: need not exist.

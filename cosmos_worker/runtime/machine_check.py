@@ -19,14 +19,14 @@ from cosmos_worker.config.stages import (
     load_yaml,
 )
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.plan import checkpoint_bytes
+from cosmos_worker.memory.sizes import checkpoint_bytes
 from cosmos_worker.runtime import machine
 from cosmos_worker.storage.volumes import Volumes
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that can be asked for, and what to do where it is missing."""
+    """An item that a job can need: its probe, and advice if it is missing."""
 
     probe: machine.Probe
     remedy: str
@@ -70,17 +70,17 @@ NEEDS = (*ITEMS, TOKEN)
 
 @dataclass(frozen=True)
 class Needs:
-    """What a job cannot run without."""
+    """The items and folders that a job cannot run without."""
 
     items: frozenset[str] = frozenset()
-    """Of NEEDS."""
+    """Names of NEEDS."""
     folders: tuple[tuple[Path, int], ...] = ()
     """Folders to write, and bytes that must be free there; 0 = any."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the result."""
+    """One line of the result: an item and its finding."""
 
     name: str
     finding: machine.Finding
@@ -89,7 +89,7 @@ class Line:
 
     @property
     def is_missing(self) -> bool:
-        """Needed, but not there."""
+        """True if the item is needed but cannot be used."""
         return self.is_needed and not self.finding.found
 
     def __str__(self) -> str:
@@ -99,10 +99,10 @@ class Line:
 
 
 def parse_needs(text: str) -> frozenset[str]:
-    """Items of a list such as ``cuda,te``.
+    """The items of a list such as ``cuda,te``.
 
     Raises:
-        ConfigError: an item that there is none of.
+        ConfigError: an unknown item.
     """
     names = frozenset(name.strip() for name in text.split(",") if name.strip())
     unknown = sorted(names - set(NEEDS))
@@ -112,7 +112,7 @@ def parse_needs(text: str) -> frozenset[str]:
 
 
 def check_machine(needs: Needs, environment: Mapping[str, str]) -> Iterator[Line]:
-    """Look at every item."""
+    """Probe every item and folder."""
     for name, item in ITEMS.items():
         is_needed = name in needs.items
         yield Line(name, item.probe(is_needed), is_needed, item.remedy)
@@ -122,10 +122,10 @@ def check_machine(needs: Needs, environment: Mapping[str, str]) -> Iterator[Line
 
 
 def require_all(lines: Sequence[Line]) -> None:
-    """Refuse a machine that lacks something.
+    """Check that no needed item is missing.
 
     Raises:
-        ConfigError: with the names and remedies of what is missing.
+        ConfigError: names the missing items and their remedies.
     """
     missing = [line for line in lines if line.is_missing]
     if missing:
@@ -135,7 +135,7 @@ def require_all(lines: Sequence[Line]) -> None:
         )
 
 
-# --- what a document needs -------------------------------------------------------------------
+# --- needs of a document -------------------------------------------------------------------
 
 
 def stage_of(document: Any, where: str) -> str:  # noqa: ANN401 - any YAML value
@@ -161,7 +161,7 @@ def _has_keys(model: type[StageConfig], keys: Collection[str]) -> bool:
 
 
 def read_document(path: Path) -> StageConfig:
-    """The document of whatever stage it belongs to.
+    """Read a stage document; the stage follows from its keys.
 
     Raises:
         ConfigError: a bad document, or one of no stage.
@@ -170,7 +170,7 @@ def read_document(path: Path) -> StageConfig:
 
 
 def needs_of_document(path: Path, volumes: Volumes) -> Needs:
-    """What the stage of a document needs, but for models beside the network (``guardrails.check``).
+    """The needs of a document's stage, without those of guardrail models (see ``guardrails.check``).
 
     Raises:
         ConfigError: a bad document, or a volume that is not mounted.

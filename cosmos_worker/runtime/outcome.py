@@ -1,7 +1,7 @@
-"""Exit codes, and the records in which processes leave their end, for the launcher and for Kubernetes.
+"""Records of processes' ends and positions: for the launcher as files, for Kubernetes as the termination message.
 
-Exit codes do not cross torchrun. So each process writes why it ended and, while it trains, how far it is; the agent
-(``torchrun_agent.py``) adds how the system saw them end. The launcher reads all of it when they are gone.
+torchrun does not pass on exit codes. So each process writes why it ended and, while it trains, its position; the agent
+(``torchrun_agent.py``) adds the exit codes and signals of all. The launcher reads these files when they have ended.
 
 No torch here.
 """
@@ -20,30 +20,39 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.runtime.process_group import ProcessGroup
+
+logger = logging.getLogger(__name__)
+
 OUTCOMES_VARIABLE = "COSMOS_OUTCOMES"
-"""Names the folder; set for processes that a launcher started."""
+"""Environment variable with the folder of the records; the launcher sets it for the processes that it starts."""
 EXITS_FILE = "exits.json"
 AGENT_FILE = "agent.json"
 POSITION_BYTES = 80
+TERMINATION_BYTES = 4096
+TERMINATION_VARIABLE = "COSMOS_TERMINATION_LOG"
+"""Environment variable with the path of the termination message: in a pod /dev/termination-log."""
+NODE_VARIABLE = "NODE_NAME"
+"""Environment variable with the name of the Kubernetes node."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Why a process ended: an exit code and a reason of the contract, and one line for people."""
+    """The end of a process: exit code and reason as the operator knows them (docs), and one line for people."""
 
     exit_code: int
     reason: str
     message: str
     rank: int | None = None
     time_ns: int = 0
-    """When it was recorded; orders failures of one kind."""
+    """Time of recording, which orders failures of one kind."""
     result: dict[str, Any] | None = None
-    """What a successful stage returned."""
+    """The result of a successful stage."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How the system saw a process end."""
+    """The exit of a process as the system reports it."""
 
     rank: int
     code: int
@@ -54,22 +63,22 @@ class Exit:
 
 @dataclass(frozen=True)
 class Position:
-    """How far the training is: steps done, and the step of the latest complete checkpoint."""
+    """Position of a training: steps done, and the step of the latest complete checkpoint; None = not known."""
 
     step: int | None = None
     checkpoint: int | None = None
 
     def details(self) -> dict[str, int]:
-        """What is known of it, for the termination message."""
+        """The numbers that are known, for the termination message."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Records:
-    """Everything in the folder."""
+    """All records in the folder."""
 
     outcomes: Mapping[int, Outcome] = field(default_factory=dict)
-    """By rank."""
+    """Outcomes by rank."""
     exits: tuple[Exit, ...] = ()
     agent: Outcome | None = None
     """An error of torchrun itself."""
@@ -77,38 +86,38 @@ class Records:
 
 
 def folder_of(environment: Mapping[str, str]) -> Path | None:
-    """The folder, if a launcher reads it."""
+    """The folder of the records; None without a launcher."""
     name = environment.get(OUTCOMES_VARIABLE)
     return Path(name) if name else None
 
 
 def _write(path: Path, value: object) -> None:
-    """A file that is whole or absent, whenever this process dies; nothing needs to survive the machine."""
+    """Write a file so that it is whole or absent if this process dies; it need not survive a crash of the machine."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value), encoding="utf-8")
     temporary.replace(path)
 
 
 def write_outcome(folder: Path, outcome: Outcome, rank: int) -> None:
-    """Record how a rank ended."""
+    """Write the outcome of a rank."""
     record = replace(outcome, rank=rank, time_ns=time.time_ns())
     _write(folder / f"rank-{rank}.json", asdict(record))
 
 
 def write_agent_outcome(folder: Path, outcome: Outcome) -> None:
-    """Record an error of torchrun itself."""
+    """Write an error of torchrun itself."""
     _write(folder / AGENT_FILE, asdict(outcome))
 
 
 def write_exits(folder: Path, exits: list[Exit]) -> None:
-    """Record how the system saw processes end."""
+    """Write the exits of failed processes as torchrun reports them."""
     _write(folder / EXITS_FILE, [asdict(one) for one in exits])
 
 
 class PositionFile:
-    """Where a rank tells the launcher how far it is; every rank does, so that any of them may be lost.
+    """The file in which a rank writes its position for the launcher; every rank does, so that any may be killed.
 
-    It is overwritten in place each step, by a single system call: whole whenever the process dies.
+    It is overwritten in place after each step by a single system call, so that it is whole if the process dies.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -119,10 +128,12 @@ class PositionFile:
     def from_environment(cls, environment: Mapping[str, str]) -> PositionFile:
         """The file of this process; without a launcher, none."""
         folder = folder_of(environment)
-        return cls(folder and folder / f"position-{environment.get('RANK', '0')}.json")
+        return cls(
+            folder and folder / f"position-{ProcessGroup.from_environment(environment).rank}.json"
+        )
 
     def write(self, step: int, checkpoint: int | None) -> None:
-        """Say that so many steps are done and which checkpoint is the latest complete one."""
+        """Write the number of steps done and the step of the latest complete checkpoint."""
         if self.path is None:
             return
         text = json.dumps(asdict(Position(step, checkpoint))).ljust(POSITION_BYTES)
@@ -133,7 +144,7 @@ class PositionFile:
 
 
 def has_position(folder: Path) -> bool:
-    """Whether a process of this node has come to its first step."""
+    """True if a process of this node has begun to train."""
     return any(folder.glob("position-*.json"))
 
 
@@ -142,7 +153,7 @@ def _read(path: Path) -> Any:  # noqa: ANN401 - JSON
 
 
 def read_records(folder: Path) -> Records:
-    """Read the folder."""
+    """All records of the folder."""
     outcomes = [Outcome(**_read(path)) for path in folder.glob("rank-*.json")]
     paths = [path for path in folder.glob("position-*.json") if path.stat().st_size]
     positions = [Position(**_read(path)) for path in paths]
@@ -157,17 +168,8 @@ def read_records(folder: Path) -> Records:
     )
 
 
-logger = logging.getLogger(__name__)
-
-MAX_BYTES = 4096
-VARIABLE = "COSMOS_TERMINATION_LOG"
-"""Where to write; Kubernetes reads /dev/termination-log, on one machine the runner names a file."""
-NODE_VARIABLE = "NODE_NAME"
-"""The node's name; the host's where it is not set."""
-
-
 def node_name(environment: Mapping[str, str]) -> str:
-    """The node that this process runs on."""
+    """Name of the node that this process runs on; the host's name outside Kubernetes."""
     return environment.get(NODE_VARIABLE) or socket.gethostname()
 
 
@@ -187,13 +189,13 @@ def _one_line(message: str) -> str:
     return "; ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
-def build(reason: str, message: str, details: Mapping[str, Any]) -> str:
-    """The JSON text, at most 4 KiB: the largest results are dropped first, then the message is cut.
+def build_termination_message(reason: str, message: str, details: Mapping[str, Any]) -> str:
+    """The termination message as JSON of at most TERMINATION_BYTES: large results are dropped, then the message is cut.
 
-    A result that lost values names them in ``omitted``.
+    A result without its dropped values names them in ``omitted``.
     """
     record = {"reason": reason, "message": _one_line(message), **_strict(dict(details))}
-    while len(text := json.dumps(record)) > MAX_BYTES:
+    while len(text := json.dumps(record)) > TERMINATION_BYTES:
         result = record.get("result") or {}
         sizes = {name: len(json.dumps(value)) for name, value in result.items()}
         omitted = result.get("omitted", [])
@@ -210,17 +212,17 @@ def build(reason: str, message: str, details: Mapping[str, Any]) -> str:
 
 
 def write_termination_message(reason: str, message: str, **details: Any) -> None:  # noqa: ANN401 - JSON values
-    """Write ``{reason, message, ...}``; nothing happens where nobody reads it.
+    """Write the termination message ``{reason, message, ...}``; nothing is written if no path is set.
 
     Args:
-        reason: CamelCase word of the contract.
+        reason: CamelCase word, as of :class:`Outcome`.
         message: for people; becomes one line.
         details: step, checkpoint, rank, result.
     """
-    target = os.environ.get(VARIABLE)
+    target = os.environ.get(TERMINATION_VARIABLE)
     if not target:
         return
-    text = build(reason, message, {"node": node_name(os.environ), **details})
+    text = build_termination_message(reason, message, {"node": node_name(os.environ), **details})
     try:
         Path(target).write_text(text, encoding="utf-8")
     except OSError as error:  # the exit code says the most important part

@@ -1,89 +1,195 @@
-"""The processes of one training or inference item: those that torchrun describes, or a single one."""
+"""This process among those that torchrun has started: its rank, and how they exchange values.
+
+Nothing else in the worker reads RANK, WORLD_SIZE, LOCAL_RANK or LOCAL_WORLD_SIZE. The command line and the launcher
+need them before PyTorch is loaded, so this module imports PyTorch only inside what communicates.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, TypeVar, cast
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch.distributed import ProcessGroup
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from cosmos_worker.errors import ConfigError, StopRequested
 
-PATIENCE = timedelta(days=7)
-"""Processes wait for each other as long as it takes: one that fails ends the others through torchrun."""
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed as dist
+    from torch import Tensor
+
+T = TypeVar("T")
+DeviceType = Literal["cpu", "cuda"]
+
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""The variables that torchrun sets for each process it starts."""
+UNLIMITED_WAIT = timedelta(days=7)
+"""Timeout of a CPU group, whose processes wait for files and for each other as long as it takes: one that fails ends
+the others through torchrun."""
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""Timeout of the training's own group: longer than anything that the main process does alone between two collectives,
+such as loading a tokenizer or decoding sample videos, during which the others wait in the next step."""
+
+
+def read_rank(environment: Mapping[str, str]) -> str:
+    """The text of RANK, ``0`` where it is not set; in a pod of a PyTorchJob, outside torchrun, the node's number."""
+    return environment.get("RANK") or "0"
+
+
+def is_started_by_torchrun(environment: Mapping[str, str]) -> bool:
+    """True if the environment says how many processes there are."""
+    return "WORLD_SIZE" in environment
 
 
 @dataclass(frozen=True)
-class Team:
-    """This process among those that torchrun has started; by default it is alone.
+class ProcessGroup:
+    """This process in a group of processes; by default it is alone.
 
     Attributes:
-        rank: of this process.
-        world_size: processes in all.
-        everyone: all of them, on the CPU; None for a single process.
-        context_group: those that share the frames of each video with this one; None if it has them alone.
+        rank: number of this process in the group, from 0.
+        world_size: processes of the group.
+        local_rank: number of this process on its node, and of its GPU.
+        local_world_size: processes on this node.
+        device_type: of the device that this process computes on.
+        handle: PyTorch's group, for the collectives; None = the default group, or none for a single process.
+        context_group: set by :meth:`with_context_parallel`; see :attr:`context`.
     """
 
     rank: int = 0
     world_size: int = 1
-    everyone: ProcessGroup | None = None
+    local_rank: int = 0
+    local_world_size: int = 1
+    device_type: DeviceType = "cpu"
+    handle: dist.ProcessGroup | None = None
     context_group: ProcessGroup | None = None
 
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str], device_type: DeviceType = "cpu"
+    ) -> ProcessGroup:
+        """All processes that torchrun has started, on all nodes; a single one where it says nothing."""
+        return cls(
+            rank=int(read_rank(environment)),
+            world_size=int(environment.get("WORLD_SIZE", 1)),
+            local_rank=int(environment.get("LOCAL_RANK", 0)),
+            local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
+            device_type=device_type,
+        )
+
     @property
-    def writes(self) -> bool:
-        """Whether this process writes the videos that it computes; one of those that share a video does."""
-        return self.context_group is None or self.context_group.rank() == 0
+    def is_main(self) -> bool:
+        """True if this is process 0, which writes the files that exist once."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """The device that this process computes on."""
+        import torch
+
+        if self.device_type == "cuda":
+            return torch.device("cuda", self.local_rank)
+        return torch.device("cpu")
+
+    # --- subgroups -----------------------------------------------------------------------------
+
+    def new_cpu_group(self) -> ProcessGroup:
+        """The same processes with a CPU group of their own, in which they may wait for :data:`UNLIMITED_WAIT`.
+
+        Its collectives do not mix with those of this group, so they may run beside them; all processes call this.
+        """
+        if self.world_size == 1:
+            return self
+        import torch.distributed as dist
+
+        handle = dist.new_group(backend="gloo", timeout=UNLIMITED_WAIT)
+        assert isinstance(handle, dist.ProcessGroup)  # all processes belong to it
+        return replace(self, handle=handle)
+
+    def with_context_parallel(self, size: int) -> ProcessGroup:
+        """The same processes, of which ``size`` neighbours compute the latent frames of the same samples.
+
+        All processes call this. ``size`` must divide the number of processes; 1 changes nothing.
+        """
+        if size == 1:
+            return self
+        from torch.distributed.device_mesh import init_device_mesh
+
+        mesh = init_device_mesh(self.device_type, (self.world_size // size, size))
+        context = ProcessGroup(
+            self.rank % size, size, device_type=self.device_type, handle=mesh.get_group(1)
+        )
+        return replace(self, context_group=context)
+
+    @property
+    def context(self) -> ProcessGroup:
+        """The processes that compute frames of the same samples as this one; this one alone without such a group."""
+        return self.context_group or ProcessGroup(device_type=self.device_type)
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this process's context group among them all: samples are dealt to these groups."""
+        return self.rank // self.context.world_size
+
+    @property
+    def data_size(self) -> int:
+        """Number of context groups, which compute different samples."""
+        return self.world_size // self.context.world_size
 
     def own_batches(self, batches: Sequence[T]) -> list[T]:
-        """This process's share of the batches of the whole list, so that a batch is the same for any team."""
-        size = 1 if self.context_group is None else self.context_group.size()
-        return list(batches[self.rank // size :: self.world_size // size])
+        """The batches that fall to this process's context group: every ``data_size``-th of the whole list."""
+        return list(batches[self.data_rank :: self.data_size])
+
+    # --- collectives: all processes of the group call them in the same order ---------------------
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes by rank, pickled to be sent."""
+        if self.world_size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.handle)
+        return values
 
     def from_main(self, value: T | None) -> T:
-        """The value of process 0, which alone computes it."""
+        """The value of process 0, pickled to be sent; what the others pass is ignored."""
         values: list[Any] = [value]
-        if self.everyone is not None:
-            dist.broadcast_object_list(values, src=0, group=self.everyone)
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.broadcast_object_list(values, group=self.handle, group_src=0)
         return cast(T, values[0])
 
-    def meet(self) -> None:
+    def tensor_from_main(self, tensor: Tensor) -> Tensor:
+        """The tensor of process 0; the others pass one of the same shape, dtype and device, which is overwritten."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            tensor = tensor.contiguous()
+            dist.broadcast(tensor, group=self.handle, group_src=0)
+        return tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over all processes, in place."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.all_reduce(values, group=self.handle)
+            values /= self.world_size
+        return values
+
+    def barrier(self) -> None:
         """Wait until all processes have come here."""
         self.gather(None)
 
-    def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank, once all have come here."""
-        values: list[Any] = [value] * self.world_size
-        if self.everyone is not None:
-            dist.all_gather_object(values, value, group=self.everyone)
-        return values
 
-    def agree(self, tensor: Tensor) -> Tensor:
-        """The tensor of the process that writes the video, in all that share it: kernels may round differently."""
-        if self.context_group is not None:
-            tensor = tensor.contiguous()
-            dist.broadcast(tensor, group=self.context_group, group_src=0)
-        return tensor
-
-    def agree_on(self, value: T) -> T:
-        """The value of the process that writes the video, in all that share it."""
-        values: list[Any] = [value]
-        if self.context_group is not None:
-            dist.broadcast_object_list(values, group=self.context_group, group_src=0)
-        return cast(T, values[0])
-
-
-def check_team(world_size: int, context_parallel: int, num_latent_frames: int) -> None:
-    """Check that the processes can share the frames.
+def check_context_parallel(world_size: int, context_parallel: int, num_latent_frames: int) -> None:
+    """Check that the processes of an inference item can share the latent frames of its videos.
 
     Raises:
-        ConfigError: numbers that do not divide.
+        ConfigError: ``context_parallel`` does not divide the number of processes or of latent frames.
     """
     for number, what in ((world_size, "processes"), (num_latent_frames, "latent frames")):
         if number % context_parallel:
@@ -93,116 +199,38 @@ def check_team(world_size: int, context_parallel: int, num_latent_frames: int) -
             )
 
 
-def form_team(rank: int, world_size: int, context_parallel: int, device: torch.device) -> Team:
-    """Form the groups inside the process group that is there; every process calls this.
-
-    Args:
-        rank: of this process.
-        world_size: processes in all; 1 needs no process group.
-        context_parallel: neighbours that share frames.
-        device: where this process computes.
-    """
-    if world_size == 1:
-        return Team()
-    everyone = dist.new_group(backend="gloo", timeout=PATIENCE)
-    assert isinstance(everyone, ProcessGroup)  # all processes belong to it
-    context_group = None
-    if context_parallel > 1:
-        from torch.distributed.device_mesh import init_device_mesh
-
-        shape = (world_size // context_parallel, context_parallel)
-        context_group = init_device_mesh(device.type, shape).get_group(1)
-    return Team(rank, world_size, everyone, context_group)
-
-
-T = TypeVar("T")
-
-MAIN_PROCESS_ALONE = timedelta(minutes=30)
-"""How long processes wait in a collective: longer than anything that the main process does alone between two of them,
-such as to load a tokenizer or to decode sample videos, during which the others wait in the next step."""
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process's place among all, and its device."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-    local_world_size: int = 1
-    """Processes on this node."""
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files."""
-        return self.rank == 0
-
-    def gather(self, value: T, group: ProcessGroup | None = None) -> list[T]:
-        """The values of all processes, by rank; group: one of :meth:`new_cpu_group`, which waits longer."""
-        if self.world_size == 1:
-            return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value, group)
-        return values
-
-    def from_main(self, value: T) -> T:
-        """The value of the main process."""
-        values: list[Any] = [value]
-        if self.world_size > 1:
-            dist.broadcast_object_list(values, src=0)
-        return cast(T, values[0])
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over all processes."""
-        if self.world_size > 1:
-            dist.all_reduce(values)
-            values /= self.world_size
-        return values
-
-    def new_cpu_group(self) -> ProcessGroup | None:
-        """A further group of all processes, for what runs beside others and waits for files; None for a single one."""
-        if self.world_size == 1:
-            return None
-        group = dist.new_group(backend="gloo", timeout=PATIENCE)
-        assert isinstance(group, ProcessGroup)  # all processes belong to it
-        return group
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.world_size > 1:
-            dist.barrier()
-
-
 @contextmanager
-def join_processes(device: str, threads: int | None) -> Iterator[Processes]:
-    """Join the group that the environment describes (torchrun), and leave it at the end.
+def join_processes(device: str, threads: int | None) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun has started in PyTorch's default group, and leave it at the end.
 
     Args:
-        device: auto, cpu or cuda.
+        device: auto, cpu or cuda; auto = cuda where there is a GPU.
         threads: CPU threads of this process; None = PyTorch's choice.
     """
+    import torch
+    import torch.distributed as dist
+
     use_cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    here = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    processes = ProcessGroup.from_environment(os.environ, "cuda" if use_cuda else "cpu")
     if use_cuda:
-        torch.cuda.set_device(here)
+        torch.cuda.set_device(processes.device)
     if threads is not None:
         torch.set_num_threads(threads)
-    if world_size > 1:
-        # checkpoints are written while the training goes on, which needs a group of its own for the CPU
+    if processes.world_size > 1:
+        # checkpoints are written while the training goes on, which needs a backend for the CPU too
         backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
-        dist.init_process_group(backend, timeout=MAIN_PROCESS_ALONE)
-    # after a failure the group is not left in order: its peers may wait in it, and it for them
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+    # after a failure the group is left as it is: this process would wait for peers, which may wait for it
     try:
-        yield Processes(rank, world_size, here, local_world_size)
+        yield processes
     except StopRequested:
-        _leave(world_size)
+        _leave(processes)
         raise
-    _leave(world_size)
+    _leave(processes)
 
 
-def _leave(world_size: int) -> None:
-    if world_size > 1:
+def _leave(processes: ProcessGroup) -> None:
+    if processes.world_size > 1:
+        import torch.distributed as dist
+
         dist.destroy_process_group()

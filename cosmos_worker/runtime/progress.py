@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, elsewhere one log line per interval; and loops in threads.
+"""Progress of long loops: a bar on a terminal, elsewhere a log line per interval; and a loop over threads.
 
 No torch here.
 """
@@ -24,7 +24,7 @@ LOG_INTERVAL_S = 10.0
 
 
 def shows_bars() -> bool:
-    """Whether standard error is a terminal that can show a bar; some report a width of 0 and show nothing."""
+    """True if standard error is a terminal that can show a bar; a terminal of width 0 cannot."""
     if not sys.stderr.isatty():
         return False
     try:
@@ -37,7 +37,7 @@ class Progress:
     """Counts units of work of known total.
 
     Args:
-        name: what is being done, one word.
+        name: of the loop, one word.
         total: units in all.
         unit: name of the units, plural.
         interval_s: seconds between log lines where standard error is no terminal.
@@ -58,7 +58,7 @@ class Progress:
         return tqdm(total=self.total, unit=self.unit, desc=self.name, disable=False)
 
     def advance(self, count: int = 1) -> None:
-        """So many units more are done."""
+        """Count units that are done."""
         self.done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -74,20 +74,20 @@ class Progress:
             )  # fmt: skip
 
     def leave_out(self, count: int) -> None:
-        """So many units are there already: they belong neither to the total nor to the rate."""
+        """Take units that were done before out of the total; they do not count for the rate."""
         self.total -= count
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.refresh()
 
     def close(self) -> None:
-        """Leave the terminal in order."""
+        """Close the bar, if there is one."""
         if self._bar is not None:
             self._bar.close()
 
 
 QUEUE = 16
-"""Items per thread that wait for it: memory holds results, not what is still to do."""
+"""Items per thread that are submitted at once, so that a long list is not in memory as futures."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -100,14 +100,17 @@ def map_in_threads(
     name: str,
     unit: str,
 ) -> list[Result]:
-    """Results in the order of the items; an exception of the function ends it without starting further items.
+    """Call a function on items in threads; after an exception of the function no further item is started.
 
     Args:
         function: called in ``num_workers`` threads.
         items: its arguments.
         num_workers: calls at the same time.
-        name: what is being done, for the progress.
+        name: of the loop, for the progress.
         unit: name of the items, plural.
+
+    Returns:
+        The results, in the order of the items.
     """
     progress = Progress(name, len(items), unit)
     results: list[Result] = []

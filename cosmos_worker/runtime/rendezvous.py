@@ -1,4 +1,4 @@
-"""Where the nodes of a training meet: torchrun's options, and the wait for the first node's name. No torch here.
+"""The meeting of a training's nodes: torchrun's options, and the wait for the first node's name. No torch here.
 
 Pods start at different times, and a headless Service gives a pod's name an address only when the pod runs.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cosmos_worker.errors import ConfigError, RetryableError
+from cosmos_worker.runtime.process_group import read_rank
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def read_seconds(environment: Mapping[str, str], variable: str, default: int) ->
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """How many nodes there are, which one this is, and where they meet."""
+    """The nodes of a run: their number, the number of this one, and the address where they meet."""
 
     nodes: int
     node_rank: int
@@ -47,25 +48,25 @@ class Rendezvous:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Rendezvous:
-        """Read what PyTorchJob, TrainJob or an indexed Job of ours says (PET_*, MASTER_*); else one node.
+        """Read the variables of a PyTorchJob, a TrainJob or our indexed Job (PET_*, MASTER_*); without them one node.
 
         Raises:
-            ConfigError: several nodes without an address, or values that are no numbers.
+            ConfigError: several nodes without an address, or values that are not numbers.
         """
 
-        def read(name: str, plain: str, default: str) -> str:
-            return environment.get(f"PET_{name}") or environment.get(plain) or default
+        def read(name: str, default: str) -> str:
+            return environment.get(f"PET_{name}") or environment.get(name) or default
 
         numbers = {
-            "PET_NNODES": read("NNODES", "NNODES", "1"),
-            "PET_NODE_RANK": read("NODE_RANK", "RANK", "0"),
-            "MASTER_PORT": read("MASTER_PORT", "MASTER_PORT", str(DEFAULT_PORT)),
+            "PET_NNODES": read("NNODES", "1"),
+            "PET_NODE_RANK": environment.get("PET_NODE_RANK") or read_rank(environment),
+            "MASTER_PORT": read("MASTER_PORT", str(DEFAULT_PORT)),
         }
         for name, text in numbers.items():
             if not text.isdecimal():
                 raise ConfigError(f"{name}: got {text!r}; give a whole number")
         nodes, node_rank, port = (int(text) for text in numbers.values())
-        address = read("MASTER_ADDR", "MASTER_ADDR", "")
+        address = read("MASTER_ADDR", "")
         if nodes > 1 and not address:
             raise ConfigError(
                 f"MASTER_ADDR: not set, and PET_NNODES is {nodes}; set it to the name of the first node"
@@ -74,7 +75,7 @@ class Rendezvous:
         return cls(nodes, node_rank, address, port, timeout_s)
 
     def torchrun_arguments(self, processes: int) -> list[str]:
-        """Options of torchrun: a fixed group that is never restarted."""
+        """Options of torchrun for a fixed group of processes that is never restarted."""
         where = ["--standalone"]
         if self.nodes > 1:
             where = [
@@ -88,7 +89,7 @@ class Rendezvous:
 
 
 def resolves(address: str) -> bool:
-    """Whether a host name has an address now."""
+    """True if a host name has an address now."""
     try:
         return bool(socket.getaddrinfo(address, None))
     except OSError:
@@ -103,7 +104,7 @@ def wait_for_address(
     """Wait until the first node's name has an address; returns False if a stop was asked for before.
 
     Raises:
-        RetryableError: it has none after the rendezvous' time.
+        RetryableError: it has none after ``timeout_s``.
     """
     found, given_up = threading.Event(), threading.Event()
 

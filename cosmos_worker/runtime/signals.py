@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT: end a stage at once, or finish the step, save and leave. No torch here.
+"""SIGTERM and SIGINT: they end a stage at once, but a training finishes its step and saves first. No torch here.
 
-For every stage but the training, which saves first (``stop.py``). A stage may be ended anywhere: its files
-are whole or absent, and the next run continues with what is there.
+:func:`prompt_stop` is for every stage but the training: it may be ended anywhere, as its files are whole or absent, and
+the next run continues with those that are there. :class:`StopSignal` is for the training.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LATE_S = 10.0
-"""After so long a stop no longer waits for Python: Kubernetes kills a stage 30 s after SIGTERM."""
+"""Seconds after which a stop no longer waits for the main thread: Kubernetes kills a stage 30 s after SIGTERM."""
 PR_SET_PDEATHSIG = 1
 
 
 class StopNow(BaseException):
-    """Ends the stage; no Exception, so that no library mistakes it for a failure of its own."""
+    """Ends the stage; not an Exception, so that no library handles it as a failure of its own."""
 
 
 def terminate_with_parent() -> None:
@@ -34,8 +34,8 @@ def _raise_stop(number: int, frame: FrameType | None) -> None:
     raise StopNow(signal.Signals(number).name)
 
 
-def _watch(pipe: int, end: Callable[[], None]) -> None:
-    """Wait for a stop signal, then give the main thread its time."""
+def _end_if_late(pipe: int, end: Callable[[], None]) -> None:
+    """Wait for a stop signal in a thread, and call ``end`` if the process still lives LATE_S later."""
     with os.fdopen(pipe, "rb", buffering=0) as stream:
         while received := stream.read(1):
             if received[0] in STOP_SIGNALS:
@@ -48,12 +48,12 @@ def prompt_stop(end: Callable[[], None]) -> Iterator[None]:
     """Raise :class:`StopNow` in the main thread when a stop is asked for.
 
     Args:
-        end: called in another thread if the process lives on :data:`LATE_S` later, because the main thread sits in
+        end: called in another thread if the process still lives :data:`LATE_S` later, because the main thread is in
             native code or threads of a library do not end; it must end the process.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    threading.Thread(target=_watch, args=(reader, end), daemon=True).start()
+    threading.Thread(target=_end_if_late, args=(reader, end), daemon=True).start()
     previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     previous = [signal.signal(number, _raise_stop) for number in STOP_SIGNALS]
     try:
@@ -62,11 +62,11 @@ def prompt_stop(end: Callable[[], None]) -> Iterator[None]:
         for number, handler in zip(STOP_SIGNALS, previous, strict=True):
             signal.signal(number, handler)
         signal.set_wakeup_fd(previous_writer)
-        os.close(writer)  # ends the watch, unless a stop has begun
+        os.close(writer)  # ends the thread, unless a stop has begun
 
 
 class StopSignal:
-    """Whether somebody asked this process to stop."""
+    """A flag that SIGTERM and SIGINT set; the training looks at it after each step."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -20,6 +20,7 @@ from cosmos_worker.runtime.outcome import (
     write_outcome,
     write_termination_message,
 )
+from cosmos_worker.runtime.process_group import read_rank
 from cosmos_worker.runtime.progress import shows_bars
 from cosmos_worker.runtime.signals import prompt_stop
 
@@ -30,10 +31,10 @@ def configure_logging(is_launcher: bool = False) -> None:
     """Log to standard error, one line a record, times in UTC.
 
     Args:
-        is_launcher: it starts the processes of a node; RANK in its environment, if any, is that of the node.
+        is_launcher: it starts the processes of a node; the rank in its environment, if any, is that of the node.
     """
     logging.Formatter.converter = time.gmtime
-    rank = os.environ.get("RANK", "0")
+    rank = read_rank(os.environ)
     who = "launcher" if is_launcher else f"rank={rank}"
     logging.basicConfig(
         level=logging.INFO if is_launcher or rank == "0" else logging.WARNING,
@@ -100,7 +101,7 @@ def report_end(outcome: Outcome) -> int:
     folder = folder_of(os.environ)
     if folder is not None:
         try:
-            write_outcome(folder, outcome, int(os.environ.get("RANK", "0")))
+            write_outcome(folder, outcome, int(read_rank(os.environ)))
         except OSError as error:  # the exit code still says something
             logger.warning("%s: this process's outcome cannot be written: %s", folder, error)
         return EXIT_OK if outcome.exit_code == EXIT_CONTINUE else outcome.exit_code

@@ -1,6 +1,6 @@
-"""torchrun that records how the system saw each process of this node end; the launcher starts it.
+"""Runs torchrun and records the exit code or signal of each process of this node; the launcher starts it.
 
-torchrun itself tells its parent 1 for everything. Its error file (``TORCHELASTIC_ERROR_FILE``) exists only when a
+torchrun itself ends with 1 after every failure. Its error file (``TORCHELASTIC_ERROR_FILE``) exists only when a
 process raised through ``@record``; after SIGKILL, a segmentation fault, an exit code or a plain exception it does not.
 """
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("cosmos_worker.runtime.torchrun_agent")  # it runs as
 
 
 def describe_exits(failures: Mapping[int, ProcessFailure]) -> list[outcomes.Exit]:
-    """How each failed rank ended, and how long after the first."""
+    """The exit code or signal of each failed rank, and its seconds after the first failure."""
     first = min(failure.timestamp for failure in failures.values())
     return [
         outcomes.Exit(rank, failure.exitcode, float(failure.timestamp - first))
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_BUG
     except SignalException:
         raise
-    except Exception as error:  # an edge: the launcher says why
+    except Exception as error:  # the launcher reports it
         logger.exception("torchrun failed")
         outcome = classify(error)
         outcomes.write_agent_outcome(folder, outcome)

@@ -1,9 +1,9 @@
 """cache-latents: every training and validation window through the tokenizer, once.
 
-The test split is held out: it is sampled from its files. Several processes (RANK of WORLD_SIZE) share the work
-without talking to each other: the windows are cut into shards, process r of w makes the shards r, r + w, r + 2w ..,
-and process 0 waits until all are in the folder. However many there are, the files are the same. With buckets a shard
-holds windows of one, and those of the first bucket come first.
+The test split is left out: it is sampled from its video files. Several processes divide the work without
+communication: the windows are cut into shards, process r of w makes the shards r, r + w, r + 2w .., and process 0 waits
+until all are in the folder. The files are the same for any number of processes. With buckets a shard contains windows
+of one bucket, and the shards of the first bucket come first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from cosmos_worker.data.index import DatasetIndex, Window, read_index
 from cosmos_worker.data.windows import decode_ahead
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.cgroup import available_cpus
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.runtime.progress import Progress
 from cosmos_worker.storage.volumes import (
     VIDEO_READER_VERSION,
@@ -59,23 +60,6 @@ LOG_INTERVAL_S = 30.0
 KIB, MIB = 1 << 10, 1 << 20
 
 
-@dataclass(frozen=True)
-class Place:
-    """This process among those that fill the cache, as torchrun says."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    """Number among the processes of this machine: that of its GPU."""
-    local_world_size: int = 1
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Place:
-        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; without them there is one process."""
-        names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        return cls(*(int(environment.get(name, default)) for name, default in names.items()))
-
-
 def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
     """Encode this process's share of what the target folder lacks.
 
@@ -89,7 +73,7 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
         CheckpointError: the tokenizer's folder is wrong.
         RetryableError: not enough free disk, or the other processes make no progress.
     """
-    place = Place.from_environment(os.environ)
+    processes = ProcessGroup.from_environment(os.environ)
     index = read_index(volumes.resolve(config.dataset_uri))
     windows = [window for split in SPLITS for window in index.windows(split)]
     if not windows:
@@ -97,19 +81,19 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
             f"{config.dataset_uri}: no windows in the splits {' and '.join(SPLITS)}; "
             "see report.md of prepare-dataset for what was dropped"
         )
-    tokenizer = _tokenizer(config, volumes, place)
+    tokenizer = _tokenizer(config, volumes, processes)
     target = volumes.resolve(config.target_uri)
     parts = cut_parts(config, windows, tokenizer.latent_channels)
     started = time.monotonic()
     with LatentWriter(
         target,
         fingerprint(config, index, parts, tokenizer.digest),
-        rank=place.rank,
-        world_size=place.world_size,
+        rank=processes.rank,
+        world_size=processes.world_size,
     ) as writer:
         reused = sum(window.window_id in writer.done for window in windows)
         announce(target, parts, writer.done)
-        encoded = _encode(index, parts, tokenizer, config, writer, place)
+        encoded = _encode(index, parts, tokenizer, config, writer, processes)
     shapes = {part.name: list(part.shape) for part in parts}
     result: dict[str, Any] = {
         "windows": len(windows),
@@ -119,15 +103,17 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
         "dtype": config.tokenizer.dtype,
         "bytes": sum(part.num_bytes for part in parts),
     }
-    if place.rank == 0:
+    if processes.is_main:
         result["digest"] = wait_for_all(target, windows).digest
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 
 
-def _tokenizer(config: CacheLatentsConfig, volumes: Volumes, place: Place) -> base.VideoTokenizer:
+def _tokenizer(
+    config: CacheLatentsConfig, volumes: Volumes, processes: ProcessGroup
+) -> base.VideoTokenizer:
     device = "cpu"
     if torch.cuda.is_available():
-        device = f"cuda:{place.local_rank}"
+        device = f"cuda:{processes.local_rank}"
         torch.cuda.set_device(device)  # for constants of the scripts that name no device index
     if config.tokenizer_uri == EMBEDDED:
         return load_tokenizer(EMBEDDED, config.tokenizer, device)
@@ -140,17 +126,17 @@ def _encode(
     tokenizer: base.VideoTokenizer,
     config: CacheLatentsConfig,
     writer: LatentWriter,
-    place: Place,
+    processes: ProcessGroup,
 ) -> int:
     """Encode this process's missing windows, part after part, and hand them to the writer; returns their number."""
     size, dtype = config.tokenizer.batch_size, getattr(torch, config.tokenizer.dtype)
     todo = [
-        [window for window in part.share(place) if window.window_id not in writer.done]
+        [window for window in part.own_windows(processes) if window.window_id not in writer.done]
         for part in parts
     ]
     num_windows = sum(map(len, todo))
     progress = Progress("cache-latents", num_windows, "windows")
-    cpus = max(1, available_cpus() // place.local_world_size)
+    cpus = max(1, available_cpus() // processes.local_world_size)
     for part, windows in zip(parts, todo, strict=True):
         writer.begin_shards(part.per_shard)
         batches = [windows[start : start + size] for start in range(0, len(windows), size)]
@@ -193,9 +179,9 @@ class Part:
         """Bytes of all latents of this part."""
         return len(self.windows) * self.window_bytes
 
-    def share(self, place: Place) -> list[Window]:
-        """The windows of a process."""
-        return share(self.windows, self.per_shard, place, self.first_shard)
+    def own_windows(self, processes: ProcessGroup) -> list[Window]:
+        """The windows that fall to this process."""
+        return own_windows(self.windows, self.per_shard, processes, self.first_shard)
 
 
 def cut_parts(config: CacheLatentsConfig, windows: Sequence[Window], channels: int) -> list[Part]:
@@ -236,19 +222,19 @@ def windows_per_shard(window_bytes: int, batch_size: int, num_windows: int) -> i
     return max(batch_size, wanted - wanted % batch_size)
 
 
-def share(
-    windows: Sequence[Window], per_shard: int, place: Place, first_shard: int = 0
+def own_windows(
+    windows: Sequence[Window], per_shard: int, processes: ProcessGroup, first_shard: int = 0
 ) -> list[Window]:
-    """The windows of a process: those of every ``world_size``-th shard, in order.
+    """The windows that fall to this process: those of every ``world_size``-th shard, in order.
 
     Args:
         windows: of a part.
         per_shard: windows of a full shard.
-        place: of the process.
+        processes: this process among all that fill the cache.
         first_shard: shards of the parts before, which are counted as well.
     """
-    step = per_shard * place.world_size
-    first = per_shard * ((place.rank - first_shard) % place.world_size)
+    step = per_shard * processes.world_size
+    first = per_shard * ((processes.rank - first_shard) % processes.world_size)
     return [
         window
         for start in range(first, len(windows), step)

@@ -27,7 +27,11 @@ from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.apply import FilteredFrames, FrameGuardrails, Guardrails
 from cosmos_worker.guardrails.verdict import Blocked
-from cosmos_worker.runtime.process_group import Team, check_team, form_team, join_processes
+from cosmos_worker.runtime.process_group import (
+    ProcessGroup,
+    check_context_parallel,
+    join_processes,
+)
 from cosmos_worker.runtime.progress import Progress
 from cosmos_worker.sample import kept_passes, records
 from cosmos_worker.sample.checks import check_item
@@ -57,22 +61,25 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         CheckpointError: network, tokenizer or encoder do not fit.
     """
     started = time.monotonic()
-    with join_processes(config.device, None) as processes:
-        rank, world_size, device = processes.rank, processes.world_size, processes.device
-        check_team(world_size, config.context_parallel, _num_latent_frames(config))
-        team = form_team(rank, world_size, config.context_parallel, device)
+    with join_processes(config.device, None) as joined:
+        frames, device = _num_latent_frames(config), joined.device
+        check_context_parallel(joined.world_size, config.context_parallel, frames)
+        processes = joined.new_cpu_group().with_context_parallel(config.context_parallel)
         is_main = processes.is_main
         inputs = check_item(config, config.net, config.tokenizer, volumes) if is_main else []
         tokenizer = _load_tokenizer(config, volumes, device)
-        plan = team.from_main(
-            make_plan(config, volumes, tokenizer, inputs, device, world_size) if is_main else None
+        plan = processes.from_main(
+            make_plan(config, volumes, tokenizer, inputs, device, processes.world_size)
+            if is_main
+            else None
         )
         found = {**plan.finished, **plan.blocked}
         if plan.batches:
-            guardrails = _load_guardrails(config, volumes, device) if team.writes else None
-            models = _load_models(config, volumes, tokenizer, team, device)
+            writes = processes.context.is_main
+            guardrails = _load_guardrails(config, volumes, device) if writes else None
+            models = _load_models(config, volumes, tokenizer, processes)
             target = volumes.resolve(config.target_uri)
-            found |= _sample_batches(config, target, plan, models, guardrails, team)
+            found |= _sample_batches(config, target, plan, models, guardrails, processes)
         results = [found[one.id] for one in plan.inputs]
         if is_main:
             kept_passes.remove_all(volumes.resolve(config.target_uri))
@@ -123,14 +130,13 @@ def _load_models(
     config: GenerateConfig,
     volumes: Volumes,
     tokenizer: VideoTokenizer,
-    team: Team,
-    device: torch.device,
+    processes: ProcessGroup,
 ) -> Models:
-    checkpoint = volumes.resolve(config.checkpoint_uri)
+    checkpoint, device = volumes.resolve(config.checkpoint_uri), processes.device
     first_device = HOST if "network" in config.offload else device
     net = load_network(checkpoint, config.net, first_device, config.checkpoint_lora_scale)
-    if team.context_group is not None:
-        net.share_frames(team.context_group)
+    if processes.context.handle is not None:
+        net.share_frames(processes.context.handle)
     return Models(net, tokenizer, device, config.offload)
 
 
@@ -140,7 +146,7 @@ def _sample_batches(
     plan: GenerationPlan,
     models: Models,
     guardrails: FrameGuardrails | None,
-    team: Team,
+    processes: ProcessGroup,
 ) -> Records:
     """Sample, filter and write the pending videos batch by batch; the records of all processes by id."""
     sampling = config.sampling
@@ -148,18 +154,18 @@ def _sample_batches(
         sampling, _num_latent_frames(config), config.text, config.sigma_data,
         plan.embeddings.negative_LD, plan.compute_dtype, text_padding=config.text_padding,
     )  # fmt: skip
-    if team.rank == 0:
+    if processes.is_main:
         records.remove_list(target)
         kept_passes.remove_others(target, [batch.key for batch in plan.batches if batch.pending])
-    team.meet()
-    own = [batch for batch in team.own_batches(plan.batches) if batch.pending]
+    processes.barrier()
+    own = [batch for batch in processes.own_batches(plan.batches) if batch.pending]
     steps = num_sampler_steps(sampling)
     total = len(own) * steps * sampling.num_passes
-    progress = Progress("generate", total, "steps") if team.rank == 0 else None
+    progress = Progress("generate", total, "steps") if processes.is_main else None
     written: Records = {}
     for batch in own:
         kept = KeptPasses.of(target, batch.key, len(batch.inputs), sampling)
-        finished_passes = _load_passes(kept, team)
+        finished_passes = _load_passes(kept, processes)
         if progress is not None:
             progress.leave_out(len(finished_passes) * steps)
         videos = generate_videos(
@@ -167,11 +173,11 @@ def _sample_batches(
             [_read_sample(one, config, plan) for one in batch.inputs],
             settings,
             None if progress is None else progress.advance,
-            team.agree,
+            processes.context.tensor_from_main,
             finished_passes,
-            _keep_unfiltered(kept, guardrails) if team.writes else None,
+            _keep_unfiltered(kept, guardrails) if processes.context.is_main else None,
         )
-        if team.writes:
+        if processes.context.is_main:
             seconds = kept.elapsed_s() / len(batch.inputs)
             for one, frames in zip(batch.inputs, videos, strict=True):
                 if one.id in batch.pending:
@@ -180,7 +186,7 @@ def _sample_batches(
             kept.remove()
     if progress is not None:
         progress.close()
-    return {name: record for part in team.gather(written) for name, record in part.items()}
+    return {name: record for part in processes.gather(written) for name, record in part.items()}
 
 
 def _read_sample(one: SampleInput, config: GenerateConfig, plan: GenerationPlan) -> Sample:
@@ -189,10 +195,10 @@ def _read_sample(one: SampleInput, config: GenerateConfig, plan: GenerationPlan)
     return Sample(one.id, text_LD, read_known_frames(one, config.sampling, config.fit), one.fps)
 
 
-def _load_passes(kept: KeptPasses, team: Team) -> list[Frames]:
+def _load_passes(kept: KeptPasses, processes: ProcessGroup) -> list[Frames]:
     """Passes of a batch that an earlier attempt has finished; black frames where a process only helps to compute."""
-    passes = kept.load() if team.writes else []
-    num_passes = team.agree_on(len(passes))
+    passes = kept.load() if processes.context.is_main else []
+    num_passes = processes.context.from_main(len(passes))
     return passes or kept.stand_in(num_passes)
 
 

@@ -16,6 +16,7 @@ import time
 from cosmos_worker.config.stages import StageConfig
 from cosmos_worker.errors import EXIT_OK
 from cosmos_worker.runtime.outcome import Outcome
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.storage.volumes import Volumes, marker_path, read_marker, write_json
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
     started = time.monotonic()
     result = module.run(config, volumes)
     seconds = time.monotonic() - started
-    if os.environ.get("RANK", "0") == "0":
+    if ProcessGroup.from_environment(os.environ).is_main:
         document = {"stage": stage, "config": config.model_dump(mode="json"), "result": result}
         write_json(marker_path(target, config.key), document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))

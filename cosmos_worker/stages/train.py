@@ -20,7 +20,7 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.runtime.outcome import PositionFile
 from cosmos_worker.runtime.process_group import (
-    Processes,
+    ProcessGroup,
     join_processes,
 )
 from cosmos_worker.runtime.signals import StopSignal
@@ -33,25 +33,30 @@ from cosmos_worker.storage.volumes import (
 )
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
-from cosmos_worker.train.data import WindowDataset, check_same_windows
+from cosmos_worker.train.data import (
+    WindowDataset,
+    check_enough_windows,
+    check_same_windows,
+    describe_caption_losses,
+    report_caption_losses,
+)
 from cosmos_worker.train.export import remove_unfinished_exports
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
-    Layout,
     accelerate,
-    lay_out,
-    spread,
+    form_shard_mesh,
+    parallelize,
+    share_frames,
 )
-from cosmos_worker.train.same_run import has_done_more, with_begun_warmup
+from cosmos_worker.train.same_run import is_beyond, with_initial_warmup
 from cosmos_worker.train.samples import open_samples
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.trackers.opening import choose_trackers
 from cosmos_worker.train.trainer import (
     Trainer,
-    run_training,
+    train,
 )
 from cosmos_worker.train.validation import check_held_out
-from cosmos_worker.train.words import check_enough_windows, describe_words, tell_words
 from cosmos_worker.weights.load import (
     fill_model,
     open_model,
@@ -67,30 +72,30 @@ LOCK_FILE = ".lock"
 def build_model(
     experiment: Experiment,
     weights: Path | None,
-    layout: Layout,
-    device: torch.device,
+    processes: ProcessGroup,
     lora_scale: float | None = None,
 ) -> CosmosModel:
-    """The network with the model's weights, or fresh ones with trainer.init=random, spread over the processes.
+    """The network with the model's weights, or fresh ones with trainer.init=random, parallelized.
 
     Args:
-        experiment: network, adaptation, parallelism.
-        weights: file or folder.
-        layout: which process has what.
-        device: of the result.
-        lora_scale: factor of LoRA corrections in the weights, which are merged; None = as they say.
+        experiment: options of network, LoRA, parallelism and acceleration.
+        weights: file or folder; None with trainer.init=random.
+        processes: of :func:`share_frames`; the result is on their device.
+        lora_scale: factor of LoRA corrections in the weights, which are merged; None = as the file says.
 
     Raises:
-        ConfigError: no weights are named and init is checkpoint, or an acceleration is not to be had.
+        ConfigError: init is checkpoint and no weights are named, or an acceleration needs what is missing.
         CheckpointError: the weights do not fit.
     """
-    model, state = _open(experiment, weights, lora_scale)
+    device = processes.device
+    mesh = form_shard_mesh(experiment.parallel, processes)
+    model, state = _open_weights(experiment, weights, lora_scale)
     bfloat16 = use_bfloat16(experiment.diffusion, device)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     accelerate(model, experiment.acceleration, device)
-    spread(model, experiment.parallel, layout, dtype)
+    parallelize(model, experiment.parallel, processes, mesh, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state, weights)
     seed = experiment.trainer.seed
@@ -98,10 +103,10 @@ def build_model(
     return model
 
 
-def _open(
+def _open_weights(
     experiment: Experiment, weights: Path | None, lora_scale: float | None
 ) -> tuple[CosmosModel, Mapping[str, Tensor]]:
-    """The network on the meta device, and its weights elsewhere."""
+    """The network on the meta device, without values, and its weights by name."""
     rope_dtype = torch.bfloat16 if experiment.compat.bfloat16_sigma else torch.float32
     if experiment.trainer.init == "checkpoint":
         if weights is None:
@@ -120,16 +125,16 @@ def _open(
 def _base_opener(
     experiment: Experiment, weights: Path | None, lora_scale: float | None
 ) -> Callable[[], Mapping[str, Tensor]] | None:
-    """Opens the weights anew that the training began with and has checked; None if they were drawn."""
+    """A function that opens the weights that the training began with again; None if they were drawn at random."""
     if experiment.trainer.init != "checkpoint" or weights is None:
         return None
     return lambda: read_weight_file(weights, lora_scale, check_content=False)
 
 
 def describe_run(
-    experiment: Experiment, model: CosmosModel, dataset: WindowDataset, processes: Processes
+    experiment: Experiment, model: CosmosModel, dataset: WindowDataset, processes: ProcessGroup
 ) -> str:
-    """One line: sizes and the batch arithmetic."""
+    """One log line with sizes of network, dataset and batches."""
     trainer = experiment.trainer
     epochs = trainer.max_steps * trainer.global_batch_size / max(1, len(dataset))
     shapes = [dataset.latent_shape(name) for name in dataset.sizes]
@@ -147,7 +152,7 @@ def describe_run(
 
 
 def write_resolved_config(run: Path, config: TrainConfig) -> None:
-    """Save and print the resolved configuration."""
+    """Write the resolved configuration into the run's folder, and log it."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     with atomic_write(run / RESOLVED_CONFIG_FILE, "w") as stream:
         stream.write(text)
@@ -158,7 +163,7 @@ def write_resolved_config(run: Path, config: TrainConfig) -> None:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder.
+    """Lock the folder of a run inside the block.
 
     Raises:
         FolderInUseError: another process trains in this folder.
@@ -176,7 +181,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 def tokenizer_loader(
     config: TrainConfig, volumes: Volumes, device: torch.device
 ) -> Callable[[], VideoTokenizer] | None:
-    """Loads the tokenizer that decodes sample videos; None if the document names none."""
+    """A function that loads the tokenizer for sample videos; None if the document names none."""
     uri = config.tokenizer_uri
     if uri is None:
         return None
@@ -188,12 +193,12 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
     """Train; every process of torchrun calls this.
 
     Returns:
-        run: its folder; steps, checkpoint: done, and of the last checkpoint; dropped_clips, losses, and a note if its
-        number of steps differs from that of an earlier run.
+        run: its folder; dropped_clips: number of clips left out; note: on an earlier run of another number of steps;
+        and the result of :func:`cosmos_worker.train.trainer.train`.
 
     Raises:
         UserError: bad configuration, dataset or checkpoint.
-        StopRequested: asked to stop; saved.
+        StopRequested: asked to stop; a checkpoint was saved.
     """
     experiment = config.experiment
     folder = folder_of(config, volumes)
@@ -207,8 +212,8 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
             remove_unfinished_exports(folder)
-        found = _look_at_runs(config, volumes, folder) if processes.is_main else None
-        experiment, note, is_done = processes.from_main(found) or (experiment, {}, False)
+        found = _compare_with_earlier_runs(config, volumes, folder) if processes.is_main else None
+        experiment, note, is_done = processes.from_main(found)
         if is_done:
             steps = trainer_options.max_steps
             change = read_change(folder, steps)
@@ -220,24 +225,24 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         if processes.is_main:
             write_resolved_config(folder, config)
         trainer = _open_trainer(config, volumes, folder, processes)
-        trainer.resume()
+        trainer.state.resume()
         left_out = len(trainer.dataset.words.dropped)
-        done = run_training(trainer, stop)
+        done = train(trainer, stop)
         return {"run": str(folder), "dropped_clips": left_out, **done, **note}
 
 
 def _open_trainer(
-    config: TrainConfig, volumes: Volumes, folder: Path, processes: Processes
+    config: TrainConfig, volumes: Volumes, folder: Path, processes: ProcessGroup
 ) -> Trainer:
-    """A run that has not begun: its windows, its network with the weights to begin with, and who watches it."""
+    """A run before its first step: windows, network with weights, sample videos and trackers."""
     experiment = config.experiment
     dataset, held_out = _open_windows(config, volumes, folder, processes)
     trackers = choose_trackers(experiment.trainer.trackers)
     weights = volumes.resolve(config.model_uri) if config.model_uri else None
-    layout = lay_out(experiment, processes)
+    processes = share_frames(experiment, processes)
     load = tokenizer_loader(config, volumes, processes.device)
-    samples = open_samples(folder, held_out, experiment, load, processes, layout)
-    model = build_model(experiment, weights, layout, processes.device, config.model_lora_scale)
+    samples = open_samples(folder, held_out, experiment, load, processes)
+    model = build_model(experiment, weights, processes, config.model_lora_scale)
     logger.info("training %s", describe_run(experiment, model, dataset, processes))
     return Trainer(
         experiment,
@@ -246,19 +251,18 @@ def _open_trainer(
         dataset,
         held_out,
         processes,
-        layout,
-        PositionFile.from_environment(os.environ),
-        samples,
-        trackers,
-        config.model_uri,
-        _base_opener(experiment, weights, config.model_lora_scale),
+        position_file=PositionFile.from_environment(os.environ),
+        samples=samples,
+        trackers=trackers,
+        base=config.model_uri,
+        open_base=_base_opener(experiment, weights, config.model_lora_scale),
     )
 
 
 def _open_windows(
-    config: TrainConfig, volumes: Volumes, folder: Path, processes: Processes
+    config: TrainConfig, volumes: Volumes, folder: Path, processes: ProcessGroup
 ) -> tuple[WindowDataset, WindowDataset]:
-    """The training and the held-out windows, the same in all processes, and enough; told in the run's folder."""
+    """The training and the held-out windows, checked to be enough and the same in all processes."""
     experiment = config.experiment
     index, text, latents = (
         volumes.resolve(uri)
@@ -270,17 +274,18 @@ def _open_windows(
     check_enough_windows(dataset, experiment.trainer.global_batch_size)
     check_held_out(experiment, held_out)
     if processes.is_main:
-        tell_words(folder, describe_words(index, text, experiment.text.max_length))
+        losses = describe_caption_losses(index, text, experiment.text.max_length)
+        report_caption_losses(folder, losses)
     return dataset, held_out
 
 
-def _look_at_runs(
+def _compare_with_earlier_runs(
     config: TrainConfig, volumes: Volumes, folder: Path
 ) -> tuple[Experiment, dict[str, str], bool]:
-    """The experiment as its run began, a note on runs of other lengths, also in the log, and whether all is done."""
+    """The experiment with its run's first warm-up, a note on runs of other lengths, and True if all is done."""
     note = describe_length(config, volumes)
     if note is not None:
         logger.warning("note: %s", note)
-    experiment = with_begun_warmup(folder, config.experiment)
-    is_done = has_done_more(folder, experiment)
+    experiment = with_initial_warmup(folder, config.experiment)
+    is_done = is_beyond(folder, experiment)
     return experiment, {} if note is None else {"note": note}, is_done

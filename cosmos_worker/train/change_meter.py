@@ -1,4 +1,4 @@
-"""How far the weights of a complete checkpoint are from the base, measured beside the training."""
+"""Measures the change of a complete checkpoint's weights against the base, in a thread beside the training."""
 
 from __future__ import annotations
 
@@ -29,10 +29,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exports:
-    """Whole weights on the CPU of the main process, which nothing changes; average: None = no EMA.
+    """Whole weights on the CPU of the main process, copied so that the training does not change them.
 
-    adapters: of LoRA, by reg and ema; lora_scales: of the corrections in the weights, which are merged when written;
-    frozen: names of weights that are not trained, and so are those of the base.
+    Attributes:
+        regular: weights by name.
+        average: averaged weights by name; None = no EMA.
+        adapters: of LoRA, by kind (reg, ema).
+        lora_scales: factor of each layer's LoRA correction, by layer; corrections are merged when they are written.
+        frozen: names of weights that are not trained, and so are equal to those of the base.
     """
 
     regular: Mapping[str, Tensor]
@@ -43,19 +47,19 @@ class Exports:
 
 
 class ChangeMeter:
-    """Measures one checkpoint at a time, of the main process, once this is complete.
+    """Measures one complete checkpoint at a time, on the main process.
 
-    Reading the base may take minutes, so nothing is measured while a training stops; a failure is told, no error.
+    Reading the base may take minutes, so nothing is measured while a training stops. A failure is logged as a warning.
 
     Args:
-        run: folder of the run, in which the changes are written.
-        open_base: opens the weights that the training began with; None = they were drawn, so nothing is measured.
+        run: folder of the run, where the changes are written.
+        open_base: opens the weights that the training began with; None = they were drawn: nothing is measured.
     """
 
     def __init__(self, run: Path, open_base: Callable[[], Mapping[str, Tensor]] | None) -> None:
         self.run = run
         self._open_base = open_base
-        # of its own: the next checkpoint does not queue behind it
+        # a thread of its own: the next checkpoint does not queue behind it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="change")
         self._pending: Future[None] | None = None
         self._begun_step = -1
@@ -64,7 +68,7 @@ class ChangeMeter:
 
     @contextmanager
     def until_stopped(self, stop: StopSignal) -> Iterator[None]:
-        """Inside, what is measured is dropped as soon as the training is asked to stop, and when it fails."""
+        """Inside, a measurement is dropped as soon as the training is asked to stop, or fails."""
         self._stop = stop
         try:
             yield
@@ -75,14 +79,14 @@ class ChangeMeter:
             self._stop = StopSignal()
 
     def drop(self) -> None:
-        """Measure nothing any more; what is being measured ends at its next tensor."""
+        """Measure nothing from now on; a measurement in progress ends at its next tensor."""
         self._is_dropped = True
 
     def _is_stopping(self) -> bool:
         return self._is_dropped or self._stop.requested
 
     def begin(self, step: int, exports: Exports) -> None:
-        """Begin to measure the weights of a step, whose checkpoint is complete."""
+        """Begin to measure the weights of a step whose checkpoint is complete."""
         self.wait()
         if self._open_base is None or self._is_stopping():
             return
@@ -90,13 +94,13 @@ class ChangeMeter:
         self._pending = self._thread.submit(self._measure, self._open_base, step, exports)
 
     def wait(self) -> None:
-        """Until nothing is being measured, so that its weights are given back."""
+        """Wait for the measurement in progress, after which its copy of the weights is freed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def lacks(self, step: int) -> bool:
-        """Whether the change of a step could be measured and was not, such as when the training was stopped then."""
+        """True if the change of a step can be measured but was not, because the training was stopped at that step."""
         if self._open_base is None or self._begun_step == step:
             return False
         return not read_change(self.run, step)
@@ -130,5 +134,5 @@ class ChangeMeter:
         weights: dict[str, Mapping[str, Tensor]] = {"reg": merge_lora(exports.regular, scales)}
         if average is not None:
             weights["ema"] = merge_lora(average, scales)
-        held: dict[str, torch.dtype] = {name: one.dtype for name, one in exports.regular.items()}
-        return measure_changes(weights, open_base(), held, exports.frozen, self._is_stopping)
+        dtypes: dict[str, torch.dtype] = {name: one.dtype for name, one in exports.regular.items()}
+        return measure_changes(weights, open_base(), dtypes, exports.frozen, self._is_stopping)

@@ -1,10 +1,11 @@
-"""Training checkpoints to resume from: folders of sharded tensors that are whole, with digests, or absent.
+"""Training checkpoints to resume from: folders of sharded tensors with digests, each of which is whole or absent.
 
-``state/iter_000000500/`` holds ``shards/`` (weights, optimizer, average; torch.distributed.checkpoint, a file or more
-of each process, so that any number of processes can continue), ``progress.json`` (step, data order, experiment) and
-``complete.json`` (size and SHA-256 of each file). It is written under a temporary name, synced, renamed.
+``state/iter_000000500/`` contains ``shards/`` (weights, optimizer, average in the format of
+torch.distributed.checkpoint, one or more files of each process, so that any number of processes can continue),
+``progress.json`` (step, data order, experiment) and ``complete.json`` (size and SHA-256 of each file). It is written
+under a temporary name, synced and renamed.
 
-It takes seconds to import, so it is imported by what saves or loads, when it does.
+Its import takes seconds, so other modules import it inside the functions that save or load.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
+from torch import distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict import (
@@ -50,8 +51,8 @@ PROGRESS_FILE = "progress.json"
 COMPLETE_FILE = "complete.json"
 NAME = re.compile(r"^iter_(\d{9})$")
 TEMPORARY_SUFFIX = ".tmp"
-SEEN_AFTER_S = 90.0
-"""When a node sees what another one has written: NFS looks again after 60 s at the latest, unless told otherwise."""
+VISIBLE_S = 90.0
+"""Seconds after which a node sees the files of another one: NFS keeps a listing for at most 60 s by default."""
 
 Files = dict[str, dict[str, Any]]
 """Size and SHA-256 by path below a checkpoint."""
@@ -99,12 +100,12 @@ def begin_state(run: Path, step: int) -> Path:
 
 
 def shards_path(run: Path, step: int) -> Path:
-    """Where all processes write the shards of a step between :func:`begin_state` and :func:`complete_state`."""
+    """The folder where all processes write the shards of a step, between begin_state and complete_state."""
     return _temporary(run, step) / SHARDS_FOLDER
 
 
 def describe_own_shards(folder: Path, rank: int) -> Files:
-    """Sizes and digests of what a process has written; the main process also answers for the metadata."""
+    """Sizes and digests of the files that a process has written; those of the main process include the metadata."""
     patterns = (f"__{rank}_*", *((".metadata",) if rank == 0 else ()))
     paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     return {f"{SHARDS_FOLDER}/{path.name}": _describe(path) for path in paths}
@@ -134,7 +135,7 @@ def complete_state(run: Path, step: int, progress: dict[str, Any], shards: Files
 
 
 def discard_state(run: Path, step: int) -> None:
-    """Remove what has been written of a step."""
+    """Remove the unfinished checkpoint of a step."""
     shutil.rmtree(_temporary(run, step), ignore_errors=True)
 
 
@@ -148,12 +149,12 @@ def find_latest_state(run: Path) -> SavedState | None:
 
 
 def wait_for_state(run: Path, step: int) -> SavedState:
-    """The complete checkpoint of a step that the main process has found, on whatever node.
+    """The complete checkpoint of a step, which the main process has found, once this node sees it.
 
     Raises:
-        RetryableError: it is not seen here after SEEN_AFTER_S.
+        RetryableError: it is not seen here after VISIBLE_S.
     """
-    end = time.monotonic() + SEEN_AFTER_S
+    end = time.monotonic() + VISIBLE_S
     while True:
         states = dict(list_states(run))
         if step in states:
@@ -162,27 +163,27 @@ def wait_for_state(run: Path, step: int) -> SavedState:
             seen = ", ".join(map(str, states)) or "none"
             raise RetryableError(
                 f"{run / STATE_FOLDER}: the main process continues from step {step}, which node {socket.gethostname()} "
-                f"does not see after {SEEN_AFTER_S:.0f} s (it sees: {seen}); let all nodes mount the same volume, and "
+                f"does not see after {VISIBLE_S:.0f} s (it sees: {seen}); let all nodes mount the same volume, and "
                 "start again"
             )
         time.sleep(1.0)
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """The progress of a checkpoint: step, data_order, experiment and, where it was taken, validation_loss."""
     progress: dict[str, Any] = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
     return progress
 
 
-def check_files(state: SavedState, share: int = 0, num_shares: int = 1) -> None:
-    """Compare a share of a checkpoint's files with its marker.
+def check_files(state: SavedState, rank: int = 0, world_size: int = 1) -> None:
+    """Compare the files of a checkpoint that fall to this process with their sizes and digests.
 
     Raises:
         CheckpointError: a file differs.
     """
     folder = state.folder
     files: Files = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
-    for name in sorted(files)[share::num_shares]:
+    for name in sorted(files)[rank::world_size]:
         path, expected = folder / name, files[name]
         got = path.stat().st_size if path.is_file() else None
         if got != expected["bytes"] or sha256_of_file(path) != expected["sha256"]:
@@ -193,7 +194,7 @@ def check_files(state: SavedState, share: int = 0, num_shares: int = 1) -> None:
 
 
 def prune_states(run: Path, keep_last: int, spared: Collection[int] = ()) -> None:
-    """Delete all but the newest checkpoints and those of the spared steps, and what an interrupted save left."""
+    """Delete all but the newest checkpoints and those of the spared steps, and the leftovers of an interrupted save."""
     for step, folder in list_states(run)[:-keep_last]:
         if step not in spared:
             shutil.rmtree(folder)
@@ -205,7 +206,7 @@ Tensors = dict[str, Any]
 
 
 def collect(model: nn.Module, optimizer: torch.optim.Optimizer, with_frozen: bool) -> Tensors:
-    """Weights and optimizer states by parameter names, sharing memory where they can; all processes call this."""
+    """Weights and optimizer states by parameter names, sharing memory where possible; all processes call this."""
     weights, states = get_state_dict(model, optimizer, options=_options(with_frozen))
     return {"model": weights, "optimizer": states}
 
@@ -213,7 +214,7 @@ def collect(model: nn.Module, optimizer: torch.optim.Optimizer, with_frozen: boo
 def restore(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors, with_frozen: bool
 ) -> None:
-    """Take over what :func:`collect` gave and :func:`load_shards` filled; all processes call this."""
+    """Put the tensors of :func:`collect`, once they are loaded, into model and optimizer; all processes call this."""
     set_state_dict(
         model,
         optimizer,
@@ -228,7 +229,7 @@ def _options(with_frozen: bool) -> StateDictOptions:
 
 
 def copy_to_cpu(tensors: Tensors) -> Tensors:
-    """A copy that the training does not change, each tensor copied once; what is spread stays so."""
+    """A copy that the training does not change, each tensor copied once; a DTensor stays one."""
     return {name: _copy(value) for name, value in tensors.items()}
 
 
@@ -242,8 +243,8 @@ def _copy(value: object) -> object:
     return copy.deepcopy(value)
 
 
-def save_shards(folder: Path, tensors: Tensors, group: ProcessGroup | None) -> None:
-    """Write what this process has of the tensors, all on the CPU; all processes of the group call this.
+def save_shards(folder: Path, tensors: Tensors, group: dist.ProcessGroup | None) -> None:
+    """Write this process's shards of the tensors, which are on the CPU; all processes of the group call this.
 
     Raises:
         OSError: a failed write, of any process.
@@ -251,17 +252,17 @@ def save_shards(folder: Path, tensors: Tensors, group: ProcessGroup | None) -> N
     # copying ahead would wait for the work of a GPU, of which nothing is needed here
     writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
     try:
-        with _alone_or_together():
+        with _without_warning_if_alone():
             save(tensors, storage_writer=writer, process_group=group)
     except CheckpointException as error:
         raise OSError(_reason(error)) from error
 
 
 def load_shards(folder: Path, tensors: Tensors) -> None:
-    """Read into tensors in place, spread as they are now; all processes call this.
+    """Read into the tensors in place, whose sharding may differ from that of the files; all processes call this.
 
     Raises:
-        CheckpointError: the files cannot be read, or lack one of them.
+        CheckpointError: the files cannot be read, or lack one of the tensors.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -269,7 +270,7 @@ def load_shards(folder: Path, tensors: Tensors) -> None:
             "version, or start a run of another name"
         )
     try:
-        with _alone_or_together():
+        with _without_warning_if_alone():
             load(tensors, checkpoint_id=os.fspath(folder))
     except (CheckpointException, RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(
@@ -279,15 +280,15 @@ def load_shards(folder: Path, tensors: Tensors) -> None:
 
 
 @contextmanager
-def _alone_or_together() -> Iterator[None]:
-    """A process without a group works alone, which is what is meant and no reason for a warning."""
+def _without_warning_if_alone() -> Iterator[None]:
+    """Suppress the warning of torch.distributed.checkpoint about a single process without a group."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
 
 
 def _reason(error: BaseException) -> str:
-    """What happened, in one line; the library wraps the errors of all processes."""
+    """The message of an error in one line; the library wraps the errors of all processes."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     return " ".join(str(error).split())

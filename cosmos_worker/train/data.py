@@ -1,12 +1,14 @@
-"""Training samples: cached latents and text embeddings of windows, put together on the CPU."""
+"""Training samples: cached latents and text embeddings of windows, put together on the CPU, and their checks."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,18 +18,28 @@ from cosmos_worker.config.experiment import (
     Experiment,
 )
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
-from cosmos_worker.data.captions import leave_out_unknown
+from cosmos_worker.data.captions import CAPTION_UNKNOWN, leave_out_unknown, name_clips
 from cosmos_worker.data.index import Window, read_index
-from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.errors import ConfigError, DataError, RetryableError
+from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.storage.volumes import WORDS_FILE, write_json
 from cosmos_worker.text.embeddings import CaptionFacts, EmbeddingStore, pad_text
+from cosmos_worker.text.words import count_words
 from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.train.noise import draw_caption
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """x0_BCTHW: latents scaled to sigma_data; text_BSD: embeddings; fps_B."""
+    """Tensors of a micro-batch, on the CPU.
+
+    Attributes:
+        x0_BCTHW: clean latents times sigma_data, float32.
+        text_BSD: text embeddings, zeros where padded.
+        fps_B: frames per second.
+    """
 
     x0_BCTHW: Tensor
     text_BSD: Tensor
@@ -35,10 +47,10 @@ class Batch:
 
 
 class WindowDataset:
-    """Windows of one split with their latents and captions, without those whose captions the encoder does not know.
+    """Windows of one split with latents and captions, without clips whose captions the text encoder does not know.
 
     Args:
-        index_folder, embeddings_folder, latents_folder: results of the stages before training.
+        index_folder, embeddings_folder, latents_folder: results of prepare-dataset, embed-text and cache-latents.
         split: train or val.
         experiment: sizes and text options.
     """
@@ -89,8 +101,8 @@ class WindowDataset:
         """The caption of each sample.
 
         Args:
-            samples: which.
-            epochs: in which epoch each is seen: of several captions one is drawn for it; None = the first caption.
+            samples: numbers of windows.
+            epochs: epoch of each sample, for which one of several captions is drawn; None = the first caption.
         """
         clips = [self.index.clip(self.windows[sample].clip_id) for sample in samples]
         if epochs is None:
@@ -137,12 +149,41 @@ class WindowDataset:
         return latent
 
 
-def check_same_windows(datasets: Mapping[str, WindowDataset], processes: Processes) -> None:
-    """Compare the windows of all processes, each of which leaves out the captions that it sees as unknown.
+def micro_batch_positions(
+    global_batch_size: int, micro_batch_size: int, rank: int, world_size: int
+) -> list[range]:
+    """Positions in the global batch of each micro-batch of a process.
+
+    Args:
+        global_batch_size: samples of an optimizer step.
+        micro_batch_size: samples of a forward pass, at most.
+        rank: number of the process's context group, see :attr:`ProcessGroup.data_rank`.
+        world_size: number of these groups.
+
+    Raises:
+        ConfigError: sizes that do not divide.
+    """
+    if global_batch_size % world_size:
+        raise ConfigError(
+            f"trainer.global_batch_size: {global_batch_size} is not a multiple of the {world_size} processes"
+        )
+    local = global_batch_size // world_size
+    micro = min(micro_batch_size, local)
+    if local % micro:
+        raise ConfigError(
+            f"trainer.micro_batch_size: {micro} does not divide the {local} samples of each process "
+            f"(global_batch_size {global_batch_size} over {world_size} processes)"
+        )
+    first = rank * local
+    return [range(start, start + micro) for start in range(first, first + local, micro)]
+
+
+def check_same_windows(datasets: Mapping[str, WindowDataset], processes: ProcessGroup) -> None:
+    """Compare the windows of all processes, each of which has left out clips with unknown captions by itself.
 
     Args:
         datasets: by split.
-        processes: all of them call this.
+        processes: of the run; all of them call this.
 
     Raises:
         RetryableError: a node sees other files, such as an older listing of a network disk.
@@ -173,3 +214,59 @@ def _members(
         name: torch.tensor([numbers[window.window_id] for window in group], dtype=torch.int64)
         for name, group in groups.items()
     }
+
+
+# --- captions that the text encoder does not know ------------------------------------------------
+
+
+def check_enough_windows(dataset: WindowDataset, global_batch_size: int) -> None:
+    """Raise DataError if clips were left out because of their captions and fewer windows than a batch remain."""
+    dropped = [name for name in dataset.words.dropped if name.startswith("train/")]
+    if dropped and len(dataset) < global_batch_size:
+        raise DataError(
+            f"dataset: {len(dataset)} training windows are left without {len(dropped)} clips whose captions are more "
+            f"than half unknown to the text encoder ({name_clips(dropped)}), fewer than one batch of "
+            f"{global_batch_size}; translate these captions, use an encoder that knows their characters, or lower "
+            "trainer.global_batch_size"
+        )
+
+
+def describe_caption_losses(index_folder: Path, store: Path, max_length: int) -> dict[str, Any]:
+    """Count the captions that the text encoder truncates or does not know.
+
+    Args:
+        index_folder: result of prepare-dataset.
+        store: result of embed-text.
+        max_length: tokens that the encoder was given of each caption.
+
+    Returns:
+        captions: number of distinct captions in all splits; truncated, with_unknown, unknown: how many of these, see
+        ``WordCounts``; dropped_clips: ids of the clips that are left out, and reason: why.
+    """
+    index, facts = read_index(index_folder), CaptionFacts(store)
+    left = leave_out_unknown(index, facts)
+    if left.num_unnoted:
+        logger.warning(
+            "%s: of %d captions nothing is noted, so unknown ones among them are trained on; run embed-text again",
+            store, left.num_unnoted,
+        )  # fmt: skip
+    return {
+        "captions": len(index.captions),
+        **count_words(facts, index.captions, max_length).as_dict(),
+        "reason": CAPTION_UNKNOWN,
+        "dropped_clips": list(left.dropped),
+    }
+
+
+def report_caption_losses(run: Path, words: dict[str, Any]) -> None:
+    """Log the result of :func:`describe_caption_losses`, and write it into the run's folder for the report."""
+    dropped = words["dropped_clips"]
+    logger.info(
+        "words captions=%d truncated=%d with_unknown=%d unknown=%d left_out_clips=%d",
+        words["captions"], words["truncated"], words["with_unknown"], words["unknown"], len(dropped),
+    )  # fmt: skip
+    if dropped:
+        logger.warning(
+            "left out clips=%d reason=%s: %s", len(dropped), CAPTION_UNKNOWN, name_clips(dropped)
+        )
+    write_json(run / WORDS_FILE, words)

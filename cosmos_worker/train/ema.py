@@ -11,7 +11,7 @@ from torch import nn
 
 from cosmos_worker.model.dtensor import (
     local_part,
-    settle,
+    reshard,
 )
 
 
@@ -31,12 +31,12 @@ def ema_beta(step: int, rate: float) -> float:
 
 
 class PowerEma:
-    """Average of all parameters that are trained, float32, spread over processes as they are.
+    """Average of all trained parameters in float32, sharded as they are.
 
     Args:
         model: parameters are averaged under their names; buffers are not.
         rate: relative width of the averaging profile.
-        source_dtype: parameters are rounded to it first; bfloat16 repeats the reference.
+        source_dtype: dtype that parameters are rounded to before they are averaged; bfloat16 as the reference.
     """
 
     def __init__(self, model: nn.Module, rate: float, source_dtype: torch.dtype) -> None:
@@ -49,7 +49,7 @@ class PowerEma:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer update number ``step``, counted from 0."""
+        """Average in the weights after optimizer update number ``step``, counted from 0."""
         weight = 1 - ema_beta(step, self.rate)
         sources = [
             local_part(value.detach()).to(self.source_dtype).to(torch.float32)
@@ -60,10 +60,10 @@ class PowerEma:
 
     @contextmanager
     def in_use(self, model: nn.Module) -> Iterator[None]:
-        """While the block runs the network has the averages; afterwards its own weights again, to the bit.
+        """Inside, the network has the averages as its weights; afterwards its own weights again, bit-equal.
 
         Args:
-            model: the one that is averaged; needs room for one more copy of its largest parameter only.
+            model: the averaged network; takes memory for one more copy of its largest parameter only.
         """
         self._exchange(model)
         try:
@@ -73,10 +73,10 @@ class PowerEma:
 
     @torch.no_grad()
     def _exchange(self, model: nn.Module) -> None:
-        settle(model)
+        reshard(model)
         for name, source in self._sources.items():
             own, average = local_part(source.detach()), local_part(self.average[name])
-            assert own.dtype == average.dtype  # or the exchange would round
-            held = own.clone()
+            assert own.dtype == average.dtype  # the exchange must not round
+            weights = own.clone()
             own.copy_(average)
-            average.copy_(held)
+            average.copy_(weights)

@@ -1,9 +1,8 @@
 """Exported weights, ``checkpoints/iter_{step:09d}_{reg,ema}_model.pt`` with NVIDIA's key names; and the best of them.
 
-With LoRA these contain the corrections, which also lie alone in ``checkpoints/iter_{step:09d}_{reg,ema}_adapter/``.
-
-It follows from files alone: every checkpoint carries the loss that was taken at its step, so a run that was killed
-between a checkpoint and this file knows its best as one that was not.
+With LoRA these contain the corrections, which are also written alone to
+``checkpoints/iter_{step:09d}_{reg,ema}_adapter/``. The best checkpoint follows from files: every checkpoint contains
+the held-out loss of its step, so a run that was killed between a checkpoint and best.json finds the same best one.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
 
 
 def list_exports(run: Path, weights: str) -> dict[int, Path]:
-    """Exported files of a run by step, oldest first; weights is reg or ema."""
+    """Exported weight files of a run by step, oldest first; ``weights`` is reg or ema."""
     found = {}
     for path in sorted((run / EXPORT_FOLDER).glob(f"iter_*_{weights}_model.pt")):
         match = NAME.match(path.name)
@@ -56,7 +55,7 @@ def find_export(run: Path, weights: str, step: int | None) -> tuple[int, Path]:
     """The export of a step, or the latest.
 
     Raises:
-        CheckpointError: no such export; lists the steps that exist.
+        CheckpointError: no such export; the message lists the steps that exist.
     """
     exports = list_exports(run, weights)
     if not exports or (step is not None and step not in exports):
@@ -71,7 +70,7 @@ def find_export(run: Path, weights: str, step: int | None) -> tuple[int, Path]:
 
 
 def remove_unfinished_exports(run: Path) -> None:
-    """Remove the halves of exports that killed processes left; the caller holds the run's lock."""
+    """Remove partly written exports of killed processes; the caller has the run's lock."""
     remove_leftovers(run / EXPORT_FOLDER, NAME)
 
 
@@ -89,7 +88,7 @@ def write_exports(
         step: optimizer steps done.
         state: state dict of the model under ``net.*`` and ``logvar.*``.
         average: averaged parameters, written in float32; None = no EMA.
-        reg_dtype: type of the regular weights (the reference: bfloat16).
+        reg_dtype: dtype of the regular weights in the file (the reference: bfloat16).
 
     Raises:
         RetryableError: disk full or another failed write; earlier exports are intact.
@@ -103,7 +102,7 @@ def write_exports(
 
 
 def write_adapters(run: Path, step: int, adapters: Mapping[str, Adapter]) -> None:
-    """Write the corrections of a step in float32; before its weights, so that these are never without.
+    """Write the LoRA corrections of a step in float32; before its weights, which then never lack their adapter.
 
     Args:
         run: folder of the run.
@@ -131,7 +130,7 @@ def prune_exports(run: Path, keep: int, spared: Collection[int] = ()) -> None:
 
 
 LOSS = "validation_loss"
-"""Where a checkpoint's progress has its held-out loss."""
+"""Key of the held-out loss in a checkpoint's progress."""
 
 
 @dataclass(frozen=True)
@@ -162,10 +161,10 @@ def read_best(run: Path) -> Best:
 
 
 def update_best(run: Path, done_steps: int) -> Best | None:
-    """Write and return the best of what is there up to the steps done; None = no checkpoint has a held-out loss.
+    """Find the best checkpoint up to the steps done and write it to best.json; None = none has a held-out loss.
 
-    Of equal losses the earlier step counts. What lies after the steps done is of an earlier life of the run, whose
-    checkpoints are gone.
+    Of equal losses the earlier step counts. A best step after the steps done is ignored: its checkpoint was deleted
+    before the run was continued from an earlier one.
     """
     found = [best for best in (*_of_states(run), *_noted(run)) if best.step <= done_steps]
     path = run / EXPORT_FOLDER / BEST_FILE
@@ -184,7 +183,7 @@ def _of_states(run: Path) -> list[Best]:
 
 
 def _noted(run: Path) -> list[Best]:
-    """What the file says, as long as the weights that it speaks of are there."""
+    """The best checkpoint that best.json names, if its weights still exist."""
     try:
         best = read_best(run)
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Products of the blocks in float8, by torchao."""
+"""Matrix products of the transformer blocks in float8, by torchao."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOAT8_CAPABILITY = (8, 9)
 
 
 def named_products(blocks: nn.Module) -> dict[str, nn.Linear]:
-    """The large layers of the blocks, by name; not their modulations, nor what is outside them."""
+    """Linear layers of the blocks' attention and MLP, by name; neither modulations nor layers outside the blocks."""
     return {
         f"{name}.{inner}": linear
         for name, holder in blocks.named_modules()
@@ -27,7 +27,7 @@ def named_products(blocks: nn.Module) -> dict[str, nn.Linear]:
 
 
 def use_float8(model: CosmosModel, device: torch.device) -> None:
-    """Products of the blocks' attention and MLP layers in float8, weights as they are.
+    """Let the blocks' attention and MLP layers multiply in float8; their weights keep names and dtypes.
 
     Raises:
         ConfigError: torchao is not installed, the GPU is too old, or no layer has sides that float8 admits.

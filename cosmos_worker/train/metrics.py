@@ -1,4 +1,4 @@
-"""What a run reports while it goes: log lines, metrics.jsonl, and a bar on a terminal."""
+"""Reports of a run in progress: log lines, metrics.jsonl, trackers, and a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MetricsLog:
         first_step: steps done before; later lines of an interrupted run are dropped.
         max_steps: steps of the run.
         samples_per_step: global batch size.
-        trackers: are told everything that is written to metrics.jsonl; closed with this.
+        trackers: get everything that is written to metrics.jsonl; closed with this.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class MetricsLog:
         )
 
     def validation(self, step: int, found: HeldOutLoss) -> None:
-        """Report held-out losses, of the noise levels in the order of the option."""
+        """Report held-out losses; those at noise levels in the order of the option."""
         found = found.rounded()
         record: dict[str, Any] = {"step": step, "validation_loss": found.loss}
         levels = {f"{sigma:g}": value for sigma, value in found.by_sigma.items()}
@@ -147,7 +147,7 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def flatten(record: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a record, those of inner mappings as ``outer/inner``; not its step."""
+    """The figures of a record without its step; those of inner mappings are named ``outer/inner``."""
     flat: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Random numbers of a training step, each sample with a generator of its own.
 
-A sample's draws depend on (seed, step, its position in the global batch) only: neither on the number of processes nor
-on what was drawn before, so nothing has to be saved to continue.
+A sample's draws depend only on the seed, the step and the sample's position in the global batch: neither on the number
+of processes nor on earlier draws, so a checkpoint needs no state of a generator.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def draw_sample(
 
 
 def draw_caption(num_captions: int, seed: int, window_id: str, epoch: int) -> int:
-    """The number of the caption that a window has in an epoch; with one caption nothing is drawn.
+    """Draw the number of the caption that a window has in an epoch; of a single caption nothing is drawn.
 
     Args:
-        num_captions: of its clip.
+        num_captions: captions of its clip.
         seed: of the run.
-        window_id: which window.
-        epoch: how often it was seen before.
+        window_id: of the window.
+        epoch: number of the epoch, from 0.
     """
     if num_captions == 1:
         return 0
@@ -101,12 +101,12 @@ def draw_noise(
 def draw_noise_of_level(
     shape: Sequence[int], sigma: float, num_known: int, window_ids: Sequence[str]
 ) -> Noise:
-    """Noise of one level that depends on window and level only: neither on the experiment nor on its seed.
+    """Noise of one level, which depends on window and level only: neither on the experiment nor on its seed.
 
     Args:
         shape: (C, T, H, W) of one latent.
-        sigma: the level.
-        num_known: known latent frames; text and known frames are always shown, the latter as in sampling.
+        sigma: the noise level.
+        num_known: known latent frames; they and the text are never dropped, and have the noise of sampling.
         window_ids: B windows.
     """
     pairs = []

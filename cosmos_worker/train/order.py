@@ -1,9 +1,9 @@
-"""The order in which windows are seen: a function of seed and position, by bucket where there are several.
+"""The order in which windows are trained on: a function of seed and step, by bucket where there are several.
 
-Every bucket is an endless sequence of permutations of its own, as :class:`DataOrder` has it, cut into batches. What is
-left of an epoch and fills no batch begins the next epoch's first one, so no window is ever dropped, and all are
-seen equally often. Epoch e of the whole has the batches of every bucket that end in its own epoch e, in an order
-permuted by (seed, e). With one bucket that is DataOrder itself.
+Every bucket is an endless sequence of permutations of its own (:class:`DataOrder`), cut into batches. The rest of an
+epoch that fills no batch begins the first batch of the next epoch, so no window is dropped and all are seen equally
+often. Epoch e of a dataset with buckets has the batches that end in epoch e of their own bucket, in an order permuted
+by (seed, e). With one bucket this is DataOrder itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cosmos_worker.train.noise import sample_generator
 
 @lru_cache(maxsize=16)  # two for each bucket
 def permutation(num_samples: int, seed: int, epoch: int) -> Tensor:
-    """Order of the samples in an epoch, int64 (num_samples,); kept for the next step, not to be changed."""
+    """Order of the samples in an epoch, int64 (num_samples,); cached, so not to be changed."""
     generator = torch.Generator().manual_seed((seed << 32) + epoch)
     return torch.randperm(num_samples, generator=generator)
 
@@ -64,11 +64,11 @@ class DataOrder:
         return [(first + i) // self.num_samples for i in range(self.global_batch_size)]
 
     def state(self, step: int) -> dict[str, int | str]:
-        """What a checkpoint after ``step`` steps stores."""
+        """The data order as a checkpoint after ``step`` steps stores it."""
         return {**asdict(self), "position": step * self.global_batch_size}
 
     def check_state(self, state: dict[str, int | str], where: str) -> None:
-        """Compare with a checkpoint.
+        """Compare with the data order of a checkpoint.
 
         Raises:
             CheckpointError: another dataset, batch size or seed.
@@ -86,13 +86,13 @@ class DataOrder:
 
 
 @lru_cache(maxsize=2)
-def turns(counts: tuple[int, ...], seed: int, epoch: int) -> Tensor:
-    """Whose turn it is: bucket of every batch of an epoch, int64 (sum of counts,); not to be changed.
+def bucket_of_batches(counts: tuple[int, ...], seed: int, epoch: int) -> Tensor:
+    """Number of the bucket of every batch of an epoch, int64 (sum of counts,); cached, so not to be changed.
 
     Args:
         counts: batches of each bucket in this epoch.
         seed: of the run.
-        epoch: which.
+        epoch: number of the epoch.
     """
     buckets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     generator = sample_generator("buckets", seed, epoch)
@@ -104,7 +104,7 @@ class BucketOrder:
     """An endless sequence of batches, each of one bucket.
 
     Args:
-        whole: number of samples, batch size, seed and digest of the dataset: what a checkpoint stores.
+        whole: order of the dataset without its buckets, which a checkpoint stores.
         members: samples of each bucket by its name, ascending, int64; None names the only one of a dataset
             without buckets.
     """
@@ -129,45 +129,45 @@ class BucketOrder:
             for samples in self.members.values()
         ]
 
-    def _begun(self, epoch: int) -> list[int]:
+    def _batches_before(self, epoch: int) -> list[int]:
         """Batches of each bucket before an epoch."""
         return [epoch * own.num_samples // own.global_batch_size for own in self._own]
 
     def _epoch_of(self, step: int) -> int:
-        """The epoch of a batch: the last that begins at it or before."""
-        # no bucket has begun more batches than its share, and each lacks less than one: two more at most
+        """Number of the epoch of a step: the last epoch that begins at this step or before."""
+        # rounding leaves out less than one batch of each bucket before an epoch, so this loops a few times at most
         epoch = step * self.whole.global_batch_size // self.whole.num_samples
-        while sum(self._begun(epoch + 1)) <= step:
+        while sum(self._batches_before(epoch + 1)) <= step:
             epoch += 1
         return epoch
 
-    def _turn(self, step: int) -> tuple[int, int]:
-        """Whose turn it is, by its number among the buckets, and how many batches of it came before."""
+    def _bucket_and_batch(self, step: int) -> tuple[int, int]:
+        """Number of the bucket of a step, and how many batches of this bucket came before."""
         epoch = self._epoch_of(step)
-        begun, ended = self._begun(epoch), self._begun(epoch + 1)
-        counts = tuple(end - begin for begin, end in zip(begun, ended, strict=True))
-        buckets, turn = turns(counts, self.whole.seed, epoch), step - sum(begun)
+        before, after = self._batches_before(epoch), self._batches_before(epoch + 1)
+        counts = tuple(end - begin for begin, end in zip(before, after, strict=True))
+        buckets, turn = bucket_of_batches(counts, self.whole.seed, epoch), step - sum(before)
         bucket = int(buckets[turn])
-        return bucket, begun[bucket] + int((buckets[:turn] == bucket).sum())
+        return bucket, before[bucket] + int((buckets[:turn] == bucket).sum())
 
     def bucket(self, step: int) -> str | None:
         """The bucket of optimizer step ``step``; None without buckets."""
-        return list(self.members)[self._turn(step)[0]]
+        return list(self.members)[self._bucket_and_batch(step)[0]]
 
     def batch(self, step: int) -> list[int]:
         """Samples of optimizer step ``step``, all of one bucket."""
-        bucket, before = self._turn(step)
+        bucket, before = self._bucket_and_batch(step)
         own = self._own[bucket].batch(before)
         samples: list[int] = list(self.members.values())[bucket][own].tolist()
         return samples
 
     def epochs(self, step: int) -> list[int]:
         """The epoch of its bucket that each sample of :meth:`batch` belongs to."""
-        bucket, before = self._turn(step)
+        bucket, before = self._bucket_and_batch(step)
         return self._own[bucket].epochs(before)
 
     def describe(self) -> Iterator[str]:
-        """A line for each bucket: its windows, and its share of the batches. Nothing without buckets."""
+        """A log line for each bucket: its windows, and its fraction of the batches. None without buckets."""
         for name, samples in self.members.items():
             if name is not None:
                 share = len(samples) / self.whole.num_samples

@@ -1,15 +1,13 @@
-"""What is done to the plain network from outside: FSDP2, DDP, context parallelism, checkpointing, kernels."""
+"""Applies to the plain network, from outside: FSDP2, DDP, context parallelism, activation checkpointing, kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import (
@@ -23,7 +21,8 @@ from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel, RunBlock, call
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.model.dtensor import is_sharded
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train.float8 import use_float8
 from cosmos_worker.train.transformer_engine import (
     use_engine_attention,
@@ -43,52 +42,39 @@ KEPT_OPERATIONS = frozenset(
         aten._scaled_dot_product_flash_attention_for_cpu.default,
     }
 )
-"""What selective activation checkpointing does not compute twice."""
+"""Operations whose results selective activation checkpointing keeps, so that they are not computed twice."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The place of this process among those that share samples and parameters."""
-
-    data_rank: int = 0
-    """Which share of the samples it computes."""
-    data_size: int = 1
-    """Shares of the samples."""
-    context_group: ProcessGroup | None = None
-    """Processes with the same samples, each with some of the frames."""
-    shard_mesh: DeviceMesh | None = None
-    """Processes that share the parameters: (shards,), or (copies, shards)."""
-
-
-def lay_out(experiment: Experiment, processes: Processes) -> Layout:
-    """Form the groups; every process calls this.
+def share_frames(experiment: Experiment, processes: ProcessGroup) -> ProcessGroup:
+    """The processes with the context groups that ``parallel.context_parallel`` asks for; every process calls this.
 
     Raises:
-        ConfigError: sizes that do not divide.
+        ConfigError: the option does not divide the processes, or the latent frames of a window.
     """
-    config, size = experiment.parallel, processes.world_size
-    share = config.context_parallel
-    if size % share:
+    size, num_processes = experiment.parallel.context_parallel, processes.world_size
+    if num_processes % size:
         raise ConfigError(
-            f"parallel.context_parallel: {share} does not divide the {size} processes"
+            f"parallel.context_parallel: {size} does not divide the {num_processes} processes"
         )
     for video in experiment.windows:
         frames = experiment.latent_frames(video)
-        if frames % share:
+        if frames % size:
             raise ConfigError(
-                f"parallel.context_parallel: {share} does not divide the {frames} latent frames"
+                f"parallel.context_parallel: {size} does not divide the {frames} latent frames"
             )
-    context_group = None
-    if share > 1:
-        mesh = init_device_mesh(processes.device.type, (size // share, share))
-        context_group = mesh.get_group(1)
-    return Layout(
-        processes.rank // share, size // share, context_group, _shard_mesh(config, processes)
-    )
+    return processes.with_context_parallel(size)
 
 
-def _shard_mesh(config: ParallelConfig, processes: Processes) -> DeviceMesh | None:
-    size, device = processes.world_size, processes.device.type
+def form_shard_mesh(config: ParallelConfig, processes: ProcessGroup) -> DeviceMesh | None:
+    """The processes that FSDP2 cuts the parameters into shards for; every process calls this.
+
+    Returns:
+        With sharding full one axis, (shards,); with hybrid two, (copies, shards); None = every process has all.
+
+    Raises:
+        ConfigError: ``parallel.shard_group_size`` does not divide the processes.
+    """
+    size, device = processes.world_size, processes.device_type
     if config.sharding == "none" or size == 1:
         return None
     if config.sharding == "full":
@@ -102,21 +88,26 @@ def _shard_mesh(config: ParallelConfig, processes: Processes) -> DeviceMesh | No
     return init_device_mesh(device, (size // group, group), mesh_dim_names=("copies", "shards"))
 
 
-def spread(
-    model: CosmosModel, config: ParallelConfig, layout: Layout, product_dtype: torch.dtype
+def parallelize(
+    model: CosmosModel,
+    config: ParallelConfig,
+    processes: ProcessGroup,
+    shard_mesh: DeviceMesh | None,
+    product_dtype: torch.dtype,
 ) -> None:
-    """Spread the network in place, before it has weights; DDP is added by :func:`replicate`, after.
+    """Apply context parallelism, activation checkpointing and FSDP2 in place, before the network has weights.
 
     Args:
-        model: on the meta device if it is to be sharded.
-        config: how.
-        layout: of the processes.
-        product_dtype: of matrix products; the weights of sharded blocks are gathered in it.
+        model: on the meta device if it is to be sharded; DDP is added by :func:`replicate` once it has weights.
+        config: options.
+        processes: of :func:`share_frames`.
+        shard_mesh: of :func:`form_shard_mesh`; None = not sharded.
+        product_dtype: dtype of matrix products, in which the weights of sharded blocks are gathered.
     """
-    if layout.context_group is not None:
-        model.net.share_frames(layout.context_group)
-    model.net.run_block = _run_block(config.activation_checkpointing)
-    if layout.shard_mesh is None:
+    if processes.context.handle is not None:
+        model.net.share_frames(processes.context.handle)
+    model.net.run_block = _block_runner(config.activation_checkpointing)
+    if shard_mesh is None:
         return
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # takes seconds
 
@@ -124,27 +115,27 @@ def spread(
         param_dtype=product_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     for block in model.net.blocks.values():
-        fully_shard(block, mesh=layout.shard_mesh, mp_policy=policy)
-    fully_shard(model, mesh=layout.shard_mesh)
+        fully_shard(block, mesh=shard_mesh, mp_policy=policy)
+    fully_shard(model, mesh=shard_mesh)
 
 
-def replicate(model: CosmosModel, layout: Layout, processes: Processes) -> nn.Module:
-    """What is called to train: the network itself, or DDP around it where it is not sharded."""
-    if processes.world_size == 1 or layout.shard_mesh is not None:
+def replicate(model: CosmosModel, processes: ProcessGroup) -> nn.Module:
+    """The module to call in training: DDP around the network, or the network itself if it is sharded or alone."""
+    if processes.world_size == 1 or is_sharded(model):
         return model
     return DistributedDataParallel(model)
 
 
-def _run_block(kind: str) -> RunBlock:
+def _block_runner(kind: str) -> RunBlock:
     if kind == "none":
         return call
     contexts: Callable[[], Any] = noop_context_fn
     if kind == "selective":
         contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-    return partial(_run_again, contexts)
+    return partial(_run_checkpointed, contexts)
 
 
-def _run_again(contexts: Callable[[], Any], block: nn.Module, *inputs: object) -> Tensor:
+def _run_checkpointed(contexts: Callable[[], Any], block: nn.Module, *inputs: object) -> Tensor:
     if not torch.is_grad_enabled():
         return call(block, *inputs)
     return checkpoint(
@@ -164,10 +155,10 @@ def _keep_products(
 
 
 def accelerate(model: CosmosModel, config: AccelerationConfig, device: torch.device) -> None:
-    """Change how layers compute, in place; weights keep names and forms. Before weights are spread.
+    """Replace kernels of attention and linear layers in place, before sharding; weights keep names and shapes.
 
     Raises:
-        ConfigError: a library or device that an option needs is not there.
+        ConfigError: an option needs a library or device that is missing.
     """
     if config.linear == "float8":
         use_float8(model, device)

@@ -1,4 +1,4 @@
-"""Whether the run in a folder is the one that is asked for, and whether it has gone further."""
+"""Compares the run in a folder with the experiment that is asked for: options, warm-up, steps done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.stages import parse_document
 from cosmos_worker.config.training import (
     decays,
@@ -41,7 +41,7 @@ def check_same_options(state: SavedState, experiment: Experiment) -> None:
     """Raise CheckpointError if a checkpoint was trained with other options than those of an experiment."""
     # options that came later have their defaults, which is what the run was trained with
     saved = parse_document(Experiment, state.progress["experiment"], str(state.folder))
-    old, new = decisive_options(saved), decisive_options(experiment)
+    old, new = options_that_decide_weights(saved), options_that_decide_weights(experiment)
     differing = differing_keys(old, new)
     if not differing:
         return
@@ -55,11 +55,11 @@ def check_same_options(state: SavedState, experiment: Experiment) -> None:
     )
 
 
-def with_begun_warmup(run: Path, experiment: Experiment) -> Experiment:
+def with_initial_warmup(run: Path, experiment: Experiment) -> Experiment:
     """The experiment with the warm-up that the run in a folder began with.
 
-    A warm-up that is not given follows from the number of steps. A run of a constant learning rate that is continued to
-    another number of steps keeps the one of its beginning.
+    A warm-up that is not set follows from the number of steps. A run of a constant learning rate that is continued to
+    another number of steps keeps its first warm-up.
     """
     states, optimizer = list_states(run), experiment.optimizer
     if not states or optimizer.warmup_steps is not None or decays(optimizer):
@@ -71,8 +71,8 @@ def with_begun_warmup(run: Path, experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"optimizer": kept})
 
 
-def has_done_more(run: Path, experiment: Experiment) -> bool:
-    """Whether a run has done more steps than an experiment asks for, and its weights of the asked step are kept.
+def is_beyond(run: Path, experiment: Experiment) -> bool:
+    """True if a run has done more steps than an experiment asks for and still has the weights of the asked step.
 
     Raises:
         CheckpointError: it has done more, and they are not kept; or it was trained with other options.

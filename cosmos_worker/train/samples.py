@@ -24,8 +24,8 @@ from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.dtensor import settle
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.model.dtensor import reshard
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.sample.checks import check_admitted
 from cosmos_worker.sample.sampler import (
     Settings,
@@ -42,7 +42,6 @@ from cosmos_worker.storage.volumes import (
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.step import use_bfloat16
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ DEFAULT_FPS = 24.0
 def sampling_of(
     experiment: Experiment, video: VideoConfig, fps: float = DEFAULT_FPS
 ) -> SamplingConfig:
-    """How a window is sampled: one pass without guidance, RES solver, as large and long as in training.
+    """Sampling options of a window: one pass without guidance, RES solver, size and length as in training.
 
     Raises:
         ConfigError: the network or the tokenizer admits no such video.
@@ -73,11 +72,11 @@ def sampling_of(
 
 
 MAX_NAME = 150
-"""Characters of a window's id in a file name, which may have 255 bytes: the last ones, which have the episode."""
+"""Characters of a window's id in a file name, which may have 255 bytes: the last ones, which name the episode."""
 
 
 def file_name(position: int, window_id: str) -> str:
-    """Name of a window's video without suffix: its position, and its id as far as a file name admits."""
+    """File name of a window's video without suffix: its position and the end of its id."""
     return f"{position}-" + re.sub(r"[^A-Za-z0-9@._-]", "_", window_id)[-MAX_NAME:]
 
 
@@ -90,15 +89,14 @@ class SampleVideos:
         held_out: windows; at least one.
         experiment: of the run.
         tokenizer: decodes on the main process; None elsewhere.
-        processes, layout: each share of the processes samples other windows.
+        processes: of the run; each context group samples other windows.
     """
 
     run: Path
     held_out: WindowDataset
     experiment: Experiment
     tokenizer: VideoTokenizer | None
-    processes: Processes
-    layout: Layout
+    processes: ProcessGroup
 
     def __post_init__(self) -> None:
         for video in self.experiment.windows:
@@ -114,15 +112,15 @@ class SampleVideos:
         """Sample with the averaged weights, or with the trained ones if there is no average; both stay as they are.
 
         Returns:
-            MP4 files by name; on the main process only, and without what could not be decoded or written, which is
-            said in the log.
+            MP4 files by name, on the main process only; a video that could not be decoded or written is left out with a
+            warning.
         """
         averaged: AbstractContextManager[None] = ema.in_use(model) if ema else nullcontext()
         was_training = model.training
         model.eval()
         with averaged:
-            own = self._sample_share(model)
-        settle(model)
+            own = self._sample_own(model)
+        reshard(model)
         model.train(was_training)
         latents: dict[int, Tensor] = {}
         for some in self.processes.gather(own):
@@ -139,11 +137,11 @@ class SampleVideos:
                 written[path.stem] = path
         return written
 
-    def _sample_share(self, model: CosmosModel) -> dict[int, Tensor]:
-        """Latents by position, on the CPU; processes without work repeat some, for the network may be spread."""
+    def _sample_own(self, model: CosmosModel) -> dict[int, Tensor]:
+        """Latents by position, on the CPU; processes without work repeat some, as the network may be sharded."""
         found = {}
-        for i in range(-(-self._count // self.layout.data_size)):
-            item = i * self.layout.data_size + self.layout.data_rank
+        for i in range(-(-self._count // self.processes.data_size)):
+            item = i * self.processes.data_size + self.processes.data_rank
             latent = self._sample(model, item % self._count)
             if item < self._count:
                 found[item] = latent
@@ -166,14 +164,14 @@ class SampleVideos:
         )
 
         def network(*inputs: Tensor) -> Tensor:
-            return model(*inputs)[0]  # through the module, whose hooks gather spread weights
+            return model(*inputs)[0]  # through the module, whose hooks gather sharded weights
 
         names = [window.window_id]
         known, text = batch.x0_BCTHW.to(device), batch.text_BSD.to(device)
         return sample_latents(network, names, known, text, None, settings).cpu()
 
     def _write_windows(self) -> None:
-        """Say which window and which caption each video is of: the index alone has also those that are left out."""
+        """Write window and caption of each video; the dataset's index also has windows that the training leaves out."""
         captions = self.held_out.captions(range(self._count))
         windows = self.held_out.windows[: self._count]
         names = {
@@ -216,10 +214,9 @@ def open_samples(
     held_out: WindowDataset,
     experiment: Experiment,
     load_tokenizer: Callable[[], VideoTokenizer] | None,
-    processes: Processes,
-    layout: Layout,
+    processes: ProcessGroup,
 ) -> SampleVideos | None:
-    """What samples while training; None if that was not asked for.
+    """The maker of sample videos of a run; None if it was not asked for.
 
     Args:
         run: folder of the run.
@@ -227,11 +224,10 @@ def open_samples(
         experiment: of the run.
         load_tokenizer: called on the main process; None = the document names no tokenizer.
         processes: of the run.
-        layout: of the processes.
 
     Raises:
         ConfigError: asked for without a tokenizer, or sizes that cannot be sampled.
-        CheckpointError: the tokenizer's files are not what they should be.
+        CheckpointError: the tokenizer's files are damaged or of another network.
     """
     if experiment.trainer.sample_every_steps is None:
         return None
@@ -241,4 +237,4 @@ def open_samples(
             "tokenizer's folder, or set trainer.sample_every_steps=null"
         )
     tokenizer = load_tokenizer() if processes.is_main else None
-    return SampleVideos(run, held_out, experiment, tokenizer, processes, layout)
+    return SampleVideos(run, held_out, experiment, tokenizer, processes)

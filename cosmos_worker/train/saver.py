@@ -1,6 +1,6 @@
-"""Checkpoints and exports, written while the training goes on, and which process writes which tensors.
+"""Writes checkpoints and exports while the training goes on, and decides which process writes which tensors.
 
-torch.distributed.checkpoint would decide this too, but only among copies in host memory that all of them had made.
+torch.distributed.checkpoint would decide this too, but only after every process had copied all tensors to host memory.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import RetryableError
-from cosmos_worker.model.dtensor import is_spread
+from cosmos_worker.model.dtensor import is_dtensor
 from cosmos_worker.model.lora import merge_lora
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.train import export
 from cosmos_worker.train.change_meter import ChangeMeter, Exports
 from cosmos_worker.train.checkpoint import (
     STATE_FOLDER,
@@ -35,25 +36,26 @@ from cosmos_worker.train.checkpoint import (
 )
 from cosmos_worker.train.export import (
     prune_exports,
-    update_best,
     write_adapters,
     write_exports,
 )
+
+logger = logging.getLogger(__name__)
 
 OPTIMIZER, STATE = "optimizer", "state"
 Tensors = dict[str, Any]
 
 
-def own_share(tensors: Tensors, rank: int, world_size: int) -> Tensors:
-    """What this process is to write; the processes together write everything once.
+def tensors_to_write(tensors: Tensors, rank: int, world_size: int) -> Tensors:
+    """The tensors that this process writes; the processes together write every tensor once.
 
-    Weights and averages are dealt one by one, the optimizer's states of a parameter together, each to the process that
-    has the least so far. What is not of tensors stays everywhere.
+    Weights and averages are dealt one by one, the optimizer's states of a parameter together, each to the process with
+    the fewest bytes so far. Entries that are no tensors stay in all processes.
 
     Args:
-        tensors: parts by name, of the optimizer its ``state``; the same names in the same order in all processes.
+        tensors: parts by name, of ``optimizer`` the entry ``state``; the same names and order in all processes.
         rank: of this process.
-        world_size: all processes.
+        world_size: number of processes.
     """
     dealer = _Dealer(rank, world_size)
     own = dealer.deal_each({name: part for name, part in tensors.items() if name != OPTIMIZER})
@@ -64,13 +66,16 @@ def own_share(tensors: Tensors, rank: int, world_size: int) -> Tensors:
 
 
 class _Dealer:
+    """Deals tensors to the processes that have them, each to the one with the fewest bytes so far."""
+
     def __init__(self, rank: int, world_size: int) -> None:
-        self._place = (world_size, rank)
+        self._whole = (world_size, rank)
+        """Number of processes with a whole tensor, and the number of this one among them."""
         self._dealt: dict[int, list[int]] = {}
-        """Bytes of each holder, by number of holders."""
+        """Bytes dealt to each of the processes that have the same tensor, by the number of these."""
 
     def deal_each(self, parts: Mapping[str, Mapping[str, Any]]) -> Tensors:
-        """The parts with what falls to this process; one of which nothing is left is left out, as it would be saved."""
+        """The parts with the entries of this process; a part that becomes empty is left out, as it would be saved."""
         dealt = {name: self.deal(part) for name, part in parts.items()}
         return {name: own for name, own in dealt.items() if own or not parts[name]}
 
@@ -80,23 +85,23 @@ class _Dealer:
 
     def _is_own(self, entry: object) -> bool:
         tensors = list(_tensors_in(entry))
-        holders, own = self._holders(tensors)
-        dealt = self._dealt.setdefault(holders, [0] * holders)
+        num_copies, own = self._copies(tensors)
+        dealt = self._dealt.setdefault(num_copies, [0] * num_copies)
         chosen = dealt.index(min(dealt))
         dealt[chosen] += sum(tensor.nbytes for tensor in tensors)
         return chosen == own
 
-    def _holders(self, tensors: list[Tensor]) -> tuple[int, int]:
-        """How many processes have the same part, and which of them this one is; tensors that are spread decide."""
+    def _copies(self, tensors: list[Tensor]) -> tuple[int, int]:
+        """Number of processes with the same shard, and the number of this one among them; DTensors decide."""
         for tensor in tensors:
-            if is_spread(tensor):
+            if is_dtensor(tensor):
                 mesh = tensor.device_mesh
-                copies = [i for i, one in enumerate(tensor.placements) if one.is_replicate()]
+                replicated = [i for i, one in enumerate(tensor.placements) if one.is_replicate()]
                 own = 0
-                for i in copies:
+                for i in replicated:
                     own = own * mesh.size(i) + mesh.get_local_rank(i)
-                return prod(mesh.size(i) for i in copies), own
-        return self._place
+                return prod(mesh.size(i) for i in replicated), own
+        return self._whole
 
 
 def _tensors_in(entry: object) -> Iterator[Tensor]:
@@ -105,9 +110,6 @@ def _tensors_in(entry: object) -> Iterator[Tensor]:
     elif isinstance(entry, Mapping):
         for value in entry.values():
             yield from _tensors_in(value)
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,19 +125,19 @@ class Saver:
 
     Args:
         run: folder of the run.
-        processes: all of them.
-        keep_last, keep_exports: how many are kept.
-        keep_best: whether that of the lowest held-out loss is kept as well.
-        open_base: opens the weights that the training began with; None = they were drawn.
+        processes: of the run.
+        keep_last, keep_exports: number of checkpoints and of exports that are kept.
+        keep_best: the checkpoint with the lowest held-out loss is kept as well.
+        open_base: opens the weights that the training began with; None = they were drawn at random.
 
     Attributes:
-        changes: how far the weights of complete checkpoints are from these.
+        changes: measures the change of complete checkpoints' weights against the base.
     """
 
     def __init__(
         self,
         run: Path,
-        processes: Processes,
+        processes: ProcessGroup,
         keep_last: int,
         keep_exports: int,
         keep_best: bool = False,
@@ -144,14 +146,14 @@ class Saver:
         self.run, self.processes, self.keep_best = run, processes, keep_best
         self.keep_last, self.keep_exports = keep_last, keep_exports
         self.changes = ChangeMeter(run, open_base)
-        # writing goes on beside the training, whose collectives have another group, and may take long
+        # a group of its own: writing goes on beside the training's collectives, and may take long
         self._group = processes.new_cpu_group()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: _Pending | None = None
 
     @property
     def has_written(self) -> bool:
-        """Whether this process has written its part of a checkpoint that is not complete yet."""
+        """True if this process has written its part of a checkpoint that is not complete yet."""
         return self._pending is not None and self._pending.written.done()
 
     def begin(
@@ -168,7 +170,7 @@ class Saver:
                 begin_state(self.run, step)
         from cosmos_worker.train.checkpoint import copy_to_cpu
 
-        own = own_share(tensors, self.processes.rank, self.processes.world_size)
+        own = tensors_to_write(tensors, self.processes.rank, self.processes.world_size)
         staged = copy_to_cpu(own)
         written = self._thread.submit(self._write, step, staged, exports)
         self._pending = _Pending(step, progress, exports, written)
@@ -176,9 +178,9 @@ class Saver:
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
         from cosmos_worker.train.checkpoint import save_shards
 
-        # together first: the others would wait in it for a main process that still exports, or has failed to
+        # shards before exports: in this collective the others would wait for a main process that still exports
         with reporting_full_disk(self.run / STATE_FOLDER):
-            save_shards(shards_path(self.run, step), staged, self._group)
+            save_shards(shards_path(self.run, step), staged, self._group.handle)
         if self.processes.is_main:
             self._export(step, exports)
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
@@ -193,7 +195,7 @@ class Saver:
         write_exports(self.run, step, regular, average, torch.bfloat16)
 
     def finish(self) -> int | None:
-        """Wait until the checkpoint is written and make it visible; returns its step, or None if there is none.
+        """Wait until the checkpoint in progress is written, and make it visible; returns its step, or None.
 
         Raises:
             RetryableError: a failed write; earlier checkpoints are intact.
@@ -204,12 +206,12 @@ class Saver:
         with self._failing_together(pending.step):
             files = pending.written.result()
         shards: Files = {}
-        for some in self.processes.gather(files, self._group):
+        for some in self._group.gather(files):
             shards.update(some)
         with self._failing_together(pending.step):
             if self.processes.is_main:
                 folder = complete_state(self.run, pending.step, pending.progress, shards)
-                spared = self.note_best(pending.step)
+                spared = self.update_best(pending.step)
                 prune_states(self.run, self.keep_last, spared)
                 prune_exports(self.run, self.keep_exports, spared)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
@@ -217,12 +219,12 @@ class Saver:
             self.changes.begin(pending.step, pending.exports)
         return pending.step
 
-    def note_best(self, done_steps: int) -> tuple[int, ...]:
-        """Write which checkpoint is the best so far, if that is asked for; its step, or nothing."""
+    def update_best(self, done_steps: int) -> tuple[int, ...]:
+        """Write the best checkpoint so far to best.json, if it is to be kept; returns its step, or nothing."""
         if not self.keep_best:
             return ()
         with reporting_full_disk(self.run):
-            best = update_best(self.run, done_steps)
+            best = export.update_best(self.run, done_steps)
         if best is None:
             return ()
         logger.info("best step=%d validation_loss=%.4f", best.step, best.validation_loss)
@@ -230,13 +232,13 @@ class Saver:
 
     @contextmanager
     def _failing_together(self, step: int) -> Iterator[None]:
-        """A failed write of one process is an error of all, and leaves nothing."""
+        """Raise the error of a failed write of one process in all, and remove the unfinished checkpoint."""
         failure = None
         try:
             yield
         except RetryableError as error:
             failure = error
-        others = [text for text in self.processes.gather(str(failure or ""), self._group) if text]
+        others = [text for text in self._group.gather(str(failure or "")) if text]
         if others:
             if self.processes.is_main:
                 discard_state(self.run, step)

@@ -1,4 +1,4 @@
-"""One optimizer step: losses of the micro-batches, gradients, clipping, update; and mean losses between two reports."""
+"""One optimizer step: losses of the micro-batches, gradients, clipping, update; and mean losses between reports."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cosmos_worker.config.experiment import DiffusionConfig, Experiment
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
 from cosmos_worker.model.dtensor import (
+    is_dtensor,
     is_sharded,
-    is_spread,
     local_part,
 )
 from cosmos_worker.train.data import Batch
@@ -27,14 +27,14 @@ D = TypeVar("D", Batch, Noise)
 
 
 def use_bfloat16(config: DiffusionConfig, device: torch.device) -> bool:
-    """Whether matrix products run in bfloat16."""
+    """True if matrix products run in bfloat16."""
     if config.compute_dtype == "auto":
         return device.type == "cuda"
     return config.compute_dtype == "bfloat16"
 
 
-def _each(tensors: D, change: Callable[[Tensor], Tensor]) -> D:
-    """The same with every tensor changed."""
+def _map_tensors(tensors: D, change: Callable[[Tensor], Tensor]) -> D:
+    """A copy with every tensor changed."""
     changed = {one.name: change(getattr(tensors, one.name)) for one in fields(tensors)}
     return replace(tensors, **changed)
 
@@ -56,7 +56,7 @@ def batch_loss(
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
-    noise, batch = _each(noise, move), _each(batch, move)
+    noise, batch = _map_tensors(noise, move), _map_tensors(batch, move)
     # a weight is used once, so a cache of rounded ones would only keep those of blocks that are computed again
     with torch.autocast(
         device.type, torch.bfloat16, enabled=use_bfloat16(config, device), cache_enabled=False
@@ -88,9 +88,9 @@ class StepResult:
 
 
 def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Put off what the last micro-batch does for all: DDP's reduction, or that between copies of a sharded model.
+    """Reduce gradients after the last micro-batch only: DDP's, or those between the copies of a sharded model.
 
-    Within a copy gradients are reduced each time, or every process would hold those of the whole model.
+    Between the shards of a copy they are reduced each time, or every process would have those of the whole model.
     """
     if is_sharded(model):
         model.set_requires_all_reduce(is_last)
@@ -124,7 +124,7 @@ def clip_gradients(model: nn.Module, experiment: Experiment, describe: Callable[
 
 def _total_norm(named: Sequence[tuple[str, Tensor]]) -> Tensor:
     norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
-    return norm.full_tensor() if is_spread(norm) else norm
+    return norm.full_tensor() if is_dtensor(norm) else norm
 
 
 def train_step(
@@ -143,12 +143,14 @@ def train_step(
         micro_batches: samples and their noise.
         experiment: options of loss and clipping.
         device: where to compute.
-        describe: says where we are, for errors.
+        describe: names step and samples, for errors.
     """
     if device.type == "cuda" and torch.cuda.is_available():
         # from pinned memory a GPU reads by itself, so that all work of the step can be queued ahead of it
         pin = Tensor.pin_memory
-        micro_batches = [(_each(batch, pin), _each(noise, pin)) for batch, noise in micro_batches]
+        micro_batches = [
+            (_map_tensors(batch, pin), _map_tensors(noise, pin)) for batch, noise in micro_batches
+        ]
     losses = torch.zeros(3, device=device)
     for i, (batch, noise) in enumerate(micro_batches):
         with _without_sync(model, is_last=i == len(micro_batches) - 1):
@@ -169,12 +171,17 @@ def train_step(
 
 
 NAMES = ("loss", "edm_loss", "mse")
-"""In the order of ``StepResult.losses``."""
+"""Names of the losses, in the order of ``StepResult.losses``."""
 
 
 @dataclass(frozen=True)
 class MeanLosses:
-    """Means over steps: all of NAMES; and the loss of each bucket that had a step, in the order of the buckets."""
+    """Means over the steps of an interval.
+
+    Attributes:
+        values: losses by NAMES.
+        by_bucket: loss of each bucket that had a step, in the order of the buckets.
+    """
 
     values: dict[str, float]
     by_bucket: dict[str, float]
@@ -184,7 +191,7 @@ class LossSums:
     """Adds up the losses of steps. Every step is of one bucket on all processes, so that its mean is the bucket's too.
 
     Args:
-        buckets: names; None is the only one of a dataset without buckets, which is not told by itself.
+        buckets: names; None is the only one of a dataset without buckets, which is not reported by itself.
     """
 
     def __init__(self, buckets: Sequence[str | None]) -> None:

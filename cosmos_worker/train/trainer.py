@@ -1,10 +1,19 @@
-"""The training loop: batches, steps, reports, checkpoints; continues where the last complete checkpoint ends."""
+"""The training loop: the next batch, one step, and what is due after it; :func:`train` reads from top to bottom.
+
+One training step passes through five files: :meth:`Trainer.step` here takes the micro-batches and sets the learning
+rate; ``step.py`` computes gradients, clips them and updates the weights; ``diffusion/edm.py`` adds the noise and
+computes the loss; ``model/dit.py`` is the network, ``model/layers.py`` its layers. Samples come from ``data.py``, their
+order from ``order.py``, their random numbers from ``noise.py``.
+
+This file decides when losses are logged, held-out losses taken, sample videos made and checkpoints saved.
+``metrics.py``, ``validation.py``, ``samples.py`` and ``run_state.py`` do it and decide nothing.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,72 +22,136 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import decisive_options
-from cosmos_worker.config.training import TrackerName, learning_rate
+from cosmos_worker.config.training import TrackerName, TrainerConfig, learning_rate
 from cosmos_worker.diffusion.edm import Noise
-from cosmos_worker.errors import ConfigError, StopRequested
+from cosmos_worker.errors import StopRequested
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.model.dtensor import gather_to_main
-from cosmos_worker.model.lora import corrections_of, lora_scales
 from cosmos_worker.runtime.outcome import PositionFile
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.runtime.signals import StopSignal
-from cosmos_worker.train.change_meter import Exports
-from cosmos_worker.train.checkpoint import (
-    SavedState,
-    check_files,
-    find_latest_state,
-    wait_for_state,
-)
-from cosmos_worker.train.data import Batch, WindowDataset
-from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.export import LOSS
+from cosmos_worker.train.data import Batch, WindowDataset, micro_batch_positions
+from cosmos_worker.train.metrics import MetricsLog
 from cosmos_worker.train.noise import draw_noise
-from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
+from cosmos_worker.train.optimizer import set_learning_rate
 from cosmos_worker.train.order import BucketOrder, DataOrder
-from cosmos_worker.train.parallelize import Layout, replicate
-from cosmos_worker.train.same_run import check_same_options
+from cosmos_worker.train.parallelize import replicate
+from cosmos_worker.train.run_state import RunState
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.saver import Saver
 from cosmos_worker.train.step import LossSums, StepResult, train_step
+from cosmos_worker.train.trackers.opening import open_trackers
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
-from cosmos_worker.train.watch import Watch
-from cosmos_worker.weights.adapter import Adapter
 from cosmos_worker.weights.weight_change import read_change
 
 logger = logging.getLogger(__name__)
 
 
-def micro_batch_positions(
-    global_batch_size: int, micro_batch_size: int, rank: int, world_size: int
-) -> list[range]:
-    """Positions in the global batch of each micro-batch of a process.
+def train(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
+    """Train to ``max_steps``; all processes call this, after :meth:`RunState.resume`.
+
+    Returns:
+        steps: done; checkpoint: step of the last one; loss, edm_loss, mse: last means; validation_loss_before and
+        _after; change: of the weights against the base, where it is known.
 
     Raises:
-        ConfigError: sizes that do not divide.
+        StopRequested: asked to stop; a checkpoint was saved.
+        DataError: a gradient that is not finite, see ``optimizer.on_bad_gradient``.
+        RetryableError: a failed write of a checkpoint.
     """
-    if global_batch_size % world_size:
-        raise ConfigError(
-            f"trainer.global_batch_size: {global_batch_size} is not a multiple of the {world_size} processes"
-        )
-    local = global_batch_size // world_size
-    micro = min(micro_batch_size, local)
-    if local % micro:
-        raise ConfigError(
-            f"trainer.micro_batch_size: {micro} does not divide the {local} samples of each process "
-            f"(global_batch_size {global_batch_size} over {world_size} processes)"
-        )
-    first = rank * local
-    return [range(start, start + micro) for start in range(first, first + local, micro)]
+    state, result = trainer.state, dict[str, Any]()
+    with trainer.reporting(), trainer.saver.changes.until_stopped(stop):
+        if state.done_steps == 0:
+            result["validation_loss_before"] = _rounded(trainer.validate())
+            trainer.sample()
+        result |= _train_to_max_steps(trainer, stop)
+        held_out = trainer.validate()
+        result["validation_loss_after"] = _rounded(held_out)
+        trainer.sample()
+        state.save(held_out)
+    state.finish_changes()
+    change = read_change(trainer.run, state.saved_step)
+    result |= {"change": change} if change else {}
+    return {**result, "steps": state.done_steps, "checkpoint": state.saved_step}
+
+
+def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
+    """All steps that are left, with what is due after each; returns the last mean losses."""
+    options, state = trainer.experiment.trainer, trainer.state
+    sums, means = LossSums(list(trainer.order.members)), dict[str, float]()
+    while state.done_steps < options.max_steps:
+        bucket = trainer.order.bucket(state.done_steps)
+        result, rate = trainer.step()
+        shared = trainer.exchange(result, stop)
+        sums.add(shared.losses, bucket)
+        if is_due(state.done_steps, options.log_every_steps) or trainer.is_done:
+            found = sums.take()
+            means = found.values
+            extra = {"learning_rate": rate, "grad_norm": result.grad_norm}
+            trainer.report({**means, **extra}, found.by_bucket)
+        if shared.is_stopping:
+            trainer.saver.changes.drop()
+        if shared.is_checkpoint_written:
+            state.finish_save()
+        if shared.is_stopping:
+            state.save()
+            raise StopRequested(
+                f"{trainer.run}: stopped after step {state.done_steps}; run the same command to continue"
+            )
+        held_out = None
+        if not trainer.is_done:  # the last step is validated and sampled by train()
+            if validation_is_due(options, state.done_steps):
+                held_out = trainer.validate()
+            if is_due(state.done_steps, options.sample_every_steps):
+                trainer.sample()
+        if is_due(state.done_steps, options.save_every_steps) and not (
+            trainer.is_done
+            and options.keep_best  # the last checkpoint is saved with its held-out loss
+        ):
+            state.begin_save(held_out)
+    return means
+
+
+def is_due(done_steps: int, every_steps: int | None) -> bool:
+    """True if something that is done every so many steps is due after this one; None = never."""
+    return every_steps is not None and done_steps % every_steps == 0
+
+
+def validation_is_due(options: TrainerConfig, done_steps: int) -> bool:
+    """True if held-out losses are due: by their own interval, and for every checkpoint if the best one is kept."""
+    if options.keep_best and is_due(done_steps, options.save_every_steps):
+        return True
+    return is_due(done_steps, options.validate_every_steps)
+
+
+@dataclass(frozen=True)
+class SharedStep:
+    """A step as all processes know it after their exchange: means over their samples, and what is decided together.
+
+    Attributes:
+        losses: total, EDM and squared error, float32 (3,) on the CPU.
+        is_stopping: some process was asked to stop.
+        is_checkpoint_written: every process has written its part of the checkpoint in progress.
+    """
+
+    losses: Tensor
+    is_stopping: bool
+    is_checkpoint_written: bool
 
 
 @dataclass
 class Trainer:
-    """A run in progress.
+    """A run in this process; all processes call the same methods at the same steps.
 
-    model is the network with its uncertainty head, on the device and spread as layout says; held_out may be empty;
-    position_file is for the launcher; samples and trackers are for people who watch it; base is the address of the
-    weights that it began with, for adapters, and open_base opens them, to measure how far it has come.
+    Attributes:
+        experiment, run: options and folder.
+        model: the network with its uncertainty head, on the device, parallelized.
+        dataset, held_out: windows to train on, and to validate and sample with; the latter may be empty.
+        processes: of the run, with their context groups.
+        position_file: tells the launcher how far the run is.
+        samples: makes sample videos; None = not asked for.
+        trackers: names of the services that figures and videos go to.
+        base: address of the weights that the run began with, for the adapters of LoRA; None = they were drawn.
+        open_base: opens these weights, to measure their change; None = they were drawn.
     """
 
     experiment: Experiment
@@ -86,8 +159,7 @@ class Trainer:
     model: CosmosModel
     dataset: WindowDataset
     held_out: WindowDataset
-    processes: Processes
-    layout: Layout = field(default_factory=Layout)
+    processes: ProcessGroup
     position_file: PositionFile = field(default_factory=PositionFile)
     samples: SampleVideos | None = None
     trackers: tuple[TrackerName, ...] = ()
@@ -95,256 +167,119 @@ class Trainer:
     open_base: Callable[[], Mapping[str, Tensor]] | None = None
 
     def __post_init__(self) -> None:
-        trainer = self.experiment.trainer
+        options, processes = self.experiment.trainer, self.processes
         whole = DataOrder(
-            len(self.dataset), trainer.global_batch_size, trainer.seed, self.dataset.digest
+            len(self.dataset), options.global_batch_size, options.seed, self.dataset.digest
         )
         self.order = BucketOrder(whole, self.dataset.members)
         for line in self.order.describe():
             logger.info("%s", line)
         self.positions = micro_batch_positions(
-            trainer.global_batch_size,
-            trainer.micro_batch_size,
-            self.layout.data_rank,
-            self.layout.data_size,
+            options.global_batch_size,
+            options.micro_batch_size,
+            processes.data_rank,
+            processes.data_size,
         )
         self.model.logvar.requires_grad_(self.experiment.diffusion.use_logvar)
-        self.parallel = replicate(self.model, self.layout, self.processes)
-        self.optimizer = build_optimizer(self.model, self.experiment.optimizer)
-        ema = self.experiment.ema
-        self.ema = (
-            PowerEma(
-                self.model,
-                ema.rate,
-                torch.bfloat16 if self.experiment.compat.bfloat16_ema else torch.float32,
-            )
-            if ema.enabled
-            else None
+        self.parallel = replicate(self.model, processes)
+        limits = (options.keep_last, options.keep_exports, options.keep_best)
+        self.saver = Saver(self.run, processes, *limits, open_base=self.open_base)
+        self.state = RunState(
+            self.experiment, self.model, whole, self.saver, self.position_file, self.base
         )
-        kept = (trainer.keep_last, trainer.keep_exports, trainer.keep_best)
-        self.saver = Saver(self.run, self.processes, *kept, open_base=self.open_base)
-        self.done_steps = 0
-        self.saved_step = self.begun_step = -1
-
-    # --- continue ----------------------------------------------------------------------------
-
-    def resume(self) -> None:
-        """Continue from the newest complete checkpoint, if there is one, whatever processes wrote it.
-
-        Raises:
-            CheckpointError: it is damaged, of an earlier format, or belongs to another configuration or dataset.
-            RetryableError: the main process has found one that is not seen here.
-        """
-        # one process looks: on a network disk another node may still see an older folder
-        newest = find_latest_state(self.run) if self.processes.is_main else None
-        step = self.processes.from_main(None if newest is None else int(newest.progress["step"]))
-        state = None if step is None else wait_for_state(self.run, step)
-        if self.processes.is_main:
-            self.saver.note_best(int(state.progress["step"]) if state else 0)
-        if state is None:
-            self._tell_position()
-            return
-        self._check_same_run(state)
-        check_files(state, self.processes.rank, self.processes.world_size)
-        from cosmos_worker.train.checkpoint import (
-            load_shards,
-            restore,
-        )
-
-        tensors = self._tensors()
-        load_shards(state.shards, tensors)
-        restore(self.model, self.optimizer, tensors, self._saves_frozen)
-        self.done_steps = self.saved_step = self.begun_step = int(state.progress["step"])
-        self._tell_position()
-        logger.info("continued step=%d from=%s", self.done_steps, state.folder)
+        self._log: MetricsLog | None = None
 
     @property
-    def _saves_frozen(self) -> bool:
-        """With LoRA the frozen weights are those of the model that was begun with."""
-        return not self.experiment.lora.rank
-
-    def _tensors(self) -> dict[str, Any]:
-        """Everything that changes in training, by parameter names; the average is the very one in use."""
-        from cosmos_worker.train.checkpoint import collect
-
-        average = dict(self.ema.average) if self.ema else {}
-        return {**collect(self.model, self.optimizer, self._saves_frozen), "ema": average}
-
-    def _tell_position(self) -> None:
-        self.position_file.write(self.done_steps, self.saved_step if self.saved_step >= 0 else None)
-
-    def _check_same_run(self, state: SavedState) -> None:
-        check_same_options(state, self.experiment)
-        self.order.whole.check_state(state.progress["data_order"], str(state.folder))
-
-    # --- save --------------------------------------------------------------------------------
-
-    def begin_save(self, found: HeldOutLoss | None = None) -> None:
-        """Begin to write checkpoint and exports of the steps done; the training may go on.
-
-        Args:
-            found: held-out loss of these steps, if it was taken.
-
-        Raises:
-            RetryableError: a failed write; complete checkpoints are intact.
-        """
-        if self.begun_step == self.done_steps:
-            return
-        progress: dict[str, Any] = {
-            "data_order": self.order.whole.state(self.done_steps),
-            "experiment": decisive_options(self.experiment),
-        }
-        if found is not None and math.isfinite(found.loss):
-            progress[LOSS] = found.rounded().loss
-        self.finish_save()
-        self.saver.changes.wait()  # two sets of whole weights may not fit into the memory
-        self.saver.begin(self.done_steps, self._tensors(), self._exports(), progress)
-        self.begun_step = self.done_steps
-
-    def finish_save(self) -> None:
-        """Wait until the checkpoint that is being written is complete.
-
-        Raises:
-            RetryableError: a failed write; complete checkpoints are intact.
-        """
-        step = self.saver.finish()
-        if step is not None:
-            self.saved_step = step
-            self._tell_position()
-
-    def save(self, found: HeldOutLoss | None = None) -> None:
-        """Write checkpoint and exports of the steps done, with the held-out loss if it was taken, and wait."""
-        self.begin_save(found)
-        self.finish_save()
-
-    def _exports(self) -> Exports:
-        is_main = self.processes.is_main
-        state = gather_to_main(self.model.state_dict(), is_main)
-        whole = {"reg": state}
-        if self.ema is not None:
-            whole["ema"] = {**state, **gather_to_main(self.ema.average, is_main)}
-        lora = self.experiment.lora
-        adapters = {
-            kind: Adapter(corrections_of(some, self.model), lora.alpha, self.base)
-            for kind, some in whole.items()
-            if lora.rank and is_main
-        }
-        scales = lora_scales(self.model)
-        trained = {name for name, one in self.model.named_parameters() if one.requires_grad}
-        trained |= {f"{name}.weight" for name in scales}  # once merged
-        frozen = frozenset(set(state) - trained if scales else ())
-        return Exports(state, whole.get("ema"), adapters, scales, frozen)
-
-    def finish_changes(self) -> None:
-        """Wait for the change of the last checkpoint, which is measured now if the training was stopped at it."""
-        changes = self.saver.changes
-        changes.wait()
-        if self.processes.from_main(changes.lacks(self.saved_step)):
-            exports = self._exports()
-            if self.processes.is_main:
-                changes.begin(self.saved_step, exports)
-                changes.wait()
+    def is_done(self) -> bool:
+        """True if all steps are done."""
+        return self.state.done_steps == self.experiment.trainer.max_steps
 
     # --- one step ----------------------------------------------------------------------------
 
-    def _micro_batch(self, samples: Sequence[int], positions: Sequence[int]) -> tuple[Batch, Noise]:
-        epochs = self.order.epochs(self.done_steps)
-        batch = self.dataset.batch(
-            [samples[position] for position in positions],
-            [epochs[position] for position in positions],
-        )
-        shape = batch.x0_BCTHW.shape[1:]
-        noise = draw_noise(shape, self.experiment, "train", self.done_steps, positions)
-        return batch, noise
-
     def step(self) -> tuple[StepResult, float]:
-        """One optimizer step; returns its result on this process and the learning rate."""
-        step, experiment = self.done_steps, self.experiment
+        """One optimizer step.
+
+        Returns:
+            Its losses on this process's samples, and the learning rate.
+        """
+        step, experiment = self.state.done_steps, self.experiment
         samples = self.order.batch(step)
         rate = learning_rate(experiment.optimizer, experiment.trainer.max_steps, step)
-        set_learning_rate(self.optimizer, rate)
+        set_learning_rate(self.state.optimizer, rate)
         result = train_step(
             self.parallel,
-            self.optimizer,
+            self.state.optimizer,
             [self._micro_batch(samples, positions) for positions in self.positions],
             experiment,
             self.processes.device,
             lambda: f"step {step + 1}, windows {self._names(samples)}",
         )
-        if self.ema is not None:
-            self.ema.update(step)
-        self.done_steps += 1
-        self._tell_position()
+        self.state.finish_step()
         return result, rate
+
+    def _micro_batch(self, samples: Sequence[int], positions: Sequence[int]) -> tuple[Batch, Noise]:
+        """The samples at some positions of the global batch, and their noise."""
+        step = self.state.done_steps
+        epochs = self.order.epochs(step)
+        batch = self.dataset.batch(
+            [samples[position] for position in positions],
+            [epochs[position] for position in positions],
+        )
+        shape = batch.x0_BCTHW.shape[1:]
+        return batch, draw_noise(shape, self.experiment, "train", step, positions)
 
     def _names(self, samples: Sequence[int]) -> str:
         names = [self.dataset.windows[sample].window_id for sample in samples]
         return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
+    def exchange(self, result: StepResult, stop: StopSignal) -> SharedStep:
+        """The step as all processes have done it, by one small collective."""
+        flags = torch.tensor([float(stop.requested), float(self.saver.has_written)])
+        values = torch.cat([result.losses.cpu(), flags])
+        values = self.processes.mean(values.to(self.processes.device)).cpu()
+        return SharedStep(values[:3], bool(values[3] > 0), bool(values[4] == 1))
+
+    # --- reports -----------------------------------------------------------------------------
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Inside, the main process writes figures to the log, metrics.jsonl and the trackers."""
+        if self.processes.is_main:
+            options, done = self.experiment.trainer, self.state.done_steps
+            trackers = open_trackers(self.trackers, self.run, done, self.experiment)
+            samples_per_step = options.global_batch_size
+            self._log = MetricsLog(self.run, done, options.max_steps, samples_per_step, trackers)
+        try:
+            yield
+        finally:
+            if self._log:
+                self._log.close()
+
+    def report(self, values: dict[str, float], by_bucket: dict[str, float]) -> None:
+        """Report the means since the last report, see :meth:`MetricsLog.step`."""
+        if self._log:
+            self._log.step(self.state.done_steps, values, by_bucket)
+
+    def validate(self) -> HeldOutLoss | None:
+        """Take and report the held-out losses; None if nothing is held out."""
+        found = self.validation_loss()
+        if self._log and found is not None:
+            self._log.validation(self.state.done_steps, found)
+        return found
+
     def validation_loss(self) -> HeldOutLoss | None:
-        """Held-out losses, or None if nothing is held out."""
+        """The held-out losses of the weights as they are; None if nothing is held out."""
         if not len(self.held_out):
             return None
-        return held_out_loss(
-            self.model, self.held_out, self.experiment, self.layout, self.processes
-        )
+        return held_out_loss(self.model, self.held_out, self.experiment, self.processes)
 
-
-def run_training(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
-    """Train to max_steps, reporting and saving on the way; call after :meth:`Trainer.resume`.
-
-    Returns:
-        Steps, step of the last checkpoint, and last losses.
-
-    Raises:
-        StopRequested: asked to stop; a checkpoint was saved.
-    """
-    with Watch(trainer) as watch, trainer.saver.changes.until_stopped(stop):
-        result: dict[str, Any] = {}
-        if trainer.done_steps == 0:
-            result["validation_loss_before"] = _rounded(watch.validate())
-            watch.sample()
-        result |= _train_to_the_end(trainer, stop, watch)
-        found = watch.validate()
-        result["validation_loss_after"] = _rounded(found)
-        watch.sample()
-        trainer.save(found)
-    trainer.finish_changes()
-    change = read_change(trainer.run, trainer.saved_step)
-    result |= {"change": change} if change else {}
-    return {**result, "steps": trainer.done_steps, "checkpoint": trainer.saved_step}
-
-
-def _train_to_the_end(trainer: Trainer, stop: StopSignal, watch: Watch) -> dict[str, float]:
-    """All steps that are left; returns the last mean losses."""
-    options, processes = trainer.experiment.trainer, trainer.processes
-    means: dict[str, float] = {}
-    losses = LossSums(list(trainer.order.members))
-    while trainer.done_steps < options.max_steps:
-        bucket = trainer.order.bucket(trainer.done_steps)
-        result_of_step, rate = trainer.step()
-        # one small collective a step: mean losses, whether any process was asked to stop, and whether all have written
-        flags = torch.tensor([float(stop.requested), float(trainer.saver.has_written)])
-        shared = torch.cat([result_of_step.losses.cpu(), flags])
-        shared = processes.mean(shared.to(processes.device)).cpu()
-        losses.add(shared[:3], bucket)
-        done = trainer.done_steps
-        if done % options.log_every_steps == 0 or done == options.max_steps:
-            found = losses.take()
-            means = found.values
-            extra = {"learning_rate": rate, "grad_norm": result_of_step.grad_norm}
-            watch.step({**means, **extra}, found.by_bucket)
-        if shared[3] > 0:
-            trainer.saver.changes.drop()
-        if shared[4] == 1:
-            trainer.finish_save()
-        if shared[3] > 0:
-            trainer.save()
-            raise StopRequested(
-                f"{trainer.run}: stopped after step {done}; run the same command to continue"
-            )
-        watch.after_step()
-    return means
+    def sample(self) -> None:
+        """Make and report sample videos; nothing if they were not asked for."""
+        if self.samples is None:
+            return
+        paths = self.samples.write(self.model, self.state.ema, self.state.done_steps)
+        if self._log:
+            self._log.videos(self.state.done_steps, paths)
 
 
 def _rounded(found: HeldOutLoss | None) -> float | None:

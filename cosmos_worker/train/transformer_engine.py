@@ -1,4 +1,4 @@
-"""Transformer Engine in place of torch: its attention, and its products in float8."""
+"""Transformer Engine in place of PyTorch: its attention kernels, and its linear layers in float8."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def use_engine_attention(model: CosmosModel, device: torch.device) -> None:
 
 
 def attend_by(kernel: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A kernel on (batch, tokens, heads, channels) as what :class:`Attention` calls.
+    """A kernel on (batch, tokens, heads, channels) in the form of :attr:`Attention.attend`.
 
-    As a function it is no part of the network, whose weight files it must not change.
+    It is a function, not a module, so that it adds nothing to the state dict of the network.
     """
 
     def attend(q_BNLK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor) -> Tensor:
@@ -71,9 +71,9 @@ def attend_by(kernel: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def use_engine_float8(model: CosmosModel, device: torch.device) -> None:
-    """Products of the blocks' attention and MLP layers by Transformer Engine in float8, weights as they are.
+    """Let Transformer Engine multiply in float8 in the blocks' attention and MLP; weights keep names and dtypes.
 
-    Scales are those of the tensors at hand (current scaling), so nothing has to be saved to continue a run.
+    Scales are computed from the current tensors (current scaling), so a checkpoint needs no state of them.
 
     Raises:
         ConfigError: there is no CUDA, the library cannot be imported or is too old, or the GPU is too old.
@@ -89,12 +89,12 @@ def use_engine_float8(model: CosmosModel, device: torch.device) -> None:
 
 
 def replace_products(blocks: nn.Module, engine: ModuleType, recipe: object) -> None:
-    """Put the library's layers in the place of torch's, with the same weights under the same names.
+    """Replace PyTorch's linear layers by the library's, with the same weights under the same names.
 
     Args:
         blocks: of the network.
         engine: the library's part for PyTorch.
-        recipe: says how values are scaled; one without a state.
+        recipe: scaling of values; one without a state.
     """
     kind = _float8_linear(engine, recipe)
     for name, linear in named_products(blocks).items():
@@ -110,7 +110,7 @@ def replace_products(blocks: nn.Module, engine: ModuleType, recipe: object) -> N
 
 
 def _float8_linear(engine: ModuleType, recipe: object) -> type[nn.Module]:
-    """The library's layer, which is in float8 wherever it is called, in a recomputed block too."""
+    """The library's layer with float8 turned on in its forward pass, so that it also is when a block is recomputed."""
 
     class Float8Linear(engine.Linear):  # type: ignore[name-defined]  # a base known at run time
         # its state is empty with such a recipe, and weight files have no place for one

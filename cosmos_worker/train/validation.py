@@ -15,13 +15,12 @@ from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.noise import (
     draw_noise,
     draw_noise_of_level,
 )
-from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.step import batch_loss
 
 D = TypeVar("D")
@@ -29,13 +28,18 @@ D = TypeVar("D")
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """Mean EDM loss over held-out windows: loss at noise as in training; by_sigma at each asked-for level."""
+    """Mean EDM loss over held-out windows.
+
+    Attributes:
+        loss: at noise drawn as in training.
+        by_sigma: at each of ``trainer.validation_sigmas``.
+    """
 
     loss: float
     by_sigma: dict[float, float] = field(default_factory=dict)
 
     def rounded(self) -> HeldOutLoss:
-        """To the six digits that are written, so that every file says the same."""
+        """Losses rounded to the six significant digits that are written, so that all files agree."""
 
         def digits(value: float) -> float:
             return float(f"{value:.6g}")
@@ -64,13 +68,12 @@ def held_out_loss(
     model: CosmosModel,
     held_out: WindowDataset,
     experiment: Experiment,
-    layout: Layout,
-    processes: Processes,
+    processes: ProcessGroup,
 ) -> HeldOutLoss:
-    """Losses with the weights as they are now, not their average; every process does a share.
+    """Losses with the weights as they are now, not their average; the processes divide the windows.
 
-    Levels are independent of the experiment: one known frame with the noise that it has in sampling, nothing dropped,
-    the mean over generated frames only, noise that follows from window and level.
+    Losses at noise levels are comparable between experiments: one known frame with the noise of sampling, nothing
+    dropped, the mean over generated frames only, noise that depends on window and level only.
     """
     options = experiment.trainer
 
@@ -96,9 +99,9 @@ def held_out_loss(
         ]
         work = [(samples, draw) for samples in batches for draw in draws]
         totals = torch.zeros(2, device=processes.device)
-        for i in range(-(-len(work) // layout.data_size)):
-            item = i * layout.data_size + layout.data_rank
-            # the network may be spread over all processes, so those without work repeat some
+        for i in range(-(-len(work) // processes.data_size)):
+            item = i * processes.data_size + processes.data_rank
+            # the network may be sharded over all processes, so those without work repeat some
             samples, draw = work[item % len(work)]
             batch = held_out.batch(samples)
             noise = noise_of(batch.x0_BCTHW.shape[1:], samples, draw)

@@ -20,7 +20,7 @@ from cosmos_worker.config.experiment import NetConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.dtensor import (
-    fill,
+    copy_own_shard,
     local_part,
 )
 from cosmos_worker.storage.file_digests import check_recorded
@@ -182,7 +182,7 @@ def fill_model(model: CosmosModel, state: Mapping[str, Tensor], where: Path | No
         model.init_logvar(torch.Generator().manual_seed(0))
     for key, target in model.state_dict().items():
         if key in state and key not in OPTIONAL_KEYS:
-            fill(target, state[key])
+            copy_own_shard(target, state[key])
             check.add(key, local_part(target))
     check.check(where)
 

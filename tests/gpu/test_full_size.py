@@ -35,10 +35,7 @@ from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.config.values import GIB
 from cosmos_worker.data.video.files import write_video
-from cosmos_worker.memory.plan import (
-    checkpoint_bytes,
-    net_size,
-)
+from cosmos_worker.memory.sizes import checkpoint_bytes, net_size
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.storage.volumes import GENERATED_FILE
 from cosmos_worker.train.checkpoint import list_states

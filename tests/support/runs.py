@@ -64,7 +64,7 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def step_then_stop(trainer: loop.Trainer) -> object:
         values = original(trainer)
-        stop.requested = stop.requested or trainer.done_steps == step
+        stop.requested = stop.requested or trainer.state.done_steps == step
         return values
 
     monkeypatch.setattr(loop.Trainer, "step", step_then_stop)

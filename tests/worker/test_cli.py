@@ -30,7 +30,7 @@ def write_document(tmp_path: Path, **values: object) -> Path:
 
 @pytest.fixture
 def message_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(outcome.VARIABLE, str(tmp_path / "termination.json"))
+    monkeypatch.setenv(outcome.TERMINATION_VARIABLE, str(tmp_path / "termination.json"))
     return tmp_path / "termination.json"
 
 
@@ -133,7 +133,7 @@ def test_large_results_are_dropped_whole(message_file: Path) -> None:
 def test_message_that_nobody_can_take_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(outcome.VARIABLE, str(tmp_path / "absent" / "log"))
+    monkeypatch.setenv(outcome.TERMINATION_VARIABLE, str(tmp_path / "absent" / "log"))
 
     assert main(["fetch-model", "--config", str(write_document(tmp_path))]) == 0
 

@@ -85,7 +85,7 @@ def test_plan_counts_the_memory_of_the_node(capsys: pytest.CaptureFixture[str]) 
 def test_plan_that_does_not_fit_is_exit_code_2_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(outcome.VARIABLE, str(tmp_path / "message.json"))
+    monkeypatch.setenv(outcome.TERMINATION_VARIABLE, str(tmp_path / "message.json"))
 
     whole = ("parallel.sharding=none", "parallel.activation_checkpointing=none")
     assert plan(*whole, "--gpus", "8") == 2

@@ -20,6 +20,7 @@ from cosmos_worker.config.training import (
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
@@ -34,8 +35,7 @@ from cosmos_worker.train.noise import (
 )
 from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.parallelize import (
-    Layout,
-    spread,
+    parallelize,
 )
 from cosmos_worker.train.step import batch_loss, train_step
 
@@ -80,7 +80,7 @@ def test_training_step_is_all_on_the_gpu(
     parallel = ParallelConfig(activation_checkpointing=checkpointing)
     with fake_cuda(monkeypatch):
         model = model_on_cuda(lora=lora)
-        spread(model, parallel, Layout(), torch.bfloat16)
+        parallelize(model, parallel, ProcessGroup(), None, torch.bfloat16)
         optimizer = build_optimizer(model, PUSH_TINY.optimizer)
         average = PowerEma(model, PUSH_TINY.ema.rate, torch.float32)
         work = [(batch(), draw_noise(LATENT, PUSH_TINY, "train", 0, [0, 1]))] * 2

@@ -1,1 +1,1 @@
-"""Where a run's figures and sample videos go beside metrics.jsonl, which holds them all."""
+"""Services that a run's figures and sample videos go to, besides the files of the run."""

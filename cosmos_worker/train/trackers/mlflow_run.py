@@ -1,4 +1,4 @@
-"""A run at an MLflow server, or in what else MLFLOW_TRACKING_URI names."""
+"""A run at an MLflow server, or in another store that MLFLOW_TRACKING_URI names."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.storage.volumes import samples_name
-from cosmos_worker.train.trackers.tracker import remembered_id
+from cosmos_worker.train.trackers.tracker import stored_id
 from cosmos_worker.train.trackers.wandb_run import run_title
 
 ADDRESS_VARIABLE = "MLFLOW_TRACKING_URI"
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-"""A server that does not answer keeps a training waiting no longer than a minute, unless the environment says so."""
+TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""Defaults of MLflow's environment variables: a server that does not answer delays a training by a minute at most."""
 
 
 class MlflowRun:
@@ -36,12 +36,12 @@ class MlflowRun:
                 f"trainer.trackers: mlflow needs an address; set {ADDRESS_VARIABLE} (on a cluster: secrets.mlflow of "
                 "the chart), or leave mlflow out"
             )
-        for variable, value in PATIENCE.items():
+        for variable, value in TIMEOUTS.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
 
         self._client: Any = MlflowClient(tracking_uri=address)
-        self._id = remembered_id(run, self.name, lambda: self._create(run, experiment))
+        self._id = stored_id(run, self.name, lambda: self._create(run, experiment))
         self._client.update_run(self._id, status="RUNNING")
 
     def _create(self, run: Path, experiment: Experiment) -> str:

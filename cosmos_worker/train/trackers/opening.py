@@ -1,4 +1,4 @@
-"""Opens the trackers of a run: what was asked for and cannot be had is an error before training begins."""
+"""Opens the trackers of a run; one that was asked for and cannot be opened is an error before the training begins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kind:
-    """How to open a tracker: (run, steps done, experiment) → tracker; the package and the extra that it needs."""
+    """A kind of tracker: the package and extra that it needs, and its opener of (run, steps done, experiment)."""
 
     package: str
     extra: str
@@ -43,7 +43,7 @@ def _is_installed(kind: Kind) -> bool:
 
 
 def choose_trackers(wanted: tuple[TrackerName, ...] | None) -> tuple[TrackerName, ...]:
-    """The trackers to open, every process alike.
+    """The trackers to open; the same in every process.
 
     Args:
         wanted: ``trainer.trackers``; None = tensorboard, where it is installed.
@@ -75,11 +75,11 @@ def open_trackers(
         names: of :func:`choose_trackers`.
         run: folder of the run, which a continued run shares with its earlier attempts.
         first_step: steps done.
-        experiment: is told to them.
+        experiment: options, which the trackers store.
 
     Raises:
         ConfigError: credentials or an address are missing.
-        RetryableError: one cannot be reached, and nothing is trained yet; a continued run goes on without it.
+        RetryableError: one cannot be reached and no step is done; a continued run goes on without it.
     """
     opened: list[Tracker] = []
     for name in names:

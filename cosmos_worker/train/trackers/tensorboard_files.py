@@ -18,7 +18,7 @@ from cosmos_worker.data.video.fit import resize_frames
 FOLDER = "tensorboard"
 FLUSH_SECONDS = 30
 GIF_WIDTH = 320
-"""Wider videos are shown smaller."""
+"""Columns of a moving picture at most; wider videos are scaled down."""
 
 
 class TensorboardFiles:
@@ -29,7 +29,7 @@ class TensorboardFiles:
     def __init__(self, run: Path, first_step: int, experiment: Experiment) -> None:
         from tensorboardX import SummaryWriter
 
-        # what an interrupted run wrote after its last checkpoint is hidden
+        # TensorBoard hides the steps that an interrupted run wrote after its last checkpoint
         purge = first_step + 1 if first_step else 0
         self._writer = SummaryWriter(
             str(run / FOLDER), purge_step=purge, flush_secs=FLUSH_SECONDS, write_to_disk=True
@@ -58,7 +58,7 @@ class TensorboardFiles:
 
 
 def encode_gif(path: Path) -> tuple[bytes, int, int]:
-    """A video as a moving picture that repeats; its rows and columns."""
+    """A video as a repeating GIF, and its rows and columns."""
     frames = read_video(path)
     rows, columns = frames.shape[1:3]
     if columns > GIF_WIDTH:

@@ -1,4 +1,4 @@
-"""What a tracker of figures is, several of them that can never stop a training, and their ids in the run's folder."""
+"""The interface of a tracker of figures, a list of trackers whose errors do not stop a training, and their ids."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Takes in what a run reports; any of its methods may fail."""
+    """Stores the figures and videos of a run; any of its methods may raise any exception."""
 
     name: str
-    """As in ``trainer.trackers``."""
+    """Name of the tracker in ``trainer.trackers``."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures after this many steps."""
+        """Store figures after this many steps."""
 
     def videos(self, step: int, paths: Mapping[str, Path]) -> None:
-        """Sample videos after this many steps, MP4 files by name."""
+        """Store sample videos after this many steps, MP4 files by name."""
 
     def close(self) -> None:
-        """Hand over what is left."""
+        """Send everything that is not sent yet."""
 
 
 class Trackers:
-    """Hands everything to each tracker; one that fails is named once and left out from then on."""
+    """Hands everything to each tracker; one that fails is logged once and left out from then on."""
 
     def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
         self._trackers = list(trackers)
@@ -52,7 +52,7 @@ class Trackers:
         for tracker in list(self._trackers):
             try:
                 act(tracker)
-            except Exception as error:  # whatever a service does, the training goes on
+            except Exception as error:  # errors of a service must not stop the training
                 self._trackers.remove(tracker)
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 logger.warning(
@@ -65,8 +65,8 @@ class Trackers:
 TRACKERS_FILE = "trackers.json"
 
 
-def remembered_id(run: Path, name: str, make: Callable[[], str]) -> str:
-    """The id of a run at a tracker; it is made once and written beside the metrics.
+def stored_id(run: Path, name: str, make: Callable[[], str]) -> str:
+    """The id of a run at a tracker, which is made once and stored in the run's folder.
 
     Args:
         run: folder of the run.

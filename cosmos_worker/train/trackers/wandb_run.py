@@ -1,4 +1,4 @@
-"""A run at Weights & Biases, or on this disk with WANDB_MODE=offline."""
+"""A run at Weights & Biases, or on the local disk with WANDB_MODE=offline."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.train.trackers.tracker import remembered_id
+from cosmos_worker.train.trackers.tracker import stored_id
 
 FINISH_SECONDS = 30
-"""How long the end of a training waits for what is not sent yet; it stays on disk, where ``wandb sync`` finds it."""
+"""Seconds that the end of a training waits for unsent data, which stays on disk for ``wandb sync``."""
 
 
 class WandbRun:
-    """Figures over the run's own steps, which may be told twice by a continued run; sample videos as MP4."""
+    """Figures over the run's own steps, some of which a continued run sends twice; sample videos as MP4."""
 
     name = "wandb"
 
     def __init__(self, run: Path, first_step: int, experiment: Experiment) -> None:
-        """Open or continue the run; credentials are WANDB_API_KEY, or what ``wandb login`` has left.
+        """Open or continue the run; credentials are WANDB_API_KEY, or those of ``wandb login``.
 
         Raises:
             ConfigError: no or wrong credentials.
@@ -32,7 +32,7 @@ class WandbRun:
                 project=experiment.project,
                 group=experiment.group,
                 name=run_title(run),
-                id=remembered_id(run, self.name, lambda: secrets.token_hex(8)),
+                id=stored_id(run, self.name, lambda: secrets.token_hex(8)),
                 resume="allow",
                 dir=str(run),
                 config=experiment.model_dump(mode="json"),
@@ -64,5 +64,5 @@ class WandbRun:
 
 
 def run_title(run: Path) -> str:
-    """OUTPUT_ROOT/NAME of a run's folder: the first tells jobs apart."""
+    """Title of a run: the name of its output folder, which differs between jobs, and its own name."""
     return f"{run.parents[2].name}/{run.name}"

@@ -16,7 +16,7 @@ import yaml
 
 from cosmos_operator.api.labels import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_worker.runtime.outcome import VARIABLE as TERMINATION_VARIABLE
+from cosmos_worker.runtime.outcome import TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
     Volumes,
     atomic_write,

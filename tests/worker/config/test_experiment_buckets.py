@@ -9,13 +9,13 @@ import yaml
 
 from cosmos_worker.cli import main
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.presets import (
     PRESETS,
     get_experiment,
 )
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.plan import tokens_per_sample
+from cosmos_worker.memory.sizes import tokens_per_sample
 
 PUSH = "video2world_instruction_push_tiny"
 PLAIN = "video2world_7b_example_cosmos_nemo_assets"
@@ -103,7 +103,7 @@ def test_every_preset_admits_its_windows() -> None:
 def test_buckets_decide_the_weights() -> None:
     one, other = push((17, 128, 160)), push((17, 128, 160), (9, 160, 128))
 
-    assert decisive_options(one) != decisive_options(other)
+    assert options_that_decide_weights(one) != options_that_decide_weights(other)
 
 
 def test_largest_bucket_decides_the_memory() -> None:

@@ -13,10 +13,8 @@ from cosmos_worker.config.presets import (
     PRESETS,
     Preset,
 )
-from cosmos_worker.memory.plan import (
-    plan_memory,
-    tokens_per_sample,
-)
+from cosmos_worker.memory.plan import plan_memory
+from cosmos_worker.memory.sizes import tokens_per_sample
 
 PLAIN = "video2world_7b_example_cosmos_nemo_assets"
 

@@ -25,32 +25,28 @@ from cosmos_worker.config.training import (
 )
 from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.host import (
-    loading_bytes,
-    saving_bytes,
-)
-from cosmos_worker.memory.parts import (
-    product_parameters,
-    quantised_parameters,
-)
+from cosmos_worker.memory.activations import Checkpointing, block_activation_bytes, kept_block_bytes
 from cosmos_worker.memory.plan import (
-    Checkpointing,
     Setup,
-    block_activation_bytes,
     check_setup,
-    checkpoint_bytes,
     copies_bytes,
-    kept_block_bytes,
-    lora_parameters,
-    net_size,
-    optimizer_bytes,
+    loading_bytes,
     plan_memory,
-    trained_parameters,
-    weight_bytes,
+    saving_bytes,
 )
 from cosmos_worker.memory.remedies import (
     find_remedies,
     require_fit,
+)
+from cosmos_worker.memory.sizes import (
+    checkpoint_bytes,
+    lora_parameters,
+    net_size,
+    optimizer_bytes,
+    product_parameters,
+    quantised_parameters,
+    trained_parameters,
+    weight_bytes,
 )
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.lora import add_lora

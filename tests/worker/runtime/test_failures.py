@@ -12,7 +12,7 @@ from cosmos_worker.errors import DataError, RetryableError, StopRequested
 from cosmos_worker.runtime.failures import (
     classify,
     describe_signal,
-    last_words,
+    find_watchdog_message,
 )
 
 NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3763, "
@@ -120,10 +120,10 @@ def watchdog(rank: int, text: str) -> str:
 def test_last_words_of_the_watchdog_are_understood(text: str, reason: str | None) -> None:
     log = watchdog(2, "CUDA error: uncorrectable NVLink error") + "other\n" + watchdog(3, text)
 
-    outcome = last_words(log, 3)
+    outcome = find_watchdog_message(log, 3)
 
     assert (outcome and outcome.reason) == reason
 
 
 def test_last_words_of_another_rank_are_not_taken() -> None:
-    assert last_words(watchdog(2, "CUDA error: uncorrectable ECC error"), 3) is None
+    assert find_watchdog_message(watchdog(2, "CUDA error: uncorrectable ECC error"), 3) is None

@@ -19,7 +19,7 @@ import enum, logging, sys
 from pathlib import Path
 import torch
 from cosmos_worker.guardrails.text_classifier import TextClassifier
-from cosmos_worker.runtime.imports import ABOUT_ENUMS, TELLER, importing_transformers
+from cosmos_worker.runtime.imports import ABOUT_ENUMS, PYTREE_LOGGER, importing_transformers
 from cosmos_worker.text.t5 import T5Encoder
 
 t5, classifier = map(Path, sys.argv[1:])
@@ -33,10 +33,10 @@ class Ours(enum.Enum):
     ONE = 1
 
 with importing_transformers():
-    TELLER.warning("%s " + ABOUT_ENUMS, Ours)
-    TELLER.warning("else")
+    PYTREE_LOGGER.warning("%s " + ABOUT_ENUMS, Ours)
+    PYTREE_LOGGER.warning("else")
 Ours.__module__ = "torchao.later"
-TELLER.warning("%s " + ABOUT_ENUMS, Ours)
+PYTREE_LOGGER.warning("%s " + ABOUT_ENUMS, Ours)
 """
 
 

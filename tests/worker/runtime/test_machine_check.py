@@ -10,7 +10,7 @@ from support.training import small_experiment
 
 from cosmos_worker.config.stages import STAGE_CONFIGS
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.plan import checkpoint_bytes
+from cosmos_worker.memory.sizes import checkpoint_bytes
 from cosmos_worker.runtime.machine import Finding
 from cosmos_worker.runtime.machine_check import (
     ITEMS,

@@ -24,8 +24,9 @@ from cosmos_worker.config.stages import (
 from cosmos_worker.data.index import Clip, Window, read_index, write_index
 from cosmos_worker.data.video.files import read_window
 from cosmos_worker.errors import DataError, RetryableError
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import cache_latents
-from cosmos_worker.stages.cache_latents import Place, share
+from cosmos_worker.stages.cache_latents import own_windows
 from cosmos_worker.storage.volumes import (
     SUMMARY_FILE,
     VIDEO_READER_VERSION,
@@ -289,7 +290,10 @@ def contents(folder):
 @given(num_windows=st.integers(0, 60), per_shard=st.integers(1, 9), world_size=st.integers(1, 5))
 def test_shares_are_whole_shards_and_cover_every_window_once(num_windows, per_shard, world_size):
     windows = [Window("train/a", start) for start in range(num_windows)]
-    shares = [share(windows, per_shard, Place(rank, world_size)) for rank in range(world_size)]
+    shares = [
+        own_windows(windows, per_shard, ProcessGroup(rank, world_size))
+        for rank in range(world_size)
+    ]
 
     assert sorted(w.start for part in shares for w in part) == list(range(num_windows))
     for rank, part in enumerate(shares):

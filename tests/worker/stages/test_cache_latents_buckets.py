@@ -26,8 +26,9 @@ from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.data.index import Window, read_index
 from cosmos_worker.data.video.files import read_window
 from cosmos_worker.errors import DataError, RetryableError
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import cache_latents, prepare_dataset
-from cosmos_worker.stages.cache_latents import Place, share
+from cosmos_worker.stages.cache_latents import own_windows
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.tokenizer.load import load_tokenizer
@@ -181,7 +182,7 @@ def test_shares_count_the_shards_of_the_buckets_before(
 ) -> None:
     windows = [Window("train/a", start) for start in range(num_windows)]
     shares = [
-        share(windows, per_shard, Place(rank, world_size), first_shard)
+        own_windows(windows, per_shard, ProcessGroup(rank, world_size), first_shard)
         for rank in range(world_size)
     ]
 

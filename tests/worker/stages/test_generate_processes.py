@@ -18,8 +18,8 @@ from support.generation import generate_config, inputs_of, read_list, write_clip
 from cosmos_worker.data.video.files import read_video
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.runtime.process_group import (
-    Team,
-    check_team,
+    ProcessGroup,
+    check_context_parallel,
 )
 from cosmos_worker.storage.volumes import (
     GENERATED_FILE,
@@ -33,10 +33,10 @@ ITEMS = 5
 def test_batches_of_the_whole_list_are_dealt_in_turn() -> None:
     batches = list(range(7))
 
-    dealt = [Team(rank, 3).own_batches(batches) for rank in range(3)]
+    dealt = [ProcessGroup(rank, 3).own_batches(batches) for rank in range(3)]
 
     assert dealt == [[0, 3, 6], [1, 4], [2, 5]]
-    assert Team().own_batches(batches) == batches
+    assert ProcessGroup().own_batches(batches) == batches
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_processes_that_cannot_share_the_frames_are_refused(
     numbers: tuple[int, int, int], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_team(*numbers)
+        check_context_parallel(*numbers)
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_loss_of_each_bucket_is_the_mean_of_its_steps(
     original = loop.Trainer.step
 
     def note(trainer: loop.Trainer) -> object:
-        sample = trainer.order.batch(trainer.done_steps)[0]
+        sample = trainer.order.batch(trainer.state.done_steps)[0]
         result, rate = original(trainer)
         taken.append((trainer.dataset.windows[sample].bucket, float(result.losses[0])))
         return result, rate

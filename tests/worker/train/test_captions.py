@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support.runs import assert_same_bits, losses, stop_after
 from support.training import small_experiment, train_config, write_model, write_training_inputs
 
 from cosmos_worker.errors import RetryableError, StopRequested
 from cosmos_worker.report.collect import count_captions
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train.data import WindowDataset, check_same_windows
+from cosmos_worker.train.data import WindowDataset, check_same_windows, micro_batch_positions
 from cosmos_worker.train.noise import draw_caption
 from cosmos_worker.train.order import BucketOrder, DataOrder
-from cosmos_worker.train.trainer import micro_batch_positions
 
 VOLUMES = Volumes()
 NUM_WINDOWS = 10
@@ -64,19 +62,19 @@ def test_caption_depends_on_seed_window_and_epoch_only(inputs: Path) -> None:
     assert shown(windows, 3) != shown(dataset(inputs, seed=1), 3)
 
 
-class Seen(Processes):
+class Seen(ProcessGroup):
     """The main one of two processes, of which the other answers with what it sees under another name of a node."""
 
     others: list[Any]
 
-    def gather(self, value: Any, group: object = None) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         self.others.append(("older", value[1]))
         return [value, self.others[0]]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_processes_that_see_other_windows_do_not_train(inputs: Path, split: str) -> None:
-    here, alone = Seen(0, 2, torch.device("cpu")), Processes(0, 1, torch.device("cpu"))
+    here, alone = Seen(0, 2), ProcessGroup(0, 1)
     object.__setattr__(here, "others", [])
     whole = {"train": dataset(inputs), "val": dataset(inputs, "val")}
     check_same_windows(whole, alone)
@@ -91,7 +89,7 @@ def test_processes_that_see_other_windows_do_not_train(inputs: Path, split: str)
 
 
 def test_training_compares_the_windows_of_its_processes(inputs: Path, tmp_path: Path) -> None:
-    here = Seen(0, 2, torch.device("cpu"))
+    here = Seen(0, 2)
     older = {"train": "9 windows", "val": "2 windows"}
     object.__setattr__(here, "others", [("older", older)])
     config = train_config(inputs, small_experiment(), tmp_path)

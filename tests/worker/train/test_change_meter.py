@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import StopRequested
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
@@ -65,7 +65,7 @@ def test_base_is_opened_once_the_checkpoint_is_complete(tmp_path: Path) -> None:
         seen.append([step for step, _ in list_states(tmp_path)])
         return STATE
 
-    here = Processes(0, 1, torch.device("cpu"))
+    here = ProcessGroup(0, 1)
     saver = Saver(tmp_path, here, keep_last=9, keep_exports=9, open_base=open_base)
     saver.begin(1, {"model": {"net.weight": torch.ones(2)}}, EXPORTS, {})
     assert saver.finish() == 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cosmos_worker.errors import CheckpointError, RetryableError
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train import checkpoint as states
 from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.checkpoint import (
@@ -32,7 +32,7 @@ STATE = {"net.weight": torch.arange(4.0)}
 
 
 def save(run: Path, step: int, state: dict[str, torch.Tensor] = STATE, **progress: str) -> Path:
-    saver = Saver(run, Processes(0, 1, torch.device("cpu")), keep_last=9, keep_exports=9)
+    saver = Saver(run, ProcessGroup(0, 1), keep_last=9, keep_exports=9)
     saver.begin(step, {"model": state}, Exports(STATE, None), progress)
     assert saver.finish() == step
     return list_states(run)[-1][1]
@@ -61,7 +61,7 @@ def test_state_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
 
 
 def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
-    saver = Saver(tmp_path, Processes(0, 1, torch.device("cpu")), keep_last=9, keep_exports=9)
+    saver = Saver(tmp_path, ProcessGroup(0, 1), keep_last=9, keep_exports=9)
     weight = torch.zeros(3)
     saver.begin(1, {"model": {"net.weight": weight}}, Exports(STATE, None), {})
     weight += 1
@@ -107,7 +107,7 @@ def test_state_that_a_node_does_not_see_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 5)
-    monkeypatch.setattr(states, "SEEN_AFTER_S", 0.0)
+    monkeypatch.setattr(states, "VISIBLE_S", 0.0)
 
     with pytest.raises(
         RetryableError,

@@ -21,7 +21,7 @@ from support.training import (
 from torch import Tensor, nn
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.training import (
     AccelerationConfig,
     ParallelConfig,
@@ -177,7 +177,9 @@ def test_options_that_contradict_are_refused(changes: dict[str, object], message
 
 def test_float8_decides_the_weights_and_who_computes_attention_does_not() -> None:
     def decisive(config: AccelerationConfig) -> dict[str, object]:
-        return decisive_options(small_experiment().model_copy(update={"acceleration": config}))
+        return options_that_decide_weights(
+            small_experiment().model_copy(update={"acceleration": config})
+        )
 
     assert decisive(ENGINE) == decisive(AccelerationConfig()) != decisive(FLOAT8)
 

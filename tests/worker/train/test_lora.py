@@ -23,13 +23,13 @@ from support.training import (
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import CheckpointError, StopRequested
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.stages.train import build_model
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train import saver
 from cosmos_worker.train.checkpoint import list_states
 from cosmos_worker.train.export import list_exports
-from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.weights.load import (
     load_model,
     read_weight_file,
@@ -52,7 +52,7 @@ def experiment(**lora: object) -> Experiment:
 
 def test_fresh_correction_changes_nothing(inputs: Path) -> None:
     chosen = experiment(targets=("q", "k", "v", "out", "mlp"))
-    adapted = build_model(chosen, inputs / "model.pt", Layout(), CPU)
+    adapted = build_model(chosen, inputs / "model.pt", ProcessGroup())
     plain = load_model(inputs / "model.pt", chosen.net)
     generator = torch.Generator().manual_seed(3)
     arguments = (
@@ -85,7 +85,7 @@ def test_corrections_of_the_base_are_merged_by_the_scale_that_is_given(
 
 
 def test_only_the_chosen_layers_learn(inputs: Path) -> None:
-    model = build_model(experiment(targets=("q",)), inputs / "model.pt", Layout(), CPU)
+    model = build_model(experiment(targets=("q",)), inputs / "model.pt", ProcessGroup())
 
     learning = {name for name, one in model.named_parameters() if one.requires_grad}
 
@@ -98,7 +98,7 @@ def test_frozen_weights_are_computed_with_in_the_type_of_the_products(inputs: Pa
     chosen = experiment()
     diffusion = chosen.diffusion.model_copy(update={"compute_dtype": "bfloat16"})
     model = build_model(
-        chosen.model_copy(update={"diffusion": diffusion}), inputs / "model.pt", Layout(), CPU
+        chosen.model_copy(update={"diffusion": diffusion}), inputs / "model.pt", ProcessGroup()
     )
 
     types = {name: one.dtype for name, one in model.named_parameters()}

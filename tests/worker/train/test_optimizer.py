@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -17,7 +18,7 @@ from cosmos_worker.train.checkpoint import (
     copy_to_cpu,
     restore,
 )
-from cosmos_worker.train.optimizer import as_torchs, build_optimizer
+from cosmos_worker.train.optimizer import build_optimizer, with_torch_zero_grad
 
 
 def test_only_what_is_trained_is_updated() -> None:
@@ -94,7 +95,7 @@ def test_apex_computes_what_torch_does_and_continues_in_the_same_bits() -> None:
         nn.init.constant_(model.weight, 0.5)
         return model, kind(model.parameters(), lr=0.1, weight_decay=0.1)
 
-    apex = as_torchs(FusedAdam)
+    apex = with_torch_zero_grad(FusedAdam)
     first, second = fresh(apex), fresh(apex)
     trained_with_apex(*first, 2)
     saved = copy_to_cpu(collect(*first, with_frozen=True))
@@ -120,3 +121,9 @@ def test_apex_is_for_whole_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> 
     model.weight.placements = ("as a DTensor has",)
     with pytest.raises(ConfigError, match=r"'apex' updates whole weights.*parallel\.sharding=none"):
         build_optimizer(model, config)
+
+
+def test_training_needs_no_torchao_that_was_not_asked_for() -> None:
+    program = "import sys; sys.modules['torchao'] = None; import cosmos_worker.stages.train"
+
+    subprocess.run([sys.executable, "-c", program], check=True)

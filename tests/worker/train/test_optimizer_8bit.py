@@ -24,7 +24,7 @@ from cosmos_worker.config.training import (
     has_8bit_states,
 )
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
-from cosmos_worker.memory.plan import optimizer_bytes
+from cosmos_worker.memory.sizes import optimizer_bytes
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
@@ -75,7 +75,7 @@ def test_rule_looks_at_whole_rows(shape: tuple[int, ...], expected: bool) -> Non
 
 def test_torchao_that_cannot_be_imported_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)
-    monkeypatch.delitem(sys.modules, "cosmos_worker.train.optimizer", raising=False)
+    monkeypatch.delitem(sys.modules, "cosmos_worker.train.adamw_8bit", raising=False)
 
     with pytest.raises(
         ConfigError, match=r"state_bits: 8 cannot be used here .*torchao.*pip install 'torchao"

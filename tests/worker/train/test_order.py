@@ -5,9 +5,9 @@ import torch
 from support.training import small_experiment
 
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
+from cosmos_worker.train.data import micro_batch_positions
 from cosmos_worker.train.noise import draw_noise
 from cosmos_worker.train.order import DataOrder
-from cosmos_worker.train.trainer import micro_batch_positions
 
 
 def test_order_shows_every_sample_once_an_epoch() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosmos_worker.errors import DataError
+from cosmos_worker.train.data import micro_batch_positions
 from cosmos_worker.train.order import BucketOrder, DataOrder
-from cosmos_worker.train.trainer import micro_batch_positions
 
 
 def make_order(sizes: list[int], batch: int, seed: int = 3) -> BucketOrder:

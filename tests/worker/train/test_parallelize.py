@@ -22,11 +22,11 @@ from cosmos_worker.config.training import (
     ParallelConfig,
 )
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.checkpoint import list_states
-from cosmos_worker.train.parallelize import lay_out
+from cosmos_worker.train.parallelize import form_shard_mesh, share_frames
 from cosmos_worker.weights.adapter_reading import read_adapter
 from cosmos_worker.weights.files import find_adapter
 
@@ -152,5 +152,7 @@ def test_activation_checkpointing_changes_no_bit(
     ],
 )
 def test_sizes_that_do_not_divide_are_refused(options: dict[str, object], message: str) -> None:
+    chosen = experiment(**options)
+
     with pytest.raises(ConfigError, match=message):
-        lay_out(experiment(**options), Processes(0, 8, torch.device("cpu")))
+        form_shard_mesh(chosen.parallel, share_frames(chosen, ProcessGroup(0, 8)))

@@ -24,7 +24,7 @@ from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.data.video.files import read_video
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.tokenizer.load import load_tokenizer
@@ -32,7 +32,6 @@ from cosmos_worker.train import samples
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.export import list_exports
-from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.weights.load import load_model
 
@@ -102,8 +101,8 @@ def sample_videos(inputs: Path, run: Path, **trainer: object) -> SampleVideos:
     folders = (inputs / name for name in ("index", "text", "latents"))
     tokenizer = load_tokenizer(inputs / "tokenizer", experiment.tokenizer, "cpu")
     held_out = WindowDataset(*folders, "val", experiment)
-    alone = Processes(0, 1, torch.device("cpu"))
-    return SampleVideos(run, held_out, experiment, tokenizer, alone, Layout())
+    alone = ProcessGroup(0, 1)
+    return SampleVideos(run, held_out, experiment, tokenizer, alone)
 
 
 def test_samples_are_of_the_average_and_leave_both_as_they_were(

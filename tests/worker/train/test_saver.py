@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.programs import Ended, run_program
 
-from cosmos_worker.runtime.process_group import MAIN_PROCESS_ALONE, PATIENCE
+from cosmos_worker.runtime.process_group import COLLECTIVE_TIMEOUT, UNLIMITED_WAIT
 from cosmos_worker.storage.volumes import export_name
 
 SAVES = """
@@ -22,7 +22,7 @@ from cosmos_worker.train.saver import Saver
 
 with join_processes("cpu", 1) as processes:
     saver = Saver(Path(sys.argv[1]), processes, 9, 9)
-    for group in dist.group.WORLD, saver._group:
+    for group in dist.group.WORLD, saver._group.handle:
         print(group._get_backend(processes.device).options._timeout)
     weights = {f"net.{n}": torch.full((4,), float(n)) for n in range(4)}
     for step in (1, 2):
@@ -66,4 +66,4 @@ def test_export_that_fails_in_the_main_process_is_told_by_all(
 
 def test_processes_wait_for_files_as_long_as_it_takes(ended: list[Ended]) -> None:
     for process in ended:
-        assert process.output.splitlines()[:2] == [str(MAIN_PROCESS_ALONE), str(PATIENCE)]
+        assert process.output.splitlines()[:2] == [str(COLLECTIVE_TIMEOUT), str(UNLIMITED_WAIT)]

@@ -28,7 +28,7 @@ from cosmos_worker.errors import (
     FolderInUseError,
     StopRequested,
 )
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import (
     Volumes,
@@ -130,7 +130,7 @@ def test_what_the_main_process_has_found_is_continued(
     train_stage.run(config, VOLUMES)
     assert [step for step, _ in list_states(run_path(tmp_path))] == [2, 4, 6]
     monkeypatch.setattr(
-        Processes, "from_main", lambda self, value: 4 if isinstance(value, int) else value
+        ProcessGroup, "from_main", lambda self, value: 4 if isinstance(value, int) else value
     )
 
     with caplog.at_level("INFO"):

@@ -32,7 +32,7 @@ from cosmos_worker.config.experiment import (
     TextConfig,
     VideoConfig,
 )
-from cosmos_worker.config.identity import decisive_options
+from cosmos_worker.config.identity import options_that_decide_weights
 from cosmos_worker.config.training import (
     AccelerationConfig,
     ParallelConfig,
@@ -350,7 +350,9 @@ def test_all_that_is_not_admitted_is_told_at_once() -> None:
 
 def test_float8_decides_the_weights_and_who_computes_attention_does_not() -> None:
     def decisive(config: AccelerationConfig) -> dict[str, object]:
-        return decisive_options(small_experiment().model_copy(update={"acceleration": config}))
+        return options_that_decide_weights(
+            small_experiment().model_copy(update={"acceleration": config})
+        )
 
     torchao = AccelerationConfig(linear="float8")
     assert decisive(ATTENTION) == decisive(PLAIN) != decisive(FLOAT8) != decisive(torchao)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from pydantic import ValidationError
 from support.runs import metrics
 from support.training import (
@@ -22,7 +21,7 @@ from cosmos_worker.config.experiment import CompatConfig, Experiment
 from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.data.index import Clip, write_index
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import publish
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import (
@@ -43,11 +42,10 @@ from cosmos_worker.train.export import (
     read_best,
     update_best,
 )
-from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
 
 VOLUMES = Volumes()
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def take_losses(inputs: Path, experiment: Experiment) -> HeldOutLoss:
     folders = (inputs / name for name in ("index", "text", "latents"))
     held_out = WindowDataset(*folders, "val", experiment)
-    return held_out_loss(small_model(), held_out, experiment, Layout(), ALONE)
+    return held_out_loss(small_model(), held_out, experiment, ALONE)
 
 
 def records(target: Path) -> list[dict[str, object]]:
@@ -153,7 +151,7 @@ def dictate_losses(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float]) ->
     monkeypatch.setattr(
         loop.Trainer,
         "validation_loss",
-        lambda trainer: HeldOutLoss(losses.get(trainer.done_steps, 9.0)),
+        lambda trainer: HeldOutLoss(losses.get(trainer.state.done_steps, 9.0)),
     )
 
 
@@ -200,7 +198,7 @@ def test_best_checkpoint_is_known_after_a_restart(
     original = loop.Trainer.step
 
     def die_at_step_8(trainer: loop.Trainer) -> object:
-        if trainer.done_steps == 7:
+        if trainer.state.done_steps == 7:
             raise Killed
         return original(trainer)
 

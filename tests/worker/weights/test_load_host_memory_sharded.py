@@ -34,7 +34,7 @@ from cosmos_worker.model.dtensor import local_part
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.stages.train import build_model
 from cosmos_worker.runtime.process_group import join_processes
-from cosmos_worker.train.parallelize import lay_out
+from cosmos_worker.train.parallelize import share_frames
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -43,13 +43,13 @@ def status(name):
 with join_processes("cpu", 1) as processes:
     for path, document in json.loads(sys.argv[1]):
         experiment = Experiment.model_validate(document)
-        layout = lay_out(experiment, processes)
+        share_frames(experiment, processes)
         processes.barrier()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # what the one before gave back is not used again unseen
         before = status("VmRSS:")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        model = build_model(experiment, Path(path), layout, torch.device("cpu"))
+        model = build_model(experiment, Path(path), processes)
         tensors = model.state_dict().values()
         print(json.dumps({
             "peak": status("VmHWM:") - before,

@@ -29,7 +29,7 @@ from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.export import list_exports
 from cosmos_worker.train.trackers import opening
 from cosmos_worker.train.trackers.opening import KINDS, Kind, choose_trackers, open_trackers
-from cosmos_worker.train.trackers.tracker import Trackers, remembered_id
+from cosmos_worker.train.trackers.tracker import Trackers, stored_id
 
 VOLUMES = Volumes()
 
@@ -189,9 +189,9 @@ def test_tracker_that_cannot_be_reached_is_tried_again_at_the_beginning_only(
 def test_id_of_a_run_is_made_once(tmp_path: Path) -> None:
     ids = iter("abc")
 
-    assert remembered_id(tmp_path, "wandb", lambda: next(ids)) == "a"
-    assert remembered_id(tmp_path, "mlflow", lambda: next(ids)) == "b"
-    assert remembered_id(tmp_path, "wandb", lambda: next(ids)) == "a"
+    assert stored_id(tmp_path, "wandb", lambda: next(ids)) == "a"
+    assert stored_id(tmp_path, "mlflow", lambda: next(ids)) == "b"
+    assert stored_id(tmp_path, "wandb", lambda: next(ids)) == "a"
 
 
 # --- TensorBoard -----------------------------------------------------------------------------

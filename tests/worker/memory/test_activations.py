@@ -22,17 +22,14 @@ from cosmos_worker.config.experiment import (
 from cosmos_worker.config.presets import EXPERIMENTS
 from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.parts import (
+from cosmos_worker.memory.activations import (
     FLOAT_VIDEOS,
     TOKENIZER_PARAMETERS,
     decoder_bytes,
     decoding_bytes,
     sample_bytes,
 )
-from cosmos_worker.memory.plan import (
-    Setup,
-    plan_memory,
-)
+from cosmos_worker.memory.plan import Setup, plan_memory
 from cosmos_worker.memory.remedies import (
     find_remedies,
     require_fit,

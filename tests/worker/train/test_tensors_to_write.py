@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.train.checkpoint import find_latest_state, load_shards
-from cosmos_worker.train.saver import own_share
+from cosmos_worker.train.saver import tensors_to_write
 
 SAVES = """
 import json, sys
@@ -27,7 +27,7 @@ from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.stages.train import build_model
 from cosmos_worker.runtime.process_group import join_processes
 from cosmos_worker.train.optimizer import build_optimizer
-from cosmos_worker.train.parallelize import lay_out, replicate
+from cosmos_worker.train.parallelize import share_frames, replicate
 from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.saver import Saver
 
@@ -46,9 +46,9 @@ def copy_and_note(tensors):
 shard_files.copy_to_cpu = copy_and_note
 folder, experiment = Path(sys.argv[1]), Experiment.model_validate_json(sys.argv[2])
 with join_processes("cpu", 1) as processes:
-    layout = lay_out(experiment, processes)
-    model = build_model(experiment, folder, layout, torch.device("cpu"))
-    parallel = replicate(model, layout, processes)
+    processes = share_frames(experiment, processes)
+    model = build_model(experiment, folder, processes)
+    parallel = replicate(model, processes)
     optimizer = build_optimizer(model, experiment.optimizer)
     tensors = shard_files.collect(model, optimizer, True)
     for name, state in tensors["optimizer"]["state"].items():
@@ -93,7 +93,7 @@ def leaves(tensors: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Ten
 def test_every_tensor_is_of_one_process_and_all_have_about_as_much(processes: int) -> None:
     tensors = tensors_of({f"w{n}": torch.zeros(n, 3) for n in range(1, 8)})
 
-    shares = [own_share(tensors, rank, processes) for rank in range(processes)]
+    shares = [tensors_to_write(tensors, rank, processes) for rank in range(processes)]
 
     dealt = [name for share in shares for name, _ in leaves(share)]
     assert sorted(dealt) == sorted(name for name, _ in leaves(tensors))
@@ -109,7 +109,7 @@ def test_every_tensor_is_of_one_process_and_all_have_about_as_much(processes: in
 def test_a_part_of_which_nothing_is_left_is_not_there() -> None:
     tensors = tensors_of({"w": torch.zeros(3)}) | {"ema": {}}
 
-    first, second = (own_share(tensors, rank, 2) for rank in range(2))
+    first, second = (tensors_to_write(tensors, rank, 2) for rank in range(2))
 
     assert list(first) == ["model", "ema", "optimizer"]
     assert list(second) == ["ema", "optimizer"]
