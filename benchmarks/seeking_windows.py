@@ -18,8 +18,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from cosmos_worker.data.video import Frames, open_video
-from cosmos_worker.data.video_facts import decode_fully
+from cosmos_worker.data.video.facts import decode_fully
+from cosmos_worker.data.video.files import (
+    Frames,
+    open_video,
+)
 
 HEIGHT, WIDTH, FPS, WINDOW = 256, 320, 30, 57
 BITS, CELL = 10, 32

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cosmos_worker.commands import add_commands
-from cosmos_worker.config.documents import load_stage_config
+from cosmos_worker.config.overrides import load_stage_config
 from cosmos_worker.config.stages import (
     STAGE_CONFIGS,
     StageConfig,
@@ -32,7 +32,6 @@ from cosmos_worker.reference import train as reference_train
 from cosmos_worker.reference import video2world_flags
 from cosmos_worker.runtime import (
     launch,
-    termination,
 )
 from cosmos_worker.runtime import (
     outcome as outcomes,
@@ -380,7 +379,7 @@ def _check_adapter_options(options: argparse.Namespace) -> None:
 def _export_adapter(
     source: Path, target: Path, options: argparse.Namespace, dtype: torch.dtype | None
 ) -> Outcome:
-    from cosmos_worker.weights.convert_adapter import convert_adapter
+    from cosmos_worker.weights.convert import convert_adapter
 
     adapter = convert_adapter(source, target, options.format, dtype, options.base)
     message = f"wrote {target} layers={len(adapter.layers)} rank={adapter.rank} base={adapter.base}"
@@ -431,7 +430,7 @@ def _end(outcome: Outcome) -> int:
     elif outcome.exit_code != EXIT_OK:
         logger.error("%s: %s", outcome.reason, outcome.message)
     result = {} if outcome.result is None else {"result": outcome.result}
-    termination.write(outcome.reason, outcome.message, **result)
+    outcomes.write_termination_message(outcome.reason, outcome.message, **result)
     return outcome.exit_code
 
 

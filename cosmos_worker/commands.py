@@ -17,7 +17,7 @@ from cosmos_worker.config.presets import (
     get_experiment,
 )
 from cosmos_worker.config.stages import GenerateConfig
-from cosmos_worker.config.units import (
+from cosmos_worker.config.values import (
     GIB,
     gib,
     parse_size,

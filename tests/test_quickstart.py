@@ -14,7 +14,7 @@ import torch
 from support.chromium import PLAY_ALL, chromium
 from support.memory import PeakMemory
 
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.metrics.push import score_push
 
 ROOT = Path(__file__).resolve().parents[1]

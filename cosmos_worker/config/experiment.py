@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from cosmos_worker.config.float8_sizes import unfit_sizes
 from cosmos_worker.config.training import (
     AccelerationConfig,
     EmaConfig,
@@ -24,6 +23,7 @@ from cosmos_worker.config.values import (
     Fraction,
     Model,
     PositiveInt,
+    unfit_sizes,
 )
 
 LATENT_SCALE = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.schedule import (
+from cosmos_worker.config.training import (
     decays,
     warmup_steps,
 )

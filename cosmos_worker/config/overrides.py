@@ -1,4 +1,7 @@
-"""``key.sub=value`` overrides on a typed document, with errors that name the nearest key. No torch here."""
+"""Overrides ``key.sub=value`` of a typed document, and documents read from files; errors name the nearest key.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,20 @@ import difflib
 import types
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cosmos_worker.config.stages import describe_errors
+from cosmos_worker.config.stages import (
+    STAGE_CONFIGS,
+    StageConfig,
+    describe_errors,
+    load_yaml,
+    parse_document,
+)
 from cosmos_worker.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -93,3 +103,16 @@ def apply_overrides(document: M, overrides: Sequence[str]) -> M:
         return type(document).model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe_errors(error, "overrides")) from None
+
+
+def load_stage_config(stage: str, path: Path, overrides: Sequence[str]) -> StageConfig:
+    """Read and validate a stage document, with ``key.sub=value`` overrides applied.
+
+    Raises:
+        ConfigError: missing file, not a mapping, or values that are not allowed; all problems at once.
+    """
+    document = load_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping, got {type(document).__name__}")
+    config = parse_document(STAGE_CONFIGS[stage], document, str(path))
+    return apply_overrides(config, overrides)

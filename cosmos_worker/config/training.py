@@ -1,7 +1,12 @@
-"""The numbers of a training: optimizer, average, LoRA, trainer, processes, kernels. No torch here."""
+"""The numbers of a training: optimizer and its learning rate, average, LoRA, trainer, processes, kernels.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -163,3 +168,68 @@ class AccelerationConfig(Model):
     backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. transformer_engine_float8:
     the same by Transformer Engine 2.16 or later; needs such a GPU, sides and tokens of each sample that are multiples
     of 16, and no selective activation checkpointing. Neither with LoRA."""
+
+
+BLOCK_SIZE = 256
+"""Neighbouring values of a row that share one scale."""
+MIN_VALUES = 4096
+"""Smaller tensors keep float32: they save nothing."""
+SCALE_BYTES = 4
+
+
+def has_8bit_states(shape: Sequence[int]) -> bool:
+    """Whether the moments of a parameter can be quantised: a matrix whose rows are whole blocks.
+
+    Processes share a matrix by rows, so no block is cut.
+    """
+    return len(shape) > 1 and shape[-1] % BLOCK_SIZE == 0 and prod(shape) >= MIN_VALUES
+
+
+def moment_bytes(num_quantised: int, num_others: int) -> int:
+    """Both moments of parameters whose moments are quantised, and of the others."""
+    scales = num_quantised // BLOCK_SIZE * SCALE_BYTES
+    return 2 * (num_quantised + scales + num_others * 4)
+
+
+WARMUP_SHARE = 0.05
+REFERENCE_WARMUP_STEPS = 2500
+
+
+def warmup_steps(config: OptimizerConfig, max_steps: int) -> int:
+    """Steps of warm-up: as configured, else min(2500, 5 % of max_steps)."""
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    return min(REFERENCE_WARMUP_STEPS, round(WARMUP_SHARE * max_steps))
+
+
+def decays(config: OptimizerConfig) -> bool:
+    """Whether the learning rates depend on the length of the run, since they fall towards its end."""
+    return config.final_factor != 1 and config.decay_start < 1
+
+
+def describe_schedule(config: OptimizerConfig, max_steps: int) -> str:
+    """The schedule in words, such as ``warm-up of 20 steps, constant to step 280, linear to 0 at step 700``."""
+    warmup = warmup_steps(config, max_steps)
+    if not decays(config):
+        return f"warm-up of {warmup} steps, then constant"
+    begin = max(warmup, round(config.decay_start * max_steps))
+    constant = f"constant to step {begin}, " if begin > warmup else ""
+    final = config.learning_rate * config.final_factor
+    return f"warm-up of {warmup} steps, {constant}linear to {final:g} at step {max_steps}"
+
+
+def learning_rate(config: OptimizerConfig, max_steps: int, step: int) -> float:
+    """Learning rate of optimizer update number ``step``, counted from 0.
+
+    Linear from start_factor to 1 over the warm-up, constant, then linear to final_factor at max_steps.
+
+    Source: cosmos-predict1 LambdaLinearScheduler (constant after warm-up).
+    """
+    warmup = warmup_steps(config, max_steps)
+    if step < warmup:
+        factor = config.start_factor + (1 - config.start_factor) * step / warmup
+    else:
+        begin = max(warmup, round(config.decay_start * max_steps))
+        done = min(1.0, max(0.0, (step - begin) / max(1, max_steps - begin)))
+        factor = 1 + (config.final_factor - 1) * done
+    return config.learning_rate * factor

@@ -13,10 +13,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from cosmos_worker.config.stages import PrepareDatasetConfig
-from cosmos_worker.data import clip_lists, lerobot
-from cosmos_worker.data.bridge import ANNOTATION_ENDINGS, ANNOTATION_FOLDER, split_of
 from cosmos_worker.data.dataset_files import find_files
-from cosmos_worker.data.folder import find_places
+from cosmos_worker.data.layouts import (
+    clip_lists,
+    lerobot,
+)
+from cosmos_worker.data.layouts.bridge import (
+    ANNOTATION_ENDINGS,
+    ANNOTATION_FOLDER,
+    split_of,
+)
+from cosmos_worker.data.layouts.videos import find_places
 from cosmos_worker.data.text_files import printable, raise_if_volume
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.volumes import (

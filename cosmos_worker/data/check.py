@@ -12,15 +12,25 @@ from pathlib import Path
 from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.config.stages import FrameRate
 from cosmos_worker.data.buckets import choose_bucket
-from cosmos_worker.data.candidate import Candidate, Listing
-from cosmos_worker.data.decoding import read_through
-from cosmos_worker.data.entry_points import EntryPoint
-from cosmos_worker.data.frame_times import constant_rate, frames_between, sample_at
 from cosmos_worker.data.index import Clip, window_starts
 from cosmos_worker.data.journal import Journal
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
 from cosmos_worker.data.problems import TOO_SHORT, BadClip
-from cosmos_worker.data.video_facts import VideoFacts, decode_fully
-from cosmos_worker.runtime.threads import map_in_threads
+from cosmos_worker.data.video.decoding import read_through
+from cosmos_worker.data.video.entry_points import EntryPoint
+from cosmos_worker.data.video.facts import (
+    VideoFacts,
+    decode_fully,
+)
+from cosmos_worker.data.video.frame_times import (
+    constant_rate,
+    frames_between,
+    sample_at,
+)
+from cosmos_worker.runtime.progress import map_in_threads
 
 Outcome = VideoFacts | BadClip
 NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)

@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cosmos_worker.data.candidate import Listing
 from cosmos_worker.data.check import CheckedClips
 from cosmos_worker.data.index import Clip
+from cosmos_worker.data.layouts.candidate import Listing
 
 
 @dataclass(frozen=True)

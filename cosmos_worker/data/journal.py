@@ -14,7 +14,7 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.video_facts import VideoFacts
+from cosmos_worker.data.video.facts import VideoFacts
 from cosmos_worker.storage.volumes import VIDEO_READER_VERSION
 
 JOURNAL_FILE = ".checked.jsonl"

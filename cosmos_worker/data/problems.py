@@ -9,13 +9,17 @@ from cosmos_worker.config.captions import (
     TextError,
     normalise_caption,
 )
-from cosmos_worker.data.decoding import COPY_AGAIN, REENCODE, TONE_MAP
 from cosmos_worker.data.text_files import (
     MAX_BYTES,
     FileError,
     brief,
     printable,
     read_text_file,
+)
+from cosmos_worker.data.video.decoding import (
+    COPY_AGAIN,
+    REENCODE,
+    TONE_MAP,
 )
 from cosmos_worker.errors import DataError
 

@@ -18,11 +18,14 @@ from torch import Tensor
 
 from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.config.stages import Fit
-from cosmos_worker.data.decoding import Frames
-from cosmos_worker.data.entry_points import numbered_frames
-from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.index import Clip, DatasetIndex, Window
-from cosmos_worker.data.video import frame_outside, picture_of
+from cosmos_worker.data.video.decoding import Frames
+from cosmos_worker.data.video.entry_points import numbered_frames
+from cosmos_worker.data.video.files import (
+    frame_outside,
+    picture_of,
+)
+from cosmos_worker.data.video.fit import resize_frames
 
 DECODE_BYTES = 1 << 30
 """Most memory of a process for pixels that wait to be encoded."""

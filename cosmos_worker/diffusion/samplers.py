@@ -1,20 +1,21 @@
-"""The Euler sampler of the reference's inference, for any network given as a callable.
+"""Samplers for any network given as a callable: Euler of the reference's inference, RES of its training side.
 
 Shapes: B batch, C latent channels, T latent frames, H, W latent rows and columns.
+
+State and coefficients are float64; the denoiser is a callable. Knows no network.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cosmos_worker.diffusion.edm import scalings
-from cosmos_worker.diffusion.known_frames import KnownFrames
+from cosmos_worker.diffusion.edm import KnownFrames, scalings
 
 NetFn = Callable[[Tensor, Tensor], Tensor]
 """(c_in x of shape BCTHW, c_noise of shape B) -> network output F of shape BCTHW."""
@@ -117,3 +118,114 @@ def sample_edm_euler(
         if on_step is not None:
             on_step()
     return x_BCTHW
+
+
+X0Fn = Callable[[Tensor, Tensor], Tensor]
+"""(x of shape BCTHW, sigma of shape B) -> denoised x0 of shape BCTHW, in the dtype of x."""
+Solver = Literal["2ab", "1euler", "2mid"]
+SOLVER_ORDERS: dict[Solver, int] = {"2ab": 1, "1euler": 1, "2mid": 2}
+"""Evaluations of the denoiser per interval."""
+
+
+def res_sigmas(
+    num_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = RHO
+) -> Tensor:
+    """Noise levels at the ends of num_steps intervals, sigma_max first, sigma_min last.
+
+    Returns:
+        float64, shape (num_steps + 1,).
+
+    Raises:
+        ValueError: if num_steps is not positive.
+
+    Source: Karras et al. 2022, eq. 5; cosmos_predict1 res_sampler, facts 5.6.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps: {num_steps} is not positive; use 1 or more")
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    ramp = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    sigmas: Tensor = (high + ramp * (low - high)) ** rho
+    return sigmas
+
+
+def _euler_step(x: Tensor, s: Tensor, t: Tensor, x0_s: Tensor) -> Tensor:
+    """From noise level s to t along the line to x0."""
+    return (s - t) / s * x0_s + t / s * x
+
+
+def _second_order_step(
+    x: Tensor, s: Tensor, t: Tensor, x0_s: Tensor, other: Tensor, x0_other: Tensor
+) -> Tensor:
+    """Exponential step from s to t with x0 known at s and at another noise level."""
+    lambda_s, lambda_t, lambda_other = -torch.log(s), -torch.log(t), -torch.log(other)
+    step = lambda_t - lambda_s
+    c2 = (lambda_other - lambda_s) / step
+    phi1 = torch.expm1(-step) / -step
+    phi2 = (phi1 - 1) / -step
+    b1, b2 = phi1 - phi2 / c2, phi2 / c2
+    return torch.exp(-step) * x + step * (b1 * x0_s + b2 * x0_other)
+
+
+def _solve(x0_fn: X0Fn, x: Tensor, sigmas: Tensor, solver: Solver) -> Iterator[Tensor]:
+    """State after every evaluation-complete interval."""
+    previous: tuple[Tensor, Tensor] | None = None
+    for s, t in pairwise(sigmas):
+        x0_s = x0_fn(x, s)
+        if solver == "2mid":
+            middle = torch.sqrt(s * t)
+            x0_middle = x0_fn(_euler_step(x, s, middle, x0_s), middle)
+            x = _second_order_step(x, s, t, x0_s, middle, x0_middle)
+        elif solver == "2ab" and previous is not None:
+            x = _second_order_step(x, s, t, x0_s, *previous)
+        else:
+            x = _euler_step(x, s, t, x0_s)
+        previous = (s, x0_s)
+        yield x
+
+
+def sample_res(
+    x0_fn: X0Fn,
+    x_BCTHW: Tensor,
+    num_steps: int,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = RHO,
+    solver: Solver = "2ab",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Integrate from sigma_max to sigma_min, then denoise once more.
+
+    Args:
+        x0_fn: denoiser with text, guidance and known frames bound; called in the dtype of the
+            state, its result is cast to float64.
+        x_BCTHW: state at sigma_max, that is sigma_max times unit noise.
+        num_steps: evaluations of the denoiser before the last one, rounded down to whole
+            intervals of the solver (2mid: two evaluations each).
+        sigma_min: last noise level.
+        sigma_max: first noise level.
+        rho: bend of the schedule.
+        solver: 2ab, 1euler or 2mid.
+        on_step: called after every interval.
+
+    Returns:
+        Denoised latents in the dtype of the state.
+
+    Raises:
+        ValueError: if num_steps gives no interval.
+
+    Source: cosmos_predict1 res_sampler with S_churn 0, facts 5.6. Differs: no zero-scaled draw of
+    noise at every step, which changes no value.
+    """
+    dtype = x_BCTHW.dtype
+    num_intervals = num_steps // SOLVER_ORDERS[solver]
+    sigmas = res_sigmas(num_intervals, sigma_min, sigma_max, rho).to(x_BCTHW.device)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return x0_fn(x.to(dtype), sigma.expand(len(x)).to(dtype)).to(torch.float64)
+
+    x = x_BCTHW.to(torch.float64)
+    for state in _solve(denoise, x, sigmas, solver):
+        x = state
+        if on_step is not None:
+            on_step()
+    return denoise(x, sigmas[-1]).to(dtype)

@@ -1,4 +1,4 @@
-"""Folders that transformers loads, checked strictly. Never opens a connection.
+"""Folders that transformers loads, checked strictly without a connection; and questions put to chat models.
 
 Here and in its neighbours transformers is imported where it is used: it takes seconds.
 """
@@ -8,18 +8,101 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.runtime.imports import importing_transformers
 from cosmos_worker.storage.file_kinds import refuse_pointers_in
 from cosmos_worker.text.t5 import update_digest
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Each in one file, or in parts with a list of them beside; in the order in which transformers prefers them."""
+LIST_SUFFIX = ".index.json"
+
+Parts = Mapping[str, Collection[str]]
+"""Weight file by name → weights that the list says it has; nothing without a list."""
+
+
+def check_weight_files(folder: Path, what: str) -> None:
+    """Look for every file that the weights are in; a damaged ``.bin`` shows only when it is loaded.
+
+    Args:
+        folder: folder of a whole model.
+        what: its role, for messages.
+
+    Raises:
+        CheckpointError: no weights, a part that is absent or empty, or a safetensors file that is cut off or lacks a
+            weight of the list.
+    """
+    parts = _find_parts(folder, what)
+    gone = sorted(name for name in parts if not (folder / name).is_file())
+    if gone:
+        raise CheckpointError(
+            f"{folder}: {len(gone)} of {len(parts)} weight files of the {what} absent, first {gone[0]}; fetch it again"
+        )
+    for name, weights in parts.items():
+        _check_part(folder / name, weights, what)
+
+
+def _find_parts(folder: Path, what: str) -> Parts:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return {name: ()}
+        index = folder / f"{name}{LIST_SUFFIX}"
+        if index.is_file():
+            return _read_list(index, what)
+    raise CheckpointError(
+        f"{folder}: no weights of the {what} ({' or '.join(WEIGHT_FILES)}, or a list of their parts); fetch it again"
+    )
+
+
+def _read_list(index: Path, what: str) -> Parts:
+    parts: dict[str, set[str]] = {}
+    try:
+        for weight, name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+            parts.setdefault(name, set()).add(weight)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{index}: no list of weight files ({error!r}); fetch the {what} again"
+        ) from None
+    return parts
+
+
+def _check_part(path: Path, weights: Collection[str], what: str) -> None:
+    try:
+        found = _names_in(path)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: cannot be read ({reason}); fetch the {what} again"
+        ) from None
+    if found is None:
+        return
+    absent = sorted(set(weights) - found)
+    if absent:
+        raise CheckpointError(
+            f"{path}: lacks {len(absent)} weights that the list of the {what} says are in it, first {absent[0]}; "
+            "fetch it again"
+        )
+
+
+def _names_in(path: Path) -> set[str] | None:
+    """Weights of a safetensors file, whose header must cover it whole; None for a ``.bin`` that can be opened."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="np") as content:
+            return set(content.keys())
+    with path.open("rb") as stream:
+        if not stream.read(1):
+            raise OSError("empty")
+    return None
+
 
 CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
@@ -135,3 +218,73 @@ def give_back_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def greedy_settings(model: Any, tokenizer: Any, max_tokens: int) -> Any:  # noqa: ANN401 - classes of transformers
+    """Settings of generation that always give the same answer.
+
+    Args:
+        model: a chat model; what ends its answers is taken from it, else from the tokenizer.
+        tokenizer: the model's.
+        max_tokens: the longest answer.
+    """
+    with importing_transformers():
+        from transformers import GenerationConfig
+
+    end = model.generation_config.eos_token_id
+    return GenerationConfig(
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=end if end is not None else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+    )
+
+
+def render_request(
+    template: Any,  # noqa: ANN401 - a class of transformers
+    content: str | list[dict[str, str]],
+    said: str,
+    folder: Path,
+    what: str,
+) -> str:
+    """What a user says, as the model's chat template puts it.
+
+    Args:
+        template: tokenizer or processor that has the template.
+        content: what the user says, whole or in parts.
+        said: the text of it that the request must hold.
+        folder: the model's, for messages.
+        what: the model's role, for messages.
+
+    Raises:
+        CheckpointError: the template leaves out what is said, so that the answer would be about nothing.
+    """
+    request: str = template.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    if said not in request:
+        raise CheckpointError(
+            f"{folder}: the chat template leaves out what the user says; give the {what} its own template"
+        )
+    return request
+
+
+def generate_answer(
+    model: Any,  # noqa: ANN401 - classes of transformers
+    inputs: Mapping[str, Tensor],
+    settings: Any,  # noqa: ANN401
+    decoder: Any,  # noqa: ANN401
+) -> str:
+    """The model's answer to one request, word for word.
+
+    Args:
+        model: a chat model.
+        inputs: of one request; ``input_ids`` is (1, tokens).
+        settings: of :func:`greedy_settings`.
+        decoder: tokenizer or processor that makes text of tokens.
+    """
+    output = model.generate(**inputs, generation_config=settings)
+    answer: str = decoder.decode(
+        output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    return answer

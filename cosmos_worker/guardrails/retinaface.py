@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.weights.saved_tensors import read_saved
+from cosmos_worker.weights.tensor_files import read_saved
 
 LEVEL_CHANNELS = (512, 1024, 2048)
 """Of the body's outputs, at strides 8, 16 and 32."""
@@ -54,7 +54,7 @@ class RetinaFace(nn.Module):
 
         Returns:
             Offsets from the prior boxes (N, P, 4), and logits of no face and face (N, P, 2), in the order of
-            :func:`cosmos_worker.guardrails.face_boxes.prior_boxes`.
+            :func:`cosmos_worker.guardrails.faces.prior_boxes`.
         """
         levels, x = [], pixels_NCHW
         for name, layer in self.body.items():

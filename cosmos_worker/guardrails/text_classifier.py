@@ -13,21 +13,19 @@ from typing import Any
 import torch
 
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.guardrails.answering import (
+from cosmos_worker.guardrails.pretrained import (
+    check_weight_files,
     generate_answer,
     greedy_settings,
-    render_request,
-)
-from cosmos_worker.guardrails.pretrained import (
     load_model,
     loading,
     read_model_type,
+    render_request,
 )
 from cosmos_worker.guardrails.verdict import (
     TEXT_CLASSIFIER,
     Blocked,
 )
-from cosmos_worker.guardrails.weight_files import check_weight_files
 from cosmos_worker.runtime.imports import importing_transformers
 
 WHAT = "text classifier"

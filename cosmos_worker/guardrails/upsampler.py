@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.guardrails.answering import (
+from cosmos_worker.guardrails.pretrained import (
+    check_weight_files,
     generate_answer,
     greedy_settings,
-    render_request,
-)
-from cosmos_worker.guardrails.pretrained import (
     load_model,
     loading,
     read_model_type,
+    render_request,
 )
-from cosmos_worker.guardrails.weight_files import check_weight_files
 from cosmos_worker.runtime.imports import importing_transformers
 
 WHAT = "prompt upsampler"

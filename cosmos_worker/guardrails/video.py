@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.guardrails.pretrained import (
+    check_weight_files,
     load_model,
     loading,
     read_model_type,
@@ -27,10 +28,9 @@ from cosmos_worker.guardrails.verdict import (
     VIDEO_FILTER,
     Blocked,
 )
-from cosmos_worker.guardrails.weight_files import check_weight_files
 from cosmos_worker.runtime.imports import importing_transformers
 from cosmos_worker.storage.volumes import FILTER_FILE
-from cosmos_worker.weights.saved_tensors import read_saved
+from cosmos_worker.weights.tensor_files import read_saved
 
 ENCODER = "image encoder"
 SIGLIP_TYPES = ("siglip", "siglip_vision_model")

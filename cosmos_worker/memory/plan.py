@@ -15,15 +15,14 @@ from cosmos_worker.config.experiment import (
     NetConfig,
     VideoConfig,
 )
-from cosmos_worker.config.optimizer_states import moment_bytes
-from cosmos_worker.config.training import LoraConfig
-from cosmos_worker.config.units import GIB
+from cosmos_worker.config.training import LoraConfig, moment_bytes
+from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.samples import sample_bytes
-from cosmos_worker.memory.states import (
+from cosmos_worker.memory.parts import (
     MASK_CHANNELS,
     product_parameters,
     quantised_parameters,
+    sample_bytes,
 )
 
 Sharding = Literal["none", "full", "hybrid"]

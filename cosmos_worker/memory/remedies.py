@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cosmos_worker.config.units import gib
+from cosmos_worker.config.values import gib
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.memory.plan import (
     Checkpointing,

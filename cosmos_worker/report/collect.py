@@ -14,7 +14,10 @@ from typing import Any
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.index import read_index
-from cosmos_worker.data.video import read_video, read_window
+from cosmos_worker.data.video.files import (
+    read_video,
+    read_window,
+)
 from cosmos_worker.errors import DataError
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point

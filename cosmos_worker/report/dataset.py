@@ -1,4 +1,4 @@
-"""What the report says of the dataset, from the summary of prepare-dataset. Makes no HTML."""
+"""The report's part on the dataset and on words that the text encoder lost. Makes no HTML."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.data.captions import name_clips
 from cosmos_worker.data.text_files import printable
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.volumes import (
     DATASET_REPORT_FILE,
     SUMMARY_FILE,
+    WORDS_FILE,
 )
 
 SHOWN = 5
@@ -77,3 +79,41 @@ def _most_frequent(counts: Mapping[str, int], unit: str = "clips") -> str:
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{printable(name)} ({number} {unit})" for name, number in common[:SHOWN])
     return f"{shown} and {len(common) - SHOWN} more" if len(common) > SHOWN else shown
+
+
+def describe_losses(run: Path) -> list[str]:
+    """Sentences on truncated and unknown captions and on clips left out; empty if nothing was lost or noted.
+
+    Args:
+        run: folder of the run, with what train noted of the words.
+
+    Raises:
+        DataError: the note is damaged.
+    """
+    path = run / WORDS_FILE
+    if not path.is_file():  # a run of an earlier version
+        return []
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+        total, dropped = int(words["captions"]), list(words["dropped_clips"])
+        truncated, partly, unknown = (
+            int(words[name]) for name in ("truncated", "with_unknown", "unknown")
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); run train again") from None
+    sentences = []
+    if truncated:
+        sentences.append(
+            f"{truncated} of {total} captions are longer than the text encoder reads; their ends had no effect."
+        )
+    if partly:
+        sentences.append(
+            f"{partly} of {total} captions have characters that the text encoder does not know; {unknown} are more "
+            "than half unknown to it."
+        )
+    if dropped:
+        sentences.append(
+            f"{len(dropped)} clips were left out, since the encoder does not know their captions: "
+            f"{name_clips(dropped)}."
+        )
+    return sentences

@@ -12,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cosmos_worker.data.fit import resize_frames
-from cosmos_worker.data.video import open_video, read_video, write_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+    write_video,
+)
+from cosmos_worker.data.video.fit import resize_frames
 
 Frames = NDArray[np.uint8]
 

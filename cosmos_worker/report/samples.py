@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosmos_worker.data.index import read_index
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.errors import DataError
 from cosmos_worker.report import media
 from cosmos_worker.report.collect import Card, Clip

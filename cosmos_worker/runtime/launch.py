@@ -25,10 +25,8 @@ from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK, EXIT_SIGNAL
 from cosmos_worker.runtime import (
     outcome as outcomes,
 )
-from cosmos_worker.runtime import (
-    termination,
-)
 from cosmos_worker.runtime.cgroup import count_oom_kills
+from cosmos_worker.runtime.failures import find_cause
 from cosmos_worker.runtime.outcome import (
     OUTCOMES_VARIABLE,
     Outcome,
@@ -39,7 +37,6 @@ from cosmos_worker.runtime.rendezvous import (
     read_seconds,
     wait_for_address,
 )
-from cosmos_worker.runtime.root_cause import find_cause
 from cosmos_worker.runtime.signals import (
     STOP_SIGNALS,
     terminate_with_parent,
@@ -271,7 +268,7 @@ def report(outcome: Outcome, position: Position) -> int:
     if outcome.exit_code != EXIT_OK and outcome.rank is not None:
         details["rank"] = outcome.rank
     result = {} if outcome.result is None else {"result": outcome.result}
-    termination.write(outcome.reason, outcome.message, **details, **result)
+    outcomes.write_termination_message(outcome.reason, outcome.message, **details, **result)
     is_good = outcome.exit_code in (EXIT_OK, EXIT_CONTINUE)
     logger.log(
         logging.INFO if is_good else logging.ERROR, "%s: %s", outcome.reason, outcome.message

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from cosmos_worker.config.units import (
+from cosmos_worker.config.values import (
     GIB,
     gib,
 )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.config.documents import load_stage_config
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.overrides import load_stage_config
 from cosmos_worker.config.stages import (
     STAGE_CONFIGS,
     CacheLatentsConfig,

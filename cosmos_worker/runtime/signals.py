@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT while a stage runs: end at once, the finished parts stay. No torch here.
+"""SIGTERM and SIGINT: end a stage at once, or finish the step, save and leave. No torch here.
 
 For every stage but the training, which saves first (``stop.py``). A stage may be ended anywhere: its files
 are whole or absent, and the next run continues with what is there.
@@ -63,3 +63,24 @@ def prompt_stop(end: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
         signal.set_wakeup_fd(previous_writer)
         os.close(writer)  # ends the watch, unless a stop has begun
+
+
+class StopSignal:
+    """Whether somebody asked this process to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    @contextmanager
+    def listening(self) -> Iterator[StopSignal]:
+        """Catch SIGTERM and SIGINT inside the block."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        previous = [signal.signal(number, self._on_signal) for number in numbers]
+        try:
+            yield self
+        finally:
+            for number, handler in zip(numbers, previous, strict=True):
+                signal.signal(number, handler)

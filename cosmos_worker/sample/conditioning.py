@@ -12,8 +12,11 @@ from torch import Tensor
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.distortion import Distortion, describe_distortion
-from cosmos_worker.data.fit import cut_or_fill, scaled_size
-from cosmos_worker.data.video import open_video
+from cosmos_worker.data.video.files import open_video
+from cosmos_worker.data.video.fit import (
+    cut_or_fill,
+    scaled_size,
+)
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.sample.images import READ_TEXT, image_format, read_image
 from cosmos_worker.sample.inputs import SampleInput

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from cosmos_worker.data.decoding import read_through
+from cosmos_worker.data.video.decoding import read_through
 from cosmos_worker.errors import DataError
 
 HEAD_BYTES = 512

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cosmos_worker.diffusion.known_frames import arch_invariant_noise
+from cosmos_worker.diffusion.edm import arch_invariant_noise
 
 
 def noise_seeds(seed: int, sample_id: str, pass_number: int = 0) -> tuple[int, int]:

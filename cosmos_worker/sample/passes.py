@@ -1,19 +1,21 @@
-"""Videos of one pass or several: each pass after the first continues what the one before has generated."""
+"""Videos of one pass or several, each of which continues the one before; and where the models are meanwhile."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.diffusion.samplers import OnStep
+from cosmos_worker.model.dit import CosmosDiT
 from cosmos_worker.sample.conditioning import video_from_frames
-from cosmos_worker.sample.models import Models
 from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
@@ -21,6 +23,52 @@ from cosmos_worker.sample.sampler import (
     encode_known_frames,
     generate_from_known,
 )
+from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
+
+HOST = torch.device("cpu")
+"""Where models wait."""
+
+
+@dataclass
+class Models:
+    """Both models; one that is offloaded is on the device inside its ``with`` block only.
+
+    Attributes:
+        net: network in eval mode.
+        tokenizer: of the same latents.
+        device: where both compute.
+        offload: which of "network" and "tokenizer" wait in host memory.
+    """
+
+    net: CosmosDiT
+    tokenizer: VideoTokenizer
+    device: torch.device
+    offload: Collection[str] = ()
+
+    def network_at_work(self) -> AbstractContextManager[object]:
+        """The network is on the device inside the block."""
+        return self._present("network", self.net.to)
+
+    def tokenizer_at_work(self) -> AbstractContextManager[object]:
+        """The tokenizer is on the device inside the block."""
+        return self._present("tokenizer", self.tokenizer.move)
+
+    def _present(
+        self, name: str, move: Callable[[torch.device], object]
+    ) -> AbstractContextManager[object]:
+        return _moved(move, self.device) if name in self.offload else nullcontext()
+
+
+@contextmanager
+def _moved(move: Callable[[torch.device], object], device: torch.device) -> Iterator[None]:
+    move(device)
+    try:
+        yield
+    finally:
+        move(HOST)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,12 @@ from cosmos_worker.config.stages import (
     GenerateConfig,
     ItemConfig,
 )
-from cosmos_worker.data.video import open_video, read_video, read_window, write_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+    read_window,
+    write_video,
+)
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.metrics.psnr import score_prediction
@@ -34,7 +39,7 @@ from cosmos_worker.metrics.push import (
     score_push,
 )
 from cosmos_worker.sample.inputs import SampleInput, sampling_of
-from cosmos_worker.sample.unknown_prompts import count_unknown
+from cosmos_worker.sample.prompts import count_unknown
 from cosmos_worker.storage.volumes import (
     GENERATED_FILE,
     MODEL_FILE,

@@ -22,20 +22,21 @@ from cosmos_worker.config.experiment import (
     TokenizerConfig,
 )
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.diffusion.edm import scalings
-from cosmos_worker.diffusion.known_frames import KnownFrames
-from cosmos_worker.diffusion.res import SOLVER_ORDERS, Solver, sample_res
+from cosmos_worker.diffusion.edm import KnownFrames, scalings
 from cosmos_worker.diffusion.samplers import (
+    SOLVER_ORDERS,
     NetFn,
     OnStep,
+    Solver,
     edm_euler_sigmas,
     guide,
     sample_edm_euler,
+    sample_res,
 )
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.model.dit import CosmosDiT
 from cosmos_worker.sample.noise import draw_noise
-from cosmos_worker.text.batch import pad_text
+from cosmos_worker.text.embeddings import pad_text
 from cosmos_worker.tokenizer.tokenizer import (
     VideoTokenizer,
     pixels_from_video,

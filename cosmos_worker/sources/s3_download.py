@@ -20,7 +20,7 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from cosmos_worker.errors import RetryableError
-from cosmos_worker.sources.pace import Pace
+from cosmos_worker.sources.download_progress import Pace
 from cosmos_worker.sources.s3_bucket import (
     Bucket,
     StoredObject,

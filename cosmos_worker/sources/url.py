@@ -20,7 +20,7 @@ from typing_extensions import Self
 from cosmos_worker.config.addresses import shown_address
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
-from cosmos_worker.sources.pace import Pace
+from cosmos_worker.sources.download_progress import Pace
 from cosmos_worker.storage.web_page import (
     PEEK_BYTES,
     describe_page,

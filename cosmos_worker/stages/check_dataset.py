@@ -126,7 +126,7 @@ def detect_layout(folder: Path) -> DatasetLayout:
             else "no folder; correct the path or mount its volume"
         )
         raise DataError(f"{folder}: is {what}")
-    from cosmos_worker.data.detect import recognise
+    from cosmos_worker.data.layouts.detect import recognise
 
     look = recognise(folder)
     if look is not None and look.layout is not None:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cosmos_worker.config.stages import EmbedTextConfig
-from cosmos_worker.data.caption_files import find_caption_files
+from cosmos_worker.data.captions import (
+    CAPTION_UNKNOWN,
+    find_caption_files,
+    leave_out_unknown,
+    name_clips,
+)
 from cosmos_worker.data.index import DatasetIndex, read_index
-from cosmos_worker.data.known_captions import CAPTION_UNKNOWN, leave_out_unknown, name_clips
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.text.embeddings import EmbeddingStore
-from cosmos_worker.text.facts import CaptionFacts
+from cosmos_worker.text.embeddings import CaptionFacts, EmbeddingStore
 from cosmos_worker.text.reference_pickles import (
     read_pickles,
     write_pickles,

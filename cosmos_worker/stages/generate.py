@@ -17,30 +17,42 @@ from numpy.typing import NDArray
 from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.verdict import Blocked
-from cosmos_worker.runtime.process_group import join_processes
-from cosmos_worker.runtime.progress import Progress
-from cosmos_worker.runtime.team import (
+from cosmos_worker.runtime.process_group import (
     Team,
     check_team,
     form_team,
+    join_processes,
 )
+from cosmos_worker.runtime.progress import Progress
 from cosmos_worker.sample import kept_passes, records
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.conditioning import read_known_frames
-from cosmos_worker.sample.frame_guards import FrameGuards, Seen
-from cosmos_worker.sample.guards import Companions, Prompts, identify_companions
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.sample.kept_passes import KeptPasses
-from cosmos_worker.sample.models import HOST, Models
-from cosmos_worker.sample.negative_prompt import DEFAULT_NEGATIVE_PROMPT
-from cosmos_worker.sample.passes import Keep, generate_videos
+from cosmos_worker.sample.passes import (
+    HOST,
+    Keep,
+    Models,
+    generate_videos,
+)
+from cosmos_worker.sample.prompts import (
+    DEFAULT_NEGATIVE_PROMPT,
+    unknown_shares,
+    with_unknown,
+)
+from cosmos_worker.sample.prompts_and_guards import (
+    Companions,
+    FrameGuards,
+    Prompts,
+    Seen,
+    identify_companions,
+)
 from cosmos_worker.sample.sampler import (
     Sample,
     Settings,
     num_sampler_steps,
     split_batches,
 )
-from cosmos_worker.sample.unknown_prompts import unknown_shares, with_unknown
 from cosmos_worker.storage.volumes import (
     GENERATED_FILE,
     Volumes,

@@ -20,11 +20,14 @@ from cosmos_worker.data.changed_source import (
     write_source,
 )
 from cosmos_worker.data.check import CheckedClips, check_clips
+from cosmos_worker.data.git_lfs import refuse_dataset_of_pointers
 from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import write_index
 from cosmos_worker.data.journal import JOURNAL_FILE, Journal
-from cosmos_worker.data.layouts import find_root, list_clips
-from cosmos_worker.data.lfs import refuse_dataset_of_pointers
+from cosmos_worker.data.layouts.by_name import (
+    find_root,
+    list_clips,
+)
 from cosmos_worker.data.report import (
     FIT_ADVICE,
     NUM_EXAMPLES,

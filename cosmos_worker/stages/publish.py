@@ -31,19 +31,18 @@ from cosmos_worker.storage.volumes import (
     sha256_of_file,
     write_json,
 )
-from cosmos_worker.train.best import read_best
-from cosmos_worker.train.export import find_export
+from cosmos_worker.train.export import find_export, read_best
 from cosmos_worker.weights.adapter import (
     Adapter,
     merge_adapter,
     read_adapter,
     write_adapter,
 )
-from cosmos_worker.weights.adapter_folders import (
+from cosmos_worker.weights.files import (
     find_adapter,
+    has_adapter,
     replacing_folder,
 )
-from cosmos_worker.weights.files import has_adapter
 from cosmos_worker.weights.load import (
     check_finite,
     open_model,

@@ -13,10 +13,9 @@ from cosmos_worker.report.collect import (
     read_items,
     read_training,
 )
-from cosmos_worker.report.dataset import read_dataset
+from cosmos_worker.report.dataset import describe_losses, read_dataset
 from cosmos_worker.report.page import render_page
 from cosmos_worker.report.samples import sample_cards
-from cosmos_worker.report.words import describe_losses
 from cosmos_worker.storage.volumes import (
     REPORT_FILE,
     Volumes,

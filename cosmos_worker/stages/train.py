@@ -18,16 +18,13 @@ from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError, FolderInUseError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
-from cosmos_worker.runtime.earlier_runs import (
-    describe_length,
-    folder_of,
-)
 from cosmos_worker.runtime.outcome import PositionFile
 from cosmos_worker.runtime.process_group import (
     Processes,
     join_processes,
 )
-from cosmos_worker.runtime.stop import StopSignal
+from cosmos_worker.runtime.signals import StopSignal
+from cosmos_worker.storage.earlier_runs import describe_length, folder_of
 from cosmos_worker.storage.files import take_lock
 from cosmos_worker.storage.volumes import (
     RESOLVED_CONFIG_FILE,
@@ -36,12 +33,12 @@ from cosmos_worker.storage.volumes import (
 )
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
-from cosmos_worker.train.acceleration import accelerate
 from cosmos_worker.train.data import WindowDataset, check_same_windows
 from cosmos_worker.train.export import remove_unfinished_exports
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
     Layout,
+    accelerate,
     lay_out,
     spread,
 )

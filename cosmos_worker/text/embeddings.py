@@ -1,8 +1,11 @@
-"""Embeddings on disk: one folder per encoder, safetensors shards, looked up by caption.
+"""Captions and their embeddings of different lengths: on disk by encoder, and as one cross-attention context.
 
 A shard is named after its content, written whole or not at all, and never changed, so any number of
 processes may add to one folder and an interrupted one leaves nothing but valid shards. The index is
 rebuilt from the shard headers when the folder is opened. Nothing here knows how embeddings are made.
+
+``captions-<digest>.json`` files are named after their content, written whole or not at all and never changed, as the
+shards of the store are; captions go by the same keys.
 """
 
 from __future__ import annotations
@@ -10,17 +13,21 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch import Tensor
 
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.volumes import atomic_write
+from cosmos_worker.text.tokens import TextFacts
 
 SHARD_PATTERN = "embeddings-*.safetensors"
 METADATA_KEY = "embeddings"
@@ -211,3 +218,102 @@ class EmbeddingStore:
 
 def _checksum(array: Embedding) -> int:
     return zlib.crc32(array.tobytes())
+
+
+def pad_text(
+    embeddings: Sequence[NDArray[np.float16]], max_length: int, padding: Literal["pad", "trim"]
+) -> Tensor:
+    """Stack embeddings with zero rows behind the shorter ones; the network has no text mask.
+
+    Args:
+        embeddings: B arrays (L, D), L <= max_length, one D.
+        max_length: tokens that the network is given at most.
+        padding: pad: S = max_length, as pre-training and inference of the reference;
+            trim: S = the longest L of the batch, as the reference's post-training (batch of one).
+
+    Returns:
+        float32 (B, S, D) on the CPU.
+
+    Raises:
+        DataError: an embedding that is longer than max_length, or two widths.
+        ValueError: no embedding.
+
+    Source: cosmos_predict1/auxiliary/t5_text_encoder.py (pad), scripts/get_t5_embeddings.py (trim).
+    """
+    if not embeddings:
+        raise ValueError("pad_text: no embedding given")
+    dim = embeddings[0].shape[1]
+    for array in embeddings:
+        if array.shape[1] != dim:
+            raise DataError(
+                f"text embeddings of widths {dim} and {array.shape[1]} in one batch; "
+                "embed all captions with one encoder"
+            )
+        if array.shape[0] > max_length:
+            raise DataError(
+                f"text embedding of {array.shape[0]} tokens, text.max_length allows {max_length}; "
+                "raise text.max_length or embed with the smaller one"
+            )
+    size = max_length if padding == "pad" else max(len(array) for array in embeddings)
+    batch_BSD = torch.zeros(len(embeddings), size, dim)
+    for row_SD, array in zip(batch_BSD, embeddings, strict=True):
+        row_SD[: len(array)] = torch.from_numpy(array.astype(np.float32))
+    return batch_BSD
+
+
+FACTS_PATTERN = "captions-*.json"
+
+
+class CaptionFacts:
+    """The facts of the captions in a store of embeddings.
+
+    Args:
+        folder: of the store; one that does not exist has none.
+        encoder: identity of the encoder (``t5.encoder_identity``); None to read whatever encoder the folder belongs to.
+
+    Raises:
+        DataError: a file is damaged, or belongs to another encoder.
+    """
+
+    def __init__(self, folder: Path, encoder: str | None = None) -> None:
+        self.folder, self.encoder = folder, encoder
+        self._facts: dict[str, TextFacts] = {}
+        for path in sorted(folder.glob(FACTS_PATTERN)):
+            self._facts |= self._read(path)
+
+    def get(self, caption: str) -> TextFacts | None:
+        """What is known of a caption; None = it was embedded by a version that did not note it."""
+        return self._facts.get(caption_key(caption))
+
+    def missing(self, captions: Iterable[str]) -> list[str]:
+        """The distinct captions of which nothing is known, in the order given."""
+        return [caption for caption in dict.fromkeys(captions) if self.get(caption) is None]
+
+    def add(self, facts: Mapping[str, TextFacts]) -> None:
+        """Store the facts of captions as one new file; it is durable when this returns."""
+        if not facts:
+            return
+        own = {caption_key(caption): one for caption, one in facts.items()}
+        values = {key: [one.tokens, one.unknown] for key, one in own.items()}
+        text = json.dumps({"encoder": self.encoder, "captions": values}, sort_keys=True)
+        name = FACTS_PATTERN.replace("*", hashlib.sha256(text.encode()).hexdigest()[:16])
+        with atomic_write(self.folder / name, "w") as stream:
+            stream.write(text)
+        self._facts |= own
+
+    def _read(self, path: Path) -> dict[str, TextFacts]:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            encoder = document["encoder"]
+            found = {
+                key: TextFacts(int(tokens), float(unknown))
+                for key, (tokens, unknown) in document["captions"].items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: damaged ({error}); {REMEDY}") from None
+        if self.encoder is not None and encoder != self.encoder:
+            raise DataError(
+                f"{path}: made by encoder {encoder}, expected {self.encoder}; "
+                "use a folder of its own for each encoder and max_length, or delete the file"
+            )
+        return found

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.text.embeddings import EmbeddingStore
-from cosmos_worker.text.facts import CaptionFacts
+from cosmos_worker.text.embeddings import CaptionFacts, EmbeddingStore
 from cosmos_worker.text.tokens import TextTokenizer, shown
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,6 @@
-"""An exact tokenizer without files: three rounds of the causal Haar wavelet.
+"""An exact tokenizer without files: three rounds of the causal Haar wavelet that the Cosmos tokenizers begin with.
+
+Legend: B videos, C channels, T frames, H rows, W columns.
 
 It has the compression of CV8x8x8 (8 in time, rows and columns, causal) but keeps all values: 1536 channels.
 """
@@ -14,10 +16,67 @@ from cosmos_worker.config.experiment import (
     LATENT_SCALE,
     TokenizerConfig,
 )
-from cosmos_worker.tokenizer import (
-    tokenizer,
-    wavelet,
-)
+from cosmos_worker.tokenizer import tokenizer
+
+CELL = 8
+"""Values of a 2x2x2 cell."""
+
+
+def _split(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Sums and differences of neighbours along one dimension."""
+    even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
+    return even + odd, even - odd
+
+
+def _merge(low: Tensor, high: Tensor, dim: int) -> Tensor:
+    """Inverse of ``_split`` times 2."""
+    return torch.stack((low + high, low - high), dim + 1).flatten(dim, dim + 1)
+
+
+def analyse(x_BCTHW: Tensor) -> Tensor:
+    """One round of the transform: (B, C, T, H, W) to (B, 8C, T/2, H/2, W/2).
+
+    Channels are band-major, LLL (the mean of a cell), LLH, LHL, LHH, HLL, HLH, HHL, HHH with the letters for
+    time, rows, columns; inside a band the incoming channels keep their order. T, H, W must be even.
+
+    Source: reference facts 6.2 item 1 (orthonormal Haar on three axes, divided by 2 sqrt 2).
+    """
+    bands = [
+        along_w
+        for along_t in _split(x_BCTHW, 2)
+        for along_h in _split(along_t, 3)
+        for along_w in _split(along_h, 4)
+    ]
+    return torch.cat(bands, 1).div_(CELL)
+
+
+def synthesise(x_BCTHW: Tensor) -> Tensor:
+    """Inverse of ``analyse``: (B, 8C, T, H, W) to (B, C, 2T, 2H, 2W)."""
+    bands = list(x_BCTHW.chunk(CELL, 1))
+    for dim in (4, 3, 2):
+        bands = [_merge(bands[i], bands[i + 1], dim) for i in range(0, len(bands), 2)]
+    return bands[0]
+
+
+def patch(video_BCTHW: Tensor, rounds: int) -> Tensor:
+    """Causal wavelet patches: (B, C, 1+Pk, H, W) to (B, C P^3, 1+k, H/P, W/P) with P = 2 ** rounds.
+
+    The first frame is repeated P times, so that the first patch frame depends on it alone.
+    """
+    size = 2**rounds
+    x = torch.cat((video_BCTHW[:, :, :1].expand(-1, -1, size - 1, -1, -1), video_BCTHW), 2)
+    for _ in range(rounds):
+        x = analyse(x)
+    return x
+
+
+def unpatch(patches_BCTHW: Tensor, rounds: int) -> Tensor:
+    """Inverse of ``patch``."""
+    x = patches_BCTHW
+    for _ in range(rounds):
+        x = synthesise(x)
+    return x[:, :, 2**rounds - 1 :]
+
 
 ROUNDS = 3
 CHANNELS = 3 * LATENT_SCALE**3
@@ -53,7 +112,7 @@ class EmbeddedTokenizer:
         tokenizer.check_video(video_BCTHW, chunk)
         video = video_BCTHW.to(self._device, torch.float32)
         return tokenizer.map_chunks(
-            lambda x: wavelet.patch(x, ROUNDS), video, chunk, self._config.batch_size
+            lambda x: patch(x, ROUNDS), video, chunk, self._config.batch_size
         )
 
     @torch.no_grad()
@@ -63,7 +122,7 @@ class EmbeddedTokenizer:
         tokenizer.check_latent(latent_BCTHW, CHANNELS, chunk)
         latent = latent_BCTHW.to(self._device, torch.float32)
         return tokenizer.map_chunks(
-            lambda x: wavelet.unpatch(x, ROUNDS),
+            lambda x: unpatch(x, ROUNDS),
             latent,
             tokenizer.latent_frames(chunk),
             self._config.batch_size,

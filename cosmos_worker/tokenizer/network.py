@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.tokenizer import wavelet
+from cosmos_worker.tokenizer import embedded
 
 NORM_EPS = 1e-6
 
@@ -274,7 +274,7 @@ class Patcher(nn.Module):
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
         """(B, 3, 1+Pk, H, W) to (B, 3 P^3, 1+k, H/P, W/P)."""
-        return wavelet.patch(video_BCTHW, self.rounds)
+        return embedded.patch(video_BCTHW, self.rounds)
 
 
 class Unpatcher(nn.Module):
@@ -289,7 +289,7 @@ class Unpatcher(nn.Module):
 
     def forward(self, patches_BCTHW: Tensor) -> Tensor:
         """(B, 3 P^3, 1+k, H, W) to (B, 3, 1+Pk, P H, P W)."""
-        return wavelet.unpatch(patches_BCTHW, self.rounds)
+        return embedded.unpatch(patches_BCTHW, self.rounds)
 
 
 def patcher_buffers(rounds: int) -> dict[str, Tensor]:

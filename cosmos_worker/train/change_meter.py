@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.model.lora import merge_lora
-from cosmos_worker.runtime.stop import StopSignal
+from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.weights.adapter import Adapter
 from cosmos_worker.weights.weight_change import (
     describe_change,

@@ -16,13 +16,11 @@ from cosmos_worker.config.experiment import (
     Experiment,
 )
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
+from cosmos_worker.data.captions import leave_out_unknown
 from cosmos_worker.data.index import Window, read_index
-from cosmos_worker.data.known_captions import leave_out_unknown
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.process_group import Processes
-from cosmos_worker.text.batch import pad_text
-from cosmos_worker.text.embeddings import EmbeddingStore
-from cosmos_worker.text.facts import CaptionFacts
+from cosmos_worker.text.embeddings import CaptionFacts, EmbeddingStore, pad_text
 from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.train.noise import draw_caption
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cosmos_worker.config.float8_sizes import FLOAT8_MULTIPLE
+from cosmos_worker.config.values import FLOAT8_MULTIPLE
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.layers import Attention, FeedForward
-from cosmos_worker.runtime.optional import import_for
+from cosmos_worker.runtime.imports import import_for
 
 FLOAT8_CAPABILITY = (8, 9)
 """Compute capability of the first GPUs that multiply in float8 (Ada, Hopper)."""

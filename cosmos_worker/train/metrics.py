@@ -17,7 +17,7 @@ from cosmos_worker.storage.volumes import (
     METRICS_FILE,
     atomic_write,
 )
-from cosmos_worker.train.trackers.guard import Trackers
+from cosmos_worker.train.trackers.tracker import Trackers
 from cosmos_worker.train.validation import HeldOutLoss
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.diffusion.edm import Noise
-from cosmos_worker.diffusion.known_frames import AUGMENT_SIGMA
+from cosmos_worker.diffusion.edm import AUGMENT_SIGMA, Noise
 
 
 def sample_generator(*identity: int | str) -> torch.Generator:

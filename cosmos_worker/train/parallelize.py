@@ -1,4 +1,4 @@
-"""How the network is spread over the processes: FSDP2, DDP, context parallelism, activation checkpointing."""
+"""What is done to the plain network from outside: FSDP2, DDP, context parallelism, checkpointing, kernels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ from torch.utils.checkpoint import (
 )
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.training import ParallelConfig
+from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel, RunBlock, call
 from cosmos_worker.runtime.process_group import Processes
+from cosmos_worker.train.float8 import use_float8
+from cosmos_worker.train.transformer_engine import (
+    use_engine_attention,
+    use_engine_float8,
+)
 
 aten = torch.ops.aten
 KEPT_OPERATIONS = frozenset(
@@ -156,3 +161,17 @@ def _keep_products(
 ) -> CheckpointPolicy:
     keep = operation in KEPT_OPERATIONS
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def accelerate(model: CosmosModel, config: AccelerationConfig, device: torch.device) -> None:
+    """Change how layers compute, in place; weights keep names and forms. Before weights are spread.
+
+    Raises:
+        ConfigError: a library or device that an option needs is not there.
+    """
+    if config.linear == "float8":
+        use_float8(model, device)
+    elif config.linear == "transformer_engine_float8":
+        use_engine_float8(model, device)
+    if config.attention == "transformer_engine":
+        use_engine_attention(model, device)

@@ -8,12 +8,12 @@ from typing import Any
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import decisive_options
-from cosmos_worker.config.schedule import (
+from cosmos_worker.config.stages import parse_document
+from cosmos_worker.config.training import (
     decays,
     describe_schedule,
     warmup_steps,
 )
-from cosmos_worker.config.stages import parse_document
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.train.checkpoint import (
     SavedState,

@@ -21,7 +21,7 @@ from cosmos_worker.config.experiment import (
     VideoConfig,
 )
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.data.video import write_video
+from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import settle

@@ -1,4 +1,7 @@
-"""Checkpoints and exports, written while the training goes on."""
+"""Checkpoints and exports, written while the training goes on, and which process writes which tensors.
+
+torch.distributed.checkpoint would decide this too, but only among copies in host memory that all of them had made.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,10 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.errors import RetryableError
+from cosmos_worker.model.dtensor import is_spread
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.storage.files import reporting_full_disk
-from cosmos_worker.train.best import update_best
 from cosmos_worker.train.change_meter import ChangeMeter, Exports
 from cosmos_worker.train.checkpoint import (
     STATE_FOLDER,
@@ -31,10 +35,77 @@ from cosmos_worker.train.checkpoint import (
 )
 from cosmos_worker.train.export import (
     prune_exports,
+    update_best,
     write_adapters,
     write_exports,
 )
-from cosmos_worker.train.shares import own_share
+
+OPTIMIZER, STATE = "optimizer", "state"
+Tensors = dict[str, Any]
+
+
+def own_share(tensors: Tensors, rank: int, world_size: int) -> Tensors:
+    """What this process is to write; the processes together write everything once.
+
+    Weights and averages are dealt one by one, the optimizer's states of a parameter together, each to the process that
+    has the least so far. What is not of tensors stays everywhere.
+
+    Args:
+        tensors: parts by name, of the optimizer its ``state``; the same names in the same order in all processes.
+        rank: of this process.
+        world_size: all processes.
+    """
+    dealer = _Dealer(rank, world_size)
+    own = dealer.deal_each({name: part for name, part in tensors.items() if name != OPTIMIZER})
+    if OPTIMIZER in tensors:
+        rest = dict(tensors[OPTIMIZER])
+        own[OPTIMIZER] = {**dealer.deal_each({STATE: rest.pop(STATE)}), **rest}
+    return own
+
+
+class _Dealer:
+    def __init__(self, rank: int, world_size: int) -> None:
+        self._place = (world_size, rank)
+        self._dealt: dict[int, list[int]] = {}
+        """Bytes of each holder, by number of holders."""
+
+    def deal_each(self, parts: Mapping[str, Mapping[str, Any]]) -> Tensors:
+        """The parts with what falls to this process; one of which nothing is left is left out, as it would be saved."""
+        dealt = {name: self.deal(part) for name, part in parts.items()}
+        return {name: own for name, own in dealt.items() if own or not parts[name]}
+
+    def deal(self, entries: Mapping[str, Any]) -> Tensors:
+        """The entries that fall to this process."""
+        return {name: entry for name, entry in entries.items() if self._is_own(entry)}
+
+    def _is_own(self, entry: object) -> bool:
+        tensors = list(_tensors_in(entry))
+        holders, own = self._holders(tensors)
+        dealt = self._dealt.setdefault(holders, [0] * holders)
+        chosen = dealt.index(min(dealt))
+        dealt[chosen] += sum(tensor.nbytes for tensor in tensors)
+        return chosen == own
+
+    def _holders(self, tensors: list[Tensor]) -> tuple[int, int]:
+        """How many processes have the same part, and which of them this one is; tensors that are spread decide."""
+        for tensor in tensors:
+            if is_spread(tensor):
+                mesh = tensor.device_mesh
+                copies = [i for i, one in enumerate(tensor.placements) if one.is_replicate()]
+                own = 0
+                for i in copies:
+                    own = own * mesh.size(i) + mesh.get_local_rank(i)
+                return prod(mesh.size(i) for i in copies), own
+        return self._place
+
+
+def _tensors_in(entry: object) -> Iterator[Tensor]:
+    if isinstance(entry, Tensor):
+        yield entry
+    elif isinstance(entry, Mapping):
+        for value in entry.values():
+            yield from _tensors_in(value)
+
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +166,7 @@ class Saver:
         with self._failing_together(step):
             if self.processes.is_main:
                 begin_state(self.run, step)
-        from cosmos_worker.train.shard_files import copy_to_cpu
+        from cosmos_worker.train.checkpoint import copy_to_cpu
 
         own = own_share(tensors, self.processes.rank, self.processes.world_size)
         staged = copy_to_cpu(own)
@@ -103,7 +174,7 @@ class Saver:
         self._pending = _Pending(step, progress, exports, written)
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
-        from cosmos_worker.train.shard_files import save_shards
+        from cosmos_worker.train.checkpoint import save_shards
 
         # together first: the others would wait in it for a main process that still exports, or has failed to
         with reporting_full_disk(self.run / STATE_FOLDER):

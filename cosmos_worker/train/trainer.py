@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import decisive_options
-from cosmos_worker.config.schedule import learning_rate
-from cosmos_worker.config.training import TrackerName
+from cosmos_worker.config.training import TrackerName, learning_rate
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError, StopRequested
 from cosmos_worker.model.dit import CosmosModel
@@ -23,9 +22,7 @@ from cosmos_worker.model.dtensor import gather_to_main
 from cosmos_worker.model.lora import corrections_of, lora_scales
 from cosmos_worker.runtime.outcome import PositionFile
 from cosmos_worker.runtime.process_group import Processes
-from cosmos_worker.runtime.stop import StopSignal
-from cosmos_worker.train.best import LOSS
-from cosmos_worker.train.bucket_order import BucketOrder
+from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.checkpoint import (
     SavedState,
@@ -35,15 +32,15 @@ from cosmos_worker.train.checkpoint import (
 )
 from cosmos_worker.train.data import Batch, WindowDataset
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.losses import LossSums
+from cosmos_worker.train.export import LOSS
 from cosmos_worker.train.noise import draw_noise
 from cosmos_worker.train.optimizer import build_optimizer, set_learning_rate
-from cosmos_worker.train.order import DataOrder
+from cosmos_worker.train.order import BucketOrder, DataOrder
 from cosmos_worker.train.parallelize import Layout, replicate
 from cosmos_worker.train.same_run import check_same_options
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.saver import Saver
-from cosmos_worker.train.step import StepResult, train_step
+from cosmos_worker.train.step import LossSums, StepResult, train_step
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
 from cosmos_worker.train.watch import Watch
 from cosmos_worker.weights.adapter import Adapter
@@ -145,7 +142,10 @@ class Trainer:
             return
         self._check_same_run(state)
         check_files(state, self.processes.rank, self.processes.world_size)
-        from cosmos_worker.train.shard_files import load_shards, restore
+        from cosmos_worker.train.checkpoint import (
+            load_shards,
+            restore,
+        )
 
         tensors = self._tensors()
         load_shards(state.shards, tensors)
@@ -161,7 +161,7 @@ class Trainer:
 
     def _tensors(self) -> dict[str, Any]:
         """Everything that changes in training, by parameter names; the average is the very one in use."""
-        from cosmos_worker.train.shard_files import collect
+        from cosmos_worker.train.checkpoint import collect
 
         average = dict(self.ema.average) if self.ema else {}
         return {**collect(self.model, self.optimizer, self._saves_frozen), "ema": average}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.layers import Attention
+from cosmos_worker.runtime.imports import import_for
 from cosmos_worker.runtime.machine import lack_of_engine_float8
-from cosmos_worker.runtime.optional import import_for
 from cosmos_worker.train.float8 import named_products
 
 INSTALL = "use an image that has transformer-engine[pytorch]"

@@ -6,14 +6,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.data.captions import (
+    CAPTION_UNKNOWN,
+    leave_out_unknown,
+    name_clips,
+)
 from cosmos_worker.data.index import read_index
-from cosmos_worker.data.known_captions import CAPTION_UNKNOWN, leave_out_unknown, name_clips
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.volumes import (
     WORDS_FILE,
     write_json,
 )
-from cosmos_worker.text.facts import CaptionFacts
+from cosmos_worker.text.embeddings import CaptionFacts
 from cosmos_worker.text.words import count_words
 from cosmos_worker.train.data import WindowDataset
 

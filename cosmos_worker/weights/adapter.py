@@ -36,8 +36,8 @@ from cosmos_worker.weights.forms import (
     PEFT_FILES,
     SUFFIX,
 )
-from cosmos_worker.weights.lora import PEFT_PREFIX
-from cosmos_worker.weights.lora_merge import (
+from cosmos_worker.weights.lora import (
+    PEFT_PREFIX,
     Residual,
     merge_layer,
 )

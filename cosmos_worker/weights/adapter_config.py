@@ -17,7 +17,7 @@ from typing import Any
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.storage.file_kinds import read_json_file
 from cosmos_worker.weights.forms import ADAPTER_FILE
-from cosmos_worker.weights.lora_merge import Residual
+from cosmos_worker.weights.lora import Residual
 
 OTHER_MATHEMATICS = (
     "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices",

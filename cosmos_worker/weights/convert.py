@@ -1,4 +1,4 @@
-"""Weights from any form that can be read into a new folder: model.pt, safetensors, or diffusers.
+"""Weights from any readable form into a new folder: model.pt, safetensors, diffusers, or LoRA corrections alone.
 
 The folder is whole or absent. Its ``model.json`` says which network it is, so that the result can be converted again.
 """
@@ -10,9 +10,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from cosmos_worker.config.experiment import NetConfig
@@ -24,7 +26,7 @@ from cosmos_worker.config.stages import (
     load_yaml,
     parse_document,
 )
-from cosmos_worker.errors import ConfigError
+from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.storage.file_digests import stamp
 from cosmos_worker.storage.files import reporting_full_disk
 from cosmos_worker.storage.volumes import (
@@ -36,7 +38,13 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.weights import diffusers
-from cosmos_worker.weights.files import locate
+from cosmos_worker.weights.adapter import (
+    Adapter,
+    read_adapter,
+    with_diffusers_names,
+    write_adapter,
+)
+from cosmos_worker.weights.files import find_adapter, locate
 from cosmos_worker.weights.forms import (
     CONFIG_FILE,
     LOGVAR_FILE,
@@ -188,3 +196,43 @@ def _write_diffusers(
     logvar = {name: name for name in state if name.startswith(LOGVAR_PREFIX)}
     if logvar:
         write_shards(folder, LOGVAR_FILE.removesuffix(SUFFIX), state, logvar, limits)
+
+
+def convert_adapter(
+    source: Path,
+    target: Path,
+    form: Literal["safetensors", "diffusers"],
+    dtype: torch.dtype | None = None,
+    base: str | None = None,
+) -> Adapter:
+    """Write an adapter and read what was written.
+
+    Args:
+        source: what :func:`find_adapter` takes.
+        target: folder that does not exist.
+        form: whose names the layers have; those of diffusers are without the uncertainty head.
+        dtype: of the tensors; None = as they are.
+        base: the model that it belongs to; None = as the adapter says.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CheckpointError: no adapter, a damaged one, or one that diffusers' network cannot have.
+        ConfigError: the target exists.
+        RetryableError: disk full.
+    """
+    folder = find_adapter(source)
+    adapter = read_adapter(folder)
+    if not adapter.is_plain:
+        raise CheckpointError(
+            f"{folder}: its corrections are more than one rank and one scale (ranks by layer, DoRA, PiSSA or OLoRA); "
+            "export the merged weights instead: leave --adapter out"
+        )
+    adapter = replace(adapter, base=base or adapter.base)
+    if form == "diffusers":
+        adapter = with_diffusers_names(adapter, folder)
+    with new_folder(target) as new, reporting_full_disk(target.parent):
+        write_adapter(new, adapter, dtype)
+        read_adapter(new)
+    return adapter

@@ -24,13 +24,13 @@ from cosmos_worker.sources.archive import (
     extract_file,
     extract_url,
 )
-from cosmos_worker.sources.folder import partial_folder
-from cosmos_worker.sources.hub import download_repository
-from cosmos_worker.sources.placing import (
+from cosmos_worker.sources.folder import (
     Facts,
     describe_file,
+    partial_folder,
     place_files,
 )
+from cosmos_worker.sources.hub import download_repository
 from cosmos_worker.storage.file_digests import stamp
 from cosmos_worker.storage.file_kinds import (
     SAFETENSORS,

@@ -1,8 +1,11 @@
-"""Where in a folder the weights are, and the digest of all that is loaded."""
+"""Where in a folder weights and adapters are, and the digest of all that is loaded."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,8 +13,13 @@ from safetensors import SafetensorError, safe_open
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.storage.file_kinds import refuse_pointers_in
 from cosmos_worker.storage.files import folder_content
-from cosmos_worker.storage.volumes import sha256_of_file
-from cosmos_worker.weights.dcp_metadata import refuse_own_state
+from cosmos_worker.storage.volumes import (
+    ADAPTER_FOLDER,
+    adapter_name,
+    sha256_of_file,
+    sync_folder,
+)
+from cosmos_worker.weights.dcp import refuse_own_state
 from cosmos_worker.weights.forms import (
     ACCEPTED,
     ADAPTER_CONFIG_FILE,
@@ -19,6 +27,7 @@ from cosmos_worker.weights.forms import (
     LOGVAR_FILE,
     PEFT_FILES,
     SUFFIX,
+    TRAINER_FILE,
     TRANSFORMER_FOLDER,
     choose_weights,
     find_adapter_name,
@@ -138,3 +147,41 @@ def digest_weights(path: Path) -> str:
         return sha256_of_file(files[0])
     digests = [f"{file.name} {sha256_of_file(file)}" for file in files]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A new folder under a temporary name that takes the place of another if the block succeeds."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync_folder(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def find_adapter(source: Path) -> Path:
+    """The folder of the corrections that weights contain.
+
+    Args:
+        source: ``iter_*_model.pt`` of a run, its folder ``checkpoints``, a published model, or the adapter itself.
+
+    Raises:
+        CheckpointError: no weights, or weights without an adapter.
+    """
+    if has_adapter(source):
+        return source
+    file = locate(source)
+    match = TRAINER_FILE.match(file.name)
+    beside = ADAPTER_FOLDER if match is None else adapter_name(int(match[1]), match[2] or "ema")
+    if not has_adapter(file.parent / beside):
+        raise CheckpointError(
+            f"{source}: {file.name} has no adapter ({file.parent / beside} is not there); a training with lora.rank "
+            "writes one for each of its checkpoints, and publish takes it over with outputs.adapter: true"
+        )
+    return file.parent / beside

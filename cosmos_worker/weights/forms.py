@@ -19,7 +19,7 @@ from cosmos_worker.storage.file_kinds import (
     is_pointer,
 )
 from cosmos_worker.storage.volumes import MODEL_FILE
-from cosmos_worker.weights.dcp_metadata import (
+from cosmos_worker.weights.dcp import (
     METADATA_FILE,
     NESTED_FOLDER,
     is_dcp,

@@ -33,18 +33,12 @@ from cosmos_worker.weights.adapter import (
     merge_adapter,
     read_adapter,
 )
-from cosmos_worker.weights.dcp_folder import DcpTensors
-from cosmos_worker.weights.dcp_metadata import is_dcp
+from cosmos_worker.weights.dcp import DcpTensors, is_dcp
 from cosmos_worker.weights.files import (
     has_adapter,
     list_files,
     locate,
     refuse_unused_corrections,
-)
-from cosmos_worker.weights.finite import (
-    Unfinished,
-    count_not_finite,
-    refuse_not_finite,
 )
 from cosmos_worker.weights.float8_weights import dequantise
 from cosmos_worker.weights.forms import (
@@ -60,7 +54,10 @@ from cosmos_worker.weights.tensors import (
     LazyMapping,
     Prefer,
     Renamed,
+    Unfinished,
+    count_not_finite,
     describe,
+    refuse_not_finite,
 )
 from cosmos_worker.weights.torch_file import EXTRA_STATE_SUFFIX
 

@@ -1,10 +1,13 @@
-"""One file of tensors, whatever its name: known by its content, or refused by what it is."""
+"""One file of tensors, whatever its name: known by its content, or refused by what it is; small ones are read whole."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from cosmos_worker.storage.file_kinds import (
     describe_pointer,
     is_pointer,
     recognise,
+    refuse_pointers,
 )
 from cosmos_worker.weights.forms import INDEX_SUFFIX
 from cosmos_worker.weights.safetensors import (
@@ -23,6 +27,7 @@ from cosmos_worker.weights.safetensors import (
 )
 from cosmos_worker.weights.tensors import Prefer
 from cosmos_worker.weights.torch_file import read_torch_file
+from cosmos_worker.weights.torch_zip import check_zip
 
 
 def open_tensors(
@@ -62,3 +67,34 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(content.metadata() or {})
     except (SafetensorError, OSError):
         return {}
+
+
+def read_saved(path: Path, remedy: str) -> Any:  # noqa: ANN401 - what the file holds
+    """What a file holds, on the CPU.
+
+    Args:
+        path: written by torch.save.
+        remedy: ends the message, such as ``fetch the guardrails again``.
+
+    Raises:
+        CheckpointError: no such file, truncated, or not readable without running code.
+    """
+    refuse_pointers([path])
+    if path.is_file() and recognise(path) == TORCH_ZIP:
+        check_zip(path, remedy)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; {remedy}") from None
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        ValueError,
+        TypeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be read as a file of torch tensors ({reason}); {remedy}"
+        ) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.real_world import EXAMPLE, NAMESPACE, RealWorld
 
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.metrics.push import score_push
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]

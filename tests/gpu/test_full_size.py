@@ -33,8 +33,8 @@ from support.training import run_path, train_config, write_training_inputs
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.config.stages import GenerateConfig
-from cosmos_worker.config.units import GIB
-from cosmos_worker.data.video import write_video
+from cosmos_worker.config.values import GIB
+from cosmos_worker.data.video.files import write_video
 from cosmos_worker.memory.plan import (
     checkpoint_bytes,
     net_size,

@@ -14,7 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from cosmos_worker.data.video import Frames, write_video
+from cosmos_worker.data.video.files import (
+    Frames,
+    write_video,
+)
 
 
 def make_frames(frames: int = 17, height: int = 32, width: int = 48, *, shade: int = 60) -> Frames:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cosmos_worker.config.experiment import NetConfig
 from cosmos_worker.config.stages import GenerateConfig
-from cosmos_worker.data.video import write_video
+from cosmos_worker.data.video.files import write_video
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.storage.volumes import GENERATED_FILE
 from cosmos_worker.weights.load import save_weight_file

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from cosmos_worker.data.video import Frames
+from cosmos_worker.data.video.files import Frames
 
 HEIGHT, WIDTH, NUM_FRAMES = 48, 64, 40
 BITS, CELL = 6, 8

@@ -13,7 +13,7 @@ import yaml
 from cosmos_worker.config.presets import PUSH_TINY
 from cosmos_worker.config.stages import ReportConfig
 from cosmos_worker.data.index import Clip, write_index
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.sample import records
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.storage.volumes import (

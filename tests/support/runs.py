@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cosmos_worker.runtime.stop import StopSignal
+from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.train import trainer as loop
 from cosmos_worker.train.checkpoint import list_states

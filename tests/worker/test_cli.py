@@ -17,7 +17,7 @@ from support.training import CORRECTED, SMALL_NET, small_model, with_correction,
 
 from cosmos_worker.cli import main
 from cosmos_worker.config.stages import STAGE_CONFIGS
-from cosmos_worker.runtime import termination
+from cosmos_worker.runtime import outcome
 from cosmos_worker.weights.load import read_weight_file
 
 
@@ -30,7 +30,7 @@ def write_document(tmp_path: Path, **values: object) -> Path:
 
 @pytest.fixture
 def message_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(termination.VARIABLE, str(tmp_path / "termination.json"))
+    monkeypatch.setenv(outcome.VARIABLE, str(tmp_path / "termination.json"))
     return tmp_path / "termination.json"
 
 
@@ -102,7 +102,7 @@ def test_override_reaches_the_document(tmp_path: Path) -> None:
 
 
 def test_termination_message_fits_4_kib(message_file: Path) -> None:
-    termination.write("DataError", "x" * 100_000, step=3)
+    outcome.write("DataError", "x" * 100_000, step=3)
 
     message = json.loads(message_file.read_text())
     assert len(message_file.read_text()) <= 4096
@@ -111,7 +111,7 @@ def test_termination_message_fits_4_kib(message_file: Path) -> None:
 
 
 def test_message_is_one_line_of_strict_json(message_file: Path) -> None:
-    termination.write("ConfigError", "a: wrong\n  b: wrong\n", result={"loss": float("nan")})
+    outcome.write("ConfigError", "a: wrong\n  b: wrong\n", result={"loss": float("nan")})
 
     message = json.loads(message_file.read_text(), parse_constant=pytest.fail)
     assert message["message"] == "a: wrong; b: wrong"
@@ -121,7 +121,7 @@ def test_message_is_one_line_of_strict_json(message_file: Path) -> None:
 def test_large_results_are_dropped_whole(message_file: Path) -> None:
     result = {"steps": 3, "files": ["x" * 50] * 100, "table": [["y" * 99] * 60], "run": "r"}
 
-    termination.write("Succeeded", "train done", result=result)
+    outcome.write("Succeeded", "train done", result=result)
 
     message = json.loads(message_file.read_text())
     assert message["result"] == {"steps": 3, "run": "r", "omitted": ["table", "files"]}
@@ -131,7 +131,7 @@ def test_large_results_are_dropped_whole(message_file: Path) -> None:
 def test_message_that_nobody_can_take_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(termination.VARIABLE, str(tmp_path / "absent" / "log"))
+    monkeypatch.setenv(outcome.VARIABLE, str(tmp_path / "absent" / "log"))
 
     assert main(["fetch-model", "--config", str(write_document(tmp_path))]) == 0
 

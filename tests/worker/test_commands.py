@@ -12,7 +12,7 @@ import pytest
 
 from cosmos_worker.cli import main
 from cosmos_worker.config.presets import EXPERIMENTS
-from cosmos_worker.runtime import termination
+from cosmos_worker.runtime import outcome
 
 BRIDGE = "video2world_instruction_bridge_57frames"
 
@@ -85,7 +85,7 @@ def test_plan_counts_the_memory_of_the_node(capsys: pytest.CaptureFixture[str]) 
 def test_plan_that_does_not_fit_is_exit_code_2_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(termination.VARIABLE, str(tmp_path / "message.json"))
+    monkeypatch.setenv(outcome.VARIABLE, str(tmp_path / "message.json"))
 
     whole = ("parallel.sharding=none", "parallel.activation_checkpointing=none")
     assert plan(*whole, "--gpus", "8") == 2

@@ -11,7 +11,7 @@ from typing import Any
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.storage.volumes import samples_name
-from cosmos_worker.train.trackers.identity import remembered_id
+from cosmos_worker.train.trackers.tracker import remembered_id
 from cosmos_worker.train.trackers.wandb_run import run_title
 
 ADDRESS_VARIABLE = "MLFLOW_TRACKING_URI"

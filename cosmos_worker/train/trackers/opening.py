@@ -11,9 +11,12 @@ from pathlib import Path
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.training import TrackerName
 from cosmos_worker.errors import ConfigError, RetryableError
-from cosmos_worker.train.trackers.guard import Tracker, Trackers
 from cosmos_worker.train.trackers.mlflow_run import MlflowRun
 from cosmos_worker.train.trackers.tensorboard_files import TensorboardFiles
+from cosmos_worker.train.trackers.tracker import (
+    Tracker,
+    Trackers,
+)
 from cosmos_worker.train.trackers.wandb_run import WandbRun
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.data.fit import resize_frames
-from cosmos_worker.data.video import open_video, read_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+)
+from cosmos_worker.data.video.fit import resize_frames
 
 FOLDER = "tensorboard"
 FLUSH_SECONDS = 30

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.train.trackers.identity import remembered_id
+from cosmos_worker.train.trackers.tracker import remembered_id
 
 FINISH_SECONDS = 30
 """How long the end of a training waits for what is not sent yet; it stays on disk, where ``wandb sync`` finds it."""

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from cosmos_operator.plan.names import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
-from cosmos_worker.runtime.termination import VARIABLE as TERMINATION_VARIABLE
+from cosmos_worker.runtime.outcome import VARIABLE as TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
     Volumes,
     atomic_write,

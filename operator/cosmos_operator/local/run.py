@@ -34,7 +34,7 @@ from cosmos_operator.local.summary import summarize
 from cosmos_operator.plan.pod import CONFIG_FILE
 from cosmos_operator.plan.render import build_manifests, to_yaml
 from cosmos_operator.plan.stages import plan_stages
-from cosmos_worker.config.documents import load_stage_config
+from cosmos_worker.config.overrides import load_stage_config
 from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import (
     EXIT_BUG,
@@ -46,7 +46,7 @@ from cosmos_worker.errors import (
     EXIT_USER_ERROR,
     ConfigError,
 )
-from cosmos_worker.runtime.earlier_runs import describe_length
+from cosmos_worker.storage.earlier_runs import describe_length
 from cosmos_worker.storage.files import take_lock
 from cosmos_worker.storage.volumes import Volumes
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosmos_worker.config.identity import TRAINER_PACE
-from cosmos_worker.config.schedule import decays
 from cosmos_worker.config.stages import (
     Source,
     StageConfig,
@@ -21,6 +20,7 @@ from cosmos_worker.config.training import (
     AccelerationConfig,
     LoraConfig,
     OptimizerConfig,
+    decays,
 )
 from cosmos_worker.storage.volumes import (
     MODEL_FILE,

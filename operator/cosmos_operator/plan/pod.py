@@ -11,7 +11,7 @@ from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts, mount_path
 from cosmos_operator.settings import Settings
-from cosmos_worker.runtime.termination import VARIABLE as TERMINATION_VARIABLE
+from cosmos_worker.runtime.outcome import VARIABLE as TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
     VOLUMES,
     volume_variable,

@@ -13,7 +13,7 @@ from cosmos_operator.local.process import (
 )
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
-from cosmos_worker.config.documents import load_stage_config
+from cosmos_worker.config.overrides import load_stage_config
 from cosmos_worker.config.stages import STAGE_CONFIGS
 
 

@@ -29,8 +29,8 @@ from cosmos_operator.local.run import (
 )
 from cosmos_operator.plan.render import build_manifests
 from cosmos_operator.plan.stages import plan_stages
-from cosmos_worker.config.documents import load_stage_config
-from cosmos_worker.runtime.earlier_runs import folder_of
+from cosmos_worker.config.overrides import load_stage_config
+from cosmos_worker.storage.earlier_runs import folder_of
 from cosmos_worker.storage.volumes import (
     Volumes,
     marker_path,

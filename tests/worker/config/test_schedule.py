@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from support.vectors import load_vector, under
 
-from cosmos_worker.config.schedule import (
+from cosmos_worker.config.training import (
+    OptimizerConfig,
     learning_rate,
     warmup_steps,
 )
-from cosmos_worker.config.training import OptimizerConfig
 from cosmos_worker.train.ema import ema_beta, ema_exponent
 
 

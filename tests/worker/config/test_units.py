@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cosmos_worker.config.units import (
+from cosmos_worker.config.values import (
     gib,
     parse_size,
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cosmos_worker.config.stages import PrepareDatasetConfig
-from cosmos_worker.data.video import write_video
+from cosmos_worker.data.video.files import write_video
 from cosmos_worker.stages.prepare_dataset import run
 from cosmos_worker.storage.volumes import Volumes
 

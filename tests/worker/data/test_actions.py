@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.data.actions import parse_actions
+from cosmos_worker.data.layouts.bridge import parse_actions
 from cosmos_worker.data.problems import BadClip
 
 POSE = [0.1, 0.2, 0.3, 0.0, -1.5, 3.0]

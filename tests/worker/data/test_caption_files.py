@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_worker.data.caption_files import find_caption_files
+from cosmos_worker.data.captions import find_caption_files
 
 
 def write(path: Path, content: bytes) -> None:

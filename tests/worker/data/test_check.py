@@ -14,14 +14,17 @@ from support.clips import (
 )
 
 from cosmos_worker.config.experiment import VideoConfig
-from cosmos_worker.data.bridge import list_bridge
-from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.check import check_clips
-from cosmos_worker.data.frame_times import constant_rate
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
+from cosmos_worker.data.layouts.bridge import list_bridge
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.video_facts import decode_fully
+from cosmos_worker.data.video.facts import decode_fully
+from cosmos_worker.data.video.frame_times import constant_rate
 from cosmos_worker.storage.volumes import sha256_of_file
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, window_stride=4)

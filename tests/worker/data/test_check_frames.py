@@ -14,12 +14,19 @@ from support.numbered_videos import Kind, add_video, encode, number_of, stream_c
 from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.config.stages import FrameRate
 from cosmos_worker.data import check
-from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.video import open_video, read_video, read_window
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+    read_window,
+)
 from cosmos_worker.errors import DataError
 
 VIDEO = VideoConfig(num_pixel_frames=9, height=32, width=48, fps=10, window_stride=4)

@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clips import add_bridge_clip, add_folder_clip, annotation, write_clip
 
-from cosmos_worker.data.bridge import list_bridge, read_annotation
-from cosmos_worker.data.candidate import Listing
 from cosmos_worker.data.dataset_files import MAX_KINDS, find_files, find_video
-from cosmos_worker.data.folder import list_videos
+from cosmos_worker.data.layouts.bridge import (
+    list_bridge,
+    read_annotation,
+)
+from cosmos_worker.data.layouts.candidate import Listing
+from cosmos_worker.data.layouts.videos import list_videos
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.errors import DataError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.clips import make_frames
 
-from cosmos_worker.data.fit import (
+from cosmos_worker.data.video.fit import (
     cut_or_fill,
     resize_frames,
     scaled_size,

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.data.frame_times import (
+from cosmos_worker.data.problems import BadClip
+from cosmos_worker.data.video.frame_times import (
     Timeline,
     constant_rate,
     frames_between,
     sample_at,
     stray_frames,
 )
-from cosmos_worker.data.problems import BadClip
 
 
 def at(*times: float, ticks: int = 1000, last: float = 0.1) -> Timeline:

@@ -27,14 +27,25 @@ from cosmos_worker.config.experiment import (
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data import check
-from cosmos_worker.data.candidate import Candidate, Listing
-from cosmos_worker.data.decoding import Decoder
-from cosmos_worker.data.entry_points import checksum, numbered_frames, prove_entry_points
-from cosmos_worker.data.fit import resize_frames
 from cosmos_worker.data.index import DatasetIndex, write_index
 from cosmos_worker.data.journal import Journal
-from cosmos_worker.data.video import open_video, read_video, read_window
-from cosmos_worker.data.video_facts import decode_fully
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
+from cosmos_worker.data.video.decoding import Decoder
+from cosmos_worker.data.video.entry_points import (
+    checksum,
+    numbered_frames,
+    prove_entry_points,
+)
+from cosmos_worker.data.video.facts import decode_fully
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+    read_window,
+)
+from cosmos_worker.data.video.fit import resize_frames
 from cosmos_worker.data.windows import decode_ahead
 from cosmos_worker.sample.conditioning import read_known_frames
 from cosmos_worker.sample.inputs import SampleInput

@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosmos_worker.data.candidate import Candidate, Listing
 from cosmos_worker.data.check import CheckedClips
 from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import Clip
+from cosmos_worker.data.layouts.candidate import (
+    Candidate,
+    Listing,
+)
 
 
 def make_clips(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_worker.data.frame_times import Timeline
 from cosmos_worker.data.journal import Journal
 from cosmos_worker.data.problems import BadClip
-from cosmos_worker.data.video_facts import VideoFacts
+from cosmos_worker.data.video.facts import VideoFacts
+from cosmos_worker.data.video.frame_times import Timeline
 from cosmos_worker.storage.volumes import VIDEO_READER_VERSION
 
 TIMELINE = Timeline(times=(5, 6, 7, 9, 10, 11), tick=Fraction(1, 25), last_duration=2)

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cosmos_worker.data.candidate import Candidate
-from cosmos_worker.data.clip_lists import find_lists
-from cosmos_worker.data.jsonl import list_jsonl
-from cosmos_worker.data.layouts import find_root
+from cosmos_worker.data.layouts.by_name import find_root
+from cosmos_worker.data.layouts.candidate import Candidate
+from cosmos_worker.data.layouts.clip_lists import find_lists
+from cosmos_worker.data.layouts.jsonl import list_jsonl
 from cosmos_worker.errors import DataError
 
 

@@ -13,10 +13,10 @@ from support.clips import (
     write_videos_dataset,
 )
 
-from cosmos_worker.data.bridge import list_bridge
-from cosmos_worker.data.candidate import Candidate
-from cosmos_worker.data.folder import list_videos
-from cosmos_worker.data.layouts import find_root
+from cosmos_worker.data.layouts.bridge import list_bridge
+from cosmos_worker.data.layouts.by_name import find_root
+from cosmos_worker.data.layouts.candidate import Candidate
+from cosmos_worker.data.layouts.videos import list_videos
 from cosmos_worker.errors import DataError
 
 NAME = r"annotation/train/x\.json"

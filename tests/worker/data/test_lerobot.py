@@ -19,12 +19,12 @@ from cosmos_worker.config.stages import (
     PrepareDatasetConfig,
     parse_document,
 )
-from cosmos_worker.data.candidate import Candidate
 from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal
-from cosmos_worker.data.lerobot import list_lerobot
+from cosmos_worker.data.layouts.candidate import Candidate
+from cosmos_worker.data.layouts.lerobot import list_lerobot
 from cosmos_worker.errors import ConfigError, DataError
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from support.clips import fail_reads_of, make_frames, write_clip
 
-from cosmos_worker.data.fit import resize_frames
-from cosmos_worker.data.video import (
+from cosmos_worker.data.video.files import (
     open_video,
     read_video,
     read_window,
     write_video,
 )
+from cosmos_worker.data.video.fit import resize_frames
 from cosmos_worker.errors import DataError
 
 

@@ -11,7 +11,7 @@ from support.numbered_videos import Kind, number_of, write_numbered
 from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.data import windows as ahead
 from cosmos_worker.data.index import Clip, DatasetIndex
-from cosmos_worker.data.video_facts import decode_fully
+from cosmos_worker.data.video.facts import decode_fully
 from cosmos_worker.data.windows import (
     cut_runs,
     decode_ahead,

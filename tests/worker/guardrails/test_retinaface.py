@@ -13,7 +13,7 @@ import torch
 from support.faces import face_state, write_face_detector
 
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.guardrails.face_boxes import (
+from cosmos_worker.guardrails.faces import (
     decode,
     prior_boxes,
     select_faces,

@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 from support.companions import write_classifier, write_image_encoder, write_upsampler
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.guardrails.pretrained import check_weight_files
 from cosmos_worker.guardrails.text_classifier import check_folder as check_classifier
 from cosmos_worker.guardrails.upsampler import check_folder as check_upsampler
 from cosmos_worker.guardrails.video import check_encoder
-from cosmos_worker.guardrails.weight_files import check_weight_files
 
 WHAT = "text classifier"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -12,7 +12,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cosmos_worker.config.experiment import NetConfig
-from cosmos_worker.config.optimizer_states import has_8bit_states
 from cosmos_worker.config.presets import (
     EXPERIMENTS,
     NET_7B,
@@ -22,12 +21,17 @@ from cosmos_worker.config.presets import (
 from cosmos_worker.config.training import (
     AccelerationConfig,
     LoraConfig,
+    has_8bit_states,
 )
-from cosmos_worker.config.units import GIB
+from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.memory.host import (
     loading_bytes,
     saving_bytes,
+)
+from cosmos_worker.memory.parts import (
+    product_parameters,
+    quantised_parameters,
 )
 from cosmos_worker.memory.plan import (
     Checkpointing,
@@ -47,10 +51,6 @@ from cosmos_worker.memory.plan import (
 from cosmos_worker.memory.remedies import (
     find_remedies,
     require_fit,
-)
-from cosmos_worker.memory.states import (
-    product_parameters,
-    quantised_parameters,
 )
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.lora import add_lora

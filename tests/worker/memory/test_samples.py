@@ -20,8 +20,15 @@ from cosmos_worker.config.experiment import (
     VideoConfig,
 )
 from cosmos_worker.config.presets import EXPERIMENTS
-from cosmos_worker.config.units import GIB
+from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.memory.parts import (
+    FLOAT_VIDEOS,
+    TOKENIZER_PARAMETERS,
+    decoder_bytes,
+    decoding_bytes,
+    sample_bytes,
+)
 from cosmos_worker.memory.plan import (
     Setup,
     plan_memory,
@@ -29,13 +36,6 @@ from cosmos_worker.memory.plan import (
 from cosmos_worker.memory.remedies import (
     find_remedies,
     require_fit,
-)
-from cosmos_worker.memory.samples import (
-    FLOAT_VIDEOS,
-    TOKENIZER_PARAMETERS,
-    decoder_bytes,
-    decoding_bytes,
-    sample_bytes,
 )
 from cosmos_worker.tokenizer.network import AutoencoderConfig, CausalVideoAutoencoder
 from cosmos_worker.tokenizer.tokenizer import pixels_from_video

@@ -24,7 +24,10 @@ from cosmos_worker.config.presets import (
     NET_7B,
     NET_14B,
 )
-from cosmos_worker.data.video import open_video, read_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+)
 from cosmos_worker.reference.video2world_flags import named_network
 from cosmos_worker.stages import generate
 from cosmos_worker.storage.volumes import (

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from cosmos_worker.config.units import GIB
+from cosmos_worker.config.values import GIB
 from cosmos_worker.runtime import machine
 from cosmos_worker.runtime.machine import Finding
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from cosmos_worker.runtime.failures import find_cause
 from cosmos_worker.runtime.outcome import (
     Exit,
     Outcome,
     Position,
     Records,
 )
-from cosmos_worker.runtime.root_cause import find_cause
 
 
 def outcome(rank: int, exit_code: int, reason: str, time_ns: int = 0) -> Outcome:

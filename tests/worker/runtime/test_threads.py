@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from cosmos_worker.runtime.threads import map_in_threads
+from cosmos_worker.runtime.progress import map_in_threads
 
 
 def test_results_have_the_order_of_the_items_and_calls_run_at_the_same_time():

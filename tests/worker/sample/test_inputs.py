@@ -11,8 +11,11 @@ from support.generation import generate_config, moving_square
 
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import GenerateInput
-from cosmos_worker.data.decoding import UnreadableVideo
-from cosmos_worker.data.video import read_video, write_video
+from cosmos_worker.data.video.decoding import UnreadableVideo
+from cosmos_worker.data.video.files import (
+    read_video,
+    write_video,
+)
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.sample.conditioning import (
     check_visual_input,

@@ -8,7 +8,7 @@ from numpy.random import default_rng
 from support.generation import moving_square
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.sample.lossless import (
+from cosmos_worker.sample.kept_passes import (
     read_lossless,
     write_lossless,
 )

@@ -26,9 +26,13 @@ from cosmos_worker.config.experiment import (
 )
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.sample.conditioning import video_from_frames
-from cosmos_worker.sample.models import HOST, Models
 from cosmos_worker.sample.noise import noise_seeds
-from cosmos_worker.sample.passes import continue_samples, generate_videos
+from cosmos_worker.sample.passes import (
+    HOST,
+    Models,
+    continue_samples,
+    generate_videos,
+)
 from cosmos_worker.sample.sampler import (
     Sample,
     Settings,

@@ -16,15 +16,15 @@ from support.s3_store import BUCKET, Store
 from cosmos_worker.config.stages import S3Source
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.sources import (
-    pace,
+    download_progress,
     s3,
     s3_bucket,
     s3_download,
 )
-from cosmos_worker.sources.object_names import refuse_names
 from cosmos_worker.sources.s3 import (
     RECORDS_FILE,
     download_source,
+    refuse_names,
 )
 from cosmos_worker.sources.s3_bucket import StoredObject
 from cosmos_worker.sources.s3_download import ObjectRecords
@@ -445,8 +445,8 @@ def test_empty_bucket(store: Store, tmp_path: Path) -> None:
 def test_progress_is_logged(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pace, "LOG_INTERVAL_S", 0.0)
-    monkeypatch.setattr(pace, "MIB", 1)
+    monkeypatch.setattr(download_progress, "LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr(download_progress, "MIB", 1)
     store.put("data/big.bin", BIG)
 
     with caplog.at_level(logging.INFO):

@@ -22,7 +22,7 @@ from cosmos_worker.config.stages import (
     Fit,
 )
 from cosmos_worker.data.index import Clip, Window, read_index, write_index
-from cosmos_worker.data.video import read_window
+from cosmos_worker.data.video.files import read_window
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.stages import cache_latents
 from cosmos_worker.stages.cache_latents import Place, share

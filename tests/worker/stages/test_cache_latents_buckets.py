@@ -24,7 +24,7 @@ from support.training import small_experiment
 
 from cosmos_worker.config.experiment import VideoConfig
 from cosmos_worker.data.index import Window, read_index
-from cosmos_worker.data.video import read_window
+from cosmos_worker.data.video.files import read_window
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.stages import cache_latents, prepare_dataset
 from cosmos_worker.stages.cache_latents import Place, share

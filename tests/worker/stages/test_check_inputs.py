@@ -19,7 +19,10 @@ from cosmos_worker.config.stages import (
     CheckInputsConfig,
     ItemConfig,
 )
-from cosmos_worker.data.video import open_video, write_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    write_video,
+)
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError, UserError
 from cosmos_worker.stages import check_inputs, generate
 from cosmos_worker.storage.volumes import (

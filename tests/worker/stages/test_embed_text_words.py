@@ -21,7 +21,7 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     write_json,
 )
-from cosmos_worker.text.facts import CaptionFacts
+from cosmos_worker.text.embeddings import CaptionFacts
 from cosmos_worker.text.t5 import T5Encoder
 from cosmos_worker.text.tokens import TextTokenizer
 

@@ -20,7 +20,7 @@ from support.training import SMALL_NET, small_model, write_model
 
 from cosmos_worker.config.stages import FetchModelConfig
 from cosmos_worker.errors import CheckpointError, DataError
-from cosmos_worker.sources import pace
+from cosmos_worker.sources import download_progress
 from cosmos_worker.stages.fetch_model import run
 from cosmos_worker.storage.volumes import (
     Volumes,
@@ -326,8 +326,8 @@ def test_download_from_the_hub_logs_how_far_it_is(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(pace, "LOG_INTERVAL_S", 0.01)
-    monkeypatch.setattr(pace, "MIB", 1)  # the file is smaller than one
+    monkeypatch.setattr(download_progress, "LOG_INTERVAL_S", 0.01)
+    monkeypatch.setattr(download_progress, "MIB", 1)  # the file is smaller than one
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 12)
     source = write_form("model.pt", tmp_path / "repo")
     size = (source / "model.pt").stat().st_size
@@ -350,7 +350,7 @@ def test_download_of_an_archive_logs_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(pace, "LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr(download_progress, "LOG_INTERVAL_S", 0.0)
     source = write_form("model.pt", tmp_path / "repo")
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(source, arcname="Tiny")

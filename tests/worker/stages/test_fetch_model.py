@@ -14,7 +14,7 @@ from support.fake_hub import point_client, serve_hub
 
 from cosmos_worker.config.stages import FetchModelConfig
 from cosmos_worker.errors import CheckpointError, DataError, UserError
-from cosmos_worker.sources import placing
+from cosmos_worker.sources import folder
 from cosmos_worker.stages.fetch_model import run
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.weights.artifact_files import choose_files
@@ -136,7 +136,7 @@ def test_run_verifies_files_that_are_in_place(volumes, target):
 
 
 def test_run_links_big_files(tmp_path: Path, volumes, target, monkeypatch):
-    monkeypatch.setattr(placing, "LINK_SIZE_BYTES", 1)
+    monkeypatch.setattr(folder, "LINK_SIZE_BYTES", 1)
     source = write_files(tmp_path / "src", KIND_FILES["model"])
 
     run(make_config("model", {"path": str(source)}), volumes)

@@ -24,7 +24,11 @@ from support.generation import (
 from support.text_encoders import write_unigram_tokenizer
 from support.training import CORRECTED, with_correction
 
-from cosmos_worker.data.video import open_video, read_video, write_video
+from cosmos_worker.data.video.files import (
+    open_video,
+    read_video,
+    write_video,
+)
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.metrics.psnr import score_prediction
 from cosmos_worker.model.dit import CosmosDiT
@@ -35,7 +39,7 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     sha256_of_file,
 )
-from cosmos_worker.tokenizer.released import JitTokenizer
+from cosmos_worker.tokenizer.load import JitTokenizer
 from cosmos_worker.weights.adapter import (
     Adapter,
     write_adapter,

@@ -14,7 +14,7 @@ from support.companions import write_companions, write_guardrails
 from support.faces import face_state, write_face_detector
 from support.generation import generate_config
 
-from cosmos_worker.data.video import write_video
+from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails import (
     faces as face_blur,

@@ -16,7 +16,7 @@ from support.companions import (
 )
 from support.generation import generate_config, inputs_of, read_json, read_list
 
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.errors import CheckpointError, DataError, UserError
 from cosmos_worker.guardrails import (
     text_classifier,
@@ -26,9 +26,9 @@ from cosmos_worker.guardrails import (
 from cosmos_worker.guardrails.text import Blocklist
 from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.sample import records
-from cosmos_worker.sample.guards import Companions
 from cosmos_worker.sample.inputs import collect_inputs
 from cosmos_worker.sample.kept_passes import KeptPasses
+from cosmos_worker.sample.prompts_and_guards import Companions
 from cosmos_worker.stages import generate
 from cosmos_worker.storage.volumes import (
     FILTER_FILE,

@@ -15,9 +15,9 @@ import yaml
 from support.gang import run_gang
 from support.generation import generate_config, inputs_of, read_list, write_clips
 
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.runtime.team import (
+from cosmos_worker.runtime.process_group import (
     Team,
     check_team,
 )

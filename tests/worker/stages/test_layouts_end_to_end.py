@@ -32,12 +32,11 @@ from cosmos_worker.config.stages import (
     Source,
 )
 from cosmos_worker.data.index import read_index
-from cosmos_worker.data.video import Frames
+from cosmos_worker.data.video.files import Frames
 from cosmos_worker.stages import cache_latents, embed_text, generate, prepare_dataset
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.text.batch import pad_text
-from cosmos_worker.text.embeddings import EmbeddingStore
+from cosmos_worker.text.embeddings import EmbeddingStore, pad_text
 from cosmos_worker.tokenizer.latents import LatentStore
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import video_from_pixels

@@ -14,7 +14,7 @@ from support.chromium import PLAY_ALL, Chromium, chromium
 from support.reports import PROMPTS, write_finished_job
 
 from cosmos_worker.config.stages import ReportConfig
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.guardrails.verdict import Blocked
 from cosmos_worker.report.collect import ABSENT

@@ -21,9 +21,9 @@ from cosmos_worker.storage.file_kinds import (
     refuse_pointers_in,
 )
 from cosmos_worker.text.t5 import encoder_identity
-from cosmos_worker.tokenizer.released import JitTokenizer
+from cosmos_worker.tokenizer.load import JitTokenizer
 from cosmos_worker.weights.load import read_weight_file
-from cosmos_worker.weights.saved_tensors import read_saved
+from cosmos_worker.weights.tensor_files import read_saved
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 14432\n"
 MESSAGE = r"{}: a Git LFS pointer, not the file; run 'git lfs pull' in that repository"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.text.batch import pad_text
+from cosmos_worker.text.embeddings import pad_text
 
 
 def embedding(length: int, dim: int = 4, value: float = 1.0) -> np.ndarray:

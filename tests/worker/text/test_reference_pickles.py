@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosmos_worker.data.caption_files import find_caption_files
+from cosmos_worker.data.captions import find_caption_files
 from cosmos_worker.errors import DataError
 from cosmos_worker.text.reference_pickles import (
     read_pickle,

@@ -12,7 +12,7 @@ from cosmos_worker import cli
 from cosmos_worker.config.training import AccelerationConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train
-from cosmos_worker.train.acceleration import accelerate
+from cosmos_worker.train.parallelize import accelerate
 
 
 def accelerate_as_on_cuda(

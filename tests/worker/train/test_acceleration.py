@@ -30,7 +30,7 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train.acceleration import accelerate
+from cosmos_worker.train.parallelize import accelerate
 
 CPU = torch.device("cpu")
 FLOAT8 = AccelerationConfig(linear="float8")

@@ -18,10 +18,10 @@ from support.training import (
 )
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.optimizer_states import has_8bit_states
 from cosmos_worker.config.training import (
     OptimizerConfig,
     ParallelConfig,
+    has_8bit_states,
 )
 from cosmos_worker.errors import CheckpointError, ConfigError, StopRequested
 from cosmos_worker.memory.plan import optimizer_bytes
@@ -75,7 +75,7 @@ def test_rule_looks_at_whole_rows(shape: tuple[int, ...], expected: bool) -> Non
 
 def test_torchao_that_cannot_be_imported_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)
-    monkeypatch.delitem(sys.modules, "cosmos_worker.train.adamw_8bit", raising=False)
+    monkeypatch.delitem(sys.modules, "cosmos_worker.train.optimizer", raising=False)
 
     with pytest.raises(
         ConfigError, match=r"state_bits: 8 cannot be used here .*torchao.*pip install 'torchao"
@@ -113,7 +113,7 @@ def test_moments_take_what_the_plan_counts() -> None:
 
 @needs_torchao
 def test_what_a_checkpoint_copies_are_plain_tensors() -> None:
-    from cosmos_worker.train.shard_files import (
+    from cosmos_worker.train.checkpoint import (
         collect,
         copy_to_cpu,
     )

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.train.bucket_order import BucketOrder
-from cosmos_worker.train.order import DataOrder
+from cosmos_worker.train.order import BucketOrder, DataOrder
 from cosmos_worker.train.trainer import micro_batch_positions
 
 

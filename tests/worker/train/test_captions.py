@@ -18,10 +18,9 @@ from cosmos_worker.report.collect import count_captions
 from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train.bucket_order import BucketOrder
 from cosmos_worker.train.data import WindowDataset, check_same_windows
 from cosmos_worker.train.noise import draw_caption
-from cosmos_worker.train.order import DataOrder
+from cosmos_worker.train.order import BucketOrder, DataOrder
 from cosmos_worker.train.trainer import micro_batch_positions
 
 VOLUMES = Volumes()

@@ -24,7 +24,7 @@ from torch import Tensor
 from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import StopRequested
 from cosmos_worker.runtime.process_group import Processes
-from cosmos_worker.runtime.stop import StopSignal
+from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.change_meter import ChangeMeter, Exports

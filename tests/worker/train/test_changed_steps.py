@@ -22,8 +22,8 @@ from cosmos_worker.config.stages import (
     TrainConfig,
 )
 from cosmos_worker.errors import CheckpointError, StopRequested
-from cosmos_worker.runtime.earlier_runs import describe_length
 from cosmos_worker.stages import publish
+from cosmos_worker.storage.earlier_runs import describe_length
 from cosmos_worker.storage.volumes import Volumes
 
 VOLUMES = Volumes()

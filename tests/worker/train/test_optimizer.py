@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from cosmos_worker.config.training import OptimizerConfig
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.train.optimizer import as_torchs, build_optimizer
-from cosmos_worker.train.shard_files import (
+from cosmos_worker.train.checkpoint import (
     collect,
     copy_to_cpu,
     restore,
 )
+from cosmos_worker.train.optimizer import as_torchs, build_optimizer
 
 
 def test_only_what_is_trained_is_updated() -> None:

@@ -28,7 +28,7 @@ from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.checkpoint import list_states
 from cosmos_worker.train.parallelize import lay_out
 from cosmos_worker.weights.adapter import read_adapter
-from cosmos_worker.weights.adapter_folders import find_adapter
+from cosmos_worker.weights.files import find_adapter
 
 FRAMES = 4
 WAYS = {

@@ -22,7 +22,7 @@ from support.training import (
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.training import ParallelConfig
-from cosmos_worker.data.video import read_video
+from cosmos_worker.data.video.files import read_video
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.runtime.process_group import Processes
 from cosmos_worker.stages import train as train_stage

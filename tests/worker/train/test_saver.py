@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from support.programs import Ended, run_program
 
-from cosmos_worker.runtime.process_group import MAIN_PROCESS_ALONE
-from cosmos_worker.runtime.team import PATIENCE
+from cosmos_worker.runtime.process_group import MAIN_PROCESS_ALONE, PATIENCE
 from cosmos_worker.storage.volumes import export_name
 
 SAVES = """

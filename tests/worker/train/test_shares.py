@@ -14,15 +14,14 @@ from support.training import small_experiment
 from torch import Tensor
 
 from cosmos_worker.config.training import ParallelConfig
-from cosmos_worker.train.checkpoint import find_latest_state
-from cosmos_worker.train.shard_files import load_shards
-from cosmos_worker.train.shares import own_share
+from cosmos_worker.train.checkpoint import find_latest_state, load_shards
+from cosmos_worker.train.saver import own_share
 
 SAVES = """
 import json, sys
 from pathlib import Path
 import torch
-from cosmos_worker.train import shard_files
+from cosmos_worker.train import checkpoint as shard_files
 from cosmos_worker.model.dtensor import local_part
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.stages.train import build_model

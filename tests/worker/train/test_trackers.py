@@ -22,15 +22,14 @@ from support.training import (
     write_training_inputs,
 )
 
-from cosmos_worker.data.video import write_video
+from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import ConfigError, RetryableError
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.train.export import list_exports
 from cosmos_worker.train.trackers import opening
-from cosmos_worker.train.trackers.guard import Trackers
-from cosmos_worker.train.trackers.identity import remembered_id
 from cosmos_worker.train.trackers.opening import KINDS, Kind, choose_trackers, open_trackers
+from cosmos_worker.train.trackers.tracker import Trackers, remembered_id
 
 VOLUMES = Volumes()
 

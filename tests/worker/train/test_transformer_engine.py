@@ -39,9 +39,9 @@ from cosmos_worker.config.training import (
 )
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel, call
-from cosmos_worker.train.acceleration import accelerate
 from cosmos_worker.train.checkpoint import list_states
 from cosmos_worker.train.export import list_exports
+from cosmos_worker.train.parallelize import accelerate
 from cosmos_worker.train.transformer_engine import attend_by
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -32,17 +32,17 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.train import trainer as loop
-from cosmos_worker.train.best import (
-    Best,
-    read_best,
-    update_best,
-)
 from cosmos_worker.train.checkpoint import (
     list_states,
     read_progress,
 )
 from cosmos_worker.train.data import WindowDataset
-from cosmos_worker.train.export import list_exports
+from cosmos_worker.train.export import (
+    Best,
+    list_exports,
+    read_best,
+    update_best,
+)
 from cosmos_worker.train.parallelize import Layout
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
 

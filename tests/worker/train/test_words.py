@@ -26,7 +26,7 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     write_json,
 )
-from cosmos_worker.text.facts import CaptionFacts
+from cosmos_worker.text.embeddings import CaptionFacts
 from cosmos_worker.text.tokens import TextFacts
 from cosmos_worker.train.data import WindowDataset
 

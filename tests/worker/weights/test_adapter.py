@@ -40,10 +40,9 @@ from cosmos_worker.storage.volumes import (
 )
 from cosmos_worker.train.export import prune_exports
 from cosmos_worker.weights.adapter import read_adapter
-from cosmos_worker.weights.adapter_folders import find_adapter
 from cosmos_worker.weights.convert import convert_weights
 from cosmos_worker.weights.diffusers import diffusers_names
-from cosmos_worker.weights.files import digest_weights
+from cosmos_worker.weights.files import digest_weights, find_adapter
 from cosmos_worker.weights.load import (
     load_model,
     read_weight_file,

@@ -20,7 +20,7 @@ from cosmos_worker.weights.load import (
     load_model,
     read_weight_file,
 )
-from cosmos_worker.weights.saved_tensors import read_saved
+from cosmos_worker.weights.tensor_files import read_saved
 
 TENSORS = {f"net.t{i}": torch.arange(40.0).view(8, 5) + i for i in range(12)}
 

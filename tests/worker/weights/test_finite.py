@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.weights.finite import (
+from cosmos_worker.weights.tensors import (
     Unfinished,
     count_not_finite,
 )
