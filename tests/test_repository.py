@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ TOP_LEVEL = {
     ".ci",
     ".gitignore",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "Makefile",
     "NOTICE",
@@ -131,3 +133,24 @@ def test_no_registry_addresses_are_committed() -> None:
         if path.suffix in {".py", ".md", ".yaml", ".toml", ".txt", ".tpl", ""} and path.is_file():
             text = path.read_text(encoding="utf-8", errors="ignore")
             assert not [word for word in words if word in text], name
+
+
+def test_version_is_the_same_everywhere() -> None:
+    places = {
+        "pyproject.toml": r'^version = "(.+)"',
+        "cosmos_worker/__init__.py": r'^__version__ = "(.+)"',
+        "charts/cosmos/Chart.yaml": r"^(?:version|appVersion): (.+)",
+        "charts/cosmos/README.md": r"cosmos-worker:([\d.]+)",
+        **{
+            f"docker/{path.name}": r"^ARG VERSION=(.+)"
+            for path in (ROOT / "docker").glob("*.Dockerfile")
+        },
+    }
+
+    found = {
+        name: re.findall(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        for name, pattern in places.items()
+    }
+
+    assert all(found.values()), found
+    assert len({version for versions in found.values() for version in versions}) == 1, found
