@@ -55,7 +55,7 @@ def train(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
 
     Raises:
         StopRequested: asked to stop; a checkpoint was saved.
-        DataError: a gradient that is not finite, see ``optimizer.on_bad_gradient``.
+        DataError: a gradient that is not finite, see ``compat.zeroed_gradients``.
         RetryableError: a failed write of a checkpoint.
     """
     state, result = trainer.state, dict[str, Any]()

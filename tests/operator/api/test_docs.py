@@ -14,7 +14,7 @@ from cosmos_operator.api.docs import (
     job_page,
 )
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.overrides import all_keys
+from cosmos_worker.config.overrides import MOVED_OPTIONS, all_keys
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -41,6 +41,21 @@ def test_every_option_is_of_one_group_and_ten_are_named_first() -> None:
     assert [page.count(f"| `{path}` |") for path in options] == [
         2 if path in FIRST_OPTIONS else 1 for path in options
     ]
+
+
+PAGES = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
+
+
+def test_pages_name_no_option_that_has_moved() -> None:
+    named = {
+        f"{page.name}: {option}"
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for option in MOVED_OPTIONS
+        if f"`{option}" in page.read_text(encoding="utf-8")
+    }
+    assert len(PAGES) > 20
+    assert named == set()
 
 
 @pytest.mark.parametrize("page", [job_page, experiment_page])
