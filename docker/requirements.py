@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
-
 import tomllib
+from pathlib import Path
 
 
 def pinned(name: str, constraints: str) -> str:

@@ -6,10 +6,9 @@ Defaults of the values live here and in the experiments. No torch here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from cosmos_worker.config.training import (
     AccelerationConfig,

@@ -8,7 +8,7 @@ document that the plan writes is complete. Fields that end in ``_uri`` are volum
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -20,7 +20,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from typing_extensions import Self
 
 from cosmos_worker.config.addresses import without_secrets
 from cosmos_worker.config.experiment import (

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import IO, Any
-
-from typing_extensions import Self
+from typing import IO, Any, Self
 
 from cosmos_worker.data.problems import BadClip
 from cosmos_worker.data.video.facts import VideoFacts

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cosmos_worker.config.addresses import shown_address
@@ -95,7 +95,7 @@ def is_fetched(source: Source, folder: Path) -> bool:
 
 def _time_of(path: Path) -> str:
     seconds = path.stat().st_mtime
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _shown(source: object) -> str:

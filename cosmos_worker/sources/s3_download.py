@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
-
-from typing_extensions import Self
+from typing import IO, Any, Self
 
 from cosmos_worker.errors import RetryableError
 from cosmos_worker.sources.download_progress import TransferRate

@@ -13,9 +13,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from http.client import HTTPException, InvalidURL
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from cosmos_worker.config.addresses import shown_address
 from cosmos_worker.errors import DataError, RetryableError

@@ -9,13 +9,12 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from typing_extensions import Self
 
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.storage.volumes import atomic_write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
@@ -18,7 +18,7 @@ from cosmos_operator.plan.job_plan import plan_job
 from cosmos_operator.settings import Settings
 from support.jobs import make_document
 
-START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
+START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 POD_KINDS = ("Job", "PyTorchJob", "TrainJob")
 
 

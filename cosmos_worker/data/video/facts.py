@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from cosmos_worker.data.video import entry_points as entries
 from cosmos_worker.data.video.decoding import Decoder

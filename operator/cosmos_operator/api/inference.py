@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
-from typing_extensions import Self
 
 from cosmos_operator.api.base import Address, ApiModel, CountOrZero, ItemName, rules
 from cosmos_worker.config.captions import normalise_caption

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import ConfigDict, model_validator
-from typing_extensions import Self
 
 from cosmos_operator.api.base import ApiModel, rules
 from cosmos_operator.api.source import Source

@@ -8,11 +8,10 @@ Python and once in CEL beside it, so that ``cosmos validate`` and the API server
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
-from typing_extensions import Self
 
 from cosmos_operator.api.base import (
     JOB_NAME_PATTERN,

@@ -5,7 +5,6 @@ Only connection and authentication of the library are used: objects go in and ou
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from dataclasses import dataclass
@@ -205,7 +204,7 @@ class Client:
             )
             data = await response.read()  # type: ignore[no-untyped-call]
             return Answer(response.status, data)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             if timeout_status is not None:
                 return Answer(timeout_status, b"")
             raise ClusterUnavailable(

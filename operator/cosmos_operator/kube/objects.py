@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Literal
 
 from cosmos_operator.kube.kinds import Manifest
@@ -43,7 +43,7 @@ def parse_time(text: str) -> datetime:
 
 def format_time(time: datetime) -> str:
     """A time as RFC 3339 in UTC with whole seconds, the form that Kubernetes writes."""
-    return time.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds_since(text: str | None, now: datetime) -> float:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from harness.control_plane import kubectl
 
@@ -59,7 +59,7 @@ def silent_node(name: str, resources: dict[str, str], *, takes_pods: bool = True
 
 def _beat(name: str, ended: threading.Event) -> None:
     while True:
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         lease = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",

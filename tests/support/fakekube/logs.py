@@ -128,5 +128,5 @@ class PodLogs:
 def _since(seconds: str | None) -> str:
     if seconds is None:
         return ""
-    start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=int(seconds))
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=int(seconds))
     return start.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -85,7 +85,7 @@ class Watches:
         while (left := end - loop.time()) > 0:
             try:
                 event = await asyncio.wait_for(queue.get(), min(left, self.bookmark_s))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 if call.has("allowWatchBookmarks"):
                     await response.write(self._bookmark(call))
                 continue
