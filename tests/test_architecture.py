@@ -36,7 +36,12 @@ def module_file(root: Path, module: str) -> Path:
 
 def layers_of(contract: Contract) -> list[list[str]]:
     """The layers of a contract from the top: each is one module, or several that are independent of each other."""
-    return [[name.strip() for name in layer.split("|")] for layer in contract["layers"]]
+    containers = [f"{container}." for container in contract.get("containers", [])] or [""]
+    return [
+        [f"{container}{name.strip()}" for name in layer.split("|")]
+        for container in containers
+        for layer in contract["layers"]
+    ]
 
 
 def violations(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -125,6 +130,7 @@ def find_cycle(root: Path) -> str:
     """The modules of a cycle of the packages below a folder, separated by spaces; empty if there is none."""
     done = subprocess.run(
         [sys.executable, "-c", FIND_CYCLE],
+        cwd=root,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((f"{root}/operator", str(root)))},
         capture_output=True,
         text=True,
