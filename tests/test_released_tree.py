@@ -21,7 +21,7 @@ from support.fake_hub import COMMIT, FakeHub, serve_hub
 from support.reference_keys import LOGVAR_ENTRIES, reference_entries
 from support.released_tree import ENCODER, MODEL, NEEDED, TOKENIZER, write_repositories
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.data.video.files import read_video
 from cosmos_worker.storage.volumes import sha256_of_file
 

@@ -1,4 +1,7 @@
-"""Which options of an experiment decide what a run computes, and which only how it proceeds. No torch here."""
+"""Options that decide the weights of a run, told from those that change only its speed, its log and its files.
+
+No torch here.
+"""
 
 from __future__ import annotations
 

@@ -16,15 +16,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from cosmos_worker.config.documents import describe_errors, load_yaml, parse_document
 from cosmos_worker.config.experiment import check_changes
-from cosmos_worker.config.stages import (
-    STAGE_CONFIGS,
-    StageConfig,
-    TrainConfig,
-    describe_errors,
-    load_yaml,
-    parse_document,
-)
+from cosmos_worker.config.stages import STAGE_CONFIGS, StageConfig, TrainConfig
 from cosmos_worker.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)

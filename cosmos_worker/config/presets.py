@@ -12,15 +12,14 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cosmos_worker.config.experiment import (
+from cosmos_worker.config.experiment import Experiment, check_changes
+from cosmos_worker.config.network import (
     ConditioningConfig,
     DiffusionConfig,
-    Experiment,
     NetConfig,
     TextConfig,
     TokenizerConfig,
     VideoConfig,
-    check_changes,
 )
 from cosmos_worker.config.overrides import apply_overrides
 from cosmos_worker.config.training import (

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cosmos_worker.config.experiment import check_video_size
+from cosmos_worker.config.network import check_video_size
 from cosmos_worker.config.values import (
     Caption,
     Model,
@@ -34,7 +34,7 @@ class SamplingConfig(Model):
     """Passes over the video: each after the first continues it from its last num_input_frames frames, which are not
     repeated, so that num_pixel_frames is the length of one pass."""
     input_frames: Literal["first", "last"] = "last"
-    """Which frames of a conditioning video are known; the reference takes the last."""
+    """The known frames of a conditioning video: its first or its last, as the reference takes them."""
     negative_prompt: Caption | None = None
     """Text of the second pass; null = a default of ours; empty = the embedding of ''."""
     sampler: Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"] = "edm_euler"

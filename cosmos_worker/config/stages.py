@@ -1,4 +1,4 @@
-"""Stage documents: what each command of the worker is told, complete and typed. No torch here.
+"""Stage documents: the complete, typed input of each command of the worker. No torch here.
 
 Defaults live in the experiments (``presets.py``) and in the PostTrainingJob models of the operator; a stage
 document that the plan writes is complete. Fields that end in ``_uri`` are volume addresses
@@ -7,23 +7,16 @@ document that the plan writes is complete. Fields that end in ``_uri`` are volum
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import (
-    BaseModel,
     Field,
     PositiveFloat,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
     model_validator,
 )
 
-from cosmos_worker.config.addresses import without_secrets
-from cosmos_worker.config.experiment import (
-    Experiment,
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import (
     NetConfig,
     TextConfig,
     TextPadding,
@@ -31,85 +24,17 @@ from cosmos_worker.config.experiment import (
     VideoConfig,
 )
 from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.source import Source
 from cosmos_worker.config.values import (
     Caption,
     Fraction,
     Model,
     PositiveInt,
 )
-from cosmos_worker.errors import ConfigError
-
-# --- stage documents -------------------------------------------------------------------------
-
-S3_URI = r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9](/.*)?$"
-"""s3://BUCKET or s3://BUCKET/KEY."""
-S3_ENDPOINT = r"^https?://[A-Za-z0-9._\-\[\]:]+(/[A-Za-z0-9._~/-]*)?$"
-"""http or https address without a user or a query."""
-
-
-class UrlSource(Model):
-    """A tar archive behind a URL."""
-
-    url: str
-    """http, https or file address of a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
-    sha256: str | None = None
-    """Expected SHA-256 of the archive, 64 hex digits; null = not checked."""
-
-
-class HuggingFaceSource(Model):
-    """A repository on the Hugging Face Hub."""
-
-    repo: str
-    """owner/name."""
-    revision: str = "main"
-    """Branch, tag or commit; a commit makes the job reproducible."""
-
-
-class S3Source(Model):
-    """Objects in a bucket of Amazon S3 or a store that is compatible with it."""
-
-    uri: Annotated[str, Field(pattern=S3_URI)]
-    """s3://BUCKET/PREFIX for all objects below a prefix, or the address of a single one: a .tar, .tar.gz, .tgz,
-    .tar.bz2 or .tar.xz, or a model's .pt or .safetensors."""
-    endpoint: Annotated[str, Field(pattern=S3_ENDPOINT)] | None = None
-    """Address of the store's S3 API; null = as AWS is configured on this machine, else Amazon's."""
-    region: str | None = None
-    """Region of the bucket; null = as AWS is configured on this machine."""
-
-
-class Source(Model):
-    """Where files come from: exactly one of the fields."""
-
-    path: str | None = None
-    """A folder that the worker can already see: a plain path or a volume address."""
-    url: UrlSource | None = None
-    """A tar archive behind a URL."""
-    hugging_face: HuggingFaceSource | None = None
-    """A repository on the Hugging Face Hub."""
-    s3: S3Source | None = None
-    """Objects in a bucket."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        names = ("path", "url", "hugging_face", "s3")
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"source: got {' and '.join(given) or 'nothing'}; give exactly one of {', '.join(names)}"
-            )
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out s3 where it is not given: content keys and records of versions without it stay what they were."""
-        values: dict[str, Any] = serialize(self)
-        if self.s3 is None:
-            values.pop("s3", None)
-        return values
 
 
 class StageConfig(Model):
-    """What every stage document has."""
+    """The part that all stage documents have."""
 
     key: str
     """Content key: names the completion marker complete-<key>.json in the target folder."""
@@ -127,7 +52,7 @@ class Artifact(Model):
     """One folder of model files to fetch."""
 
     kind: ArtifactKind
-    """What the files are; decides which are needed and how they are checked."""
+    """The kind of model; it decides which files are needed and how they are checked."""
     name: str
     """Name for messages, such as Cosmos-Predict1-7B-Video2World."""
     source: Source
@@ -143,7 +68,7 @@ window and fill with black."""
 
 
 class FetchModelConfig(StageConfig):
-    """fetch-model: weights, tokenizer, text encoder, and what guards and upsampling need, into the models volume."""
+    """fetch-model: weights, tokenizer, text encoder, guardrails and prompt upsampler into the models volume."""
 
     artifacts: tuple[Artifact, ...]
 
@@ -172,7 +97,7 @@ class PrepareDatasetConfig(StageConfig):
     """constant: a clip whose frames are not shown at equal intervals is unusable; resample: each window takes the
     frames that are shown at equal intervals of 1 / video.fps."""
     fit: Fit = "stretch"
-    """How frames of another aspect ratio are brought to the window's size."""
+    """The way in which frames of another aspect ratio are brought to the window's size."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training episodes that becomes the split val, if the source has none."""
     validation_seed: Annotated[int, Field(ge=0)] = 0
@@ -292,7 +217,7 @@ class GenerateInput(Model):
 
 
 class GuardrailsConfig(Model):
-    """What judges prompts and videos; all of it is used."""
+    """Models that judge prompts and videos; all of them are used."""
 
     folder_uri: str
     """Folder with the word lists, blocklist/, and with video_content_safety_filter/safety_filter.pt."""
@@ -315,7 +240,7 @@ class ItemConfig(Model):
     """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
     sampling: SamplingConfig
     fit: Fit = "stretch"
-    """How conditioning images and videos of another aspect ratio are brought to the size of the result."""
+    """The way in which conditioning images and videos of another aspect ratio are brought to the size of the result."""
     fps_of_inputs: bool = False
     """Each conditioning video goes on at its own frames per second; those of sampling count for images, unless all
     videos of the item have one rate."""
@@ -324,7 +249,7 @@ class ItemConfig(Model):
     prompt_upsampler_uri: str | None = None
     """Folder of a vision-language model that writes longer prompts; null = prompts as they are."""
     guardrails: GuardrailsConfig | None = None
-    """What judges prompts and videos; null = nothing does."""
+    """Models that judge prompts and videos; null = none does."""
 
 
 class CheckInputsConfig(StageConfig):
@@ -333,7 +258,7 @@ class CheckInputsConfig(StageConfig):
     net: NetConfig
     tokenizer: TokenizerConfig
     encoder_uri: str | None = None
-    """Folder of the text encoder, whose tokenizer says which prompts it does not know; null = not looked at."""
+    """Folder of the text encoder, whose tokenizer finds words of prompts that it does not know; null = not checked."""
     items: tuple[ItemConfig, ...]
     """In the order of the job."""
 
@@ -348,7 +273,7 @@ class GenerateConfig(ItemConfig, StageConfig):
     net: NetConfig
     text: TextConfig
     text_padding: TextPadding = "pad"
-    """How prompts of different lengths become one context; as in the training of these weights."""
+    """The form of the text context: pad or trim, as in the training of these weights."""
     sigma_data: float = 0.5
     tokenizer_uri: str
     tokenizer: TokenizerConfig
@@ -358,7 +283,7 @@ class GenerateConfig(ItemConfig, StageConfig):
     offload: tuple[Literal["tokenizer", "network"], ...] = ()
     """Models that wait in host memory while another computes; the text encoder is always freed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto = CUDA if there is one."""
+    """The device; auto = CUDA if there is one."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
 
@@ -392,46 +317,3 @@ STAGE_CONFIGS: dict[str, type[StageConfig]] = {
 
 
 # --- reading documents -----------------------------------------------------------------------
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def describe_errors(error: ValidationError, where: str) -> str:
-    """All problems of a document, one line each: where.path: what (got VALUE)."""
-    lines = []
-    for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
-        got = problem.get("input")
-        got = without_secrets(got) if isinstance(got, str) else got
-        shown = (
-            f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""
-        )
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}{'.' + path if path else ''}: {message}{shown}")
-    return "\n".join(lines)
-
-
-def parse_document(model: type[M], document: Any, where: str) -> M:  # noqa: ANN401 - any YAML value
-    """Validate a YAML value.
-
-    Raises:
-        ConfigError: with every problem, one line each.
-    """
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(describe_errors(error, where)) from None
-
-
-def load_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML value
-    """Read a YAML file.
-
-    Raises:
-        ConfigError: missing file or not YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None

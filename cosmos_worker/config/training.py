@@ -32,8 +32,8 @@ class OptimizerConfig(Model):
     eps: Annotated[float, Field(gt=0)] = 1e-10
     """Added to the root of the second moment."""
     implementation: Literal["torch", "apex"] = "torch"
-    """Who computes the update: torch's fused AdamW, or apex's FusedAdam, which must be installed, and needs
-    CUDA and parallel.sharding=none."""
+    """Implementation of the update: PyTorch's fused AdamW, or apex's FusedAdam, which must be installed and needs CUDA
+    and parallel.sharding=none."""
     state_bits: Literal[32, 8] = 32
     """Bits of each moment. 8 takes a quarter of the memory, rounds by blocks of 256 values, and needs torchao; weights
     whose rows are not whole blocks keep float32."""
@@ -86,14 +86,14 @@ TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class TrainerConfig(Model):
-    """Length of a run and what happens at its steps."""
+    """Length of a run, and what is logged, validated, sampled and saved on the way."""
 
     max_steps: PositiveInt = 2000
     """Optimizer steps."""
     global_batch_size: PositiveInt = 8
     """Samples per optimizer step over all processes."""
     micro_batch_size: PositiveInt = 1
-    """Samples per forward pass of one process."""
+    """Samples per forward pass of one process; fewer take less memory, and the result is the same but for rounding."""
     save_every_steps: PositiveInt = 500
     """Steps between checkpoints."""
     keep_last: PositiveInt = 2
@@ -107,10 +107,10 @@ class TrainerConfig(Model):
     validation_draws: PositiveInt = 4
     """Fixed noise draws per held-out window."""
     validation_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Noise levels at which each held-out loss is told by itself too; noise, known frames and text are the same in
+    """Noise levels at which each held-out loss is reported separately too; noise, known frames and text are the same in
     every run, so that runs and experiments can be compared."""
     keep_best: bool = False
-    """Take the held-out loss at every checkpoint, and keep the checkpoint and exports where it was lowest."""
+    """Measure the held-out loss at every checkpoint, and keep the checkpoint and exports with the lowest."""
     sample_every_steps: PositiveInt | None = None
     """Steps between sample videos of held-out windows, the first before training; null = none."""
     sample_count: PositiveInt = 2
@@ -118,13 +118,13 @@ class TrainerConfig(Model):
     sample_steps: PositiveInt = 10
     """Sampler steps of a sample video."""
     trackers: tuple[TrackerName, ...] | None = None
-    """Where figures and sample videos go beside metrics.jsonl; null = tensorboard, where it is installed."""
+    """Trackers that receive figures and sample videos beside metrics.jsonl; null = tensorboard, if it is installed."""
     seed: int = 0
     """Seed of the data order, the noise and fresh weights."""
     init: Literal["checkpoint", "random"] = "checkpoint"
     """Start from the model's weights or from random ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto = CUDA if there is one."""
+    """The device; auto = CUDA if there is one."""
     threads_per_process: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of each process; null = leave to PyTorch."""
 
@@ -138,7 +138,7 @@ class TrainerConfig(Model):
 
 
 class ParallelConfig(Model):
-    """How a run is spread over its processes; what it computes stays the same but for rounding."""
+    """Distribution of a run over its processes, which changes the result by rounding only."""
 
     sharding: Literal["none", "full", "hybrid"] = "none"
     """none: every process has all weights (DDP); full: weights, gradients, optimizer and average are spread over all
@@ -148,14 +148,15 @@ class ParallelConfig(Model):
     context_parallel: PositiveInt = 1
     """Neighbouring processes that share the latent frames of a sample, for long videos; must divide the frames."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
-    """What is computed again in the backward pass: nothing, every block, or all but matrix products and attention."""
+    """Activations that are not kept but computed again in the backward pass: none, those of every block, or (selective)
+    all but the results of matrix products and attention."""
 
 
 class AccelerationConfig(Model):
     """Faster kernels of libraries that need not be installed; asked for and absent is an error."""
 
     attention: Literal["torch", "transformer_engine"] = "torch"
-    """Who computes attention. Transformer Engine needs CUDA and bfloat16; results differ by rounding."""
+    """Implementation of attention. Transformer Engine needs CUDA and bfloat16; results differ by rounding."""
     linear: Literal["plain", "float8", "transformer_engine_float8"] = "plain"
     """float8: products of the blocks' attention and MLP layers in float8 with one scale per tensor, forward and
     backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. transformer_engine_float8:
@@ -171,7 +172,7 @@ SCALE_BYTES = 4
 
 
 def has_8bit_states(shape: Sequence[int]) -> bool:
-    """Whether the moments of a parameter can be quantised: a matrix whose rows are whole blocks.
+    """True if the moments of a parameter can be quantised: a matrix whose rows are whole blocks.
 
     Processes share a matrix by rows, so no block is cut.
     """
@@ -198,7 +199,7 @@ def warmup_steps(config: OptimizerConfig, max_steps: int) -> int:
 
 
 def decays(config: OptimizerConfig) -> bool:
-    """Whether the learning rates depend on the length of the run, since they fall towards its end."""
+    """True if the learning rates depend on the length of the run, as they fall towards its end."""
     return config.final_factor != 1 and config.decay_start < 1
 
 

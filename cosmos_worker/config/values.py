@@ -55,7 +55,7 @@ def gib(size: int) -> str:
 
 
 FLOAT8_MULTIPLE = 16
-"""What the sides of a weight, and with Transformer Engine the rows of its input, must be multiples of."""
+"""Divisor of the sides of a weight and, with Transformer Engine, of the rows of its input."""
 
 
 def unfit_sizes(sizes: Mapping[str, int]) -> Iterator[str]:

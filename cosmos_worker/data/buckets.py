@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.data.index import Window
 from cosmos_worker.errors import DataError
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.config.stages import FrameRate
 from cosmos_worker.data.buckets import choose_bucket
 from cosmos_worker.data.index import Clip, window_starts

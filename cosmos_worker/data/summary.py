@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.buckets import stretch
 from cosmos_worker.data.check import CheckedClips

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cosmos_worker.config.stages import (
-    GuardrailsConfig,
-    ItemConfig,
-)
+from cosmos_worker.config.stages import GuardrailsConfig, ItemConfig
 from cosmos_worker.errors import UserError
 from cosmos_worker.runtime.machine import Finding
 from cosmos_worker.runtime.machine_check import Line

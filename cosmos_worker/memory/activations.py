@@ -7,13 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cosmos_worker.config.experiment import (
-    LATENT_SCALE,
-    Experiment,
-    NetConfig,
-    TokenizerConfig,
-    VideoConfig,
-)
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import LATENT_SCALE, NetConfig, TokenizerConfig, VideoConfig
 from cosmos_worker.memory.sizes import FLOAT8_BYTES, FLOAT_BYTES
 
 # --- activations of a step ------------------------------------------------------------------

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cosmos_worker.config.experiment import LATENT_SCALE, Experiment, NetConfig, VideoConfig
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import LATENT_SCALE, NetConfig, VideoConfig
 from cosmos_worker.config.training import LoraConfig, has_8bit_states, moment_bytes
 from cosmos_worker.config.values import FLOAT8_MULTIPLE
 

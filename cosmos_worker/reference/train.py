@@ -45,7 +45,7 @@ def variable(name: str) -> str:
 
 
 def is_reference(arguments: Sequence[str]) -> bool:
-    """Whether a command line of ours is the reference's: train with words after ``--``."""
+    """True if the command line is written as the reference's: train with words after ``--``."""
     return bool(arguments) and arguments[0] == "train" and "--" in arguments
 
 

@@ -10,18 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cosmos_worker.config.experiment import (
-    LATENT_SCALE,
-    Experiment,
-    check_changes,
-)
+from cosmos_worker.config.documents import parse_document
+from cosmos_worker.config.experiment import Experiment, check_changes
+from cosmos_worker.config.network import LATENT_SCALE
 from cosmos_worker.config.overrides import (
     all_keys,
     moved_option,
     parse_override,
 )
 from cosmos_worker.config.presets import get_experiment
-from cosmos_worker.config.stages import parse_document
 from cosmos_worker.config.training import START_FACTOR
 from cosmos_worker.errors import ConfigError
 
@@ -166,7 +163,7 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """What the words after ``--`` say."""
+    """The meaning of the words after ``--``."""
 
     experiment: Experiment
     run_name: str

@@ -13,15 +13,10 @@ from cosmos_worker.config.captions import (
     TextError,
     normalise_caption,
 )
-from cosmos_worker.config.experiment import (
-    TextConfig,
-    TokenizerConfig,
-)
+from cosmos_worker.config.documents import parse_document
+from cosmos_worker.config.network import TextConfig, TokenizerConfig
 from cosmos_worker.config.presets import get_experiment
-from cosmos_worker.config.stages import (
-    GenerateConfig,
-    parse_document,
-)
+from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.reference import video2world_flags as flags
 from cosmos_worker.sample.conditioning import check_visual_input

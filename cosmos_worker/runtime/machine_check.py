@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.documents import load_yaml
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.overrides import load_stage_config
 from cosmos_worker.config.stages import (
@@ -16,7 +17,6 @@ from cosmos_worker.config.stages import (
     PrepareDatasetConfig,
     StageConfig,
     TrainConfig,
-    load_yaml,
 )
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.memory.sizes import checkpoint_bytes

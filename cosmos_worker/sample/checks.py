@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cosmos_worker.config.experiment import LATENT_SCALE, NetConfig, TokenizerConfig
+from cosmos_worker.config.network import LATENT_SCALE, NetConfig, TokenizerConfig
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import ItemConfig
 from cosmos_worker.data.text_files import printable

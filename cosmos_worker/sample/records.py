@@ -21,10 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.config.stages import (
-    Fit,
-    GenerateConfig,
-)
+from cosmos_worker.config.stages import Fit, GenerateConfig
 from cosmos_worker.data.video.files import (
     read_video,
     read_window,

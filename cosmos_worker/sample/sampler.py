@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cosmos_worker.config.experiment import LATENT_SCALE, TextConfig, TextPadding
+from cosmos_worker.config.network import LATENT_SCALE, TextConfig, TextPadding
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.diffusion.edm import KnownFrames, arch_invariant_noise, scalings
 from cosmos_worker.diffusion.samplers import (

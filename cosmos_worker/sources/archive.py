@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from cosmos_worker.config.addresses import shown_address
-from cosmos_worker.config.stages import UrlSource
+from cosmos_worker.config.source import UrlSource
 from cosmos_worker.errors import DataError
 from cosmos_worker.runtime.failures import one_line
 from cosmos_worker.sources.url import Download

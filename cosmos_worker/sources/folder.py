@@ -13,10 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cosmos_worker.config.addresses import shown_address
-from cosmos_worker.config.stages import (
-    S3Source,
-    Source,
-)
+from cosmos_worker.config.source import S3Source, Source
 from cosmos_worker.errors import DataError
 from cosmos_worker.sources.archive import (
     extract_file,

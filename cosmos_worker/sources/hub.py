@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from cosmos_worker.config.addresses import shown_address
-from cosmos_worker.config.stages import HuggingFaceSource
+from cosmos_worker.config.source import HuggingFaceSource
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
 from cosmos_worker.runtime.progress import shows_bars

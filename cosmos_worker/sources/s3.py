@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cosmos_worker.config.stages import S3Source
+from cosmos_worker.config.source import S3Source
 from cosmos_worker.errors import DataError
 from cosmos_worker.sources.s3_bucket import (
     Bucket,

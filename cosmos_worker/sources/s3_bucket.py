@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumErro
 from urllib3.exceptions import HTTPError
 
 from cosmos_worker.config.addresses import shown_address, without_secrets
-from cosmos_worker.config.stages import S3Source
+from cosmos_worker.config.source import S3Source
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.sources.s3_errors import (
     ANONYMOUS,

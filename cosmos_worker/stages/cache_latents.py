@@ -21,11 +21,7 @@ from typing import Any
 
 import torch
 
-from cosmos_worker.config.experiment import (
-    LATENT_SCALE,
-    TokenizerConfig,
-    VideoConfig,
-)
+from cosmos_worker.config.network import LATENT_SCALE, TokenizerConfig, VideoConfig
 from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import DatasetIndex, Window, read_index

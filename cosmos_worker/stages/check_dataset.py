@@ -13,14 +13,9 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, get_args
 
+from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.presets import get_experiment
-from cosmos_worker.config.stages import (
-    DatasetLayout,
-    Fit,
-    FrameRate,
-    PrepareDatasetConfig,
-    parse_document,
-)
+from cosmos_worker.config.stages import DatasetLayout, Fit, FrameRate, PrepareDatasetConfig
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import Volumes

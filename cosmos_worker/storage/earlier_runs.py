@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.documents import load_yaml, parse_document
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import options_but_length
-from cosmos_worker.config.stages import (
-    TrainConfig,
-    load_yaml,
-    parse_document,
-)
+from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.config.training import (
     describe_schedule,
     warmup_steps,

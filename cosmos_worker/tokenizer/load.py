@@ -13,10 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from cosmos_worker.config.experiment import (
-    LATENT_SCALE,
-    TokenizerConfig,
-)
+from cosmos_worker.config.network import LATENT_SCALE, TokenizerConfig
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.storage.file_kinds import (
     TORCH_ZIP,

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cosmos_worker.config.experiment import LATENT_SCALE
+from cosmos_worker.config.network import LATENT_SCALE
 from cosmos_worker.errors import ConfigError, DataError
 
 

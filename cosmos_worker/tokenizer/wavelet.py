@@ -13,10 +13,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from cosmos_worker.config.experiment import (
-    LATENT_SCALE,
-    TokenizerConfig,
-)
+from cosmos_worker.config.network import LATENT_SCALE, TokenizerConfig
 from cosmos_worker.tokenizer import tokenizer
 
 CELL = 8

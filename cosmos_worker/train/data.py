@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosmos_worker.config.experiment import (
-    LATENT_SCALE,
-    Experiment,
-)
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import LATENT_SCALE
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.captions import CAPTION_UNKNOWN, leave_out_unknown, name_clips
 from cosmos_worker.data.index import Window, read_index

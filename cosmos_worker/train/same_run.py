@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import options_that_decide_weights
-from cosmos_worker.config.stages import parse_document
 from cosmos_worker.config.training import (
     decays,
     describe_schedule,

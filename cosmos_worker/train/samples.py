@@ -16,10 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_worker.config.experiment import (
-    Experiment,
-    VideoConfig,
-)
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.data.video.files import write_video
 from cosmos_worker.errors import ConfigError

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cosmos_worker.config.experiment import DiffusionConfig, Experiment
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import DiffusionConfig
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
 from cosmos_worker.errors import DataError
 from cosmos_worker.model.dtensor import (

@@ -17,14 +17,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.documents import load_yaml, parse_document
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.config.presets import (
     EXPERIMENTS,
     get_experiment,
-)
-from cosmos_worker.config.stages import (
-    load_yaml,
-    parse_document,
 )
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.storage.file_digests import stamp

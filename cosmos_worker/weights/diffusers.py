@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.storage.file_kinds import read_json_file
 from cosmos_worker.weights.forms import CONFIG_FILE

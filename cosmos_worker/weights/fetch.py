@@ -14,11 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_worker.config.stages import (
-    Artifact,
-    HuggingFaceSource,
-    S3Source,
-)
+from cosmos_worker.config.source import HuggingFaceSource, S3Source
+from cosmos_worker.config.stages import Artifact
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.sources.archive import (
     extract_file,

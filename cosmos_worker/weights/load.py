@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.model.dit import CosmosDiT, CosmosModel
 from cosmos_worker.model.dtensor import (

@@ -23,11 +23,11 @@ import yaml
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import get_experiment
+from cosmos_worker.config.source import Source
 from cosmos_worker.config.stages import (
     CacheLatentsConfig,
     EmbedTextConfig,
     PrepareDatasetConfig,
-    Source,
     StageConfig,
     TrainConfig,
 )

@@ -8,15 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cosmos_worker.config.experiment import (
-    Experiment,
-    VideoConfig,
-)
-from cosmos_worker.config.stages import (
-    CacheLatentsConfig,
-    PrepareDatasetConfig,
-    Source,
-)
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import VideoConfig
+from cosmos_worker.config.source import Source
+from cosmos_worker.config.stages import CacheLatentsConfig, PrepareDatasetConfig
 from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.data.index import read_index
 from cosmos_worker.stages import cache_latents, prepare_dataset

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.data.video.files import write_video
 from cosmos_worker.model.dit import CosmosModel

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.weights.load import save_weight_file
 from support.tiny_tokenizer import Encoder, write_script, write_tiny_tokenizer

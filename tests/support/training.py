@@ -10,9 +10,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from cosmos_worker.config.experiment import (
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import (
     ConditioningConfig,
-    Experiment,
     NetConfig,
     TextConfig,
     TokenizerConfig,

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.model.dit import CosmosDiT
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "data" / "vectors"

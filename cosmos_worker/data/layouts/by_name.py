@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_worker.config.stages import (
-    DatasetLayout,
-    PrepareDatasetConfig,
-)
+from cosmos_worker.config.stages import DatasetLayout, PrepareDatasetConfig
 from cosmos_worker.data.index import SPLIT_NAMES
 from cosmos_worker.data.layouts.bridge import (
     ANNOTATION_FOLDER,

@@ -13,10 +13,7 @@ from cosmos_operator.api.base import (
     RelativeFolder,
     rules,
 )
-from cosmos_worker.config.stages import (
-    S3_ENDPOINT,
-    S3_URI,
-)
+from cosmos_worker.config.source import S3_ENDPOINT, S3_URI
 
 
 class ClaimFolder(ApiModel):

@@ -12,14 +12,8 @@ from cosmos_operator.plan.keys import source_key
 from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.stages import (
-    Artifact,
-    ArtifactKind,
-    HuggingFaceSource,
-    S3Source,
-    Source,
-    UrlSource,
-)
+from cosmos_worker.config.source import HuggingFaceSource, S3Source, Source, UrlSource
+from cosmos_worker.config.stages import Artifact, ArtifactKind
 from cosmos_worker.storage.volumes import content_key
 
 

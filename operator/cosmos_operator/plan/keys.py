@@ -11,11 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosmos_worker.config.identity import TRAINER_PACE
-from cosmos_worker.config.stages import (
-    Source,
-    StageConfig,
-    TrainConfig,
-)
+from cosmos_worker.config.source import Source
+from cosmos_worker.config.stages import StageConfig, TrainConfig
 from cosmos_worker.config.training import (
     AccelerationConfig,
     LoraConfig,

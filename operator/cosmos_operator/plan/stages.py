@@ -10,12 +10,7 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan import worker_doc
 from cosmos_operator.plan.inputs import Inputs, read_inputs
 from cosmos_operator.plan.volumes import used_volumes
-from cosmos_worker.config.stages import (
-    GenerateConfig,
-    PublishConfig,
-    StageConfig,
-    TrainConfig,
-)
+from cosmos_worker.config.stages import GenerateConfig, PublishConfig, StageConfig, TrainConfig
 
 SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
 """Stages whose results do not depend on the job's name: two jobs with the same inputs share them."""

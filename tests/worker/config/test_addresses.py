@@ -6,10 +6,8 @@ from cosmos_worker.config.addresses import (
     shown_address,
     without_secrets,
 )
-from cosmos_worker.config.stages import (
-    PrepareDatasetConfig,
-    parse_document,
-)
+from cosmos_worker.config.documents import parse_document
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.errors import ConfigError
 
 

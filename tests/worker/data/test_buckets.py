@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.buckets import TALL, WIDE, bucket_experiment, prepare_config, write_mixed_dataset
 from support.training import small_experiment
 
-from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.data.buckets import choose_bucket, group_windows, stretch
 from cosmos_worker.data.index import Window, read_index
 from cosmos_worker.errors import DataError

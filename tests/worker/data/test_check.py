@@ -13,7 +13,7 @@ from support.clips import (
     write_clip_with_times,
 )
 
-from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.data.check import check_clips
 from cosmos_worker.data.index import Clip
 from cosmos_worker.data.journal import Journal

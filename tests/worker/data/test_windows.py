@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.numbered_videos import Kind, number_of, write_numbered
 
-from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.data import windows as ahead
 from cosmos_worker.data.index import Clip, DatasetIndex
 from cosmos_worker.data.video.facts import decode_fully

@@ -14,11 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cosmos_worker.cli import main
-from cosmos_worker.config.experiment import (
-    Experiment,
-    TokenizerConfig,
-    VideoConfig,
-)
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import TokenizerConfig, VideoConfig
 from cosmos_worker.config.presets import EXPERIMENTS
 from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError

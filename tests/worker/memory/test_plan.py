@@ -11,7 +11,7 @@ from support.training import SMALL_NET, small_experiment
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.config.presets import (
     EXPERIMENTS,
     NET_7B,

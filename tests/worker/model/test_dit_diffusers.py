@@ -17,7 +17,7 @@ from support.training import SMALL_NET
 from torch import Tensor
 from torch.testing import assert_close
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.weights.convert import (
     convert_weights,

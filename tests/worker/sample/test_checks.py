@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.generation import HEIGHT, NUM_FRAMES, TINY_NET, WIDTH
 
-from cosmos_worker.config.experiment import NetConfig, TokenizerConfig
+from cosmos_worker.config.network import NetConfig, TokenizerConfig
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.sample.checks import check_admitted

@@ -20,10 +20,7 @@ from support.generation import (
 )
 from support.tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
-from cosmos_worker.config.experiment import (
-    TextConfig,
-    TokenizerConfig,
-)
+from cosmos_worker.config.network import TextConfig, TokenizerConfig
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.sample.conditioning import video_from_frames
 from cosmos_worker.sample.passes import (

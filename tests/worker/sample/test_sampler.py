@@ -16,10 +16,7 @@ from support.generation import (
 )
 from support.tiny_tokenizer import torchscript_allowed, write_tiny_tokenizer
 
-from cosmos_worker.config.experiment import (
-    TextConfig,
-    TokenizerConfig,
-)
+from cosmos_worker.config.network import TextConfig, TokenizerConfig
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.diffusion.samplers import OnStep
 from cosmos_worker.errors import DataError

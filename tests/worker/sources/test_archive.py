@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from cosmos_worker.config.stages import UrlSource
+from cosmos_worker.config.source import UrlSource
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.sources.archive import extract_url
 from cosmos_worker.storage.volumes import sha256_of_file

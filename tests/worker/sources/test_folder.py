@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_worker.config.stages import (
-    S3Source,
-    Source,
-    UrlSource,
-)
+from cosmos_worker.config.source import S3Source, Source, UrlSource
 from cosmos_worker.errors import DataError
 from cosmos_worker.sources.folder import (
     is_fetched,

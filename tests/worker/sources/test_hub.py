@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from support.fake_hub import COMMIT, point_client, serve_hub
 
-from cosmos_worker.config.stages import HuggingFaceSource
+from cosmos_worker.config.source import HuggingFaceSource
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.sources.hub import download_repository
 

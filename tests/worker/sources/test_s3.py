@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.s3_store import BUCKET, Store
 
-from cosmos_worker.config.stages import S3Source
+from cosmos_worker.config.source import S3Source
 from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.sources import (
     download_progress,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.s3_store import BUCKET, KEYS, PAGE, Answer, Store, error_answer, set_credentials
 
-from cosmos_worker.config.stages import S3Source
+from cosmos_worker.config.source import S3Source
 from cosmos_worker.errors import DataError, RetryableError, WorkerError
 from cosmos_worker.sources.s3 import download_source
 

@@ -22,7 +22,7 @@ from support.buckets import (
 from support.tiny_tokenizer import write_tiny_tokenizer
 from support.training import small_experiment
 
-from cosmos_worker.config.experiment import VideoConfig
+from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.data.index import Window, read_index
 from cosmos_worker.data.video.files import read_window
 from cosmos_worker.errors import DataError, RetryableError

@@ -15,10 +15,7 @@ from support.generation import TINY_NET, generate_config, inputs_of, moving_squa
 from support.text_encoders import write_t5, write_unigram_tokenizer
 
 from cosmos_worker.cli import main
-from cosmos_worker.config.stages import (
-    CheckInputsConfig,
-    ItemConfig,
-)
+from cosmos_worker.config.stages import CheckInputsConfig, ItemConfig
 from cosmos_worker.data.video.files import (
     open_video,
     write_video,

@@ -16,12 +16,8 @@ from safetensors.torch import save
 from support.clips import write_bridge_dataset
 from support.s3_store import BUCKET, PAGE, Store, error_answer
 
-from cosmos_worker.config.stages import (
-    FetchModelConfig,
-    PrepareDatasetConfig,
-    S3Source,
-    Source,
-)
+from cosmos_worker.config.source import S3Source, Source
+from cosmos_worker.config.stages import FetchModelConfig, PrepareDatasetConfig
 from cosmos_worker.data.index import read_index
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.sources import s3, s3_download

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from cosmos_worker.cli import main
-from cosmos_worker.config.experiment import TokenizerConfig
+from cosmos_worker.config.network import TokenizerConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.pretrained import read_model_type
 from cosmos_worker.storage.file_kinds import (

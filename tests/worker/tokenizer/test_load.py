@@ -12,7 +12,7 @@ from support.tiny_tokenizer import (
     write_tiny_tokenizer,
 )
 
-from cosmos_worker.config.experiment import TokenizerConfig
+from cosmos_worker.config.network import TokenizerConfig
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.tokenizer.network import (

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cosmos_worker.config.experiment import TokenizerConfig
+from cosmos_worker.config.network import TokenizerConfig
 from cosmos_worker.errors import ConfigError, DataError
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import (

@@ -16,10 +16,7 @@ from support.training import (
 )
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.stages import (
-    PublishConfig,
-    TrainConfig,
-)
+from cosmos_worker.config.stages import PublishConfig, TrainConfig
 from cosmos_worker.errors import CheckpointError, StopRequested
 from cosmos_worker.stages import publish
 from cosmos_worker.stages.run_stage import run_stage

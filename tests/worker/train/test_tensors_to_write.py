@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from cosmos_worker.train import checkpoint as shard_files
 from cosmos_worker.model.dtensor import local_part
-from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.experiment import (Experiment)
 from cosmos_worker.stages.train import build_model
 from cosmos_worker.runtime.process_group import join_processes
 from cosmos_worker.train.optimizer import build_optimizer

@@ -27,12 +27,9 @@ from support.training import (
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cosmos_worker.config.experiment import (
-    Experiment,
-    TextConfig,
-    VideoConfig,
-)
+from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import options_that_decide_weights
+from cosmos_worker.config.network import TextConfig, VideoConfig
 from cosmos_worker.config.training import (
     AccelerationConfig,
     ParallelConfig,

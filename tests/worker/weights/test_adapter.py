@@ -26,10 +26,7 @@ from support.training import (
 from torch import Tensor
 
 from cosmos_worker.cli import main
-from cosmos_worker.config.stages import (
-    FetchModelConfig,
-    PublishConfig,
-)
+from cosmos_worker.config.stages import FetchModelConfig, PublishConfig
 from cosmos_worker.config.training import LoraConfig
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.stages import fetch_model, publish

@@ -13,7 +13,7 @@ from support.reference_keys import LOGVAR_ENTRIES, extra_state_names, reference_
 from support.training import SMALL_NET, small_model, write_model
 from torch import Tensor
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.config.presets import (
     NET_7B,
     NET_14B,

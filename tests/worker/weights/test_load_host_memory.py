@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.weights.convert import convert_weights
 from cosmos_worker.weights.load import save_weight_file
@@ -35,7 +35,7 @@ LOADS = """
 import ctypes, gc, json, sys
 from pathlib import Path
 from cosmos_worker.weights.load import load_model
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import (NetConfig)
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()

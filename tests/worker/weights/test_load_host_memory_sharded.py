@@ -11,7 +11,7 @@ import torch
 from support.programs import run_program
 from support.training import SMALL_NET, small_experiment
 
-from cosmos_worker.config.experiment import NetConfig
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.weights.convert import convert_weights
@@ -31,7 +31,7 @@ import ctypes, gc, json, sys
 from pathlib import Path
 import torch
 from cosmos_worker.model.dtensor import local_part
-from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.experiment import (Experiment)
 from cosmos_worker.stages.train import build_model
 from cosmos_worker.runtime.process_group import join_processes
 from cosmos_worker.train.parallelize import share_frames

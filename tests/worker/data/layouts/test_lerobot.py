@@ -14,11 +14,9 @@ from support.lerobot_datasets import (
     write_lerobot,
 )
 
-from cosmos_worker.config.experiment import VideoConfig
-from cosmos_worker.config.stages import (
-    PrepareDatasetConfig,
-    parse_document,
-)
+from cosmos_worker.config.documents import parse_document
+from cosmos_worker.config.network import VideoConfig
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import Clip

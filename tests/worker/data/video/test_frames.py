@@ -20,10 +20,7 @@ from support.numbered_videos import (
     write_numbered,
 )
 
-from cosmos_worker.config.experiment import (
-    TokenizerConfig,
-    VideoConfig,
-)
+from cosmos_worker.config.network import TokenizerConfig, VideoConfig
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data import check
