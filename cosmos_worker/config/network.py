@@ -147,9 +147,10 @@ class DiffusionConfig(Model):
     p_std: Annotated[float, Field(gt=0)] = 1.0
     """Standard deviation of ln sigma."""
     sigma_multiplier: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on sigma; the reference's adjust_video_noise is the square root of the latent frames."""
+    """Factor on every sigma; adjust_video_noise of the reference is the square root of the latent frames, 4 for 16."""
     use_logvar: bool = True
-    """Weigh the loss by an uncertainty that is learned for each noise level (Kendall and Gal 2017)."""
+    """Weigh the loss by an uncertainty v that is learned for each noise level, as loss exp(-v) + v (Kendall and
+    Gal 2017), which may be negative."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
 

@@ -62,7 +62,7 @@ class EmaConfig(Model):
     enabled: bool = True
     """Keep an average of the weights."""
     rate: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
-    """Relative width s of the averaging profile; the exponent follows from it."""
+    """Width of the average as a fraction of the steps done (sigma_rel of Karras et al. 2024, EDM2)."""
 
 
 class LoraConfig(Model):
@@ -103,7 +103,7 @@ class TrainerConfig(Model):
     log_every_steps: PositiveInt = 10
     """Steps between log lines."""
     validate_every_steps: PositiveInt | None = None
-    """Steps between held-out losses; null = before the first step and after the last."""
+    """Steps between held-out losses, beside those before the first step and after the last; null = only these."""
     validation_draws: PositiveInt = 4
     """Fixed noise draws per held-out window."""
     validation_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = ()

@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cosmos_worker.diffusion.edm import KnownFrames, scalings
+from cosmos_worker.diffusion.edm import scalings
+from cosmos_worker.diffusion.known_frames import KnownFrames
 
 NetFn = Callable[[Tensor, Tensor], Tensor]
 """(c_in x of shape BCTHW, c_noise of shape B) -> network output F of shape BCTHW."""
@@ -36,7 +37,7 @@ def edm_euler_sigmas(
     Raises:
         ValueError: if num_steps is not positive.
 
-    Source: Karras et al. 2022, eq. 5; diffusers EDMEulerScheduler, facts 5.5.
+    Source: Karras et al. 2022, eq. 5; diffusers EDMEulerScheduler.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps: {num_steps} is not positive; use 1 or more")
@@ -98,14 +99,14 @@ def sample_edm_euler(
         known: frames that are given; their number may be 0.
         sigmas: of `edm_euler_sigmas`, (N + 1,), the last is 0.
         sigma_data: standard deviation of clean latents.
-        known_output: "legacy" repeats the snapshot's wrong inverse preconditioning
+        known_output: "legacy" repeats the wrong inverse preconditioning of the reference
             (L/c_out - c_skip x), which makes known frames 1.6 times too large.
         on_step: called N times.
 
     Returns:
         Latents (times sigma_data) of the same shape.
 
-    Source: cosmos_predict1 V2W inference with EDMEulerScheduler, facts 5.5. Differs: sigma and
+    Source: cosmos_predict1 Video2World inference with EDMEulerScheduler. Differs: sigma and
     state are float32 where the reference rounds them to bfloat16.
     """
     sigmas = sigmas.to(noise_BCTHW)
@@ -138,7 +139,7 @@ def res_sigmas(
     Raises:
         ValueError: if num_steps is not positive.
 
-    Source: Karras et al. 2022, eq. 5; cosmos_predict1 res_sampler, facts 5.6.
+    Source: Karras et al. 2022, eq. 5; cosmos_predict1 res_sampler.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps: {num_steps} is not positive; use 1 or more")
@@ -216,7 +217,7 @@ def sample_res(
     Raises:
         ValueError: if num_steps gives no interval.
 
-    Source: cosmos_predict1 res_sampler with S_churn 0, facts 5.6. Differs: no zero-scaled draw of
+    Source: cosmos_predict1 res_sampler with S_churn 0. Differs: no zero-scaled draw of
     noise at every step, which changes no value.
     """
     dtype = x_BCTHW.dtype

@@ -1,6 +1,6 @@
 """The prompt upsampler: a vision-language model writes a longer prompt from the last known frame and the user's prompt.
 
-Source: cosmos_predict1 inference (Pixtral-12B), facts 8.3. Differs: the reference throws the user's prompt away and
+Source: cosmos_predict1 inference (Pixtral-12B). Differs: the reference throws the user's prompt away and
 describes the picture alone; here the prompt is part of the request. Greedy, where the reference has temperature 0.01.
 """
 

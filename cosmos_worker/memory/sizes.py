@@ -1,6 +1,7 @@
 """Numbers of parameters, tokens and bytes of a training, computed from its options. No torch here.
 
-All are exact and the same on any number of GPUs. Shapes are those of CV8x8x8 (reference facts 6.2).
+All are exact and the same on any number of GPUs. Shapes of the tokenizer are those of CV8x8x8, see
+``tokenizer/network.py``.
 """
 
 from __future__ import annotations

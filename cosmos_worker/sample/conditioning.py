@@ -133,7 +133,7 @@ def read_known_frames(one: SampleInput, sampling: SamplingConfig, fit: Fit = "st
     Raises:
         DataError: the file cannot be read.
 
-    Source: cosmos_predict1 inference, facts 8.2. Differs: x / 127.5 - 1 as in training, where the
+    Source: cosmos_predict1 inference. Differs: x / 127.5 - 1 as in training, where the
     reference has x / 128 - 1; sampling.pixel_range=legacy repeats that. The reference always stretches.
     """
     video_CTHW = video_from_frames(_known_frames(one, sampling), sampling)

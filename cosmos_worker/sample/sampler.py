@@ -19,7 +19,8 @@ from torch import Tensor
 
 from cosmos_worker.config.network import LATENT_SCALE, TextConfig, TextPadding
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.diffusion.edm import KnownFrames, arch_invariant_noise, scalings
+from cosmos_worker.diffusion.edm import scalings
+from cosmos_worker.diffusion.known_frames import KnownFrames, arch_invariant_noise
 from cosmos_worker.diffusion.samplers import (
     SOLVER_ORDERS,
     NetFn,

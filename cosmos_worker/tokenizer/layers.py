@@ -3,7 +3,7 @@
 Causal: frame t of an output depends on frames up to t of the input only. Names of parameters are those of the released
 files. Legend: B videos, C channels, T frames, H rows, W columns of the level at hand; P patch size.
 
-Source: reference facts 6.2.
+Source: layers of cosmos_predict1's continuous video tokenizer; diffusers AutoencoderKLCosmos.
 """
 
 from __future__ import annotations

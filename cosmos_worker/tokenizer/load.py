@@ -1,6 +1,7 @@
 """Tokenizers from their files: NVIDIA's encoder.jit, decoder.jit (TorchScript) and mean_std.pt, or the embedded one.
 
-Source: reference facts 6.1; differs: normalisation and results are float32, and a single frame can be encoded.
+Source: cosmos_predict1 loads the same files. Differs: normalisation and results are float32, and a single frame can
+be encoded.
 """
 
 from __future__ import annotations

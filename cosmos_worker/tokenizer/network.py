@@ -4,7 +4,7 @@ Names of parameters are those of the released files, so that ``torch.jit.load(..
 The module knows no normalisation and no chunks: those belong to the tokenizer that uses it.
 Legend: B videos, C channels, T frames, H rows, W columns of the level at hand.
 
-Source: reference facts 6.2.
+Source: cosmos_predict1's continuous video tokenizer CV8x8x8; diffusers AutoencoderKLCosmos.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def map_chunks(
     Returns:
         (B, C', chunks * t', H', W').
 
-    Source: reference facts 6.1: chunks go along the batch, no overlap and no blending.
+    Source: cosmos_predict1 video tokenizer: chunks go along the batch, no overlap and no blending.
     """
     num_videos, _, frames = x_BCTHW.shape[:3]
     num_chunks = max(1, frames // chunk_frames)

@@ -37,7 +37,7 @@ def analyse(x_BCTHW: Tensor) -> Tensor:
     Channels are band-major, LLL (the mean of a cell), LLH, LHL, LHH, HLL, HLH, HHL, HHH with the letters for
     time, rows, columns; inside a band the incoming channels keep their order. T, H, W must be even.
 
-    Source: reference facts 6.2 item 1 (orthonormal Haar on three axes, divided by 2 sqrt 2).
+    Source: the patcher of cosmos_predict1's tokenizers: orthonormal Haar on three axes, divided by 2 sqrt 2.
     """
     bands = [
         along_w

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.diffusion.edm import AUGMENT_SIGMA, Noise
+from cosmos_worker.diffusion.edm import Noise
+from cosmos_worker.diffusion.known_frames import AUGMENT_SIGMA
 
 AUGMENT = (-3.0, 2.0, 1.0)
 """Noise on known frames: mean and standard deviation of ln sigma, factor on sigma, as in the pre-training."""

@@ -171,7 +171,7 @@ def train_step(
     return StepResult(losses, norm)
 
 
-NAMES = ("loss", "edm_loss", "mse")
+LOSS_NAMES = ("loss", "edm_loss", "mse")
 """Names of the losses, in the order of ``StepResult.losses``."""
 
 
@@ -200,7 +200,7 @@ class LossSums:
         self._clear()
 
     def _clear(self) -> None:
-        self._total, self._num_steps = torch.zeros(len(NAMES)), 0
+        self._total, self._num_steps = torch.zeros(len(LOSS_NAMES)), 0
         self._by_bucket: dict[str | None, list[float]] = {name: [] for name in self._buckets}
 
     def add(self, losses: Tensor, bucket: str | None) -> None:
@@ -222,4 +222,4 @@ class LossSums:
             if name is not None and losses
         }
         self._clear()
-        return MeanLosses(dict(zip(NAMES, means, strict=True)), found)
+        return MeanLosses(dict(zip(LOSS_NAMES, means, strict=True)), found)

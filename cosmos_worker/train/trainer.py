@@ -50,8 +50,8 @@ def train(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
     """Train to ``max_steps``; all processes call this, after :meth:`RunState.resume`.
 
     Returns:
-        steps: done; checkpoint: step of the last one; loss, edm_loss, mse: last means; validation_loss_before and
-        _after; change: of the weights against the base, where it is known.
+        steps: done; checkpoint: step of the last one; loss, edm_loss, mse: last means, absent if no step was left;
+        validation_loss_before and _after; change: of the weights against the base, where it is known.
 
     Raises:
         StopRequested: asked to stop; a checkpoint was saved.
@@ -105,9 +105,11 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
                 trainer.sample()
         if is_due(state.done_steps, options.save_every_steps) and not (
             trainer.is_done
-            and options.keep_best  # the last checkpoint is saved with its held-out loss
+            and options.keep_best  # train() saves the last one with its held-out loss
         ):
-            state.begin_save(held_out)
+            state.begin_save(
+                held_out
+            )  # in the background; of the last step while train() validates
     return means
 
 
@@ -214,7 +216,7 @@ class Trainer:
             self.processes.device,
             lambda: f"step {step + 1}, windows {self._names(samples)}",
         )
-        self.state.finish_step()
+        self.state.finish_step()  # the average, and the count of steps
         return result, rate
 
     def _micro_batch(self, samples: Sequence[int], positions: Sequence[int]) -> tuple[Batch, Noise]:

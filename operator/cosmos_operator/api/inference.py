@@ -56,8 +56,8 @@ class SamplingParameters(ApiModel):
     steps: Annotated[int, Field(ge=1, le=1000)] = _SAMPLING.num_steps
     """Number of steps of the sampler."""
     guidance: Annotated[float, Field(ge=0, le=100)] = _SAMPLING.guidance
-    """Classifier-free guidance scale: the weight of the prompt against the negative prompt. With 0 there is no
-    guidance, and the network is evaluated once a step instead of twice."""
+    """Classifier-free guidance g in cond + g (cond - uncond), as NVIDIA counts it: the usual scale is g + 1. With 0
+    there is no guidance, and the network is evaluated once a step instead of twice."""
     seed: CountOrZero = _SAMPLING.seed
     """Seed of the initial noise; each input draws from a stream of its own."""
     num_pixel_frames: Annotated[int, Field(ge=1, le=1025)] | None = None
@@ -80,12 +80,12 @@ class SamplingParameters(ApiModel):
     negative_prompt: NegativePrompt | None = None
     """Prompt whose content the video is guided away from. Omitted: a default text that describes bad recordings."""
     sampler: Literal["EdmEuler", "Res2Ab", "Res2Mid", "Res1Euler"] = "EdmEuler"
-    """Solver of the diffusion. EdmEuler: the one of NVIDIA's inference. Res2Ab, Res2Mid, Res1Euler: its multistep
-    solvers."""
+    """Solver of the diffusion. EdmEuler: that of NVIDIA's inference. Res1Euler, Res2Ab, Res2Mid: the RES solvers of its
+    training code, of first order, of second order by the step before, and of second order by a step between."""
     sigma_max: Annotated[float, Field(gt=0, le=1000)] = _SAMPLING.sigma_max
     """Noise level (sigma) of the first step."""
     sigma_min: Annotated[float, Field(gt=0, le=1)] = _SAMPLING.sigma_min
-    """Noise level (sigma) of the last step."""
+    """Lowest noise level (sigma), from which the last step goes to 0."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = _SAMPLING.batch_size
     """Number of videos that a process samples at the same time."""
 

@@ -20,7 +20,8 @@ class ClaimFolder(ApiModel):
     """A folder in a persistent volume claim."""
 
     claim_name: ObjectName | None = None
-    """Name of the claim, in the job's namespace. Omitted: the claim in which the job keeps files of this kind."""
+    """Name of the claim, in the job's namespace. Omitted: that of spec.storage.datasets for a dataset,
+    otherwise that of spec.storage.models."""
     path: RelativeFolder
     """Folder inside the claim. Empty: its root."""
 
@@ -72,8 +73,8 @@ class Source(ApiModel):
     )
 
     path: Address | None = None
-    """Path of a folder or file that the worker sees: without a cluster relative to the job's file, on a cluster in
-    the image."""
+    """Path of a folder or file. With cosmos run: on this machine, relative to the job's file. On a cluster: inside the
+    worker's image; for volumes use claim."""
     claim: ClaimFolder | None = None
     """Folder in a persistent volume claim."""
     url: Archive | None = None

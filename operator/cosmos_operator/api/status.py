@@ -69,7 +69,7 @@ class Progress(ApiModel):
     summary: Text = ""
     """Step and total as STEP/TOTAL, for kubectl get."""
     loss: Decimal | None = None
-    """Training loss at the last report."""
+    """Training loss at the last report; it contains a learned uncertainty and may be negative."""
     samples_per_second: Decimal | None = None
     """Samples that are trained on per second, at the last report."""
     eta_seconds: NonNegative | None = None

@@ -40,7 +40,7 @@ class BaseModelSpec(ApiModel):
     """The model that the training starts from."""
 
     name: ArtifactName = "Cosmos-Predict1-7B-Video2World"
-    """Name of the model. Its size must be that of the experiment. Without a source it is also the name of the
+    """Name of the model. The experiment must be made for it (7B or 14B). Without a source it is also the name of the
     repository on the Hugging Face Hub: NAME with a slash, otherwise nvidia/NAME."""
     source: Source | None = None
     """Source of the weights: a folder with model.pt, safetensors files, a diffusers model, or iter_*_model.pt of a
@@ -102,16 +102,17 @@ class EmbeddingsSpec(ApiModel):
     """The text encoder, whose embeddings of captions and prompts condition the network."""
 
     encoder: ArtifactName = "google-t5/t5-11b"
-    """Name of a T5 encoder. Its width must be that of the experiment. Without a source it is also the name of the
-    repository on the Hugging Face Hub."""
+    """Name of a T5 encoder. Its width must be net.text_channels of the experiment, 1024 for T5-11B. Without a
+    source it is also the name of the repository on the Hugging Face Hub."""
     source: Source | None = None
     """Source of the encoder: a folder that the library transformers can load. Omitted: the repository of that name
     on the Hugging Face Hub."""
     max_length: Annotated[int, Field(ge=1, le=512)] | None = None
     """Number of tokens after which captions are cut. Omitted: that of the experiment."""
     max_unknown_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest fraction of the captions of which the encoder may not know more than half, from 0 to 1; with more,
-    the job fails. Clips with no other caption are left out of the training."""
+    """Largest fraction of the captions that may be mostly unknown to the encoder, from 0 to 1: captions of which its
+    vocabulary lacks more than half of the characters. With more, the job fails; clips that have no other caption are
+    left out of the training."""
 
 
 class TrainingSpec(ApiModel):
@@ -123,7 +124,7 @@ class TrainingSpec(ApiModel):
     overrides: Annotated[
         tuple[Annotated[str, Field(min_length=3, max_length=512)], ...], Field(max_length=64)
     ] = ()
-    """Options of the experiment to change, each as key.sub=value, such as optimizer.lr=1e-5."""
+    """Options of the experiment to change, each as key.sub=value, such as optimizer.learning_rate=1e-5."""
     steps: Count | None = None
     """Number of optimizer steps. Omitted: that of the experiment."""
     seed: CountOrZero | None = None
@@ -145,9 +146,8 @@ class RunPolicySpec(ApiModel):
     suspend: bool = False
     """True stops the job after it has saved a checkpoint; false lets it continue from there."""
     start_deadline_seconds: Seconds | None = None
-    """Seconds that the training may take to start, counted from its first attempt, from its resumption or from its
-    admission by a queue; if by then it has done no step and not all of its pods run, the job fails. Omitted: it may
-    take any time."""
+    """Seconds after which the job fails if the training has done no step and not all of its pods run, counted from its
+    first attempt, its resumption or its admission by a queue. Omitted: it may take any time to start."""
     active_deadline_seconds: Seconds | None = None
     """Seconds from the start of the job within which its model must be published; otherwise the job fails. Omitted:
     no limit."""
@@ -155,9 +155,9 @@ class RunPolicySpec(ApiModel):
     """Seconds without a report of progress after which the training is stopped and begins its next attempt, which
     counts towards maxAttempts."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Number of attempts of the training that may crash or stall before the job fails. Preemptions, evictions, lost
-    nodes and GPU faults do not count. Two counted failures in a row without a step of progress fail the job at
-    once."""
+    """Number of failed attempts of the training after which the job fails: crashed, stalled, out of memory, a failed
+    read or write, a lost peer. Preemptions, evictions, lost nodes and GPU faults do not count. Two counted failures, or
+    five GPU faults, in a row without a step of progress fail the job at once."""
     ttl_seconds_after_finished: Seconds | None = None
     """Seconds after its end for which the finished job is kept; then it is deleted, and its files stay. Omitted: it
     is kept."""
@@ -214,8 +214,8 @@ class OutputsSpec(ApiModel):
     name: PublishedName | None = None
     """Name of the published model, whose file is checkpoints/NAME/model.pt. Omitted: the job's name."""
     weights: Literal["Ema", "Regular"] = "Ema"
-    """Weights to publish. Ema: the exponential moving average over the steps. Regular: those of the published step
-    itself."""
+    """Weights to publish. Ema: the exponential moving average over the steps; for experiments with ema.enabled=false
+    give Regular. Regular: those of the published step itself."""
     step: Count | None = None
     """Step whose checkpoint is published. Omitted: the one that the field checkpoint chooses."""
     checkpoint: Literal["Last", "Best"] = "Last"

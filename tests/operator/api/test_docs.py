@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,29 @@ def test_pages_name_no_option_that_has_moved() -> None:
         if f"`{option}" in page.read_text(encoding="utf-8")
     }
     assert len(PAGES) > 20
+    assert named == set()
+
+
+def test_every_option_that_a_page_names_exists() -> None:
+    options = all_keys(Experiment)
+    groups = {option.split(".")[0] for option in options if "." in option}
+    pattern = re.compile(
+        rf"(?<![\w./])(?:{'|'.join(groups)})\.[a-z_]+(?:\.[a-z_]+)*\b(?!\(|\.py|/)"
+    )
+    elsewhere = {
+        "reference-cli.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+    }  # other programs' options, names of files
+
+    named = {
+        f"{page.name}: {name}"
+        for page in PAGES
+        if page.name not in elsewhere
+        for name in pattern.findall(page.read_text(encoding="utf-8"))
+        if name not in options and not name.endswith(("_", ".txt", ".md", ".py", ".json", ".yaml", ".pt"))
+    }
+
     assert named == set()
 
 

@@ -7,10 +7,7 @@ import torch
 from support.vectors import build_network, load_vector, under
 from torch import Tensor
 
-from cosmos_worker.diffusion.edm import (
-    KnownFrames,
-    arch_invariant_noise,
-)
+from cosmos_worker.diffusion.known_frames import KnownFrames, arch_invariant_noise
 from cosmos_worker.diffusion.samplers import (
     SOLVER_ORDERS,
     edm_euler_sigmas,

@@ -16,7 +16,7 @@ from cosmos_worker.weights.load import read_weight_file
 
 @pytest.fixture
 def message_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(outcome.VARIABLE, str(tmp_path / "termination.json"))
+    monkeypatch.setenv(outcome.TERMINATION_VARIABLE, str(tmp_path / "termination.json"))
     return tmp_path / "termination.json"
 
 

@@ -29,8 +29,6 @@ COUNTED: frozenset[Outcome] = frozenset(
     {"IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled"}
 )
 """Outcomes that count towards runPolicy.maxAttempts."""
-FINAL: frozenset[Outcome] = frozenset({"Succeeded", "UserError", "DeadlineExceeded"})
-"""Outcomes after which there is no further attempt."""
 CONSEQUENCES: tuple[Outcome, ...] = ("PeerLost", "Stopped", "Succeeded")
 """Outcomes of pods that ended because others did."""
 
@@ -68,11 +66,6 @@ class Verdict:
 
     outcome: Outcome
     ending: Ending
-
-    @property
-    def counts(self) -> bool:
-        """True if the attempt counts towards runPolicy.maxAttempts."""
-        return self.outcome in COUNTED
 
 
 def outcome_of(ending: Ending) -> Outcome:
