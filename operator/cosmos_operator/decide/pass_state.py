@@ -28,7 +28,7 @@ from cosmos_operator.kube.pods import Ending
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
-MAX_ITEM_MESSAGE = 900
+MAX_REASON = 900
 SHORT_WAIT_S = 2.0
 """Seconds until the next pass where something is about to happen, such as the end of a deletion."""
 
@@ -141,7 +141,7 @@ class Pass:
             InferenceResult.model_construct(
                 name=name,
                 state="Failed",
-                message=f"{reason[:MAX_ITEM_MESSAGE]}; append it anew under another name",
+                message=f"{reason[:MAX_REASON]}; append it anew under another name",
             )
             for name, reason in wrong.items()
             if name not in known

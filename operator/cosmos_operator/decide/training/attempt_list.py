@@ -17,7 +17,7 @@ from cosmos_operator.plan.stages import Stage
 
 MAX_LISTED = 10
 """Attempts that the status lists, the last ones."""
-MAX_MESSAGE = 1024
+MAX_ATTEMPT_MESSAGE = 1024
 
 
 def recall_attempts(pass_: Pass, backend: Backend) -> None:
@@ -55,7 +55,7 @@ def update_attempt(pass_: Pass, stage: Stage, gang: Gang) -> None:
     end_step = _maximum([attempt.end_step, facts.step, *(ending.step for ending in endings)])
     _change_latest(pass_, end_step=end_step, start_step=facts.start_step)
     if gang.note and attempt.outcome == "Running":
-        _change_latest(pass_, message=gang.note[:MAX_MESSAGE])
+        _change_latest(pass_, message=gang.note[:MAX_ATTEMPT_MESSAGE])
     if gang.workload is not None and attempt.start_time is None:
         _change_latest(pass_, start_time=gang.workload["metadata"]["creationTimestamp"])
 
@@ -76,7 +76,7 @@ def end_attempt(
     _change_latest(
         pass_,
         outcome=outcome,
-        message=message[:MAX_MESSAGE],
+        message=message[:MAX_ATTEMPT_MESSAGE],
         counted=is_counted,
         exit_code=ending.exit_code if ending else None,
         node=(ending.node if ending else node) or node or None,
