@@ -76,7 +76,8 @@ def test_every_option_that_a_page_names_exists() -> None:
         for page in PAGES
         if page.name not in elsewhere
         for name in pattern.findall(page.read_text(encoding="utf-8"))
-        if name not in options and not name.endswith(("_", ".txt", ".md", ".py", ".json", ".yaml", ".pt"))
+        if name not in options
+        and not name.endswith(("_", ".txt", ".md", ".py", ".json", ".yaml", ".pt"))
     }
 
     assert named == set()
