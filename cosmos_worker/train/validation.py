@@ -91,12 +91,7 @@ def held_out_loss(
         *,
         only_generated: bool,
     ) -> float:
-        batches = [
-            samples.tolist()
-            for members in held_out.members.values()
-            for samples in members.split(options.micro_batch_size)
-            if len(samples)
-        ]
+        batches = _micro_batches(held_out, options.micro_batch_size)
         work = [(samples, draw) for samples in batches for draw in draws]
         totals = torch.zeros(2, device=processes.device)
         for i in range(-(-len(work) // processes.data_size)):
@@ -127,3 +122,13 @@ def held_out_loss(
         sigma: mean([sigma], of_level, only_generated=True) for sigma in options.validation_sigmas
     }
     return HeldOutLoss(loss, levels)
+
+
+def _micro_batches(held_out: WindowDataset, size: int) -> list[list[int]]:
+    """All held-out windows by number, at most ``size`` together, each batch of one bucket."""
+    return [
+        samples.tolist()
+        for members in held_out.members.values()
+        for samples in members.split(size)
+        if len(samples)
+    ]
