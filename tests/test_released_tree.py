@@ -21,7 +21,8 @@ from support.fake_hub import COMMIT, FakeHub, serve_hub
 from support.reference_keys import LOGVAR_ENTRIES, reference_entries
 from support.released_tree import ENCODER, MODEL, NEEDED, TOKENIZER, write_repositories
 
-from cosmos_worker.config.network import NetConfig
+from cosmos_worker.config.network import NetConfig, TokenizerConfig, VideoConfig
+from cosmos_worker.config.presets import BRIDGE_57
 from cosmos_worker.data.video.files import read_video
 from cosmos_worker.storage.volumes import sha256_of_file
 
@@ -38,9 +39,25 @@ NET = NetConfig(
     max_latent_size=16,
     max_latent_frames=8,
 )
-CHANGED_NET = {
-    name: value for name, value in NET.model_dump().items() if name in NET.model_fields_set
-}
+PROGRAM = """
+import sys
+from cosmos_operator.cli import main
+from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.presets import EXPERIMENTS
+
+experiment = Experiment.model_validate_json(sys.argv.pop(1))
+EXPERIMENTS[experiment.name] = experiment
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command ``cosmos`` with another experiment of the same name: a job cannot change what its checkpoint decides."""
+TINY = BRIDGE_57.model_copy(
+    update={
+        "net": NET,
+        "video": VideoConfig(num_pixel_frames=FRAMES, height=64, width=64),
+        "tokenizer": TokenizerConfig(chunk_pixel_frames=FRAMES),
+    }
+)
+"""The experiment of the 7B, at the size of the test."""
 
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(900)]
 
@@ -63,11 +80,6 @@ def write_job(folder: Path) -> Path:
     spec = job["spec"]
     spec["training"]["steps"] = 2
     spec["training"]["overrides"] = [
-        *(f"net.{name}={value}" for name, value in CHANGED_NET.items()),
-        f"video.num_pixel_frames={FRAMES}",
-        "video.height=64",
-        "video.width=64",
-        f"tokenizer.chunk_pixel_frames={FRAMES}",
         "trainer.global_batch_size=2",
         "trainer.threads_per_process=1",
     ]
@@ -89,7 +101,7 @@ def write_dataset(root: Path) -> None:
 
 
 def cosmos_run(job: Path, workspace: Path, url: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cosmos_operator.cli", "run", str(job)]
+    command = [sys.executable, "-c", PROGRAM, TINY.model_dump_json(), "run", str(job)]
     environment = {
         **os.environ,
         "HF_ENDPOINT": url,
