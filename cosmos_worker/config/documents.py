@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from cosmos_worker.config.addresses import without_secrets
+from cosmos_worker.config.moved_options import moved_option
 from cosmos_worker.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -28,6 +29,8 @@ def describe_errors(error: ValidationError, where: str) -> str:
             f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""
         )
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden" and (moved := moved_option(path)):
+            message = f"is no option any more; {moved}"
         lines.append(f"{where}{'.' + path if path else ''}: {message}{shown}")
     return "\n".join(lines)
 

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from cosmos_worker.config.documents import describe_errors, load_yaml, parse_document
 from cosmos_worker.config.experiment import check_changes
+from cosmos_worker.config.moved_options import moved_option
 from cosmos_worker.config.stages import STAGE_CONFIGS, StageConfig, TrainConfig
 from cosmos_worker.errors import ConfigError
 
@@ -42,25 +43,6 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         nested = nested_model(field)
         keys += [prefix + name] if nested is None else all_keys(nested, f"{prefix}{name}.")
     return keys
-
-
-MOVED_OPTIONS = {
-    "text.padding": "'trim' is compat.trimmed_text=true, 'pad' is the default",
-    "diffusion.loss_frames": "'all' is compat.known_frames_in_loss=true, 'generated' is the default",
-    "diffusion.sigma_dtype": "'bfloat16' is compat.bfloat16_sigma=true, 'float32' is the default",
-    "conditioning.augment_sigma_p_mean": "0 with the reference's other two is compat.strong_known_frame_noise=true",
-    "conditioning.augment_sigma_p_std": "1 with the reference's other two is compat.strong_known_frame_noise=true",
-    "conditioning.augment_sigma_multiplier": "4 with its other two is compat.strong_known_frame_noise=true",
-    "ema.source_dtype": "'bfloat16' is compat.bfloat16_ema=true, 'float32' is the default",
-    "optimizer.on_bad_gradient": "'zero' is compat.zeroed_gradients=true, 'fail' is the default",
-    "optimizer.start_factor": "it is 1e-6 in every run; choose optimizer.warmup_steps",
-}
-"""Options of an experiment that have moved or gone → what is used instead."""
-
-
-def moved_option(path: str) -> str | None:
-    """The advice for an option that has another name now, below ``experiment.`` or alone; None for any other path."""
-    return MOVED_OPTIONS.get(path.removeprefix("experiment."))
 
 
 def _check_path(model: type[BaseModel], path: str, override: str) -> None:

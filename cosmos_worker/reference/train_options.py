@@ -12,10 +12,10 @@ from typing import Any
 
 from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.experiment import Experiment, check_changes
+from cosmos_worker.config.moved_options import moved_option
 from cosmos_worker.config.network import LATENT_SCALE
 from cosmos_worker.config.overrides import (
     all_keys,
-    moved_option,
     parse_override,
 )
 from cosmos_worker.config.presets import get_experiment

@@ -117,15 +117,14 @@ class ProcessGroup:
         from torch.distributed.device_mesh import init_device_mesh
 
         mesh = init_device_mesh(self.device_type, (self.world_size // size, size))
-        context = ProcessGroup(
-            self.rank % size, size, device_type=self.device_type, handle=mesh.get_group(1)
-        )
+        context = replace(self, rank=self.rank % size, world_size=size, handle=mesh.get_group(1))
         return replace(self, context_group=context)
 
     @property
     def context(self) -> ProcessGroup:
         """The processes that compute frames of the same samples as this one; this one alone without such a group."""
-        return self.context_group or ProcessGroup(device_type=self.device_type)
+        alone = ProcessGroup(local_rank=self.local_rank, device_type=self.device_type)
+        return self.context_group or alone
 
     @property
     def data_rank(self) -> int:

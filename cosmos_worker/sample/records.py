@@ -81,7 +81,7 @@ def describe_request(
         "sampling": sampling.model_dump(mode="json", exclude={"batch_size", "seed"}),
         "fit": config.fit,
         "video_reader": VIDEO_READER_VERSION,
-        "text": config.text.model_dump(mode="json"),
+        "text": {**config.text.model_dump(mode="json"), "padding": config.text_padding},
         "net": config.net.model_dump(mode="json"),
         "sigma_data": config.sigma_data,
         "checkpoint": config.checkpoint_uri,

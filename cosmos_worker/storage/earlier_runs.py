@@ -15,6 +15,7 @@ from typing import Any
 from cosmos_worker.config.documents import load_yaml, parse_document
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import options_but_length
+from cosmos_worker.config.moved_options import of_today
 from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.config.training import (
     describe_schedule,
@@ -68,10 +69,10 @@ def read_run(folder: Path) -> EarlierRun | None:
         return None
     path = folder / RESOLVED_CONFIG_FILE
     try:
-        return EarlierRun(
-            folder, parse_document(TrainConfig, load_yaml(path), str(path)), steps[-1]
-        )
-    except ConfigError:
+        document = load_yaml(path)
+        document = {**document, "experiment": of_today(document["experiment"])}
+        return EarlierRun(folder, parse_document(TrainConfig, document, str(path)), steps[-1])
+    except (ConfigError, KeyError, TypeError):
         return None
 
 

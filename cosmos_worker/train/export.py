@@ -27,10 +27,7 @@ from cosmos_worker.storage.volumes import (
     remove_leftovers,
     write_json,
 )
-from cosmos_worker.train.checkpoint import (
-    list_states,
-    read_progress,
-)
+from cosmos_worker.train.checkpoint import list_states, read_progress
 from cosmos_worker.weights.adapter import (
     Adapter,
     write_adapter,

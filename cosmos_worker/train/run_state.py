@@ -99,7 +99,7 @@ class RunState:
         check_same_options(saved, self.experiment)
         self._order.check_state(saved.progress["data_order"], str(saved.folder))
         check_files(saved, self.saver.processes.rank, self.saver.processes.world_size)
-        from cosmos_worker.train.checkpoint import load_shards, restore
+        from cosmos_worker.train.shard_files import load_shards, restore
 
         tensors = self._tensors()
         load_shards(saved.shards, tensors)
@@ -122,7 +122,7 @@ class RunState:
 
     def _tensors(self) -> dict[str, Any]:
         """All that a checkpoint contains, by parameter names, sharing memory with what is in use."""
-        from cosmos_worker.train.checkpoint import collect
+        from cosmos_worker.train.shard_files import collect
 
         average = dict(self.ema.average) if self.ema else {}
         return {**collect(self.model, self.optimizer, self._saves_frozen), "ema": average}

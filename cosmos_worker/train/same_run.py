@@ -9,17 +9,14 @@ from typing import Any
 from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import options_that_decide_weights
+from cosmos_worker.config.moved_options import of_today
 from cosmos_worker.config.training import (
     decays,
     describe_schedule,
     warmup_steps,
 )
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.train.checkpoint import (
-    SavedState,
-    list_states,
-    read_progress,
-)
+from cosmos_worker.train.checkpoint import SavedState, list_states, read_progress
 from cosmos_worker.train.export import list_exports
 
 logger = logging.getLogger(__name__)
@@ -37,10 +34,14 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
     return found
 
 
+def _experiment_of(progress: dict[str, Any], folder: Path) -> Experiment:
+    """The experiment that a checkpoint was trained with; options that came later have their defaults."""
+    return parse_document(Experiment, of_today(progress["experiment"]), str(folder))
+
+
 def check_same_options(state: SavedState, experiment: Experiment) -> None:
     """Raise CheckpointError if a checkpoint was trained with other options than those of an experiment."""
-    # options that came later have their defaults, which is what the run was trained with
-    saved = parse_document(Experiment, state.progress["experiment"], str(state.folder))
+    saved = _experiment_of(state.progress, state.folder)
     old, new = options_that_decide_weights(saved), options_that_decide_weights(experiment)
     differing = differing_keys(old, new)
     if not differing:
@@ -65,7 +66,7 @@ def with_initial_warmup(run: Path, experiment: Experiment) -> Experiment:
     if not states or optimizer.warmup_steps is not None or decays(optimizer):
         return experiment
     folder = states[-1][1]
-    saved = parse_document(Experiment, read_progress(folder)["experiment"], str(folder))
+    saved = _experiment_of(read_progress(folder), folder)
     warmup = warmup_steps(saved.optimizer, saved.trainer.max_steps)
     kept = optimizer.model_copy(update={"warmup_steps": warmup})
     return experiment.model_copy(update={"optimizer": kept})

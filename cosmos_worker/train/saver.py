@@ -168,7 +168,7 @@ class Saver:
         with self._failing_together(step):
             if self.processes.is_main:
                 begin_state(self.run, step)
-        from cosmos_worker.train.checkpoint import copy_to_cpu
+        from cosmos_worker.train.shard_files import copy_to_cpu
 
         own = tensors_to_write(tensors, self.processes.rank, self.processes.world_size)
         staged = copy_to_cpu(own)
@@ -176,7 +176,7 @@ class Saver:
         self._pending = _Pending(step, progress, exports, written)
 
     def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
-        from cosmos_worker.train.checkpoint import save_shards
+        from cosmos_worker.train.shard_files import save_shards
 
         # shards before exports: in this collective the others would wait for a main process that still exports
         with reporting_full_disk(self.run / STATE_FOLDER):

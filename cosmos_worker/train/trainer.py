@@ -107,9 +107,8 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
             trainer.is_done
             and options.keep_best  # train() saves the last one with its held-out loss
         ):
-            state.begin_save(
-                held_out
-            )  # in the background; of the last step while train() validates
+            # in the background: that of the last step while train() validates
+            state.begin_save(held_out)
     return means
 
 

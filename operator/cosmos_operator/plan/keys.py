@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosmos_worker.config.identity import TRAINER_PACE
+from cosmos_worker.config.moved_options import as_before
 from cosmos_worker.config.source import Source
-from cosmos_worker.config.stages import StageConfig, TrainConfig
+from cosmos_worker.config.stages import GenerateConfig, StageConfig, TrainConfig
 from cosmos_worker.config.training import (
     AccelerationConfig,
     LoraConfig,
@@ -116,7 +117,13 @@ def run_key(document: TrainConfig) -> str:
 
 
 def _values(document: StageConfig) -> dict[str, Any]:
-    return document.model_dump(mode="json", exclude={"key", "target_uri"})
+    """The values of a document that are hashed, options by the names that they had first."""
+    values = document.model_dump(mode="json", exclude={"key", "target_uri"})
+    if isinstance(document, TrainConfig):
+        values["experiment"] = as_before(values["experiment"])
+    if isinstance(document, GenerateConfig):
+        values["text"]["padding"] = values.pop("text_padding")
+    return values
 
 
 def _key_of(kind: str, values: dict[str, Any], needs: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ from cosmos_operator.api.docs import (
     job_page,
 )
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.overrides import MOVED_OPTIONS, all_keys
+from cosmos_worker.config.moved_options import MOVED_OPTIONS
+from cosmos_worker.config.overrides import all_keys
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 

@@ -20,8 +20,8 @@ GUARDRAILS = {
     "guardrails.textClassifier": {"claim": {"claimName": "models", "path": "guard"}},
     "guardrails.imageEncoder": {"path": "/data/siglip"},
 }
-KEYS_BEFORE_FACE_BLUR = ("42aa6498af67", "93477527a702")
-"""Of fetch-model and generate; the second with what came later: the version of the video reader, text_padding."""
+KEYS_BEFORE_FACE_BLUR = ("42aa6498af67", "33e1a304ae28")
+"""Of fetch-model and generate; the second with the version of the reader of videos, which came later."""
 USED = {"inference.1.promptUpsampler": True, "inference.1.guardrails": True}
 
 

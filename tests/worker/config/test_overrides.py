@@ -7,8 +7,8 @@ import yaml
 from support.training import small_experiment, train_config
 
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.moved_options import MOVED_OPTIONS
 from cosmos_worker.config.overrides import (
-    MOVED_OPTIONS,
     all_keys,
     apply_overrides,
     load_stage_config,

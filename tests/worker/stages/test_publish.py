@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,13 @@ def test_published_model_that_was_changed_is_not_loaded(tmp_path: Path) -> None:
         CheckpointError, match=r"model\.pt: not the file that model\.json records, of"
     ):
         read_weight_file(target / "model.pt")
+
+
+def test_publishing_does_not_wait_for_the_import_of_sharded_checkpoints() -> None:
+    """It takes seconds, and is needed only where tensors of a training are saved or loaded."""
+    program = (
+        "import sys\n"
+        "import cosmos_worker.stages.publish\n"
+        "sys.exit('torch.distributed.checkpoint.state_dict' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -16,7 +16,6 @@ from cosmos_worker.train.checkpoint import (
     check_files,
     find_latest_state,
     list_states,
-    load_shards,
     prune_states,
     wait_for_state,
 )
@@ -27,6 +26,7 @@ from cosmos_worker.train.export import (
     write_exports,
 )
 from cosmos_worker.train.saver import Saver
+from cosmos_worker.train.shard_files import load_shards
 
 STATE = {"net.weight": torch.arange(4.0)}
 

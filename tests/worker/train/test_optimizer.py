@@ -13,12 +13,8 @@ from torch import Tensor, nn
 
 from cosmos_worker.config.training import OptimizerConfig
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.train.checkpoint import (
-    collect,
-    copy_to_cpu,
-    restore,
-)
 from cosmos_worker.train.optimizer import build_optimizer, with_torch_zero_grad
+from cosmos_worker.train.shard_files import collect, copy_to_cpu, restore
 
 
 def test_only_what_is_trained_is_updated() -> None:

@@ -113,10 +113,7 @@ def test_moments_take_what_the_plan_counts() -> None:
 
 @needs_torchao
 def test_what_a_checkpoint_copies_are_plain_tensors() -> None:
-    from cosmos_worker.train.checkpoint import (
-        collect,
-        copy_to_cpu,
-    )
+    from cosmos_worker.train.shard_files import collect, copy_to_cpu
 
     layer = torch.nn.Linear(256, 16, bias=False)
     optimizer = build_optimizer(layer, OptimizerConfig(state_bits=8))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.training import small_experiment
 
+from cosmos_worker.config.experiment import CompatConfig, Experiment
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.train.data import micro_batch_positions
 from cosmos_worker.train.noise import draw_noise
@@ -70,6 +71,31 @@ def test_draws_follow_their_distributions() -> None:
     assert noise.num_cond_B.float().mean() == pytest.approx(0.5, abs=0.03)
     assert noise.use_cond_B.float().mean() == pytest.approx(0.8, abs=0.03)
     assert noise.use_text_B.float().mean() == pytest.approx(0.8, abs=0.03)
+
+
+def with_switch(name: str) -> Experiment:
+    return small_experiment().model_copy(update={"compat": CompatConfig(**{name: True})})
+
+
+def test_strong_noise_on_known_frames_is_that_of_the_references_bridge_configuration() -> None:
+    noise = draw_noise(
+        (1, 1, 1, 1), with_switch("strong_known_frame_noise"), "train", 0, range(4000)
+    )
+
+    assert (noise.augment_sigma_B / 4).log().mean() == pytest.approx(0.0, abs=0.06)
+    assert noise.augment_sigma_B.log().std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_sigma_is_rounded_to_bfloat16_if_it_is_asked_for() -> None:
+    exact, rounded = (
+        draw_noise((1, 1, 1, 1), experiment, "train", 0, range(8))
+        for experiment in (small_experiment(), with_switch("bfloat16_sigma"))
+    )
+
+    for name in ("sigma_B", "augment_sigma_B"):
+        before, after = getattr(exact, name), getattr(rounded, name)
+        assert torch.equal(after, before.bfloat16().float())
+        assert not torch.equal(after, before)
 
 
 def test_positions_cover_the_global_batch_once() -> None:

@@ -15,13 +15,17 @@ from support.training import (
     write_training_inputs,
 )
 
-from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.experiment import CompatConfig, Experiment
+from cosmos_worker.config.identity import options_that_decide_weights
+from cosmos_worker.config.moved_options import as_before
 from cosmos_worker.config.stages import PublishConfig, TrainConfig
 from cosmos_worker.errors import CheckpointError, StopRequested
 from cosmos_worker.stages import publish
 from cosmos_worker.stages.run_stage import run_stage
 from cosmos_worker.storage.earlier_runs import describe_length
 from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.train.checkpoint import SavedState
+from cosmos_worker.train.same_run import check_same_options
 
 VOLUMES = Volumes()
 DECAY = {"final_factor": 0.0}
@@ -220,3 +224,14 @@ def test_runs_of_other_jobs_and_data_are_not_told(inputs: Path, tmp_path: Path) 
     assert note("push-red-ba9876543210") is None
     assert note("push-ba9876543210", dataset_uri="other") is None
     assert note("somewhere") is None
+
+
+def test_checkpoint_with_the_options_of_an_earlier_version_belongs_to_the_same_run() -> None:
+    experiment = small_experiment()
+    strong = experiment.model_copy(update={"compat": CompatConfig(bfloat16_sigma=True)})
+    earlier = as_before(options_that_decide_weights(strong))
+    state = SavedState(Path("state/iter_000000003"), {"experiment": earlier})
+
+    check_same_options(state, strong)
+    with pytest.raises(CheckpointError, match=r"compat\.bfloat16_sigma \(True -> False\)"):
+        check_same_options(state, experiment)

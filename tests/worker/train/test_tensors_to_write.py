@@ -14,8 +14,9 @@ from support.training import small_experiment
 from torch import Tensor
 
 from cosmos_worker.config.training import ParallelConfig
-from cosmos_worker.train.checkpoint import find_latest_state, load_shards
+from cosmos_worker.train.checkpoint import find_latest_state
 from cosmos_worker.train.saver import tensors_to_write
+from cosmos_worker.train.shard_files import load_shards
 
 SAVES = """
 import json, sys

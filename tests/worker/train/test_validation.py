@@ -31,10 +31,7 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.train import trainer as loop
-from cosmos_worker.train.checkpoint import (
-    list_states,
-    read_progress,
-)
+from cosmos_worker.train.checkpoint import list_states, read_progress
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.export import (
     Best,

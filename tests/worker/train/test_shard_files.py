@@ -17,13 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cosmos_worker.config.experiment import OptimizerConfig
 from cosmos_worker.model.dtensor import local_part
-from cosmos_worker.train.checkpoint import (
-    collect,
-    copy_to_cpu,
-    load_shards,
-    save_shards,
-)
 from cosmos_worker.train.optimizer import build_optimizer
+from cosmos_worker.train.shard_files import collect, copy_to_cpu, load_shards, save_shards
 
 
 @pytest.fixture

@@ -1,0 +1,87 @@
+"""Options of an experiment that have moved or gone: advice for people, and the documents of earlier versions.
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from cosmos_worker.errors import ConfigError
+
+Values = dict[str, Any]
+"""A document, or a part of one, as JSON."""
+
+MOVED_OPTIONS = {
+    "text.padding": "'trim' is compat.trimmed_text=true (in a generate document text_padding), 'pad' is the default",
+    "diffusion.loss_frames": "'all' is compat.known_frames_in_loss=true, 'generated' is the default",
+    "diffusion.sigma_dtype": "'bfloat16' is compat.bfloat16_sigma=true, 'float32' is the default",
+    "conditioning.augment_sigma_p_mean": "0 with p_std 1 and multiplier 4 is compat.strong_known_frame_noise=true",
+    "conditioning.augment_sigma_p_std": "1 with p_mean 0 and multiplier 4 is compat.strong_known_frame_noise=true",
+    "conditioning.augment_sigma_multiplier": "4 with p_mean 0 and p_std 1 is compat.strong_known_frame_noise=true",
+    "ema.source_dtype": "'bfloat16' is compat.bfloat16_ema=true, 'float32' is the default",
+    "optimizer.on_bad_gradient": "'zero' is compat.zeroed_gradients=true, 'fail' is the default",
+    "optimizer.start_factor": "it is 1e-6 in every run; choose optimizer.warmup_steps",
+}
+"""Options of an experiment that have moved or gone → what is used instead."""
+
+SWITCHES = {
+    "trimmed_text": ("text", "padding", "pad", "trim"),
+    "known_frames_in_loss": ("diffusion", "loss_frames", "generated", "all"),
+    "bfloat16_sigma": ("diffusion", "sigma_dtype", "float32", "bfloat16"),
+    "bfloat16_ema": ("ema", "source_dtype", "float32", "bfloat16"),
+    "zeroed_gradients": ("optimizer", "on_bad_gradient", "fail", "zero"),
+}
+"""Switch of ``compat`` → the earlier option: its group and name, its value without and with the behaviour."""
+NOISE = ("augment_sigma_p_mean", "augment_sigma_p_std", "augment_sigma_multiplier")
+"""Earlier options of ``conditioning`` for the noise on known frames."""
+PLAIN_NOISE = (-3.0, 2.0, 1.0)
+STRONG_NOISE = (0.0, 1.0, 4.0)
+START_FACTOR = 1e-6
+
+
+def moved_option(path: str) -> str | None:
+    """The advice for an option that has another name now, below ``experiment.`` or alone; None for any other path."""
+    return MOVED_OPTIONS.get(path.removeprefix("experiment."))
+
+
+def of_today(experiment: Values) -> Values:
+    """An experiment that an earlier version has written, with the options of today; others are left as they are.
+
+    Raises:
+        ConfigError: it has a value that no option of today stands for.
+    """
+    values = copy.deepcopy(experiment)
+    compat: Values = dict(values.get("compat", {}))
+    for switch, (group, name, _, value_with) in SWITCHES.items():
+        if name in values.get(group, {}):
+            compat[switch] = values[group].pop(name) == value_with
+    noise = tuple(
+        values["conditioning"].pop(name) for name in NOISE if name in values.get("conditioning", {})
+    )
+    if noise == STRONG_NOISE:
+        compat["strong_known_frame_noise"] = True
+    elif noise not in ((), PLAIN_NOISE):
+        raise ConfigError(
+            f"conditioning.{{{', '.join(NOISE)}}}: an earlier version has trained with {noise}; this one has "
+            f"{PLAIN_NOISE} and, with compat.strong_known_frame_noise, {STRONG_NOISE}"
+        )
+    factor = values.get("optimizer", {}).pop("start_factor", START_FACTOR)
+    if factor != START_FACTOR:
+        raise ConfigError(
+            f"optimizer.start_factor: an earlier version has trained with {factor}; in this one it is {START_FACTOR}"
+        )
+    return {**values, "compat": compat} if compat else values
+
+
+def as_before(experiment: Values) -> Values:
+    """An experiment of today with the options of earlier versions, whose content keys are still in use."""
+    values = copy.deepcopy(experiment)
+    compat = values.pop("compat")
+    for switch, (group, name, value_without, value_with) in SWITCHES.items():
+        values[group][name] = value_with if compat[switch] else value_without
+    noise = STRONG_NOISE if compat["strong_known_frame_noise"] else PLAIN_NOISE
+    values["conditioning"].update(zip(NOISE, noise, strict=True))
+    values["optimizer"]["start_factor"] = START_FACTOR
+    return values
