@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -177,12 +177,10 @@ def test_map_has_every_folder(package: str) -> None:
 @pytest.mark.parametrize("package", ["cosmos_worker", "operator/cosmos_operator"])
 def test_map_is_in_the_order_of_the_layers(package: str) -> None:
     root = Path(package).name
-    lists = re.findall(r"^layers = (\[.*?^\])", read("pyproject.toml"), re.DOTALL | re.MULTILINE)
-    layers = next(one for one in map(ast.literal_eval, lists) if one[-1] == f"{root}.errors")
+    contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one.get("containers") == [root])
     height = {
-        name.strip().removeprefix(f"{root}."): -number
-        for number, layer in enumerate(layers)
-        for name in layer.split("|")
+        name.strip(): -number for number, layer in enumerate(layers) for name in layer.split("|")
     }
     heights = [height[folder] for folder in folders_in_the_map(package)]
 
