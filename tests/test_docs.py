@@ -43,7 +43,7 @@ def without_examples(name: str) -> str:
 
 @cache
 def anchors(name: str) -> frozenset[str]:
-    """What GitHub calls the headings of a page."""
+    """Anchors that GitHub gives to the headings of a page."""
     found: list[str] = []
     for heading in HEADING.findall(without_examples(name)):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
@@ -101,7 +101,7 @@ def test_readme_is_read_in_three_minutes_and_its_picture_is_small() -> None:
 
 
 def looks_like_a_path(text: str) -> bool:
-    """Whether a piece of code names a file or folder of this repository by its path from the root."""
+    """True if a piece of code names a file or folder of this repository by its path from the root."""
     first, slash, _ = text.partition("/")
     roots = {name.split("/")[0] for name in TRACKED if "/" in name}
     return bool(slash) and first in roots and bool(re.fullmatch(r"[\w./*{},-]+", text))

@@ -79,7 +79,7 @@ def packages_of_images() -> set[str]:
 
 
 def pins() -> dict[str, str]:
-    """What constraints.txt says of each package: its version and for where it is."""
+    """Pins of constraints.txt: version and environment marker of each package."""
     text = (ROOT / "docker" / "constraints.txt").read_text(encoding="utf-8")
     return dict(re.findall(r"^([a-z0-9-]+)==(.*?) \\$", text, re.MULTILINE))
 

@@ -82,7 +82,7 @@ def write_job(folder: Path) -> Path:
 
 
 def write_dataset(root: Path) -> None:
-    """Where the example expects it: episode 0 of the test split is what it starts from."""
+    """Write a bridge dataset where the example expects it; inference starts from episode 0 of the test split."""
     for split, names in (("train", ("1", "2", "3")), ("val", ("4",)), ("test", ("0",))):
         for name in names:
             add_bridge_clip(root, name, split, frames=FRAMES)

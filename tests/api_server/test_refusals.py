@@ -1,4 +1,4 @@
-"""What the API server itself refuses: every limit of the schema, every CEL rule, with the words that a person sees."""
+"""The API server's refusals of PostTrainingJobs: every limit of the schema and every CEL rule, with its message."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def rule_messages(schema: dict[str, Any]) -> set[str]:
 
 
 def create(jobs: Jobs, document: dict[str, Any]) -> tuple[int, str]:
-    """Status and message of creating a job, without creating it."""
+    """HTTP status and message of creating a job with ``dryRun``."""
     status, body = jobs.api.call("POST", jobs.api.jobs, document, dryRun="All")
     return status, body.get("message", "")
 
@@ -159,13 +159,13 @@ def test_new_job_that_breaks_a_rule_is_refused(
 
 @pytest.fixture(scope="module")
 def edited(jobs: Jobs) -> str:
-    """A job that is there to be edited."""
+    """A job on the server, to be edited."""
     jobs.submit("rules-edited", inference=[ITEM], runPolicy={"suspend": True}, compute={"nodes": 2})
     return "rules-edited"
 
 
 def edit(jobs: Jobs, name: str, change: dict[str, Any]) -> tuple[int, str]:
-    """Status and message of editing a job, without editing it."""
+    """HTTP status and message of editing a job with ``dryRun``."""
     path = f"{jobs.api.jobs}/{name}"
     body = {"spec": copy.deepcopy(change)}
     status, answer = jobs.api.call("PATCH", path, body, kind="merge", dryRun="All")

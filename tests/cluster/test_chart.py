@@ -17,14 +17,14 @@ def test_helm_test_passes(real_world: RealWorld) -> None:
 
 @pytest.fixture(scope="module")
 def kept(real_world: RealWorld) -> str:
-    """A training without end that the following tests must not disturb."""
+    """An endless training that upgrade, uninstall and reinstall must not disturb."""
     real_world.submit("kept", **real_world.endless)
     real_world.wait_step("kept", 10)
     return "kept"
 
 
 def still_trains(world: RealWorld, name: str) -> None:
-    """The operator follows the first attempt, whose pods go on."""
+    """Check that the first attempt goes on with the same pods, and that the operator reports its steps."""
     step = world.status(name)["attempts"][0]["endStep"]
     status = world.wait_step(name, step + 20)
     assert [one["outcome"] for one in status["attempts"]] == ["Running"]

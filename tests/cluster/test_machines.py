@@ -1,4 +1,4 @@
-"""What only real machines show: GPUs as a counted resource, a cluster without the training-operator."""
+"""Resources of real nodes: GPUs as a counted resource, memory limits, a cluster without the training-operator."""
 
 from __future__ import annotations
 

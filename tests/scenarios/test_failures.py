@@ -1,4 +1,4 @@
-"""What dies in the middle of a job, and that nothing is lost.
+"""Failures in the middle of a job: processes, pods, nodes and the operator die, and no work is lost.
 
 Most of it happens to one training, "survivor", in the order of the tests: each breaks the attempt that the one before
 left running.

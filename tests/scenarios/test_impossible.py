@@ -1,4 +1,4 @@
-"""Requests that only the cluster knows to be impossible: a condition says what was asked, what there is, what to do."""
+"""Requests that the cluster cannot satisfy: a condition says what was asked, what there is, and what to do."""
 
 from __future__ import annotations
 

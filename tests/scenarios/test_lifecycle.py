@@ -1,4 +1,4 @@
-"""A job from ``kubectl apply`` to its end, and what is shared, appended, edited and deleted on the way."""
+"""A job from ``kubectl apply`` to its end: shared results, appended items, edits and deletion on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos of many kinds whose frames carry their number in the picture, and what players show of them."""
+"""Videos of many kinds whose frames carry their number in the picture, and the frames that players show."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Kind:
     """Degrees counterclockwise by which players turn it, then whether they mirror it left to right, upside down."""
     mux: dict[str, str] = field(default_factory=dict)
     start_s: Fraction = Fraction(0)
-    """When the first frame is shown."""
+    """Presentation time of the first frame."""
 
     @property
     def is_missing(self) -> bool:

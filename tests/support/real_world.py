@@ -117,7 +117,7 @@ class RealWorld(World):
         self.cluster.kill_container_process(NAMESPACE, pod, local_rank=0)
 
     def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
-        """What is not in a real image is missing anyway."""
+        """Nothing to do: the files are missing in a real image anyway."""
 
     def drain(self) -> None:
         self._is_drained = True

@@ -38,7 +38,7 @@ ITEM = {"name": "clip", "inputs": [INPUT], "parameters": SAMPLING}
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
-    """The API server said no."""
+    """The API server refused a request."""
 
 
 class Jobs(ABC):
@@ -129,7 +129,7 @@ class Jobs(ABC):
     # --- waiting ----------------------------------------------------------------------------
 
     def wait(self, what: str, test: Callable[[], Any], seconds: float | None = None) -> Any:
-        """What a test returns, once it is true."""
+        """Call a function until its result is true; returns that result."""
         end = time.monotonic() + (seconds or self.patience)
         while not (found := test()):
             assert time.monotonic() < end, f"it did not happen: {what}\n{self.describe()}"

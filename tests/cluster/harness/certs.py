@@ -34,7 +34,7 @@ NODE_NAMES = (f"DNS:{NODE}", f"IP:{NODE_ADDRESS}", "IP:127.0.0.1")
 
 @dataclass(frozen=True)
 class Certificate:
-    """Who a certificate is for."""
+    """Subject and names of a certificate."""
 
     name: str
     subject: str

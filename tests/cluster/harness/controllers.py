@@ -40,7 +40,7 @@ class Controller:
     """A controller, where it comes from, and how it is deployed."""
 
     name: str
-    """Of its image, and of its folders in the cache."""
+    """Name of its image, and of its folders in the cache."""
     module: str
     version: str
     package: str
@@ -89,11 +89,11 @@ class Controller:
 
     @property
     def folder(self) -> Path:
-        """Where ``build`` leaves them; absent before."""
+        """The folder that ``build`` makes; absent before."""
         return artifact_path(self.name, self._ingredients)
 
     def image(self) -> str:
-        """Its program alone in an image, in the registry; returns what a pod calls it."""
+        """Push an image that holds its program alone; returns the image's name for pods."""
         with lock("images"):
             if not registry.has(self.name, self.version):
                 folder = cache() / f"{self.name}-image"

@@ -20,14 +20,14 @@ def _record() -> Path:
 
 
 def remember() -> None:
-    """Write down the present values, unless that was done before."""
+    """Write the present values to a file, unless that was done before."""
     if not _record().exists():
         names = [name for name in (*SETTINGS, *KEYS_LIMITS) if _path(name).exists()]
         _record().write_text(json.dumps({name: _path(name).read_text().strip() for name in names}))
 
 
 def restore() -> None:
-    """Put back what was written down."""
+    """Restore the values of that file."""
     if not _record().exists():
         return
     for name, value in json.loads(_record().read_text()).items():

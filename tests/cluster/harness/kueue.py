@@ -7,7 +7,7 @@ from harness.controllers import Controller
 
 
 def controller() -> Controller:
-    """How it is built and deployed."""
+    """Kueue as a controller: module, manifests, configuration."""
     return Controller(
         name="kueue",
         module="sigs.k8s.io/kueue",

@@ -24,7 +24,7 @@ def _record(name: str) -> Path:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None when it has ended."""
+    """Start time of a process in the kernel's ticks; None if it has ended."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # if it is a child of ours, a dead one is no zombie after this
     try:
@@ -116,7 +116,7 @@ def kill_members(folder: Path, spare: Sequence[int | None] = (), timeout: float 
 
 
 def wait_ready(name: str, ready: Callable[[], bool], timeout: float) -> None:
-    """Wait until a daemon is ready; say what it said if it ends, or is not ready in time."""
+    """Wait until a daemon is ready; the error if it ends, or is not ready in time, has the end of its log."""
     end = time.monotonic() + timeout
     while not ready():
         if pid_of(name) is None:

@@ -9,7 +9,7 @@ NAMESPACE = "kubeflow-system"
 
 
 def jobset() -> Controller:
-    """How JobSet is built and deployed."""
+    """JobSet as a controller: module, manifests, configuration."""
     return Controller(
         name="jobset",
         module="sigs.k8s.io/jobset",
@@ -25,7 +25,7 @@ def jobset() -> Controller:
 
 
 def trainer() -> Controller:
-    """How the trainer is built and deployed: its own overlay fetches JobSet's manifests from the internet."""
+    """The trainer as a controller; its manifests without the overlay that fetches JobSet from the internet."""
     module = "github.com/kubeflow/trainer/v2"
     return Controller(
         name="trainer",

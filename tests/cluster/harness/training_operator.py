@@ -43,7 +43,7 @@ def _init_containers() -> list[Manifest]:
 
 
 def controller() -> Controller:
-    """How it is built and deployed."""
+    """The training-operator as a controller: module, manifests, configuration."""
     module = "github.com/kubeflow/training-operator"
     return Controller(
         name="training-operator",
@@ -77,7 +77,7 @@ def controller() -> Controller:
 
 
 def crd_file() -> Path:
-    """Where the CustomResourceDefinition of PyTorchJobs is, once the controller is built."""
+    """File of PyTorchJobs' CustomResourceDefinition, once the controller is built."""
     return controller().folder / "manifests/base/crds/kubeflow.org_pytorchjobs.yaml"
 
 

@@ -1,4 +1,4 @@
-"""Prompt upsampler and guardrails of a job: what is refused, what is fetched, what the items are told."""
+"""Prompt upsampler and guardrails of a job: validation, models that are fetched, documents of the items."""
 
 import pytest
 from support.jobs import make_document, make_job

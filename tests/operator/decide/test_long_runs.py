@@ -1,4 +1,4 @@
-"""What weeks of training on many nodes bring: nodes that refuse pods or die, logs that are cut, queues, late edits."""
+"""Events of weeks of training on many nodes: nodes that refuse pods or die, cut logs, queues, late edits."""
 
 from __future__ import annotations
 
@@ -322,7 +322,7 @@ def corrected(simulation):
 
 
 def collect_garbage(simulation):
-    """The first job is gone: what others own as well forgets it."""
+    """Delete the first job, and its owner references from the objects that others own as well."""
     for one in simulation.objects.values():
         owners = one["metadata"].get("ownerReferences", ())
         if len(owners) > 1:

@@ -1,4 +1,4 @@
-"""Whatever happens, and in whatever order: what must always hold of the decisions."""
+"""Invariants of the decisions under random events in random order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unfinished(simulation):
 
 
 def happen(simulation, event, choice):
-    """Something happens to the job, to a workload, or to the training if there is one."""
+    """Let one random event happen to the job, to a workload, or to the training if there is one."""
     if event in GENERAL:
         GENERAL[event](simulation)
         return

@@ -1,4 +1,4 @@
-"""The plan: which stages, in which order, and what changes their keys."""
+"""The plan of a job: its stages, their order, and the options that change their keys."""
 
 import pytest
 from hypothesis import given, settings

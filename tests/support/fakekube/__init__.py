@@ -48,7 +48,7 @@ OPTIONAL = {
         open_crd("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
     ],
 }  # fmt: skip
-"""What other operators bring."""
+"""CustomResourceDefinitions of other operators, by kind."""
 
 
 class FakeKube:
@@ -393,5 +393,5 @@ class FakeKube:
 
     @property
     def mishaps(self) -> list[str]:
-        """What no operator should let happen, such as two trainings in one folder."""
+        """Violations that no operator should let happen, such as two trainings in one folder."""
         return self.call(lambda: list(self.world.mishaps))

@@ -1,4 +1,4 @@
-"""The garbage collector: what loses its owners goes, in the order that the deletion asked for. Namespaces empty."""
+"""The garbage collector: deletes objects without owners, in the order of the propagation policy; empties namespaces."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Pods:
 
     @property
     def uncounted(self) -> tuple[list[Object], list[Object]]:
-        """Those that ended and are not in the Job's status yet."""
+        """Pods that ended and are not in the Job's status yet."""
         return [p for p in self.succeeded if _is_tracked(p)], [
             p for p in self.failed if _is_tracked(p)
         ]
@@ -87,7 +87,7 @@ class JobController(Controller):
         self._release(pods)
 
     def _release_orphans(self, key: Key, uid: str) -> None:
-        """Let pods go that belonged to an earlier Job of this name."""
+        """Remove the finalizer from pods of an earlier Job of this name."""
         for pod in self.store.list("pods", key[0]):
             owners = pod["metadata"].get("ownerReferences", ())
             if any((r["kind"], r["name"]) == ("Job", key[1]) and r["uid"] != uid for r in owners):
@@ -243,7 +243,7 @@ def _build_pod(job: Object, index: int | None) -> Object:
 
 
 def _policy(job: Object, pod: Object) -> tuple[str, str]:
-    """What the pod failure policy says of a failed pod: Count, Ignore or FailJob, and why."""
+    """Action of the pod failure policy on a failed pod (Count, Ignore or FailJob), and its reason."""
     if pod["status"]["phase"] != "Failed":
         return "Count", ""
     for number, rule in enumerate(job["spec"].get("podFailurePolicy", {}).get("rules", ())):

@@ -173,7 +173,7 @@ class Kubelet(Controller):
         return False
 
     def _obstacle(self, pod: Object, container: Object) -> tuple[str, str]:
-        """Why a container cannot start: reason of its waiting state, and text; empty if nothing."""
+        """Reason and message of the waiting state of a container that cannot start; empty if it can."""
         namespace, spec = pod["metadata"]["namespace"], pod["spec"]
         for volume in spec.get("volumes", ()):
             for kind, field in (("configmaps", "configMap"), ("secrets", "secret")):
@@ -314,7 +314,7 @@ class Kubelet(Controller):
         )
 
     def _vanish(self, pod: Object) -> None:
-        """Let the API object of a pod that has ended go."""
+        """Remove the API object of a pod that has ended."""
         if pod["status"]["phase"] not in FINAL:
             self._end(pod, Exit(137, "", "ContainerStatusUnknown"), None)
         self.store.delete("pods", *key_of(pod), uid=pod["metadata"]["uid"], grace_s=0)

@@ -18,7 +18,7 @@ from support.fakekube.world import Disk, Fault, World
 
 @dataclass(frozen=True)
 class Exit:
-    """How a container ended."""
+    """The end of a container."""
 
     code: int
     message: str = ""
@@ -36,7 +36,7 @@ class Stop(Exception):  # noqa: N818
 
 
 Program = Callable[["Process"], Awaitable[None]]
-"""What a container runs; it may end by Stop."""
+"""The coroutine function that a container runs; it may raise Stop."""
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Gang:
     """By node rank."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: bool = False
-    """Somebody asked for a stop: all save and leave together."""
+    """A rank was asked to stop: all save and end together."""
     lost: str = ""
-    """Who is gone, once somebody is."""
+    """Name of the first peer that was lost; empty while all are there."""
     result: Stop | None = None
-    """How all end, once the first rank has."""
+    """Result of the first rank, with which all ranks end; None while it runs."""
 
     def tell(self) -> None:
-        """Wake everybody."""
+        """Wake all members, because the state has changed."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -120,7 +120,7 @@ class Process:
             self.leave()
 
     def leave(self) -> None:
-        """Nobody hears of this process any more."""
+        """Remove the process from its gang."""
         for place, holder in list(self.world.locks.items()):
             if holder == self.pod["metadata"]["uid"]:
                 del self.world.locks[place]
@@ -194,7 +194,7 @@ class Process:
 
 
 class Files:
-    """What a container sees: claims where they are mounted, and a file system of its own."""
+    """File system of a container: mounted claims, and files of its own."""
 
     def __init__(self, world: World, pod: Object, container: Object, env: dict[str, str]) -> None:
         self._world, self._pod, self._env = world, pod, env
@@ -255,7 +255,7 @@ class Files:
         disk[place] = content
 
     def need(self, address: str, reason: str) -> None:
-        """Fail if neither a file nor a folder is there; what the image holds is taken on trust."""
+        """Fail if neither a file nor a folder is there; paths in the image are not checked."""
         path = self.path(address)
         disk, place, _ = self.locate(path)
         if disk is not self._own and place not in disk and not disk.below(place):

@@ -1,4 +1,4 @@
-"""The scheduler and the binder of claims: which node a pod gets, or why none; which claims have a volume."""
+"""The scheduler, which binds pods to nodes or gives the reason, and the binder of claims to volumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quantity(value: object) -> Decimal:
 
 
 def requests(pod: Object) -> dict[str, Decimal]:
-    """What a pod asks for."""
+    """Resources that a pod requests."""
     total: dict[str, Decimal] = {}
     for container in pod["spec"]["containers"]:
         resources = container.get("resources", {})
@@ -93,7 +93,7 @@ class Scheduler(Controller):
         return f"0/{count} nodes are available: {problem}. not found" if problem else ""
 
     def _choose(self, pod: Object) -> Object | str:
-        """A node, or why there is none."""
+        """The node for a pod, or the reason for which there is none."""
         nodes = self.store.list("nodes")
         if not nodes:
             return "no nodes available to schedule pods"
@@ -110,7 +110,7 @@ class Scheduler(Controller):
         return f"0/{len(nodes)} nodes are available: {texts}. {rest}"
 
     def _obstacles(self, pod: Object, node: Object) -> tuple[list[str], bool]:
-        """Why a pod does not fit a node, and whether evicting other pods could not help."""
+        """Reasons for which a pod does not fit a node, and whether they hold after evictions too."""
         spec = node.get("spec", {})
         tolerations = pod["spec"].get("tolerations", ())
         if spec.get("unschedulable"):

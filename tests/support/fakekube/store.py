@@ -75,7 +75,7 @@ class Store:
         return self.resources[key]
 
     def serves(self, key: str) -> bool:
-        """Whether there is such a kind."""
+        """True if the kind is served."""
         return key in self.resources
 
     def find(self, key: str, namespace: str | None, name: str) -> Object | None:

@@ -64,7 +64,7 @@ class Watches:
         return response
 
     def _first_lines(self, call: Call) -> list[bytes]:
-        """What the client has missed, or all that there is."""
+        """Events since the client's version; without one, all objects."""
         test, asked = _selection(call), call.query.get("resourceVersion", "")
         starts_with_list = call.has("sendInitialEvents")
         if asked in ("", "0") or starts_with_list:

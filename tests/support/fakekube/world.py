@@ -1,4 +1,4 @@
-"""What the simulated controllers and nodes share: objects, time scale, images, disks, faults."""
+"""Shared state of the simulated controllers and nodes: objects, time scale, images, disks, faults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Fault:
     rank: int = 0
     """Node rank in which it happens."""
     times: int = 1
-    """How often."""
+    """Number of times."""
 
 
 class Disk(dict[str, Any]):
@@ -93,7 +93,7 @@ class World:
     starts: dict[tuple[str, str, str], int] = field(default_factory=dict)
     """(namespace, job label, stage) → pods that ran."""
     mishaps: list[str] = field(default_factory=list)
-    """What no operator should let happen, such as two trainings in one folder."""
+    """Violations that no operator should let happen, such as two trainings in one folder."""
     crashes: list[BaseException] = field(default_factory=list)
     """Bugs of the simulation itself."""
 
@@ -102,7 +102,7 @@ class World:
         return self.disks.setdefault((namespace, claim), Disk())
 
     def has_image(self, image: str) -> bool:
-        """Whether an image can be pulled."""
+        """True if an image can be pulled."""
         return "*" in self.images or image in self.images
 
     def owned(self, key: str, owner: Object) -> list[Object]:
@@ -183,7 +183,7 @@ def set_condition(
 
 
 def is_true(conditions: list[Object], kind: str) -> bool:
-    """Whether a condition is True."""
+    """True if a condition has the status True."""
     return any(c["type"] == kind and c["status"] == "True" for c in conditions)
 
 

@@ -89,7 +89,7 @@ def saved_bytes_of_a_block(
     width: int,
     float8: bool = False,
 ) -> int:
-    """What autograd saves for one block more, on tensors without storage; with float8 what Transformer Engine does.
+    """Bytes that autograd, or with float8 Transformer Engine, saves for one block more, on tensors without storage.
 
     Weights and their rounded copies, which have transposed shapes, are counted elsewhere.
     """

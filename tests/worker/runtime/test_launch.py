@@ -92,7 +92,7 @@ sys.exit(code)
 
 @dataclass(frozen=True)
 class End:
-    """How a launcher ended."""
+    """The end of a launcher."""
 
     code: int
     message: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Datasets of all layouts from their files to a generated video: which frames and which caption each sample had."""
+"""Datasets of all layouts from their files to a generated video: frames and captions of each sample."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def check_samples(
 
 
 def check_generated(models: Path, root: Path, clips: Clips) -> None:
-    """What was trained continues a file of the dataset, whose first frame it shows."""
+    """Check that the trained model continues a file of the dataset and keeps its first frame."""
     name, clip = list(clips.items())[-1]
     source = read_index(root / "index")
     video = source.video_path(source.clip(name))

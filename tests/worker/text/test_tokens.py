@@ -52,7 +52,7 @@ def test_unknown_share_counts_characters_not_tokens(
 
 
 def test_two_texts_of_an_unknown_script_have_the_same_tokens(unigram: TextTokenizer) -> None:
-    """Why they must be told: nothing else tells them apart."""
+    """The tokens alone do not show that the texts differ, hence the message about unknown text."""
     one, other = unigram.encode(["推红色方块", "拉蓝色圆球"])
 
     assert one == other

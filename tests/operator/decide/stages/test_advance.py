@@ -1,4 +1,4 @@
-"""Everything around the training: what a job needs, its stages, inference, its end."""
+"""Decisions around the training: requirements of a job, its stages, inference, its end."""
 
 from __future__ import annotations
 

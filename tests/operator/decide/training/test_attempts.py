@@ -35,7 +35,7 @@ def test_progress_is_read_from_the_log():
 
 
 def test_note_of_the_worker_stays_with_the_attempt():
-    """That a training begins anew is said once, early in the log, and again in the result."""
+    """The worker says that a training begins anew once, early in the log, and again in the result."""
     simulation = training()
     simulation.say("push-1-master-0", "note: training begins anew in /run: another schedule")
     simulation.settle()
