@@ -22,7 +22,7 @@ LINK = re.compile(r"!?\[[^\]\[]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
 PLACED_NAME = re.compile(r"`(\w+)`(?:,\s+`(\w+)`)?\s+in\s+`([\w.-]+/[\w./-]+)`")
-"""`name` in `path`: the file must have the name."""
+"""Matches `name` in `path`, where the file must contain the name."""
 IDENTIFIER = re.compile(r"_?[A-Za-z]+(?:_[A-Za-z]+)+|[A-Z][a-z]+[A-Z]\w*")
 """Names of code that no prose has: SUCH_AS_THIS, such_as_this, SuchAsThis."""
 MAKE_TARGET = re.compile(r"\bmake ([a-z-]+)`")

@@ -133,7 +133,7 @@ def test_notice_lists_only_packages_of_images() -> None:
 
 
 def test_every_pin_is_for_images_or_tests_or_other_systems() -> None:
-    """No package is missed by the reading of dependencies above."""
+    """Checks that the reading of dependencies above misses no package."""
     read = packages_of_images() | packages_of(PROJECT["optional-dependencies"].keys() - {"sim"})
 
     left = {name: pin for name, pin in pins().items() if name not in read}

@@ -91,7 +91,7 @@ def test_checkpoints_and_model_are_on_the_claim(real_world: RealWorld, finished:
 
 
 def share_that_follows(real_world: RealWorld, item: str) -> float:
-    """Scored here, from the MP4 files on the claim and their prompts."""
+    """Share of videos that follow their instruction, scored from the MP4 files on the claim and their prompts."""
     results = real_world.status(JOB)["inference"]
     address = next(one["address"] for one in results if one["name"] == item)
     folder = real_world.folder / address.replace("://", "/")

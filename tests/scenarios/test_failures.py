@@ -13,7 +13,7 @@ from support.scenario_world import Manifest, World
 
 
 def impatient(world: World) -> Manifest:
-    """A lost node is not waited for five minutes, but longer than its last taint stays once it is back."""
+    """Settings with a short wait for a lost node, though longer than its taint stays after it is back."""
     toleration = {
         "key": "node.kubernetes.io/unreachable",
         "operator": "Exists",
@@ -25,7 +25,7 @@ def impatient(world: World) -> Manifest:
 
 @pytest.fixture(scope="module")
 def survivor(world: World) -> str:
-    """A training without end, on two nodes."""
+    """An endless training on two nodes."""
     world.restore_node()
     world.start_operator()
     world.uncordon()
@@ -34,7 +34,7 @@ def survivor(world: World) -> str:
 
 
 def get_on(world: World, name: str) -> Manifest:
-    """The status once the latest attempt has run on all nodes and done ten steps."""
+    """Wait until the latest attempt runs on all nodes and has done ten steps; returns the status."""
 
     def test() -> Manifest | None:
         status = world.status(name)
@@ -48,13 +48,13 @@ def get_on(world: World, name: str) -> Manifest:
 
 
 def break_attempt(world: World, name: str, harm: Callable[[], object]) -> Manifest:
-    """Harm an attempt that gets on; the attempt, after the next one has continued from its checkpoint."""
+    """Break a progressing attempt; returns it once the next one has continued from its checkpoint."""
     (broken,) = break_attempts(world, name, harm)
     return broken
 
 
 def break_attempts(world: World, name: str, harm: Callable[[], object]) -> list[Manifest]:
-    """Harm an attempt that gets on; what ended until one got on again, from the last checkpoint."""
+    """Break a progressing attempt; returns the attempts that ended until one progressed from the last checkpoint."""
     before = get_on(world, name)
     number, saved = before["attempts"][-1]["number"], before["checkpoints"]["latestStep"]
     assert saved >= 5

@@ -65,7 +65,7 @@ def _example(schema: Schema, number: int) -> Any:
 
 
 def place(document: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
-    """A copy of a document with a value at a path; what is missing on the way is made."""
+    """A copy of a document with a value at a path; missing parents are made."""
     result = copy.deepcopy(document)
     target: Any = result
     for part, following in zip(path, (*path[1:], None), strict=True):

@@ -37,7 +37,7 @@ def number_of(image: Frames) -> int:
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to write a video."""
+    """Encoder, container and options of a video."""
 
     codec: str
     container: str = "mp4"

@@ -48,7 +48,7 @@ def assert_same_bits(left: Path, right: Path, kinds: Sequence[str] = ("reg", "em
 
 
 def assert_same_but_for_rounding(left: Path, right: Path) -> None:
-    """Both runs had the same figures and averages, as far as sums in another order allow."""
+    """Both runs had the same figures and averages, up to the rounding of sums in another order."""
     expected = weights(left)
     for key, value in weights(right).items():
         torch.testing.assert_close(value, expected[key], atol=2e-6, rtol=1e-5, msg=key)
@@ -72,7 +72,7 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_after(step: int, target: Path) -> None:
-    """As if the run had been killed before its later checkpoints were complete."""
+    """Remove checkpoints after a step, as if the run had been killed before they were complete."""
     (target / "complete-k.json").unlink()
     for saved, folder in list_states(run_path(target)):
         if saved > step:

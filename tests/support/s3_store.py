@@ -1,4 +1,4 @@
-"""An S3 store on the loopback interface: moto's server, and before it what networks and other servers do."""
+"""An S3 store on the loopback interface: moto's server behind injected faults of networks and servers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Store:
         self.reset()
 
     def reset(self) -> None:
-        """Let the store have an empty bucket only, and do what it is asked."""
+        """Empty the store but for one empty bucket, and remove all faults."""
         moto_api_backend.reset()
         self.asked: list[tuple[str, str, str | None]] = []
         self.sent_bytes = 0
@@ -85,7 +85,7 @@ class Store:
                 client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
 
     def forget(self) -> None:
-        """Count from here."""
+        """Forget the requests so far."""
         self.asked.clear()
         self.sent_bytes = 0
 

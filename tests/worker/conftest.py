@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[Store]:
-    """The running server; tests take ``store``."""
+    """The running server of the session; tests use ``store``."""
     from support.s3_store import serve_s3
 
     with serve_s3() as running:

@@ -1,4 +1,4 @@
-"""Commands beside the stages: what they print, and exit codes."""
+"""Commands beside the stages: their output and exit codes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Certificate:
     name: str
     subject: str
     alternative_names: tuple[str, ...] = ()
-    """Not empty: a server's certificate. Empty: a client's."""
+    """Host names and addresses of a server; empty for a client."""
 
 
 SERVERS = (

@@ -48,16 +48,16 @@ class Controller:
     manifests: str
     """The module's folder of kustomizations."""
     bases: tuple[str, ...]
-    """Kustomizations below it that are deployed."""
+    """Kustomizations in that folder that are deployed."""
     namespace: str
     deployment: str
     crd: str
-    """A resource that it serves."""
+    """Name of a CustomResourceDefinition that it brings."""
     certificate: str = ""
     """Secret in which it writes its certificate, and which it reads as a file of its pod."""
     container: str = "manager"
     objects: tuple[Manifest, ...] = ()
-    """Objects beside the manifests."""
+    """Objects that are deployed beside the manifests."""
     kustomization: Manifest = field(default_factory=dict)
     """Further fields of our kustomization."""
     container_patch: Manifest = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Controller:
         kubectl("rollout", "status", where, f"deployment/{self.deployment}", f"--timeout={WAIT}")
 
     def _wait_until_served(self) -> None:
-        """kubectl wait does not bear a resource that is so new that it has no conditions."""
+        """Wait until the resource has conditions, without which ``kubectl wait`` fails."""
         end = time.monotonic() + SERVED_AFTER_S
         while not self._is_served():
             if time.monotonic() > end:

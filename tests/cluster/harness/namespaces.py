@@ -1,4 +1,4 @@
-"""The cluster's network and mount namespaces: a machine beside this one that nothing reaches the outside from."""
+"""The cluster's network and mount namespaces, from which no packet reaches a network outside this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ip link set lo up
 : > {READY}
 exec sleep infinity
 """
-"""Own /run, /var/log and /var/lib: what the daemons write there is neither seen nor left on this machine."""
+"""Gives the daemons a /run, /var/log and /var/lib of their own, so that they write nothing to this machine's."""
 
 
 def create() -> None:

@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.paths import logs, state
 
 JOIN = 'echo $$ > "$0" && exec "$@"'
-"""A shell that enters a cgroup and becomes the program, so that no child escapes."""
+"""Shell command that enters a cgroup and then becomes the program, so that all children are in the cgroup."""
 
 
 def _record(name: str) -> Path:

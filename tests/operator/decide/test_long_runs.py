@@ -142,7 +142,7 @@ def queued():
 
 
 def admit(simulation, is_admitted=True):
-    """Kueue changes the workload, and says so in an object of its own."""
+    """Admit a workload as Kueue does: it changes the workload and writes a Workload object."""
     workload = simulation.running_attempt()
     workload["spec"]["runPolicy"]["suspend"] = not is_admitted
     owner = {"uid": workload["metadata"]["uid"]}

@@ -178,7 +178,7 @@ CONSTANT = "optimizer.final_factor=1"
     ],
 )
 def test_run_of_more_steps_continues_where_the_learning_rates_stay_the_same(overrides, is_same_run):
-    """Its folder is the same; what depends on how far it went is done again."""
+    """The run keeps its folder; stages that depend on its number of steps run again."""
     plans = [
         {s.name: s for s in plan_stages(make_job({"training.overrides": overrides, "training.steps": steps}))}
         for steps in (40, 80)

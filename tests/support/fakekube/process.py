@@ -120,7 +120,7 @@ class Process:
             self.leave()
 
     def leave(self) -> None:
-        """Remove the process from its gang."""
+        """Release the process's lock, and remove it from its gang, whose other members notice."""
         for place, holder in list(self.world.locks.items()):
             if holder == self.pod["metadata"]["uid"]:
                 del self.world.locks[place]

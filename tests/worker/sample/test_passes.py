@@ -1,4 +1,4 @@
-"""Videos of several passes, and the models that wait meanwhile."""
+"""Videos of several passes, and offload of models that do not compute."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_every_pass_reports_its_steps(folder: Path) -> None:
 
 
 class Watched:
-    """Records where the models are told to be, and what computes, in order."""
+    """Records, in order, the devices that models are moved to and the models that compute."""
 
     def __init__(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[str] = []

@@ -156,7 +156,7 @@ def test_second_attempt_fetches_only_what_is_missing(
 
 
 def test_killed_process_leaves_what_it_has(store: Store, tmp_path: Path) -> None:
-    """As SIGKILL leaves them: pieces of an object, a record that is cut, a file without its name."""
+    """Files as SIGKILL leaves them: parts of an object, a truncated record, a file under its temporary name."""
     store.put("data/big.bin", BIG)
     store.put("data/a.txt", b"A")
     folder = download(store, tmp_path)

@@ -49,7 +49,7 @@ def guards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.uint8]]:
-    """The videos that the stage decodes, as they are before anything looks at them."""
+    """Videos as the stage decodes them, before video filter and face blur."""
     found: list[NDArray[np.uint8]] = []
     true = generate.generate_videos
 

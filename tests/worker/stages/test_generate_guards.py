@@ -1,4 +1,4 @@
-"""Prompt upsampler and guardrails of the generate stage: their order, what is blocked, what ends the stage."""
+"""Prompt upsampler and guardrails of the generate stage: their order, blocked inputs, errors that end the stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An inference item of several passes that ends before its time, and goes on."""
+"""An inference item of several passes that is interrupted and continues."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def whole(
     models: Path, inputs: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
-    """Videos of an item that nothing has interrupted."""
+    """Videos of an uninterrupted item."""
     target = tmp_path_factory.mktemp("whole")
     generate.run(make_config(models, target, inputs), Volumes())
     return videos(target)

@@ -61,7 +61,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone(models: Path, inputs: list[dict[str, Any]], tmp_path_factory: Any) -> Path:
-    """Videos of one process."""
+    """Videos that one process generates alone."""
     target = tmp_path_factory.mktemp("alone")
     generate(models, target, inputs, 1)
     return target

@@ -98,7 +98,7 @@ def test_publish_refuses_the_name_of_another_job(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours may handle it."""
+    """Stands for SIGKILL: no code of the worker may handle it."""
 
 
 def kill_at(moment: str, patch: pytest.MonkeyPatch) -> None:

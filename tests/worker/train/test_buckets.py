@@ -32,7 +32,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process that was never interrupted."""
+    """An uninterrupted run of one process."""
     target = tmp_path_factory.mktemp("whole")
     train_stage.run(train_config(inputs, bucket_experiment(max_steps=STEPS), target), VOLUMES)
     return target

@@ -1,4 +1,4 @@
-"""Clips with several captions: one is drawn for each window and epoch, whatever runs where."""
+"""Clips with several captions: the one drawn for a window and epoch is the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_caption_depends_on_seed_window_and_epoch_only(inputs: Path) -> None:
 
 
 class Seen(ProcessGroup):
-    """The main one of two processes, of which the other answers with what it sees under another name of a node."""
+    """The main process of two; the other answers with its own value, as of a node named ``older``."""
 
     others: list[Any]
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk, among them one that is full."""
+"""Checkpoints on disk, a full disk included."""
 
 from __future__ import annotations
 

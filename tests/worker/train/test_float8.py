@@ -1,4 +1,4 @@
-"""float8 by torchao, emulated on a CPU; what options admit and what decides the weights."""
+"""float8 by torchao, emulated on a CPU: options that are admitted, and those that decide the weights."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ with join_processes("cpu", 1) as processes:
 
 
 def tensors_of(weights: dict[str, Tensor]) -> dict[str, Any]:
-    """As a training has them: weights, two moments and a step of each, an average."""
+    """State of a training: weights, two moments and a step of each, an average."""
     states = {
         name: {"step": torch.tensor(1.0), "exp_avg": value, "exp_avg_sq": value}
         for name, value in weights.items()

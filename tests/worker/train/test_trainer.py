@@ -96,7 +96,7 @@ def test_killed_during_a_save_continues_from_the_checkpoint_before(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
-        """Stands for SIGKILL: nothing of ours may handle it."""
+        """Stands for SIGKILL: no code of the worker may handle it."""
 
     config = train_config(inputs, small_experiment(), tmp_path / "broken")
     train_stage.run(train_config(inputs, small_experiment(), tmp_path / "whole"), VOLUMES)

@@ -1,4 +1,4 @@
-"""Transformer Engine's layers and attention by a stand-in with its signatures; itself on a GPU only."""
+"""Transformer Engine's layers and attention: by a stand-in with its signatures, on a GPU by the library."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def accelerated(config: AccelerationConfig) -> CosmosModel:
-    """On the CPU, told that it is a GPU."""
+    """A network on the CPU, accelerated as on a GPU."""
     model = small_model()
     accelerate(model, config, CUDA)
     return model
@@ -161,7 +161,7 @@ def test_layers_are_in_float8_without_gradients_as_with_them() -> None:
 
 
 def experiment(**parallel: object) -> Experiment:
-    """Samples of 48 tokens, texts of 16, bfloat16."""
+    """An experiment with samples of 48 tokens, texts of 16, in bfloat16."""
     chosen = small_experiment(
         parallel=ParallelConfig(**parallel), micro_batch_size=1, device="auto"
     )

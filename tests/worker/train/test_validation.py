@@ -147,7 +147,7 @@ def test_held_out_losses_need_held_out_clips(tmp_path: Path, options: dict[str, 
 
 
 def dictate_losses(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float]) -> None:
-    """Let the held-out loss after so many steps be what is said here."""
+    """Replace the held-out loss by given values, by step."""
     monkeypatch.setattr(
         loop.Trainer,
         "validation_loss",

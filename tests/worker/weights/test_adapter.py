@@ -1,4 +1,4 @@
-"""A training's LoRA corrections alone: PEFT's form, and with the base the very weights that were exported merged."""
+"""Export of LoRA corrections alone: PEFT's form, which with the base gives exactly the merged export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights as other trainers and tools save them are read, or named with what to run."""
+"""Weights that other trainers and tools save: read, or refused with the command that converts them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def finished(changes=None, result=None):
 
 
 def finish_rest(simulation, result=None):
-    """All workloads succeed until the job has ended."""
+    """Let all workloads succeed until the job has ended."""
     for _ in range(6):
         for (kind, _), one in list(simulation.objects.items()):
             if kind in ("Job", "PyTorchJob") and "status" not in one:

@@ -1,4 +1,4 @@
-"""Attempts: how they begin, end, count, and follow each other."""
+"""Attempts of a training: their beginning, end, count and order."""
 
 from __future__ import annotations
 
@@ -482,14 +482,14 @@ def test_gpu_fault_keeps_the_next_attempt_off_the_node():
 
 @pytest.mark.parametrize("num_nodes", [0, 1])
 def test_node_with_a_broken_gpu_is_taken_where_no_other_is_known_to_fit(num_nodes):
-    """One that waits for ever is no better than one that tries."""
+    """An attempt that waits for ever for a node is no better than one on a suspected node."""
     simulation = Simulation({"compute": {"gpusPerNode": 1}})
 
     assert affinity_after(simulation, 81, "GpuFault", num_nodes=num_nodes) == LAST_CHOICE
 
 
 def test_folder_that_a_lost_node_still_holds_is_waited_for():
-    """Two crashes in a row without progress would end the job."""
+    """An attempt that began too early would crash on the lock, and two crashes without progress end the job."""
     simulation = training()
     for number in range(2, 8):
         simulation.fail(simulation.running_attempt(), 74, "FolderInUseError", message="in use")
