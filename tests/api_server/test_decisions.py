@@ -72,7 +72,7 @@ def live(simulation: Simulation) -> None:
 
 def go_on(simulation: Simulation) -> None:
     simulation.settle()
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(700)
     simulation.settle()
 

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from support.limits import Limit, find_limits, place, spell
 from support.scenario_world import Jobs, Refusal
+from support.schema_limits import Limit, api_path, find_limits, with_value
 
 from cosmos_operator.api.base import RULES
 from cosmos_operator.api.crd import build_schema
@@ -124,15 +124,15 @@ def test_every_rule_is_tried_below() -> None:
     assert rule_messages(SPEC) == tried
 
 
-@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{spell(limit[0])}-{limit[1]}")
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{api_path(limit[0])}-{limit[1]}")
 def test_value_beyond_a_limit_is_refused_at_its_place(jobs: Jobs, limit: Limit) -> None:
     path, _, value = limit
-    document = place(jobs.document("limits"), path, value)
+    document = with_value(jobs.document("limits"), path, value)
 
     status, message = create(jobs, document)
 
     assert status == 422, message
-    assert re.search(rf"{re.escape(spell(path))}(?![\w.]*\w)", message), message
+    assert re.search(rf"{re.escape(api_path(path))}(?![\w.]*\w)", message), message
 
 
 def test_document_that_the_limits_are_tried_on_is_accepted(jobs: Jobs) -> None:

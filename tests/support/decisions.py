@@ -253,7 +253,7 @@ class Simulation:
             self.end_pod(pod, 80, "PeerLost")
         self.finish(workload, "Failed", "a pod failed")
 
-    def let_go(self) -> None:
+    def remove_deleted(self) -> None:
         """Remove all objects that are being deleted."""
         for pod in list(self.pods.values()):
             if "deletionTimestamp" in pod["metadata"]:

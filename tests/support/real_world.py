@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from support.api_client import connect
-from support.scenario_world import CLAIM, EXAMPLE, ROOT, World
+from support.scenario_world import CLAIM, EXAMPLE, ROOT, ScenarioWorld
 
 if TYPE_CHECKING:
     from harness.cluster import LocalCluster
@@ -27,7 +27,7 @@ OPERATOR_PODS = "app.kubernetes.io/component=operator"
 CHART = ROOT / "charts" / "cosmos"
 
 
-class RealWorld(World):
+class RealWorld(ScenarioWorld):
     """A namespace that enforces Pod Security ``restricted``, with the chart installed in it.
 
     Args:

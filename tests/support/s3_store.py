@@ -31,7 +31,7 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class Store:
+class S3Store:
     """The store, its buckets, and what was asked of it.
 
     Attributes:
@@ -141,9 +141,9 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def serve_s3() -> Iterator[Store]:
+def serve_s3() -> Iterator[S3Store]:
     """Serve an empty store with the bucket ``robots``."""
-    store = Store()
+    store = S3Store()
     app = DomainDispatcherApplication(create_backend_app)
     server = make_server(
         "127.0.0.1",

@@ -228,7 +228,7 @@ class Jobs(ABC):
         """The last lines of the operator's log."""
 
 
-class World(Jobs):
+class ScenarioWorld(Jobs):
     """PostTrainingJobs, a claim ``cosmos`` and nodes, with operations that break or drain them."""
 
     @abstractmethod
@@ -268,7 +268,7 @@ class World(Jobs):
         """Checkpoints of a job on the claim, by their paths."""
 
 
-class FakeWorld(World):
+class FakeWorld(ScenarioWorld):
     """The in-process API server, simulated pods, and the real operator as a process beside it.
 
     Args:

@@ -36,7 +36,7 @@ PROGRAM = "manager"
 
 
 @dataclass(frozen=True)
-class Controller:
+class DeployedController:
     """A controller, where it comes from, and how it is deployed."""
 
     name: str

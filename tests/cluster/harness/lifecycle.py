@@ -35,7 +35,7 @@ OF_ONE_CLUSTER = (
 """Folders that are removed before a new cluster starts. containerd's folder, with the images, stays."""
 
 
-def kept() -> Path:
+def continue_mark() -> Path:
     """The file whose presence makes the next start continue with the data of the last cluster."""
     return state() / "kept"
 
@@ -68,8 +68,8 @@ def _offer_kubeconfig() -> None:
 def _clear() -> bool:
     """End the processes of a killed session, and delete its data unless it was kept; returns whether it was."""
     _end_processes()
-    if kept().exists():
-        kept().unlink()
+    if continue_mark().exists():
+        continue_mark().unlink()
         return True
     for name in OF_ONE_CLUSTER:
         shutil.rmtree(state() / name, ignore_errors=True)
@@ -82,7 +82,7 @@ def down(*, keep: bool = False) -> None:
         if not processes.names() and not cgroups.leftovers():
             return
         if keep:
-            kept().touch()
+            continue_mark().touch()
         _end_processes()
         if not keep:
             for name in OF_ONE_CLUSTER:

@@ -17,7 +17,7 @@ from harness.constants import (
 from harness.paths import state
 
 READY = "/run/cosmos-cluster-ready"
-HOLD = f"""
+NAMESPACE_SCRIPT = f"""
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns
@@ -37,7 +37,7 @@ def create() -> None:
     for name in ("log", "lib.upper", "lib.work"):
         (state() / name).mkdir(parents=True, exist_ok=True)
     unshare = ["unshare", "--mount", "--net", "--propagation", "private", "--"]
-    command: list[str | Path] = [*unshare, "sh", "-ec", HOLD, "sh", state()]
+    command: list[str | Path] = [*unshare, "sh", "-ec", NAMESPACE_SCRIPT, "sh", state()]
     processes.start("holder", command, {}, in_cluster=False)
     processes.wait_ready("holder", _ready, 10)
     _lay_cable()

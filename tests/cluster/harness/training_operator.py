@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import base_image
 from harness.constants import TRAINING_OPERATOR_VERSION
-from harness.controllers import Controller, Manifest
+from harness.controllers import DeployedController, Manifest
 from harness.images import preload
 
 NAMESPACE = "kubeflow"
@@ -42,10 +42,10 @@ def _init_containers() -> list[Manifest]:
     ]
 
 
-def controller() -> Controller:
+def controller() -> DeployedController:
     """The training-operator as a controller: module, manifests, configuration."""
     module = "github.com/kubeflow/training-operator"
-    return Controller(
+    return DeployedController(
         name="training-operator",
         module=module,
         version=f"v{TRAINING_OPERATOR_VERSION}",

@@ -129,7 +129,7 @@ class FakeKube:
                 self.kubelet,
             ],
         )
-        self.api = server.ApiServer(self.store, self.world.logs)
+        self.api = server.FakeApiServer(self.store, self.world.logs)
         self._furnish()
         runner, self.url = await server.start(self.api)
         self._ready.set()

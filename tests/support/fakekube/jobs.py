@@ -193,7 +193,7 @@ class JobController(Controller):
                 self.store.create("pods", _build_pod(job, index))
                 made += 1
             except ApiError as error:
-                self.world.record(
+                self.world.write_event(
                     job, "Warning", "FailedCreate", f"Error creating: {error}", "job-controller"
                 )
                 self.again(key_of(job), self.world.timing.retry_s)
@@ -212,7 +212,7 @@ class JobController(Controller):
             if kind and condition not in old:
                 reason = "Completed" if kind == "Normal" else condition["reason"]
                 text = "Job completed" if kind == "Normal" else condition["message"]
-                self.world.record(job, kind, reason, text, "job-controller")
+                self.world.write_event(job, kind, reason, text, "job-controller")
 
     def _release(self, pods: Pods) -> None:
         for pod in pods.succeeded + pods.failed:
@@ -249,9 +249,9 @@ def _policy(job: Object, pod: Object) -> tuple[str, str]:
     for number, rule in enumerate(job["spec"].get("podFailurePolicy", {}).get("rules", ())):
         why = _match(rule, pod)
         if why is not None:
-            place = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            pod_name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             return rule["action"], why.format(
-                pod=place
+                pod=pod_name
             ) + f" matching {rule['action']} rule at index {number}"
     return "Count", ""
 

@@ -53,7 +53,7 @@ class Gang:
     result: Stop | None = None
     """Result of the first rank, with which all ranks end; None while it runs."""
 
-    def tell(self) -> None:
+    def wake_members(self) -> None:
         """Wake all members, because the state has changed."""
         self.changed.set()
         self.changed = asyncio.Event()
@@ -86,7 +86,7 @@ class Process:
         self.stop.set()
         if self.gang is not None:
             self.gang.stop = True
-            self.gang.tell()
+            self.gang.wake_members()
 
     def kill(self, result: Exit) -> None:
         """End at once, such as by SIGKILL."""
@@ -121,15 +121,15 @@ class Process:
 
     def leave(self) -> None:
         """Release the process's lock, and remove it from its gang, whose other members notice."""
-        for place, holder in list(self.world.locks.items()):
+        for folder, holder in list(self.world.locks.items()):
             if holder == self.pod["metadata"]["uid"]:
-                del self.world.locks[place]
+                del self.world.locks[folder]
         gang, self.gang = self.gang, None
         if gang is not None:
             gang.members.pop(self.rank, None)
             if gang.result is None and not gang.lost:
                 gang.lost = f"node rank {self.rank}"
-            gang.tell()
+            gang.wake_members()
 
     async def _main(self) -> Exit:
         try:
@@ -237,26 +237,26 @@ class Files:
                     return self._own, path, True
                 disk = self._world.disk(self._pod["metadata"]["namespace"], claim["claimName"])
                 inner = path[len(mount_path) :].lstrip("/")
-                place = posixpath.normpath(posixpath.join(mount.get("subPath", ""), inner))
-                return disk, place, not mount.get("readOnly", False)
+                file = posixpath.normpath(posixpath.join(mount.get("subPath", ""), inner))
+                return disk, file, not mount.get("readOnly", False)
         return self._own, path, path.startswith("/tmp")
 
     def read(self, address: str) -> Any:
         """A file's content, or None."""
-        disk, place, _ = self.locate(self.path(address))
-        return disk.get(place)
+        disk, file, _ = self.locate(self.path(address))
+        return disk.get(file)
 
     def write(self, address: str, content: Any) -> None:
         """Write a file."""
         path = self.path(address)
-        disk, place, is_writable = self.locate(path)
+        disk, file, is_writable = self.locate(path)
         if not is_writable:
             raise Stop(74, "OSError", f"[Errno 30] Read-only file system: '{path}'")
-        disk[place] = content
+        disk[file] = content
 
     def need(self, address: str, reason: str) -> None:
         """Fail if neither a file nor a folder is there; paths in the image are not checked."""
         path = self.path(address)
-        disk, place, _ = self.locate(path)
-        if disk is not self._own and place not in disk and not disk.below(place):
+        disk, file, _ = self.locate(path)
+        if disk is not self._own and file not in disk and not disk.below(file):
             raise Stop(2, reason, f"{path}: no such file")

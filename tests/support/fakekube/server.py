@@ -52,7 +52,7 @@ class Rule:
     times: int | None = None
 
 
-class ApiServer:
+class FakeApiServer:
     """Answers requests from a store."""
 
     def __init__(self, store: Store, pod_logs: logs.PodLogs) -> None:
@@ -336,7 +336,7 @@ def set_disruption(store: Store, pod: Object, reason: str, message: str) -> None
     store.patch_status("pods", live, conditions=[*others, condition])
 
 
-async def start(server: ApiServer, port: int = 0) -> tuple[web.AppRunner, str]:
+async def start(server: FakeApiServer, port: int = 0) -> tuple[web.AppRunner, str]:
     """Listen on this machine; returns what stops it and the address."""
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()

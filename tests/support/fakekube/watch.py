@@ -28,9 +28,9 @@ class Watches:
         self.store = store
         self.bookmark_s = BOOKMARK_S
         self._queues: dict[asyncio.Queue[Event | None], Call] = {}
-        store.listeners.append(self._tell)
+        store.listeners.append(self._deliver)
 
-    def _tell(self, event: Event) -> None:
+    def _deliver(self, event: Event) -> None:
         for queue in self._queues:
             queue.put_nowait(event)
 

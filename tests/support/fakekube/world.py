@@ -111,7 +111,7 @@ class World:
         found = self.store.list(key, owner["metadata"]["namespace"])
         return [obj for obj in found if controller_of(obj) == uid]
 
-    def record(self, obj: Object, kind: str, reason: str, message: str, source: str) -> None:
+    def write_event(self, obj: Object, kind: str, reason: str, message: str, source: str) -> None:
         """Write an Event, or count one more of the same."""
         meta = obj["metadata"]
         namespace = meta.get("namespace") or "default"
@@ -214,7 +214,7 @@ class ControlLoop:
         self._is_planned = self._is_closed = False
         for number, controller in enumerate(controllers):
             controller.again = self._again(number)
-        world.store.listeners.append(self._tell)
+        world.store.listeners.append(self._schedule)
 
     def close(self) -> None:
         """Do nothing more."""
@@ -232,7 +232,7 @@ class ControlLoop:
             self._is_planned = True
             self._loop.call_later(self.world.timing.controller_s, self._run)
 
-    def _tell(self, event: Event) -> None:
+    def _schedule(self, event: Event) -> None:
         for number, controller in enumerate(self.controllers):
             for key in controller.keys(event):
                 self._mark(number, key)

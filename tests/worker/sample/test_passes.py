@@ -168,7 +168,7 @@ def test_every_pass_reports_its_steps(folder: Path) -> None:
 # --- offload ---------------------------------------------------------------------------------
 
 
-class Watched:
+class ModelEvents:
     """Records, in order, the devices that models are moved to and the models that compute."""
 
     def __init__(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,16 +180,16 @@ class Watched:
         )
         net.register_forward_pre_hook(lambda *_: self._once("sample"))
         for name in ("encode", "decode"):
-            self._watch(tokenizer, name, getattr(tokenizer, name), monkeypatch)
+            self._record_calls(tokenizer, name, getattr(tokenizer, name), monkeypatch)
 
-    def _watch(
+    def _record_calls(
         self, owner: object, name: str, original: Callable, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def watched(*arguments: object) -> object:
+        def recording(*arguments: object) -> object:
             self._once(name)
             return original(*arguments)
 
-        monkeypatch.setattr(owner, name, watched)
+        monkeypatch.setattr(owner, name, recording)
 
     def _once(self, event: str) -> None:
         if not self.events or self.events[-1] != event:
@@ -214,23 +214,23 @@ def test_offloaded_models_are_on_the_device_only_while_they_compute(
     models = load(folder, offload=offload)
     models.device = torch.device("cuda", 5)  # a name: both models only note where they are sent
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    watched = Watched(models, monkeypatch)
+    recorded = ModelEvents(models, monkeypatch)
 
     generate_videos(models, make_samples(1), make_settings(1, 1))
 
-    assert watched.events == [event.replace("device", "cuda:5") for event in expected]
+    assert recorded.events == [event.replace("device", "cuda:5") for event in expected]
 
 
 def test_a_failing_network_is_taken_off_the_device_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = load(folder, offload=("network",))
-    watched = Watched(models, monkeypatch)
+    recorded = ModelEvents(models, monkeypatch)
 
     with pytest.raises(RuntimeError), models.network_at_work():
         raise RuntimeError
 
-    assert watched.events == ["network cpu", "network cpu"]
+    assert recorded.events == ["network cpu", "network cpu"]
 
 
 @pytest.mark.gpu

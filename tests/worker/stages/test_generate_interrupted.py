@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from support import killed_generate
-from support.gang import run_gang
+from support.forked_processes import run_forked
 from support.generation import generate_config, write_clips, write_models, write_tiny_model
 
 from cosmos_worker.config.stages import GenerateConfig
@@ -244,7 +244,7 @@ def launch_killed(config: GenerateConfig, folder: Path, rank: int) -> None:
 
 def run_two(config: GenerateConfig, folder: Path) -> str:
     """Two processes that nothing interrupts; returns their log."""
-    ended = run_gang(["generate", "--config", write_document(config, folder)], 2)
+    ended = run_forked(["generate", "--config", write_document(config, folder)], 2)
     assert set(ended.codes) == {0}, ended.log
     return ended.log
 

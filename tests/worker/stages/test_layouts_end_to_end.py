@@ -150,7 +150,7 @@ def make_experiment() -> Experiment:
 
 
 @dataclass
-class Seen:
+class TakenSamples:
     """Samples that a training took, in their order: window, captions with this embedding, latent."""
 
     windows: list[str] = field(default_factory=list)
@@ -158,9 +158,11 @@ class Seen:
     latents: list[torch.Tensor] = field(default_factory=list)
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, text: EmbeddingStore, known: list[str]) -> Seen:
-    """Collect what every training batch from now on is made of."""
-    seen, true = Seen(), WindowDataset.batch
+def record_samples(
+    monkeypatch: pytest.MonkeyPatch, text: EmbeddingStore, known: list[str]
+) -> TakenSamples:
+    """Record the samples of every training batch from now on."""
+    seen, true = TakenSamples(), WindowDataset.batch
     experiment = make_experiment()
     embedded = {
         caption: pad_text([text.get(caption)], experiment.text.max_length, experiment.text_padding)[
@@ -225,7 +227,7 @@ def test_samples_have_the_frames_and_captions_of_their_clips(
     latents = check_frames(tmp_path, models, clips)
 
     text = EmbeddingStore(tmp_path / "text")
-    seen = watch(monkeypatch, text, read_index(tmp_path / "index").captions)
+    seen = record_samples(monkeypatch, text, read_index(tmp_path / "index").captions)
     config = train_config(tmp_path, experiment)
     train_stage.run(config.model_copy(update={"model_uri": str(models / "model.pt")}), VOLUMES)
 
@@ -260,7 +262,7 @@ def check_frames(root: Path, models: Path, clips: Clips) -> dict[str, torch.Tens
 
 
 def check_samples(
-    seen: Seen, latents: dict[str, torch.Tensor], clips: Clips, experiment: Experiment
+    seen: TakenSamples, latents: dict[str, torch.Tensor], clips: Clips, experiment: Experiment
 ) -> None:
     """Every training sample had the latent of its window and one caption of its clip."""
     trained = {window for window in latents if window.startswith("train/")}

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.fetched import fetch
+from support.fetched_weights import fetch
 from support.training import SMALL_NET, write_model
 
 from cosmos_worker.errors import CheckpointError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.fetched import fetch
+from support.fetched_weights import fetch
 from support.programs import follow_advice
 from support.training import SMALL_NET, small_model
 from torch import Tensor

@@ -476,7 +476,7 @@ def test_suspended_job_begins_nothing_and_stops_what_runs():
     assert "deletionTimestamp" in job["metadata"]
     assert simulation.status["state"] == "Suspended"
     assert simulation.condition("Suspended")["status"] == "True"
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
     assert begun(simulation) == set()
     simulation.document["spec"]["runPolicy"] = {"suspend": False}

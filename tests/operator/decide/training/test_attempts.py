@@ -113,7 +113,7 @@ def test_disrupted_gang_is_stopped_whole_and_begun_again_without_counting(disrup
     simulation.settle()
     assert outcomes(simulation) == [outcome]
     assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
 
     assert outcomes(simulation) == [outcome, "Running"]
@@ -128,7 +128,7 @@ def test_next_attempt_waits_until_every_pod_has_ended():
     simulation.settle()
     assert outcomes(simulation) == ["Crashed"]
 
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(60)
     simulation.settle()
 
@@ -176,7 +176,7 @@ def test_pods_that_outlive_a_failed_workload_are_stopped():
 
     assert outcomes(simulation) == ["Deleted"]
     assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(60)
     simulation.settle()
     assert outcomes(simulation) == ["Deleted", "Running"]
@@ -223,7 +223,7 @@ def test_pod_that_hangs_after_the_leader_has_succeeded_is_stopped():
     simulation.pass_time(61)
     simulation.settle()
     assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
 
     assert outcomes(simulation) == ["Succeeded"]
@@ -327,7 +327,7 @@ def test_stalled_attempt_is_stopped_and_counted():
 
     assert outcomes(simulation) == ["Stalled"]
     assert "no progress for 1m01s" in simulation.attempts[0]["message"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(600)
     simulation.settle()
     assert outcomes(simulation) == ["Stalled", "Running"]
@@ -369,7 +369,7 @@ def test_suspend_stops_with_a_checkpoint_and_resume_continues():
     simulation.say("push-1-master-0", "checkpoint step=12 folder=/x")
     simulation.end_pod(pod, 75, "Stopped", step=12, checkpoint=12)
     simulation.settle()
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
     assert simulation.status["state"] == "Suspended"
     assert simulation.status["message"] == "suspended; continues from step 12"
