@@ -14,7 +14,7 @@ FIRST = "test_cluster_without_the_training_operator"
 BEGINNING = "test_get_shows_that_it_trains"
 """Second: the test that starts the quickstart."""
 TURNS = {
-    "test_machines": 2,
+    "test_node_resources": 2,
     "test_failures": 3,
     "test_chart": 4,
     "test_quickstart": 6,
