@@ -427,7 +427,7 @@ def test_training_waits_for_its_model_and_for_the_check_of_what_is_sampled_from_
     assert set(stages["train"].depends_on) == {
         "fetch-model", "embed-text", "cache-latents", "check-inputs",
     }  # fmt: skip
-    # the text encoder and what guards are made of, and an item names dataset:// files
+    # the text encoder and the models of the guardrails, and an item names dataset:// files
     assert stages["check-inputs"].depends_on == ("fetch-model", "prepare-dataset")
     assert (stages["check-inputs"].gpus, stages["check-inputs"].is_shared) == (0, False)
 

@@ -43,7 +43,7 @@ from cosmos_worker.sample.sampler import (
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.weights.load import load_network
 
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 

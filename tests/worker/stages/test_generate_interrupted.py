@@ -27,7 +27,7 @@ from cosmos_worker.storage.volumes import Volumes
 PASSES = 4
 SAMPLING = {"num_passes": PASSES, "num_input_frames": 9}
 PROGRAM = Path(killed_generate.__file__)
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 

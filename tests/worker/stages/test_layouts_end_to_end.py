@@ -48,7 +48,7 @@ from cosmos_worker.train.data import (
 VOLUMES = Volumes()
 NUM_FRAMES = 9
 MAX_LENGTH = 40
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 

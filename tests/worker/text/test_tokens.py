@@ -29,7 +29,7 @@ def unigram(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
         ("push the red cube", 0),
         ("", 0),
         ("   ", 0),
-        ("\uff50\uff55\uff53\uff48", 0),  # full width, which normalization makes plain
+        ("\uff50\uff55\uff53\uff48", 0),  # full-width letters, which normalization replaces
         ("推红色方块往左", 1),
         ("推红色方块 往左", 1),
         ("push 红色", 2 / 6),
@@ -37,7 +37,7 @@ def unigram(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
         ("推 the 红色方块", 5 / 8),
         ("red {cube}", 2 / 9),
         ("😀😀😀 left", 3 / 7),
-        (unicodedata.normalize("NFD", "éééé"), 1),  # accents of their own are no characters that are known
+        (unicodedata.normalize("NFD", "éééé"), 1),  # combining accents are not in the vocabulary
         ("RED CUBE", 1),  # this vocabulary has small letters only
     ],
 )  # fmt: skip

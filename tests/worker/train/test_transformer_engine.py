@@ -420,5 +420,5 @@ def test_float8_on_a_gpu_is_that_of_the_stand_in(monkeypatch: pytest.MonkeyPatch
     assert_within(found, expected, (0.05, 0.15))
 
     fake_transformer_engine.install_for_test(monkeypatch)
-    # sums of other orders, which now and then are another float8 number
+    # sums in another order, some of which round to another float8 number
     assert_within(found, on_cuda(lambda: accelerated(FLOAT8)), (0.01, 0.03))

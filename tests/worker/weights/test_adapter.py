@@ -206,7 +206,7 @@ with_peft = pytest.mark.skipif(
 
 
 @with_peft
-@pytest.mark.filterwarnings("ignore")  # of its imports
+@pytest.mark.filterwarnings("ignore")  # warnings of its imports
 def test_peft_loads_and_merges_to_the_same_weights(trained: Path) -> None:
     from peft import PeftModel
 
@@ -223,7 +223,7 @@ def test_peft_loads_and_merges_to_the_same_weights(trained: Path) -> None:
 
 
 @with_peft
-@pytest.mark.filterwarnings("ignore")  # of its imports
+@pytest.mark.filterwarnings("ignore")  # warnings of its imports
 def test_peft_loads_the_adapter_onto_the_network_of_diffusers(
     trained: Path, tmp_path: Path
 ) -> None:
@@ -243,7 +243,7 @@ def test_peft_loads_the_adapter_onto_the_network_of_diffusers(
 
 
 @with_peft
-@pytest.mark.filterwarnings("ignore")  # of its imports
+@pytest.mark.filterwarnings("ignore")  # warnings of its imports
 def test_adapter_that_peft_has_saved_is_merged_as_peft_merges_it(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from cosmos_worker.weights.safetensors import Limits
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed"),
-    pytest.mark.filterwarnings("ignore"),  # of its imports
+    pytest.mark.filterwarnings("ignore"),  # warnings of its imports
 ]
 LAYER = "net.blocks.block0.blocks.0.block.attn.to_q.0"
 PEFT_FILE, DIFFUSERS_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
