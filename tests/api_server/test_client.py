@@ -8,7 +8,6 @@ import pytest
 from support.api_client import Api, make_config, make_job, name_of
 
 from cosmos_operator.errors import Refused
-from cosmos_operator.kube import client
 from cosmos_operator.kube.cluster import KubeCluster
 
 pytestmark = pytest.mark.api_server
@@ -28,7 +27,7 @@ async def test_create_tells_new_from_existing(api: Api, cluster: KubeCluster) ->
 async def test_lists_are_read_in_pages(
     api: Api, cluster: KubeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "PAGE_SIZE", 2)
+    monkeypatch.setattr("cosmos_operator.kube.cluster.PAGE_SIZE", 2)
     group = name_of()
     for _ in range(5):
         await cluster.create(config_map(api, group=group))

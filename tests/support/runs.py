@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import trainer as loop
 from cosmos_worker.train.checkpoint import list_states
 from cosmos_worker.train.export import list_exports
+from cosmos_worker.train.trainer import Trainer
 from support.training import run_path
 
 COMPARED = ("loss", "edm_loss", "grad_norm", "validation_loss")
@@ -60,14 +60,14 @@ def assert_same_but_for_rounding(left: Path, right: Path) -> None:
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deliver a stop request while the given step runs."""
-    original, stop = loop.Trainer.step, StopSignal()
+    original, stop = Trainer.step, StopSignal()
 
-    def step_then_stop(trainer: loop.Trainer) -> object:
+    def step_then_stop(trainer: Trainer) -> object:
         values = original(trainer)
         stop.requested = stop.requested or trainer.state.done_steps == step
         return values
 
-    monkeypatch.setattr(loop.Trainer, "step", step_then_stop)
+    monkeypatch.setattr(Trainer, "step", step_then_stop)
     monkeypatch.setattr(train_stage, "StopSignal", lambda: stop)
 
 
