@@ -50,9 +50,8 @@ def train(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
     """Train to ``max_steps``; all processes call this, after :meth:`RunState.resume`.
 
     Returns:
-        ``steps``: number of steps done; ``checkpoint``: step of the last one; ``loss``, ``edm_loss``, ``mse``: last
-        means; ``validation_loss_before``, ``validation_loss_after``; ``change``: of the weights against the base, where
-        it is known.
+        steps: done; checkpoint: step of the last one; loss, edm_loss, mse: last means; validation_loss_before and
+        _after; change: of the weights against the base, where it is known.
 
     Raises:
         StopRequested: asked to stop; a checkpoint was saved.
