@@ -1,9 +1,9 @@
 # make quickstart   set up and post-train the example (examples/quickstart.yaml)
 # make test         set up and run every check: lint, types, layers, tests
-# make api-server   the tests of a real API server without a node; make api-server-programs builds what they need (Go)
+# make api-server   the tests of a real API server without a node; make api-server-programs builds its programs (Go)
 # make browser      the report in a browser (Chromium)
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
-# make gpu          what needs a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
+# make gpu          the tests that need a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make constraints  choose new versions of all packages
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ UV := $(shell command -v uv || echo $(CURDIR)/$(BIN)/uv)
 CONSTRAINTS := docker/constraints.txt
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 
-# with it, every process would compile its packages again: twice the time to start
+# where it is set, every process compiles its packages again and takes twice the time to start
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-computing unit-others multiproc multiproc-computing multiproc-others browser \
@@ -39,8 +39,8 @@ test: lint multiproc unit api-server
 multiproc: multiproc-others multiproc-computing
 unit: unit-others unit-computing
 
-# what stages and the training compute, with one process and with several; the others are, among much else, tests of how
-# processes start, stop and fail, and of whole jobs
+# tests of the numbers that stages and the training compute, with one process and with several; the others are tests of
+# processes that start, stop and fail, of whole jobs, and much else
 COMPUTING := tests/worker/stages tests/worker/train
 
 unit-computing: $(READY)
@@ -58,7 +58,7 @@ multiproc-others: $(READY)
 browser: $(READY)
 	$(BIN)/pytest -m browser -rs tests/worker/stages
 
-# REQUIRE_API_SERVER=1 builds what is missing first, or waits for who does; without it, the tests are left out and say so
+# REQUIRE_API_SERVER=1 first builds missing programs, or waits for a process that does; else the tests are skipped and named
 api-server: $(READY) $(if $(REQUIRE_API_SERVER),api-server-programs)
 	$(BIN)/pytest -q -m api_server $(if $(REQUIRE_API_SERVER),--require-api-server) tests/fakekube tests/api_server
 

@@ -1,4 +1,4 @@
-"""How fast, and how right, readers of videos find windows at random places.
+"""Measure speed and correctness of video readers that read windows at random places.
 
 Run ``.venv/bin/python benchmarks/seeking_windows.py [--frames 600] [--windows 40]``. It writes clips whose
 frames carry their number in the picture and reads the same random windows with our reader, and with decord2 and
@@ -102,7 +102,7 @@ READERS: dict[str, Callable[[Path], Read]] = {
 
 
 def find_readers(folder: Path) -> dict[str, Callable[[Path], Read]]:
-    """Those that are installed and read a clip."""
+    """The readers that are installed and can read a clip."""
     path, found = folder / "trial.mp4", {}
     write(path, "libx264", {}, 12, WINDOW)
     for name, opened in READERS.items():
@@ -116,7 +116,7 @@ def find_readers(folder: Path) -> dict[str, Callable[[Path], Read]]:
 
 
 def measure(read: Read, starts: Sequence[int], truth: Frames) -> tuple[int, float]:
-    """How many windows are right, and seconds per window."""
+    """Number of windows that are right, and seconds per window."""
     right, seconds = 0, 0.0
     for start in starts:
         began = time.perf_counter()

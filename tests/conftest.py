@@ -57,7 +57,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
-    """Whether golden files are rewritten instead of compared."""
+    """True if golden files are to be rewritten instead of compared."""
     return bool(request.config.getoption("--update-golden"))
 
 
@@ -92,7 +92,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what was left out."""
+    """Name in one line the tests that were left out."""
     text = terminalreporter.config.stash.get(LEFT_OUT, "")
     if text:
         terminalreporter.write_line(text, yellow=True)
@@ -149,7 +149,7 @@ def real_world(world_without_training_operator: RealWorld) -> RealWorld:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep what explains a failure on the real cluster, and say where."""
+    """Collect logs and objects after a failure on the real cluster, and print their folder."""
     report = yield
     if report.failed and "harness.cluster" in sys.modules:
         from harness import lifecycle

@@ -59,7 +59,7 @@ def violations(contract: Contract) -> Iterator[tuple[str, str]]:
 
 
 def lint(root: Path) -> str:
-    """What import-linter prints about the packages below a folder."""
+    """Output of import-linter about the packages below a folder."""
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         cwd=root,

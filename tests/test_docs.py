@@ -22,7 +22,7 @@ LINK = re.compile(r"!?\[[^\]\[]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
 PLACED_NAME = re.compile(r"`(\w+)`(?:,\s+`(\w+)`)?\s+in\s+`([\w.-]+/[\w./-]+)`")
-"""`name` in `path`: the file must have the name."""
+"""Matches `name` in `path`, where the file must contain the name."""
 IDENTIFIER = re.compile(r"_?[A-Za-z]+(?:_[A-Za-z]+)+|[A-Z][a-z]+[A-Z]\w*")
 """Names of code that no prose has: SUCH_AS_THIS, such_as_this, SuchAsThis."""
 MAKE_TARGET = re.compile(r"\bmake ([a-z-]+)`")
@@ -43,7 +43,7 @@ def without_examples(name: str) -> str:
 
 @cache
 def anchors(name: str) -> frozenset[str]:
-    """What GitHub calls the headings of a page."""
+    """Anchors that GitHub gives to the headings of a page."""
     found: list[str] = []
     for heading in HEADING.findall(without_examples(name)):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
@@ -101,7 +101,7 @@ def test_readme_is_read_in_three_minutes_and_its_picture_is_small() -> None:
 
 
 def looks_like_a_path(text: str) -> bool:
-    """Whether a piece of code names a file or folder of this repository by its path from the root."""
+    """True if a piece of code names a file or folder of this repository by its path from the root."""
     first, slash, _ = text.partition("/")
     roots = {name.split("/")[0] for name in TRACKED if "/" in name}
     return bool(slash) and first in roots and bool(re.fullmatch(r"[\w./*{},-]+", text))

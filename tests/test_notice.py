@@ -79,7 +79,7 @@ def packages_of_images() -> set[str]:
 
 
 def pins() -> dict[str, str]:
-    """What constraints.txt says of each package: its version and for where it is."""
+    """Pins of constraints.txt: version and environment marker of each package."""
     text = (ROOT / "docker" / "constraints.txt").read_text(encoding="utf-8")
     return dict(re.findall(r"^([a-z0-9-]+)==(.*?) \\$", text, re.MULTILINE))
 
@@ -133,7 +133,7 @@ def test_notice_lists_only_packages_of_images() -> None:
 
 
 def test_every_pin_is_for_images_or_tests_or_other_systems() -> None:
-    """No package is missed by the reading of dependencies above."""
+    """Checks that the reading of dependencies above misses no package."""
     read = packages_of_images() | packages_of(PROJECT["optional-dependencies"].keys() - {"sim"})
 
     left = {name: pin for name, pin in pins().items() if name not in read}

@@ -1,4 +1,4 @@
-"""The whole quickstart, as a user runs it: what it learns, what it leaves, that a second run repeats nothing."""
+"""The whole quickstart, as a user runs it: quality of its model, files, a second run that repeats nothing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def generated(finished: Finished, item: str) -> list[dict[str, object]]:
 
 
 def share_that_follows(finished: Finished, item: str) -> float:
-    """Scored again here, from the written MP4 files and their prompts."""
+    """Share of videos that follow their instruction, scored from the MP4 files and their prompts."""
     records = generated(finished, item)
     scores = [
         score_push(read_video(record["folder"] / f"{record['id']}.mp4"), record["prompt"]).follows

@@ -30,7 +30,7 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
     "drawer": ("into the drawer", "to the drawer"),
     "around": ("around", "all around"),
 }
-"""Meaning → how it may be said; the four of the example first."""
+"""Direction → phrases that mean it; the four directions of the example come first."""
 ADVERBS = ("slowly", "gently", "carefully", "quickly", "now")
 SIZES = ("small", "large", "wooden", "tiny", "heavy")
 RELATIONS = ("next to", "behind", "in front of", "near")
@@ -41,7 +41,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "object": OBJECTS,
     "direction": tuple(DIRECTIONS),
 }
-"""What a sentence tells, and the values it may take."""
+"""Slots of a sentence, each with the values that it may take."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ _CLIP_FROM_WORLD = (
 
 @dataclass(frozen=True)
 class Instruction:
-    """What one clip shows: the colours on the table (the pushed one first) and the direction."""
+    """Content of one clip: the colours on the table (the pushed one first) and the direction."""
 
     colours: tuple[str, ...]
     direction: str
@@ -131,7 +131,7 @@ def push_length_m(cube: Cube, direction: str, push_px: float) -> float:
 
 
 def _stays_in_frame(x_m: float, y_m: float) -> bool:
-    """Whether a cube at (x_m, y_m), in any small heading, lies wholly in the picture."""
+    """True if a cube at (x_m, y_m), in any small heading, lies wholly in the picture."""
     half = CUBE_HALF_M * 1.1
     corners = np.array(
         [
@@ -147,7 +147,7 @@ def _stays_in_frame(x_m: float, y_m: float) -> bool:
 
 
 def is_feasible(cubes: tuple[Cube, ...], which: int, direction: str, push_px: float) -> bool:
-    """Whether cube `which` can be pushed: in the frame, in reach, and without touching another."""
+    """True if cube `which` can be pushed: in the frame, in reach, and without touching another."""
     cube = cubes[which]
     ux, uy = DIRECTIONS[direction]
     length_m = push_length_m(cube, direction, push_px)

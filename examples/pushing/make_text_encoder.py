@@ -44,7 +44,7 @@ EXAMPLE_DIRECTIONS = ("left", "right", "away", "toward")
 
 
 def tokenize(text: str) -> list[int]:
-    """What ByT5Tokenizer does: UTF-8 bytes shifted by three, then the end token."""
+    """Tokenize as ByT5Tokenizer does: UTF-8 bytes shifted by three, then the end token."""
     return [byte + BYTE_OFFSET for byte in text.encode()] + [END]
 
 
@@ -67,7 +67,7 @@ def mask_word(text: str, rng: random.Random) -> tuple[list[int], list[int]]:
 
 
 class Heads(nn.Module):
-    """What training reads from the hidden states; not part of the result."""
+    """Classifiers that the training puts on the hidden states; they are not part of the result."""
 
     def __init__(self, dim: int) -> None:
         """Random heads for states of width `dim`."""
@@ -202,7 +202,7 @@ VIEWS = {
     "first_token": lambda state_LD: state_LD[0],
     "token_of_the": lambda state_LD: state_LD[5],
 }
-"""Which vector of a caption a probe sees; the last is the t of 'the' in 'push the …'."""
+"""Vectors of a caption that probes are trained on; the last is the t of 'the' in 'push the …'."""
 
 
 def probe_accuracy(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, labels_M: Tensor) -> float:
@@ -255,7 +255,7 @@ def probe_figures(
 
 
 def spread_figures(encoder: T5EncoderModel) -> dict[str, dict[str, float]]:
-    """How a caption's vectors divide into a common part and what colour and direction add.
+    """Parts of a caption's vectors: one common to all captions, and those that colour and direction add.
 
     For the 20 captions of the example, per view: rms of the part common to all captions, rms of the
     difference from it, and the share of the differences' variance that colour and direction explain

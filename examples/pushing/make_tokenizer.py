@@ -38,7 +38,7 @@ DEFAULT_OUTPUT = Path(__file__).parent / "checkpoints" / "Cosmos-Tiny-Tokenizer-
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the training has got."""
+    """Progress of the training."""
 
     step: int
     minutes: float

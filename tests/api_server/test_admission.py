@@ -1,4 +1,4 @@
-"""What the API server refuses of objects of built-in kinds that the operator makes, and a request that only tries."""
+"""The API server's refusals of Jobs, Services and other built-in objects, and requests with ``dryRun``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-side apply: who owns which field of a status, what an apply takes over, keeps and removes."""
+"""Server-side apply: owners of a status's fields, and the fields that an apply takes over, keeps and removes."""
 
 from __future__ import annotations
 

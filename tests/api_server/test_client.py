@@ -1,4 +1,4 @@
-"""The operator's client with a real API server: what tests/operator/kube/test_client.py has a server of values say."""
+"""The operator's client with a real API server; tests/operator/kube/test_client.py has one of scripted answers."""
 
 from __future__ import annotations
 

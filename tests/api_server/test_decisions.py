@@ -1,4 +1,4 @@
-"""What is decided in the life of a job: the API server admits every object and keeps every status as it is."""
+"""Decisions over the life of a job: the API server admits every object and keeps every status unchanged."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def live(simulation: Simulation) -> None:
 
 def go_on(simulation: Simulation) -> None:
     simulation.settle()
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(700)
     simulation.settle()
 
@@ -91,7 +91,7 @@ async def check_status(
 
 
 def check_objects(api: Api, decision: Decision) -> int:
-    """Try to create what was decided; the number of objects."""
+    """Create, with ``dryRun``, the objects of a decision; returns their number."""
     manifests = [action.manifest for action in decision.actions if isinstance(action, Create)]
     for manifest in manifests:
         resource = KINDS[manifest["kind"]]

@@ -1,4 +1,4 @@
-"""The real operator with a real API server: what it says of a job, and the objects that it makes and deletes."""
+"""The real operator with a real API server: status of a job, and the objects that are created and deleted."""
 
 from __future__ import annotations
 

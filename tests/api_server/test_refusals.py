@@ -1,4 +1,4 @@
-"""What the API server itself refuses: every limit of the schema, every CEL rule, with the words that a person sees."""
+"""The API server's refusals of PostTrainingJobs: every limit of the schema and every CEL rule, with its message."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from support.limits import Limit, find_limits, place, spell
 from support.scenario_world import Jobs, Refusal
+from support.schema_limits import Limit, api_path, find_limits, with_value
 
 from cosmos_operator.api.base import RULES
 from cosmos_operator.api.crd import build_schema
@@ -113,7 +113,7 @@ def rule_messages(schema: dict[str, Any]) -> set[str]:
 
 
 def create(jobs: Jobs, document: dict[str, Any]) -> tuple[int, str]:
-    """Status and message of creating a job, without creating it."""
+    """HTTP status and message of creating a job with ``dryRun``."""
     status, body = jobs.api.call("POST", jobs.api.jobs, document, dryRun="All")
     return status, body.get("message", "")
 
@@ -124,15 +124,15 @@ def test_every_rule_is_tried_below() -> None:
     assert rule_messages(SPEC) == tried
 
 
-@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{spell(limit[0])}-{limit[1]}")
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{api_path(limit[0])}-{limit[1]}")
 def test_value_beyond_a_limit_is_refused_at_its_place(jobs: Jobs, limit: Limit) -> None:
     path, _, value = limit
-    document = place(jobs.document("limits"), path, value)
+    document = with_value(jobs.document("limits"), path, value)
 
     status, message = create(jobs, document)
 
     assert status == 422, message
-    assert re.search(rf"{re.escape(spell(path))}(?![\w.]*\w)", message), message
+    assert re.search(rf"{re.escape(api_path(path))}(?![\w.]*\w)", message), message
 
 
 def test_document_that_the_limits_are_tried_on_is_accepted(jobs: Jobs) -> None:
@@ -159,13 +159,13 @@ def test_new_job_that_breaks_a_rule_is_refused(
 
 @pytest.fixture(scope="module")
 def edited(jobs: Jobs) -> str:
-    """A job that is there to be edited."""
+    """A job on the server, to be edited."""
     jobs.submit("rules-edited", inference=[ITEM], runPolicy={"suspend": True}, compute={"nodes": 2})
     return "rules-edited"
 
 
 def edit(jobs: Jobs, name: str, change: dict[str, Any]) -> tuple[int, str]:
-    """Status and message of editing a job, without editing it."""
+    """HTTP status and message of editing a job with ``dryRun``."""
     path = f"{jobs.api.jobs}/{name}"
     body = {"spec": copy.deepcopy(change)}
     status, answer = jobs.api.call("PATCH", path, body, kind="merge", dryRun="All")

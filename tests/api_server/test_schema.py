@@ -1,4 +1,4 @@
-"""The words with which the API server refuses a PostTrainingJob, and what it adds and drops."""
+"""The API server's messages about a PostTrainingJob, and the fields that it adds and drops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server of these tests: it ends with them, however they end, and is left out by name where it cannot be had."""
+"""The API server of the tests ends with them, and a run without its programs names the tests left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with api_server.running(pathlib.Path(sys.argv[1])) as server:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that a process has started."""
+    """Child processes of a process."""
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

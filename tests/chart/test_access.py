@@ -1,4 +1,4 @@
-"""What the operator and its users may do, and no more."""
+"""RBAC rules of the chart: the operator and its users get exactly the permissions that they need."""
 
 import pytest
 from support.helm_chart import NAMESPACE, find, find_one, render
@@ -103,7 +103,7 @@ def test_lease_is_the_operators_own(values):
 
 
 def test_operator_may_delete_what_it_gives_further_owners():
-    """OwnerReferencesPermissionEnforcement asks for it, and for the owner's finalizers where deletion is blocked."""
+    """The admission plugin OwnerReferencesPermissionEnforcement asks for it, and for the owner's finalizers."""
     verbs = roles(render())["ClusterRole", None, "cosmos-operator"]
 
     for shared in ("jobs.batch", "configmaps"):

@@ -1,4 +1,4 @@
-"""The notes after installing: what this cluster lacks for which job, and what to do."""
+"""The notes after installing: resources that the cluster lacks, the jobs that need them, and advice."""
 
 import pytest
 from support.helm_chart import NAMESPACE, render_notes

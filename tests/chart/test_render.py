@@ -129,7 +129,7 @@ def test_all_pods_satisfy_pod_security_restricted(values):
 
 
 def test_runtime_of_trainjobs_gives_pods_the_time_to_save():
-    """What a TrainJob asks for itself is lost if something that knows Trainer 2.2 alone writes it."""
+    """The runtime sets the grace: a TrainJob's own is lost if a client that knows only Trainer 2.2 rewrites the job."""
     (runtime,) = find(render(EVERYTHING), "ClusterTrainingRuntime")
     (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     pod = node["template"]["spec"]["template"]["spec"]

@@ -1,4 +1,4 @@
-"""What each switch adds; all but the claim are off by default."""
+"""Objects that each switch of the chart adds; all switches but that of the claim are off by default."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""Values: every one explained and typed, misspelt ones refused with a message that says which."""
+"""Values of the chart: each is documented and typed, and a misspelt one is refused by name."""
 
 import re
 
@@ -20,9 +20,9 @@ FREE = {
     "properties/operator/properties/extraEnv/items/properties/valueFrom",
     "properties/global",
 }
-"""Objects whose fields are Kubernetes' own, which the API server checks, and Helm's."""
+"""Objects whose fields belong to Kubernetes, whose API server checks them, or to Helm."""
 EXPLAINED = {"resources", "podSecurityContext", "securityContext", "podAnnotations"}
-"""Groups whose comment speaks for all that is in them."""
+"""Groups whose comment documents all values in them."""
 
 
 def resolve(schema):
@@ -40,7 +40,7 @@ def walk(schema, path=""):
 
 
 def keys(values, schema, path=""):
-    """Paths of values below closed objects, and of what the schema knows there."""
+    """Paths of the values below closed objects, and of the schema's properties there."""
     schema = resolve(schema)
     for name, inner in schema.get("properties", {}).items():
         yield f"{path}{name}"

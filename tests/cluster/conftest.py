@@ -10,18 +10,19 @@ import pytest
 from support.real_world import EXAMPLE, RealWorld
 
 FIRST = "test_cluster_without_the_training_operator"
-"""It removes the training-operator if it is there, and every PyTorchJob with it."""
+"""First of all, because it removes the training-operator, if it is there, and with it every PyTorchJob."""
 BEGINNING = "test_get_shows_that_it_trains"
-"""The first that needs the quickstart."""
+"""Second: the test that starts the quickstart."""
 TURNS = {
-    "test_machines": 2,
+    "test_node_resources": 2,
     "test_failures": 3,
     "test_chart": 4,
     "test_quickstart": 6,
     "test_other_operators": 7,
 }
-"""Those that add nodes, lose them and stop the operator come while the quickstart trains, which bears it all. Kueue
-comes when it has ended: until its webhooks answer, no Job can be made. What is not named here comes fifth."""
+"""Position of each file; one that is not named here is fifth. Tests that add nodes, lose them and stop the operator run
+while the quickstart trains, which survives all of it. Kueue is installed when it has ended: until its webhooks answer,
+no Job can be made."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -16,47 +16,47 @@ def test_helm_test_passes(real_world: RealWorld) -> None:
 
 
 @pytest.fixture(scope="module")
-def kept(real_world: RealWorld) -> str:
-    """A training without end that the following tests must not disturb."""
+def endless(real_world: RealWorld) -> str:
+    """An endless training that upgrade, uninstall and reinstall must not disturb."""
     real_world.submit("kept", **real_world.endless)
     real_world.wait_step("kept", 10)
     return "kept"
 
 
 def still_trains(world: RealWorld, name: str) -> None:
-    """The operator follows the first attempt, whose pods go on."""
+    """Check that the first attempt goes on with the same pods, and that the operator reports its steps."""
     step = world.status(name)["attempts"][0]["endStep"]
     status = world.wait_step(name, step + 20)
     assert [one["outcome"] for one in status["attempts"]] == ["Running"]
     assert len(world.pods(name, running=True)) == 2
 
 
-def test_upgrade_leaves_a_running_job_alone(real_world: RealWorld, kept: str) -> None:
+def test_upgrade_leaves_a_running_job_alone(real_world: RealWorld, endless: str) -> None:
     before = real_world.kubectl("get", "pods", "--selector=app.kubernetes.io/component=operator")
 
     real_world.install("--set=jobs.podAnnotations.example\\.com/upgraded=yes")
 
-    still_trains(real_world, kept)
+    still_trains(real_world, endless)
     after = real_world.kubectl("get", "pods", "--selector=app.kubernetes.io/component=operator")
     assert before.split() != after.split()
 
 
-def test_uninstall_and_reinstall_lose_nothing(real_world: RealWorld, kept: str) -> None:
+def test_uninstall_and_reinstall_lose_nothing(real_world: RealWorld, endless: str) -> None:
     real_world.helm("uninstall", RELEASE, "--wait")
-    assert real_world.job(kept) is not None
-    assert len(real_world.pods(kept, running=True)) == 2
+    assert real_world.job(endless) is not None
+    assert len(real_world.pods(endless, running=True)) == 2
     assert "cosmos" in real_world.kubectl("get", "pvc", "--output=name")
 
     real_world.install()
 
-    still_trains(real_world, kept)
+    still_trains(real_world, endless)
 
 
-def test_job_can_be_deleted_while_no_operator_runs(real_world: RealWorld, kept: str) -> None:
+def test_job_can_be_deleted_while_no_operator_runs(real_world: RealWorld, endless: str) -> None:
     real_world.kill_operator()
 
-    real_world.delete(kept)
-    real_world.wait("everything of it is gone", lambda: not real_world.owned(kept))
-    assert real_world.checkpoint_files(kept)
+    real_world.delete(endless)
+    real_world.wait("everything of it is gone", lambda: not real_world.owned(endless))
+    assert real_world.checkpoint_files(endless)
 
     real_world.start_operator()

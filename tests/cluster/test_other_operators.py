@@ -21,7 +21,7 @@ BACKENDS = {
 
 
 def cluster_queue(num_pods: int, stop_policy: str = "None") -> dict[str, Any]:
-    """Room for so many pods."""
+    """A ClusterQueue whose quota admits so many pods."""
     quotas = {"cpu": "100", "memory": "1Ti", "pods": str(num_pods)}
     resources = [{"name": name, "nominalQuota": quota} for name, quota in quotas.items()]
     group = {

@@ -1,4 +1,4 @@
-"""README's way through a cluster, command by command, and what the quickstart has learned there."""
+"""The quickstart on a cluster, command by command as README has it, and the quality of its model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDE_COLUMNS = [*COLUMNS, "GPUS", "NODES", "CHECKPOINT", "MESSAGE"]
 
 
 def test_get_shows_that_it_trains(real_world: RealWorld, quickstart: Path) -> None:
-    """It runs before the tests that the quickstart trains beside; all others here run after them."""
+    """This test runs while the quickstart begins; all others here run after its end."""
     real_world.kubectl("wait", "--for=condition=Running", f"ptj/{JOB}", "--timeout=600s")
     header, line = real_world.kubectl("get", "ptj", JOB).splitlines()
 
@@ -30,7 +30,7 @@ def test_get_shows_that_it_trains(real_world: RealWorld, quickstart: Path) -> No
 
 @pytest.fixture(scope="module")
 def finished(real_world: RealWorld, quickstart: Path) -> list[str]:
-    """What ``kubectl get ptj --watch`` has printed from before the job was there until it ended."""
+    """Output of ``kubectl get ptj --watch`` from before the job's creation until its end."""
     real_world.kubectl("wait", "--for=condition=Succeeded", f"ptj/{JOB}", "--timeout=1200s")
     # two watches of the same object: this one may hear of the end a moment later
     shown = rf"{JOB} +Succeeded"
@@ -91,7 +91,7 @@ def test_checkpoints_and_model_are_on_the_claim(real_world: RealWorld, finished:
 
 
 def share_that_follows(real_world: RealWorld, item: str) -> float:
-    """Scored here, from the MP4 files on the claim and their prompts."""
+    """Share of videos that follow their instruction, scored from the MP4 files on the claim and their prompts."""
     results = real_world.status(JOB)["inference"]
     address = next(one["address"] for one in results if one["name"] == item)
     folder = real_world.folder / address.replace("://", "/")

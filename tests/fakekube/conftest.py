@@ -39,6 +39,6 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
 
 @pytest.fixture(scope="session", params=WITH_CONTROLLERS)
 def controlled_api(request: pytest.FixtureRequest) -> Iterator[Api]:
-    """The same where controllers act on objects: they collect what has lost its owner."""
+    """An API server beside which controllers act on objects, such as the garbage collector."""
     with prepared(connect_to(request), build_crd()) as found:
         yield found

@@ -1,4 +1,4 @@
-"""What the operator relies on in an API server; true of the fake one and of the real one."""
+"""Behaviour of an API server that the operator relies on; true of the fake one and of the real one."""
 
 from __future__ import annotations
 

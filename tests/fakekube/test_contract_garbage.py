@@ -1,4 +1,4 @@
-"""What follows from the deletion of an owner, where controllers run; true of the fake cluster and of the real one."""
+"""Garbage collection after the deletion of an owner; the same in the fake cluster and in the real one."""
 
 from __future__ import annotations
 

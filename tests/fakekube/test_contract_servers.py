@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SERVERS = {"fake", "api-server", "cluster"}
 WITH_CONTROLLERS = {"fake", "cluster"}
-"""Where something collects objects whose owner is gone."""
+"""Servers beside which a garbage collector runs."""
 
 
 def collect() -> dict[str, set[str]]:

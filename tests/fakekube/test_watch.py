@@ -1,4 +1,4 @@
-"""Watches as only the fake API server lets us try them."""
+"""Watches of the fake API server that break, or begin at a version that is forgotten."""
 
 from __future__ import annotations
 

@@ -300,7 +300,9 @@ def test_lost_node(fake: FakeKube) -> None:
     code, answer = Api(fake.url).call("GET", f"/api/v1/namespaces/default/pods/{name}/log")
     assert code == 500
     assert "connection refused" in answer["message"]
-    assert (fake.get("pods", name) or {})["status"]["phase"] == "Running"  # nobody there to end it
+    assert (fake.get("pods", name) or {})["status"][
+        "phase"
+    ] == "Running"  # its kubelet cannot end it
     fake.set_nodes({"node-2": {}})
     fresh = wait_for(lambda: [p for p in plan.pods() if p["spec"].get("nodeName") == "node-2"])
     assert fresh[0]["metadata"]["uid"] != pod["metadata"]["uid"]

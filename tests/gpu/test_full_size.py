@@ -1,4 +1,4 @@
-"""A model's whole way through the worker's stages, with what each takes: the 7B on one GPU, the quickstart's on a CPU.
+"""Time and memory of each stage of the worker: for the 7B model on one GPU, for the quickstart's on a CPU.
 
 Weights and latents are random: sizes, speed and memory are real, what is learned is not. ``make gpu`` prints the
 figures that docs/benchmarks.md wants.
@@ -84,7 +84,7 @@ on_gpu = (
 
 @dataclass
 class Figures:
-    """What was measured, by name."""
+    """Measured figures by name."""
 
     lines: dict[str, str] = field(default_factory=dict)
 
@@ -93,7 +93,7 @@ class Figures:
 
 
 class PeakOnGpu(threading.Thread):
-    """Watches the memory of the first GPU, that of other programs included, until stopped."""
+    """Samples the used memory of the first GPU, that of other programs included, until stopped."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

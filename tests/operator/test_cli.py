@@ -1,4 +1,4 @@
-"""The command line, in processes of its own where that is the point."""
+"""The command line; tests of imports and help run it as a process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The pages on datasets: their snippets are what the resource accepts, and they leave out no layout."""
+"""The pages on datasets: the resource accepts their snippets, and they describe every layout."""
 
 from __future__ import annotations
 

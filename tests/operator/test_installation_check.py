@@ -81,7 +81,7 @@ def job(tmp_path) -> list[str]:
 
 
 def granted(name: str) -> dict[tuple[str, str], tuple[str, ...]]:
-    """What the chart's roles grant, of one block of its template."""
+    """Permissions that one block of the chart's template of roles grants."""
     text = RULES.read_text().partition(f'define "cosmos.{name}"')[2].partition("{{- end }}")[0]
     rules = yaml.safe_load(re.sub(r"^.*?}}", "", text, count=1))
     return {

@@ -1,4 +1,4 @@
-"""Variables that an installation gives to all pods: where they arrive, and which names are refused."""
+"""Variables that an installation gives to all pods: containers that get them, and names that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/sources.md: its snippets are what the resource accepts, and it leaves out no kind of source."""
+"""docs/sources.md: the resource accepts its snippets, and it describes every kind of source."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.scenario_world import CLAIM, FakeWorld, World
+from support.scenario_world import CLAIM, FakeWorld, ScenarioWorld
 
 from cosmos_operator.api.crd import build_crd
 
@@ -13,7 +13,7 @@ from cosmos_operator.api.crd import build_crd
 @pytest.fixture(scope="session")
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
+) -> Iterator[ScenarioWorld]:
     """A namespace with a claim, watched by an operator."""
     if request.config.getoption("--real-cluster"):
         yield request.getfixturevalue("real_world")
@@ -40,7 +40,7 @@ def world(
 
 
 @pytest.fixture(autouse=True)
-def operator_runs(world: World) -> None:
+def operator_runs(world: ScenarioWorld) -> None:
     """Every scenario begins with a running operator and an open node."""
     world.restore_node()
     world.start_operator()

@@ -1,4 +1,4 @@
-"""What dies in the middle of a job, and that nothing is lost.
+"""Failures in the middle of a job: processes, pods, nodes and the operator die, and no work is lost.
 
 Most of it happens to one training, "survivor", in the order of the tests: each breaks the attempt that the one before
 left running.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.scenario_world import Manifest, World
+from support.scenario_world import Manifest, ScenarioWorld
 
 
-def impatient(world: World) -> Manifest:
-    """A lost node is not waited for five minutes, but longer than its last taint stays once it is back."""
+def impatient(world: ScenarioWorld) -> Manifest:
+    """Settings with a short wait for a lost node, though longer than its taint stays after it is back."""
     toleration = {
         "key": "node.kubernetes.io/unreachable",
         "operator": "Exists",
@@ -24,8 +24,8 @@ def impatient(world: World) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def survivor(world: World) -> str:
-    """A training without end, on two nodes."""
+def survivor(world: ScenarioWorld) -> str:
+    """An endless training on two nodes."""
     world.restore_node()
     world.start_operator()
     world.uncordon()
@@ -33,8 +33,8 @@ def survivor(world: World) -> str:
     return "survivor"
 
 
-def get_on(world: World, name: str) -> Manifest:
-    """The status once the latest attempt has run on all nodes and done ten steps."""
+def get_on(world: ScenarioWorld, name: str) -> Manifest:
+    """Wait until the latest attempt runs on all nodes and has done ten steps; returns the status."""
 
     def test() -> Manifest | None:
         status = world.status(name)
@@ -47,14 +47,14 @@ def get_on(world: World, name: str) -> Manifest:
     return result
 
 
-def break_attempt(world: World, name: str, harm: Callable[[], object]) -> Manifest:
-    """Harm an attempt that gets on; the attempt, after the next one has continued from its checkpoint."""
+def break_attempt(world: ScenarioWorld, name: str, harm: Callable[[], object]) -> Manifest:
+    """Break a progressing attempt; returns it once the next one has continued from its checkpoint."""
     (broken,) = break_attempts(world, name, harm)
     return broken
 
 
-def break_attempts(world: World, name: str, harm: Callable[[], object]) -> list[Manifest]:
-    """Harm an attempt that gets on; what ended until one got on again, from the last checkpoint."""
+def break_attempts(world: ScenarioWorld, name: str, harm: Callable[[], object]) -> list[Manifest]:
+    """Break a progressing attempt; returns the attempts that ended until one progressed from the last checkpoint."""
     before = get_on(world, name)
     number, saved = before["attempts"][-1]["number"], before["checkpoints"]["latestStep"]
     assert saved >= 5
@@ -70,7 +70,9 @@ def break_attempts(world: World, name: str, harm: Callable[[], object]) -> list[
     return ended
 
 
-def test_deleted_trainer_pod_costs_an_attempt_but_no_steps(world: World, survivor: str) -> None:
+def test_deleted_trainer_pod_costs_an_attempt_but_no_steps(
+    world: ScenarioWorld, survivor: str
+) -> None:
     get_on(world, survivor)
     (worker,) = world.workers(survivor)
     broken = break_attempt(world, survivor, lambda: world.delete_pod(worker["metadata"]["name"]))
@@ -79,7 +81,9 @@ def test_deleted_trainer_pod_costs_an_attempt_but_no_steps(world: World, survivo
     assert world.status(survivor)["failedAttempts"] == 0
 
 
-def test_killed_worker_process_is_counted_and_continued(world: World, survivor: str) -> None:
+def test_killed_worker_process_is_counted_and_continued(
+    world: ScenarioWorld, survivor: str
+) -> None:
     (worker,) = world.workers(survivor)
     broken = break_attempt(world, survivor, lambda: world.kill_process(worker["metadata"]["name"]))
 
@@ -89,7 +93,7 @@ def test_killed_worker_process_is_counted_and_continued(world: World, survivor: 
 
 
 def test_drained_node_stops_the_gang_which_continues_when_it_is_back(
-    world: World, survivor: str
+    world: ScenarioWorld, survivor: str
 ) -> None:
     def drain_and_return() -> None:
         world.drain()
@@ -104,7 +108,9 @@ def test_drained_node_stops_the_gang_which_continues_when_it_is_back(
     assert broken["counted"] is False
 
 
-def test_lost_node_is_no_fault_of_the_job_which_continues(world: World, survivor: str) -> None:
+def test_lost_node_is_no_fault_of_the_job_which_continues(
+    world: ScenarioWorld, survivor: str
+) -> None:
     def lose_and_restore() -> None:
         world.lose_node()
         world.wait(
@@ -123,7 +129,9 @@ def test_lost_node_is_no_fault_of_the_job_which_continues(world: World, survivor
         assert broken["counted"] is False
 
 
-def test_suspended_job_saves_and_resumes_where_it_stopped(world: World, survivor: str) -> None:
+def test_suspended_job_saves_and_resumes_where_it_stopped(
+    world: ScenarioWorld, survivor: str
+) -> None:
     def suspend_and_resume() -> None:
         step = world.status(survivor)["attempts"][-1]["endStep"]
         world.patch(survivor, {"runPolicy": {"suspend": True}})
@@ -138,7 +146,9 @@ def test_suspended_job_saves_and_resumes_where_it_stopped(world: World, survivor
     assert broken["outcome"] == "Suspended"
 
 
-def test_job_of_a_deleted_jobs_name_continues_from_its_files(world: World, survivor: str) -> None:
+def test_job_of_a_deleted_jobs_name_continues_from_its_files(
+    world: ScenarioWorld, survivor: str
+) -> None:
     saved = get_on(world, survivor)["checkpoints"]["latestStep"]
     world.delete(survivor)
     world.submit(survivor, **world.endless)
@@ -148,7 +158,9 @@ def test_job_of_a_deleted_jobs_name_continues_from_its_files(world: World, survi
     assert status["attempts"][0]["startStep"] >= saved
 
 
-def test_deleted_job_takes_everything_with_it_but_its_files(world: World, survivor: str) -> None:
+def test_deleted_job_takes_everything_with_it_but_its_files(
+    world: ScenarioWorld, survivor: str
+) -> None:
     get_on(world, survivor)
     assert world.owned(survivor)
 
@@ -159,7 +171,7 @@ def test_deleted_job_takes_everything_with_it_but_its_files(world: World, surviv
     assert world.checkpoint_files(survivor)
 
 
-def test_operator_killed_at_every_stage_changes_nothing(world: World) -> None:
+def test_operator_killed_at_every_stage_changes_nothing(world: ScenarioWorld) -> None:
     embeddings = world.document("headless")["spec"]["embeddings"]
     # nobody else has prepared this; it takes its time
     world.submit("headless", embeddings={**embeddings, "maxLength": 96})

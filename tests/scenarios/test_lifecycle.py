@@ -1,13 +1,13 @@
-"""A job from ``kubectl apply`` to its end, and what is shared, appended, edited and deleted on the way."""
+"""A job from ``kubectl apply`` to its end: shared results, appended items, edits and deletion on the way."""
 
 from __future__ import annotations
 
 import pytest
-from support.scenario_world import ITEM, World
+from support.scenario_world import ITEM, ScenarioWorld
 
 
 @pytest.fixture(scope="module")
-def finished(world: World) -> str:
+def finished(world: ScenarioWorld) -> str:
     """A job that trained on two nodes, needing no other operator, and sampled."""
     world.start_operator()
     compute = {"nodes": 2, "processesPerNode": 1}
@@ -16,7 +16,7 @@ def finished(world: World) -> str:
     return "whole"
 
 
-def test_job_trains_publishes_and_samples(world: World, finished: str) -> None:
+def test_job_trains_publishes_and_samples(world: ScenarioWorld, finished: str) -> None:
     status = world.status(finished)
 
     assert status["progress"]["summary"] == f"{world.steps}/{world.steps}"
@@ -31,7 +31,7 @@ def test_job_trains_publishes_and_samples(world: World, finished: str) -> None:
     assert world.condition(finished, "Failed")["status"] == "False"
 
 
-def test_item_appended_to_a_finished_job_is_generated(world: World, finished: str) -> None:
+def test_item_appended_to_a_finished_job_is_generated(world: ScenarioWorld, finished: str) -> None:
     more = {**ITEM, "name": "more"}
     world.patch(finished, {"inference": [ITEM, more]})
     status = world.wait_state(finished, "Succeeded")
@@ -41,7 +41,9 @@ def test_item_appended_to_a_finished_job_is_generated(world: World, finished: st
     assert [a["number"] for a in status["attempts"]] == [1]
 
 
-def test_appended_item_that_cannot_be_carried_out_fails_alone(world: World, finished: str) -> None:
+def test_appended_item_that_cannot_be_carried_out_fails_alone(
+    world: ScenarioWorld, finished: str
+) -> None:
     before = world.status(finished)["inference"]
     wrong = {**ITEM, "name": "wrong", "inputs": [{"prompt": "push", "conditioning": "vido://x"}]}
     item_list = world.job(finished)["spec"]["inference"]  # type: ignore[index]
@@ -59,7 +61,7 @@ def test_appended_item_that_cannot_be_carried_out_fails_alone(world: World, fini
     assert world.condition(finished, "Failed")["reason"] == "InferenceFailed"
 
 
-def test_jobs_with_the_same_inputs_share_their_preparation(world: World) -> None:
+def test_jobs_with_the_same_inputs_share_their_preparation(world: ScenarioWorld) -> None:
     embeddings = world.document("share-a")["spec"]["embeddings"] | {"maxLength": 80}
     other = world.document("share-b")["spec"]["training"] | {"seed": 7}
     world.submit("share-a", embeddings=embeddings)
@@ -76,7 +78,7 @@ def test_jobs_with_the_same_inputs_share_their_preparation(world: World) -> None
         assert [uids <= found for found in owners if uids & found] == [True], stage
 
 
-def test_training_on_what_others_prepared_waits_for_its_own_model(world: World) -> None:
+def test_training_on_what_others_prepared_waits_for_its_own_model(world: ScenarioWorld) -> None:
     embeddings = world.document("first")["spec"]["embeddings"] | {"maxLength": 81}
     world.submit("first-model", embeddings=embeddings)
     world.wait_state("first-model", "Succeeded")
@@ -92,7 +94,7 @@ def test_training_on_what_others_prepared_waits_for_its_own_model(world: World) 
     assert status.get("attempts", []) == []
 
 
-def test_wrong_input_is_told_before_the_training(world: World) -> None:
+def test_wrong_input_is_told_before_the_training(world: ScenarioWorld) -> None:
     gone = {"prompt": "push the red cube left", "conditioning": "/no-image.png"}
     world.lack_data("/no-image.png", "check-inputs")
     world.submit("no-start-image", inference=[{**ITEM, "inputs": [gone]}])

@@ -1,1 +1,1 @@
-"""Helpers of the tests: small real inputs, runs, clusters, and stand-ins for what tests lack."""
+"""Helpers of the tests: small real inputs, runs, clusters, and stand-ins for GPUs, services and large models."""

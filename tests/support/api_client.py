@@ -93,7 +93,7 @@ def connect(kubeconfig: Path) -> Api:
 
 @contextmanager
 def prepared(api: Api, *crds: Any) -> Iterator[Api]:
-    """An API server that knows these custom resources, and the namespace of ``api`` in it while the block runs."""
+    """Install custom resources, and make the namespace of ``api`` for the block."""
     for crd in crds:
         path = f"{CRD_PATH}/{crd['metadata']['name']}"
         if api.call("GET", path)[0] == 404:
@@ -112,7 +112,7 @@ def _is_served(api: Api, spec: Any) -> bool:
 
 
 def wait_for(test: Callable[[], Any], seconds: float = 10) -> Any:
-    """What a test returns, once it is true."""
+    """Call a function until its result is true; returns that result."""
     end = time.monotonic() + seconds
     while not (found := test()):
         assert time.monotonic() < end, "it did not happen"

@@ -1,4 +1,4 @@
-"""A training that runs in a cluster of plain values."""
+"""A job with a running training, in the simulated cluster of decisions.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Upsampler, text classifier, image encoder and video filter of the true classes, tiny, written by the tests.
 
 The two chat models are machines of one state: the next token follows from the last one alone, through weights that
-are set, not drawn. So a test knows what they answer: to the last letter of their prompt.
+are set, not drawn. So their answer depends on the last letter of the prompt alone, and is known to the test.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write_classifier(
 def draw_llava(
     vision: PretrainedConfig, text: PretrainedConfig, vocabulary: Mapping[str, int]
 ) -> LlavaForConditionalGeneration:
-    """A model that sees and writes, its weights always the same; no random number of the test is touched."""
+    """A vision-language model with fixed random weights; the test's random state is not changed."""
     config = LlavaConfig(
         vision_config=vision.to_dict(),
         text_config=text.to_dict(),
@@ -161,7 +161,7 @@ def write_guardrails(
 
 
 def write_auxiliary_models(folder: Path) -> dict[str, Any]:
-    """All of them below the folder; the values that a document of the generate stage has for them."""
+    """Write all these models below a folder; returns their values in a document of the generate stage."""
     write_upsampler(folder / "upsampler", {})
     write_guardrails(folder / "guardrails")
     write_classifier(folder / "classifier")
@@ -182,7 +182,7 @@ def write_auxiliary_models(folder: Path) -> dict[str, Any]:
 def small_tokenizer(
     words: Sequence[str], chat: str
 ) -> tuple[PreTrainedTokenizerFast, dict[str, int]]:
-    """Bytes, the special tokens, and whole answers as one token each."""
+    """A tokenizer of bytes, the special tokens, and one token for each whole answer."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *letters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -210,7 +210,7 @@ def set_answers(
     answers: Mapping[str, Sequence[str]],
     otherwise: str,
 ) -> None:
-    """Each token is a direction of its own, the layers add nothing, and the head knows what follows."""
+    """Set weights so that each token has a direction of its own, layers add zero, and the head maps it to the next."""
     state = model.state_dict()
     head = next(value for name, value in state.items() if name.endswith("lm_head.weight"))
     embed = next(value for name, value in state.items() if name.endswith("embed_tokens.weight"))

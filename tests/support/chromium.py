@@ -41,7 +41,7 @@ Promise.all([...document.querySelectorAll("video")].map(async (video) => {
 
 
 class Chromium:
-    """One page; collects what the console says while it is open."""
+    """A browser with one page; collects the messages of its console."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd

@@ -33,7 +33,7 @@ def make_frames(frames: int = 17, height: int = 32, width: int = 48, *, shade: i
 
 
 class _FailingFile(io.RawIOBase):
-    """Gives some bytes, then fails like a volume that has gone."""
+    """File object that gives some bytes, then fails like a volume that has gone."""
 
     def __init__(self) -> None:
         self._num_reads = 0

@@ -57,7 +57,7 @@ class Simulation:
     # --- the operator ---------------------------------------------------------------------
 
     def decide(self) -> Decision:
-        """What the operator would do now; nothing changes."""
+        """The decision that the operator would make now; nothing changes."""
         observed = Observed(
             objects=copy.deepcopy(self.objects),
             pods=tuple(copy.deepcopy(list(self.pods.values()))),
@@ -86,7 +86,7 @@ class Simulation:
         return decision
 
     def settle(self, limit: int = 50) -> Decision:
-        """Passes until one changes nothing."""
+        """Run passes until one changes nothing."""
         for _ in range(limit):
             before = (copy.deepcopy(self.document), copy.deepcopy(self.objects))
             decision = self.step()
@@ -207,7 +207,7 @@ class Simulation:
         return pod
 
     def say(self, pod: str, message: str, ago_s: float = 0) -> None:
-        """A line in a pod's log."""
+        """Append a line to a pod's log."""
         stamp = format_time(self.now - timedelta(seconds=ago_s))
         line = f"{stamp} INFO rank=0 cosmos_worker.train {message}\n"
         self.logs[pod] = self.logs.get(pod, "") + line
@@ -253,8 +253,8 @@ class Simulation:
             self.end_pod(pod, 80, "PeerLost")
         self.finish(workload, "Failed", "a pod failed")
 
-    def let_go(self) -> None:
-        """Everything that is being deleted goes."""
+    def remove_deleted(self) -> None:
+        """Remove all objects that are being deleted."""
         for pod in list(self.pods.values()):
             if "deletionTimestamp" in pod["metadata"]:
                 del self.pods[pod["metadata"]["name"]]

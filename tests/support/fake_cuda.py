@@ -1,6 +1,6 @@
 """CUDA tensors without a GPU: they have a shape, a type and a device, and no values.
 
-PyTorch checks the devices of an operation's inputs as on a GPU. What it cannot show: numbers, kernels, memory.
+PyTorch checks the devices of an operation's inputs as on a GPU. Numbers, kernels and memory are not tested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CUDA = torch.device("cuda", 0)
 
 
 class _MakeUpScalars(TorchDispatchMode):
-    """Values that Python asks for are one, or true."""
+    """Mode in which values that Python reads from a tensor are one, or true."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -46,7 +46,7 @@ def _zero_gradients(loss: Tensor) -> None:
 
 @contextmanager
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside the block tensors have no values, and may be on `CUDA`."""
+    """Let tensors of the block have no values; they may be on `CUDA`."""
     monkeypatch.setattr(torch.Tensor, "backward", _zero_gradients)
     # autocast would be switched off where there is no GPU
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)

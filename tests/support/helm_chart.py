@@ -67,12 +67,12 @@ def render(changes: dict[str, Any] | None = None, **options: Any) -> list[Manife
 
 
 def render_notes(changes: dict[str, Any] | None = None, apis: Sequence[str] = ()) -> str:
-    """What Helm prints after installing."""
+    """The notes that Helm prints after installing."""
     return render_texts(changes, apis=apis)[NOTES]
 
 
 def is_test(manifest: Manifest) -> bool:
-    """Whether an object exists for ``helm test`` only."""
+    """True if an object exists for ``helm test`` only."""
     return "helm.sh/hook" in manifest["metadata"].get("annotations", {})
 
 

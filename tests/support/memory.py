@@ -37,7 +37,7 @@ def tree_bytes(pid: int) -> int:
 
 
 class PeakMemory(threading.Thread):
-    """Watches a process tree once a second until stopped; ``peak`` is in bytes."""
+    """Samples the memory of a process tree once a second until stopped; ``peak`` is in bytes."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -48,7 +48,7 @@ class PeakMemory(threading.Thread):
             self.peak = max(self.peak, tree_bytes(self.pid))
 
     def stop(self) -> int:
-        """Stop watching and return the peak."""
+        """Stop sampling and return the peak."""
         self._stopped.set()
         self.join()
         return self.peak

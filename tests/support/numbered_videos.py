@@ -1,4 +1,4 @@
-"""Videos of many kinds whose frames carry their number in the picture, and what players show of them."""
+"""Videos of many kinds whose frames carry their number in the picture, and the frames that players show."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def number_of(image: Frames) -> int:
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to write a video."""
+    """Encoder, container and options of a video."""
 
     codec: str
     container: str = "mp4"
@@ -48,7 +48,7 @@ class Kind:
     """Degrees counterclockwise by which players turn it, then whether they mirror it left to right, upside down."""
     mux: dict[str, str] = field(default_factory=dict)
     start_s: Fraction = Fraction(0)
-    """When the first frame is shown."""
+    """Presentation time of the first frame."""
 
     @property
     def is_missing(self) -> bool:

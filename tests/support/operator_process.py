@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "healthPort": 0,
     "metricsPort": 0,
 }
-"""An operator that does not wait long."""
+"""Settings of an operator with short intervals."""
 BEGINS_S = 30
 ENDS_S = 10
 
@@ -61,7 +61,7 @@ class OperatorProcess:
         return True
 
     def stop(self) -> None:
-        """End it in order, once it has begun: a signal before that is the end of any program."""
+        """End it in order; waits until it handles signals, since an earlier one would kill it."""
         if self._process is None:
             return
         end = time.monotonic() + BEGINS_S

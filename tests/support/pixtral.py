@@ -20,7 +20,7 @@ CHAT = (
     "{% endif %}{% endfor %}[/INST]{% endfor %}"
 )
 EARLIER_CHAT = CHAT.replace("c.text", "c.content")
-"""Folders of the first months read the text from another key."""
+"""Chat template of early folders, which read the text from another key."""
 
 
 def write_pixtral(folder: Path, answer: str | None = None, chat: str = CHAT) -> Path:

@@ -1,4 +1,4 @@
-"""What Pod Security "restricted" would refuse in a pod: the rules of the standard, for tests without a cluster."""
+"""Rules of Pod Security "restricted" applied to a pod, for tests without a cluster."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedProcess:
     """The end of a process: its exit code (negative: killed by that signal), and its output."""
 
     code: int
@@ -21,7 +21,7 @@ class Ended:
 
 def run_program(
     source: str, processes: int, *arguments: str, timeout: float = 240.0
-) -> list[Ended]:
+) -> list[EndedProcess]:
     """Run Python source as so many ranks, until all have ended; they are killed after timeout s. Results by rank."""
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
@@ -38,13 +38,13 @@ def run_program(
     return [_wait(process, timeout) for process in started]
 
 
-def _wait(process: subprocess.Popen[str], timeout: float) -> Ended:
+def _wait(process: subprocess.Popen[str], timeout: float) -> EndedProcess:
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
-    return Ended(process.returncode, output, errors)
+    return EndedProcess(process.returncode, output, errors)
 
 
 def follow_advice(command: str, folder: Path) -> None:

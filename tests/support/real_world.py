@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from support.api_client import connect
-from support.scenario_world import CLAIM, EXAMPLE, ROOT, World
+from support.scenario_world import CLAIM, EXAMPLE, ROOT, ScenarioWorld
 
 if TYPE_CHECKING:
     from harness.cluster import LocalCluster
@@ -27,7 +27,7 @@ OPERATOR_PODS = "app.kubernetes.io/component=operator"
 CHART = ROOT / "charts" / "cosmos"
 
 
-class RealWorld(World):
+class RealWorld(ScenarioWorld):
     """A namespace that enforces Pod Security ``restricted``, with the chart installed in it.
 
     Args:
@@ -117,7 +117,7 @@ class RealWorld(World):
         self.cluster.kill_container_process(NAMESPACE, pod, local_rank=0)
 
     def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
-        """What is not in a real image is missing anyway."""
+        """Nothing to do: the files are missing in a real image anyway."""
 
     def drain(self) -> None:
         self._is_drained = True

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train import trainer as loop
 from cosmos_worker.train.checkpoint import list_states
 from cosmos_worker.train.export import list_exports
+from cosmos_worker.train.trainer import Trainer
 from support.training import run_path
 
 COMPARED = ("loss", "edm_loss", "grad_norm", "validation_loss")
@@ -48,7 +48,7 @@ def assert_same_bits(left: Path, right: Path, kinds: Sequence[str] = ("reg", "em
 
 
 def assert_same_but_for_rounding(left: Path, right: Path) -> None:
-    """Both runs had the same figures and averages, as far as sums in another order allow."""
+    """Both runs had the same figures and averages, up to the rounding of sums in another order."""
     expected = weights(left)
     for key, value in weights(right).items():
         torch.testing.assert_close(value, expected[key], atol=2e-6, rtol=1e-5, msg=key)
@@ -60,19 +60,19 @@ def assert_same_but_for_rounding(left: Path, right: Path) -> None:
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deliver a stop request while the given step runs."""
-    original, stop = loop.Trainer.step, StopSignal()
+    original, stop = Trainer.step, StopSignal()
 
-    def step_then_stop(trainer: loop.Trainer) -> object:
+    def step_then_stop(trainer: Trainer) -> object:
         values = original(trainer)
         stop.requested = stop.requested or trainer.state.done_steps == step
         return values
 
-    monkeypatch.setattr(loop.Trainer, "step", step_then_stop)
+    monkeypatch.setattr(Trainer, "step", step_then_stop)
     monkeypatch.setattr(train_stage, "StopSignal", lambda: stop)
 
 
 def forget_after(step: int, target: Path) -> None:
-    """As if the run had been killed before its later checkpoints were complete."""
+    """Remove checkpoints after a step, as if the run had been killed before they were complete."""
     (target / "complete-k.json").unlink()
     for saved, folder in list_states(run_path(target)):
         if saved > step:

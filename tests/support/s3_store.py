@@ -1,4 +1,4 @@
-"""An S3 store on the loopback interface: moto's server, and before it what networks and other servers do."""
+"""An S3 store on the loopback interface: moto's server behind injected faults of networks and servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class Store:
+class S3Store:
     """The store, its buckets, and what was asked of it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Store:
         self.reset()
 
     def reset(self) -> None:
-        """Let the store have an empty bucket only, and do what it is asked."""
+        """Empty the store but for one empty bucket, and remove all faults."""
         moto_api_backend.reset()
         self.asked: list[tuple[str, str, str | None]] = []
         self.sent_bytes = 0
@@ -85,7 +85,7 @@ class Store:
                 client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
 
     def forget(self) -> None:
-        """Count from here."""
+        """Forget the requests so far."""
         self.asked.clear()
         self.sent_bytes = 0
 
@@ -141,9 +141,9 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def serve_s3() -> Iterator[Store]:
+def serve_s3() -> Iterator[S3Store]:
     """Serve an empty store with the bucket ``robots``."""
-    store = Store()
+    store = S3Store()
     app = DomainDispatcherApplication(create_backend_app)
     server = make_server(
         "127.0.0.1",

@@ -1,6 +1,6 @@
 """A cluster with a running operator, as scenario tests see it: the fast one in this process, or the real one.
 
-Both are spoken to over HTTP in the same way. Only what a person would do to machines differs: killing a process,
+Both are spoken to over HTTP in the same way. Only operations on machines differ: killing a process,
 draining a node, restarting the operator.
 """
 
@@ -38,7 +38,7 @@ ITEM = {"name": "clip", "inputs": [INPUT], "parameters": SAMPLING}
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
-    """The API server said no."""
+    """The API server refused a request."""
 
 
 class Jobs(ABC):
@@ -129,7 +129,7 @@ class Jobs(ABC):
     # --- waiting ----------------------------------------------------------------------------
 
     def wait(self, what: str, test: Callable[[], Any], seconds: float | None = None) -> Any:
-        """What a test returns, once it is true."""
+        """Call a function until its result is true; returns that result."""
         end = time.monotonic() + (seconds or self.patience)
         while not (found := test()):
             assert time.monotonic() < end, f"it did not happen: {what}\n{self.describe()}"
@@ -228,8 +228,8 @@ class Jobs(ABC):
         """The last lines of the operator's log."""
 
 
-class World(Jobs):
-    """The same with a claim ``cosmos`` and a node, and what a person would do to them."""
+class ScenarioWorld(Jobs):
+    """PostTrainingJobs, a claim ``cosmos`` and nodes, with operations that break or drain them."""
 
     @abstractmethod
     def kill_process(self, pod: str) -> None:
@@ -237,7 +237,7 @@ class World(Jobs):
 
     @abstractmethod
     def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
-        """From now on a folder or a file that a stage reads is missing in the image."""
+        """Make a folder or file that a stage reads be missing in the image."""
 
     @abstractmethod
     def drain(self) -> None:
@@ -249,11 +249,11 @@ class World(Jobs):
 
     @abstractmethod
     def lose_node(self) -> None:
-        """The node answers nobody any more."""
+        """Let the node stop answering."""
 
     @abstractmethod
     def restore_node(self) -> None:
-        """The node is there again, if it was lost."""
+        """Bring the node back if it was lost."""
 
     @abstractmethod
     def kill_operator(self) -> None:
@@ -268,7 +268,7 @@ class World(Jobs):
         """Checkpoints of a job on the claim, by their paths."""
 
 
-class FakeWorld(World):
+class FakeWorld(ScenarioWorld):
     """The in-process API server, simulated pods, and the real operator as a process beside it.
 
     Args:
@@ -295,7 +295,7 @@ class FakeWorld(World):
             self._free_lease()
 
     def _free_lease(self) -> None:
-        """A killed operator's Lease runs out by itself, after a time that these tests do not wait for."""
+        """Delete the Lease of a killed operator, which would expire only later."""
         self.api.call(
             "DELETE", "/apis/coordination.k8s.io/v1/namespaces/default/leases/cosmos-operator"
         )

@@ -39,7 +39,7 @@ class Request:
     raw_path: str
 
 
-class ApiServer:
+class ScriptedApiServer:
     """Answers with what a test put into ``answers``, by method and path; else 404."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class ApiServer:
 
 @dataclass
 class Rig:
-    api: ApiServer
+    api: ScriptedApiServer
     cluster: KubeCluster
     configuration: Configuration
 
@@ -87,7 +87,7 @@ class Rig:
 
 @asynccontextmanager
 async def scripted_api() -> AsyncIterator[Rig]:
-    api = ApiServer()
+    api = ScriptedApiServer()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", api.handle)
     async with TestServer(app) as server:

@@ -1,4 +1,4 @@
-"""Small T5 encoders on disk, real in every respect but size."""
+"""Small T5 encoders on disk, real but for their size."""
 
 from __future__ import annotations
 

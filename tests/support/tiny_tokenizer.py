@@ -60,7 +60,7 @@ def tiny_mean_std() -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def torchscript_allowed() -> Iterator[None]:
-    """Without PyTorch's advice against TorchScript, which is what NVIDIA releases."""
+    """Silence PyTorch's deprecation warning of TorchScript, the form that NVIDIA releases."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
         yield

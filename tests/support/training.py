@@ -35,7 +35,7 @@ from cosmos_worker.storage.volumes import (
 from cosmos_worker.text.embeddings import EmbeddingStore
 from cosmos_worker.tokenizer.latents import LatentWriter
 from cosmos_worker.weights.load import save_weight_file
-from support.gang import run_gang
+from support.forked_processes import run_forked
 
 SMALL_NET = NetConfig(
     model_channels=32,
@@ -199,6 +199,6 @@ def train_with_processes(config: TrainConfig, target: Path, processes: int) -> s
     """Train with several processes of this machine; returns their log."""
     document = target / "train.yaml"
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    ended = run_gang(["train", "--config", str(document)], processes)
+    ended = run_forked(["train", "--config", str(document)], processes)
     assert set(ended.codes) == {0}, ended.log
     return ended.log

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.s3_store import Store
+    from support.s3_store import S3Store
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[Store]:
-    """The running server; tests take ``store``."""
+def s3_server() -> Iterator[S3Store]:
+    """The running server of the session; tests use ``store``."""
     from support.s3_store import serve_s3
 
     with serve_s3() as running:
@@ -24,7 +24,7 @@ def s3_server() -> Iterator[Store]:
 
 
 @pytest.fixture
-def store(s3_server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(s3_server: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     """A store with an empty bucket, credentials for it, and no long pauses."""
     from support.s3_store import KEYS, set_credentials, share_descriptions
 

@@ -205,7 +205,7 @@ def test_publish_follows_its_own_advice_when_its_model_was_replaced(
 STAGE_THAT_IS_STOPPED = """
 import concurrent.futures, sys, time, types
 from cosmos_worker import cli
-from cosmos_worker.runtime import signals as stopping
+from cosmos_worker.runtime import signals
 from cosmos_worker.storage.volumes import atomic_write
 from pathlib import Path
 
@@ -215,7 +215,7 @@ def run(config, volumes):
         sys.stderr.write("ready\\n")
         try:
             if sys.argv[2] == "busy":
-                stopping.LATE_S = 0.5
+                signals.LATE_S = 0.5
                 with concurrent.futures.ThreadPoolExecutor(1) as pool:
                     pool.submit(time.sleep, 60).result()
             time.sleep(60)

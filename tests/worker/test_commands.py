@@ -1,4 +1,4 @@
-"""Commands beside the stages: what they print, and exit codes."""
+"""Commands beside the stages: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -203,6 +203,6 @@ def test_reader_that_has_seen_enough_is_no_failure() -> None:
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
 
-    assert result.returncode == 2  # as the plan does not fit, not as nobody reads it
+    assert result.returncode == 2  # because the plan does not fit, not because the pipe is closed
     assert "it fits with" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -1,6 +1,6 @@
 """kube-apiserver with etcd alone, on loopback: no node, no controllers, no root.
 
-It answers as the API server of the whole cluster does: it refuses, completes and merges objects. Nobody acts on them.
+It validates, completes and merges objects as the API server of the whole cluster does. No controller acts on them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from harness.errors import HarnessError
 ADDRESS = "127.0.0.1"
 CLIENT = "admin"
 STARTS = 3
-"""A free port may be taken by another program before ours listens on it; then other ports are tried."""
+"""Tries to start: another program may take a free port before ours listens on it; then other ports are tried."""
 READY_S = 60
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
-"""The kernel ends the program when the process that started it has ended, however that came about."""
+"""Prefix of a command: the kernel kills the program when the process that started it has ended."""
 TOOLS = ("openssl", "setpriv")
 
 
@@ -40,7 +40,7 @@ class ApiServer:
 
     url: str
     kubeconfig: Path
-    """Of a client that may do everything."""
+    """Kubeconfig of a client with all permissions."""
 
 
 def missing() -> list[str]:
@@ -102,7 +102,7 @@ def _start(folder: Path, stack: ExitStack) -> ApiServer:
 
 
 class _PortTakenError(HarnessError):
-    """Another program listens on the port that was free a moment ago."""
+    """The port, free when it was chosen, is used by another program now."""
 
 
 def _start_once(folder: Path, stack: ExitStack) -> ApiServer:
@@ -153,7 +153,7 @@ def _run(command: list[str], log: Path, stack: ExitStack) -> subprocess.Popen[by
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing that it could put in order is kept."""
+    """Kill a daemon: it keeps no data that an orderly end would save."""
     process.kill()
     process.wait()
 

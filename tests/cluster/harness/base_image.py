@@ -26,7 +26,7 @@ def tag() -> str:
 
 
 def in_storage() -> str:
-    """Make the base image if buildah has it not; returns its name for a Dockerfile."""
+    """Make the base image if buildah lacks it; returns its name for a Dockerfile."""
     if _name() not in buildah("images", "--format", "{{.Name}}:{{.Tag}}").split():
         pull_archive(archive())
     return _name()
@@ -52,7 +52,7 @@ def in_registry() -> str:
 
 
 def name_in_registry() -> str:
-    """What pods call it, whether the registry has it or not."""
+    """Name by which pods refer to the base image; it may not be in the registry yet."""
     return f"{REGISTRY_OF_PODS}/{BASE_IMAGE.rpartition('/')[2]}:{tag()}"
 
 

@@ -65,7 +65,7 @@ def kubernetes() -> Path:
 
 
 def kubernetes_is_built() -> bool:
-    """Whether the cache has Kubernetes' programs, so that no compiler is needed."""
+    """True if the cache has Kubernetes' programs, so that no compiler is needed."""
     return artifact_path("kubernetes", _kubernetes_ingredients()).is_dir()
 
 

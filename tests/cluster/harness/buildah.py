@@ -13,7 +13,7 @@ from harness.paths import REPOSITORY, cache
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 COMPRESSION = ("--format=oci", "--compression-format=zstd", "--compression-level=1")
-"""Six tenths of gzip's time to push and less to unpack, which matters for a layer of 5 GB."""
+"""Compression that takes 0.6 of gzip's time to push, and less to unpack: one layer has 5 GB."""
 
 
 def buildah(*arguments: str | Path) -> str:

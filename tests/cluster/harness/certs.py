@@ -34,12 +34,12 @@ NODE_NAMES = (f"DNS:{NODE}", f"IP:{NODE_ADDRESS}", "IP:127.0.0.1")
 
 @dataclass(frozen=True)
 class Certificate:
-    """Who a certificate is for."""
+    """Subject and names of a certificate."""
 
     name: str
     subject: str
     alternative_names: tuple[str, ...] = ()
-    """Not empty: a server's certificate. Empty: a client's."""
+    """Host names and addresses of a server; empty for a client."""
 
 
 SERVERS = (

@@ -98,11 +98,11 @@ class LocalCluster:
         return name
 
     def image(self, name: str) -> str:
-        """What a pod calls one of our images, as the tree is now."""
+        """Name by which pods refer to one of our images, built from the present tree."""
         return images.reference(name)
 
     def build_and_push(self, name: str, *, suffix: str = "", preload: bool = True) -> str:
-        """Build ``cosmos-operator`` or ``cosmos-worker-cpu`` unless it is there; returns what a pod calls it."""
+        """Build ``cosmos-operator`` or ``cosmos-worker-cpu`` unless it is there; returns the name for pods."""
         reference = images.build_and_push(name, suffix=suffix)
         if preload:
             images.preload(reference)
@@ -114,7 +114,7 @@ class LocalCluster:
             images.preload(reference)
 
     def set_gpus(self, count: int) -> None:
-        """Let the node say that it has this many GPUs; 0 takes the resource away."""
+        """Set the number of GPUs that the node reports; 0 removes the resource."""
         path = f"/{{}}/{GPU.replace('/', '~1')}"
         status = json.loads(self.kubectl("get", "node", NODE, "--output=json"))["status"]
         patch = []
@@ -131,7 +131,7 @@ class LocalCluster:
             self.kubectl("patch", "node", NODE, *change)
 
     def add_silent_node(self, name: str, gpus: int) -> AbstractContextManager[None]:
-        """Inside the block there is a second node with so many GPUs, where pods are placed and never start."""
+        """Add a second node with so many GPUs for the block; pods are scheduled there and never start."""
         return silent_node(name, {GPU: str(gpus)})
 
     def drain(self, *, timeout: str = "60s") -> None:
@@ -143,7 +143,7 @@ class LocalCluster:
         self.kubectl("uncordon", NODE)
 
     def lose_node(self) -> None:
-        """Let the kubelet say nothing more; what runs on the node goes on, as on one that lost its network.
+        """Stop the kubelet's heartbeats; containers keep running, as on a node that lost its network.
 
         A cluster that has lost all its nodes evicts nobody, so another one is there until the node is restored.
         """
@@ -191,7 +191,7 @@ class LocalCluster:
         )
 
     def has_training_operator(self) -> bool:
-        """Whether the training-operator is deployed."""
+        """True if the training-operator is deployed."""
         return self.get("deployment", "training-operator", "kubeflow") is not None
 
     def install_training_operator(self) -> None:

@@ -1,4 +1,4 @@
-"""Run a program, and say what it said when it fails."""
+"""Run a program; the error of a failure holds its output."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ CLUSTER_DOMAIN = "cluster.local"
 
 REGISTRY_PORT = 5000
 REGISTRY_OF_PODS = f"localhost:{REGISTRY_PORT}"
-"""How pods call the registry: containerd speaks plain http to localhost."""
+"""Name of the registry in pods' images: containerd speaks plain http to localhost."""
 REGISTRY_OF_HOST = f"{NODE_ADDRESS}:{REGISTRY_PORT}"
 PAUSE_IMAGE = "localhost/cosmos-pause:1"
 BASE_IMAGE = "localhost/python-base"

@@ -136,7 +136,7 @@ def api_server_command(etcd_url: str, address: str, port: int) -> list[str]:
 
 
 def _identity(name: str) -> list[str]:
-    """Who a controller is, and whom it asks about its own callers."""
+    """Flags with a controller's kubeconfig, and with that for checking its own callers."""
     path = certificates() / f"{name}.kubeconfig"
     return [
         f"--kubeconfig={path}",

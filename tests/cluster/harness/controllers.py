@@ -36,11 +36,11 @@ PROGRAM = "manager"
 
 
 @dataclass(frozen=True)
-class Controller:
+class DeployedController:
     """A controller, where it comes from, and how it is deployed."""
 
     name: str
-    """Of its image, and of its folders in the cache."""
+    """Name of its image, and of its folders in the cache."""
     module: str
     version: str
     package: str
@@ -48,16 +48,16 @@ class Controller:
     manifests: str
     """The module's folder of kustomizations."""
     bases: tuple[str, ...]
-    """Kustomizations below it that are deployed."""
+    """Kustomizations in that folder that are deployed."""
     namespace: str
     deployment: str
     crd: str
-    """A resource that it serves."""
+    """Name of a CustomResourceDefinition that it brings."""
     certificate: str = ""
     """Secret in which it writes its certificate, and which it reads as a file of its pod."""
     container: str = "manager"
     objects: tuple[Manifest, ...] = ()
-    """Objects beside the manifests."""
+    """Objects that are deployed beside the manifests."""
     kustomization: Manifest = field(default_factory=dict)
     """Further fields of our kustomization."""
     container_patch: Manifest = field(default_factory=dict)
@@ -89,11 +89,11 @@ class Controller:
 
     @property
     def folder(self) -> Path:
-        """Where ``build`` leaves them; absent before."""
+        """The folder that ``build`` makes; absent before."""
         return artifact_path(self.name, self._ingredients)
 
     def image(self) -> str:
-        """Its program alone in an image, in the registry; returns what a pod calls it."""
+        """Push an image that holds its program alone; returns the image's name for pods."""
         with lock("images"):
             if not registry.has(self.name, self.version):
                 folder = cache() / f"{self.name}-image"
@@ -126,7 +126,7 @@ class Controller:
         kubectl("rollout", "status", where, f"deployment/{self.deployment}", f"--timeout={WAIT}")
 
     def _wait_until_served(self) -> None:
-        """kubectl wait does not bear a resource that is so new that it has no conditions."""
+        """Wait until the resource has conditions, without which ``kubectl wait`` fails."""
         end = time.monotonic() + SERVED_AFTER_S
         while not self._is_served():
             if time.monotonic() > end:

@@ -65,12 +65,12 @@ def tag(name: str) -> str:
 
 
 def reference(name: str) -> str:
-    """What a pod calls one of our images."""
+    """Name by which pods refer to one of our images."""
     return f"{REGISTRY_OF_PODS}/{name}:{tag(name)}"
 
 
 def build_and_push(name: str, *, suffix: str = "") -> str:
-    """Build an image unless the registry has it; returns what a pod calls it.
+    """Build an image unless the registry has it; returns its name for pods.
 
     ``suffix`` gives the same image another tag, for tests that update one.
     """
@@ -96,7 +96,7 @@ def preload(image: str) -> None:
 
 
 def _forget_older(image: str) -> None:
-    """Remove from the node what earlier trees were built into.
+    """Remove images of earlier trees from the node.
 
     The kubelet's plugin gives each image a second name, its identity, which would keep the layers.
     """

@@ -15,22 +15,24 @@ def _path(name: str) -> Path:
     return Path("/proc/sys") / name
 
 
-def _record() -> Path:
+def _saved_values() -> Path:
     return state() / "kernel-settings.json"
 
 
 def remember() -> None:
-    """Write down the present values, unless that was done before."""
-    if not _record().exists():
+    """Write the present values to a file, unless that was done before."""
+    if not _saved_values().exists():
         names = [name for name in (*SETTINGS, *KEYS_LIMITS) if _path(name).exists()]
-        _record().write_text(json.dumps({name: _path(name).read_text().strip() for name in names}))
+        _saved_values().write_text(
+            json.dumps({name: _path(name).read_text().strip() for name in names})
+        )
 
 
 def restore() -> None:
-    """Put back what was written down."""
-    if not _record().exists():
+    """Restore the values of that file."""
+    if not _saved_values().exists():
         return
-    for name, value in json.loads(_record().read_text()).items():
+    for name, value in json.loads(_saved_values().read_text()).items():
         if _path(name).read_text().strip() != value:
             _path(name).write_text(value)
-    _record().unlink()
+    _saved_values().unlink()

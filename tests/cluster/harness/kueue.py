@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from harness.constants import KUEUE_VERSION
-from harness.controllers import Controller
+from harness.controllers import DeployedController
 
 
-def controller() -> Controller:
-    """How it is built and deployed."""
-    return Controller(
+def controller() -> DeployedController:
+    """Kueue as a controller: module, manifests, configuration."""
+    return DeployedController(
         name="kueue",
         module="sigs.k8s.io/kueue",
         version=f"v{KUEUE_VERSION}",

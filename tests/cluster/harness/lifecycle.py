@@ -32,16 +32,16 @@ OF_ONE_CLUSTER = (
     "logs",
     "volumes",
 )
-"""What a new cluster starts without. containerd's folder, with the images, stays."""
+"""Folders that are removed before a new cluster starts. containerd's folder, with the images, stays."""
 
 
-def kept() -> Path:
-    """The mark that says the next start continues with the data of the last cluster."""
+def continue_mark() -> Path:
+    """The file whose presence makes the next start continue with the data of the last cluster."""
     return state() / "kept"
 
 
 def up(*, with_node: bool = True) -> None:
-    """Start what is not running. A cluster that was stopped, or killed, starts empty unless its data was kept."""
+    """Start the daemons that do not run. A cluster that was stopped or killed starts empty unless its data was kept."""
     if os.geteuid() != 0:
         raise HarnessError("the local cluster makes namespaces and cgroups: run as root")
     environment()  # makes the programs, outside the lock of the running cluster
@@ -66,10 +66,10 @@ def _offer_kubeconfig() -> None:
 
 
 def _clear() -> bool:
-    """End what a killed session left, and forget its data unless it was kept; returns whether it was."""
+    """End the processes of a killed session, and delete its data unless it was kept; returns whether it was."""
     _end_processes()
-    if kept().exists():
-        kept().unlink()
+    if continue_mark().exists():
+        continue_mark().unlink()
         return True
     for name in OF_ONE_CLUSTER:
         shutil.rmtree(state() / name, ignore_errors=True)
@@ -82,7 +82,7 @@ def down(*, keep: bool = False) -> None:
         if not processes.names() and not cgroups.leftovers():
             return
         if keep:
-            kept().touch()
+            continue_mark().touch()
         _end_processes()
         if not keep:
             for name in OF_ONE_CLUSTER:
@@ -94,7 +94,7 @@ def down(*, keep: bool = False) -> None:
 
 
 def _end_processes() -> None:
-    """First what would restart pods, then the pods, then what runs them, then the namespaces."""
+    """End the controllers that would restart pods, then pods, then kubelet and containerd, then the namespaces."""
     processes.stop("kubelet", "proxy", "dns", "registry", *control_plane.DAEMONS[:-1])
     processes.kill_members(cgroups.PODS)
     processes.stop("containerd", "etcd")
@@ -124,10 +124,10 @@ def running() -> dict[str, bool]:
 
 
 def logs_folder() -> Path:
-    """Where the daemons' logs are."""
+    """The folder of the daemons' logs."""
     return logs()
 
 
 def is_running() -> bool:
-    """Whether a cluster runs, with or without a node."""
+    """True if a cluster runs, with or without a node."""
     return processes.pid_of("holder") is not None and processes.pid_of("apiserver") is not None

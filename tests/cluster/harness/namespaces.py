@@ -1,4 +1,4 @@
-"""The cluster's network and mount namespaces: a machine beside this one that nothing reaches the outside from."""
+"""The cluster's network and mount namespaces, from which no packet reaches a network outside this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.constants import (
 from harness.paths import state
 
 READY = "/run/cosmos-cluster-ready"
-HOLD = f"""
+NAMESPACE_SCRIPT = f"""
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns
@@ -27,7 +27,7 @@ ip link set lo up
 : > {READY}
 exec sleep infinity
 """
-"""Own /run, /var/log and /var/lib: what the daemons write there is neither seen nor left on this machine."""
+"""Gives the daemons a /run, /var/log and /var/lib of their own, so that they write nothing to this machine's."""
 
 
 def create() -> None:
@@ -37,7 +37,7 @@ def create() -> None:
     for name in ("log", "lib.upper", "lib.work"):
         (state() / name).mkdir(parents=True, exist_ok=True)
     unshare = ["unshare", "--mount", "--net", "--propagation", "private", "--"]
-    command: list[str | Path] = [*unshare, "sh", "-ec", HOLD, "sh", state()]
+    command: list[str | Path] = [*unshare, "sh", "-ec", NAMESPACE_SCRIPT, "sh", state()]
     processes.start("holder", command, {}, in_cluster=False)
     processes.wait_ready("holder", _ready, 10)
     _lay_cable()

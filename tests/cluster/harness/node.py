@@ -49,7 +49,7 @@ def start() -> None:
 
 
 def ready() -> bool:
-    """Whether the node says that it takes pods."""
+    """True if the node reports Ready."""
     try:
         return kubectl("get", "node", NODE, "--output", READY).strip() == "True"
     except CommandError:

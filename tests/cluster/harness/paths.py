@@ -1,4 +1,4 @@
-"""Where things lie: the repository, and the cache of everything that is slow to make."""
+"""Paths: the repository, the cache of everything that is slow to make, the state of the running cluster."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def digest(ingredients: Iterable[str | bytes | Path]) -> str:
 
 @contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Let one process at a time do this."""
+    """Hold a lock file for the block: one process at a time."""
     with (cache() / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def artifact_path(what: str, ingredients: Iterable[str | bytes | Path]) -> Path:
-    """Where the cache keeps something made from these ingredients."""
+    """Path in the cache of an artifact made from these ingredients."""
     return cache() / f"{what}-{digest(ingredients)}"
 
 

@@ -15,7 +15,7 @@ from harness.processes import send
 
 
 @dataclass(frozen=True)
-class Process:
+class ContainerProcess:
     """A process of a container, with its number on this machine."""
 
     pid: int
@@ -23,7 +23,9 @@ class Process:
     environment: Mapping[str, str]
 
 
-def container_processes(namespace: str, pod: str, container: str | None = None) -> list[Process]:
+def container_processes(
+    namespace: str, pod: str, container: str | None = None
+) -> list[ContainerProcess]:
     """The processes of a pod's running containers, or of one of them; the oldest first."""
     found = json.loads(kubectl("get", "pod", pod, f"--namespace={namespace}", "--output=json"))
     status = found.get("status", {})
@@ -37,7 +39,7 @@ def container_processes(namespace: str, pod: str, container: str | None = None) 
     return sorted(processes, key=lambda process: process.pid)
 
 
-def _describe(pid: int) -> Process | None:
+def _describe(pid: int) -> ContainerProcess | None:
     folder = Path(f"/proc/{pid}")
     try:
         command = folder.joinpath("cmdline").read_bytes().decode(errors="replace")
@@ -45,7 +47,7 @@ def _describe(pid: int) -> Process | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     pairs = (item.partition("=") for item in environment.split("\0") if item)
-    return Process(
+    return ContainerProcess(
         pid, tuple(command.rstrip("\0").split("\0")), {name: value for name, _, value in pairs}
     )
 

@@ -1,4 +1,4 @@
-"""What this machine lacks for the cluster, in words."""
+"""Check of the machine: requirements of the cluster that it does not meet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAMS = ("ip", "unshare", "nsenter", "openssl", "apt-get", "dpkg-deb", "curl"
 
 
 def problem() -> str | None:
-    """Why the cluster cannot run here; None if nothing is known to be in the way."""
+    """Reason for which the cluster cannot run here; None if none is known."""
     if os.geteuid() != 0:
         return "the local cluster makes namespaces and cgroups: run as root"
     name, codename = release()

@@ -16,15 +16,15 @@ from harness.errors import HarnessError
 from harness.paths import logs, state
 
 JOIN = 'echo $$ > "$0" && exec "$@"'
-"""A shell that enters a cgroup and becomes the program, so that no child escapes."""
+"""Shell command that enters a cgroup and then becomes the program, so that all children are in the cgroup."""
 
 
-def _record(name: str) -> Path:
+def _daemon_file(name: str) -> Path:
     return state() / "daemons" / f"{name}.json"
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None when it has ended."""
+    """Start time of a process in the kernel's ticks; None if it has ended."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # if it is a child of ours, a dead one is no zombie after this
     try:
@@ -37,7 +37,7 @@ def _started(pid: int) -> str | None:
 def pid_of(name: str) -> int | None:
     """The process number of a running daemon. A number that another process has now does not count."""
     try:
-        record = json.loads(_record(name).read_text())
+        record = json.loads(_daemon_file(name).read_text())
     except FileNotFoundError:
         return None
     pid = int(record["pid"])
@@ -78,9 +78,9 @@ def start(
             start_new_session=True,
         )
     process.returncode = 0  # it outlives this command; Popen need not warn about it
-    record = _record(name)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps({"pid": process.pid, "started": _started(process.pid)}))
+    file = _daemon_file(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"pid": process.pid, "started": _started(process.pid)}))
 
 
 def stop(*daemons: str, grace: float = 3) -> None:
@@ -92,7 +92,7 @@ def stop(*daemons: str, grace: float = 3) -> None:
         time.sleep(0.05)
     for name in daemons:
         send(pid_of(name), signal.SIGKILL)
-        _record(name).unlink(missing_ok=True)
+        _daemon_file(name).unlink(missing_ok=True)
 
 
 def send(pid: int | None, number: signal.Signals) -> None:
@@ -116,7 +116,7 @@ def kill_members(folder: Path, spare: Sequence[int | None] = (), timeout: float 
 
 
 def wait_ready(name: str, ready: Callable[[], bool], timeout: float) -> None:
-    """Wait until a daemon is ready; say what it said if it ends, or is not ready in time."""
+    """Wait until a daemon is ready; the error if it ends, or is not ready in time, has the end of its log."""
     end = time.monotonic() + timeout
     while not ready():
         if pid_of(name) is None:

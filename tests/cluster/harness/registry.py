@@ -13,7 +13,7 @@ NOT_FOUND = 404
 
 
 def has(name: str, tag: str) -> bool:
-    """Whether the registry has an image of this tag."""
+    """True if the registry has an image of this tag."""
     try:
         return bool(_manifest(name, tag))
     except urllib.error.HTTPError as error:

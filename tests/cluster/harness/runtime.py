@@ -79,7 +79,7 @@ def _answers() -> bool:
 
 
 def _network() -> dict[str, object]:
-    """A bridge for pods. Nothing is translated, and the node has no route to the outside."""
+    """A bridge for pods, without address translation: the node has no route to the outside."""
     addresses = {
         "type": "host-local",
         "ranges": [[{"subnet": POD_NETWORK}]],
@@ -130,7 +130,7 @@ conf_dir = '{state()}/cni'
 
 
 def _registry() -> dict[str, object]:
-    """Its data outlives the cluster, so that only changed layers travel."""
+    """Configuration of the registry. Its data outlives the cluster, so that only changed layers are pushed."""
     return {
         "version": 0.1,
         "log": {"level": "warn"},

@@ -1,4 +1,4 @@
-"""A node of which only the control plane knows: it takes pods and never starts them."""
+"""A node that exists in the API only: pods are scheduled on it and never start."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from harness.control_plane import kubectl
 
 BEAT_S = 5
-"""Well within the time after which a node that says nothing counts as lost."""
+"""Interval of heartbeats, well below the time after which a node without them counts as lost."""
 ROOM = {"cpu": "8", "memory": "32Gi", "pods": "20"}
 LEASES = "--namespace=kube-node-lease"
 
 
 @contextmanager
 def silent_node(name: str, resources: dict[str, str], *, takes_pods: bool = True) -> Iterator[None]:
-    """The node is there, and ready, inside the block.
+    """Register the node, and keep it ready, for the block.
 
     Args:
         name: of the node.

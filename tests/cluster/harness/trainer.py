@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from harness.constants import JOBSET_VERSION, TRAINER_VERSION
-from harness.controllers import Controller
+from harness.controllers import DeployedController
 
 NAMESPACE = "kubeflow-system"
 
 
-def jobset() -> Controller:
-    """How JobSet is built and deployed."""
-    return Controller(
+def jobset() -> DeployedController:
+    """JobSet as a controller: module, manifests, configuration."""
+    return DeployedController(
         name="jobset",
         module="sigs.k8s.io/jobset",
         version=f"v{JOBSET_VERSION}",
@@ -24,10 +24,10 @@ def jobset() -> Controller:
     )
 
 
-def trainer() -> Controller:
-    """How the trainer is built and deployed: its own overlay fetches JobSet's manifests from the internet."""
+def trainer() -> DeployedController:
+    """The trainer as a controller; its manifests without the overlay that fetches JobSet from the internet."""
     module = "github.com/kubeflow/trainer/v2"
-    return Controller(
+    return DeployedController(
         name="trainer",
         module=module,
         version=f"v{TRAINER_VERSION}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import base_image
 from harness.constants import TRAINING_OPERATOR_VERSION
-from harness.controllers import Controller, Manifest
+from harness.controllers import DeployedController, Manifest
 from harness.images import preload
 
 NAMESPACE = "kubeflow"
@@ -42,10 +42,10 @@ def _init_containers() -> list[Manifest]:
     ]
 
 
-def controller() -> Controller:
-    """How it is built and deployed."""
+def controller() -> DeployedController:
+    """The training-operator as a controller: module, manifests, configuration."""
     module = "github.com/kubeflow/training-operator"
-    return Controller(
+    return DeployedController(
         name="training-operator",
         module=module,
         version=f"v{TRAINING_OPERATOR_VERSION}",
@@ -77,7 +77,7 @@ def controller() -> Controller:
 
 
 def crd_file() -> Path:
-    """Where the CustomResourceDefinition of PyTorchJobs is, once the controller is built."""
+    """File of PyTorchJobs' CustomResourceDefinition, once the controller is built."""
     return controller().folder / "manifests/base/crds/kubeflow.org_pytorchjobs.yaml"
 
 

@@ -1,4 +1,4 @@
-"""What only the experiments know about a job."""
+"""Checks of a job that need its experiment: sizes, options, numbers of GPUs."""
 
 import pytest
 from support.jobs import make_job

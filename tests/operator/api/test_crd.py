@@ -47,7 +47,7 @@ def test_crd_file_is_what_the_models_say(update_golden):
 
 
 def flaws(path, schema):
-    """What the API server would not admit, or could not bound the cost of."""
+    """Parts of a schema that the API server does not admit, or whose CEL rules it cannot bound the cost of."""
     if path in (".metadata", ".metadata.name"):
         return
     yield from FORBIDDEN & set(schema)

@@ -1,4 +1,4 @@
-"""Prompt upsampler and guardrails of a job: what is refused, what is fetched, what the items are told."""
+"""Prompt upsampler and guardrails of a job: validation, models that are fetched, documents of the items."""
 
 import pytest
 from support.jobs import make_document, make_job
@@ -83,7 +83,7 @@ def test_sources_are_fetched_when_the_job_names_them():
         ("text_classifier", "guard", "models://guard"),
         ("image_encoder", "siglip", "models://siglip"),
     ]
-    assert changed(before, after) == {"fetch-model"}  # nothing that was generated is repeated
+    assert changed(before, after) == {"fetch-model"}  # no item is generated again
 
 
 def test_only_the_items_that_ask_are_told():

@@ -1,4 +1,4 @@
-"""PostTrainingJob: what is accepted, and what is said about what is not."""
+"""Validation of PostTrainingJobs: specifications that are accepted, and messages about those that are not."""
 
 import pytest
 from support.jobs import make_document, make_job

@@ -19,7 +19,7 @@ from cosmos_operator.settings import LeaseSettings
 SETTINGS = LeaseSettings(name="cosmos", namespace="here")
 
 
-class Store:
+class LeaseStore:
     """One Lease, with resourceVersions."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def clock(monkeypatch) -> Clock:
 
 
 async def test_free_lease_is_taken(clock):
-    store = Store()
+    store = LeaseStore()
     lease = Lease(store, SETTINGS, "me", clock)
     assert lease.age_s is None
 
@@ -105,7 +105,7 @@ async def test_free_lease_is_taken(clock):
 
 
 async def test_lease_of_another_is_taken_when_it_was_not_renewed_for_its_duration(clock):
-    store = Store()
+    store = LeaseStore()
     await Lease(store, SETTINGS, "other", clock).acquire()
     clock.now = 1000.0
 
@@ -117,7 +117,7 @@ async def test_lease_of_another_is_taken_when_it_was_not_renewed_for_its_duratio
 
 
 async def test_lease_that_is_renewed_is_waited_for(clock):
-    store = Store()
+    store = LeaseStore()
     other = Lease(store, SETTINGS, "other", clock)
     await other.acquire()
     waiting = asyncio.create_task(Lease(store, SETTINGS, "me", clock).acquire())
@@ -132,7 +132,7 @@ async def test_lease_that_is_renewed_is_waited_for(clock):
 
 
 async def test_released_lease_is_free_at_once(clock):
-    store = Store()
+    store = LeaseStore()
     first = Lease(store, SETTINGS, "first", clock)
     await first.acquire()
     await first.release()
@@ -144,7 +144,7 @@ async def test_released_lease_is_free_at_once(clock):
 
 
 async def test_next_container_of_the_same_pod_need_not_wait(clock):
-    store = Store()
+    store = LeaseStore()
     await Lease(store, SETTINGS, "pod_uid", clock).acquire()
 
     await Lease(store, SETTINGS, "pod_uid", clock).acquire()
@@ -154,7 +154,7 @@ async def test_next_container_of_the_same_pod_need_not_wait(clock):
 
 
 async def test_keeping_renews_and_ends_when_another_has_it(clock):
-    store = Store()
+    store = LeaseStore()
     lease = Lease(store, SETTINGS, "me", clock)
     await lease.acquire()
     keeping = asyncio.create_task(lease.renew_until_lost())
@@ -173,7 +173,7 @@ async def test_keeping_renews_and_ends_when_another_has_it(clock):
 
 
 async def test_lease_that_cannot_be_renewed_is_lost_before_others_may_take_it(clock):
-    store = Store()
+    store = LeaseStore()
     lease = Lease(store, SETTINGS, "me", clock)
     await lease.acquire()
     store.error = ClusterUnavailable("down")
@@ -187,7 +187,7 @@ async def test_lease_that_cannot_be_renewed_is_lost_before_others_may_take_it(cl
 async def test_request_that_hangs_does_not_outlast_the_lease(monkeypatch):
     monkeypatch.setattr(module, "RENEW_DEADLINE_S", 0.2)
     monkeypatch.setattr(module, "RETRY_S", 0.05)
-    store = Store()
+    store = LeaseStore()
     lease = Lease(store, SETTINGS, "me")
     await lease.acquire()
     store.hangs = True
@@ -197,7 +197,7 @@ async def test_request_that_hangs_does_not_outlast_the_lease(monkeypatch):
 
 
 async def test_short_outage_is_survived(clock):
-    store = Store()
+    store = LeaseStore()
     lease = Lease(store, SETTINGS, "me", clock)
     await lease.acquire()
     keeping = asyncio.create_task(lease.renew_until_lost())
@@ -214,7 +214,7 @@ async def test_short_outage_is_survived(clock):
 
 
 async def test_acquiring_outlasts_an_outage(clock):
-    store = Store()
+    store = LeaseStore()
     store.error = ClusterUnavailable("down")
     acquiring = asyncio.create_task(Lease(store, SETTINGS, "me", clock).acquire())
     await clock.settle()
@@ -226,7 +226,7 @@ async def test_acquiring_outlasts_an_outage(clock):
 
 
 async def test_release_leaves_the_lease_of_another_alone(clock):
-    store = Store()
+    store = LeaseStore()
     lease = Lease(store, SETTINGS, "me", clock)
     await lease.acquire()
     store.spec["holderIdentity"] = "other"

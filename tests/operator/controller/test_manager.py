@@ -45,7 +45,7 @@ def kube() -> Iterator[FakeKube]:
 
 
 class Reconcile:
-    """Records passes; ``act`` is what a pass does."""
+    """Reconciler that records its passes; each calls ``act``."""
 
     def __init__(self) -> None:
         self.keys: list[JobKey] = []
@@ -60,7 +60,7 @@ class Reconcile:
 
 
 class Running:
-    """An operator at work."""
+    """A running manager."""
 
     def __init__(self, operator: Operator, cluster: KubeCluster, reconcile: Reconcile) -> None:
         self.operator, self.cluster, self.reconcile = operator, cluster, reconcile

@@ -27,7 +27,7 @@ class FakeTimer:
 
 
 class FakeScheduler:
-    """Time that passes only in ``advance``."""
+    """Scheduler whose clock moves only in ``advance``."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -60,7 +60,7 @@ async def settle() -> None:
 
 
 class Passes:
-    """A handle whose passes the test ends one by one."""
+    """Handler of keys whose passes the test ends one by one."""
 
     def __init__(self) -> None:
         self.begun: list[JobKey] = []

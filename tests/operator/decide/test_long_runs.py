@@ -1,4 +1,4 @@
-"""What weeks of training on many nodes bring: nodes that refuse pods or die, logs that are cut, queues, late edits."""
+"""Events of weeks of training on many nodes: nodes that refuse pods or die, cut logs, queues, late edits."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def queued():
 
 
 def admit(simulation, is_admitted=True):
-    """Kueue changes the workload, and says so in an object of its own."""
+    """Admit a workload as Kueue does: it changes the workload and writes a Workload object."""
     workload = simulation.running_attempt()
     workload["spec"]["runPolicy"]["suspend"] = not is_admitted
     owner = {"uid": workload["metadata"]["uid"]}
@@ -169,7 +169,7 @@ def test_training_that_a_queue_stopped_has_started_before():
     admit(simulation)
     run(simulation, 10)
     admit(simulation, is_admitted=False)
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pods.clear()
     simulation.settle()
     simulation.pass_time(36_000)
@@ -212,7 +212,7 @@ def test_time_of_a_suspension_is_not_time_to_start():
     simulation.start_pods(simulation.running_attempt(), phase="Pending")
     simulation.document["spec"]["runPolicy"]["suspend"] = True
     simulation.settle()
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(86_400)
     simulation.settle()
     assert outcomes(simulation) == ["Suspended"]
@@ -322,7 +322,7 @@ def corrected(simulation):
 
 
 def collect_garbage(simulation):
-    """The first job is gone: what others own as well forgets it."""
+    """Delete the first job, and its owner references from the objects that others own as well."""
     for one in simulation.objects.values():
         owners = one["metadata"].get("ownerReferences", ())
         if len(owners) > 1:
@@ -338,7 +338,7 @@ def test_job_that_cannot_start_is_not_taken_over_from_a_deleted_one():
 
     corrected(simulation)
     collect_garbage(simulation)
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
 
     job = simulation.stage_job("fetch-model")
@@ -363,7 +363,7 @@ def test_job_that_waits_for_others_too_is_left_to_them():
     simulation.settle()
     uid = unpullable(simulation, simulation.stage_job("fetch-model"))
     corrected(simulation)
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
 
     assert simulation.stage_job("fetch-model")["metadata"]["uid"] == uid
@@ -382,7 +382,7 @@ def test_nodes_that_are_chosen_anew_count_for_a_stage_that_waits_for_one():
     simulation.document["spec"]["scheduling"]["nodeSelector"] = {"pool": "there"}
     simulation.document["metadata"]["generation"] = 2
     simulation.settle()
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
     found = simulation.stage_job("fetch-model")["spec"]["template"]["spec"]
     assert found["nodeSelector"] == {"pool": "there"}

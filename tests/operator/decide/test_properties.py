@@ -1,4 +1,4 @@
-"""Whatever happens, and in whatever order: what must always hold of the decisions."""
+"""Invariants of the decisions under random events in random order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cosmos_operator.kube.objects import format_time
 
 EVENTS = (
     "pass", "pass", "time", "start", "report", "succeed", "succeed", "crash", "stop", "gpu",
-    "evict", "vanish", "let_go", "lose_status", "suspend", "resume",
+    "evict", "vanish", "remove_deleted", "lose_status", "suspend", "resume",
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def unfinished(simulation):
 
 
 def happen(simulation, event, choice):
-    """Something happens to the job, to a workload, or to the training if there is one."""
+    """Let one random event happen to the job, to a workload, or to the training if there is one."""
     if event in GENERAL:
         GENERAL[event](simulation)
         return
@@ -69,7 +69,7 @@ GENERAL = {
     "time": lambda simulation: simulation.pass_time(20),
     "suspend": lambda simulation: change(simulation, True),
     "resume": lambda simulation: change(simulation, False),
-    "let_go": lambda simulation: simulation.let_go(),
+    "remove_deleted": lambda simulation: simulation.remove_deleted(),
     "lose_status": lose_status,
 }
 TO_ANY = {
@@ -141,7 +141,7 @@ def test_job_succeeds_in_the_end_if_the_cluster_lets_it(history):
     simulation.document["metadata"]["generation"] += 1
     for _ in range(40):
         simulation.settle()
-        simulation.let_go()
+        simulation.remove_deleted()
         simulation.pass_time(400)
         for workload in unfinished(simulation):
             simulation.succeed(workload)

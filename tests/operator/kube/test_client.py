@@ -84,7 +84,7 @@ async def test_token_of_a_pod_is_read_anew(tmp_path, monkeypatch):
 
 
 class _LaterDatetime:
-    """The module ``datetime`` an hour later, each time more."""
+    """A module ``datetime`` whose clock is an hour later at each call."""
 
     import datetime as _real
 

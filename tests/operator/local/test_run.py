@@ -265,7 +265,7 @@ def test_run_without_its_files_names_every_one(job_file, tmp_path):
 
 
 def test_changed_number_of_steps_is_told_before_anything_runs(job_file, tmp_path, capfd):
-    """The schedule of this experiment falls towards the end, so more steps have a run of their own."""
+    """The learning rate of this experiment falls towards the end, so a longer training is another run."""
     workspace = tmp_path / "work"
     finish_all(job_file, workspace)
     assert run_job(job_file, workspace) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.clips import write_bridge_dataset
 from support.jobs import make_job
-from support.s3_store import BUCKET, KEYS, Store, serve_s3, set_credentials
+from support.s3_store import BUCKET, KEYS, S3Store, serve_s3, set_credentials
 
 from cosmos_operator.local.process import (
     StageProcess,
@@ -20,7 +20,7 @@ from cosmos_operator.plan.stages import plan_stages
 from cosmos_worker.errors import EXIT_OK, EXIT_USER_ERROR
 
 
-def processes_of(store: Store, workspace: Path) -> dict[str, StageProcess]:
+def processes_of(store: S3Store, workspace: Path) -> dict[str, StageProcess]:
     """The stages that fetch: the dataset and the model are in the bucket, the rest is on this machine."""
     changes = {
         "dataset.source": {"s3": {"uri": f"s3://{BUCKET}/bridge", "endpoint": store.url}},

@@ -1,4 +1,4 @@
-"""Which Secrets the pods of a stage read, and which of them must exist."""
+"""Secrets that the pods of a stage read, and those of them that must exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan: which stages, in which order, and what changes their keys."""
+"""The plan of a job: its stages, their order, and the options that change their keys."""
 
 import pytest
 from hypothesis import given, settings
@@ -178,7 +178,7 @@ CONSTANT = "optimizer.final_factor=1"
     ],
 )
 def test_run_of_more_steps_continues_where_the_learning_rates_stay_the_same(overrides, is_same_run):
-    """Its folder is the same; what depends on how far it went is done again."""
+    """The run keeps its folder; stages that depend on its number of steps run again."""
     plans = [
         {s.name: s for s in plan_stages(make_job({"training.overrides": overrides, "training.steps": steps}))}
         for steps in (40, 80)
@@ -427,7 +427,7 @@ def test_training_waits_for_its_model_and_for_the_check_of_what_is_sampled_from_
     assert set(stages["train"].depends_on) == {
         "fetch-model", "embed-text", "cache-latents", "check-inputs",
     }  # fmt: skip
-    # the text encoder and what guards are made of, and an item names dataset:// files
+    # the text encoder and the models of the guardrails, and an item names dataset:// files
     assert stages["check-inputs"].depends_on == ("fetch-model", "prepare-dataset")
     assert (stages["check-inputs"].gpus, stages["check-inputs"].is_shared) == (0, False)
 

@@ -48,7 +48,7 @@ OPTIONAL = {
         open_crd("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
     ],
 }  # fmt: skip
-"""What other operators bring."""
+"""CustomResourceDefinitions of other operators, by kind."""
 
 
 class FakeKube:
@@ -129,7 +129,7 @@ class FakeKube:
                 self.kubelet,
             ],
         )
-        self.api = server.ApiServer(self.store, self.world.logs)
+        self.api = server.FakeApiServer(self.store, self.world.logs)
         self._furnish()
         runner, self.url = await server.start(self.api)
         self._ready.set()
@@ -393,5 +393,5 @@ class FakeKube:
 
     @property
     def mishaps(self) -> list[str]:
-        """What no operator should let happen, such as two trainings in one folder."""
+        """Violations that no operator should let happen, such as two trainings in one folder."""
         return self.call(lambda: list(self.world.mishaps))

@@ -1,4 +1,4 @@
-"""What the API server adds to an object of a built-in kind, and how long it stays once it is deleted."""
+"""Defaults that the API server adds to objects of built-in kinds, and their grace periods of deletion."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _complete_claim(store: Store, obj: Object) -> None:
 
 
 def grace_seconds(resource: Resource, obj: Object, given: int | None) -> int:
-    """How long an object stays after its deletion, before anything else holds it back."""
+    """Seconds of grace between the deletion of an object and its removal."""
     if resource.key != "pods":
         return 0
     is_running = obj["spec"].get("nodeName") and obj.get("status", {}).get("phase") not in FINAL
@@ -84,5 +84,5 @@ def grace_seconds(resource: Resource, obj: Object, given: int | None) -> int:
 
 
 def has_contents(resource: Resource) -> bool:
-    """Whether a kind is emptied by a controller before it goes."""
+    """True if a controller deletes the contents of objects of a kind before they are removed."""
     return resource.key == "namespaces"

@@ -1,4 +1,4 @@
-"""What the API server answers when it refuses: a Status object, with the texts of the real one."""
+"""Errors of the API server: Status objects, with the texts of the real one."""
 
 from __future__ import annotations
 

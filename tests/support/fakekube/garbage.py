@@ -1,4 +1,4 @@
-"""The garbage collector: what loses its owners goes, in the order that the deletion asked for. Namespaces empty."""
+"""The garbage collector: deletes objects without owners, in the order of the propagation policy; empties namespaces."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class GarbageCollector(Controller):
 
     def sync(self, key: Key) -> None:
         """Look at one object."""
-        resource_key, place = key
-        namespace, _, name = place.partition("/")
+        resource_key, full_name = key
+        namespace, _, name = full_name.partition("/")
         obj = self.store.find(resource_key, namespace, name)
         if obj is None or resource_key == CRDS:
             return
@@ -110,8 +110,8 @@ class GarbageCollector(Controller):
         group = ref["apiVersion"].rpartition("/")[0]
         for resource in self.store.resources.values():
             if (resource.group, resource.kind) == (group, ref["kind"]):
-                place = namespace if resource.namespaced else None
-                owner = self.store.find(resource.key, place, ref["name"])
+                scope = namespace if resource.namespaced else None
+                owner = self.store.find(resource.key, scope, ref["name"])
                 return (
                     owner if owner is not None and owner["metadata"]["uid"] == ref["uid"] else None
                 )

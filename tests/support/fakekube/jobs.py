@@ -27,7 +27,7 @@ class Pods:
 
     @property
     def uncounted(self) -> tuple[list[Object], list[Object]]:
-        """Those that ended and are not in the Job's status yet."""
+        """Pods that ended and are not in the Job's status yet."""
         return [p for p in self.succeeded if _is_tracked(p)], [
             p for p in self.failed if _is_tracked(p)
         ]
@@ -87,7 +87,7 @@ class JobController(Controller):
         self._release(pods)
 
     def _release_orphans(self, key: Key, uid: str) -> None:
-        """Let pods go that belonged to an earlier Job of this name."""
+        """Remove the finalizer from pods of an earlier Job of this name."""
         for pod in self.store.list("pods", key[0]):
             owners = pod["metadata"].get("ownerReferences", ())
             if any((r["kind"], r["name"]) == ("Job", key[1]) and r["uid"] != uid for r in owners):
@@ -193,7 +193,7 @@ class JobController(Controller):
                 self.store.create("pods", _build_pod(job, index))
                 made += 1
             except ApiError as error:
-                self.world.record(
+                self.world.write_event(
                     job, "Warning", "FailedCreate", f"Error creating: {error}", "job-controller"
                 )
                 self.again(key_of(job), self.world.timing.retry_s)
@@ -212,7 +212,7 @@ class JobController(Controller):
             if kind and condition not in old:
                 reason = "Completed" if kind == "Normal" else condition["reason"]
                 text = "Job completed" if kind == "Normal" else condition["message"]
-                self.world.record(job, kind, reason, text, "job-controller")
+                self.world.write_event(job, kind, reason, text, "job-controller")
 
     def _release(self, pods: Pods) -> None:
         for pod in pods.succeeded + pods.failed:
@@ -243,15 +243,15 @@ def _build_pod(job: Object, index: int | None) -> Object:
 
 
 def _policy(job: Object, pod: Object) -> tuple[str, str]:
-    """What the pod failure policy says of a failed pod: Count, Ignore or FailJob, and why."""
+    """Action of the pod failure policy on a failed pod (Count, Ignore or FailJob), and its reason."""
     if pod["status"]["phase"] != "Failed":
         return "Count", ""
     for number, rule in enumerate(job["spec"].get("podFailurePolicy", {}).get("rules", ())):
         why = _match(rule, pod)
         if why is not None:
-            place = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            pod_name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             return rule["action"], why.format(
-                pod=place
+                pod=pod_name
             ) + f" matching {rule['action']} rule at index {number}"
     return "Count", ""
 

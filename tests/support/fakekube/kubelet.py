@@ -25,7 +25,7 @@ FALLBACK_LINES, FALLBACK_BYTES = 80, 2048
 
 
 @dataclass
-class Run:
+class RunningPod:
     """A pod on its node."""
 
     task: asyncio.Task[None]
@@ -40,7 +40,7 @@ class Kubelet(Controller):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, RunningPod] = {}
         """By uid of the pod."""
         self.lost: set[str] = set()
         """Nodes that are down."""
@@ -64,7 +64,7 @@ class Kubelet(Controller):
         if run is None and "deletionTimestamp" not in meta and pod["status"]["phase"] == "Pending":
             stopping = asyncio.Event()
             task = asyncio.get_running_loop().create_task(self._run(pod, stopping))
-            self.runs[meta["uid"]] = Run(task, stopping)
+            self.runs[meta["uid"]] = RunningPod(task, stopping)
         elif "deletionTimestamp" in meta:
             if run is None or run.task.done():
                 self._vanish(pod)
@@ -173,7 +173,7 @@ class Kubelet(Controller):
         return False
 
     def _obstacle(self, pod: Object, container: Object) -> tuple[str, str]:
-        """Why a container cannot start: reason of its waiting state, and text; empty if nothing."""
+        """Reason and message of the waiting state of a container that cannot start; empty if it can."""
         namespace, spec = pod["metadata"]["namespace"], pod["spec"]
         for volume in spec.get("volumes", ()):
             for kind, field in (("configmaps", "configMap"), ("secrets", "secret")):
@@ -185,7 +185,7 @@ class Kubelet(Controller):
                     and not self.store.find(kind, namespace, name)
                 ):
                     text = f'MountVolume.SetUp failed for volume "{volume["name"]}" : {kind[:-1]} "{name}" not found'
-                    self.world.record(pod, "Warning", "FailedMount", text, "kubelet")
+                    self.world.write_event(pod, "Warning", "FailedMount", text, "kubelet")
                     return "ContainerCreating", ""
         for init in spec.get("initContainers", ()):
             if not self.world.has_image(init["image"]):
@@ -199,7 +199,7 @@ class Kubelet(Controller):
 
     def _pull_problem(self, pod: Object, image: str) -> tuple[str, str]:
         text = f'failed to pull and unpack image "{image}": failed to resolve image: {image}: not found'
-        self.world.record(
+        self.world.write_event(
             pod, "Warning", "Failed", f'Failed to pull image "{image}": {text}', "kubelet"
         )
         return "ErrImagePull", text
@@ -260,7 +260,7 @@ class Kubelet(Controller):
 
     def _started(self, pod: Object, container: Object) -> None:
         self._report(pod, container, "Running", {"running": {"startedAt": utc_now()}})
-        self.world.record(pod, "Normal", "Started", "Container started", "kubelet")
+        self.world.write_event(pod, "Normal", "Started", "Container started", "kubelet")
 
     def _end(self, pod: Object, result: Exit, log: Log | None) -> None:
         container = pod["spec"]["containers"][0]
@@ -314,7 +314,7 @@ class Kubelet(Controller):
         )
 
     def _vanish(self, pod: Object) -> None:
-        """Let the API object of a pod that has ended go."""
+        """Remove the API object of a pod that has ended."""
         if pod["status"]["phase"] not in FINAL:
             self._end(pod, Exit(137, "", "ContainerStatusUnknown"), None)
         self.store.delete("pods", *key_of(pod), uid=pod["metadata"]["uid"], grace_s=0)

@@ -41,8 +41,8 @@ class Kueue(Controller):
 
     def sync(self, key: Key) -> None:
         """Look at one workload."""
-        kind, place = key
-        job = self.store.find(kind, *place.split("/"))
+        kind, full_name = key
+        job = self.store.find(kind, *full_name.split("/"))
         if job is None or "deletionTimestamp" in job["metadata"]:
             return
         name = f"{job['kind'].lower()}-{job['metadata']['name']}"

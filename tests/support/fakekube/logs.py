@@ -30,14 +30,14 @@ class Log:
     def write(self, text: str) -> None:
         """Add a line."""
         self.lines.append((micro_now(), text))
-        self._tell()
+        self._wake_readers()
 
     def close(self) -> None:
         """The container has ended."""
         self.is_closed = True
-        self._tell()
+        self._wake_readers()
 
-    def _tell(self) -> None:
+    def _wake_readers(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
 

@@ -104,7 +104,7 @@ def uncordon(store: Store, name: str) -> None:
 
 
 def drain(store: Store, name: str) -> None:
-    """What ``kubectl drain`` does."""
+    """Cordon a node and evict its pods, as ``kubectl drain`` does."""
     cordon(store, name)
     for pod in store.list("pods"):
         if pod["spec"].get("nodeName") == name and "deletionTimestamp" not in pod["metadata"]:
@@ -112,7 +112,7 @@ def drain(store: Store, name: str) -> None:
 
 
 def mark_unreachable(store: Store, name: str) -> None:
-    """What the node controller does when a kubelet is silent; the taint that evicts follows later."""
+    """Set a node's condition Ready to Unknown, as for a silent kubelet; the taint that evicts follows later."""
     text = "Kubelet stopped posting node status."
     node = store.get("nodes", None, name)
     conditions = [_ready("Unknown", "NodeStatusUnknown", text)]

@@ -48,11 +48,11 @@ def strategic_patch(value: Any, patch: Any, field: str = "") -> Any:
 def _merge_items(value: list[Any], patch: list[Any], key: str) -> list[Any]:
     result = list(value)
     for item in patch:
-        places = [i for i, old in enumerate(result) if old.get(key) == item.get(key)]
+        indices = [i for i, old in enumerate(result) if old.get(key) == item.get(key)]
         if item.get("$patch") == "delete":
-            result = [old for i, old in enumerate(result) if i not in places]
-        elif places:
-            result[places[0]] = strategic_patch(result[places[0]], item)
+            result = [old for i, old in enumerate(result) if i not in indices]
+        elif indices:
+            result[indices[0]] = strategic_patch(result[indices[0]], item)
         else:
             result.append(copy.deepcopy(item))
     return result

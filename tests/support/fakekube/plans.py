@@ -118,7 +118,7 @@ class Plan:
 
 
 def has(workload: Object, condition: str) -> bool:
-    """Whether a condition of an object is True."""
+    """True if a condition of an object has the status True."""
     return is_true(workload.get("status", {}).get("conditions", []), condition)
 
 

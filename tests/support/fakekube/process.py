@@ -18,7 +18,7 @@ from support.fakekube.world import Disk, Fault, World
 
 @dataclass(frozen=True)
 class Exit:
-    """How a container ended."""
+    """The end of a container."""
 
     code: int
     message: str = ""
@@ -36,7 +36,7 @@ class Stop(Exception):  # noqa: N818
 
 
 Program = Callable[["Process"], Awaitable[None]]
-"""What a container runs; it may end by Stop."""
+"""The coroutine function that a container runs; it may raise Stop."""
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Gang:
     """By node rank."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: bool = False
-    """Somebody asked for a stop: all save and leave together."""
+    """A rank was asked to stop: all save and end together."""
     lost: str = ""
-    """Who is gone, once somebody is."""
+    """Name of the first peer that was lost; empty while all are there."""
     result: Stop | None = None
-    """How all end, once the first rank has."""
+    """Result of the first rank, with which all ranks end; None while it runs."""
 
-    def tell(self) -> None:
-        """Wake everybody."""
+    def wake_members(self) -> None:
+        """Wake all members, because the state has changed."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -86,7 +86,7 @@ class Process:
         self.stop.set()
         if self.gang is not None:
             self.gang.stop = True
-            self.gang.tell()
+            self.gang.wake_members()
 
     def kill(self, result: Exit) -> None:
         """End at once, such as by SIGKILL."""
@@ -120,16 +120,16 @@ class Process:
             self.leave()
 
     def leave(self) -> None:
-        """Nobody hears of this process any more."""
-        for place, holder in list(self.world.locks.items()):
+        """Release the process's lock, and remove it from its gang, whose other members notice."""
+        for folder, holder in list(self.world.locks.items()):
             if holder == self.pod["metadata"]["uid"]:
-                del self.world.locks[place]
+                del self.world.locks[folder]
         gang, self.gang = self.gang, None
         if gang is not None:
             gang.members.pop(self.rank, None)
             if gang.result is None and not gang.lost:
                 gang.lost = f"node rank {self.rank}"
-            gang.tell()
+            gang.wake_members()
 
     async def _main(self) -> Exit:
         try:
@@ -194,7 +194,7 @@ class Process:
 
 
 class Files:
-    """What a container sees: claims where they are mounted, and a file system of its own."""
+    """File system of a container: mounted claims, and files of its own."""
 
     def __init__(self, world: World, pod: Object, container: Object, env: dict[str, str]) -> None:
         self._world, self._pod, self._env = world, pod, env
@@ -237,26 +237,26 @@ class Files:
                     return self._own, path, True
                 disk = self._world.disk(self._pod["metadata"]["namespace"], claim["claimName"])
                 inner = path[len(mount_path) :].lstrip("/")
-                place = posixpath.normpath(posixpath.join(mount.get("subPath", ""), inner))
-                return disk, place, not mount.get("readOnly", False)
+                file = posixpath.normpath(posixpath.join(mount.get("subPath", ""), inner))
+                return disk, file, not mount.get("readOnly", False)
         return self._own, path, path.startswith("/tmp")
 
     def read(self, address: str) -> Any:
         """A file's content, or None."""
-        disk, place, _ = self.locate(self.path(address))
-        return disk.get(place)
+        disk, file, _ = self.locate(self.path(address))
+        return disk.get(file)
 
     def write(self, address: str, content: Any) -> None:
         """Write a file."""
         path = self.path(address)
-        disk, place, is_writable = self.locate(path)
+        disk, file, is_writable = self.locate(path)
         if not is_writable:
             raise Stop(74, "OSError", f"[Errno 30] Read-only file system: '{path}'")
-        disk[place] = content
+        disk[file] = content
 
     def need(self, address: str, reason: str) -> None:
-        """Fail if neither a file nor a folder is there; what the image holds is taken on trust."""
+        """Fail if neither a file nor a folder is there; paths in the image are not checked."""
         path = self.path(address)
-        disk, place, _ = self.locate(path)
-        if disk is not self._own and place not in disk and not disk.below(place):
+        disk, file, _ = self.locate(path)
+        if disk is not self._own and file not in disk and not disk.below(file):
             raise Stop(2, reason, f"{path}: no such file")

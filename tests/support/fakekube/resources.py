@@ -1,4 +1,4 @@
-"""Which kinds the API server has: those built in, and those that CustomResourceDefinitions bring."""
+"""Kinds that the API server has: the built-in ones, and those of CustomResourceDefinitions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Resource:
     namespaced: bool = True
     has_status: bool = False
     counts_generations: bool = False
-    """Whether metadata.generation counts the changes of what is neither metadata nor status."""
+    """True if metadata.generation counts the changes of fields outside metadata and status."""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     is_custom: bool = False

@@ -1,4 +1,4 @@
-"""The scheduler and the binder of claims: which node a pod gets, or why none; which claims have a volume."""
+"""The scheduler, which binds pods to nodes or gives the reason, and the binder of claims to volumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quantity(value: object) -> Decimal:
 
 
 def requests(pod: Object) -> dict[str, Decimal]:
-    """What a pod asks for."""
+    """Resources that a pod requests."""
     total: dict[str, Decimal] = {}
     for container in pod["spec"]["containers"]:
         resources = container.get("resources", {})
@@ -62,18 +62,18 @@ class Scheduler(Controller):
         if pod is None or pod["spec"].get("nodeName"):
             return
         if "deletionTimestamp" in pod["metadata"]:
-            self._collect(pod)
+            self._end_unscheduled(pod)
             return
         if pod["spec"].get("schedulingGates"):
             return
         why = self._claims_problem(pod)
-        node = None if why else self._choose(pod)
+        node = None if why else self._choose_node(pod)
         if isinstance(node, dict):
             self._bind(pod, node)
         else:
             self._refuse(pod, why or str(node))
 
-    def _collect(self, pod: Object) -> None:
+    def _end_unscheduled(self, pod: Object) -> None:
         """End a pod that is being deleted before it has a node, as the garbage collector of pods does."""
         if pod["status"]["phase"] == "Pending":
             pod = self.store.patch_status("pods", pod, phase="Failed")
@@ -92,8 +92,8 @@ class Scheduler(Controller):
                 break
         return f"0/{count} nodes are available: {problem}. not found" if problem else ""
 
-    def _choose(self, pod: Object) -> Object | str:
-        """A node, or why there is none."""
+    def _choose_node(self, pod: Object) -> Object | str:
+        """The node for a pod, or the reason for which there is none."""
         nodes = self.store.list("nodes")
         if not nodes:
             return "no nodes available to schedule pods"
@@ -110,7 +110,7 @@ class Scheduler(Controller):
         return f"0/{len(nodes)} nodes are available: {texts}. {rest}"
 
     def _obstacles(self, pod: Object, node: Object) -> tuple[list[str], bool]:
-        """Why a pod does not fit a node, and whether evicting other pods could not help."""
+        """Reasons for which a pod does not fit a node, and whether they hold after evictions too."""
         spec = node.get("spec", {})
         tolerations = pod["spec"].get("tolerations", ())
         if spec.get("unschedulable"):
@@ -146,14 +146,14 @@ class Scheduler(Controller):
         )
         self.store.patch_status("pods", new, conditions=conditions)
         text = f"Successfully assigned {'/'.join(key_of(pod))} to {node['metadata']['name']}"
-        self.world.record(pod, "Normal", "Scheduled", text, "default-scheduler")
+        self.world.write_event(pod, "Normal", "Scheduled", text, "default-scheduler")
 
     def _refuse(self, pod: Object, why: str) -> None:
         old = pod["status"].get("conditions", [])
         conditions = set_condition(old, "PodScheduled", "False", "Unschedulable", why)
         if conditions != old:
             self.store.patch_status("pods", pod, conditions=conditions)
-            self.world.record(pod, "Warning", "FailedScheduling", why, "default-scheduler")
+            self.world.write_event(pod, "Warning", "FailedScheduling", why, "default-scheduler")
 
 
 def _no_preemption(hopeless: int, others: int = 0) -> str:
@@ -261,4 +261,4 @@ class ClaimBinder(Controller):
             bind_claim(self, claim)
 
     def _say(self, claim: Object, kind: str, reason: str, text: str) -> None:
-        self.world.record(claim, kind, reason, text, "persistentvolume-controller")
+        self.world.write_event(claim, kind, reason, text, "persistentvolume-controller")

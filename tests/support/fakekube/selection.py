@@ -41,7 +41,7 @@ def _label_test(part: str) -> Test:
 
 
 def matches(labels: dict[str, str], wanted: dict[str, str]) -> bool:
-    """Whether all wanted labels are there."""
+    """True if labels satisfy a selector."""
     return all(labels.get(key) == value for key, value in wanted.items())
 
 

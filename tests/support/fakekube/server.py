@@ -36,10 +36,10 @@ class Call:
     subresource: str
     query: dict[str, str]
     at: float = 0.0
-    """Time of the clock that never goes back."""
+    """Time of the call on the monotonic clock."""
 
     def has(self, option: str) -> bool:
-        """Whether an option of the query is on."""
+        """True if an option of the query is on."""
         return self.query.get(option, "") in ("1", "true", "True")
 
 
@@ -52,7 +52,7 @@ class Rule:
     times: int | None = None
 
 
-class ApiServer:
+class FakeApiServer:
     """Answers requests from a store."""
 
     def __init__(self, store: Store, pod_logs: logs.PodLogs) -> None:
@@ -316,7 +316,7 @@ class ApiServer:
 
 
 def evict_pod(store: Store, namespace: str, name: str, grace_s: int | None = None) -> None:
-    """What the eviction endpoint does: say why, then delete."""
+    """Evict a pod: set the condition DisruptionTarget with the reason, then delete."""
     pod = store.get("pods", namespace, name)
     set_disruption(store, pod, "EvictionByEvictionAPI", "Eviction API: evicting")
     store.delete("pods", namespace, name, grace_s=grace_s)
@@ -336,7 +336,7 @@ def set_disruption(store: Store, pod: Object, reason: str, message: str) -> None
     store.patch_status("pods", live, conditions=[*others, condition])
 
 
-async def start(server: ApiServer, port: int = 0) -> tuple[web.AppRunner, str]:
+async def start(server: FakeApiServer, port: int = 0) -> tuple[web.AppRunner, str]:
     """Listen on this machine; returns what stops it and the address."""
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()

@@ -20,7 +20,7 @@ async def train(process: Process, document: Object) -> Object:
     gang = await _join(process)
     if process.rank:
         await _follow(process, gang)
-    run = Run(process, document)
+    run = TrainingRun(process, document)
     run.lock()
     try:
         result = await run.steps(gang)
@@ -38,13 +38,13 @@ async def _join(process: Process) -> Gang:
     if nodes == 1:
         gang = process.gang = Gang({0: process})
         return gang
-    place = (process.namespace, str(address))
-    known: Gang | None = process.world.gangs.get(place)
+    key = (process.namespace, str(address))
+    known: Gang | None = process.world.gangs.get(key)
     gang = Gang() if known is None or known.lost or known.result else known
-    process.world.gangs[place] = gang
+    process.world.gangs[key] = gang
     process.gang = gang
     gang.members[process.rank] = process
-    gang.tell()
+    gang.wake_members()
     service = str(address).rpartition(".")[2]
     while len(gang.members) < nodes:
         if process.world.store.find("services", process.namespace, service) is None:
@@ -84,7 +84,7 @@ async def _lose(process: Process, gang: Gang) -> None:
     raise Stop(80, "PeerLost", f"{gang.lost} is gone: connection closed by peer", rank=process.rank)
 
 
-class Run:
+class TrainingRun:
     """The folder of a training run, and the steps in it."""
 
     def __init__(self, process: Process, document: Object) -> None:
@@ -100,9 +100,9 @@ class Run:
 
     def lock(self) -> None:
         """Be the only one that trains here."""
-        disk, place, _ = self.files.locate(self.files.path(self.folder))
+        disk, folder, _ = self.files.locate(self.files.path(self.folder))
         holder = self.process.world.locks.setdefault(
-            (id(disk), place), self.process.pod["metadata"]["uid"]
+            (id(disk), folder), self.process.pod["metadata"]["uid"]
         )
         if holder != self.process.pod["metadata"]["uid"]:
             path = self.files.path(self.folder)

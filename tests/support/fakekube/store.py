@@ -75,7 +75,7 @@ class Store:
         return self.resources[key]
 
     def serves(self, key: str) -> bool:
-        """Whether there is such a kind."""
+        """True if the kind is served."""
         return key in self.resources
 
     def find(self, key: str, namespace: str | None, name: str) -> Object | None:
@@ -247,12 +247,12 @@ class Store:
         self.version += 1
         meta = obj["metadata"]
         meta["resourceVersion"] = str(self.version)
-        place = (meta.get("namespace") or "", meta["name"])
-        self._objects.setdefault(resource.key, {})[place] = obj
+        key = (meta.get("namespace") or "", meta["name"])
+        self._objects.setdefault(resource.key, {})[key] = obj
         if resource.key == CRDS:
             custom = resource_of_crd(obj)
             self.resources[custom.key] = custom
-        self._tell(Event(self.version, kind, resource, obj, previous))
+        self._notify_watches(Event(self.version, kind, resource, obj, previous))
         return obj
 
     def remove(self, resource: Resource, obj: Object) -> Object:
@@ -267,10 +267,10 @@ class Store:
                 self.remove(custom, copy.deepcopy(instance))
             self.resources.pop(custom.key, None)
             self._objects.pop(custom.key, None)
-        self._tell(Event(self.version, "DELETED", resource, obj, previous))
+        self._notify_watches(Event(self.version, "DELETED", resource, obj, previous))
         return obj
 
-    def _tell(self, event: Event) -> None:
+    def _notify_watches(self, event: Event) -> None:
         self.history.append(event)
         while len(self.history) > MAX_HISTORY:
             self.oldest = self.history.popleft().version

@@ -108,7 +108,7 @@ def _metadata(train: Object, name: str) -> Object:
 
 
 def _check_patch(pod: Object) -> None:
-    """What the real API server and webhook refuse."""
+    """Refuse patches that the real API server and webhook refuse."""
     for container in pod.get("containers", ()):
         mounted = [mount["name"] for mount in container.get("volumeMounts", ())]
         if len(mounted) != len(set(mounted)):

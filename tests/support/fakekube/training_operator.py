@@ -41,7 +41,7 @@ class PyTorchJobController(Controller):
         conditions = status["conditions"]
         if is_true(conditions, "Succeeded") or is_true(conditions, "Failed"):
             self._clean_up(job, pods, is_finished=True)
-            self._settle(status)
+            self._complete_replicas(status)
         elif job["spec"].get("runPolicy", {}).get("suspend"):
             self._clean_up(job, pods, is_finished=False)
             self._suspend(job, status)
@@ -50,7 +50,7 @@ class PyTorchJobController(Controller):
         if status != job.get("status", {}):
             self.store.patch_status(PYTORCHJOBS, job, **status)
 
-    def _settle(self, status: Object) -> None:
+    def _complete_replicas(self, status: Object) -> None:
         if is_true(status["conditions"], "Succeeded"):
             for replica in status.get("replicaStatuses", {}).values():
                 replica["succeeded"] = replica.get("succeeded", 0) + replica.pop("active", 0)
@@ -111,7 +111,7 @@ class PyTorchJobController(Controller):
         status["conditions"] = conditions
 
     def _finish(self, job: Object, conditions: list[Object], kind: str, text: str) -> list[Object]:
-        self.world.record(job, "Normal", f"PyTorchJob{kind}", text, "pytorchjob-controller")
+        self.world.write_event(job, "Normal", f"PyTorchJob{kind}", text, "pytorchjob-controller")
         conditions = [{**c, "status": "False"} if c["type"] == "Running" else c for c in conditions]
         return set_condition(conditions, kind, "True", f"PyTorchJob{kind}", text)
 
@@ -144,7 +144,7 @@ class PyTorchJobController(Controller):
                 self.again(key_of(job), self.world.timing.retry_s)
                 return
             text = f"Error creating: {error}"
-            self.world.record(job, "Warning", "FailedCreatePod", text, "pytorchjob-controller")
+            self.world.write_event(job, "Warning", "FailedCreatePod", text, "pytorchjob-controller")
             self.again(key_of(job), self.world.timing.retry_s)
 
 

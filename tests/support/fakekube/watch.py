@@ -28,9 +28,9 @@ class Watches:
         self.store = store
         self.bookmark_s = BOOKMARK_S
         self._queues: dict[asyncio.Queue[Event | None], Call] = {}
-        store.listeners.append(self._tell)
+        store.listeners.append(self._deliver)
 
-    def _tell(self, event: Event) -> None:
+    def _deliver(self, event: Event) -> None:
         for queue in self._queues:
             queue.put_nowait(event)
 
@@ -64,7 +64,7 @@ class Watches:
         return response
 
     def _first_lines(self, call: Call) -> list[bytes]:
-        """What the client has missed, or all that there is."""
+        """Events since the client's version; without one, all objects."""
         test, asked = _selection(call), call.query.get("resourceVersion", "")
         starts_with_list = call.has("sendInitialEvents")
         if asked in ("", "0") or starts_with_list:

@@ -1,4 +1,4 @@
-"""What the simulated controllers and nodes share: objects, time scale, images, disks, faults."""
+"""Shared state of the simulated controllers and nodes: objects, time scale, images, disks, faults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Fault:
     rank: int = 0
     """Node rank in which it happens."""
     times: int = 1
-    """How often."""
+    """Number of times."""
 
 
 class Disk(dict[str, Any]):
@@ -93,7 +93,7 @@ class World:
     starts: dict[tuple[str, str, str], int] = field(default_factory=dict)
     """(namespace, job label, stage) → pods that ran."""
     mishaps: list[str] = field(default_factory=list)
-    """What no operator should let happen, such as two trainings in one folder."""
+    """Violations that no operator should let happen, such as two trainings in one folder."""
     crashes: list[BaseException] = field(default_factory=list)
     """Bugs of the simulation itself."""
 
@@ -102,7 +102,7 @@ class World:
         return self.disks.setdefault((namespace, claim), Disk())
 
     def has_image(self, image: str) -> bool:
-        """Whether an image can be pulled."""
+        """True if an image can be pulled."""
         return "*" in self.images or image in self.images
 
     def owned(self, key: str, owner: Object) -> list[Object]:
@@ -111,7 +111,7 @@ class World:
         found = self.store.list(key, owner["metadata"]["namespace"])
         return [obj for obj in found if controller_of(obj) == uid]
 
-    def record(self, obj: Object, kind: str, reason: str, message: str, source: str) -> None:
+    def write_event(self, obj: Object, kind: str, reason: str, message: str, source: str) -> None:
         """Write an Event, or count one more of the same."""
         meta = obj["metadata"]
         namespace = meta.get("namespace") or "default"
@@ -183,7 +183,7 @@ def set_condition(
 
 
 def is_true(conditions: list[Object], kind: str) -> bool:
-    """Whether a condition is True."""
+    """True if a condition has the status True."""
     return any(c["type"] == kind and c["status"] == "True" for c in conditions)
 
 
@@ -214,7 +214,7 @@ class ControlLoop:
         self._is_planned = self._is_closed = False
         for number, controller in enumerate(controllers):
             controller.again = self._again(number)
-        world.store.listeners.append(self._tell)
+        world.store.listeners.append(self._schedule)
 
     def close(self) -> None:
         """Do nothing more."""
@@ -232,7 +232,7 @@ class ControlLoop:
             self._is_planned = True
             self._loop.call_later(self.world.timing.controller_s, self._run)
 
-    def _tell(self, event: Event) -> None:
+    def _schedule(self, event: Event) -> None:
         for number, controller in enumerate(self.controllers):
             for key in controller.keys(event):
                 self._mark(number, key)

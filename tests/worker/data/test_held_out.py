@@ -1,4 +1,4 @@
-"""Held-out episodes: those that become the split val."""
+"""Held-out episodes: the choice of those that become the split val."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The journal: results of checked videos are used again as long as the file is the same."""
+"""The journal: results of checked videos are used again while the file is unchanged."""
 
 import os
 from fractions import Fraction

@@ -9,7 +9,7 @@ import pytest
 from support.numbered_videos import Kind, number_of, write_numbered
 
 from cosmos_worker.config.network import VideoConfig
-from cosmos_worker.data import windows as ahead
+from cosmos_worker.data import windows as module
 from cosmos_worker.data.index import Clip, DatasetIndex
 from cosmos_worker.data.video.facts import decode_fully
 from cosmos_worker.data.windows import (
@@ -73,14 +73,14 @@ def test_only_frames_that_a_window_takes_are_converted(
     whole = index.clips[0]
     clip = replace(whole, num_frames=10, frame_numbers=tuple(range(0, 40, 4)), window_starts=(0, 1))
     windows = DatasetIndex(index.root, (clip,)).windows("train")
-    converted, convert = [], ahead.picture_of
+    converted, convert = [], module.picture_of
 
     def noted(path, shown, *size):
         converted.append(shown.number)
         return convert(path, shown, *size)
 
-    monkeypatch.setattr(ahead, "picture_of", noted)
-    first, second = ahead.read_run(index.video_path(clip), ahead.Run(clip, windows), SMALL)
+    monkeypatch.setattr(module, "picture_of", noted)
+    first, second = module.read_run(index.video_path(clip), module.Run(clip, windows), SMALL)
 
     assert converted == list(clip.frame_numbers)
     assert [number_of(frame) for frame in first] == converted[:9]
@@ -101,15 +101,15 @@ def test_windows_before_which_decoding_begins_elsewhere_are_another_run(index: D
 def test_few_windows_wait_in_memory(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch):
     windows = index.windows("train")
     batches = [[window] for window in windows]
-    made, read = [], ahead.read_run
+    made, read = [], module.read_run
 
     def counted(*arguments):
         for frames in read(*arguments):
             made.append(frames)
             yield frames
 
-    monkeypatch.setattr(ahead, "read_run", counted)
-    monkeypatch.setattr(ahead, "DECODE_BYTES", 4 * 3 * 9 * 48 * 64)
+    monkeypatch.setattr(module, "read_run", counted)
+    monkeypatch.setattr(module, "DECODE_BYTES", 4 * 3 * 9 * 48 * 64)
     most = 0
     for taken, _ in enumerate(decode_ahead(index, batches, SMALL, 4), start=1):
         time.sleep(0.002)  # let the threads run as far as they may

@@ -1,4 +1,4 @@
-"""Weight files of a folder of transformers: all there and whole, as their headers say."""
+"""Weight files of a transformers folder: checks that all are present and complete, from their headers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from cosmos_worker.guardrails.retinaface import (
 
 NUM_ENTRIES, NUM_PARAMETERS = 456, 27_293_600
 ENTRIES_SHA256 = "eb54b880ab291bf8e2244dd94de9d2b9d631c8bd6e64aaec32b5952aa4ccb6a5"
-"""Of the sorted lines ``name shape`` of the published network."""
+"""Digest of the sorted lines ``name shape`` of the published network."""
 
 
 def test_network_has_the_released_names_and_shapes() -> None:

@@ -25,7 +25,7 @@ def load(folder: Path) -> PromptUpsampler:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> PromptUpsampler:
-    """Random weights, so that picture and prompt decide its words."""
+    """An upsampler with random weights, whose words depend on picture and prompt."""
     return load(write_upsampler(tmp_path_factory.mktemp("upsampler") / "u"))
 
 

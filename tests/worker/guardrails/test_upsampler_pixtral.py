@@ -1,4 +1,4 @@
-"""The upsampler with the processor that Pixtral has, which writes a sign for every patch and every row's end."""
+"""The upsampler with Pixtral's processor, which writes one token for every patch and every end of a row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> PromptUpsampler:
-    """Random weights, so that picture and prompt decide its words."""
+    """An upsampler with random weights, whose words depend on picture and prompt."""
     folder = write_pixtral(tmp_path_factory.mktemp("pixtral") / "p")
     return PromptUpsampler(folder, CPU, torch.float32)
 

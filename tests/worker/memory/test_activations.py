@@ -39,7 +39,7 @@ PLAIN = EXPERIMENTS["video2world_7b_example_cosmos_nemo_assets"]
 
 
 class LivingBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make and nothing has given back yet."""
+    """Counts the bytes of storages that operations have made and that are not freed yet."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support import engine_stand_in
+from support import fake_transformer_engine
 from support.training import SMALL_NET, small_experiment
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -89,7 +89,7 @@ def saved_bytes_of_a_block(
     width: int,
     float8: bool = False,
 ) -> int:
-    """What autograd saves for one block more, on tensors without storage; with float8 what Transformer Engine does.
+    """Bytes that autograd, or with float8 Transformer Engine, saves for one block more, on tensors without storage.
 
     Weights and their rounded copies, which have transposed shapes, are counted elsewhere.
     """
@@ -100,8 +100,8 @@ def saved_bytes_of_a_block(
         with FakeTensorMode():
             model = CosmosDiT(net.model_copy(update={"num_blocks": num_blocks}), True)
             if float8:
-                recipe = engine_stand_in.Float8CurrentScaling()
-                replace_products(model.blocks, engine_stand_in.engine(), recipe)
+                recipe = fake_transformer_engine.Float8CurrentScaling()
+                replace_products(model.blocks, fake_transformer_engine.engine(), recipe)
             own = {p.untyped_storage()._cdata for p in model.parameters()}
 
             def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ def saved_bytes_of_a_block(
                     torch.ones(B),
                 )
             del output
-        kinds = (nn.Linear, engine_stand_in.Linear)
+        kinds = (nn.Linear, fake_transformer_engine.Linear)
         linears = [tuple(m.weight.shape) for m in model.modules() if isinstance(m, kinds)]
         rounded = {(columns, rows) for rows, columns in linears} | ({*linears} if float8 else set())
         return sum(

@@ -51,7 +51,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def theirs() -> ModuleType:
-    """Diffusers' module; importing it takes seconds, so only these tests do."""
+    """Module of diffusers, imported here because the import takes seconds."""
     from diffusers.models.transformers import transformer_cosmos
 
     return transformer_cosmos

@@ -39,7 +39,7 @@ from cosmos_worker.weights.adapter import (
     write_adapter,
 )
 
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 NAME = "Tiny-Video2World"

@@ -1,4 +1,4 @@
-"""Which exit code and reason an exception, a signal or the last words of a process mean."""
+"""Exit code and reason that follow from an exception, a signal or the last lines of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which process failed first: tables of what the processes of a node leave."""
+"""The first process that failed, found from the records that the processes of a node leave: tables of cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the import of transformers says about torchao is left out, and nothing else. In a process of its own."""
+"""Messages of transformers' import about torchao, and no others, are suppressed; in processes of their own."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ sys.exit(code)
 
 @dataclass(frozen=True)
 class End:
-    """How a launcher ended."""
+    """The end of a launcher."""
 
     code: int
     message: dict[str, Any]
@@ -268,7 +268,7 @@ def test_success_carries_the_result(tmp_path: Path) -> None:
 
 
 def test_slow_save_is_waited_for(tmp_path: Path) -> None:
-    """Torchrun would kill a second after a SIGTERM of its own."""
+    """After a SIGTERM of its own, torchrun would kill the processes within a second."""
     process = start_program(
         tmp_path, "slow_save", SAVE_TAKES_S="6", TORCHELASTIC_SHUTDOWN_TIMEOUT="1"
     )

@@ -1,4 +1,4 @@
-"""What jobs need, compared with what there is."""
+"""Requirements of jobs compared with the machine."""
 
 from __future__ import annotations
 

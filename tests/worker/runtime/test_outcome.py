@@ -1,4 +1,4 @@
-"""What the processes of a node leave for their launcher."""
+"""Records that the processes of a node leave for their launcher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars are for terminals that can show them."""
+"""Progress bars appear only on terminals that can show them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ progress.advance(2)
 progress.close()
 """
 SWITCHES = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS")
-"""That a command run by an earlier test of this process may have set."""
+"""Variables that a command run by an earlier test of this process may have set."""
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in SWITCHES}
 LINE = "INFO rank=0 cosmos_worker.runtime.progress decode clips=2/2 per_s="
 

@@ -1,4 +1,4 @@
-"""Where nodes meet: environments of the back ends, torchrun's options, a name that comes late."""
+"""Rendezvous of nodes: environments of the backends, torchrun's options, a host name that resolves late."""
 
 from __future__ import annotations
 

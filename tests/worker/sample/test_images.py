@@ -84,7 +84,7 @@ def test_16_bit_grey_is_scaled_to_8(tmp_path: Path, ending: str) -> None:
 
 
 def png(colour_type: int, depth: int, rows: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of one's own making; rows are bytes (H, bytes of a row)."""
+    """A PNG of given bytes, written without a library; rows are bytes (H, bytes of a row)."""
     height, width = (
         rows.shape[0],
         rows.shape[1] * 8 // depth // {2: 3, 6: 4, 4: 2}.get(colour_type, 1),

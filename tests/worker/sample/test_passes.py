@@ -1,4 +1,4 @@
-"""Videos of several passes, and the models that wait meanwhile."""
+"""Videos of several passes, and offload of models that do not compute."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from cosmos_worker.sample.sampler import (
 from cosmos_worker.tokenizer.load import load_tokenizer
 from cosmos_worker.weights.load import load_network
 
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 
@@ -165,8 +165,8 @@ def test_every_pass_reports_its_steps(folder: Path) -> None:
 # --- offload ---------------------------------------------------------------------------------
 
 
-class Watched:
-    """Records where the models are told to be, and what computes, in order."""
+class ModelEvents:
+    """Records, in order, the devices that models are moved to and the models that compute."""
 
     def __init__(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[str] = []
@@ -177,16 +177,16 @@ class Watched:
         )
         net.register_forward_pre_hook(lambda *_: self._once("sample"))
         for name in ("encode", "decode"):
-            self._watch(tokenizer, name, getattr(tokenizer, name), monkeypatch)
+            self._record_calls(tokenizer, name, getattr(tokenizer, name), monkeypatch)
 
-    def _watch(
+    def _record_calls(
         self, owner: object, name: str, original: Callable, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def watched(*arguments: object) -> object:
+        def recording(*arguments: object) -> object:
             self._once(name)
             return original(*arguments)
 
-        monkeypatch.setattr(owner, name, watched)
+        monkeypatch.setattr(owner, name, recording)
 
     def _once(self, event: str) -> None:
         if not self.events or self.events[-1] != event:
@@ -211,23 +211,23 @@ def test_offloaded_models_are_on_the_device_only_while_they_compute(
     models = load(folder, offload=offload)
     models.device = torch.device("cuda", 5)  # a name: both models only note where they are sent
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    watched = Watched(models, monkeypatch)
+    recorded = ModelEvents(models, monkeypatch)
 
     generate_videos(models, make_samples(1), make_settings(1, 1))
 
-    assert watched.events == [event.replace("device", "cuda:5") for event in expected]
+    assert recorded.events == [event.replace("device", "cuda:5") for event in expected]
 
 
 def test_a_failing_network_is_taken_off_the_device_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = load(folder, offload=("network",))
-    watched = Watched(models, monkeypatch)
+    recorded = ModelEvents(models, monkeypatch)
 
     with pytest.raises(RuntimeError), models.network_at_work():
         raise RuntimeError
 
-    assert watched.events == ["network cpu", "network cpu"]
+    assert recorded.events == ["network cpu", "network cpu"]
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.s3_store import BUCKET, Store
+from support.s3_store import BUCKET, S3Store
 
 from cosmos_worker.config.source import S3Source
 from cosmos_worker.errors import DataError, RetryableError
@@ -39,7 +39,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_bucket, "PIECE_BYTES", 4 << 10)
 
 
-def download(store: Store, tmp_path: Path, uri: str = f"s3://{BUCKET}/data", choose=list) -> Path:
+def download(store: S3Store, tmp_path: Path, uri: str = f"s3://{BUCKET}/data", choose=list) -> Path:
     return download_source(S3Source(uri=uri, endpoint=store.url), tmp_path / "partial", choose)
 
 
@@ -48,7 +48,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_prefix_gives_its_objects_and_nothing_else(store: Store, tmp_path: Path) -> None:
+def test_prefix_gives_its_objects_and_nothing_else(store: S3Store, tmp_path: Path) -> None:
     expected = {"a.txt": b"A", "empty.txt": b"", "deep/er/ü b.bin": BIG}
     for name, body in expected.items():
         store.put(f"data/{name}", body)
@@ -59,7 +59,7 @@ def test_prefix_gives_its_objects_and_nothing_else(store: Store, tmp_path: Path)
         assert files_of(download(store, tmp_path / str(len(uri)), uri)) == expected
 
 
-def test_digests_of_all_objects_are_recorded(store: Store, tmp_path: Path) -> None:
+def test_digests_of_all_objects_are_recorded(store: S3Store, tmp_path: Path) -> None:
     store.put("data/a.txt", b"A")
     store.put("data/big.bin", BIG)
 
@@ -77,7 +77,7 @@ def test_digests_of_all_objects_are_recorded(store: Store, tmp_path: Path) -> No
     ]
 
 
-def test_whole_bucket_is_a_prefix(store: Store, tmp_path: Path) -> None:
+def test_whole_bucket_is_a_prefix(store: S3Store, tmp_path: Path) -> None:
     store.put("a.txt", b"A")
     store.put("b/c.txt", b"C")
 
@@ -85,7 +85,7 @@ def test_whole_bucket_is_a_prefix(store: Store, tmp_path: Path) -> None:
 
 
 def test_more_objects_than_one_page_lists(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
     for number in range(8):
@@ -97,7 +97,7 @@ def test_more_objects_than_one_page_lists(
     assert len([path for _, path, _ in store.asked if path == f"/{BUCKET}"]) == 3
 
 
-def test_only_chosen_objects_are_downloaded(store: Store, tmp_path: Path) -> None:
+def test_only_chosen_objects_are_downloaded(store: S3Store, tmp_path: Path) -> None:
     for name in ("model.pt", "optimizer.bin", "a/../b"):
         store.put(f"data/{name}", b"x")
 
@@ -108,7 +108,7 @@ def test_only_chosen_objects_are_downloaded(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("key", ["data.tar", "model.safetensors", "iter_1_model.pt"])
-def test_single_object(store: Store, tmp_path: Path, key: str) -> None:
+def test_single_object(store: S3Store, tmp_path: Path, key: str) -> None:
     store.put(f"data/{key}", BIG)
     store.put(f"data/{key}.json", b"{}")
 
@@ -121,7 +121,7 @@ def test_single_object(store: Store, tmp_path: Path, key: str) -> None:
 
 
 def test_second_attempt_fetches_only_what_is_missing(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_download, "NUM_CONNECTIONS", 1)
     for name in ("a.bin", "b.bin", "c.bin"):
@@ -155,8 +155,8 @@ def test_second_attempt_fetches_only_what_is_missing(
     assert store.objects_asked() == []
 
 
-def test_killed_process_leaves_what_it_has(store: Store, tmp_path: Path) -> None:
-    """As SIGKILL leaves them: pieces of an object, a record that is cut, a file without its name."""
+def test_killed_process_leaves_what_it_has(store: S3Store, tmp_path: Path) -> None:
+    """Files as SIGKILL leaves them: parts of an object, a truncated record, a file under its temporary name."""
     store.put("data/big.bin", BIG)
     store.put("data/a.txt", b"A")
     folder = download(store, tmp_path)
@@ -189,7 +189,7 @@ def test_killed_process_leaves_what_it_has(store: Store, tmp_path: Path) -> None
 
 
 def test_object_counts_as_complete_only_once_it_is_on_disk(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine may lose its power at any time; a record that outlives its bytes would be believed."""
     bodies = {"small.txt": b"A" * 100, "big.bin": BIG}
@@ -215,7 +215,7 @@ def test_object_counts_as_complete_only_once_it_is_on_disk(
     assert at_record == {name: len(body) for name, body in bodies.items()}
 
 
-def test_download_of_many_objects_begins_at_once(store: Store, tmp_path: Path) -> None:
+def test_download_of_many_objects_begins_at_once(store: S3Store, tmp_path: Path) -> None:
     """Comparing each object with all others took minutes for 100,000."""
     bucket = s3_bucket.Bucket(S3Source(uri=f"s3://{BUCKET}/data", endpoint=store.url))
     wanted = {f"{number}.txt": StoredObject(f"data/{number}.txt", 1, "v") for number in range(8000)}
@@ -230,7 +230,7 @@ def test_download_of_many_objects_begins_at_once(store: Store, tmp_path: Path) -
     assert time.process_time() - start < 0.5
 
 
-def test_connection_that_breaks_goes_on_at_its_byte(store: Store, tmp_path: Path) -> None:
+def test_connection_that_breaks_goes_on_at_its_byte(store: S3Store, tmp_path: Path) -> None:
     store.put("data/a.bin", b"0123456789" * 1000)
     store.break_after = 6000
 
@@ -243,7 +243,7 @@ def test_connection_that_breaks_goes_on_at_its_byte(store: Store, tmp_path: Path
 
 
 def test_object_that_changes_after_it_was_listed_is_refused_then_fetched_anew(
-    store: Store, tmp_path: Path
+    store: S3Store, tmp_path: Path
 ) -> None:
     store.put("data/big.bin", BIG)
     changed = []
@@ -263,7 +263,7 @@ def test_object_that_changes_after_it_was_listed_is_refused_then_fetched_anew(
 
 
 def test_object_that_changed_between_two_attempts_is_fetched_again(
-    store: Store, tmp_path: Path
+    store: S3Store, tmp_path: Path
 ) -> None:
     store.put("data/a.txt", b"old")
     store.put("data/b.txt", b"same")
@@ -287,7 +287,10 @@ def test_object_without_a_version_is_never_taken_for_complete(tmp_path: Path) ->
 
 
 def test_second_process_waits_for_the_first(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: S3Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(s3, "LOCK_WAIT_S", 0.01)
     events: list[str] = []
@@ -324,7 +327,7 @@ def test_second_process_waits_for_the_first(
 @pytest.mark.parametrize("algorithm", ["SHA256", "SHA1", "CRC32"])
 @pytest.mark.parametrize("size", [100, 3 * PIECE])
 def test_checksums_of_the_store_are_compared(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, size: int
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, size: int
 ) -> None:
     store.put("data/a.bin", b"x" * size, ChecksumAlgorithm=algorithm)
     name = {"SHA256": "SHA-256", "SHA1": "SHA-1", "CRC32": "CRC-32"}[algorithm]
@@ -344,7 +347,7 @@ def test_checksums_of_the_store_are_compared(
 @pytest.mark.parametrize("size", [100, 3 * PIECE])
 @pytest.mark.parametrize("kept", [None, "SHA256"])
 def test_content_with_another_digest_is_not_taken(
-    store: Store, tmp_path: Path, size: int, kept: str | None
+    store: S3Store, tmp_path: Path, size: int, kept: str | None
 ) -> None:
     store.put("data/a.bin", b"x" * size, **({"ChecksumAlgorithm": kept} if kept else {}))
     store.spoils = True
@@ -361,7 +364,7 @@ def test_content_with_another_digest_is_not_taken(
 
 
 def test_object_that_was_uploaded_in_parts_has_no_md5(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_download, "PIECE_BYTES", 4 << 20)
     monkeypatch.setattr(s3_bucket, "PIECE_BYTES", 1 << 20)
@@ -407,7 +410,7 @@ def test_names_that_cannot_be_files_are_refused(keys: list[str], problem: str) -
         refuse_names(["good.txt", *keys], "s3://x")
 
 
-def test_objects_with_such_names_are_not_asked_for(store: Store, tmp_path: Path) -> None:
+def test_objects_with_such_names_are_not_asked_for(store: S3Store, tmp_path: Path) -> None:
     for key in ("good.txt", "a/../../b.txt", "c\\d"):
         store.put(f"data/{key}", b"x")
 
@@ -428,7 +431,7 @@ def test_objects_with_such_names_are_not_asked_for(store: Store, tmp_path: Path)
     ],
 )
 def test_address_of_nothing_tells_what_is_near(
-    store: Store, tmp_path: Path, uri: str, message: str
+    store: S3Store, tmp_path: Path, uri: str, message: str
 ) -> None:
     for key in ("data/sets/a.txt", "data/other.txt", "top.txt"):
         store.put(key, b"x")
@@ -437,13 +440,16 @@ def test_address_of_nothing_tells_what_is_near(
         download(store, tmp_path, uri)
 
 
-def test_empty_bucket(store: Store, tmp_path: Path) -> None:
+def test_empty_bucket(store: S3Store, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"no object is there; the bucket {BUCKET} is empty"):
         download(store, tmp_path, f"s3://{BUCKET}/data/")
 
 
 def test_progress_is_logged(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: S3Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(download_progress, "LOG_INTERVAL_S", 0.0)
     monkeypatch.setattr(download_progress, "MIB", 1)

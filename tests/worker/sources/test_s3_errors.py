@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.s3_store import BUCKET, KEYS, PAGE, Answer, Store, error_answer, set_credentials
+from support.s3_store import BUCKET, KEYS, PAGE, Answer, S3Store, error_answer, set_credentials
 
 from cosmos_worker.config.source import S3Source
 from cosmos_worker.errors import DataError, RetryableError, WorkerError
@@ -16,7 +16,7 @@ URI = f"s3://{BUCKET}/data"
 
 
 def failure(
-    store: Store, tmp_path: Path, uri: str = URI, endpoint: str | None = None
+    store: S3Store, tmp_path: Path, uri: str = URI, endpoint: str | None = None
 ) -> WorkerError:
     source = S3Source(uri=uri, endpoint=endpoint or store.url, region="eu-west-9")
     with pytest.raises((DataError, RetryableError)) as caught:
@@ -88,7 +88,7 @@ def failure(
     ],
 )
 def test_answers_are_explained(
-    store: Store, tmp_path: Path, answer: Answer, kind: type[WorkerError], words: str
+    store: S3Store, tmp_path: Path, answer: Answer, kind: type[WorkerError], words: str
 ) -> None:
     store.refuse = lambda method, path: answer
 
@@ -98,7 +98,7 @@ def test_answers_are_explained(
     assert re.search(words, str(error)), str(error)
 
 
-def test_store_that_is_busy_is_asked_again(store: Store, tmp_path: Path) -> None:
+def test_store_that_is_busy_is_asked_again(store: S3Store, tmp_path: Path) -> None:
     store.put("data/a.txt", b"A")
     answers = [error_answer(503, "SlowDown")]
     store.refuse = lambda method, path: answers.pop() if answers else None
@@ -108,14 +108,14 @@ def test_store_that_is_busy_is_asked_again(store: Store, tmp_path: Path) -> None
     assert (folder / "a.txt").read_bytes() == b"A"
 
 
-def test_bucket_that_does_not_exist(store: Store, tmp_path: Path) -> None:
+def test_bucket_that_does_not_exist(store: S3Store, tmp_path: Path) -> None:
     error = failure(store, tmp_path, "s3://nowhere/data")
 
     assert "s3://nowhere/data at http://127.0.0.1" in str(error)
     assert "NoSuchBucket: The specified bucket does not exist" in str(error)
 
 
-def test_nobody_at_the_endpoint(store: Store, tmp_path: Path) -> None:
+def test_nobody_at_the_endpoint(store: S3Store, tmp_path: Path) -> None:
     error = failure(store, tmp_path, endpoint="http://127.0.0.1:1")
 
     assert type(error) is RetryableError
@@ -123,7 +123,7 @@ def test_nobody_at_the_endpoint(store: Store, tmp_path: Path) -> None:
 
 
 def test_endpoint_may_be_configured_as_for_every_aws_program(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.url)
     store.put("data/a.txt", b"A")
@@ -135,14 +135,14 @@ def test_endpoint_may_be_configured_as_for_every_aws_program(
         download_source(S3Source(uri=f"s3://{BUCKET}/nothing"), tmp_path / "partial", list)
 
 
-def test_endpoint_without_tls(store: Store, tmp_path: Path) -> None:
+def test_endpoint_without_tls(store: S3Store, tmp_path: Path) -> None:
     error = failure(store, tmp_path, endpoint=store.url.replace("http:", "https:"))
 
     assert type(error) is DataError
     assert "check endpoint (https:// or http://)" in str(error)
 
 
-def test_redirect_to_a_login_page(store: Store, tmp_path: Path) -> None:
+def test_redirect_to_a_login_page(store: S3Store, tmp_path: Path) -> None:
     store.refuse = lambda method, path: (302, {"Location": "https://login.example.com/"}, b"")
 
     error = failure(store, tmp_path)
@@ -164,7 +164,7 @@ def test_redirect_to_a_login_page(store: Store, tmp_path: Path) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("is_there", [True, False])
 def test_addresses_are_told_without_their_secrets(
-    store: Store,
+    store: S3Store,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -190,7 +190,7 @@ def test_addresses_are_told_without_their_secrets(
 
 
 def test_without_credentials_requests_are_anonymous(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_credentials(monkeypatch, tmp_path, {})
     store.client.put_bucket_acl(Bucket=BUCKET, ACL="public-read")
@@ -234,7 +234,7 @@ def test_without_credentials_requests_are_anonymous(
     ],
 )
 def test_kind_of_the_credentials_is_told(
-    store: Store,
+    store: S3Store,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     settings: dict,
@@ -253,7 +253,7 @@ def test_kind_of_the_credentials_is_told(
 
 
 def test_role_of_a_service_account_is_told(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variables and files of a pod on EKS with an IAM role of a service account; moto is the token service."""
     (tmp_path / "token").write_text("token-of-the-pod")

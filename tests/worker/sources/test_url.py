@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.sources import url as download
+from cosmos_worker.sources import url as module
 from cosmos_worker.sources.url import Download
 
 CONTENT = bytes(range(256)) * 40
@@ -18,7 +18,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(download, "WAIT_S", 0.001)
+    monkeypatch.setattr(module, "WAIT_S", 0.001)
 
 
 class BreakingServer(ThreadingHTTPServer):
@@ -101,7 +101,7 @@ def test_download_gives_up_when_nothing_comes():
         with pytest.raises(RetryableError, match=r"the server answers 503 .*; run again"):
             read_all(url)
 
-        assert len(ranges) == 1 + download.MAX_FAILURES
+        assert len(ranges) == 1 + module.MAX_FAILURES
 
 
 def test_download_reads_a_local_file(tmp_path):

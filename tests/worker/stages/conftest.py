@@ -1,4 +1,4 @@
-"""What the tests of the generate stage have in common. Nobody changes it; a test that would takes a copy."""
+"""Shared inputs of the tests of the generate stage. They are read-only; a test that changes them takes a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""check-dataset: what it prints of a folder, and its exit codes."""
+"""check-dataset: its output about a folder, and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""check-inputs: what is wrong with inference items is found without models, before the training."""
+"""check-inputs: faults of inference items are found without models, before the training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROMPTS = ("push the red cube right", "push the red cube left")
 
 
 def item(folder: Path, name: str, **values: Any) -> ItemConfig:
-    """An inference item without its models; nothing that ``folder`` says of them is there."""
+    """An inference item whose model paths below ``folder`` do not exist."""
     document = generate_config(folder, folder, values.pop("inputs", []), **values)
     fields = {field: getattr(document, field) for field in ItemConfig.model_fields}
     return ItemConfig(**{**fields, "name": name})

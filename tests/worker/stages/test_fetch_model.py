@@ -225,7 +225,7 @@ def test_run_refuses_corrections_that_it_would_leave_behind(tmp_path: Path, volu
 
     with pytest.raises(CheckpointError, match=rf"{name}: LoRA corrections beside weights"):
         run(make_config("model", {"path": str(source)}), volumes)
-    # a file that is named is what it is, whatever lies beside it
+    # a file that is named is taken, whatever lies beside it
     run(make_config("model", {"path": str(source / "model.pt")}), volumes)
 
 

@@ -1,4 +1,4 @@
-"""fetch-model takes a model in every form, from every kind of source, and the later stages load what it took."""
+"""fetch-model takes a model in every form, from every kind of source, and the later stages load the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def write_form(form: str, folder: Path) -> Path:
-    """A folder as somebody publishes it: weights in one form, and what else is there."""
+    """Write a folder as it is published: weights in one form, and other files."""
     source = write_model(folder.parent / "source.pt")
     if form == "model.pt":
         convert_weights(source, folder, "pt", SMALL_NET, Limits())
@@ -64,7 +64,7 @@ def write_form(form: str, folder: Path) -> Path:
 
 
 def expected_files(form: str, folder: Path) -> set[str]:
-    """Those of them that are needed."""
+    """Files of such a folder that are needed."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     unused = {"README.md", "model.json", "vae/diffusion_pytorch_model.safetensors"}
     if form == "trainer":

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save
 from support.clips import write_bridge_dataset
-from support.s3_store import BUCKET, PAGE, Store, error_answer
+from support.s3_store import BUCKET, PAGE, S3Store, error_answer
 
 from cosmos_worker.config.source import S3Source, Source
 from cosmos_worker.config.stages import FetchModelConfig, PrepareDatasetConfig
@@ -39,7 +39,7 @@ def volumes(tmp_path: Path) -> Volumes:
     return Volumes({"datasets": tmp_path / "datasets", "models": tmp_path / "models"})
 
 
-def prepare(volumes: Volumes, store: Store, uri: str) -> dict:
+def prepare(volumes: Volumes, store: S3Store, uri: str) -> dict:
     config = {
         "key": "k",
         "target_uri": "datasets://job/index",
@@ -51,7 +51,7 @@ def prepare(volumes: Volumes, store: Store, uri: str) -> dict:
     return prepare_dataset.run(PrepareDatasetConfig.model_validate(config), volumes)
 
 
-def fetch(volumes: Volumes, store: Store, uri: str, kind: str = "model") -> dict:
+def fetch(volumes: Volumes, store: S3Store, uri: str, kind: str = "model") -> dict:
     source = {"s3": {"uri": uri, "endpoint": store.url}}
     artifact = {"kind": kind, "name": "Tiny", "source": source, "target_uri": "models://Tiny"}
     config = {"key": "k", "target_uri": "models://", "artifacts": [artifact]}
@@ -78,7 +78,7 @@ def pack(folder: Path, archive: Path, name: str) -> bytes:
 # --- datasets ----------------------------------------------------------------------------------
 
 
-def test_dataset_below_a_prefix(store: Store, tmp_path: Path, volumes: Volumes) -> None:
+def test_dataset_below_a_prefix(store: S3Store, tmp_path: Path, volumes: Volumes) -> None:
     made = write_bridge_dataset(tmp_path / "made", train=2, val=1)
     store.put_folder(made, "sets/bridge")
     store.put("sets/bridge/")
@@ -104,7 +104,7 @@ def test_dataset_below_a_prefix(store: Store, tmp_path: Path, volumes: Volumes) 
 
 
 def test_dataset_in_an_archive_with_one_top_folder(
-    store: Store, tmp_path: Path, volumes: Volumes
+    store: S3Store, tmp_path: Path, volumes: Volumes
 ) -> None:
     made = write_bridge_dataset(tmp_path / "made", train=1, val=0)
     store.put("sets/bridge.tar.gz", pack(made, tmp_path / "a.tar.gz", "robotdata/bridge"))
@@ -119,7 +119,7 @@ def test_dataset_in_an_archive_with_one_top_folder(
 
 
 def test_dataset_goes_on_after_a_refusal_and_is_never_half_there(
-    store: Store, tmp_path: Path, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_download, "NUM_CONNECTIONS", 1)
     store.put_folder(write_bridge_dataset(tmp_path / "made", train=2, val=0), "bridge")
@@ -138,7 +138,7 @@ def test_dataset_goes_on_after_a_refusal_and_is_never_half_there(
 
 
 def test_what_a_killed_extraction_left_is_removed_before_the_download(
-    store: Store, tmp_path: Path, volumes: Volumes
+    store: S3Store, tmp_path: Path, volumes: Volumes
 ) -> None:
     made = write_bridge_dataset(tmp_path / "made", train=1, val=0)
     store.put("bridge.tar.gz", pack(made, tmp_path / "a.tar.gz", "bridge"))
@@ -156,7 +156,7 @@ def test_what_a_killed_extraction_left_is_removed_before_the_download(
     assert not any(seen)
 
 
-def test_dataset_that_is_a_file_of_weights_is_refused(store: Store, volumes: Volumes) -> None:
+def test_dataset_that_is_a_file_of_weights_is_refused(store: S3Store, volumes: Volumes) -> None:
     store.put("model.pt", b"weights")
 
     with pytest.raises(
@@ -169,7 +169,7 @@ def test_dataset_that_is_a_file_of_weights_is_refused(store: Store, volumes: Vol
 
 
 def test_model_below_a_prefix_takes_only_what_is_needed(
-    store: Store, tmp_path: Path, volumes: Volumes
+    store: S3Store, tmp_path: Path, volumes: Volumes
 ) -> None:
     index = {"weight_map": {"net.a": SHARDS[0], "net.b": SHARDS[1]}}
     store.put(f"models/tiny/{INDEX}", json.dumps(index).encode())
@@ -194,14 +194,14 @@ def test_model_below_a_prefix_takes_only_what_is_needed(
     assert store.asked == []
 
 
-def test_model_whose_index_names_absent_shards(store: Store, volumes: Volumes) -> None:
+def test_model_whose_index_names_absent_shards(store: S3Store, volumes: Volumes) -> None:
     store.put(f"tiny/{INDEX}", json.dumps({"weight_map": dict.fromkeys("ab", SHARDS[0])}).encode())
 
     with pytest.raises(DataError, match=rf"Tiny: .* lacks {SHARDS[0]} for a model"):
         fetch(volumes, store, f"s3://{BUCKET}/tiny")
 
 
-def test_model_that_is_one_object(store: Store, tmp_path: Path, volumes: Volumes) -> None:
+def test_model_that_is_one_object(store: S3Store, tmp_path: Path, volumes: Volumes) -> None:
     weights = saved({"net.a": torch.ones(3)})
     store.put("runs/iter_000000100_ema_model.pt", weights)
 
@@ -212,7 +212,7 @@ def test_model_that_is_one_object(store: Store, tmp_path: Path, volumes: Volumes
 
 
 def test_model_that_another_job_fetched_meanwhile_is_not_downloaded_again(
-    store: Store, tmp_path: Path, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, tmp_path: Path, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "LOCK_WAIT_S", 0.01)
     store.put("tiny/model.pt", saved({"net.a": torch.ones(3)}))
@@ -251,7 +251,7 @@ def test_model_that_another_job_fetched_meanwhile_is_not_downloaded_again(
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_model_that_is_not_finite_is_refused_and_nothing_of_it_kept(
-    store: Store, tmp_path: Path, volumes: Volumes, name: str, value: float, is_folder: bool
+    store: S3Store, tmp_path: Path, volumes: Volumes, name: str, value: float, is_folder: bool
 ) -> None:
     uri = f"s3://{BUCKET}/runs{'' if is_folder else '/' + name}"
     good, bad = ({"net.a": torch.tensor([1.0, last])} for last in (2.0, value))
@@ -268,7 +268,7 @@ def test_model_that_is_not_finite_is_refused_and_nothing_of_it_kept(
 
 
 def test_pointers_and_corrections_of_a_bucket_are_named(
-    store: Store, volumes: Volumes, caplog: pytest.LogCaptureFixture
+    store: S3Store, volumes: Volumes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.put("a/model.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     store.put("b/model.pt", saved({"net.a": torch.ones(3)}))
@@ -284,7 +284,7 @@ def test_pointers_and_corrections_of_a_bucket_are_named(
         fetch(volumes, store, f"s3://{BUCKET}/c")
 
 
-def test_tokenizer_in_an_archive(store: Store, tmp_path: Path, volumes: Volumes) -> None:
+def test_tokenizer_in_an_archive(store: S3Store, tmp_path: Path, volumes: Volumes) -> None:
     names = ["encoder.jit", "decoder.jit", "mean_std.pt"]
     for name in (*names, "autoencoder.jit"):
         (tmp_path / "made").mkdir(exist_ok=True)
@@ -298,7 +298,7 @@ def test_tokenizer_in_an_archive(store: Store, tmp_path: Path, volumes: Volumes)
     assert names_of(tmp_path / "models") == ["Tiny"]
 
 
-def test_what_a_prefix_lacks_is_told_with_what_it_has(store: Store, volumes: Volumes) -> None:
+def test_what_a_prefix_lacks_is_told_with_what_it_has(store: S3Store, volumes: Volumes) -> None:
     store.put("tiny/encoder.jit", b"x")
 
     message = rf"Tiny: s3://{BUCKET}/tiny lacks decoder\.jit, mean_std\.pt for a tokenizer; it holds encoder\.jit; add"
@@ -310,7 +310,7 @@ def test_what_a_prefix_lacks_is_told_with_what_it_has(store: Store, volumes: Vol
         fetch(volumes, store, f"s3://{BUCKET}/model.pt", "tokenizer")
 
 
-def test_web_page_in_place_of_weights_is_refused(store: Store, volumes: Volumes) -> None:
+def test_web_page_in_place_of_weights_is_refused(store: S3Store, volumes: Volumes) -> None:
     store.put("tiny/model.pt", PAGE)
 
     message = rf"s3://{BUCKET}/tiny/model\.pt: got an HTML page titled 'Sign in & go on' instead of"

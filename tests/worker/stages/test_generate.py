@@ -48,7 +48,7 @@ from cosmos_worker.weights.convert import convert_weights
 from cosmos_worker.weights.safetensors import Limits
 
 PROMPTS = ("push the red cube right", "push the red cube left", "push the blue cube away")
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 

@@ -30,7 +30,7 @@ from cosmos_worker.storage.volumes import (
 )
 
 VIOLENCE = (0, 0, 9, 0, 0, 0, 0)
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 
@@ -49,7 +49,7 @@ def guards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.uint8]]:
-    """The videos that the stage decodes, as they are before anything looks at them."""
+    """Videos as the stage decodes them, before video filter and face blur."""
     found: list[NDArray[np.uint8]] = []
     true = generate.generate_videos
 

@@ -1,4 +1,4 @@
-"""Prompt upsampler and guardrails of the generate stage: their order, what is blocked, what ends the stage."""
+"""Prompt upsampler and guardrails of the generate stage: their order, blocked inputs, errors that end the stage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from cosmos_worker.text.t5 import T5Encoder
 
 PROMPTS = ("a red cube", "a bomb", "a cube?")
 VIOLENCE = (0, 0, 9, 0, 0, 0, 0)
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 

@@ -1,4 +1,4 @@
-"""An inference item of several passes that ends before its time, and goes on."""
+"""An inference item of several passes that is interrupted and continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from support import killed_generate
-from support.gang import run_gang
+from support.forked_processes import run_forked
 from support.generation import generate_config, write_clips, write_models, write_tiny_model
 
 from cosmos_worker.config.stages import GenerateConfig
@@ -27,7 +27,7 @@ from cosmos_worker.storage.volumes import Volumes
 PASSES = 4
 SAMPLING = {"num_passes": PASSES, "num_input_frames": 9}
 PROGRAM = Path(killed_generate.__file__)
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 
@@ -41,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def whole(
     models: Path, inputs: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
-    """Videos of an item that nothing has interrupted."""
+    """Videos of an uninterrupted item."""
     target = tmp_path_factory.mktemp("whole")
     generate.run(make_config(models, target, inputs), Volumes())
     return videos(target)
@@ -244,7 +244,7 @@ def launch_killed(config: GenerateConfig, folder: Path, rank: int) -> None:
 
 def run_two(config: GenerateConfig, folder: Path) -> str:
     """Two processes that nothing interrupts; returns their log."""
-    ended = run_gang(["generate", "--config", write_document(config, folder)], 2)
+    ended = run_forked(["generate", "--config", write_document(config, folder)], 2)
     assert set(ended.codes) == {0}, ended.log
     return ended.log
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from support.gang import run_gang
+from support.forked_processes import run_forked
 from support.generation import generate_config, inputs_of, read_list, write_clips
 
 from cosmos_worker.data.video.files import read_video
@@ -61,7 +61,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone(models: Path, inputs: list[dict[str, Any]], tmp_path_factory: Any) -> Path:
-    """Videos of one process."""
+    """Videos that one process generates alone."""
     target = tmp_path_factory.mktemp("alone")
     generate(models, target, inputs, 1)
     return target
@@ -82,7 +82,7 @@ def generate(
 ) -> dict[str, Any]:
     """Run the stage with so many processes; returns its result."""
     document = write_document(models, target, inputs, **changes)
-    ended = run_gang(["generate", "--config", str(document)], processes)
+    ended = run_forked(["generate", "--config", str(document)], processes)
     assert set(ended.codes) == {0}, ended.log
     marker = read_marker(target, "k")
     assert marker is not None

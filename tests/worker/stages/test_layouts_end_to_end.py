@@ -1,4 +1,4 @@
-"""Datasets of all layouts from their files to a generated video: which frames and which caption each sample had."""
+"""Datasets of all layouts from their files to a generated video: frames and captions of each sample."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from cosmos_worker.train.data import (
 VOLUMES = Volumes()
 NUM_FRAMES = 9
 MAX_LENGTH = 40
-# torch.jit is what NVIDIA releases; PyTorch advises against it since 2.9
+# NVIDIA releases TorchScript, which PyTorch deprecates since 2.9
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is (deprecated|not supported)")
 
 
@@ -147,7 +147,7 @@ def make_experiment() -> Experiment:
 
 
 @dataclass
-class Seen:
+class TakenSamples:
     """Samples that a training took, in their order: window, captions with this embedding, latent."""
 
     windows: list[str] = field(default_factory=list)
@@ -155,9 +155,11 @@ class Seen:
     latents: list[torch.Tensor] = field(default_factory=list)
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, text: EmbeddingStore, known: list[str]) -> Seen:
-    """Collect what every training batch from now on is made of."""
-    seen, true = Seen(), WindowDataset.batch
+def record_samples(
+    monkeypatch: pytest.MonkeyPatch, text: EmbeddingStore, known: list[str]
+) -> TakenSamples:
+    """Record the samples of every training batch from now on."""
+    seen, true = TakenSamples(), WindowDataset.batch
     experiment = make_experiment()
     embedded = {
         caption: pad_text([text.get(caption)], experiment.text.max_length, experiment.text_padding)[
@@ -222,7 +224,7 @@ def test_samples_have_the_frames_and_captions_of_their_clips(
     latents = check_frames(tmp_path, models, clips)
 
     text = EmbeddingStore(tmp_path / "text")
-    seen = watch(monkeypatch, text, read_index(tmp_path / "index").captions)
+    seen = record_samples(monkeypatch, text, read_index(tmp_path / "index").captions)
     config = train_config(tmp_path, experiment)
     train_stage.run(config.model_copy(update={"model_uri": str(models / "model.pt")}), VOLUMES)
 
@@ -257,7 +259,7 @@ def check_frames(root: Path, models: Path, clips: Clips) -> dict[str, torch.Tens
 
 
 def check_samples(
-    seen: Seen, latents: dict[str, torch.Tensor], clips: Clips, experiment: Experiment
+    seen: TakenSamples, latents: dict[str, torch.Tensor], clips: Clips, experiment: Experiment
 ) -> None:
     """Every training sample had the latent of its window and one caption of its clip."""
     trained = {window for window in latents if window.startswith("train/")}
@@ -275,7 +277,7 @@ def check_samples(
 
 
 def check_generated(models: Path, root: Path, clips: Clips) -> None:
-    """What was trained continues a file of the dataset, whose first frame it shows."""
+    """Check that the trained model continues a file of the dataset and keeps its first frame."""
     name, clip = list(clips.items())[-1]
     source = read_index(root / "index")
     video = source.video_path(source.clip(name))

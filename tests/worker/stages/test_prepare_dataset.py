@@ -177,7 +177,7 @@ def test_run_removes_the_failed_report_once_it_succeeds(tmp_path: Path, volumes,
 
 
 def spoil(video: Path) -> None:
-    """Replace a video by noise that looks as if nobody had touched it: same size, same time."""
+    """Replace a video by noise with the same size and modification time."""
     status = video.stat()
     video.write_bytes(b"x" * status.st_size)
     os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""A dataset that has changed since its index was made is refused; everything else is already done."""
+"""A dataset that has changed since its index was made is refused; in all other cases the stage is already done."""
 
 import json
 import os

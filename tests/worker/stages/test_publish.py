@@ -100,7 +100,7 @@ def test_publish_refuses_the_name_of_another_job(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours may handle it."""
+    """Stands for SIGKILL: no code of the worker may handle it."""
 
 
 def kill_at(moment: str, patch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_publish_killed_beside_the_rename_is_repeated_by_its_job_only(
 def test_publish_removes_the_copies_of_killed_attempts(tmp_path: Path) -> None:
     volumes, target = Volumes({"checkpoints": tmp_path}), tmp_path / "arm_post-trained"
     writer = atomic_write(target / "model.pt")
-    writer.__enter__()  # and never ends, as when it is killed
+    writer.__enter__()  # never closed, as after a kill
     foreign = target / ".notes.txt.abcd_123.tmp"
     foreign.write_text("")
 

@@ -1,4 +1,4 @@
-"""A file that is not the one whose digest was recorded is refused; one that was only touched is hashed once."""
+"""Recorded digests: a changed file is refused; one with only a new modification time is hashed once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.fetched import fetch
+from support.fetched_weights import fetch
 from support.training import SMALL_NET, write_model
 
 from cosmos_worker.errors import CheckpointError

@@ -1,4 +1,4 @@
-"""Files that are something else than their names say are recognised wherever models are read."""
+"""Files whose content does not fit their names are recognised wherever models are read."""
 
 from __future__ import annotations
 

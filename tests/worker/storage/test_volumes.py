@@ -74,7 +74,7 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path
     (tmp_path / ".model.pt.a_folder.tmp").mkdir()
     writers = [atomic_write(tmp_path / "model.pt") for _ in range(2)]
     for writer in writers:
-        writer.__enter__()  # and never ends, as when it is killed
+        writer.__enter__()  # never closed, as after a kill
     assert len(list(tmp_path.iterdir())) == len(kept) + 3
 
     remove_leftovers(tmp_path, re.compile(r"model\.pt"))

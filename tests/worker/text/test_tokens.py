@@ -29,7 +29,7 @@ def unigram(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
         ("push the red cube", 0),
         ("", 0),
         ("   ", 0),
-        ("\uff50\uff55\uff53\uff48", 0),  # full width, which normalization makes plain
+        ("\uff50\uff55\uff53\uff48", 0),  # full-width letters, which normalization replaces
         ("推红色方块往左", 1),
         ("推红色方块 往左", 1),
         ("push 红色", 2 / 6),
@@ -37,7 +37,7 @@ def unigram(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
         ("推 the 红色方块", 5 / 8),
         ("red {cube}", 2 / 9),
         ("😀😀😀 left", 3 / 7),
-        (unicodedata.normalize("NFD", "éééé"), 1),  # accents of their own are no characters that are known
+        (unicodedata.normalize("NFD", "éééé"), 1),  # combining accents are not in the vocabulary
         ("RED CUBE", 1),  # this vocabulary has small letters only
     ],
 )  # fmt: skip
@@ -52,7 +52,7 @@ def test_unknown_share_counts_characters_not_tokens(
 
 
 def test_two_texts_of_an_unknown_script_have_the_same_tokens(unigram: TextTokenizer) -> None:
-    """Why they must be told: nothing else tells them apart."""
+    """The tokens alone do not show that the texts differ, hence the message about unknown text."""
     one, other = unigram.encode(["推红色方块", "拉蓝色圆球"])
 
     assert one == other

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.tokenizer import latents as store_module
+from cosmos_worker.tokenizer import latents as module
 from cosmos_worker.tokenizer.latents import (
     LatentStore,
     LatentWriter,
@@ -230,7 +230,7 @@ def test_full_disk_is_retryable_and_keeps_earlier_shards(tmp_path, monkeypatch):
     def no_space(path):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(store_module, "atomic_write", no_space)
+    monkeypatch.setattr(module, "atomic_write", no_space)
 
     with pytest.raises(RetryableError, match=r"disk full while writing .* 2 windows are kept"):
         write(tmp_path, dict(list(make_latents(4).items())[2:]))

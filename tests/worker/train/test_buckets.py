@@ -15,11 +15,11 @@ from cosmos_worker.config.training import ParallelConfig
 from cosmos_worker.errors import CheckpointError, DataError, StopRequested
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train import trainer as loop
 from cosmos_worker.train.data import (
     Batch,
     WindowDataset,
 )
+from cosmos_worker.train.trainer import Trainer
 
 VOLUMES = Volumes()
 STEPS = 8
@@ -32,7 +32,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process that was never interrupted."""
+    """An uninterrupted run of one process."""
     target = tmp_path_factory.mktemp("whole")
     train_stage.run(train_config(inputs, bucket_experiment(max_steps=STEPS), target), VOLUMES)
     return target
@@ -58,15 +58,15 @@ def test_run_trains_on_both_buckets_and_tells(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shapes: list[tuple[int, ...]] = []
-    original = loop.Trainer._micro_batch
+    original = Trainer._micro_batch
 
-    def note(trainer: loop.Trainer, *arguments: object) -> tuple[Batch, object]:
+    def note(trainer: Trainer, *arguments: object) -> tuple[Batch, object]:
         batch, noise = original(trainer, *arguments)
         shapes.append(tuple(batch.x0_BCTHW.shape[2:]))
         assert noise.noise_BCTHW.shape == batch.x0_BCTHW.shape
         return batch, noise
 
-    monkeypatch.setattr(loop.Trainer, "_micro_batch", note)
+    monkeypatch.setattr(Trainer, "_micro_batch", note)
     experiment = bucket_experiment(max_steps=30, save_every_steps=30)
     with caplog.at_level(logging.INFO):
         result = train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
@@ -87,15 +87,15 @@ def test_loss_of_each_bucket_is_the_mean_of_its_steps(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     taken: list[tuple[str | None, float]] = []
-    original = loop.Trainer.step
+    original = Trainer.step
 
-    def note(trainer: loop.Trainer) -> object:
+    def note(trainer: Trainer) -> object:
         sample = trainer.order.batch(trainer.state.done_steps)[0]
         result, rate = original(trainer)
         taken.append((trainer.dataset.windows[sample].bucket, float(result.losses[0])))
         return result, rate
 
-    monkeypatch.setattr(loop.Trainer, "step", note)
+    monkeypatch.setattr(Trainer, "step", note)
     experiment = bucket_experiment(max_steps=7, log_every_steps=3)
     with caplog.at_level(logging.INFO):
         train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)

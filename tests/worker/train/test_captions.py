@@ -1,4 +1,4 @@
-"""Clips with several captions: one is drawn for each window and epoch, whatever runs where."""
+"""Clips with several captions: the one drawn for a window and epoch is the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_caption_depends_on_seed_window_and_epoch_only(inputs: Path) -> None:
     assert shown(windows, 3) != shown(dataset(inputs, seed=1), 3)
 
 
-class Seen(ProcessGroup):
-    """The main one of two processes, of which the other answers with what it sees under another name of a node."""
+class MainOfTwo(ProcessGroup):
+    """The main process of two; the other answers with its own value, as of a node named ``older``."""
 
     others: list[Any]
 
@@ -74,7 +74,7 @@ class Seen(ProcessGroup):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_processes_that_see_other_windows_do_not_train(inputs: Path, split: str) -> None:
-    here, alone = Seen(0, 2), ProcessGroup(0, 1)
+    here, alone = MainOfTwo(0, 2), ProcessGroup(0, 1)
     object.__setattr__(here, "others", [])
     whole = {"train": dataset(inputs), "val": dataset(inputs, "val")}
     check_same_windows(whole, alone)
@@ -89,7 +89,7 @@ def test_processes_that_see_other_windows_do_not_train(inputs: Path, split: str)
 
 
 def test_training_compares_the_windows_of_its_processes(inputs: Path, tmp_path: Path) -> None:
-    here = Seen(0, 2)
+    here = MainOfTwo(0, 2)
     older = {"train": "9 windows", "val": "2 windows"}
     object.__setattr__(here, "others", [("older", older)])
     config = train_config(inputs, small_experiment(), tmp_path)

@@ -1,4 +1,4 @@
-"""Measuring how far the weights have come: after the checkpoint, given up when the training stops, never an error."""
+"""Measurement of the weights' change: after the checkpoint, skipped when the training stops, never an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk, among them one that is full."""
+"""Checkpoints on disk, a full disk included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.runtime.process_group import ProcessGroup
-from cosmos_worker.train import checkpoint as states
+from cosmos_worker.train import checkpoint
 from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.checkpoint import (
     check_files,
@@ -107,7 +107,7 @@ def test_state_that_a_node_does_not_see_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 5)
-    monkeypatch.setattr(states, "VISIBLE_S", 0.0)
+    monkeypatch.setattr(checkpoint, "VISIBLE_S", 0.0)
 
     with pytest.raises(
         RetryableError,

@@ -1,4 +1,4 @@
-"""float8 by torchao, emulated on a CPU; what options admit and what decides the weights."""
+"""float8 by torchao, emulated on a CPU: options that are admitted, and those that decide the weights."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_sharded_float8_computes_what_one_process_does(tmp_path: Path) -> None:
     train_stage.run(alone[0], Volumes())
     train_with_processes(*spread, 2)
 
-    # rounding differs in the last bit, which now and then is another float8 number
+    # sums differ in the last bit, so that some round to another float8 number
     assert losses(spread[1]) == pytest.approx(losses(alone[1]), rel=5e-3)
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adaptation: what is trained, what is saved, what is exported."""
+"""Low-rank adaptation: parameters that are trained, saved and exported."""
 
 from __future__ import annotations
 

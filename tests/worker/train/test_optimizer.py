@@ -34,7 +34,7 @@ def test_apex_that_is_not_installed_is_refused() -> None:
 
 
 class FusedAdam(torch.optim.Optimizer):
-    """apex's, with the signatures and states of its revision 6424da3; the update is torch's, on one parameter."""
+    """Stand-in of apex's FusedAdam, with signatures and states of revision 6424da3; the update is torch's."""
 
     def __init__(
         self,

@@ -53,7 +53,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process that nothing interrupts."""
+    """An uninterrupted run of one process."""
     target = tmp_path_factory.mktemp("alone")
     train_stage.run(train_config(inputs, experiment(), target), Volumes())
     return target

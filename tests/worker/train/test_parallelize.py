@@ -1,4 +1,4 @@
-"""However a run is spread over processes, it computes the same. Real processes, gloo."""
+"""A run computes the same for every distribution over processes. Real processes, gloo."""
 
 from __future__ import annotations
 

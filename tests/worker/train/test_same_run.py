@@ -1,4 +1,4 @@
-"""A training whose number of steps is changed: continued where its learning rates stay the same, otherwise told."""
+"""A training whose number of steps is changed: continued if its learning rates stay the same, else reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def with_schedule(experiment: Experiment, **schedule: object) -> Experiment:
 
 
 def config_of(inputs: Path, target: Path, steps: int, **trainer: object) -> TrainConfig:
-    """A document as the plan writes it: its key says how far the run is to go."""
+    """A stage document as the plan writes it, whose key contains the number of steps."""
     experiment = small_experiment(max_steps=steps, **trainer)
     return train_config(inputs, experiment, target).model_copy(update={"key": f"{steps}"})
 

@@ -1,4 +1,4 @@
-"""Sample videos while training: what they show, and that they change nothing."""
+"""Sample videos while training: their content, and a training that they do not change."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.programs import Ended, run_program
+from support.programs import EndedProcess, run_program
 
 from cosmos_worker.runtime.process_group import COLLECTIVE_TIMEOUT, UNLIMITED_WAIT
 from cosmos_worker.storage.volumes import export_name
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ended(run: Path) -> list[Ended]:
+def ended(run: Path) -> list[EndedProcess]:
     """Two processes; there is a folder where the main one wants to export step 2."""
     in_the_way = run / "checkpoints" / export_name(2, "reg")
     (in_the_way / "file").mkdir(parents=True)
@@ -54,7 +54,7 @@ def ended(run: Path) -> list[Ended]:
 
 
 def test_export_that_fails_in_the_main_process_is_told_by_all(
-    run: Path, ended: list[Ended]
+    run: Path, ended: list[EndedProcess]
 ) -> None:
     assert [process.code for process in ended] == [0, 0], "".join(one.errors for one in ended)
     for process in ended:
@@ -64,6 +64,6 @@ def test_export_that_fails_in_the_main_process_is_told_by_all(
     assert [path.name for path in (run / "state").iterdir()] == ["iter_000000001"]
 
 
-def test_processes_wait_for_files_as_long_as_it_takes(ended: list[Ended]) -> None:
+def test_processes_wait_for_files_as_long_as_it_takes(ended: list[EndedProcess]) -> None:
     for process in ended:
         assert process.output.splitlines()[:2] == [str(COLLECTIVE_TIMEOUT), str(UNLIMITED_WAIT)]

@@ -96,7 +96,7 @@ def test_killed_during_a_save_continues_from_the_checkpoint_before(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
-        """Stands for SIGKILL: nothing of ours may handle it."""
+        """Stands for SIGKILL: no code of the worker may handle it."""
 
     config = train_config(inputs, small_experiment(), tmp_path / "broken")
     train_stage.run(train_config(inputs, small_experiment(), tmp_path / "whole"), VOLUMES)
@@ -238,7 +238,7 @@ def test_halves_of_exports_of_a_killed_training_are_removed(inputs: Path, tmp_pa
     exports = run_path(tmp_path) / "checkpoints"
     writers = [atomic_write(exports / f"iter_000000007_{kind}_model.pt") for kind in ("reg", "ema")]
     for writer in writers:
-        writer.__enter__()  # and never ends, as when it is killed
+        writer.__enter__()  # never closed, as after a kill
     foreign = exports / ".notes.txt.abcd_123.tmp"
     foreign.write_text("")
     with train_stage.only_writer(run_path(tmp_path)), pytest.raises(FolderInUseError):

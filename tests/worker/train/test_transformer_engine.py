@@ -1,4 +1,4 @@
-"""Transformer Engine's layers and attention by a stand-in with its signatures; itself on a GPU only."""
+"""Transformer Engine's layers and attention: by a stand-in with its signatures, on a GPU by the library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from support import engine_program, engine_stand_in
+from support import fake_transformer_engine, transformer_engine_program
 from support.training import (
     run_path,
     small_experiment,
@@ -45,7 +45,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PLAIN = AccelerationConfig()
 FLOAT8 = AccelerationConfig(linear="transformer_engine_float8")
 ATTENTION = AccelerationConfig(attention="transformer_engine")
-PROGRAM = Path(engine_program.__file__)
+PROGRAM = Path(transformer_engine_program.__file__)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_engine = pytest.mark.skipif(
     importlib.util.find_spec("transformer_engine") is None,
@@ -56,11 +56,11 @@ own_warnings = pytest.mark.filterwarnings("default")
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine_stand_in.install_for_test(monkeypatch)
+    fake_transformer_engine.install_for_test(monkeypatch)
 
 
 def accelerated(config: AccelerationConfig) -> CosmosModel:
-    """On the CPU, told that it is a GPU."""
+    """A network on the CPU, accelerated as on a GPU."""
     model = small_model()
     accelerate(model, config, CUDA)
     return model
@@ -126,7 +126,9 @@ def test_layers_take_the_weights_and_their_names() -> None:
     model.load_state_dict(plain.state_dict(), strict=True)
     plain.load_state_dict(state, strict=True)
     changed = {
-        name for name, one in model.named_modules() if isinstance(one, engine_stand_in.Linear)
+        name
+        for name, one in model.named_modules()
+        if isinstance(one, fake_transformer_engine.Linear)
     }
     assert len(changed) == 2 * (4 + 4 + 2)
     assert all(".attn." in name or ".block.layer" in name for name in changed)
@@ -158,7 +160,7 @@ def test_layers_are_in_float8_without_gradients_as_with_them() -> None:
 
 
 def experiment(**parallel: object) -> Experiment:
-    """Samples of 48 tokens, texts of 16, bfloat16."""
+    """An experiment with samples of 48 tokens, texts of 16, in bfloat16."""
     chosen = small_experiment(
         parallel=ParallelConfig(**parallel), micro_batch_size=1, device="auto"
     )
@@ -283,7 +285,7 @@ def test_absent_library_is_refused(
 def test_what_has_no_float8_for_us_is_refused(
     options: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine_stand_in.install_for_test(monkeypatch, **options)
+    fake_transformer_engine.install_for_test(monkeypatch, **options)
 
     with pytest.raises(ConfigError, match=message):
         accelerate(small_model(), FLOAT8, CUDA)
@@ -414,6 +416,6 @@ def test_float8_on_a_gpu_is_that_of_the_stand_in(monkeypatch: pytest.MonkeyPatch
     found, expected = on_cuda(lambda: accelerated(FLOAT8)), on_cuda(small_model)
     assert_within(found, expected, (0.05, 0.15))
 
-    engine_stand_in.install_for_test(monkeypatch)
-    # sums of other orders, which now and then are another float8 number
+    fake_transformer_engine.install_for_test(monkeypatch)
+    # sums in another order, some of which round to another float8 number
     assert_within(found, on_cuda(lambda: accelerated(FLOAT8)), (0.01, 0.03))

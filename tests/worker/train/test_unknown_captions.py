@@ -1,4 +1,4 @@
-"""A training leaves out what its text encoder does not know, says so, and is otherwise as it would be without it."""
+"""A training leaves out captions unknown to its text encoder, and equals one on a dataset without them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_inputs(root: Path, facts: dict[str, TextFacts], num_windows: int = 10)
 
 
 def remove_clips(root: Path, caption: str) -> None:
-    """As if the dataset never had the clips with a caption."""
+    """Remove the clips with a caption from the dataset."""
     clips = [clip for clip in read_index(root / "index").clips if clip.caption != caption]
     digest = write_index(root / "index", clips)
     write_json(

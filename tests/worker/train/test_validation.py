@@ -30,8 +30,10 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     write_json,
 )
-from cosmos_worker.train import trainer as loop
-from cosmos_worker.train.checkpoint import list_states, read_progress
+from cosmos_worker.train.checkpoint import (
+    list_states,
+    read_progress,
+)
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.export import (
     Best,
@@ -39,6 +41,7 @@ from cosmos_worker.train.export import (
     read_best,
     update_best,
 )
+from cosmos_worker.train.trainer import Trainer
 from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
 
 VOLUMES = Volumes()
@@ -144,9 +147,9 @@ def test_held_out_losses_need_held_out_clips(tmp_path: Path, options: dict[str, 
 
 
 def dictate_losses(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float]) -> None:
-    """Let the held-out loss after so many steps be what is said here."""
+    """Replace the held-out loss by given values, by step."""
     monkeypatch.setattr(
-        loop.Trainer,
+        Trainer,
         "validation_loss",
         lambda trainer: HeldOutLoss(losses.get(trainer.state.done_steps, 9.0)),
     )
@@ -192,15 +195,15 @@ def test_best_checkpoint_is_known_after_a_restart(
 
     dictate_losses(monkeypatch, LOSSES)
     config = train_config(inputs, small_experiment(**KEEP_BEST), tmp_path)
-    original = loop.Trainer.step
+    original = Trainer.step
 
-    def die_at_step_8(trainer: loop.Trainer) -> object:
+    def die_at_step_8(trainer: Trainer) -> object:
         if trainer.state.done_steps == 7:
             raise Killed
         return original(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "step", die_at_step_8)
+        patch.setattr(Trainer, "step", die_at_step_8)
         with pytest.raises(Killed):
             train_stage.run(config, VOLUMES)
     # as if it had been killed between the checkpoint and the note of the best one

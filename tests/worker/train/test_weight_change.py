@@ -1,4 +1,4 @@
-"""How far a training has moved the weights: measured before rounding, told in results, model.json and the report."""
+"""Distance that a training moved the weights: measured before rounding, given in results, model.json and report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training's LoRA corrections alone: PEFT's form, and with the base the very weights that were exported merged."""
+"""Export of LoRA corrections alone: PEFT's form, which with the base gives exactly the merged export."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ with_peft = pytest.mark.skipif(
 
 
 @with_peft
-@pytest.mark.filterwarnings("ignore")  # of its imports
+@pytest.mark.filterwarnings("ignore")  # warnings of its imports
 def test_peft_loads_and_merges_to_the_same_weights(trained: Path) -> None:
     from peft import PeftModel
 
@@ -220,7 +220,7 @@ def test_peft_loads_and_merges_to_the_same_weights(trained: Path) -> None:
 
 
 @with_peft
-@pytest.mark.filterwarnings("ignore")  # of its imports
+@pytest.mark.filterwarnings("ignore")  # warnings of its imports
 def test_peft_loads_the_adapter_onto_the_network_of_diffusers(
     trained: Path, tmp_path: Path
 ) -> None:
@@ -240,7 +240,7 @@ def test_peft_loads_the_adapter_onto_the_network_of_diffusers(
 
 
 @with_peft
-@pytest.mark.filterwarnings("ignore")  # of its imports
+@pytest.mark.filterwarnings("ignore")  # warnings of its imports
 def test_adapter_that_peft_has_saved_is_merged_as_peft_merges_it(
     trained: Path, tmp_path: Path
 ) -> None:

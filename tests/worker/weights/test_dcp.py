@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.fetched import fetch
-from support.foreign import check_loads, prefixed, weights
+from support.fetched_weights import fetch
+from support.foreign_weights import check_loads, prefixed, weights
 from support.training import SMALL_NET
 
 from cosmos_worker.errors import CheckpointError, DataError

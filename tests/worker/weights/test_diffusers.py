@@ -19,7 +19,7 @@ from cosmos_worker.weights.safetensors import Limits
 
 
 def write_folder(tmp_path: Path, extra: bool = True, shard_bytes: int = 1 << 20) -> Path:
-    """A folder of diffusers with the weights of small_model."""
+    """Write a folder in diffusers' form with the weights of small_model."""
     source = write_model(tmp_path / "model.pt", extra_pos_emb=extra)
     limits = Limits(shard_bytes=shard_bytes)
     convert_weights(source, tmp_path / "folder", "diffusers", SMALL_NET, limits)

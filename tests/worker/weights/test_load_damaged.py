@@ -1,4 +1,4 @@
-"""A damaged or changed weight file is refused or gives the very tensors; it never gives others."""
+"""A damaged or changed weight file is refused or gives the original tensors, never others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.fetched import fetch
+from support.fetched_weights import fetch
 from support.programs import follow_advice
 from support.training import SMALL_NET, small_model
 from torch import Tensor
@@ -72,7 +72,7 @@ def test_damaged_file_of_torch_is_never_read_as_other_weights(tmp_path: Path) ->
 
 
 def test_damaged_file_of_safetensors_is_never_read_as_other_weights(tmp_path: Path) -> None:
-    """It has no checksums, so that it is known by what fetch-model has recorded."""
+    """The format has no checksums; the digest that fetch-model recorded tells the change."""
     source, draw = tmp_path / "source.safetensors", random.Random(2)
     save_file(TENSORS, source)
     path = fetch(source, tmp_path / "Tiny") / "model.safetensors"
@@ -185,7 +185,7 @@ def test_whole_module_is_named_and_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["key", "ordered", "member", "storage"])
 def test_pickle_that_would_never_finish_is_refused(tmp_path: Path, place: str) -> None:
-    """Tuples nested so that their hash or text takes longer than any training."""
+    """Nested tuples whose hash or text would take years."""
     nested = b"(tq\x000" + b"h\x00h\x00\x86q\x000" * 60 + b"h\x00"
     program = {
         "key": b"}" + nested + b"K\x01s",

@@ -1,4 +1,4 @@
-"""Weights as other trainers and tools save them are read, or named with what to run."""
+"""Weights that other trainers and tools save: read, or refused with the command that converts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.foreign import State, check_loads, prefixed, weights
+from support.foreign_weights import State, check_loads, prefixed, weights
 from support.programs import follow_advice
 from support.training import SMALL_NET
 from torch import Tensor

@@ -44,7 +44,7 @@ def status(name):
 for path, document in json.loads(sys.argv[1]):
     net = NetConfig.model_validate(document)
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what the one before gave back is not used again unseen
+    ctypes.CDLL(None).malloc_trim(0)  # so that memory freed by the previous load is not reused unmeasured
     before = status("VmRSS:")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     model = load_model(Path(path), net)

@@ -46,7 +46,7 @@ with join_processes("cpu", 1) as processes:
         share_frames(experiment, processes)
         processes.barrier()
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what the one before gave back is not used again unseen
+        ctypes.CDLL(None).malloc_trim(0)  # so that memory freed by the previous load is not reused unmeasured
         before = status("VmRSS:")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         model = build_model(experiment, Path(path), processes)

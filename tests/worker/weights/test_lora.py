@@ -44,7 +44,7 @@ def corrections(seed: int = 5) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def merged(scale: float, seed: int = 5) -> State:
-    """The expected weight: the sum, written out."""
+    """The expected weight, W + B A, computed without our code."""
     state = dict(small_model().state_dict())
     for layer, (A, B) in corrections(seed).items():
         state[f"{layer}.0.weight"] = state[f"{layer}.0.weight"] + scale * torch.einsum(
@@ -60,7 +60,7 @@ def nvidia_names(seed: int = 5) -> State:
 
 
 def nvidia_file(ema: Mapping[str, Tensor] | None = None) -> dict[str, object]:
-    """As the trainer saves: everything under model, what is trained under ema with dashes, and a count."""
+    """A checkpoint of NVIDIA's trainer: all weights under model, trained ones under ema with dashes, and a count."""
     model = dict(small_model().state_dict()) | nvidia_names()
     extra = dict.fromkeys(extra_state_names(2), torch.empty(0))
     average = None if ema is None else {name.replace(".", "-"): v for name, v in ema.items()}

@@ -17,7 +17,7 @@ from cosmos_worker.weights.safetensors import (
 )
 
 TENSORS = {f"t{i}": torch.arange(100.0) + i for i in range(5)} | {"count": torch.arange(3)}
-"""Five of 400 bytes, and integers."""
+"""Five tensors of 400 bytes, and one of integers."""
 
 
 def write(folder: Path, limits: Limits) -> Path:

@@ -1,4 +1,4 @@
-"""Everything around the training: what a job needs, its stages, inference, its end."""
+"""Decisions around the training: requirements of a job, its stages, inference, its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def finished(changes=None, result=None):
 
 
 def finish_rest(simulation, result=None):
-    """All workloads succeed until the job has ended."""
+    """Let all workloads succeed until the job has ended."""
     for _ in range(6):
         for (kind, _), one in list(simulation.objects.items()):
             if kind in ("Job", "PyTorchJob") and "status" not in one:
@@ -476,7 +476,7 @@ def test_suspended_job_begins_nothing_and_stops_what_runs():
     assert "deletionTimestamp" in job["metadata"]
     assert simulation.status["state"] == "Suspended"
     assert simulation.condition("Suspended")["status"] == "True"
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
     assert begun(simulation) == set()
     simulation.document["spec"]["runPolicy"] = {"suspend": False}

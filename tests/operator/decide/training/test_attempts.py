@@ -1,4 +1,4 @@
-"""Attempts: how they begin, end, count, and follow each other."""
+"""Attempts of a training: their beginning, end, count and order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_progress_is_read_from_the_log():
 
 
 def test_note_of_the_worker_stays_with_the_attempt():
-    """That a training begins anew is said once, early in the log, and again in the result."""
+    """The worker says that a training begins anew once, early in the log, and again in the result."""
     simulation = training()
     simulation.say("push-1-master-0", "note: training begins anew in /run: another schedule")
     simulation.settle()
@@ -113,7 +113,7 @@ def test_disrupted_gang_is_stopped_whole_and_begun_again_without_counting(disrup
     simulation.settle()
     assert outcomes(simulation) == [outcome]
     assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
 
     assert outcomes(simulation) == [outcome, "Running"]
@@ -128,7 +128,7 @@ def test_next_attempt_waits_until_every_pod_has_ended():
     simulation.settle()
     assert outcomes(simulation) == ["Crashed"]
 
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(60)
     simulation.settle()
 
@@ -176,7 +176,7 @@ def test_pods_that_outlive_a_failed_workload_are_stopped():
 
     assert outcomes(simulation) == ["Deleted"]
     assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(60)
     simulation.settle()
     assert outcomes(simulation) == ["Deleted", "Running"]
@@ -223,7 +223,7 @@ def test_pod_that_hangs_after_the_leader_has_succeeded_is_stopped():
     simulation.pass_time(61)
     simulation.settle()
     assert "deletionTimestamp" in simulation.running_attempt()["metadata"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
 
     assert outcomes(simulation) == ["Succeeded"]
@@ -327,7 +327,7 @@ def test_stalled_attempt_is_stopped_and_counted():
 
     assert outcomes(simulation) == ["Stalled"]
     assert "no progress for 1m01s" in simulation.attempts[0]["message"]
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.pass_time(600)
     simulation.settle()
     assert outcomes(simulation) == ["Stalled", "Running"]
@@ -369,7 +369,7 @@ def test_suspend_stops_with_a_checkpoint_and_resume_continues():
     simulation.say("push-1-master-0", "checkpoint step=12 folder=/x")
     simulation.end_pod(pod, 75, "Stopped", step=12, checkpoint=12)
     simulation.settle()
-    simulation.let_go()
+    simulation.remove_deleted()
     simulation.settle()
     assert simulation.status["state"] == "Suspended"
     assert simulation.status["message"] == "suspended; continues from step 12"
@@ -482,14 +482,14 @@ def test_gpu_fault_keeps_the_next_attempt_off_the_node():
 
 @pytest.mark.parametrize("num_nodes", [0, 1])
 def test_node_with_a_broken_gpu_is_taken_where_no_other_is_known_to_fit(num_nodes):
-    """One that waits for ever is no better than one that tries."""
+    """An attempt that waits for ever for a node is no better than one on a suspected node."""
     simulation = Simulation({"compute": {"gpusPerNode": 1}})
 
     assert affinity_after(simulation, 81, "GpuFault", num_nodes=num_nodes) == LAST_CHOICE
 
 
 def test_folder_that_a_lost_node_still_holds_is_waited_for():
-    """Two crashes in a row without progress would end the job."""
+    """An attempt that began too early would crash on the lock, and two crashes without progress end the job."""
     simulation = training()
     for number in range(2, 8):
         simulation.fail(simulation.running_attempt(), 74, "FolderInUseError", message="in use")

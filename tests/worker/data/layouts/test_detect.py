@@ -1,4 +1,4 @@
-"""Recognition of folders: the root of a dataset, and the messages for folders that are none."""
+"""Recognition of layouts: the root of a dataset, and the messages for folders without one."""
 
 import re
 from pathlib import Path

@@ -16,7 +16,7 @@ from cosmos_worker.errors import DataError
 
 
 def write(root: Path, name: str, *lines: object) -> Path:
-    """A file of these lines; what is no text or bytes is written as JSON."""
+    """Write a file of these lines; values other than text and bytes are written as JSON."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = [line if isinstance(line, str | bytes) else json.dumps(line) for line in lines]

@@ -112,7 +112,7 @@ CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "mpeg2video", "mpeg4"
 CUTS = {"cut-in-a-gop": (17, None), "cut-at-a-key-frame": (12, None), "cut-both-ends": (5, 31)}
 """First frame, and the one after the last, of stream-copied cuts."""
 TWO_STREAMS = "two-streams"
-"""Of a file with two video streams the second is the default, and has the frames from 20 on."""
+"""Name of a file with two video streams, of which the second is the default and has the frames from 20 on."""
 
 
 def write_two_streams(path: Path, container: str) -> Path:
@@ -132,7 +132,7 @@ def test_this_pyav_encodes_every_codec():
 
 
 class Videos:
-    """Files that are made when they are first asked for."""
+    """Video files, each written at its first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Trackers beside metrics.jsonl: those that are installed are real, and none of them can stop a training."""
+"""Trackers beside metrics.jsonl: the installed ones are the real libraries, and no tracker can stop a training."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 class Recorder:
-    """Remembers what it is told, and fails when told to."""
+    """Tracker that records its calls, and fails at chosen ones."""
 
     name = "recorder"
 

@@ -1,4 +1,4 @@
-"""That everything which must be on the GPU is there, told without one."""
+"""Checks, without a GPU, that training and sampling move all their tensors to the device."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def model_on_cuda(has_positions: bool = True, lora: bool = False) -> CosmosModel
 
 
 def batch() -> Batch:
-    """As the dataset makes it: on the CPU."""
+    """A batch as the dataset makes it, on the CPU."""
     return Batch(torch.zeros(2, *LATENT), torch.zeros(2, 32, WIDTH), torch.full((2,), 10.0))
 
 

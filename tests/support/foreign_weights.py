@@ -1,4 +1,4 @@
-"""The small network's weights under the names of other trainers, and what must become of them."""
+"""The small network's weights under the names of other trainers, and a check that they load."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedProcesses:
     """The end of the processes.
 
     Attributes:
@@ -41,7 +41,7 @@ class Ended:
     log: str
 
 
-def run_gang(arguments: Sequence[str], processes: int, timeout: float = 240.0) -> Ended:
+def run_forked(arguments: Sequence[str], processes: int, timeout: float = 240.0) -> EndedProcesses:
     """Run ``cosmos-worker`` with these arguments as so many ranks on this machine; they are killed after timeout s."""
     server = _server()
     with tempfile.TemporaryDirectory(prefix="gang-") as folder:
@@ -67,7 +67,7 @@ def run_gang(arguments: Sequence[str], processes: int, timeout: float = 240.0) -
                 rank.kill()
                 rank.join()
         codes = tuple(-1 if rank.exitcode is None else rank.exitcode for rank in ranks)
-        return Ended(codes, "".join(log.read_text() for log in logs))
+        return EndedProcesses(codes, "".join(log.read_text() for log in logs))
 
 
 def _server() -> multiprocessing.context.ForkServerContext:

@@ -1,4 +1,4 @@
-"""Captions and prompts that the encoder does not know: counted, refused, told; also where all is embedded already."""
+"""Captions and prompts unknown to the encoder: counted, refused or reported, also if all are embedded already."""
 
 from __future__ import annotations
 

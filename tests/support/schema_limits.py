@@ -64,8 +64,8 @@ def _example(schema: Schema, number: int) -> Any:
     return f"a=b{number}" if schema.get("type") == "string" else number
 
 
-def place(document: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
-    """A copy of a document with a value at a path; what is missing on the way is made."""
+def with_value(document: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    """A copy of a document with a value at a path; missing parents are made."""
     result = copy.deepcopy(document)
     target: Any = result
     for part, following in zip(path, (*path[1:], None), strict=True):
@@ -93,7 +93,7 @@ def _step(target: Any, part: str | int, empty: Any) -> Any:
     return target[part]
 
 
-def spell(path: Path) -> str:
+def api_path(path: Path) -> str:
     """A path as the API server writes it."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".")

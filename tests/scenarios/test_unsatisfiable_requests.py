@@ -1,11 +1,11 @@
-"""Requests that only the cluster knows to be impossible: a condition says what was asked, what there is, what to do."""
+"""Requests that the cluster cannot satisfy: a condition says what was asked, what there is, and what to do."""
 
 from __future__ import annotations
 
-from support.scenario_world import World
+from support.scenario_world import ScenarioWorld
 
 
-def test_claim_that_is_not_there(world: World) -> None:
+def test_claim_that_is_not_there(world: ScenarioWorld) -> None:
     world.submit("no-claim", storage={"datasets": {"claimName": "archive"}})
     found = world.wait_condition("no-claim", "StorageReady", "ClaimNotFound")
 
@@ -15,7 +15,7 @@ def test_claim_that_is_not_there(world: World) -> None:
     world.delete("no-claim")
 
 
-def test_secret_that_is_not_there(world: World) -> None:
+def test_secret_that_is_not_there(world: ScenarioWorld) -> None:
     world.submit("no-secret", credentials={"huggingFace": {"name": "hub-token"}})
     found = world.wait_condition("no-secret", "ModelReady", "ContainerNotCreated")
 
@@ -23,7 +23,7 @@ def test_secret_that_is_not_there(world: World) -> None:
     world.delete("no-secret")
 
 
-def test_image_that_cannot_be_pulled(world: World) -> None:
+def test_image_that_cannot_be_pulled(world: ScenarioWorld) -> None:
     image = "localhost:5000/cosmos-missing:none"
     # nobody has prepared it: a pod must start
     unknown = world.document("no-image")["spec"]["embeddings"] | {"encoder": "Other"}
@@ -41,7 +41,7 @@ def test_image_that_cannot_be_pulled(world: World) -> None:
     world.delete("no-image")
 
 
-def test_more_gpus_than_any_node_has(world: World) -> None:
+def test_more_gpus_than_any_node_has(world: ScenarioWorld) -> None:
     world.submit(
         "no-gpus",
         training={
@@ -57,7 +57,7 @@ def test_more_gpus_than_any_node_has(world: World) -> None:
     world.delete("no-gpus")
 
 
-def test_unknown_experiment(world: World) -> None:
+def test_unknown_experiment(world: ScenarioWorld) -> None:
     world.submit("no-experiment", training={"experiment": "video2world_nothing"})
     status = world.wait_state("no-experiment", "Failed")
 
@@ -66,7 +66,7 @@ def test_unknown_experiment(world: World) -> None:
     assert world.condition("no-experiment", "Accepted")["reason"] == "InvalidSpec"
 
 
-def test_queue_where_nothing_queues(world: World) -> None:
+def test_queue_where_nothing_queues(world: ScenarioWorld) -> None:
     world.submit("no-queue", scheduling={"queueName": "team-a"})
     found = world.wait_condition("no-queue", "Admitted", "QueueingUnavailable")
 
@@ -74,7 +74,7 @@ def test_queue_where_nothing_queues(world: World) -> None:
     world.delete("no-queue")
 
 
-def test_data_that_is_not_in_the_image_fails_with_the_workers_words(world: World) -> None:
+def test_data_that_is_not_in_the_image_fails_with_the_workers_words(world: ScenarioWorld) -> None:
     world.lack_data("/nowhere")
     world.submit("no-data", dataset={"source": {"path": "/nowhere"}})
     status = world.wait_state("no-data", "Failed")

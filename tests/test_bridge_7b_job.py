@@ -1,6 +1,6 @@
-"""A tree as the Hub has it, from the download to the videos: the job of the 7B model, at a tiny size.
+"""examples/bridge-7b.yaml at a tiny size, from the download of its repositories to the generated videos.
 
-The job is examples/bridge-7b.yaml with its three repositories on a local mirror, which wants a token and breaks off.
+The three repositories are on a local mirror of the Hub, which requires a token and breaks connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import yaml
 from support.clips import add_bridge_clip
 from support.fake_hub import COMMIT, FakeHub, serve_hub
 from support.reference_keys import LOGVAR_ENTRIES, reference_entries
-from support.released_tree import ENCODER, MODEL, NEEDED, TOKENIZER, write_repositories
+from support.released_repositories import ENCODER, MODEL, NEEDED, TOKENIZER, write_repositories
 
 from cosmos_worker.config.network import NetConfig, TokenizerConfig, VideoConfig
 from cosmos_worker.config.presets import BRIDGE_57
@@ -94,7 +94,7 @@ def write_job(folder: Path) -> Path:
 
 
 def write_dataset(root: Path) -> None:
-    """Where the example expects it: episode 0 of the test split is what it starts from."""
+    """Write a bridge dataset where the example expects it; inference starts from episode 0 of the test split."""
     for split, names in (("train", ("1", "2", "3")), ("val", ("4",)), ("test", ("0",))):
         for name in names:
             add_bridge_clip(root, name, split, frames=FRAMES)

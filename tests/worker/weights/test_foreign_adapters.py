@@ -22,14 +22,14 @@ from cosmos_worker.weights.safetensors import Limits
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed"),
-    pytest.mark.filterwarnings("ignore"),  # of its imports
+    pytest.mark.filterwarnings("ignore"),  # warnings of its imports
 ]
 LAYER = "net.blocks.block0.blocks.0.block.attn.to_q.0"
 PEFT_FILE, DIFFUSERS_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 
 
 def move(model: nn.Module) -> None:
-    """Train without a training: every tensor of the adapter somewhere else."""
+    """Set every tensor of an adapter to other values, in place of a training."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -172,7 +172,7 @@ def diffusers_base(folder: Path) -> Any:
 
 
 def state_of_diffusers(model: Any) -> dict[str, Tensor]:
-    """Under our names, of what diffusers has."""
+    """Weights of diffusers' network under our names."""
     model.fuse_lora()
     state = {name.replace(".base_layer", ""): value for name, value in model.state_dict().items()}
     return {own: state[theirs] for own, theirs in diffusers_names(SMALL_NET.num_blocks).items()}

@@ -1,4 +1,4 @@
-"""What only real machines show: GPUs as a counted resource, a cluster without the training-operator."""
+"""Resources of real nodes: GPUs as a counted resource, memory limits, a cluster without the training-operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def gpus(real_world: RealWorld) -> Iterator[int]:
-    """The node says that it has four GPUs."""
+    """Four GPUs in the node's allocatable resources."""
     real_world.cluster.set_gpus(4)
     yield 4
     real_world.cluster.set_gpus(0)
@@ -22,7 +22,7 @@ def gpus(real_world: RealWorld) -> Iterator[int]:
 def test_pods_with_gpus_are_placed_and_those_of_another_attempt_elsewhere(
     real_world: RealWorld, gpus: int
 ) -> None:
-    """A GPU without a driver is no crash, and its node no place for the next attempt, once there is another node."""
+    """A GPU without a driver does not count as a crash; the next attempt avoids its node if there is another."""
     image = real_world.images["cosmos-worker-cpu"]
     compute = {"nodes": 1, "gpusPerNode": 2, "image": image, "preparation": {"gpus": 0}}
     real_world.submit("gpus", compute=compute, runPolicy={"maxAttempts": 1})
@@ -47,7 +47,7 @@ def test_pods_with_gpus_are_placed_and_those_of_another_attempt_elsewhere(
 
 
 def placed(world: RealWorld, name: str) -> list[Manifest]:
-    """A job's training pods that have a node."""
+    """Training pods of a job that are scheduled."""
     return [pod for pod in world.pods(name) if pod["spec"].get("nodeName")]
 
 

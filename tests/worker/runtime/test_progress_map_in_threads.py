@@ -1,4 +1,4 @@
-"""runtime/threads.py: order, progress, and an end without delay."""
+"""Work in threads with progress: order of the results, counted items, an end without delay."""
 
 import logging
 import threading

@@ -23,14 +23,14 @@ VERSION = "2.18.0"
 
 @dataclass
 class Float8CurrentScaling:
-    """Scales of the tensors at hand."""
+    """Recipe with the scale of each tensor as it is at the product."""
 
     fp8_dpa: bool = False
     fp8_mha: bool = False
 
 
 class autocast:  # noqa: N801 - the library's name
-    """Float8 inside; cannot be entered twice at once."""
+    """Context with products in float8; it cannot be entered twice at once."""
 
     current: Float8CurrentScaling | None = None
 
@@ -55,7 +55,7 @@ class autocast:  # noqa: N801 - the library's name
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """In float8, and what to multiply it with; the largest number becomes the largest of the type."""
+    """The tensor in float8, and its scale; the largest number becomes the largest of the type."""
     amax = x.detach().abs().amax().float()
     scale = torch.where(amax > 0, amax / torch.finfo(dtype).max, torch.ones_like(amax))
     return (x.float() / scale).to(dtype), scale
@@ -226,7 +226,7 @@ def install(
     version: str = VERSION,
     lack: str = "",
 ) -> None:
-    """Make it the library that an import finds."""
+    """Make the stand-in the library that an import finds."""
     package = ModuleType("transformer_engine")
     package.__version__, package.__path__ = version, []
     recipes = ModuleType("transformer_engine.common.recipe")
@@ -239,5 +239,5 @@ def install(
 
 
 def install_for_test(monkeypatch: pytest.MonkeyPatch, **options: str) -> None:
-    """The same until the test ends."""
+    """Install the stand-in until the test ends."""
     install(lambda name, module: monkeypatch.setitem(sys.modules, name, module), **options)

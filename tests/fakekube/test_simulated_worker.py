@@ -1,4 +1,4 @@
-"""The simulated worker: what it says, leaves on the disks and ends with."""
+"""The simulated worker: its log, the files that it writes, its exit codes and messages."""
 
 from __future__ import annotations
 

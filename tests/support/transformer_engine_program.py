@@ -1,4 +1,4 @@
-"""A training on CPUs whose products are those of the stand-in: ``engine_program.py CONFIG``, started by torchrun."""
+"""A training on CPUs with the stand-in's products: ``transformer_engine_program.py CONFIG``, started by torchrun."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cosmos_worker.config.training import AccelerationConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train
 from cosmos_worker.train.parallelize import accelerate
-from support import engine_stand_in
+from support import fake_transformer_engine
 
 
 def accelerate_as_on_cuda(
@@ -23,6 +23,6 @@ def accelerate_as_on_cuda(
 
 
 if __name__ == "__main__":
-    engine_stand_in.install()
+    fake_transformer_engine.install()
     train.accelerate = accelerate_as_on_cuda
     cli.main(["train", "--config", str(Path(sys.argv[1]))])
