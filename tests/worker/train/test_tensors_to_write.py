@@ -22,7 +22,7 @@ SAVES = """
 import json, sys
 from pathlib import Path
 import torch
-from cosmos_worker.train import checkpoint
+from cosmos_worker.train import shard_files
 from cosmos_worker.model.dtensor import local_part
 from cosmos_worker.config.experiment import (Experiment)
 from cosmos_worker.stages.train import build_model
@@ -37,21 +37,21 @@ def held_bytes(value):
         return sum(map(held_bytes, value.values()))
     return local_part(value).untyped_storage().nbytes() if isinstance(value, torch.Tensor) else 0
 
-held, copy_to_cpu = [], checkpoint.copy_to_cpu
+held, copy_to_cpu = [], shard_files.copy_to_cpu
 
 def copy_and_note(tensors):
     copies = copy_to_cpu(tensors)
     held.append(held_bytes(copies))
     return copies
 
-checkpoint.copy_to_cpu = copy_and_note
+shard_files.copy_to_cpu = copy_and_note
 folder, experiment = Path(sys.argv[1]), Experiment.model_validate_json(sys.argv[2])
 with join_processes("cpu", 1) as processes:
     processes = share_frames(experiment, processes)
     model = build_model(experiment, folder, processes)
     parallel = replicate(model, processes)
     optimizer = build_optimizer(model, experiment.optimizer)
-    tensors = checkpoint.collect(model, optimizer, True)
+    tensors = shard_files.collect(model, optimizer, True)
     for name, state in tensors["optimizer"]["state"].items():
         state["exp_avg"].copy_(2 * tensors["model"][name])
     saver = Saver(folder, processes, 9, 9)
