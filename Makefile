@@ -17,7 +17,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 # where it is set, every process compiles its packages again and takes twice the time to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart test unit unit-computing unit-others multiproc multiproc-computing multiproc-others browser \
+.PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
   api-server api-server-programs cluster gpu lint dataset constraints clean
 
 setup: $(READY)
@@ -35,16 +35,19 @@ quickstart: $(READY)
 	$(BIN)/cosmos run examples/quickstart.yaml
 
 # `make -j3 test` keeps two cores busy; the longest parts come first
-test: lint multiproc unit api-server
+test: multiproc unit lint api-server
 multiproc: multiproc-others multiproc-computing
-unit: unit-others unit-computing
+unit: unit-others unit-stages unit-train
 
 # tests of the numbers that stages and the training compute, with one process and with several; the others are tests of
 # processes that start, stop and fail, of whole jobs, and much else
 COMPUTING := tests/worker/stages tests/worker/train
 
-unit-computing: $(READY)
-	$(BIN)/pytest $(COMPUTING)
+unit-stages: $(READY)
+	$(BIN)/pytest tests/worker/stages
+
+unit-train: $(READY)
+	$(BIN)/pytest tests/worker/train
 
 unit-others: $(READY)
 	$(BIN)/pytest $(COMPUTING:%=--ignore=%)
