@@ -168,7 +168,9 @@ def _run_as_process(options: argparse.Namespace, given: Sequence[str]) -> int:
         outcome = _run_here(options)
     except StopNow as stop:
         outcome = stopped(options.command, str(stop))
-    except Exception as error:
+    except (
+        Exception
+    ) as error:  # the edge of the program: every failure has an exit code and one line
         outcome = failed(error)
     return report_end(outcome)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from cosmos_worker.config.network import KNOWN_FRAME_NOISE, STRONG_KNOWN_FRAME_NOISE
+from cosmos_worker.config.training import START_FACTOR
 from cosmos_worker.errors import ConfigError
 
 Values = dict[str, Any]
@@ -36,9 +38,6 @@ SWITCHES = {
 """Switch of ``compat`` → the earlier option: its group and name, its value without and with the behaviour."""
 NOISE = ("augment_sigma_p_mean", "augment_sigma_p_std", "augment_sigma_multiplier")
 """Earlier options of ``conditioning`` for the noise on known frames."""
-PLAIN_NOISE = (-3.0, 2.0, 1.0)
-STRONG_NOISE = (0.0, 1.0, 4.0)
-START_FACTOR = 1e-6
 
 
 def moved_option(path: str) -> str | None:
@@ -54,18 +53,24 @@ def of_today(experiment: Values) -> Values:
     """
     values = copy.deepcopy(experiment)
     compat: Values = dict(values.get("compat", {}))
-    for switch, (group, name, _, value_with) in SWITCHES.items():
-        if name in values.get(group, {}):
-            compat[switch] = values[group].pop(name) == value_with
+    for switch, (group, name, value_without, value_with) in SWITCHES.items():
+        if name not in values.get(group, {}):
+            continue
+        value = values[group].pop(name)
+        if value not in (value_without, value_with):
+            raise ConfigError(
+                f"{group}.{name}: got {value!r}; an earlier version has written {value_without!r} or {value_with!r}"
+            )
+        compat[switch] = value == value_with
     noise = tuple(
         values["conditioning"].pop(name) for name in NOISE if name in values.get("conditioning", {})
     )
-    if noise == STRONG_NOISE:
+    if noise == STRONG_KNOWN_FRAME_NOISE:
         compat["strong_known_frame_noise"] = True
-    elif noise not in ((), PLAIN_NOISE):
+    elif noise not in ((), KNOWN_FRAME_NOISE):
         raise ConfigError(
             f"conditioning.{{{', '.join(NOISE)}}}: an earlier version has trained with {noise}; this one has "
-            f"{PLAIN_NOISE} and, with compat.strong_known_frame_noise, {STRONG_NOISE}"
+            f"{KNOWN_FRAME_NOISE} and, with compat.strong_known_frame_noise, {STRONG_KNOWN_FRAME_NOISE}"
         )
     factor = values.get("optimizer", {}).pop("start_factor", START_FACTOR)
     if factor != START_FACTOR:
@@ -81,7 +86,7 @@ def as_before(experiment: Values) -> Values:
     compat = values.pop("compat")
     for switch, (group, name, value_without, value_with) in SWITCHES.items():
         values[group][name] = value_with if compat[switch] else value_without
-    noise = STRONG_NOISE if compat["strong_known_frame_noise"] else PLAIN_NOISE
+    noise = STRONG_KNOWN_FRAME_NOISE if compat["strong_known_frame_noise"] else KNOWN_FRAME_NOISE
     values["conditioning"].update(zip(NOISE, noise, strict=True))
     values["optimizer"]["start_factor"] = START_FACTOR
     return values

@@ -16,6 +16,11 @@ TextPadding = Literal["pad", "trim"]
 """pad: zeros up to the longest length that captions may have; trim: a context of the caption's own length."""
 
 
+KNOWN_FRAME_NOISE = (-3.0, 2.0, 1.0)
+"""Noise on known frames in training, as in the pre-training: mean and deviation of ln sigma, factor on sigma."""
+STRONG_KNOWN_FRAME_NOISE = (0.0, 1.0, 4.0)
+"""The same in the reference's bridge configuration (``compat.strong_known_frame_noise``)."""
+
 LATENT_SCALE = 8
 """Pixels per latent row and column, and pixel frames per latent frame after the first."""
 

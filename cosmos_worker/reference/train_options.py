@@ -13,7 +13,7 @@ from typing import Any
 from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.experiment import Experiment, check_changes
 from cosmos_worker.config.moved_options import moved_option
-from cosmos_worker.config.network import LATENT_SCALE
+from cosmos_worker.config.network import KNOWN_FRAME_NOISE, LATENT_SCALE, STRONG_KNOWN_FRAME_NOISE
 from cosmos_worker.config.overrides import (
     all_keys,
     parse_override,
@@ -33,12 +33,13 @@ Translate = Callable[[Any], Values]
 
 CONDITION = "model.conditioner.video_cond_bool."
 
-KNOWN_FRAME_NOISE = {
-    CONDITION + "augment_sigma_sample_p_mean": (-3, 0),
-    CONDITION + "augment_sigma_sample_p_std": (2, 1),
-    CONDITION + "augment_sigma_sample_multiplier": (1, 4),
+KNOWN_FRAME_OPTIONS = {
+    f"{CONDITION}augment_sigma_sample_{name}": values
+    for name, *values in zip(
+        ("p_mean", "p_std", "multiplier"), KNOWN_FRAME_NOISE, STRONG_KNOWN_FRAME_NOISE, strict=True
+    )
 }
-"""Noise on known frames: ours, which is the pre-training's, and that of the reference's bridge configuration."""
+"""Options of the noise on known frames → its value here, and in the reference's bridge configuration."""
 
 
 def _same(name: str) -> Translate:
@@ -206,7 +207,7 @@ def _translate(given: Mapping[str, Any]) -> Values:
     ours = set(all_keys(Experiment))
     values, problems = _known_frame_noise(given)
     for name, value in given.items():
-        if name in KNOWN_FRAME_NOISE:
+        if name in KNOWN_FRAME_OPTIONS:
             continue
         if name in KNOWN:
             try:
@@ -226,12 +227,12 @@ def _translate(given: Mapping[str, Any]) -> Values:
 
 def _known_frame_noise(given: Mapping[str, Any]) -> tuple[Values, list[str]]:
     """Our switch for the noise on known frames, and a problem where the options are of neither configuration."""
-    asked = {name: given[name] for name in KNOWN_FRAME_NOISE if name in given}
-    if all(value == KNOWN_FRAME_NOISE[name][0] for name, value in asked.items()):
+    asked = {name: given[name] for name in KNOWN_FRAME_OPTIONS if name in given}
+    if all(value == KNOWN_FRAME_OPTIONS[name][0] for name, value in asked.items()):
         return {}, []
-    if asked == {name: strong for name, (_, strong) in KNOWN_FRAME_NOISE.items()}:
+    if asked == {name: strong for name, (_, strong) in KNOWN_FRAME_OPTIONS.items()}:
         return {"compat.strong_known_frame_noise": True}, []
-    allowed = " ".join(f"{name}={strong}" for name, (_, strong) in KNOWN_FRAME_NOISE.items())
+    allowed = " ".join(f"{name}={strong:g}" for name, (_, strong) in KNOWN_FRAME_OPTIONS.items())
     got = " ".join(f"{name}={value}" for name, value in asked.items())
     return {}, [f"after --: got {got}; supported: none of these options, or {allowed}"]
 

@@ -188,7 +188,7 @@ def _align(rows: Sequence[str]) -> list[str]:
         "|"
         + "|".join(
             cell.ljust(width, "-" if cell.startswith("---") else " ")
-            for cell, width in zip(row, widths, strict=False)
+            for cell, width in zip(row, widths, strict=False)  # rows may have fewer cells
         )
         + "|"
         for row in cells

@@ -13,13 +13,9 @@ import torch
 from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import KNOWN_FRAME_NOISE, STRONG_KNOWN_FRAME_NOISE
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.diffusion.known_frames import AUGMENT_SIGMA
-
-AUGMENT = (-3.0, 2.0, 1.0)
-"""Noise on known frames: mean and standard deviation of ln sigma, factor on sigma, as in the pre-training."""
-STRONG_AUGMENT = (0.0, 1.0, 4.0)
-"""The same in the reference's bridge configuration (``compat.strong_known_frame_noise``)."""
 
 
 def sample_generator(*identity: int | str) -> torch.Generator:
@@ -52,7 +48,8 @@ def draw_sample(
     sigma = _draw_sigma(generator, diffusion.p_mean, diffusion.p_std, diffusion.sigma_multiplier)
     noise = torch.randn(*shape, generator=generator)
     augment_sigma = _draw_sigma(
-        generator, *(STRONG_AUGMENT if compat.strong_known_frame_noise else AUGMENT)
+        generator,
+        *(STRONG_KNOWN_FRAME_NOISE if compat.strong_known_frame_noise else KNOWN_FRAME_NOISE),
     )
     augment_noise = torch.randn(*shape, generator=generator)
     low, high = conditioning.min_cond_latent_frames, conditioning.max_cond_latent_frames

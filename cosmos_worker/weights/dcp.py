@@ -148,7 +148,7 @@ def read_dcp_metadata(path: Path) -> dict[str, StoredTensor]:
             return _tensors(_Unpickler(stream).load())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; fetch the model again") from None
-    except Exception as error:
+    except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(
             f"{path}: not the metadata of torch.distributed.checkpoint as it is known here ({reason}); fetch it again, "

@@ -25,11 +25,6 @@ TensorLocation = tuple[Path, str]
 """File of a tensor, and its name in it."""
 
 
-def is_safetensors(path: Path) -> bool:
-    """True if the name is that of a file or an index of safetensors."""
-    return path.name.endswith((SUFFIX, INDEX_SUFFIX))
-
-
 class LazyTensors(Mapping[str, Tensor]):
     """Tensors that are mapped when asked for. One file is open at a time, so that no other is in memory."""
 

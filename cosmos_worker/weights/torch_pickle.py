@@ -155,7 +155,7 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
         return _Unpickler(io.BytesIO(content), encoding="utf-8").load()
     except pickle.UnpicklingError:
         raise
-    except Exception as error:
+    except Exception as error:  # a damaged pickle can raise anything
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
 
 

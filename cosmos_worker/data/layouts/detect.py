@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -162,7 +163,7 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             seen += 1
             try:
                 with os.scandir(place) as entries:
-                    found = [entry for _, entry in zip(range(left), entries, strict=False)]
+                    found = list(islice(entries, left))
             except OSError:
                 continue
             left -= len(found)

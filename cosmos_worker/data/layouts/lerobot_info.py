@@ -22,7 +22,6 @@ from cosmos_worker.errors import ConfigError, DataError
 INFO_FILE = "meta/info.json"
 READABLE = ("v2.0", "v2.1", "v3.0")
 """Formats (codebase_version) that are read; v2.0 lies on disk as v2.1 does, but for its statistics."""
-IMAGES_PREFIX = "observation.images."
 DEFAULT_PATHS = {
     "v2": (
         "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",

@@ -148,7 +148,9 @@ def _is_same(path: Path, entry: EntryPoint, checksums: Sequence[int]) -> bool:
         with closing(_frames_from(path, entry)) as frames:
             found = map(checksum, islice(frames, len(checksums)))
             num_same = 0
-            for ours, wanted in zip(found, checksums, strict=False):
+            for ours, wanted in zip(
+                found, checksums, strict=False
+            ):  # fewer frames are counted below
                 if ours != wanted:
                     return False
                 num_same += 1

@@ -135,7 +135,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._api.close()  # type: ignore[no-untyped-call]
+        await self._api.close()  # type: ignore[no-untyped-call]  # the client is typed in part
 
     async def connection(self) -> Connection:
         """Address and credentials of the same API server for the same user."""
@@ -202,7 +202,7 @@ class Client:
                     total=timeout_s, sock_connect=CONNECT_TIMEOUT_S
                 ),
             )
-            data = await response.read()  # type: ignore[no-untyped-call]
+            data = await response.read()  # type: ignore[no-untyped-call]  # the client is typed in part
             return Answer(response.status, data)
         except TimeoutError:
             if timeout_status is not None:

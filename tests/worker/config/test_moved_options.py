@@ -69,6 +69,10 @@ def test_document_of_today_is_the_same_after_the_way_back(switch: str | None) ->
             r"start_factor: an earlier version has trained with 0\.1",
         ),
         (
+            {"text": {"padding": "left"}},
+            r"text\.padding: got 'left'; an earlier version has written 'pad' or",
+        ),
+        (
             {"conditioning": {"augment_sigma_p_mean": -1.0}},
             r"an earlier version has trained with \(-1\.0, 1\.0, 4\.0\)",
         ),
