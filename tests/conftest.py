@@ -130,9 +130,14 @@ def local_cluster() -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="session")
 def world_without_training_operator(local_cluster: LocalCluster) -> RealWorld:
-    """The cluster with the operator installed; the training-operator comes with ``real_world``."""
+    """The cluster with the operator installed; the training-operator comes with ``real_world``.
+
+    Kueue and Trainer v2, which an earlier run of the tests has left, are removed.
+    """
     from support.real_world import RealWorld
 
+    local_cluster.remove_kueue()
+    local_cluster.remove_trainer()
     return RealWorld(local_cluster)
 
 

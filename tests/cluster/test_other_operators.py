@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,8 +40,8 @@ def cluster_queue(num_pods: int, stop_policy: str = "None") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def kueue(real_world: RealWorld) -> Iterator[RealWorld]:
-    """The cluster with Kueue, and a queue that has room for one pod."""
+def kueue(real_world: RealWorld) -> RealWorld:
+    """The cluster with Kueue, and a queue that has room for one pod; it stays until the next run of the tests."""
     cluster = real_world.cluster
     cluster.install_kueue()
     flavor = {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": "default"}}
@@ -53,18 +52,15 @@ def kueue(real_world: RealWorld) -> Iterator[RealWorld]:
         "spec": {"clusterQueue": CLUSTER_QUEUE},
     }
     cluster.apply(flavor, cluster_queue(1), queue)
-    yield real_world
-    cluster.remove_kueue()
+    return real_world
 
 
 @pytest.fixture(scope="module")
-def trainer(real_world: RealWorld) -> Iterator[RealWorld]:
-    """The cluster with Trainer v2, and the chart with its runtime."""
+def trainer(real_world: RealWorld) -> RealWorld:
+    """The cluster with Trainer v2, and the chart with its runtime; both stay until the next run of the tests."""
     real_world.cluster.install_trainer()
     real_world.install("--set=trainer.runtime.create=true")
-    yield real_world
-    real_world.install()
-    real_world.cluster.remove_trainer()
+    return real_world
 
 
 def test_queue_that_does_not_exist_is_named(kueue: RealWorld) -> None:

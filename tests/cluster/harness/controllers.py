@@ -139,8 +139,8 @@ class DeployedController:
         return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
     def remove(self) -> None:
-        """Remove it with its resources and all their objects."""
-        if self._overlay.exists():
+        """Remove it with its resources and all their objects, if it is there."""
+        if self._overlay.exists() and kubectl("get", f"crd/{self.crd}", "--ignore-not-found"):
             gone = ("--ignore-not-found", "--wait", f"--timeout={WAIT}")
             kubectl("delete", f"--kustomize={self._overlay}", *gone)
 
