@@ -3,6 +3,7 @@
 WorkerError
 ├── UserError            never retry: the input is wrong                     exit code 2
 │   ├── ConfigError      a job, a stage document, an override, a flag
+│   │   └── ImageTooOld  a document for a newer version of this program
 │   ├── DataError        a dataset, a clip, a caption, an embedding, a latent
 │   └── CheckpointError  a weight file or a training checkpoint
 ├── RetryableError       the same command may succeed later (disk, network)  exit code 74
@@ -47,6 +48,10 @@ class UserError(WorkerError):
 
 class ConfigError(UserError):
     """A job, stage document, override or flag is wrong."""
+
+
+class ImageTooOld(ConfigError):  # noqa: N818 - the word stands in the status of a job
+    """A stage document asks for something that only a newer version of this program can do."""
 
 
 class DataError(UserError):

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from cosmos_worker.config.document_version import without_version
 from cosmos_worker.config.documents import describe_errors, load_yaml, parse_document
 from cosmos_worker.config.experiment import check_changes
 from cosmos_worker.config.moved_options import moved_option
@@ -114,7 +115,8 @@ def load_stage_config(stage: str, path: Path, overrides: Sequence[str]) -> Stage
     document = load_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping, got {type(document).__name__}")
-    config = parse_document(STAGE_CONFIGS[stage], document, str(path))
+    values = without_version(document, str(path))
+    config = parse_document(STAGE_CONFIGS[stage], values, str(path))
     changed = apply_overrides(config, overrides)
     if isinstance(config, TrainConfig) and isinstance(changed, TrainConfig):
         check_changes(config.experiment, changed.experiment)

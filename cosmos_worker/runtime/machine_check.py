@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.document_version import VERSION_KEY
 from cosmos_worker.config.documents import load_yaml
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.overrides import load_stage_config
@@ -144,7 +145,7 @@ def stage_of(document: Any, where: str) -> str:  # noqa: ANN401 - any YAML value
     Raises:
         ConfigError: the keys are those of no stage, or of several.
     """
-    keys = set(document) if isinstance(document, dict) else set()
+    keys = set(document) - {VERSION_KEY} if isinstance(document, dict) else set()
     stages = [name for name, model in STAGE_CONFIGS.items() if _has_keys(model, keys)]
     if len(stages) != 1:
         raise ConfigError(

@@ -21,6 +21,7 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts
 from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
+from cosmos_worker.config.document_version import dump_document
 from cosmos_worker.storage.volumes import (
     VOLUMES,
     content_key,
@@ -100,7 +101,7 @@ def _variant(job: PostTrainingJob, stage: Stage) -> str:
 
 def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
     """The ConfigMap with a stage's document."""
-    text = to_yaml([stage.document.model_dump(mode="json")])
+    text = to_yaml([dump_document(stage.kind, stage.document)])
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -1,0 +1,94 @@
+"""Versions of the stage documents, which let an image of the worker be older or newer than the operator.
+
+A document is written with as little as possible: an option that is newer than version 1 is left out while it has the
+value that stands for what was done before, so that an older worker reads the document. Where such an option has
+another value, the document states the version that it needs, and an older worker refuses it by that number. A document
+without a version is of version 1. A newer worker reads older documents, because the default of a new option is what
+was done before. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cosmos_worker.errors import ImageTooOld
+
+if TYPE_CHECKING:
+    from cosmos_worker.config.stages import StageConfig
+
+VERSION_KEY = "version"
+"""Key of a document that holds its version."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """An option, or values of an option, that the first version of the documents did not have."""
+
+    version: int
+    """The version of the documents that has it first, from 2."""
+    earlier: tuple[Any, ...]
+    """Values, as JSON, that stand for what was done before."""
+    is_option: bool = True
+    """True if the option itself is new and can be left out; False if only further values of it are."""
+
+
+ADDITIONS: dict[str, dict[str, Addition]] = {}
+"""Stage → path of an option in its document → what was added; ``*`` in a path stands for every item of a list."""
+DOCUMENT_VERSION = max(
+    (one.version for of_stage in ADDITIONS.values() for one in of_stage.values()), default=1
+)
+"""The latest version of the documents, which this worker reads with all earlier ones."""
+
+
+def dump_document(stage: str, document: StageConfig) -> dict[str, Any]:
+    """A document as JSON for a worker of any version that can do what it asks for.
+
+    Args:
+        stage: the stage of the document.
+        document: the complete document.
+    """
+    values = document.model_dump(mode="json")
+    needed = 1
+    for path, addition in ADDITIONS.get(stage, {}).items():
+        for block, name in _places(values, path.split(".")):
+            if block[name] not in addition.earlier:
+                needed = max(needed, addition.version)
+            elif addition.is_option:
+                del block[name]
+    return {VERSION_KEY: needed, **values} if needed > 1 else values
+
+
+def without_version(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A document as it was read, without its version.
+
+    Args:
+        document: the document.
+        where: its file, for messages.
+
+    Raises:
+        ImageTooOld: the document needs a newer worker.
+    """
+    values = dict(document)
+    version = values.pop(VERSION_KEY, 1)
+    if not isinstance(version, int) or version > DOCUMENT_VERSION:
+        raise ImageTooOld(
+            f"{where}: the job asks for something that this image cannot do yet: its document is of version {version}, "
+            f"the image reads versions 1 to {DOCUMENT_VERSION}; give a newer image in spec.compute.image, or omit it "
+            "for that of the installation"
+        )
+    return values
+
+
+def _places(values: Any, path: list[str]) -> Iterator[tuple[dict[str, Any], str]]:  # noqa: ANN401 - JSON
+    """(block, name) of every option at a path; none where a block of the path is absent."""
+    first, *rest = path
+    if first == "*":
+        for item in values if isinstance(values, list) else ():
+            yield from _places(item, rest)
+    elif isinstance(values, dict) and first in values:
+        if rest:
+            yield from _places(values[first], rest)
+        else:
+            yield values, first
