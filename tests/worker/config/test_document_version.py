@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+
 from cosmos_operator.api.parse import load_job
 from cosmos_operator.plan.render import build_config_map
 from cosmos_operator.plan.stages import plan_stages
-
 from cosmos_worker.config import document_version
 from cosmos_worker.config.document_version import (
     ADDITIONS,
@@ -25,7 +25,7 @@ from cosmos_worker.config.document_version import (
     without_version,
 )
 from cosmos_worker.config.overrides import load_stage_config
-from cosmos_worker.config.stages import STAGE_CONFIGS
+from cosmos_worker.config.stages import STAGE_CONFIGS, CheckInputsConfig
 from cosmos_worker.errors import ImageTooOld
 from cosmos_worker.runtime.machine_check import stage_of
 
@@ -34,11 +34,13 @@ LAST_RELEASE = ROOT / "tests/data/last_release"
 EXAMPLES = ("quickstart", "posttrainingjob", "bridge-7b")
 READ = """
 import json, sys, yaml
+import cosmos_worker
 from cosmos_worker.config.stages import STAGE_CONFIGS
-asked = json.load(sys.stdin)
-read = {stage: STAGE_CONFIGS[stage].model_validate(yaml.safe_load(text)).model_dump(mode="json") for stage, text in asked}
+read = {}
+for stage, text in json.load(sys.stdin):
+    read[stage] = STAGE_CONFIGS[stage].model_validate(yaml.safe_load(text)).model_dump(mode="json")
 schemas = {stage: model.model_json_schema() for stage, model in STAGE_CONFIGS.items()}
-json.dump({"read": read, "schemas": schemas, "from": STAGE_CONFIGS["train"].__module__ and sys.modules["cosmos_worker"].__file__}, sys.stdout)
+json.dump({"read": read, "schemas": schemas, "from": cosmos_worker.__file__}, sys.stdout)
 """
 
 
@@ -115,6 +117,7 @@ def test_option_of_before_is_left_out_and_another_value_states_its_version(
     monkeypatch.setattr(document_version, "ADDITIONS", added)
     job = load_job(ROOT / "examples/quickstart.yaml")
     (document,) = (s.document for s in plan_stages(job) if s.kind == "check-inputs")
+    assert isinstance(document, CheckInputsConfig)
     first = document.items[0]
 
     def dump(**changes: Any) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def test_additions_name_options_that_exist() -> None:
         assert all(one.version >= 2 for one in added.values())
 
 
-def _contains(whole: Any, part: Any) -> bool:  # noqa: ANN401 - JSON
+def _contains(whole: Any, part: Any) -> bool:
     """True if a JSON value has everything that another has; objects may have more."""
     if isinstance(part, dict):
         return all(name in whole and _contains(whole[name], part[name]) for name in part)
