@@ -2,6 +2,9 @@
 
 Kubernetes accepts a subset of JSON schema: no references, no titles, no null types, one type per field
 (quantities apart), boolean exclusive bounds. The API server prunes unknown fields by itself.
+
+Defaults of a CRD are stored with each job: where one changes later, ``kubectl replace`` of an unchanged file would
+change the job. So only those are in the CRD that will always mean the same; the operator applies the others.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from cosmos_operator.api.base import (
     VERSION,
 )
 from cosmos_operator.api.labels import PART_OF, PART_OF_LABEL
+from cosmos_operator.api.status import OPEN
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 
 Schema = dict[str, Any]
@@ -37,6 +41,9 @@ PRINTER_COLUMNS: tuple[tuple[str, str, str, int], ...] = (
 )
 """Name, type, JSON path, priority (1 = only with -o wide)."""
 
+LASTING_DEFAULTS: dict[str, Any] = {"nodes": 1, "operator": "Equal"}
+"""Fields whose defaults will never change, beside those that stand for nothing: false, 0, no text, an empty list."""
+
 
 def build_crd() -> dict[str, Any]:
     """The CustomResourceDefinition of PostTrainingJob."""
@@ -50,7 +57,7 @@ def build_crd() -> dict[str, Any]:
         "storage": True,
         "subresources": {"status": {}},
         "additionalPrinterColumns": columns,
-        "schema": {"openAPIV3Schema": build_schema()},
+        "schema": {"openAPIV3Schema": _lasting(build_schema())},
     }
     names = {
         "kind": KIND,
@@ -72,7 +79,7 @@ def build_crd() -> dict[str, Any]:
 
 
 def build_schema() -> Schema:
-    """The structural schema of the whole resource."""
+    """The structural schema of the whole resource, with all defaults and all words of its open sets."""
     source = PostTrainingJob.model_json_schema(by_alias=True)
     definitions = source.pop("$defs")
     schema = _structural(source, definitions)
@@ -83,6 +90,23 @@ def build_schema() -> Schema:
             "name": {"type": "string", "maxLength": MAX_JOB_NAME, "pattern": JOB_NAME_PATTERN}
         },
     }
+    return schema
+
+
+def _lasting(schema: Schema, name: str = "") -> Schema:
+    """A copy of a schema without what may change: defaults are told in the description, words of open sets are text."""
+    schema = dict(schema)
+    if schema.pop(OPEN, False):
+        del schema["enum"]
+    if schema.get("default") and LASTING_DEFAULTS.get(name) != schema["default"]:
+        schema["description"] = f"{schema.get('description', '')} Default: {schema.pop('default')}."
+    if "properties" in schema:
+        schema["properties"] = {
+            key: _lasting(each, key) for key, each in schema["properties"].items()
+        }
+    for part in ("items", "additionalProperties"):
+        if isinstance(schema.get(part), dict):
+            schema[part] = _lasting(schema[part])
     return schema
 
 

@@ -2,14 +2,18 @@
 
 Numbers with a fraction are text, as the Kubernetes API conventions ask. ``state`` is for people only; scripts
 wait for conditions.
+
+Operator and CustomResourceDefinition may be of different versions. So sets of words that grow are plain text in the CRD
+(:class:`OpenSet`), and what a newer operator has written here is ignored where this one does not know it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from cosmos_operator.api.base import ApiModel, ItemName
 
@@ -19,19 +23,41 @@ Decimal = Annotated[str, Field(max_length=32, pattern=r"^-?[0-9]+(\.[0-9]+)?(e[-
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 NonNegative = Annotated[int, Field(ge=0)]
 
-State = Literal[
+MAX_WORD = 64
+"""Characters of a word of an open set."""
+OPEN = "x-open-set"
+"""Key of a JSON schema whose words are those of this version; it is not part of the CRD."""
+
+
+class OpenSet:
+    """Marks a set of words that later versions extend: this version writes those of its type, and reads any."""
+
+    def __get_pydantic_core_schema__(self, source: Any, _: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        words = list(get_args(source))
+        return core_schema.str_schema(min_length=1, max_length=MAX_WORD, metadata={"words": words})
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "enum": schema["metadata"]["words"], OPEN: True}
+
+
+StateWord = Literal[
     "Pending", "Preparing", "Queued", "Training", "Publishing", "Generating",
     "Suspended", "Succeeded", "Failed",
 ]  # fmt: skip
-Outcome = Literal[
+State = Annotated[StateWord, OpenSet()]
+OutcomeWord = Literal[
     "Running", "Succeeded", "Suspended", "Stopped", "Preempted", "Evicted", "NodeLost", "Deleted",
     "GpuFault", "IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled", "DeadlineExceeded",
     "UserError",
 ]  # fmt: skip
-ConditionType = Literal[
+Outcome = Annotated[OutcomeWord, OpenSet()]
+ConditionWord = Literal[
     "Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "LatentsReady",
     "InputsReady", "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed",
 ]  # fmt: skip
+ConditionType = Annotated[ConditionWord, OpenSet()]
 
 
 def _list_map(key: str, max_items: int) -> dict[str, object]:
@@ -42,7 +68,13 @@ def _list_map(key: str, max_items: int) -> dict[str, object]:
     }
 
 
-class Condition(ApiModel):
+class StatusModel(ApiModel):
+    """Base of the parts of the status: fields of a newer operator are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Condition(StatusModel):
     """One aspect of the job's state, for scripts to wait for."""
 
     type: ConditionType
@@ -59,7 +91,7 @@ class Condition(ApiModel):
     """Generation of the job that the condition was set for."""
 
 
-class Progress(ApiModel):
+class Progress(StatusModel):
     """The progress of the training, as its log reports it."""
 
     step: NonNegative = 0
@@ -80,7 +112,7 @@ class Progress(ApiModel):
     """Time at which the training last reported progress."""
 
 
-class Checkpoints(ApiModel):
+class Checkpoints(StatusModel):
     """The latest complete checkpoint of the training."""
 
     latest_step: NonNegative | None = None
@@ -89,12 +121,12 @@ class Checkpoints(ApiModel):
     """Volume address of the folder of the training run that holds the checkpoint."""
 
 
-class Attempt(ApiModel):
+class Attempt(StatusModel):
     """One attempt of the training: a workload from its creation to its end."""
 
     number: Annotated[int, Field(ge=1)]
     """Number of the attempt, from 1."""
-    backend: Literal["PyTorchJob", "Job", "TrainJob"]
+    backend: Annotated[Literal["PyTorchJob", "Job", "TrainJob"], OpenSet()]
     """Kind of the workload that runs the attempt."""
     workload: Text
     """Name of the workload that runs the attempt."""
@@ -118,12 +150,12 @@ class Attempt(ApiModel):
     """Time at which the operator saw the attempt end, or stopped it."""
 
 
-class InferenceResult(ApiModel):
+class InferenceResult(StatusModel):
     """State of one inference item."""
 
     name: ItemName
     """Name of the item."""
-    state: Literal["Pending", "Running", "Succeeded", "Failed"] = "Pending"
+    state: Annotated[Literal["Pending", "Running", "Succeeded", "Failed"], OpenSet()] = "Pending"
     """State of the item."""
     address: Text | None = None
     """Volume address of the folder with the item's videos."""
@@ -139,7 +171,7 @@ class InferenceResult(ApiModel):
     """Reason for which the item waits or has failed."""
 
 
-class Output(ApiModel):
+class Output(StatusModel):
     """A result of the job."""
 
     name: Annotated[str, Field(max_length=64)]
@@ -150,7 +182,7 @@ class Output(ApiModel):
     """Step of the training whose weights the published model has."""
 
 
-class PostTrainingJobStatus(ApiModel):
+class PostTrainingJobStatus(StatusModel):
     """Work that was done, written by the operator."""
 
     observed_generation: NonNegative = 0
@@ -160,7 +192,7 @@ class PostTrainingJobStatus(ApiModel):
     message: Message = ""
     """State of the job in one sentence, for people."""
     conditions: Annotated[
-        tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 16))
+        tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 32))
     ] = ()
     """Aspects of the job's state that scripts can wait for; docs/operator.md explains each."""
     start_time: Time | None = None

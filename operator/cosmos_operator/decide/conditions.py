@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
-from cosmos_operator.api.status import Condition, ConditionType
+from cosmos_operator.api.status import Condition, ConditionType, ConditionWord
 from cosmos_operator.kube.objects import format_time
 
-ORDER: tuple[ConditionType, ...] = typing.get_args(ConditionType)
+ORDER: tuple[ConditionType, ...] = typing.get_args(ConditionWord)
 MAX_MESSAGE = 4096
 Answer = Literal["True", "False", "Unknown"]
 
