@@ -92,11 +92,11 @@ def _training_problems(document: Mapping[str, Any]) -> list[str]:
 def _describe(problem: ErrorDetails) -> str:
     """A problem in one line."""
     location, got = problem["loc"], problem["input"]
-    where = _path(location)
+    where = path_of(location)
     if problem["type"] == "extra_forbidden":
-        if moved := _moved_to(location):
+        if moved := moved_to(location):
             return f"{where}: this field is now {moved}; give that instead"
-        return f"{_path(location[:-1])}: unknown field {location[-1]!r}{_nearest(location)}"
+        return f"{path_of(location[:-1])}: unknown field {location[-1]!r}{_nearest(location)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this field is required"
     message = problem["msg"].removeprefix("Value error, ")
@@ -108,14 +108,15 @@ def _describe(problem: ErrorDetails) -> str:
     return f"{where}: {message} (got a {type(got).__name__})"
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def path_of(location: tuple[int | str, ...]) -> str:
+    """A location in a job for people, such as ``spec.inference[0].fps``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.lstrip(".") or "job"
 
 
-def _moved_to(location: tuple[int | str, ...]) -> str | None:
+def moved_to(location: tuple[int | str, ...]) -> str | None:
     """Path of the field that an earlier version of the resource had at this location; None if it had none."""
-    return MOVED_FIELDS.get(_path(tuple(part for part in location if not isinstance(part, int))))
+    return MOVED_FIELDS.get(path_of(tuple(part for part in location if not isinstance(part, int))))
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

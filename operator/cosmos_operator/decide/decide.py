@@ -50,6 +50,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     pass_ = Pass(
         plan.document, plan.job, plan.stages, plan.previous, observed, now, settings, conditions
     )
+    pass_.ignored_fields = plan.ignored_fields
     _check_deadline(pass_)
     backend = check_backend(pass_)
     if backend is None:

@@ -21,6 +21,7 @@ def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[E
             continue
         text = condition.get("message") or kind
         is_bad = kind == "Failed" or (answer == "False" and kind != "Progressing")
+        is_bad = is_bad or reason == "FieldsIgnored"
         events.append(Event(reason, f"{kind}: {text}"[:MAX_EVENT_MESSAGE], is_bad))
     return (*events, *_attempt_events(before, after))
 

@@ -79,6 +79,8 @@ class Pass:
     inference: tuple[InferenceResult, ...] = ()
     outputs: tuple[Output, ...] = ()
     failure: Failure | None = None
+    ignored_fields: Sequence[str] = ()
+    """Paths of fields of the job that only a newer version of the operator knows."""
     lacks_requirements: bool = False
     """True if a claim or a queue that the job needs is missing: nothing new begins."""
     finished_stages: set[str] = field(default_factory=set)

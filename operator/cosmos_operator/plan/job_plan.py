@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cosmos_operator.api.parse import parse_job
 from cosmos_operator.api.status import PostTrainingJobStatus, read_status
+from cosmos_operator.api.unknown_fields import without_unknown_fields
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
@@ -29,6 +30,8 @@ class JobPlan:
     """Inference items that are left out, by name, and what is wrong with each."""
     problems: tuple[str, ...] = ()
     """Reasons for which the job cannot be carried out, one line each."""
+    ignored_fields: tuple[str, ...] = ()
+    """Paths of fields that only a newer version of the operator knows."""
 
 
 def plan_job(document: Manifest) -> JobPlan:
@@ -39,11 +42,12 @@ def plan_job(document: Manifest) -> JobPlan:
     """
     previous = read_status(document)
     request = {name: value for name, value in document.items() if name != "status"}
+    request, ignored = without_unknown_fields(request)
     try:
         job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
-    return JobPlan(document, previous, job, stages, wrong_items)
+    return JobPlan(document, previous, job, stages, wrong_items, ignored_fields=ignored)
 
 
 Planned = tuple[PostTrainingJob, tuple[Stage, ...], dict[str, str]]

@@ -12,6 +12,9 @@ def check_backend(pass_: Pass) -> Backend | None:
     wanted = pass_.job.spec.backend.type
     if wanted == "Auto" and pass_.previous.attempts:
         wanted = pass_.previous.attempts[-1].backend
+    if wanted != "Auto" and wanted not in BACKENDS:
+        _wait_for_newer_operator(pass_, wanted)
+        return None
     backend = choose_backend(wanted, pass_.observed.served)
     if backend.needs and backend.kind not in pass_.observed.served:
         available = ", ".join(
@@ -25,8 +28,26 @@ def check_backend(pass_: Pass) -> Backend | None:
         pass_.propose_state("Pending", message)
         pass_.requeue_after(pass_.settings.poll_seconds)
         return None
-    pass_.set_condition("Accepted", "True", "Valid", f"runs as {backend.kind}")
+    _accept(pass_, backend)
     return backend
+
+
+def _wait_for_newer_operator(pass_: Pass, wanted: str) -> None:
+    """Leave a job alone whose training runs as a kind that only a newer version of the operator knows."""
+    message = f"its training runs as {wanted}, which only a newer version of the operator knows; install it again"
+    pass_.set_condition("Accepted", "False", "BackendUnavailable", message)
+    pass_.propose_state("Training", message)
+    pass_.requeue_after(pass_.settings.poll_seconds)
+
+
+def _accept(pass_: Pass, backend: Backend) -> None:
+    message = f"runs as {backend.kind}"
+    if not pass_.ignored_fields:
+        pass_.set_condition("Accepted", "True", "Valid", message)
+        return
+    fields = ", ".join(pass_.ignored_fields)
+    ignored = f"ignored, because only a newer version of the operator knows them: {fields}"
+    pass_.set_condition("Accepted", "True", "FieldsIgnored", f"{message}; {ignored}; upgrade it")
 
 
 def offered_gpus(pass_: Pass) -> dict[str, int] | None:
