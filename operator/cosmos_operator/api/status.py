@@ -121,6 +121,17 @@ class Checkpoints(StatusModel):
     """Volume address of the folder of the training run that holds the checkpoint."""
 
 
+class GpuHours(StatusModel):
+    """GPU hours of the training. Those of the other stages are not counted."""
+
+    used: Decimal = "0"
+    """GPU hours for which pods held GPUs: from the scheduling of the first pod of an attempt to the attempt's end."""
+    repeated: Decimal = "0"
+    """GPU hours of the steps after the last checkpoint of an attempt, which the next attempt did again."""
+    waited: Decimal = "0"
+    """GPU hours that were waited for: from the creation of an attempt until all of its pods ran."""
+
+
 class Attempt(StatusModel):
     """One attempt of the training: a workload from its creation to its end."""
 
@@ -146,8 +157,16 @@ class Attempt(StatusModel):
     """True if the attempt counts towards runPolicy.maxAttempts."""
     start_time: Time | None = None
     """Time at which the workload was created."""
+    scheduled_time: Time | None = None
+    """Time at which the first of its pods got a node."""
+    running_time: Time | None = None
+    """Time at which the operator first saw all of its pods run."""
     finish_time: Time | None = None
     """Time at which the operator saw the attempt end, or stopped it."""
+    gpus: NonNegative | None = None
+    """Number of GPUs of all its pods. Omitted: it uses none."""
+    gpu_hours: GpuHours | None = None
+    """GPU hours of the attempt; updated with its progress."""
 
 
 class InferenceResult(StatusModel):
@@ -205,6 +224,8 @@ class PostTrainingJobStatus(StatusModel):
     """Latest complete checkpoint of the training."""
     attempts: Annotated[tuple[Attempt, ...], Field(json_schema_extra=_list_map("number", 10))] = ()
     """Attempts of the training, the last ten."""
+    gpu_hours: GpuHours | None = None
+    """GPU hours of all attempts of the training, also of those that are listed no more."""
     failed_attempts: NonNegative = 0
     """Number of attempts that have failed and count towards runPolicy.maxAttempts."""
     inference: Annotated[

@@ -12,6 +12,7 @@ from cosmos_operator.api.status import (
     Attempt,
     Checkpoints,
     ConditionType,
+    GpuHours,
     InferenceResult,
     Output,
     PostTrainingJobStatus,
@@ -75,6 +76,7 @@ class Pass:
     progress: Progress | None = None
     checkpoints: Checkpoints | None = None
     attempts: tuple[Attempt, ...] = ()
+    gpu_hours: GpuHours | None = None
     failed_attempts: int = 0
     inference: tuple[InferenceResult, ...] = ()
     outputs: tuple[Output, ...] = ()
@@ -152,7 +154,7 @@ class Pass:
     def carry_over_progress(self) -> None:
         """Take over from the last pass what it knew of the training."""
         self.attempts = self.previous.attempts
-        self.failed_attempts = self.previous.failed_attempts
+        self.failed_attempts, self.gpu_hours = self.previous.failed_attempts, self.previous.gpu_hours
         self.progress, self.checkpoints = self.previous.progress, self.previous.checkpoints
 
     # --- actions --------------------------------------------------------------------------------

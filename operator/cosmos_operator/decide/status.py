@@ -31,6 +31,7 @@ def build_status(pass_: Pass) -> Manifest:
         checkpoints=pass_.checkpoints,
         attempts=pass_.attempts,
         failed_attempts=pass_.failed_attempts,
+        gpu_hours=pass_.gpu_hours,
         inference=pass_.inference,
         outputs=pass_.outputs,
     )

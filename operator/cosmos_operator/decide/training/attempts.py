@@ -18,6 +18,7 @@ from cosmos_operator.decide.training.attempt_list import (
     update_attempt,
 )
 from cosmos_operator.decide.training.attempt_objects import create_attempt, restore_common_objects
+from cosmos_operator.decide.training.gpu_hours import count_gpu_hours
 from cosmos_operator.decide.training.node_avoidance import silent_nodes
 from cosmos_operator.decide.training.outcomes import CONSEQUENCES, classify, outcome_of
 from cosmos_operator.decide.training.pods import Gang, read_gang
@@ -59,6 +60,7 @@ class Training:
         recall_attempts(pass_, self.backend)
         if not pass_.attempts:
             return self._begin_first()
+        number = self.attempt.number
         gang = read_gang(pass_, self.backend, self.attempt)
         update_attempt(pass_, self.stage, gang)
         is_running = self.attempt.outcome == "Running"
@@ -66,6 +68,7 @@ class Training:
         pass_.progress = report_progress(
             pass_, self.stage, gang.facts, has_finished=view.state == "Succeeded"
         )
+        count_gpu_hours(pass_, self.stage, gang, number)
         return view
 
     # --- an attempt begins ----------------------------------------------------------------------
