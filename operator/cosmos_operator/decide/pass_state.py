@@ -154,7 +154,10 @@ class Pass:
     def carry_over_progress(self) -> None:
         """Take over from the last pass what it knew of the training."""
         self.attempts = self.previous.attempts
-        self.failed_attempts, self.gpu_hours = self.previous.failed_attempts, self.previous.gpu_hours
+        self.failed_attempts, self.gpu_hours = (
+            self.previous.failed_attempts,
+            self.previous.gpu_hours,
+        )
         self.progress, self.checkpoints = self.previous.progress, self.previous.checkpoints
 
     # --- actions --------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ PAGE_SIZE = 500
 DISCOVERY_TTL_S = 30.0
 """Seconds for which the list of served kinds is reused before it is asked for again."""
 
-OTHER_VERSIONS = {"LocalQueue": ("v1beta2",), "Workload": ("v1beta2",)}
+OTHER_VERSIONS = {"LocalQueue": ("v1beta1",), "Workload": ("v1beta1",)}
 """Versions to try where the one in ``KINDS`` is not served; the fields that we read are the same in them."""
 
 APPLY = "application/apply-patch+yaml"

@@ -53,8 +53,8 @@ KINDS: dict[str, Resource] = {
     "StorageClass": Resource("storage.k8s.io", "v1", "storageclasses", namespaced=False),
     "Node": Resource("", "v1", "nodes", namespaced=False),
     "Event": Resource("", "v1", "events"),
-    "LocalQueue": Resource("kueue.x-k8s.io", "v1beta1", "localqueues"),
-    "Workload": Resource("kueue.x-k8s.io", "v1beta1", "workloads"),
+    "LocalQueue": Resource("kueue.x-k8s.io", "v1beta2", "localqueues"),
+    "Workload": Resource("kueue.x-k8s.io", "v1beta2", "workloads"),
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
 }
 

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from harness import (
     api_server,
@@ -24,6 +25,7 @@ from harness import (
     trainer,
     training_operator,
 )
+from harness.constants import NEWEST_KUEUE_VERSION
 from harness.errors import HarnessError
 from harness.packages import environment
 from harness.paths import cache, kubeconfig
@@ -111,6 +113,7 @@ def _build(_: argparse.Namespace) -> None:
             trainer.jobset,
             trainer.trainer,
             kueue.controller,
+            partial(kueue.controller, NEWEST_KUEUE_VERSION),
         ):
             make().build()
 

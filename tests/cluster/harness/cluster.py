@@ -21,7 +21,7 @@ from harness import (
     volumes,
 )
 from harness.commands import run
-from harness.constants import NODE, REGISTRY_OF_PODS
+from harness.constants import KUEUE_VERSION, NODE, REGISTRY_OF_PODS
 from harness.errors import CommandError
 from harness.packages import environment
 from harness.paths import kubeconfig, logs, state
@@ -202,9 +202,9 @@ class LocalCluster:
         """Remove the training-operator, its CRDs and with them every PyTorchJob."""
         training_operator.remove()
 
-    def install_kueue(self) -> None:
-        """Deploy Kueue, which admits workloads that name a queue."""
-        kueue.install()
+    def install_kueue(self, version: str = KUEUE_VERSION) -> None:
+        """Deploy Kueue, which admits workloads that name a queue, over another version if one is there."""
+        kueue.install(version)
 
     def remove_kueue(self) -> None:
         """Remove Kueue with its queues."""

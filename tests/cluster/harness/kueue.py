@@ -6,12 +6,12 @@ from harness.constants import KUEUE_VERSION
 from harness.controllers import DeployedController
 
 
-def controller() -> DeployedController:
-    """Kueue as a controller: module, manifests, configuration."""
+def controller(version: str = KUEUE_VERSION) -> DeployedController:
+    """Kueue of a version as a controller: module, manifests, its default configuration."""
     return DeployedController(
         name="kueue",
         module="sigs.k8s.io/kueue",
-        version=f"v{KUEUE_VERSION}",
+        version=f"v{version}",
         package="sigs.k8s.io/kueue/cmd/kueue",
         manifests="config",
         bases=("default",),
@@ -22,9 +22,9 @@ def controller() -> DeployedController:
     )
 
 
-def install() -> None:
-    """Deploy it and wait until it serves its webhooks."""
-    controller().install()
+def install(version: str = KUEUE_VERSION) -> None:
+    """Deploy it, over another version if one is there, and wait until it serves its webhooks."""
+    controller(version).install()
 
 
 def remove() -> None:

@@ -95,7 +95,9 @@ def _total(pass_: Pass) -> GpuHours | None:
     return total
 
 
-def _sum(total: GpuHours | None, before: GpuHours | None, after: GpuHours | None) -> GpuHours | None:
+def _sum(
+    total: GpuHours | None, before: GpuHours | None, after: GpuHours | None
+) -> GpuHours | None:
     if after is None or after == before:
         return total
 
