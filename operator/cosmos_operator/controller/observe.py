@@ -7,6 +7,7 @@ from datetime import datetime
 
 from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL, JOB_NAME_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.controller.queue_check import find_unmanaged_kinds
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest, ObjectKey
 from cosmos_operator.kube.objects import labels_of, name_of, owner_uids, read_state, seconds_since
 from cosmos_operator.kube.observed import Observed
@@ -58,6 +59,7 @@ async def observe(
         storage_classes=await reader.read_storage_classes() if settings.can_list_nodes else None,
         nodes=tuple(await cluster.list("Node", None)) if wants_nodes else None,
         served=reader.served,
+        unmanaged_kinds=await find_unmanaged_kinds(cluster, plan, settings, reader.served),
         queue_names=queue_names,
         queue_workloads=queue_workloads,
         logs=await reader.read_logs(),

@@ -171,6 +171,11 @@ class KubeCluster:
                 self._served_until = monotonic() + DISCOVERY_TTL_S
             return frozenset(self._served)
 
+    async def dry_run(self, manifest: Manifest) -> Manifest:
+        """Create an object without storing it; returns the object as the API server would store it."""
+        answer = await self._post(manifest, (("dryRun", "All"),))
+        return answer.read(f"create (dry run) {_title(manifest)}")
+
     # --- beside the protocol -------------------------------------------------------------------
 
     async def serving(self, kinds: Iterable[str]) -> frozenset[str]:
@@ -190,11 +195,6 @@ class KubeCluster:
             return False
         answer.read(f"replace {_title(manifest)}")
         return True
-
-    async def dry_run(self, manifest: Manifest) -> Manifest:
-        """Create an object without storing it; returns the object as the API server would store it."""
-        answer = await self._post(manifest, (("dryRun", "All"),))
-        return answer.read(f"create (dry run) {_title(manifest)}")
 
     async def may(self, attributes: Mapping[str, str]) -> bool:
         """True if our account may do what these ``resourceAttributes`` of a SelfSubjectAccessReview describe."""

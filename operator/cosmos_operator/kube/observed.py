@@ -25,6 +25,8 @@ class Observed:
     """Nodes of the cluster; None = the operator may not read them, or the job uses no GPUs."""
     served: frozenset[str] = frozenset()
     """The ``OPTIONAL_KINDS`` that the API server has."""
+    unmanaged_kinds: frozenset[str] = frozenset()
+    """Kinds of workload that the job's queue does not manage, so that they would wait in it for ever."""
     queue_names: tuple[str, ...] = ()
     """LocalQueues of the namespace."""
     queue_workloads: tuple[Manifest, ...] = ()

@@ -61,5 +61,8 @@ class Cluster(Protocol):
     ) -> str | None:
         """The last lines of a container's log; None if there is no log yet, or no longer."""
 
+    async def dry_run(self, manifest: Manifest) -> Manifest:
+        """Create an object without storing it; returns the object as the API server would store it."""
+
     async def served(self) -> frozenset[str]:
         """The ``OPTIONAL_KINDS`` that the API server has now."""

@@ -61,8 +61,16 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
-def choose_backend(wanted: str, served: frozenset[str]) -> Backend:
-    """The backend that a job asks for; Auto is PyTorchJob where the API server has it, otherwise Job."""
+def choose_backend(
+    wanted: str, served: frozenset[str], unmanaged: frozenset[str] = frozenset()
+) -> Backend:
+    """The backend that a job asks for.
+
+    Args:
+        wanted: ``spec.backend.type``; Auto is PyTorchJob where it can be carried out, otherwise Job.
+        served: the optional kinds that the API server has.
+        unmanaged: kinds that the job's queue does not manage.
+    """
     if wanted == "Auto":
-        return BACKENDS["PyTorchJob" if "PyTorchJob" in served else "Job"]
+        return BACKENDS["PyTorchJob" if "PyTorchJob" in served - unmanaged else "Job"]
     return BACKENDS[wanted]

@@ -274,6 +274,10 @@ class FakeKube:
         """GPUs that a LocalQueue may use."""
         self.call(lambda: self.kueue.quota.__setitem__(queue, gpus))
 
+    def manage(self, kind: str) -> None:
+        """Let Kueue manage the workloads of a kind such as ``pytorchjobs.kubeflow.org``, beside Jobs."""
+        self.call(lambda: self.kueue.integrations.add(kind))
+
     # --- nodes and pods ------------------------------------------------------------------------
 
     def set_nodes(

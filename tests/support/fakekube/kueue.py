@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from support.fakekube.resources import Object
+from support.fakekube.resources import Object, Resource
 from support.fakekube.scheduler import quantity
 from support.fakekube.store import Event
 from support.fakekube.world import Controller, Key, World, is_true, key_of, reference, set_condition
@@ -29,6 +29,13 @@ class Kueue(Controller):
         self.integrations = {"jobs.batch"}
         self.quota: dict[str, int] = {}
         """LocalQueue → GPUs; a queue that is not named admits everything."""
+        self.store.webhooks.append(self.suspend_new)
+
+    def suspend_new(self, resource: Resource, obj: Object) -> None:
+        """Suspend a new workload of a managed kind that names a queue, as Kueue's webhook does."""
+        is_managed = resource.key in self.integrations and self.store.serves(WORKLOADS)
+        if is_managed and QUEUE_LABEL in obj["metadata"].get("labels", {}):
+            _holder(resource.key, obj)["suspend"] = True
 
     def keys(self, event: Event) -> Iterator[Key]:
         """Everything that is queued, whatever happens."""
@@ -86,9 +93,7 @@ class Kueue(Controller):
 
     def _suspend(self, kind: str, job: Object, *, suspend: bool) -> None:
         new = copy.deepcopy(job)
-        target = new
-        for part in SUSPENDABLE[kind]:
-            target = target.setdefault(part, {})
+        target = _holder(kind, new)
         if target.get("suspend", False) != suspend:
             target["suspend"] = suspend
             self.store.update(kind, new)
@@ -99,6 +104,13 @@ class Kueue(Controller):
         conditions = set_condition(old, kind, status, reason, text)
         if conditions != old:
             self.store.patch_status(WORKLOADS, live, conditions=conditions)
+
+
+def _holder(kind: str, workload: Object) -> Object:
+    """The part of a workload that has the field ``suspend``."""
+    for part in SUSPENDABLE[kind]:
+        workload = workload.setdefault(part, {})
+    return workload
 
 
 def _gpus(value: object) -> int:

@@ -207,7 +207,8 @@ class FakeApiServer:
         meta = new.setdefault("metadata", {})
         if call.resource.namespaced:
             meta.setdefault("namespace", call.namespace)
-        return web.json_response(self.store.create(call.resource.key, new), status=201)
+        made = self.store.create(call.resource.key, new, dry_run=call.query.get("dryRun") == "All")
+        return web.json_response(made, status=201)
 
     def _replace(self, call: Call, obj: Object) -> web.Response:
         self._check_body(call, obj)

@@ -66,6 +66,8 @@ class Store:
         self.history: deque[Event] = deque()
         self.oldest = 0
         self.listeners: list[Callable[[Event], None]] = []
+        self.webhooks: list[Callable[[Resource, Object], None]] = []
+        """Mutating webhooks: each may change an object that is about to be made."""
         self._objects: dict[str, dict[tuple[str, str], Object]] = {}
 
     # --- reading -------------------------------------------------------------------------------
@@ -107,8 +109,8 @@ class Store:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def create(self, key: str, obj: Object) -> Object:
-        """Make an object; the status that it brings is dropped.
+    def create(self, key: str, obj: Object, *, dry_run: bool = False) -> Object:
+        """Make an object, or in a dry run only say what would be made; the status that it brings is dropped.
 
         Raises:
             ApiError: the name is taken, or the namespace or a priority class is absent.
@@ -135,7 +137,9 @@ class Store:
         meta.update(uid=str(uuid.uuid4()), creationTimestamp=utc_now())
         if resource.counts_generations:
             meta["generation"] = 1
-        return self._write("ADDED", resource, obj, None)
+        for webhook in self.webhooks:
+            webhook(resource, obj)
+        return obj if dry_run else self._write("ADDED", resource, obj, None)
 
     def update(self, key: str, obj: Object, *, subresource: str = "") -> Object:
         """Replace an object: all but its status, or (subresource ``status``) its status alone.

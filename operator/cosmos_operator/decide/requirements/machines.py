@@ -15,7 +15,7 @@ def check_backend(pass_: Pass) -> Backend | None:
     if wanted != "Auto" and wanted not in BACKENDS:
         _wait_for_newer_operator(pass_, wanted)
         return None
-    backend = choose_backend(wanted, pass_.observed.served)
+    backend = choose_backend(wanted, pass_.observed.served, pass_.observed.unmanaged_kinds)
     if backend.needs and backend.kind not in pass_.observed.served:
         available = ", ".join(
             kind for kind in BACKENDS if kind == "Job" or kind in pass_.observed.served

@@ -1,4 +1,4 @@
-"""GPU hours of the training: used, repeated because of lost steps, and waited for; of each attempt and of the job. Pure.
+"""GPU hours of the training: used, repeated because of lost steps, and waited for; per attempt and job. Pure.
 
 An attempt uses its GPUs from the time at which the first of its pods is scheduled until it has ended. It waits for
 them from its creation until all of its pods run: in a queue, for nodes, for images. Steps that it did after the last

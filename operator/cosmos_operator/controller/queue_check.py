@@ -1,0 +1,72 @@
+"""Kinds of workload that Kueue does not manage in this cluster, found without storing anything.
+
+Kueue's configuration says which kinds it manages, and only its own namespace can be asked for it. But its webhook
+suspends a new workload of a managed kind that names a queue, also in a dry run.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from cosmos_operator.errors import OperatorError
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import wants_suspension
+from cosmos_operator.kube.protocol import Cluster
+from cosmos_operator.plan.backend import BACKENDS
+from cosmos_operator.plan.job_plan import JobPlan
+from cosmos_operator.plan.render import stage_name
+from cosmos_operator.plan.workload import TrainingAttempt
+from cosmos_operator.settings import Settings
+
+OPTIONAL_BACKENDS = ("PyTorchJob",)
+"""Kinds that ``Auto`` prefers to a Job, and that Kueue may have off."""
+
+
+async def find_unmanaged_kinds(
+    cluster: Cluster, plan: JobPlan, settings: Settings, served: frozenset[str]
+) -> frozenset[str]:
+    """The kinds that ``Auto`` must not take for a job, because its queue would never start them.
+
+    Args:
+        cluster: the API server.
+        plan: the job and its stages.
+        settings: settings of the installation.
+        served: the optional kinds that the API server has.
+
+    Returns:
+        Kinds; none if the job names no queue or a backend, or has begun, or the API server does not say.
+    """
+    job = plan.job
+    if (
+        job is None
+        or job.spec.backend.type != "Auto"
+        or not job.spec.scheduling.queue_name
+        or "LocalQueue" not in served
+        or plan.previous.attempts
+    ):
+        return frozenset()
+    found = set()
+    for kind in OPTIONAL_BACKENDS:
+        if kind in served and not await _is_managed(cluster, _unsuspended(plan, settings, kind)):
+            found.add(kind)
+    return frozenset(found)
+
+
+def _unsuspended(plan: JobPlan, settings: Settings, kind: str) -> Manifest:
+    """The workload of the job's first attempt, as if it were to start at once."""
+    assert plan.job is not None
+    (stage,) = (stage for stage in plan.stages if stage.kind == "train")
+    attempt = TrainingAttempt(plan.job, stage, stage_name(plan.job, stage), settings, 1)
+    workload = copy.deepcopy(BACKENDS[kind].build(attempt)[-1])
+    workload["metadata"]["namespace"] = plan.document["metadata"]["namespace"]
+    holder = workload["spec"]["runPolicy"] if kind == "PyTorchJob" else workload["spec"]
+    holder["suspend"] = False
+    return workload
+
+
+async def _is_managed(cluster: Cluster, workload: Manifest) -> bool:
+    """True if somebody suspends the workload when it is created, or the API server refuses to say."""
+    try:
+        return wants_suspension(await cluster.dry_run(workload))
+    except OperatorError:
+        return True
