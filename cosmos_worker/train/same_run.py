@@ -8,7 +8,7 @@ from typing import Any
 
 from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import options_that_decide_weights
+from cosmos_worker.config.identity import differing_keys, options_that_decide_weights
 from cosmos_worker.config.moved_options import of_today
 from cosmos_worker.config.training import (
     decays,
@@ -20,18 +20,6 @@ from cosmos_worker.train.checkpoint import SavedState, list_states, read_progres
 from cosmos_worker.train.export import list_exports
 
 logger = logging.getLogger(__name__)
-
-
-def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Paths whose values differ, as ``key.sub (old -> new)``."""
-    found = []
-    for key in sorted({*old, *new}):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += differing_keys(before, now, f"{prefix}{key}.")
-        elif before != now:
-            found.append(f"{prefix}{key} ({before!r} -> {now!r})")
-    return found
 
 
 def _experiment_of(progress: dict[str, Any], folder: Path) -> Experiment:

@@ -25,12 +25,13 @@ State = Literal[
 ]  # fmt: skip
 Outcome = Literal[
     "Running", "Succeeded", "Suspended", "Stopped", "Preempted", "Evicted", "NodeLost", "Deleted",
-    "GpuFault", "IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled", "DeadlineExceeded",
-    "UserError",
+    "Edited", "GpuFault", "IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled",
+    "DeadlineExceeded", "UserError",
 ]  # fmt: skip
 ConditionType = Literal[
     "Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "LatentsReady",
-    "InputsReady", "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed",
+    "InputsReady", "Admitted", "SpecApplied", "Running", "Progressing", "Published", "Suspended",
+    "Succeeded", "Failed",
 ]  # fmt: skip
 
 
@@ -98,6 +99,12 @@ class Attempt(ApiModel):
     """Kind of the workload that runs the attempt."""
     workload: Text
     """Name of the workload that runs the attempt."""
+    spec_key: Text | None = None
+    """Hash of the fields of spec that the attempt was created from; a change of them waits for the next attempt."""
+    nodes: NonNegative | None = None
+    """Number of pods of the attempt."""
+    steps: NonNegative | None = None
+    """Number of optimizer steps that the attempt trains to."""
     start_step: NonNegative | None = None
     """Step of the checkpoint that the attempt continued from."""
     end_step: NonNegative | None = None
@@ -116,6 +123,19 @@ class Attempt(ApiModel):
     """Time at which the workload was created."""
     finish_time: Time | None = None
     """Time at which the operator saw the attempt end, or stopped it."""
+
+
+class TrainingRun(ApiModel):
+    """The training run that has begun: a change of spec that would need another one is refused."""
+
+    folder: Text
+    """Volume address that contains the run, with the content key of the options that decide its weights."""
+    steps: NonNegative
+    """Number of optimizer steps that the run is trained to."""
+    overrides: Annotated[
+        tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=64)
+    ] = ()
+    """Options of the experiment that the job has changed, as it was accepted last."""
 
 
 class InferenceResult(ApiModel):
@@ -160,13 +180,17 @@ class PostTrainingJobStatus(ApiModel):
     message: Message = ""
     """State of the job in one sentence, for people."""
     conditions: Annotated[
-        tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 16))
+        tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 32))
     ] = ()
     """Aspects of the job's state that scripts can wait for; docs/operator.md explains each."""
     start_time: Time | None = None
     """Time at which the operator first saw the job."""
     completion_time: Time | None = None
     """Time at which the job succeeded or failed."""
+    active_seconds: NonNegative = 0
+    """Seconds for which the job was active before active_since; runPolicy.activeDeadlineSeconds limits them."""
+    active_since: Time | None = None
+    """Time since which the job is active; omitted while it is suspended or waits in a queue."""
     progress: Progress | None = None
     """Progress of the training, as its log reports it."""
     checkpoints: Checkpoints | None = None
@@ -175,6 +199,13 @@ class PostTrainingJobStatus(ApiModel):
     """Attempts of the training, the last ten."""
     failed_attempts: NonNegative = 0
     """Number of attempts that have failed and count towards runPolicy.maxAttempts."""
+    retry: NonNegative | None = None
+    """Value of runPolicy.retry up to which the job has tried again."""
+    forgiven_attempts: NonNegative = 0
+    """Number of the last attempt before the job was told to try again, or given more memory; it and those before it
+    count for nothing any more."""
+    run: TrainingRun | None = None
+    """Training run that has begun."""
     inference: Annotated[
         tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
     ] = ()

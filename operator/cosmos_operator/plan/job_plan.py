@@ -10,6 +10,7 @@ from cosmos_operator.api.status import PostTrainingJobStatus, read_status
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.edits import accept_edits
 from cosmos_operator.plan.stages import Stage, plan_stages
 
 
@@ -27,6 +28,8 @@ class JobPlan:
     """The job's stages, in an order in which they can run."""
     wrong_items: Mapping[str, str] = field(default_factory=dict)
     """Inference items that are left out, by name, and what is wrong with each."""
+    refused_edit: str = ""
+    """Edit of the training that is left out, as the run that has begun does not admit it, and what to do instead."""
     problems: tuple[str, ...] = ()
     """Reasons for which the job cannot be carried out, one line each."""
 
@@ -41,9 +44,10 @@ def plan_job(document: Manifest) -> JobPlan:
     request = {name: value for name, value in document.items() if name != "status"}
     try:
         job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
+        job, stages, refused_edit = accept_edits(job, stages, previous)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
-    return JobPlan(document, previous, job, stages, wrong_items)
+    return JobPlan(document, previous, job, stages, wrong_items, refused_edit)
 
 
 Planned = tuple[PostTrainingJob, tuple[Stage, ...], dict[str, str]]
