@@ -120,7 +120,7 @@ class VolumeSpec(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                f"self.claimName == oldSelf.claimName && {unchanged('subPath')}",
+                f"{unchanged('claimName')} && {unchanged('subPath')}",
                 "the claim and the folder of a volume cannot be changed, because the job's files are there; create "
                 "another PostTrainingJob, which prepares its files anew",
             )
