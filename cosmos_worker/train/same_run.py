@@ -22,14 +22,14 @@ from cosmos_worker.train.export import list_exports
 logger = logging.getLogger(__name__)
 
 
-def _experiment_of(progress: dict[str, Any], folder: Path) -> Experiment:
+def experiment_of(progress: dict[str, Any], folder: Path) -> Experiment:
     """The experiment that a checkpoint was trained with; options that came later have their defaults."""
     return parse_document(Experiment, of_today(progress["experiment"]), str(folder))
 
 
 def check_same_options(state: SavedState, experiment: Experiment) -> None:
     """Raise CheckpointError if a checkpoint was trained with other options than those of an experiment."""
-    saved = _experiment_of(state.progress, state.folder)
+    saved = experiment_of(state.progress, state.folder)
     old, new = options_that_decide_weights(saved), options_that_decide_weights(experiment)
     differing = differing_keys(old, new)
     if not differing:
@@ -54,7 +54,7 @@ def with_initial_warmup(run: Path, experiment: Experiment) -> Experiment:
     if not states or optimizer.warmup_steps is not None or decays(optimizer):
         return experiment
     folder = states[-1][1]
-    saved = _experiment_of(read_progress(folder), folder)
+    saved = experiment_of(read_progress(folder), folder)
     warmup = warmup_steps(saved.optimizer, saved.trainer.max_steps)
     kept = optimizer.model_copy(update={"warmup_steps": warmup})
     return experiment.model_copy(update={"optimizer": kept})
