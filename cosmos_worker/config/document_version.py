@@ -34,7 +34,12 @@ class Addition:
     """True if the option itself is new and can be left out; False if only further values of it are."""
 
 
-ADDITIONS: dict[str, dict[str, Addition]] = {}
+ADDITIONS: dict[str, dict[str, Addition]] = {
+    "train": {
+        "experiment.trainer.save_every_minutes": Addition(2, (None,)),
+        "start_from": Addition(2, (None,)),
+    },
+}
 """Stage → path of an option in its document → what was added; ``*`` in a path stands for every item of a list."""
 DOCUMENT_VERSION = max(
     (one.version for of_stage in ADDITIONS.values() for one in of_stage.values()), default=1

@@ -16,6 +16,7 @@ from cosmos_worker.config.training import (
 TRAINER_PACE = (
     "micro_batch_size",
     "save_every_steps",
+    "save_every_minutes",
     "keep_last",
     "keep_exports",
     "log_every_steps",
@@ -48,6 +49,18 @@ def options_but_length(experiment: Experiment) -> dict[str, Any]:
     options = _without_pace(experiment)
     del options["trainer"]["max_steps"]
     return options
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Paths whose values differ, as ``key.sub (old -> new)``."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += differing_keys(before, now, f"{prefix}{key}.")
+        elif before != now:
+            found.append(f"{prefix}{key} ({before!r} -> {now!r})")
+    return found
 
 
 def _without_pace(experiment: Experiment) -> dict[str, Any]:

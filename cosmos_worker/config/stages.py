@@ -168,6 +168,15 @@ class CacheLatentsConfig(StageConfig):
     tokenizer: TokenizerConfig
 
 
+class StartFrom(Model):
+    """A checkpoint of another run, which the training takes over whole: weights, optimizer, average, step."""
+
+    run_uri: str
+    """Folder of the run: output root/PROJECT/GROUP/NAME."""
+    step: PositiveInt | None = None
+    """Step of the checkpoint; null = the latest."""
+
+
 class TrainConfig(StageConfig):
     """train: target_uri is the output root; the run lies in PROJECT/GROUP/NAME below it."""
 
@@ -183,6 +192,8 @@ class TrainConfig(StageConfig):
     latents_uri: str
     tokenizer_uri: str | None = None
     """Folder of the tokenizer, or the word 'embedded', for trainer.sample_every_steps; null = no sample videos."""
+    start_from: StartFrom | None = None
+    """Checkpoint to begin with, unless the run has a later one of its own; null = begin with the weights."""
 
 
 class PublishConfig(StageConfig):

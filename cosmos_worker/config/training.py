@@ -96,6 +96,9 @@ class TrainerConfig(Model):
     """Samples per forward pass of one process; fewer take less memory, and the result is the same but for rounding."""
     save_every_steps: PositiveInt = 500
     """Steps between checkpoints."""
+    save_every_minutes: PositiveInt | None = None
+    """Minutes since the last checkpoint after which another one is written, to resume from: without exported weights;
+    null = never."""
     keep_last: PositiveInt = 2
     """Checkpoints to resume from that are kept; exported weights are kept by keep_exports."""
     keep_exports: PositiveInt = 4

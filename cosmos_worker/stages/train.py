@@ -50,6 +50,7 @@ from cosmos_worker.train.parallelize import (
 )
 from cosmos_worker.train.same_run import is_beyond, with_initial_warmup
 from cosmos_worker.train.samples import open_samples
+from cosmos_worker.train.starting_point import StartingPoint, find_starting_point
 from cosmos_worker.train.step import use_bfloat16
 from cosmos_worker.train.trackers.opening import choose_trackers
 from cosmos_worker.train.trainer import (
@@ -213,7 +214,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
             files.enter_context(only_writer(folder))
             remove_unfinished_exports(folder)
         found = _compare_with_earlier_runs(config, volumes, folder) if processes.is_main else None
-        experiment, note, is_done = processes.from_main(found)
+        experiment, note, is_done, start = processes.from_main(found)
         if is_done:
             steps = trainer_options.max_steps
             change = read_change(folder, steps)
@@ -225,7 +226,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         if processes.is_main:
             write_resolved_config(folder, config)
         trainer = _open_trainer(config, volumes, folder, processes)
-        trainer.state.resume()
+        trainer.state.resume(start and (start.run, start.step))
         left_out = len(trainer.dataset.words.dropped)
         done = train(trainer, stop)
         return {"run": str(folder), "dropped_clips": left_out, **done, **note}
@@ -281,11 +282,15 @@ def _open_windows(
 
 def _compare_with_earlier_runs(
     config: TrainConfig, volumes: Volumes, folder: Path
-) -> tuple[Experiment, dict[str, str], bool]:
-    """The experiment with its run's first warm-up, a note on runs of other lengths, and True if all is done."""
-    note = describe_length(config, volumes)
+) -> tuple[Experiment, dict[str, str], bool, StartingPoint | None]:
+    """The experiment with its run's first warm-up, a note on earlier runs, True if all is done, and where to begin."""
+    start = find_starting_point(config, volumes, folder)
+    if start is None:
+        note = describe_length(config, volumes)
+    else:
+        note = f"begins with step {start.step} of the run in {start.run}"
     if note is not None:
         logger.warning("note: %s", note)
-    experiment = with_initial_warmup(folder, config.experiment)
+    experiment = with_initial_warmup(folder if start is None else start.run, config.experiment)
     is_done = is_beyond(folder, experiment)
-    return experiment, {} if note is None else {"note": note}, is_done
+    return experiment, {} if note is None else {"note": note}, is_done, start

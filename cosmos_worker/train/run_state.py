@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from cosmos_worker.train.checkpoint import (
     wait_for_state,
 )
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.export import LOSS
+from cosmos_worker.train.export import LOSS, list_exports
 from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.same_run import check_same_options
@@ -68,7 +69,7 @@ class RunState:
         source_dtype = torch.bfloat16 if experiment.compat.bfloat16_ema else torch.float32
         self.ema = PowerEma(model, ema.rate, source_dtype) if ema.enabled else None
         self.done_steps = 0
-        self.saved_step = self._begun_step = -1
+        self.saved_step = self._begun_step = self._exported_step = -1
 
     def finish_step(self) -> None:
         """Take the weights of an optimizer update into the average, and count the step."""
@@ -83,14 +84,18 @@ class RunState:
 
     # --- continue ----------------------------------------------------------------------------
 
-    def resume(self) -> None:
+    def resume(self, start: tuple[Path, int] | None = None) -> None:
         """Continue from the newest complete checkpoint, if there is one, whatever number of processes wrote it.
+
+        Args:
+            start: folder of another run, and the step of its checkpoint to begin with; this one has none. The
+                checkpoint is then written into this run too, so that it no longer needs the other.
 
         Raises:
             CheckpointError: it is damaged, of an earlier format, or belongs to another configuration or dataset.
             RetryableError: the main process has found one that this node does not see.
         """
-        saved = self._find_checkpoint()
+        saved = self._find_checkpoint() if start is None else wait_for_state(*start)
         if self.saver.processes.is_main:
             self.saver.update_best(int(saved.progress["step"]) if saved else 0)
         if saved is None:
@@ -104,9 +109,20 @@ class RunState:
         tensors = self._tensors()
         load_shards(saved.shards, tensors)
         restore(self.model, self.optimizer, tensors, self._saves_frozen)
-        self.done_steps = self.saved_step = self._begun_step = int(saved.progress["step"])
+        self.done_steps = int(saved.progress["step"])
+        if start is None:
+            self.saved_step = self._begun_step = self.done_steps
+            self._exported_step = self._newest_export()
         self._write_position()
         logger.info("continued step=%d from=%s", self.done_steps, saved.folder)
+        if start is not None and self.done_steps < self.experiment.trainer.max_steps:
+            self.save()  # the last step is saved with its held-out loss
+
+    def _newest_export(self) -> int:
+        """Step of the newest exported weights, as the main process sees them; -1 if there are none."""
+        processes, run = self.saver.processes, self.saver.run
+        steps = list_exports(run, "reg") if processes.is_main else ()
+        return processes.from_main(max(steps, default=-1))
 
     def _find_checkpoint(self) -> SavedState | None:
         """The newest complete checkpoint that the main process sees: another node's view of a volume may be older."""
@@ -129,16 +145,20 @@ class RunState:
 
     # --- save --------------------------------------------------------------------------------
 
-    def begin_save(self, held_out_loss: HeldOutLoss | None = None) -> None:
+    def begin_save(
+        self, held_out_loss: HeldOutLoss | None = None, *, exports_weights: bool = True
+    ) -> None:
         """Begin to write checkpoint and exports of the steps done, unless that has begun; the training may go on.
 
         Args:
             held_out_loss: of these weights; None = not taken.
+            exports_weights: False = write only what is needed to continue, without exported weights.
 
         Raises:
             RetryableError: a failed write; complete checkpoints are intact.
         """
-        if self._begun_step == self.done_steps:
+        lacks_weights = exports_weights and self._exported_step != self.done_steps
+        if self._begun_step == self.done_steps and not lacks_weights:
             return
         progress: dict[str, Any] = {
             "data_order": self._order.state(self.done_steps),
@@ -148,8 +168,11 @@ class RunState:
             progress[LOSS] = held_out_loss.rounded().loss
         self.finish_save()
         self.saver.changes.wait()  # two sets of whole weights may not fit into the memory
-        self.saver.begin(self.done_steps, self._tensors(), self._exports(), progress)
+        exports = self._exports() if exports_weights else None
+        self.saver.begin(self.done_steps, self._tensors(), exports, progress)
         self._begun_step = self.done_steps
+        if exports_weights:
+            self._exported_step = self.done_steps
 
     def finish_save(self) -> None:
         """Wait until the checkpoint that is being written is complete.

@@ -8,7 +8,7 @@ from typing import Any
 
 from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.identity import options_that_decide_weights
+from cosmos_worker.config.identity import differing_keys, options_that_decide_weights
 from cosmos_worker.config.moved_options import of_today
 from cosmos_worker.config.training import (
     decays,
@@ -22,26 +22,14 @@ from cosmos_worker.train.export import list_exports
 logger = logging.getLogger(__name__)
 
 
-def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Paths whose values differ, as ``key.sub (old -> new)``."""
-    found = []
-    for key in sorted({*old, *new}):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += differing_keys(before, now, f"{prefix}{key}.")
-        elif before != now:
-            found.append(f"{prefix}{key} ({before!r} -> {now!r})")
-    return found
-
-
-def _experiment_of(progress: dict[str, Any], folder: Path) -> Experiment:
+def experiment_of(progress: dict[str, Any], folder: Path) -> Experiment:
     """The experiment that a checkpoint was trained with; options that came later have their defaults."""
     return parse_document(Experiment, of_today(progress["experiment"]), str(folder))
 
 
 def check_same_options(state: SavedState, experiment: Experiment) -> None:
     """Raise CheckpointError if a checkpoint was trained with other options than those of an experiment."""
-    saved = _experiment_of(state.progress, state.folder)
+    saved = experiment_of(state.progress, state.folder)
     old, new = options_that_decide_weights(saved), options_that_decide_weights(experiment)
     differing = differing_keys(old, new)
     if not differing:
@@ -66,7 +54,7 @@ def with_initial_warmup(run: Path, experiment: Experiment) -> Experiment:
     if not states or optimizer.warmup_steps is not None or decays(optimizer):
         return experiment
     folder = states[-1][1]
-    saved = _experiment_of(read_progress(folder), folder)
+    saved = experiment_of(read_progress(folder), folder)
     warmup = warmup_steps(saved.optimizer, saved.trainer.max_steps)
     kept = optimizer.model_copy(update={"warmup_steps": warmup})
     return experiment.model_copy(update={"optimizer": kept})

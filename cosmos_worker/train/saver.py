@@ -116,7 +116,7 @@ def _tensors_in(entry: object) -> Iterator[Tensor]:
 class _Pending:
     step: int
     progress: dict[str, Any]
-    exports: Exports
+    exports: Exports | None
     written: Future[Files]
 
 
@@ -157,9 +157,11 @@ class Saver:
         return self._pending is not None and self._pending.written.done()
 
     def begin(
-        self, step: int, tensors: dict[str, Any], exports: Exports, progress: dict[str, Any]
+        self, step: int, tensors: dict[str, Any], exports: Exports | None, progress: dict[str, Any]
     ) -> None:
         """Copy what this process writes to the CPU and begin to write; an earlier checkpoint is completed first.
+
+        Without exports it writes only what is needed to continue.
 
         Raises:
             RetryableError: a failed write, here or of the earlier checkpoint; complete ones are intact.
@@ -175,13 +177,13 @@ class Saver:
         written = self._thread.submit(self._write, step, staged, exports)
         self._pending = _Pending(step, progress, exports, written)
 
-    def _write(self, step: int, staged: dict[str, Any], exports: Exports) -> Files:
+    def _write(self, step: int, staged: dict[str, Any], exports: Exports | None) -> Files:
         from cosmos_worker.train.shard_files import save_shards
 
         # shards before exports: in this collective the others would wait for a main process that still exports
         with reporting_full_disk(self.run / STATE_FOLDER):
             save_shards(shards_path(self.run, step), staged, self._group.handle)
-        if self.processes.is_main:
+        if self.processes.is_main and exports is not None:
             self._export(step, exports)
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
 
@@ -215,7 +217,7 @@ class Saver:
                 prune_states(self.run, self.keep_last, spared)
                 prune_exports(self.run, self.keep_exports, spared)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
-        if self.processes.is_main:
+        if self.processes.is_main and pending.exports is not None:
             self.changes.begin(pending.step, pending.exports)
         return pending.step
 

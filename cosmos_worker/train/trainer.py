@@ -12,6 +12,7 @@ This file decides when losses are logged, held-out losses taken, sample videos m
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from cosmos_worker.train.order import BucketOrder, DataOrder
 from cosmos_worker.train.parallelize import replicate
 from cosmos_worker.train.run_state import RunState
 from cosmos_worker.train.samples import SampleVideos
+from cosmos_worker.train.save_timer import SaveTimer
 from cosmos_worker.train.saver import Saver
 from cosmos_worker.train.step import LossSums, StepResult, train_step
 from cosmos_worker.train.trackers.opening import open_trackers
@@ -63,6 +65,7 @@ def train(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
         if state.done_steps == 0:
             result["validation_loss_before"] = _rounded(trainer.validate())
             trainer.sample()
+        trainer.save_timer.restart()
         result |= _train_to_max_steps(trainer, stop)
         held_out = trainer.validate()
         result["validation_loss_after"] = _rounded(held_out)
@@ -103,13 +106,22 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
                 held_out = trainer.validate()
             if is_due(state.done_steps, options.sample_every_steps):
                 trainer.sample()
-        if is_due(state.done_steps, options.save_every_steps) and not (
-            trainer.is_done
-            and options.keep_best  # train() saves the last one with its held-out loss
-        ):
-            # in the background: that of the last step while train() validates
-            state.begin_save(held_out)
+        _begin_save_if_due(trainer, shared, held_out)
     return means
+
+
+def _begin_save_if_due(trainer: Trainer, shared: SharedStep, held_out: HeldOutLoss | None) -> None:
+    """Begin to write a checkpoint in the background if one is due, by its step or by the time since the last."""
+    options, state = trainer.experiment.trainer, trainer.state
+    if trainer.is_done and options.keep_best:
+        return  # train() saves the last one with its held-out loss
+    if is_due(state.done_steps, options.save_every_steps):
+        state.begin_save(held_out)  # that of the last step while train() validates
+    elif shared.is_save_due and not trainer.is_done:
+        state.begin_save(exports_weights=False)
+    else:
+        return
+    trainer.save_timer.restart()
 
 
 def is_due(done_steps: int, every_steps: int | None) -> bool:
@@ -132,11 +144,13 @@ class SharedStep:
         losses: total, EDM and squared error, float32 (3,) on the CPU.
         is_stopping: some process was asked to stop.
         is_checkpoint_written: every process has written its part of the checkpoint in progress.
+        is_save_due: the main process says that the last checkpoint is too old.
     """
 
     losses: Tensor
     is_stopping: bool
     is_checkpoint_written: bool
+    is_save_due: bool = False
 
 
 @dataclass
@@ -153,6 +167,7 @@ class Trainer:
         trackers: names of the services that figures and videos go to.
         base: address of the weights that the run began with, for the adapters of LoRA; None = they were drawn.
         open_base: opens these weights, to measure their change; None = they were drawn.
+        clock: seconds, for the checkpoints that are due by time.
     """
 
     experiment: Experiment
@@ -166,6 +181,7 @@ class Trainer:
     trackers: tuple[TrackerName, ...] = ()
     base: str | None = None
     open_base: Callable[[], Mapping[str, Tensor]] | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         options, processes = self.experiment.trainer, self.processes
@@ -188,6 +204,7 @@ class Trainer:
         self.state = RunState(
             self.experiment, self.model, whole, self.saver, self.position_file, self.base
         )
+        self.save_timer = SaveTimer(options.save_every_minutes, self.clock)
         self._log: MetricsLog | None = None
 
     @property
@@ -235,10 +252,13 @@ class Trainer:
 
     def exchange(self, result: StepResult, stop: StopSignal) -> SharedStep:
         """The step as all processes have done it, by one small collective."""
-        flags = torch.tensor([float(stop.requested), float(self.saver.has_written)])
+        is_save_due = self.processes.is_main and self.save_timer.is_due
+        flags = torch.tensor([stop.requested, self.saver.has_written, is_save_due]).float()
         values = torch.cat([result.losses.cpu(), flags])
         values = self.processes.mean(values.to(self.processes.device)).cpu()
-        return SharedStep(values[:3], bool(values[3] > 0), bool(values[4] == 1))
+        return SharedStep(
+            values[:3], bool(values[3] > 0), bool(values[4] == 1), bool(values[5] > 0)
+        )
 
     # --- reports -----------------------------------------------------------------------------
 

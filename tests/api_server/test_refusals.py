@@ -64,6 +64,10 @@ CREATED: list[tuple[dict[str, Any], str]] = [
         "operator Exists is for any value; remove value, or use Equal",
     ),
     (
+        {"checkpoints": {"from": {"job": "a", "folder": "checkpoints://a"}}},
+        "give exactly one of job and folder",
+    ),
+    (
         {"guardrails": {"faceBlur": True}},
         "faceBlur: there are no guardrails; give source, textClassifier and imageEncoder, or remove it",
     ),
@@ -76,18 +80,28 @@ EDITED: list[tuple[dict[str, Any], str]] = [
     ({"tokenizer": {"name": "Other"}}, f"tokenizer {ADVICE}"),
     ({"dataset": {"camera": 1}}, f"dataset {ADVICE}"),
     ({"embeddings": {"maxLength": 9}}, f"embeddings {ADVICE}"),
-    ({"training": {"steps": 9}}, f"training {ADVICE}"),
-    ({"compute": {"nodes": 4}}, f"compute {ADVICE}"),
-    ({"checkpoints": {"keepLast": 9}}, f"checkpoints {ADVICE}"),
-    ({"storage": {"models": {"claimName": "other"}}}, f"storage {ADVICE}"),
-    ({"backend": {"type": "Job"}}, f"backend {ADVICE}"),
-    ({"outputs": {"weights": "Regular"}}, f"outputs {ADVICE}"),
+    (
+        {"training": {"steps": 9}},
+        "training.steps may only grow; create another PostTrainingJob for fewer steps",
+    ),
+    ({"training": {"seed": 9}}, f"training.experiment and training.seed {ADVICE}"),
+    ({"training": {"experiment": "other"}}, f"training.experiment and training.seed {ADVICE}"),
+    ({"checkpoints": {"from": {"job": "other"}}}, f"checkpoints.from {ADVICE}"),
+    (
+        {"storage": {"models": {"claimName": "other"}}},
+        "the claim and the folder of a volume cannot be changed, because the job's files are there; create another "
+        "PostTrainingJob, which prepares its files anew",
+    ),
+    (
+        {"outputs": {"weights": "Regular"}},
+        "outputs cannot be changed; create another PostTrainingJob with spec.checkpoints.from.job: NAME OF THIS ONE, "
+        "which takes its training over",
+    ),
     ({"promptUpsampler": {"source": PATH}}, f"promptUpsampler {ADVICE}"),
     (
         {"guardrails": {"source": PATH, "textClassifier": PATH, "imageEncoder": PATH}},
         f"guardrails {ADVICE}",
     ),
-    ({"scheduling": {"queueName": "other"}}, f"queueName {ADVICE}"),
     ({"inference": []}, "inference items cannot be removed; append new ones"),
     (
         {"inference": [{**ITEM, "gpus": 1}]},
@@ -96,9 +110,20 @@ EDITED: list[tuple[dict[str, Any], str]] = [
 ]
 """Changes to a job with an inference item, and the message of the rule that they break."""
 
+AFTER_SUCCESS = (
+    "the job has succeeded, which is final; create another PostTrainingJob with more steps and "
+    "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training"
+)
+
 PACE = [
     {"runPolicy": {"suspend": False, "maxAttempts": 9, "stallTimeoutSeconds": 60}},
-    {"scheduling": {"priorityClassName": "high", "nodeSelector": {"a": "b"}}},
+    {"runPolicy": {"retry": 1}},
+    {"scheduling": {"priorityClassName": "high", "nodeSelector": {"a": "b"}, "queueName": "other"}},
+    {"compute": {"image": "worker:2", "nodes": 4, "resources": {"limits": {"memory": "64Gi"}}}},
+    {"backend": {"type": "Job"}},
+    {"checkpoints": {"everySteps": 5, "everyMinutes": 30, "keepLast": 9}},
+    {"training": {"steps": 1000, "overrides": ["trainer.micro_batch_size=1"]}},
+    {"storage": {"models": {"create": {"size": "1Gi"}}}},
     {"credentials": {"huggingFace": {"name": "hub"}}},
     {"inference": [ITEM, {**ITEM, "name": "more"}]},
 ]
@@ -121,7 +146,7 @@ def create(jobs: Jobs, document: dict[str, Any]) -> tuple[int, str]:
 def test_every_rule_is_tried_below() -> None:
     tried = {message for _, message in (*CREATED, *EDITED)}
 
-    assert rule_messages(SPEC) == tried
+    assert rule_messages(build_schema()) == tried | {AFTER_SUCCESS}
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{api_path(limit[0])}-{limit[1]}")
@@ -189,10 +214,37 @@ def test_edit_of_the_pace_is_admitted(jobs: Jobs, edited: str, change: dict[str,
     assert status == 200, message
 
 
+def write_status(jobs: Jobs, name: str, status: dict[str, Any]) -> None:
+    """Write a part of a job's status, as the operator does."""
+    path = f"{jobs.api.jobs}/{name}/status"
+    code, answer = jobs.api.call("PATCH", path, {"status": status}, kind="merge")
+    assert code == 200, answer
+
+
+def test_steps_may_go_back_to_those_that_the_run_is_trained_to(jobs: Jobs) -> None:
+    jobs.submit("rules-steps", runPolicy={"suspend": True})
+    jobs.patch("rules-steps", {"training": {"steps": 1000}})
+    run = {"folder": "checkpoints://a", "steps": jobs.steps}
+    write_status(jobs, "rules-steps", {"run": run})
+
+    assert edit(jobs, "rules-steps", {"training": {"steps": jobs.steps}})[0] == 200
+    assert edit(jobs, "rules-steps", {"training": {"steps": jobs.steps - 1}})[0] == 422
+
+
+def test_job_that_has_succeeded_gets_no_more_steps(jobs: Jobs) -> None:
+    jobs.submit("rules-success", runPolicy={"suspend": True})
+    write_status(jobs, "rules-success", {"state": "Succeeded"})
+
+    status, message = edit(jobs, "rules-success", {"training": {"steps": 1000}})
+
+    assert status == 422
+    assert AFTER_SUCCESS in message
+
+
 def test_refused_edit_leaves_the_job_as_it_was(jobs: Jobs, edited: str) -> None:
     before = jobs.job(edited)
 
-    with pytest.raises(Refusal, match="training cannot be changed"):
+    with pytest.raises(Refusal, match="training.steps may only grow"):
         jobs.patch(edited, {"training": {"steps": 7}})
 
     assert jobs.job(edited) == before

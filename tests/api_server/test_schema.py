@@ -129,12 +129,12 @@ def change(api: Api, spec: dict[str, Any]) -> tuple[int, Any]:
 
 
 def test_immutable_fields(api: Api) -> None:
-    code, answer = change(api, {"model": {"name": "Other"}, "backend": {"type": "Job"}})
+    code, answer = change(api, {"model": {"name": "Other"}, "tokenizer": {"name": "Other"}})
     assert code == 422
     text = "cannot be changed; create another PostTrainingJob (finished stages are shared)"
     assert problems(answer) == {
         f"spec.model: Invalid value: model {text}",
-        f"spec.backend: Invalid value: backend {text}",
+        f"spec.tokenizer: Invalid value: tokenizer {text}",
     }
 
 

@@ -97,7 +97,8 @@ def prepared(api: Api, *crds: Any) -> Iterator[Api]:
     for crd in crds:
         path = f"{CRD_PATH}/{crd['metadata']['name']}"
         if api.call("GET", path)[0] == 404:
-            assert api.call("POST", CRD_PATH, crd)[0] == 201
+            status, answer = api.call("POST", CRD_PATH, crd)
+            assert status == 201, answer.get("message")
         wait_for(partial(_is_served, api, crd["spec"]))
     namespace = {"metadata": {"name": api.namespace}}
     assert api.call("POST", "/api/v1/namespaces", namespace)[0] == 201

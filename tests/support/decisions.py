@@ -16,7 +16,7 @@ from cosmos_operator.kube.objects import format_time
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.plan.job_plan import plan_job
 from cosmos_operator.settings import Settings
-from support.jobs import make_document
+from support.jobs import make_document, set_fields
 
 START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 POD_KINDS = ("Job", "PyTorchJob", "TrainJob")
@@ -107,7 +107,7 @@ class Simulation:
         found = self.objects.get(key)
         if found is None or found["metadata"]["uid"] != action.uid:
             return
-        if not action.foreground:
+        if not action.foreground or action.kind not in POD_KINDS:
             del self.objects[key]
         elif action.kind in POD_KINDS and self.pods_of(action.name, active=True):
             found["metadata"]["deletionTimestamp"] = format_time(self.now)
@@ -116,6 +116,11 @@ class Simulation:
                 pod["metadata"]["deletionTimestamp"] = format_time(due)
         else:
             self._forget(action.name)
+
+    def edit(self, changes: dict[str, Any]) -> None:
+        """Change the job by paths below spec, as ``kubectl edit`` does; None removes."""
+        set_fields(self.document, changes)
+        self.document["metadata"]["generation"] += 1
 
     # --- what the operator wrote ------------------------------------------------------------
 

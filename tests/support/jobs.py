@@ -34,18 +34,23 @@ DOCUMENT: dict[str, Any] = {
 def make_document(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """A valid document with values set by path below spec, such as ``{"compute.nodes": 2}``; None removes."""
     document = copy.deepcopy(DOCUMENT)
-    for path, value in (changes or {}).items():
+    set_fields(document, changes or {})
+    return document
+
+
+def set_fields(document: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Set values of a job by path below spec; None removes."""
+    for path, value in changes.items():
         *parents, last = path.split(".")
         target: Any = document["spec"]
         for part in parents:
             target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
         if isinstance(target, list):
-            target[int(last)] = value
+            target[int(last)] = copy.deepcopy(value)
         elif value is None:
             target.pop(last)
         else:
-            target[last] = value
-    return document
+            target[last] = copy.deepcopy(value)
 
 
 def make_job(changes: dict[str, Any] | None = None, name: str = "push") -> PostTrainingJob:

@@ -39,13 +39,24 @@ def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
     return {RULES: [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
-def immutable(field: str) -> dict[str, Any]:
-    """Extra of the JSON schema of a field that cannot be changed once the object exists."""
-    return rules(
-        (
-            "self == oldSelf",
-            f"{field} cannot be changed; create another PostTrainingJob (finished stages are shared)",
-        )
+ANOTHER_JOB = "create another PostTrainingJob (finished stages are shared)"
+
+
+def immutable(field: str, instead: str = ANOTHER_JOB) -> dict[str, Any]:
+    """Extra of the JSON schema of a field that cannot be changed once the object exists.
+
+    Args:
+        field: its name, for the message.
+        instead: what to do instead of changing it.
+    """
+    return rules(("self == oldSelf", f"{field} cannot be changed; {instead}"))
+
+
+def unchanged(field: str) -> str:
+    """The CEL rule that an optional field of an object stays as it is, or stays omitted."""
+    return (
+        f"has(self.{field}) == has(oldSelf.{field}) && "
+        f"(!has(self.{field}) || self.{field} == oldSelf.{field})"
     )
 
 

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 
 from cosmos_operator.api.inference import InferenceItem
-from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec, sources
+from cosmos_operator.api.training import TrainingSpec
+from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.errors import ConfigError
@@ -23,6 +24,7 @@ FIELDS_OF_OPTIONS = {
     "trainer.max_steps": "spec.training.steps",
     "trainer.seed": "spec.training.seed",
     "trainer.save_every_steps": "spec.checkpoints.everySteps",
+    "trainer.save_every_minutes": "spec.checkpoints.everyMinutes",
     "trainer.keep_last": "spec.checkpoints.keepLast",
     "trainer.device": "spec.compute.gpusPerNode",
     "text.max_length": "spec.embeddings.maxLength",
@@ -42,6 +44,7 @@ def resolve_experiment(job: PostTrainingJob) -> Experiment:
         "trainer.max_steps": spec.training.steps,
         "trainer.seed": spec.training.seed,
         "trainer.save_every_steps": spec.checkpoints.every_steps,
+        "trainer.save_every_minutes": spec.checkpoints.every_minutes,
         "trainer.keep_last": spec.checkpoints.keep_last,
         "trainer.device": "cuda" if spec.compute.gpus_per_node else "cpu",
         "text.max_length": spec.embeddings.max_length,
@@ -85,6 +88,7 @@ def _check_overrides(training: TrainingSpec) -> list[str]:
 def check_job(job: PostTrainingJob) -> list[str]:
     """All problems of a job whose fields are valid one by one, one line each."""
     problems = _check_camera(job) + _check_inference(job) + _check_storage(job)
+    problems += _check_starting_point(job)
     problems += _check_single_objects(job)
     if training := check_training(job.spec.training):
         return training + problems
@@ -111,6 +115,21 @@ def _check_single_objects(job: PostTrainingJob) -> list[str]:
         and source.s3.uri.endswith(WEIGHT_SUFFIXES)
         and where != "spec.model.source"
     ]
+
+
+def _check_starting_point(job: PostTrainingJob) -> list[str]:
+    """A checkpoint to start from that cannot be one."""
+    start = job.spec.checkpoints.start_from
+    if start is None:
+        return []
+    if start.job == job.name:
+        return [
+            f"spec.checkpoints.from.job: {start.job!r} is this job, which continues from its own checkpoints anyway; "
+            "remove it"
+        ]
+    if start.folder is not None:
+        return _check_address(start.folder, "spec.checkpoints.from.folder", ("checkpoints",))
+    return []
 
 
 def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
@@ -260,10 +279,12 @@ def _check_auxiliary_models(job: PostTrainingJob, item: InferenceItem, where: st
     ]
 
 
-def _check_address(address: str, where: str) -> list[str]:
+def _check_address(
+    address: str, where: str, volumes: tuple[str, ...] = ("dataset", *VOLUMES)
+) -> list[str]:
     match = ADDRESS.match(address)
-    if match and match["volume"] not in (*VOLUMES, "dataset"):
-        allowed = ", ".join(f"{volume}://" for volume in ("dataset", *VOLUMES))
+    if match and match["volume"] not in volumes:
+        allowed = ", ".join(f"{volume}://" for volume in volumes)
         return [f"{where}: unknown volume in {address!r}; use one of {allowed} or a path"]
     if match and ".." in re.split(r"/+", match["path"]):
         return [f"{where}: {address!r} leaves its volume; remove '..'"]

@@ -66,7 +66,7 @@ GROUPS = (
         "Saving, validating, watching",
         "None of these changes the weights of a step.",
         (
-            "trainer.save_every_steps", "trainer.keep_", "trainer.log_every_steps", "trainer.validat",
+            "trainer.save_every_", "trainer.keep_", "trainer.log_every_steps", "trainer.validat",
             "trainer.sample_", "trainer.trackers",
         ),
     ),

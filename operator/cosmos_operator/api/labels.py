@@ -28,6 +28,8 @@ DEPENDS_ANNOTATION = f"{GROUP}/depends-on"
 """Names of the stages that must have finished first, separated by commas."""
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
 """Content key of a Job's pod template; it differs if another job asks for another image or other nodes."""
+DOCUMENT_ANNOTATION = f"{GROUP}/document"
+"""Hash of the document in a ConfigMap, of which the name has only the part that decides the result."""
 
 # --- of Kubernetes and Kueue -------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Machines, volumes, nodes and queue of a PostTrainingJob."""
+"""Machines, backend, volumes, nodes and queue of a PostTrainingJob."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cosmos_operator.api.base import (
     OptionalObjectName,
     Quantity,
     RelativeFolder,
-    immutable,
     rules,
+    unchanged,
 )
 
 Quantities = Annotated[dict[Annotated[str, Field(max_length=253)], Quantity], Field(max_length=16)]
@@ -43,7 +43,7 @@ class PreparationSpec(ApiModel):
 
 
 class ComputeSpec(ApiModel):
-    """Nodes, GPUs, image and resources of the pods."""
+    """Nodes, GPUs, image and resources of the pods. Changes apply to pods that are created afterwards."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -94,6 +94,15 @@ class ComputeSpec(ApiModel):
         return min(1, self.gpus_per_node) if gpus is None else gpus
 
 
+class BackendSpec(ApiModel):
+    """The kind of Kubernetes object that runs the training."""
+
+    type: Literal["Auto", "PyTorchJob", "Job", "TrainJob"] = "Auto"
+    """Kind of the object. PyTorchJob: of the Kubeflow training-operator. TrainJob: of Kubeflow Trainer 2.2 or
+    later, with a queue Kueue 0.17 or later. Job: an indexed Job of Kubernetes. Auto: PyTorchJob where it is
+    installed, otherwise Job."""
+
+
 class NewClaim(ApiModel):
     """A persistent volume claim to create. It outlives the job."""
 
@@ -107,6 +116,16 @@ class NewClaim(ApiModel):
 
 class VolumeSpec(ApiModel):
     """A volume of the job: a folder in a persistent volume claim."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"{unchanged('claimName')} && {unchanged('subPath')}",
+                "the claim and the folder of a volume cannot be changed, because the job's files are there; create "
+                "another PostTrainingJob, which prepares its files anew",
+            )
+        )
+    )
 
     claim_name: ObjectName = "cosmos"
     """Name of the claim, in the job's namespace."""
@@ -177,7 +196,7 @@ class Toleration(ApiModel):
 class SchedulingSpec(ApiModel):
     """Nodes, priority and queue of the pods. Changes apply to pods that are created afterwards."""
 
-    queue_name: Annotated[OptionalObjectName, Field(json_schema_extra=immutable("queueName"))] = ""
+    queue_name: OptionalObjectName = ""
     """Name of the Kueue LocalQueue in which the training, and every stage that uses GPUs, waits for quota. Empty:
     no queue."""
     priority_class_name: OptionalObjectName = ""

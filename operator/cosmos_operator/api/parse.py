@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cosmos_operator.api.check import check_job, check_training
-from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
+from cosmos_operator.api.training import TrainingSpec
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
 

@@ -49,13 +49,14 @@ StateWord = Literal[
 State = Annotated[StateWord, OpenSet()]
 OutcomeWord = Literal[
     "Running", "Succeeded", "Suspended", "Stopped", "Preempted", "Evicted", "NodeLost", "Deleted",
-    "GpuFault", "IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled", "DeadlineExceeded",
-    "UserError",
+    "Edited", "GpuFault", "IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled",
+    "DeadlineExceeded", "UserError",
 ]  # fmt: skip
 Outcome = Annotated[OutcomeWord, OpenSet()]
 ConditionWord = Literal[
     "Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "LatentsReady",
-    "InputsReady", "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed",
+    "InputsReady", "Admitted", "SpecApplied", "Running", "Progressing", "Published", "Suspended",
+    "Succeeded", "Failed",
 ]  # fmt: skip
 ConditionType = Annotated[ConditionWord, OpenSet()]
 
@@ -141,6 +142,12 @@ class Attempt(StatusModel):
     """Kind of the workload that runs the attempt."""
     workload: Text
     """Name of the workload that runs the attempt."""
+    spec_key: Text | None = None
+    """Hash of the fields of spec that the attempt was created from; a change of them waits for the next attempt."""
+    nodes: NonNegative | None = None
+    """Number of pods of the attempt."""
+    steps: NonNegative | None = None
+    """Number of optimizer steps that the attempt trains to."""
     start_step: NonNegative | None = None
     """Step of the checkpoint that the attempt continued from."""
     end_step: NonNegative | None = None
@@ -167,6 +174,19 @@ class Attempt(StatusModel):
     """Number of GPUs of all its pods. Omitted: it uses none."""
     gpu_hours: GpuHours | None = None
     """GPU hours of the attempt; updated with its progress."""
+
+
+class TrainingRun(StatusModel):
+    """The training run that has begun: a change of spec that would need another one is refused."""
+
+    folder: Text
+    """Volume address that contains the run, with the content key of the options that decide its weights."""
+    steps: NonNegative
+    """Number of optimizer steps that the run is trained to."""
+    overrides: Annotated[
+        tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=64)
+    ] = ()
+    """Options of the experiment that the job has changed, as it was accepted last."""
 
 
 class InferenceResult(StatusModel):
@@ -218,6 +238,10 @@ class PostTrainingJobStatus(StatusModel):
     """Time at which the operator first saw the job."""
     completion_time: Time | None = None
     """Time at which the job succeeded or failed."""
+    active_seconds: NonNegative = 0
+    """Seconds for which the job was active before active_since; runPolicy.activeDeadlineSeconds limits them."""
+    active_since: Time | None = None
+    """Time since which the job is active; omitted while it is suspended or waits in a queue."""
     progress: Progress | None = None
     """Progress of the training, as its log reports it."""
     checkpoints: Checkpoints | None = None
@@ -228,6 +252,13 @@ class PostTrainingJobStatus(StatusModel):
     """GPU hours of all attempts of the training, also of those that are listed no more."""
     failed_attempts: NonNegative = 0
     """Number of attempts that have failed and count towards runPolicy.maxAttempts."""
+    retry: NonNegative | None = None
+    """Value of runPolicy.retry up to which the job has tried again."""
+    forgiven_attempts: NonNegative = 0
+    """Number of the last attempt before the job was told to try again, or given more memory; it and those before it
+    count for nothing any more."""
+    run: TrainingRun | None = None
+    """Training run that has begun."""
     inference: Annotated[
         tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
     ] = ()

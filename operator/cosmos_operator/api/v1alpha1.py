@@ -19,7 +19,6 @@ from cosmos_operator.api.base import (
     ApiModel,
     ArtifactName,
     Count,
-    CountOrZero,
     ObjectName,
     PublishedName,
     Seconds,
@@ -27,13 +26,14 @@ from cosmos_operator.api.base import (
     rules,
 )
 from cosmos_operator.api.inference import InferenceItem
-from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpec
+from cosmos_operator.api.machines import BackendSpec, ComputeSpec, SchedulingSpec, StorageSpec
 from cosmos_operator.api.prompts_and_guards import (
     GuardrailsSpec,
     PromptUpsamplerSpec,
 )
 from cosmos_operator.api.source import Source
 from cosmos_operator.api.status import PostTrainingJobStatus
+from cosmos_operator.api.training import STEP_RULES, CheckpointsSpec, TrainingSpec
 
 
 class BaseModelSpec(ApiModel):
@@ -115,31 +115,6 @@ class EmbeddingsSpec(ApiModel):
     left out of the training."""
 
 
-class TrainingSpec(ApiModel):
-    """The experiment, and the options of it that this job changes."""
-
-    experiment: Annotated[str, Field(min_length=1, max_length=128)]
-    """Name of the experiment, such as video2world_instruction_bridge_57frames; it decides every option of the
-    training that is not given here. All experiments and their options are in docs/experiments.md."""
-    overrides: Annotated[
-        tuple[Annotated[str, Field(min_length=3, max_length=512)], ...], Field(max_length=64)
-    ] = ()
-    """Options of the experiment to change, each as key.sub=value, such as optimizer.learning_rate=1e-5."""
-    steps: Count | None = None
-    """Number of optimizer steps. Omitted: that of the experiment."""
-    seed: CountOrZero | None = None
-    """Seed of the order of the data and of the noise. Omitted: that of the experiment."""
-
-
-class CheckpointsSpec(ApiModel):
-    """Checkpoints that the training writes."""
-
-    every_steps: Count | None = None
-    """Number of steps between two checkpoints. Omitted: that of the experiment."""
-    keep_last: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Number of the latest checkpoints that are kept, to resume from. Omitted: that of the experiment."""
-
-
 class RunPolicySpec(ApiModel):
     """Deadlines, retries, suspension and clean-up of the job. All of it may be changed at any time."""
 
@@ -149,27 +124,22 @@ class RunPolicySpec(ApiModel):
     """Seconds after which the job fails if the training has done no step and not all of its pods run, counted from its
     first attempt, its resumption or its admission by a queue. Omitted: it may take any time to start."""
     active_deadline_seconds: Seconds | None = None
-    """Seconds from the start of the job within which its model must be published; otherwise the job fails. Omitted:
-    no limit."""
+    """Seconds of activity within which the model must be published; otherwise the job fails. Time for which the job is
+    suspended, or waits in a queue, is not counted. Omitted: no limit."""
     stall_timeout_seconds: Seconds = 1800
     """Seconds without a report of progress after which the training is stopped and begins its next attempt, which
     counts towards maxAttempts."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Number of failed attempts of the training after which the job fails: crashed, stalled, out of memory, a failed
     read or write, a lost peer. Preemptions, evictions, lost nodes and GPU faults do not count. Two counted failures, or
-    five GPU faults, in a row without a step of progress fail the job at once."""
+    five GPU faults, in a row without a step of progress fail the job at once. A training that ran out of memory is
+    suspended instead, until it is given more."""
+    retry: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Counter that tells a failed job to try again when it is raised: failed stages are begun anew, the training goes
+    on from its last checkpoint, and counted attempts and the active time start from zero."""
     ttl_seconds_after_finished: Seconds | None = None
     """Seconds after its end for which the finished job is kept; then it is deleted, and its files stay. Omitted: it
     is kept."""
-
-
-class BackendSpec(ApiModel):
-    """The kind of Kubernetes object that runs the training."""
-
-    type: Literal["Auto", "PyTorchJob", "Job", "TrainJob"] = "Auto"
-    """Kind of the object. PyTorchJob: of the Kubeflow training-operator. TrainJob: of Kubeflow Trainer 2.2 or
-    later, with a queue Kueue 0.17 or later. Job: an indexed Job of Kubernetes. Auto: PyTorchJob where it is
-    installed, otherwise Job."""
 
 
 class SecretKey(ApiModel):
@@ -234,6 +204,12 @@ class OutputsSpec(ApiModel):
         return self
 
 
+SAME_TRAINING = (
+    "create another PostTrainingJob with spec.checkpoints.from.job: NAME OF THIS ONE, which takes "
+    "its training over"
+)
+
+
 class PostTrainingJobSpec(ApiModel):
     """The model to post-train, the data, the machines, and the use of the result."""
 
@@ -262,22 +238,21 @@ class PostTrainingJobSpec(ApiModel):
         EmbeddingsSpec()
     )
     """Text encoder, whose embeddings of captions and prompts condition the network."""
-    training: Annotated[TrainingSpec, Field(json_schema_extra=immutable("training"))]
+    training: TrainingSpec
     """Experiment, and the options of it that this job changes."""
-    compute: Annotated[ComputeSpec, Field(json_schema_extra=immutable("compute"))] = ComputeSpec()
-    """Nodes, GPUs, image and resources of the pods."""
-    checkpoints: Annotated[CheckpointsSpec, Field(json_schema_extra=immutable("checkpoints"))] = (
-        CheckpointsSpec()
-    )
-    """Checkpoints that the training writes."""
-    storage: Annotated[StorageSpec, Field(json_schema_extra=immutable("storage"))] = StorageSpec()
+    compute: ComputeSpec = ComputeSpec()
+    """Nodes, GPUs, image and resources of the pods. Changes apply to pods that are created afterwards: to the training
+    from its next attempt on."""
+    checkpoints: CheckpointsSpec = CheckpointsSpec()
+    """Checkpoints that the training writes, and the one that it starts from."""
+    storage: StorageSpec = StorageSpec()
     """Volumes of models, datasets, embeddings and checkpoints, which jobs may share."""
     scheduling: SchedulingSpec = SchedulingSpec()
     """Nodes, priority and queue of the pods."""
     run_policy: RunPolicySpec = RunPolicySpec()
     """Deadlines, retries, suspension and clean-up of the job."""
-    backend: Annotated[BackendSpec, Field(json_schema_extra=immutable("backend"))] = BackendSpec()
-    """Kind of Kubernetes object that runs the training."""
+    backend: BackendSpec = BackendSpec()
+    """Kind of Kubernetes object that runs the training. A change applies from the next attempt on."""
     credentials: CredentialsSpec = CredentialsSpec()
     """Secrets for the stages that download."""
     inference: Annotated[
@@ -306,7 +281,9 @@ class PostTrainingJobSpec(ApiModel):
         GuardrailsSpec()
     )
     """Models that block unsafe prompts and videos."""
-    outputs: Annotated[OutputsSpec, Field(json_schema_extra=immutable("outputs"))] = OutputsSpec()
+    outputs: Annotated[
+        OutputsSpec, Field(json_schema_extra=immutable("outputs", SAME_TRAINING))
+    ] = OutputsSpec()
     """Model that the job publishes, and its report."""
 
 
@@ -323,6 +300,8 @@ class Metadata(BaseModel):
 
 class PostTrainingJob(ApiModel):
     """Post-trains a Cosmos-Predict1 Video2World model and generates videos with the result."""
+
+    model_config = ConfigDict(json_schema_extra=rules(*STEP_RULES))
 
     api_version: Literal["cosmos.dev/v1alpha1"]
     kind: Literal["PostTrainingJob"]

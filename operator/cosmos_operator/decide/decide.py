@@ -10,12 +10,14 @@ from datetime import datetime
 
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.conditions import Conditions
+from cosmos_operator.decide.deadline import check_deadline
 from cosmos_operator.decide.decision import Decision, Delete
 from cosmos_operator.decide.events import transition_events
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
 from cosmos_operator.decide.requirements.machines import check_backend
 from cosmos_operator.decide.requirements.queueing import check_queue
 from cosmos_operator.decide.requirements.storage import check_storage
+from cosmos_operator.decide.retry import asks_for_retry, honour_retry
 from cosmos_operator.decide.stages.advance import advance_stages
 from cosmos_operator.decide.status import (
     build_status,
@@ -42,7 +44,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     if is_being_deleted(plan.document):
         return Decision()
     generation = generation_of(plan.document)
-    if is_finished(plan.previous, generation):
+    if is_finished(plan.previous, plan.document):
         return _decide_after_the_end(plan, observed, now)
     conditions = Conditions(plan.previous.conditions, now, generation)
     if plan.job is None:
@@ -51,7 +53,9 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
         plan.document, plan.job, plan.stages, plan.previous, observed, now, settings, conditions
     )
     pass_.ignored_fields = plan.ignored_fields
-    _check_deadline(pass_)
+    pass_.refused_edit = plan.refused_edit
+    honour_retry(pass_)
+    check_deadline(pass_)
     backend = check_backend(pass_)
     if backend is None:
         _carry_over_results(pass_)
@@ -65,10 +69,13 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     return Decision(tuple(pass_.actions), status, events, pass_.requeue_after_s)
 
 
-def is_finished(status: PostTrainingJobStatus, generation: int) -> bool:
-    """True if the job has ended, and nobody has changed its specification since."""
-    ends = [c for c in status.conditions if c.type in ("Succeeded", "Failed")]
-    return any(c.status == "True" and c.observed_generation == generation for c in ends)
+def is_finished(status: PostTrainingJobStatus, document: Manifest) -> bool:
+    """True if the job has failed and is not told to try again, or has succeeded, and nobody has edited it since."""
+    ends = {c.type: c for c in status.conditions if c.status == "True"}
+    if "Failed" in ends:
+        return not asks_for_retry(status, document)
+    generation = generation_of(document)
+    return "Succeeded" in ends and ends["Succeeded"].observed_generation == generation
 
 
 def _decide_on_invalid_job(
@@ -112,19 +119,6 @@ def _delete_left_overs(uid: str, observed: Observed) -> tuple[Delete, ...]:
         for (kind, name), one in observed.objects.items()
         if is_left_over(kind, one)
     )
-
-
-def _check_deadline(pass_: Pass) -> None:
-    """Let the job fail if its model is not published in time; what is generated afterwards has no deadline."""
-    limit = pass_.job.spec.run_policy.active_deadline_seconds
-    if limit is None or pass_.previous.start_time is None or pass_.conditions.is_true("Published"):
-        return
-    remaining_s = limit - seconds_since(pass_.previous.start_time, pass_.now)
-    if remaining_s <= 0:
-        message = f"took longer than spec.runPolicy.activeDeadlineSeconds={limit}"
-        pass_.fail_job("DeadlineExceeded", message)
-    else:
-        pass_.requeue_after(remaining_s)
 
 
 def _carry_over_results(pass_: Pass) -> None:

@@ -20,8 +20,10 @@ def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[E
         if known.get(kind) == (answer, reason) or not _is_news(kind, condition, known):
             continue
         text = condition.get("message") or kind
-        is_bad = kind == "Failed" or (answer == "False" and kind != "Progressing")
-        is_bad = is_bad or reason == "FieldsIgnored"
+        is_bad = kind == "Failed" or (
+            answer == "False" and kind not in ("Progressing", "SpecApplied")
+        )
+        is_bad = is_bad or reason in ("FieldsIgnored", "Refused", "OutOfMemory")
         events.append(Event(reason, f"{kind}: {text}"[:MAX_EVENT_MESSAGE], is_bad))
     return (*events, *_attempt_events(before, after))
 
@@ -33,6 +35,8 @@ def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[
         return answer == "True"
     if kind == "Suspended":
         return answer == "True" or kind in known
+    if kind == "SpecApplied":
+        return answer == "False"
     if kind == "Running":
         return reason not in ("Waiting", "Starting", "Trained", "Queued", "Stopping", "Failed")
     if kind == "Progressing":
@@ -56,7 +60,7 @@ def _attempt_events(before: PostTrainingJobStatus, after: Manifest) -> list[Even
             events.append(Event("AttemptStarted", text))
         if outcome != "Running":
             detail = f": {attempt['message']}" if attempt.get("message") else ""
-            is_bad = outcome not in ("Succeeded", "Suspended", "Stopped")
+            is_bad = outcome not in ("Succeeded", "Suspended", "Stopped", "Edited")
             text = f"attempt {number} ended: {outcome}{detail}"
             events.append(Event(f"Attempt{outcome}", text[:MAX_EVENT_MESSAGE], is_bad))
     return events

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from cosmos_operator.api.base import API_VERSION, KIND
+from cosmos_operator.api.labels import DOCUMENT_ANNOTATION
 from cosmos_operator.api.status import (
     Attempt,
     Checkpoints,
@@ -78,6 +79,16 @@ class Pass:
     attempts: tuple[Attempt, ...] = ()
     gpu_hours: GpuHours | None = None
     failed_attempts: int = 0
+    forgiven_attempts: int = 0
+    """Number of the last attempt that counts for nothing any more."""
+    retry: int | None = None
+    """Value of spec.runPolicy.retry up to which the job has tried again."""
+    is_retrying: bool = False
+    """True while failed stages are begun anew, as that counter has been raised."""
+    refused_edit: str = ""
+    """Edit of the training that is left out, and what to do instead."""
+    hold: Failure | None = None
+    """Reason for which the training is suspended until somebody edits the job."""
     inference: tuple[InferenceResult, ...] = ()
     outputs: tuple[Output, ...] = ()
     failure: Failure | None = None
@@ -105,6 +116,16 @@ class Pass:
     def owns(self, manifest: Manifest) -> bool:
         """True if an object belongs to this very job, not to an earlier one of the same name."""
         return self.uid in owner_uids(manifest)
+
+    @property
+    def unforgiven_attempts(self) -> tuple[Attempt, ...]:
+        """Attempts since the job was last told to try again, or given more memory."""
+        return tuple(one for one in self.attempts if one.number > self.forgiven_attempts)
+
+    def forgive_attempts(self) -> None:
+        """Let all attempts so far count for nothing any more; they stay in the status."""
+        self.forgiven_attempts = self.attempts[-1].number if self.attempts else 0
+        self.failed_attempts = 0
 
     def unfinished_dependencies(self, stage: Stage) -> list[str]:
         """Names of the stages that must succeed before this one and have not."""
@@ -154,10 +175,8 @@ class Pass:
     def carry_over_progress(self) -> None:
         """Take over from the last pass what it knew of the training."""
         self.attempts = self.previous.attempts
-        self.failed_attempts, self.gpu_hours = (
-            self.previous.failed_attempts,
-            self.previous.gpu_hours,
-        )
+        self.gpu_hours = self.previous.gpu_hours
+        self.failed_attempts = 0 if self.is_retrying else self.previous.failed_attempts
         self.progress, self.checkpoints = self.previous.progress, self.previous.checkpoints
 
     # --- actions --------------------------------------------------------------------------------
@@ -196,6 +215,22 @@ class Pass:
             Delete(manifest["kind"], metadata["name"], metadata["uid"], reason, not at_once)
         )
 
+    def replaces_document(self, wanted: Manifest, found: Manifest) -> bool:
+        """Delete a ConfigMap whose document an edit has changed, to create it anew; no pod that uses it may run.
+
+        Returns:
+            False if it is as wanted, or no ConfigMap of a stage.
+        """
+        digests = [
+            (one["metadata"].get("annotations") or {}).get(DOCUMENT_ANNOTATION)
+            for one in (wanted, found)
+        ]
+        if wanted["kind"] != "ConfigMap" or None in digests or digests[0] == digests[1]:
+            return False
+        self.delete(found, "its document has changed")
+        self.requeue_after(SHORT_WAIT_S)
+        return True
+
     def owner_reference(self, *, controls: bool) -> Manifest:
         """The owner reference to this job."""
         return {
@@ -216,7 +251,8 @@ class Pass:
             "Blocked",
             "NameConflict",
             f"{kind} {name!r} exists and does not belong to this job; it goes by itself if it is left over from a "
-            "deleted job of the same name, otherwise delete it or rename the job",
+            f"deleted job of the same name; otherwise delete that {kind}, or use a job of another name (with "
+            f"spec.checkpoints.from.job: {self.job.name} it continues a training of this one)",
         )
 
     def creation_refused(self, kind: str, name: str) -> StageView | None:

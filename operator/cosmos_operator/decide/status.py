@@ -7,9 +7,12 @@ from datetime import datetime
 
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.conditions import Conditions
+from cosmos_operator.decide.deadline import active_time
 from cosmos_operator.decide.pass_state import Failure, Pass
+from cosmos_operator.decide.retry import retry_advice
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
+from cosmos_operator.plan.edits import describe_run, spec_key
 from cosmos_operator.plan.job_plan import JobPlan
 
 MAX_STATUS_MESSAGE = 4096
@@ -20,6 +23,7 @@ def build_status(pass_: Pass) -> Manifest:
     _set_final_conditions(pass_)
     before = pass_.previous
     has_ended = pass_.state in ("Succeeded", "Failed")
+    active_seconds, active_since = active_time(pass_)
     status = PostTrainingJobStatus.model_construct(
         observed_generation=generation_of(pass_.document),
         state=pass_.state,
@@ -32,6 +36,11 @@ def build_status(pass_: Pass) -> Manifest:
         attempts=pass_.attempts,
         failed_attempts=pass_.failed_attempts,
         gpu_hours=pass_.gpu_hours,
+        active_seconds=active_seconds,
+        active_since=active_since,
+        retry=pass_.retry,
+        forgiven_attempts=pass_.forgiven_attempts,
+        run=describe_run(pass_.job, tuple(pass_.stages)) if pass_.attempts else before.run,
         inference=pass_.inference,
         outputs=pass_.outputs,
     )
@@ -40,7 +49,9 @@ def build_status(pass_: Pass) -> Manifest:
 
 def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) -> Manifest:
     """The status of a job that cannot be carried out, whatever the cluster looks like: it has failed."""
-    message = "; ".join(plan.problems)[:MAX_STATUS_MESSAGE]
+    wanted = _wanted_retry(plan.document)
+    text = "; ".join(plan.problems)[: MAX_STATUS_MESSAGE - 200]
+    message = f"{text}; correct it and set spec.runPolicy.retry={wanted + 1}, or delete the job and create it again"
     conditions.set("Accepted", "False", "InvalidSpec", message)
     conditions.set("Succeeded", "False", "InvalidSpec", message)
     conditions.set("Failed", "True", "InvalidSpec", message)
@@ -52,9 +63,16 @@ def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) 
             "conditions": conditions.all(),
             "start_time": plan.previous.start_time or format_time(now),
             "completion_time": format_time(now),
+            "retry": wanted,
         }
     )
     return _to_document(status)
+
+
+def _wanted_retry(document: Manifest) -> int:
+    policy = (document.get("spec") or {}).get("runPolicy")
+    wanted = policy.get("retry") if isinstance(policy, dict) else None
+    return wanted if isinstance(wanted, int) and wanted >= 0 else 0
 
 
 def status_of_job_no_longer_valid(plan: JobPlan, conditions: Conditions) -> Manifest:
@@ -89,8 +107,11 @@ def _to_document(status: PostTrainingJobStatus) -> Manifest:
 
 def _set_final_conditions(pass_: Pass) -> None:
     """Set Suspended, Succeeded and Failed, and choose the state and the sentence for people."""
+    _set_spec_applied(pass_)
     if pass_.is_suspended:
         pass_.set_condition("Suspended", "True", "Requested", "spec.runPolicy.suspend is true")
+    elif pass_.hold is not None and pass_.failure is None:
+        pass_.set_condition("Suspended", "True", pass_.hold.reason, pass_.hold.message)
     else:
         pass_.set_condition("Suspended", "False", "NotRequested")
     _fail_for_inference(pass_)
@@ -105,6 +126,8 @@ def _set_final_conditions(pass_: Pass) -> None:
         pass_.set_condition("Failed", "False", "InFlight")
         if pass_.is_suspended:
             pass_.state, pass_.message = "Suspended", _suspended_message(pass_)
+        elif pass_.hold is not None:
+            pass_.state, pass_.message = "Suspended", pass_.hold.message
         pass_.propose_state("Pending", "waits for its stages")
 
 
@@ -119,9 +142,26 @@ def _fail_for_inference(pass_: Pass) -> None:
 
 
 def _set_failed(pass_: Pass, failure: Failure) -> None:
-    pass_.set_condition("Succeeded", "False", "Failed", failure.message)
-    pass_.set_condition("Failed", "True", failure.reason, failure.message)
-    pass_.state, pass_.message = "Failed", failure.message
+    message = f"{failure.message[: MAX_STATUS_MESSAGE - 200]}; {retry_advice(pass_)}"
+    pass_.set_condition("Succeeded", "False", "Failed", message)
+    pass_.set_condition("Failed", "True", failure.reason, message)
+    pass_.state, pass_.message = "Failed", message
+
+
+def _set_spec_applied(pass_: Pass) -> None:
+    """Say whether the attempt that runs has what spec asks for now."""
+    last = pass_.attempts[-1] if pass_.attempts else None
+    is_running = last is not None and last.outcome == "Running"
+    if pass_.refused_edit:
+        pass_.set_condition("SpecApplied", "False", "Refused", pass_.refused_edit)
+    elif is_running and last and last.spec_key not in (None, spec_key(pass_.job)):
+        message = (
+            f"spec has been changed since attempt {last.number} began, which goes on as it is; the change counts from "
+            "attempt {next} on; to have it now, set spec.runPolicy.suspend to true and, once it has stopped, to false"
+        ).replace("{next}", str(last.number + 1))
+        pass_.set_condition("SpecApplied", "False", "NextAttempt", message)
+    else:
+        pass_.set_condition("SpecApplied", "True", "Applied")
 
 
 def _success_message(pass_: Pass) -> str:

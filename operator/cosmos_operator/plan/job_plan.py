@@ -11,6 +11,7 @@ from cosmos_operator.api.unknown_fields import without_unknown_fields
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.edits import accept_edits
 from cosmos_operator.plan.stages import Stage, plan_stages
 
 
@@ -28,6 +29,8 @@ class JobPlan:
     """The job's stages, in an order in which they can run."""
     wrong_items: Mapping[str, str] = field(default_factory=dict)
     """Inference items that are left out, by name, and what is wrong with each."""
+    refused_edit: str = ""
+    """Edit of the training that is left out, as the run that has begun does not admit it, and what to do instead."""
     problems: tuple[str, ...] = ()
     """Reasons for which the job cannot be carried out, one line each."""
     ignored_fields: tuple[str, ...] = ()
@@ -45,9 +48,12 @@ def plan_job(document: Manifest) -> JobPlan:
     request, ignored = without_unknown_fields(request)
     try:
         job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
+        job, stages, refused_edit = accept_edits(job, stages, previous)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
-    return JobPlan(document, previous, job, stages, wrong_items, ignored_fields=ignored)
+    return JobPlan(
+        document, previous, job, stages, wrong_items, refused_edit, ignored_fields=ignored
+    )
 
 
 Planned = tuple[PostTrainingJob, tuple[Stage, ...], dict[str, str]]

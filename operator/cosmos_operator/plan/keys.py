@@ -35,6 +35,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "check-inputs": ("tokenizer.batch_size",),
     "train": (
         "tokenizer_uri",  # decodes what people look at
+        "start_from",  # a checkpoint of the same training
         "experiment.tokenizer.batch_size",
         "experiment.parallel",
         "experiment.optimizer.implementation",

@@ -10,7 +10,12 @@ from typing import Any
 
 import yaml
 
-from cosmos_operator.api.labels import COMMON_LABELS, JOB_LABEL, STAGE_LABEL
+from cosmos_operator.api.labels import (
+    COMMON_LABELS,
+    DOCUMENT_ANNOTATION,
+    JOB_LABEL,
+    STAGE_LABEL,
+)
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.backend import Backend, choose_backend
@@ -101,13 +106,15 @@ def _variant(job: PostTrainingJob, stage: Stage) -> str:
 
 def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
     """The ConfigMap with a stage's document."""
-    text = to_yaml([dump_document(stage.kind, stage.document)])
+    document = dump_document(stage.kind, stage.document)
+    header = metadata(job, stage, stage_name(job, stage))
+    header["annotations"] = {DOCUMENT_ANNOTATION: content_key(document)}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(job, stage, stage_name(job, stage)),
+        "metadata": header,
         "immutable": True,
-        "data": {CONFIG_FILE: text},
+        "data": {CONFIG_FILE: to_yaml([document])},
     }
 
 

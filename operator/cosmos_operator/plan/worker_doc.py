@@ -9,6 +9,7 @@ from cosmos_operator.api.check import DATASET_SCHEME
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.plan.inputs import Inputs, guardrails_kind
 from cosmos_operator.plan.keys import run_key, stage_key
+from cosmos_operator.plan.training_run import run_address, starting_point
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.stages import (
@@ -160,7 +161,9 @@ def train(
         if experiment.trainer.sample_every_steps
         else None,
     )
-    return _keyed("train", document, f"checkpoints://{inputs.job.name}-{run_key(document)}")
+    key = run_key(document)
+    started = document.model_copy(update={"start_from": starting_point(inputs.job, document, key)})
+    return _keyed("train", started, f"checkpoints://{inputs.job.name}-{key}")
 
 
 def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
@@ -284,12 +287,6 @@ def _name_of_model(inputs: Inputs) -> str:
     """Name of the model that the training starts from, as people know it: its repository, otherwise its name."""
     repository = inputs.model.source.hugging_face
     return inputs.model.name if repository is None else repository.repo
-
-
-def run_address(run: TrainConfig) -> str:
-    """Folder of a training run below its output root: PROJECT/GROUP/NAME."""
-    experiment = run.experiment
-    return f"{run.target_uri}/{experiment.project}/{experiment.group}/{run.run_name}"
 
 
 def uses_dataset(item: InferenceItem) -> bool:

@@ -92,8 +92,9 @@ def test_rules_keep_finished_work_meaningful():
     }
 
     assert {
-        f".spec.{name}" for name in ("model", "tokenizer", "dataset", "embeddings", "training")
+        f".spec.{name}" for name in ("model", "tokenizer", "dataset", "embeddings", "outputs")
     } <= fixed
+    assert {".spec.compute", ".spec.scheduling", ".spec.backend"} & fixed == set()
     assert ".spec.inference[]" in fixed
     assert ".spec.runPolicy" not in fixed
     assert all(rule["message"] for rules in found.values() for rule in rules)

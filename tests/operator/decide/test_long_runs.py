@@ -104,8 +104,7 @@ def test_job_without_progress_goes_on_once_somebody_has_mended_the_cluster():
         next_attempt(simulation)
     assert simulation.condition("Failed")["reason"] == "NoProgress"
 
-    simulation.document["spec"]["runPolicy"]["maxAttempts"] = 11
-    simulation.document["metadata"]["generation"] = 2
+    simulation.edit({"runPolicy.retry": 1})
     simulation.settle()
     assert outcomes(simulation) == ["Crashed", "Crashed", "Running"]
 

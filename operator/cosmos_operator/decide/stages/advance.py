@@ -11,6 +11,7 @@ from cosmos_operator.decide.stages.stage_jobs import advance_job
 from cosmos_operator.decide.training.attempts import Training
 from cosmos_operator.kube.objects import parse_time
 from cosmos_operator.plan.backend import Backend
+from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.stages import CONDITIONS, Stage
 from cosmos_worker.errors import EXIT_USER_ERROR
 from cosmos_worker.storage.volumes import (
@@ -20,8 +21,8 @@ from cosmos_worker.storage.volumes import (
 
 MAX_ITEM_MESSAGE = 1024
 NOTHING_TRAINED = (
-    "nothing was trained: correct it, delete the job and create it again (inference items cannot be changed; what was "
-    "prepared is used again)"
+    "nothing was trained: correct the files; or, as inference items cannot be changed, delete the job and create it "
+    "again (what was prepared is used again)"
 )
 
 
@@ -156,6 +157,8 @@ def _training_message(pass_: Pass) -> str:
         parts.append(f"continued from {attempt.start_step} after {before}")
     if attempt.message:
         parts.append(attempt.message)
+    if attempt.spec_key not in (None, spec_key(pass_.job)):
+        parts.append("an edit of spec waits for the next attempt")
     return ", ".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosmos_operator.api.labels import JOB_NAME_LABEL, TEMPLATE_ANNOTATION
+from cosmos_operator.api.labels import JOB_NAME_LABEL, QUEUE_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
@@ -11,6 +11,7 @@ from cosmos_operator.kube.kinds import Manifest, ObjectKey
 from cosmos_operator.kube.objects import (
     WorkloadState,
     is_being_deleted,
+    labels_of,
     name_of,
     owner_uids,
     parse_time,
@@ -27,6 +28,7 @@ from cosmos_operator.kube.pods import (
 from cosmos_operator.plan.job import build_stage_job
 from cosmos_operator.plan.render import build_config_map, stage_name
 from cosmos_operator.plan.stages import Stage
+from cosmos_operator.plan.workload import is_queued
 
 
 def advance_job(pass_: Pass, stage: Stage) -> StageView:
@@ -45,6 +47,8 @@ def advance_job(pass_: Pass, stage: Stage) -> StageView:
         pass_.add_owner("Job", name)
     _restore_config_map(pass_, stage, name)
     state = read_state(workload)
+    if state.state == "Failed" and pass_.is_retrying and pass_.owns(workload):
+        return _view_of_retried(pass_, f"{stage.name} is tried again (spec.runPolicy.retry)")
     if state.state == "Failed":
         return _view_of_failed(pass_, stage, workload)
     if state.state == "Succeeded":
@@ -66,8 +70,11 @@ def _begin(pass_: Pass, stage: Stage, name: str) -> StageView:
             "Waiting", "Waiting", "waits for the claims or the queue that the job needs"
         )
     config_map = build_config_map(pass_.job, stage)
-    if pass_.observed.get("ConfigMap", name) is None:
+    found = pass_.observed.get("ConfigMap", name)
+    if found is None:
         pass_.create(config_map, shared=stage.is_shared)
+    elif not stage.is_shared and pass_.replaces_document(config_map, found):
+        return StageView("Waiting", "Starting", f"ConfigMap {name} is made anew")
     job = build_stage_job(pass_.job, stage, name, name, pass_.settings)
     pass_.create(job, shared=stage.is_shared)
     for kind in ("ConfigMap", "Job"):
@@ -141,6 +148,9 @@ def _stop(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
 
 def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     name = name_of(workload)
+    if waits_in_queue(pass_, workload) and not _has_queue_of_spec(pass_, stage, workload):
+        pass_.delete(workload, "it waits in another queue than the job names now")
+        return _view_of_retried(pass_, f"{stage.name} is begun again with this job's settings")
     if waits_in_queue(pass_, workload):
         found = pass_.conditions.get("Admitted")
         return StageView("Blocked", "Queued", found.message if found else "", workload=workload)
@@ -192,6 +202,11 @@ def _is_outdated(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
     wanted = build_stage_job(pass_.job, stage, name, name, pass_.settings)["metadata"]
     found = metadata.get("annotations", {}).get(TEMPLATE_ANNOTATION)
     return found is not None and found != wanted["annotations"][TEMPLATE_ANNOTATION]
+
+
+def _has_queue_of_spec(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
+    name = pass_.job.spec.scheduling.queue_name if is_queued(pass_.job, stage) else ""
+    return (labels_of(workload).get(QUEUE_LABEL) or "") == (name or "")
 
 
 def _view_of_retried(pass_: Pass, message: str) -> StageView:

@@ -11,9 +11,11 @@ from cosmos_operator.decide.training.pods import Gang
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
 from cosmos_operator.kube.pods import Ending
-from cosmos_operator.plan.backend import Backend
+from cosmos_operator.plan.backend import BACKENDS, Backend
+from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.names import attempt_name
 from cosmos_operator.plan.stages import Stage
+from cosmos_worker.config.stages import TrainConfig
 
 MAX_LISTED = 10
 """Attempts that the status lists, the last ones."""
@@ -24,6 +26,8 @@ def recall_attempts(pass_: Pass, backend: Backend) -> None:
     """Take over the attempts of the last status, and add those whose workload exists but whose status was lost."""
     pass_.attempts = pass_.previous.attempts
     pass_.failed_attempts = pass_.previous.failed_attempts
+    if pass_.is_retrying:
+        pass_.forgive_attempts()
     pass_.checkpoints = pass_.previous.checkpoints
     number = pass_.attempts[-1].number if pass_.attempts else 0
     while _own_workload(pass_, backend, number + 1) is not None:
@@ -31,15 +35,31 @@ def recall_attempts(pass_: Pass, backend: Backend) -> None:
         append_attempt(pass_, backend, number)
 
 
-def append_attempt(pass_: Pass, backend: Backend, number: int) -> None:
-    """Append an attempt that begins now."""
+def append_attempt(pass_: Pass, backend: Backend, number: int, stage: Stage | None = None) -> None:
+    """Append an attempt that begins now.
+
+    Args:
+        pass_: the pass.
+        backend: kind of its workload.
+        number: its number.
+        stage: the training as spec asks for it; None for an attempt that has begun before, with an unknown spec.
+    """
     attempt = Attempt.model_construct(
         number=number,
         backend=backend.kind,
         workload=attempt_name(pass_.job.name, number),
+        spec_key=None if stage is None else spec_key(pass_.job),
+        nodes=None if stage is None else stage.nodes,
+        steps=None if stage is None else steps_of(stage),
         start_step=pass_.checkpoints.latest_step if pass_.checkpoints else None,
     )
     pass_.attempts = (*pass_.attempts, attempt)[-MAX_LISTED:]
+
+
+def steps_of(stage: Stage) -> int:
+    """Number of optimizer steps of the whole training."""
+    assert isinstance(stage.document, TrainConfig)
+    return stage.document.experiment.trainer.max_steps
 
 
 def update_attempt(pass_: Pass, stage: Stage, gang: Gang) -> None:
@@ -87,8 +107,9 @@ def end_attempt(
 
 def delete_earlier_workloads(pass_: Pass, backend: Backend, number: int) -> None:
     """Delete the workloads of attempts before this one, whose finished pods were kept for their logs."""
+    used = {one.number: BACKENDS[one.backend] for one in pass_.attempts}
     for earlier in range(max(1, number - MAX_LISTED), number):
-        workload = _own_workload(pass_, backend, earlier)
+        workload = _own_workload(pass_, used.get(earlier, backend), earlier)
         if workload is not None:
             pass_.delete(workload, f"attempt {number} has ended since")
 

@@ -9,6 +9,7 @@ from cosmos_operator.decide.training.node_avoidance import nodes_to_avoid
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of
 from cosmos_operator.plan.backend import Backend
+from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.render import build_config_map, build_leader_service, stage_name
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt
@@ -31,6 +32,8 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
             continue  # a Service of other people has the job's name: only the short log address is lost
         if found is not None and not pass_.owns(found):
             return pass_.name_conflict(kind, name)
+        if found is not None and pass_.replaces_document(manifest, found):
+            return StageView("Waiting", "Starting", f"{kind} {name} is made anew")
         if found is None:
             pass_.create(manifest)
         if refused := pass_.creation_refused(kind, name):
@@ -41,6 +44,8 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
 
 def restore_common_objects(pass_: Pass, stage: Stage, backend: Backend) -> None:
     """Create again what somebody deleted of the objects that all attempts use, while an attempt runs."""
+    if pass_.attempts[-1].spec_key not in (None, spec_key(pass_.job)):
+        return  # they would be those of the next attempt
     for manifest in _common_objects(pass_, stage, backend):
         if pass_.observed.get(manifest["kind"], name_of(manifest)) is None:
             pass_.create(manifest)

@@ -8,18 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosmos_operator.api.status import Attempt, Outcome
-from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
+from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Failure, Pass, StageView
 from cosmos_operator.decide.training import backoff
 from cosmos_operator.decide.training.attempt_list import (
     append_attempt,
     delete_earlier_workloads,
     end_attempt,
     recall_attempts,
+    steps_of,
     update_attempt,
 )
 from cosmos_operator.decide.training.attempt_objects import create_attempt, restore_common_objects
 from cosmos_operator.decide.training.gpu_hours import count_gpu_hours
 from cosmos_operator.decide.training.node_avoidance import silent_nodes
+from cosmos_operator.decide.training.out_of_memory import describe_lack, was_given_more
 from cosmos_operator.decide.training.outcomes import CONSEQUENCES, classify, outcome_of
 from cosmos_operator.decide.training.pods import Gang, read_gang
 from cosmos_operator.decide.training.progress import report_progress
@@ -78,37 +80,51 @@ class Training:
             return StageView("Waiting", "Waiting", f"waits for {', '.join(missing)}")
         if reason := self._reason_not_to_begin():
             return reason
-        append_attempt(self.pass_, self.backend, 1)
+        append_attempt(self.pass_, self.backend, 1, self.stage)
         return create_attempt(self.pass_, self.stage, self.backend)
 
     def _begin_next(self, gang: Gang) -> StageView:
         """Begin the next attempt, unless the job may not begin one now, has none left, or must wait."""
-        pass_, policy = self.pass_, self.pass_.job.spec.run_policy
+        pass_ = self.pass_
         if reason := self._reason_not_to_begin():
             return reason
         last = self.attempt
-        last_words = f"{last.outcome}: {last.message}"
-        if pass_.failed_attempts >= policy.max_attempts and last.counted:
-            return self._fail_job(
-                "AttemptsExhausted",
-                f"{pass_.failed_attempts} of spec.runPolicy.maxAttempts={policy.max_attempts} attempts failed; "
-                f"the last: {last_words}",
-            )
-        if backoff.is_hopeless(backoff.since_resumed(pass_.attempts, pass_.previous.conditions)):
-            return self._fail_job(
-                "NoProgress",
-                f"attempts in a row ended at step {last.end_step or 0} without progress; the last: {last_words}",
-            )
-        if problem := start_deadline_problem(pass_, gang, last_words):
-            return self._fail_job("StartDeadlineExceeded", problem)
-        wait = backoff.wait_s(pass_.attempts, pass_.settings.retry_backoff_seconds, pass_.now)
+        if (problem := self._reason_to_give_up()) and last.outcome != "OutOfMemory":
+            return self._fail_job(problem.reason, problem.message)
+        if problem and not was_given_more(pass_):
+            pass_.hold = Failure("OutOfMemory", describe_lack(pass_, self.stage))
+            return StageView("Blocked", "OutOfMemory", pass_.hold.message)
+        if problem:
+            pass_.forgive_attempts()
+        if problem_of_start := start_deadline_problem(pass_, gang, _last_words(last)):
+            return self._fail_job("StartDeadlineExceeded", problem_of_start)
+        wait = 0.0
+        if last.number > pass_.forgiven_attempts:
+            first_s = pass_.settings.retry_backoff_seconds
+            wait = backoff.wait_s(pass_.unforgiven_attempts, first_s, pass_.now)
         if wait > 0:
             pass_.requeue_after(wait)
             message = f"attempt {last.number} ended ({last.outcome}); the next begins in {format_duration(wait)}"
             return StageView("Waiting", "BackingOff", message)
         delete_earlier_workloads(pass_, self.backend, last.number)
-        append_attempt(pass_, self.backend, last.number + 1)
+        append_attempt(pass_, self.backend, last.number + 1, self.stage)
         return create_attempt(pass_, self.stage, self.backend)
+
+    def _reason_to_give_up(self) -> Failure | None:
+        """The reason for which another attempt like the last ones is pointless; None if it is not."""
+        pass_, last, limit = self.pass_, self.attempt, self.pass_.job.spec.run_policy.max_attempts
+        if pass_.failed_attempts >= limit and last.counted:
+            return Failure(
+                "AttemptsExhausted",
+                f"{pass_.failed_attempts} of spec.runPolicy.maxAttempts={limit} attempts failed; the last: "
+                f"{_last_words(last)}",
+            )
+        if backoff.is_hopeless(pass_.unforgiven_attempts):
+            return Failure(
+                "NoProgress",
+                f"attempts in a row ended at step {last.end_step or 0} without progress; the last: {_last_words(last)}",
+            )
+        return None
 
     def _reason_not_to_begin(self) -> StageView | None:
         """The view of a training of which no attempt may begin now; None if one may."""
@@ -179,7 +195,8 @@ class Training:
     def _end_failed(self, gang: Gang, detail: str) -> StageView:
         """End a failed attempt with the outcome that its pods, or the lack of them, explain."""
         verdict = classify(gang.endings)
-        num_missing = self.stage.nodes - len(gang.pods)
+        nodes = self.attempt.nodes or self.stage.nodes
+        num_missing = nodes - len(gang.pods)
         silent = self._silent_node(gang)
         is_unexplained = verdict is None or (
             verdict.outcome in CONSEQUENCES and not gang.has_failed_by_itself
@@ -196,7 +213,7 @@ class Training:
             end_attempt(self.pass_, "Crashed", f"its pods left no trace ({detail})")
         elif verdict is None or (num_missing > 0 and verdict.outcome in CONSEQUENCES):
             # pods that crash stay; those that are gone were deleted, and the others ended for that reason
-            message = f"{num_missing} of its {self.stage.nodes} pods were taken away"
+            message = f"{num_missing} of its {nodes} pods were taken away"
             end_attempt(self.pass_, "Deleted", message)
         else:
             message = verdict.ending.message or detail
@@ -238,20 +255,25 @@ class Training:
         if gang.active:
             pass_.requeue_after(SHORT_WAIT_S)
             return self._view_of_stopping(gang)
-        if outcome == "UserError":
+        if outcome == "UserError" and self.attempt.number > pass_.forgiven_attempts:
             ending = gang.first_ending_that(lambda one: outcome_of(one) == "UserError")
             reason = ending.reason if ending and ending.reason.isalnum() else "UserError"
             return self._fail_job(reason, self.attempt.message)
         return self._begin_next(gang)
 
     def _finish(self, gang: Gang) -> StageView:
-        """Wait for the pods of an attempt that has succeeded; those that do not end must not keep their GPUs."""
+        """Wait for the pods of an attempt that has succeeded; those that do not end must not keep their GPUs.
+
+        Where the number of steps has grown since it began, another attempt does the rest.
+        """
         if gang.active:
             age = seconds_since(self.attempt.finish_time, self.pass_.now)
             if gang.workload is not None and age > STUCK_AFTER_S:
                 self.pass_.delete(gang.workload, f"{', '.join(gang.active_names)} did not end")
             self.pass_.requeue_after(SHORT_WAIT_S)
             return self._view_of_stopping(gang)
+        if (self.attempt.steps or 0) < steps_of(self.stage) and self.attempt.steps is not None:
+            return self._begin_next(gang)
         return StageView("Succeeded", "Trained", ending=gang.first_ending, workload=gang.workload)
 
     def _view_of_stopping(self, gang: Gang) -> StageView:
@@ -260,3 +282,7 @@ class Training:
         known = f" ({outcome})" if outcome != "Running" else ""
         message = f"attempt {number}{known} ends: waits for {pods}"
         return StageView("Waiting", "Stopping", message, workload=gang.workload)
+
+
+def _last_words(attempt: Attempt) -> str:
+    return f"{attempt.outcome}: {attempt.message}"

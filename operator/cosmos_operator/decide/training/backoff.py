@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from cosmos_operator.api.status import Attempt, Condition
+from cosmos_operator.api.status import Attempt
 from cosmos_operator.kube.objects import parse_time
 
 MAX_BACKOFF_S = 300.0
@@ -13,7 +13,7 @@ FAILURES_WITHOUT_PROGRESS = 2
 """Counted failures in a row without a step of progress after which the job fails."""
 GPU_FAULTS_WITHOUT_PROGRESS = 5
 """GPU faults in a row after which the image or the driver is rather wrong than so many GPUs."""
-OUTCOMES_WITHOUT_WAIT = ("Suspended",)
+OUTCOMES_WITHOUT_WAIT = ("Suspended", "Edited")
 """Outcomes after which the next attempt begins at once."""
 
 
@@ -22,24 +22,9 @@ def made_progress(attempt: Attempt) -> bool:
     return (attempt.end_step or 0) > (attempt.start_step or 0)
 
 
-def since_resumed(
-    attempts: Sequence[Attempt], conditions: Sequence[Condition]
-) -> tuple[Attempt, ...]:
-    """Attempts since a failed job was last let go on by an edit, which may have mended what broke the earlier ones."""
-    failed = next((one for one in conditions if one.type == "Failed"), None)
-    if failed is None:
-        return tuple(attempts)
-    running = tuple(one for one in attempts if one.finish_time is None)
-    if failed.status == "True":
-        return running
-    since = parse_time(failed.last_transition_time)
-    ended = (one for one in attempts if one.finish_time is not None)
-    return (*(one for one in ended if parse_time(str(one.finish_time)) >= since), *running)
-
-
-def since_suspended(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """Attempts since the last one that was suspended."""
-    ended = [i for i, one in enumerate(attempts) if one.outcome == "Suspended"]
+def since_stopped(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Attempts since the last one that people stopped, by a suspension or an edit."""
+    ended = [i for i, one in enumerate(attempts) if one.outcome in OUTCOMES_WITHOUT_WAIT]
     return tuple(attempts[ended[-1] + 1 :] if ended else attempts)
 
 

@@ -25,7 +25,7 @@ from cosmos_operator.kube.pods import (
 )
 from cosmos_operator.plan.backend import BACKENDS, Backend
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.worker_doc import run_address
+from cosmos_operator.plan.training_run import run_address
 from cosmos_worker.config.stages import TrainConfig
 
 

@@ -22,6 +22,7 @@ from cosmos_operator.kube.pods import (
     is_over,
     phase_of,
 )
+from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.trainjob import MANAGER
 
@@ -43,6 +44,9 @@ class CheckResult:
 def check_running_attempt(pass_: Pass, stage: Stage, gang: Gang) -> CheckResult:
     """Check an attempt whose workload has neither finished nor is being deleted."""
     assert gang.workload is not None
+    if _awaits_edited(pass_, stage, gang):
+        message = "spec was changed before it ran"
+        return CheckResult(StageView("Waiting", "Stopping", message), "Edited", message)
     if waits_in_queue(pass_, gang.workload):
         pass_.set_condition("Running", "False", "Queued", "waits for its queue")
         admitted = pass_.conditions.get("Admitted")
@@ -51,11 +55,25 @@ def check_running_attempt(pass_: Pass, stage: Stage, gang: Gang) -> CheckResult:
         return describe_leaving_pod(gang.leaving)
     pass_.requeue_after(pass_.settings.poll_seconds)
     running = [pod for pod in gang.pods if phase_of(pod) == "Running" or is_over(pod)]
-    if len(running) < stage.nodes:
+    nodes = pass_.attempts[-1].nodes or stage.nodes
+    if len(running) < nodes:
         return _check_start(pass_, stage, gang, len(running))
-    message = f"{stage.nodes} of {stage.nodes} pods run"
+    message = f"{nodes} of {nodes} pods run"
     pass_.set_condition("Running", "True", "AllPodsRunning", message)
     return _check_progress(pass_, gang)
+
+
+def _awaits_edited(pass_: Pass, stage: Stage, gang: Gang) -> bool:
+    """True for an attempt that waits for its queue, or for its first pods, with what spec asks for no more."""
+    assert gang.workload is not None
+    attempt = pass_.attempts[-1]
+    if attempt.spec_key in (None, spec_key(pass_.job)):
+        return False
+    if waits_in_queue(pass_, gang.workload):
+        return not gang.active
+    running = [pod for pod in gang.pods if phase_of(pod) == "Running" or is_over(pod)]
+    has_begun = attempt.end_step is not None or gang.facts.report_time is not None
+    return not has_begun and len(running) < (attempt.nodes or stage.nodes)
 
 
 def describe_leaving_pod(pod: Manifest) -> CheckResult:
@@ -92,9 +110,7 @@ def start_deadline_problem(pass_: Pass, gang: Gang, detail: str) -> str:
     has_started = pass_.checkpoints is not None or any(
         one.end_step is not None for one in pass_.attempts
     )
-    attempts = backoff.since_suspended(
-        backoff.since_resumed(pass_.attempts, pass_.previous.conditions)
-    )
+    attempts = backoff.since_stopped(pass_.unforgiven_attempts)
     if deadline is None or has_started or not attempts:
         return ""
     starts = [attempts[0].start_time]

@@ -93,9 +93,8 @@ def test_wrong_input_fails_the_job_before_the_training_with_the_workers_words():
     failed = simulation.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "DataError")
     assert said in failed["message"]
-    assert (
-        "nothing was trained: correct it, delete the job and create it again" in failed["message"]
-    )
+    assert "nothing was trained: correct the files" in failed["message"]
+    assert "delete the job and create it again" in failed["message"]
     assert simulation.attempts == []
 
 
@@ -305,7 +304,10 @@ def test_user_error_of_a_stage_fails_the_job_with_the_workers_words():
 
     failed = simulation.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "DataError")
-    assert failed["message"] == "prepare-dataset: no clips in /data"
+    assert failed["message"] == (
+        "prepare-dataset: no clips in /data; "
+        "once that is mended, spec.runPolicy.retry=1 lets the job go on where it was"
+    )
     assert simulation.condition("DatasetReady")["status"] == "False"
 
 

@@ -1,0 +1,60 @@
+"""``spec.runPolicy.retry``: a counter that lets a failed job go on where it was when it is raised. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cosmos_operator.api.status import PostTrainingJobStatus
+from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import is_being_deleted, read_state
+from cosmos_operator.plan.render import stage_name
+
+
+def asks_for_retry(previous: PostTrainingJobStatus, document: Mapping[str, Any]) -> bool:
+    """True if a job's counter has been raised since it last tried again; a new job has nothing to try again."""
+    wanted = ((document.get("spec") or {}).get("runPolicy") or {}).get("retry") or 0
+    if previous.start_time is None or not isinstance(wanted, int):
+        return False
+    return wanted > (previous.retry or 0)
+
+
+def honour_retry(pass_: Pass) -> None:
+    """Begin failed stages anew and forgive the attempts so far, if the counter has been raised.
+
+    It counts as honoured once no Job of a failed stage is left, so that an operator that ends in between goes on.
+    """
+    pass_.retry, pass_.forgiven_attempts = pass_.previous.retry, pass_.previous.forgiven_attempts
+    if pass_.previous.start_time is None:
+        pass_.retry = pass_.job.spec.run_policy.retry
+    if not asks_for_retry(pass_.previous, pass_.document):
+        return
+    pass_.is_retrying = True
+    failed = _failed_jobs(pass_)
+    for job in failed:
+        pass_.delete(job, f"spec.runPolicy.retry={pass_.job.spec.run_policy.retry}")
+    if failed:
+        pass_.requeue_after(SHORT_WAIT_S)
+    else:
+        pass_.retry = pass_.job.spec.run_policy.retry
+
+
+def retry_advice(pass_: Pass) -> str:
+    """What lets a failed job try again."""
+    policy = pass_.job.spec.run_policy
+    wanted = max(policy.retry, pass_.retry or 0) + 1
+    return f"once that is mended, spec.runPolicy.retry={wanted} lets the job go on where it was"
+
+
+def _failed_jobs(pass_: Pass) -> list[Manifest]:
+    """Jobs of stages other than the training that have failed for this job."""
+    names = [stage_name(pass_.job, stage) for stage in pass_.stages if stage.kind != "train"]
+    found = (pass_.observed.get("Job", name) for name in names)
+    return [
+        one
+        for one in found
+        if one is not None
+        and pass_.owns(one)
+        and (is_being_deleted(one) or read_state(one).state == "Failed")
+    ]
