@@ -32,6 +32,7 @@ def build_status(pass_: Pass) -> Manifest:
         attempts=pass_.attempts,
         failed_attempts=pass_.failed_attempts,
         inference=pass_.inference,
+        stages=tuple(pass_.results[s.name] for s in pass_.stages if s.name in pass_.results),
         outputs=pass_.outputs,
     )
     return _to_document(status)
