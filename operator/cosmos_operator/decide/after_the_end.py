@@ -10,7 +10,7 @@ from datetime import datetime
 
 from cosmos_operator.decide.decision import Action, Decision, Delete
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S
-from cosmos_operator.decide.sharing import give_up
+from cosmos_operator.decide.sharing import give_up, give_up_job
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest, ObjectKey
 from cosmos_operator.kube.objects import is_being_deleted, owner_uids, read_state, seconds_since
 from cosmos_operator.kube.observed import Observed
@@ -58,10 +58,7 @@ def _stop_what_runs(uid: str, observed: Observed) -> Iterator[Action]:
     for (kind, name), one in _owned(uid, observed):
         if kind in WORKLOAD_KINDS and read_state(one).state in ("Active", "Suspended"):
             config_map = observed.get("ConfigMap", name)
-            for found in (one, config_map):
-                action = found and give_up(found, uid, "the job has ended")
-                if action:
-                    yield action
+            yield from give_up_job(one, config_map, uid, "the job has ended")
 
 
 def _give_up_all(uid: str, observed: Observed) -> Iterator[Action]:

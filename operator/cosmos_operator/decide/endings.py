@@ -11,8 +11,6 @@ from cosmos_operator.kube.objects import name_of, seconds_since
 from cosmos_operator.kube.pods import Ending
 
 OUT_OF_MEMORY = "OutOfMemory"
-OTHERS_GRACE_S = 20.0
-"""Seconds that other containers of a pod get to end by themselves after the worker."""
 WITH_COMPUTE_RESOURCES = ("train", "generate")
 """Kinds of stage whose memory is that of spec.compute.resources."""
 
@@ -46,13 +44,12 @@ def explain(ending: Ending, kind: str) -> Ending:
     return replace(ending, reason=OUT_OF_MEMORY, message=text + said)
 
 
-def is_overdue(ending: Ending, now: datetime) -> bool:
+def is_overdue(ending: Ending, now: datetime, grace_s: float) -> bool:
     """True once other containers have had their time to end after the worker.
 
     The end is told by the clock of the node: one in the future is no time to wait for.
     """
-    passed = seconds_since(ending.finish_time, now)
-    return not 0 <= passed < OTHERS_GRACE_S
+    return not 0 <= seconds_since(ending.finish_time, now) < grace_s
 
 
 def tell_others(pod: Manifest) -> str:

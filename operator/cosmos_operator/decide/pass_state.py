@@ -22,9 +22,9 @@ from cosmos_operator.api.status import (
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.decide.conditions import Answer, Conditions
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete
-from cosmos_operator.decide.sharing import give_up
+from cosmos_operator.decide.sharing import give_up_job
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.objects import is_being_deleted, owner_uids
+from cosmos_operator.kube.objects import is_being_deleted, name_of, owner_uids
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.kube.pods import Ending
 from cosmos_operator.plan.stages import Stage
@@ -180,12 +180,11 @@ class Pass:
         uid = str(found["metadata"].get("uid", "")) if found is not None else ""
         self.actions.append(AddOwner(kind, name, self.owner_reference(controls=False), uid))
 
-    def give_up(self, manifest: Manifest, reason: str) -> None:
-        """Give up an object that jobs share: the last job that does so deletes it."""
-        action = give_up(manifest, self.uid, reason)
-        if action is not None:
-            self.actions.append(action)
-            self.requeue_after(SHORT_WAIT_S)
+    def give_up_job(self, job: Manifest, reason: str) -> None:
+        """Give up a Job that jobs share, and its ConfigMap: the last job that does so deletes them."""
+        config_map = self.observed.get("ConfigMap", name_of(job))
+        self.actions += give_up_job(job, config_map, self.uid, reason)
+        self.requeue_after(SHORT_WAIT_S)
 
     def delete(self, manifest: Manifest, reason: str, *, at_once: bool = False) -> None:
         """Delete an object, unless that has been asked for already.

@@ -29,3 +29,17 @@ def give_up(manifest: Manifest, uid: str, reason: str) -> RemoveOwner | Delete |
             manifest["kind"], name_of(manifest), metadata["uid"], reason, resource_version=version
         )
     return RemoveOwner(manifest["kind"], name_of(manifest), metadata["uid"], version, uid)
+
+
+def give_up_job(
+    job: Manifest, config_map: Manifest | None, uid: str, reason: str
+) -> tuple[RemoveOwner | Delete, ...]:
+    """What a job does to give up its share of a stage's Job, and of the ConfigMap that its pods mount.
+
+    While others go on using the Job, its ConfigMap is never deleted.
+    """
+    first = give_up(job, uid, reason)
+    second = give_up(config_map, uid, reason) if config_map is not None else None
+    if isinstance(first, RemoveOwner) and isinstance(second, Delete):
+        second = None
+    return tuple(action for action in (first, second) if action is not None)

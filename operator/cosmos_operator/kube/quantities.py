@@ -11,6 +11,6 @@ def whole_units(quantity: object) -> int:
     An odd value on one node must not keep the operator from all jobs.
     """
     try:
-        return int(parse_quantity(quantity))
+        return int(parse_quantity(quantity))  # type: ignore[no-untyped-call]  # it has no types
     except (ValueError, ArithmeticError):
         return 0

@@ -66,6 +66,8 @@ class Store:
         self.history: deque[Event] = deque()
         self.oldest = 0
         self.listeners: list[Callable[[Event], None]] = []
+        self.admission: list[Callable[[str, Object], None]] = []
+        """Change a new object, of a kind named ``plural.group``, before it is stored."""
         self._objects: dict[str, dict[tuple[str, str], Object]] = {}
 
     # --- reading -------------------------------------------------------------------------------
@@ -131,6 +133,8 @@ class Store:
             obj.pop("status", None)
         if self.find(key, namespace, meta["name"]) is not None:
             raise errors.already_exists(resource.group, resource.plural, meta["name"])
+        for admit in self.admission:
+            admit(key, obj)
         defaults.complete(self, resource, obj)
         meta.update(uid=str(uuid.uuid4()), creationTimestamp=utc_now())
         if resource.counts_generations:

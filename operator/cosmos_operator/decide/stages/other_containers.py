@@ -65,7 +65,9 @@ def end_kept_pods(pass_: Pass, stage: Stage, workload: Manifest, state: str) -> 
             continue
         message = ending.message or f"ended with exit code {ending.exit_code}"
         pass_.requeue_after(SHORT_WAIT_S)
-        if is_overdue(ending, pass_.now) and not is_being_deleted(pod):
+        if is_overdue(
+            ending, pass_.now, pass_.settings.sidecar_grace_seconds
+        ) and not is_being_deleted(pod):
             keep_result(pass_, stage, state, ending.reason, message, ending, workload)
             add_note(pass_, stage, tell_others(pod))
             metadata = pod["metadata"]
@@ -86,7 +88,7 @@ def end_left_over(pass_: Pass, stage: Stage) -> None:
     for pod, ending in ended_pods(pass_, stage, workload):
         if ending.exit_code != 0 or not (kept_alive_by(pod) or phase_of(pod) == "Failed"):
             continue
-        if not is_overdue(ending, pass_.now):
+        if not is_overdue(ending, pass_.now, pass_.settings.sidecar_grace_seconds):
             pass_.requeue_after(SHORT_WAIT_S)
             return
         note = tell_others(pod) or f"a container beside the worker failed in pod {name_of(pod)}"

@@ -180,10 +180,7 @@ def _stop(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
         pass_.requeue_after(SHORT_WAIT_S)
         return StageView("Waiting", "Stopping", f"stops {stage.name}", workload=workload)
     is_last = owner_uids(workload) == {pass_.uid}
-    config_map = pass_.observed.get("ConfigMap", name_of(workload))
-    for one in (workload, config_map):
-        if one is not None:
-            pass_.give_up(one, "the job is suspended")
+    pass_.give_up_job(workload, "the job is suspended")
     if is_last:
         return StageView("Waiting", "Stopping", f"stops {stage.name}", workload=workload)
     message = f"{stage.name} goes on for another job"

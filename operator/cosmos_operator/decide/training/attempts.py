@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosmos_operator.api.status import Attempt, Outcome
-from cosmos_operator.decide.endings import OTHERS_GRACE_S
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.training import backoff
 from cosmos_operator.decide.training.attempt_list import (
@@ -272,9 +271,8 @@ class Training:
         """Wait for the pods of an attempt that has succeeded; those that do not end must not keep their GPUs."""
         if gang.active:
             age = seconds_since(self.attempt.finish_time, self.pass_.now)
-            if gang.workload is not None and age > (
-                STUCK_AFTER_S if gang.working else OTHERS_GRACE_S
-            ):
+            grace_s = STUCK_AFTER_S if gang.working else self.pass_.settings.sidecar_grace_seconds
+            if gang.workload is not None and age > grace_s:
                 note_others(self.pass_, gang)
                 self.pass_.delete(gang.workload, f"{', '.join(gang.active_names)} did not end")
             self.pass_.requeue_after(SHORT_WAIT_S)
