@@ -116,9 +116,9 @@ class Simulation:
         found = self.objects.get(key)
         if found is None or found["metadata"]["uid"] != action.uid:
             return
-        if not action.foreground:
+        if not action.foreground or action.kind not in POD_KINDS:
             del self.objects[key]
-        elif action.kind in POD_KINDS and self.pods_of(action.name, active=True):
+        elif self.pods_of(action.name, active=True):
             found["metadata"]["deletionTimestamp"] = format_time(self.now)
             for pod in self.pods_of(action.name, active=True):
                 due = self.now + timedelta(seconds=300)
