@@ -93,14 +93,9 @@ class KubeCluster:
 
     async def add_owner(
         self, kind: str, namespace: str, name: str, owner: Manifest, *, uid: str
-    ) -> None:
-        """Add an owner reference to the object of a built-in kind with this uid, beside those that it has."""
-        answer = await self._patch_owners(kind, namespace, name, owner, {"uid": uid} if uid else {})
-        if answer.status not in (
-            404,
-            409,
-        ):  # gone, or created anew: the next pass sees what is there
-            answer.read(f"add an owner to {kind} {namespace}/{name}")
+    ) -> Manifest | None:
+        """Add an owner reference to the object of a built-in kind with this uid; None if it is gone."""
+        return await self._patch_owners(kind, namespace, name, owner, {"uid": uid} if uid else {})
 
     async def remove_owner(
         self,
@@ -111,24 +106,25 @@ class KubeCluster:
         *,
         uid: str,
         resource_version: str,
-    ) -> None:
-        """Remove an owner reference of an object; nothing happens if it is gone or has another version now."""
+    ) -> Manifest | None:
+        """Remove an owner reference of an object; None if it is gone or has another version now."""
         gone = {"$patch": "delete", "uid": owner_uid}
         seen = {"uid": uid, "resourceVersion": resource_version}
-        answer = await self._patch_owners(kind, namespace, name, gone, seen)
-        if answer.status not in (404, 409):
-            answer.read(f"remove an owner of {kind} {namespace}/{name}")
+        return await self._patch_owners(kind, namespace, name, gone, seen)
 
     async def _patch_owners(
         self, kind: str, namespace: str, name: str, owner: Manifest, seen: Mapping[str, str]
-    ) -> Answer:
-        return await self._client.request(
+    ) -> Manifest | None:
+        answer = await self._client.request(
             "PATCH",
             _path(KINDS[kind], namespace, name),
             query=(("fieldManager", FIELD_MANAGER),),
             body={"metadata": {**seen, "ownerReferences": [owner]}},
             content_type=STRATEGIC_MERGE,
         )
+        if answer.status in (404, 409):  # the next pass sees what is there now
+            return None
+        return answer.read(f"change the owners of {kind} {namespace}/{name}")
 
     async def delete(
         self,

@@ -35,8 +35,8 @@ class Cluster(Protocol):
 
     async def add_owner(
         self, kind: str, namespace: str, name: str, owner: Manifest, *, uid: str
-    ) -> None:
-        """Add an owner reference to the object with this uid, beside those that it has."""
+    ) -> Manifest | None:
+        """Add an owner reference to the object with this uid; returns it as it is now, or None if it is gone."""
 
     async def remove_owner(
         self,
