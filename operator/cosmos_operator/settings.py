@@ -77,6 +77,10 @@ class Settings(ApiModel):
     """Shortest time between two writes of the status for progress alone, in seconds."""
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = 10
     """Wait before the second attempt of a training, in seconds; it doubles while there is no progress, up to 300."""
+    sidecar_grace_seconds: Annotated[float, Field(ge=0)] = 20
+    """Seconds that other containers of a pod get to end by themselves after the worker, before the pod is ended."""
+    keep_finished_seconds: Annotated[float, Field(ge=0)] = 3600
+    """Seconds for which workloads and pods of a job that has ended stay, for their logs; its status stays longer."""
     queue_grace_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds after which a workload of which Kueue takes no notice is reported."""
     can_list_nodes: bool = True

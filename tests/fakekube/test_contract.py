@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from support.api_client import Api, make_config, make_job, name_of
 from support.jobs import make_document
 
@@ -151,6 +153,28 @@ def test_strategic_merge_of_owners(api: Api) -> None:
     }
     _, changed = api.call("PATCH", path, gone, "strategic")
     assert [r["uid"] for r in changed["metadata"]["ownerReferences"]] == [second["metadata"]["uid"]]
+
+
+def test_owner_leaves_only_the_version_that_it_has_seen(api: Api) -> None:
+    (_, first), (_, second) = make_job(api), make_job(api)
+    path, made = make_config(api, (first, second))
+    seen = {name: made["metadata"][name] for name in ("uid", "resourceVersion")}
+
+    def leave(owner: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        gone = {"$patch": "delete", "uid": owner["metadata"]["uid"]}
+        return api.call(
+            "PATCH", path, {"metadata": {**seen, "ownerReferences": [gone]}}, "strategic"
+        )
+
+    assert leave(first)[0] == 200
+    status, answer = leave(second)
+    assert (status, answer["reason"]) == (409, "Conflict")
+    options = {"preconditions": seen}
+    status, answer = api.call("DELETE", path, options)
+    assert (status, answer["reason"]) == (409, "Conflict")
+    assert "precondition" in answer["message"].lower()
+    left = api.call("GET", path)[1]["metadata"]["ownerReferences"]
+    assert [one["uid"] for one in left] == [second["metadata"]["uid"]]
 
 
 def test_custom_resources_have_no_strategic_merge(api: Api) -> None:

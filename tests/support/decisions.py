@@ -10,7 +10,8 @@ from typing import Any
 
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from cosmos_operator.decide.decide import decide
-from cosmos_operator.decide.decision import AddOwner, Create, Decision, Delete
+from cosmos_operator.decide.decision import AddOwner, Create, Decision, Delete, RemoveOwner
+from cosmos_operator.kube.containers import worker_name
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
 from cosmos_operator.kube.observed import Observed
@@ -81,6 +82,14 @@ class Simulation:
             elif isinstance(action, AddOwner):
                 owners = self.objects[action.kind, action.name]["metadata"]
                 owners.setdefault("ownerReferences", []).append(action.owner)
+            elif isinstance(action, RemoveOwner):
+                owners = self.objects[action.kind, action.name]["metadata"]
+                owners["ownerReferences"] = [
+                    one for one in owners["ownerReferences"] if one["uid"] != action.owner_uid
+                ]
+            elif action.kind == "Pod":
+                due = format_time(self.now + timedelta(seconds=30))
+                self.pods[action.name]["metadata"]["deletionTimestamp"] = due
             else:
                 self._delete(action)
         return decision
@@ -109,7 +118,7 @@ class Simulation:
             return
         if not action.foreground or action.kind not in POD_KINDS:
             del self.objects[key]
-        elif action.kind in POD_KINDS and self.pods_of(action.name, active=True):
+        elif self.pods_of(action.name, active=True):
             found["metadata"]["deletionTimestamp"] = format_time(self.now)
             for pod in self.pods_of(action.name, active=True):
                 due = self.now + timedelta(seconds=300)
@@ -201,7 +210,9 @@ class Simulation:
             "workload": workload,
             "metadata": {
                 "name": f"{workload}-{suffix}",
+                "uid": f"pod-{next(self._uids)}",
                 "labels": labels,
+                "annotations": dict(template["metadata"].get("annotations", {})),
                 "creationTimestamp": format_time(self.now),
                 "ownerReferences": [{"uid": owner["uid"]}],
             },
@@ -228,9 +239,29 @@ class Simulation:
         if reason == "OOMKilled":
             terminated["reason"], message = reason, ""
         terminated["message"] = message
-        name = pod["spec"]["containers"][0]["name"]
+        others = pod.get("sidecars", ())
         pod["status"]["phase"] = "Failed" if exit_code else "Succeeded"
-        pod["status"]["containerStatuses"] = [{"name": name, "state": {"terminated": terminated}}]
+        if others:
+            pod["status"]["phase"] = "Running"
+        pod["status"]["containerStatuses"] = [  # sorted by name, as the kubelet writes them
+            *({"name": name, "state": {"running": {}}} for name in others),
+            {"name": worker_name(pod), "state": {"terminated": terminated}},
+        ]
+
+    def inject(self, pod: Manifest, name: str = "istio-proxy") -> None:
+        """Put another container into a pod, before the worker's, that never ends by itself."""
+        container = {"name": name, "image": "istio/proxyv2"}
+        pod["spec"] = {**pod["spec"], "containers": [container, *pod["spec"]["containers"]]}
+        pod["sidecars"] = [name]
+
+    def end_sidecars(self, pod: Manifest, exit_code: int = 0) -> None:
+        """The other containers of a pod, whose worker has ended, end as well."""
+        statuses = pod["status"]["containerStatuses"]
+        for status in statuses:
+            status["state"] = {"terminated": {"exitCode": exit_code}} | status["state"]
+            status["state"].pop("running", None)
+        codes = [status["state"]["terminated"]["exitCode"] for status in statuses]
+        pod["status"]["phase"] = "Failed" if any(codes) else "Succeeded"
 
     def finish(self, workload: Manifest, kind: str = "", message: str = "") -> None:
         """The controller of a workload says that it has ended: Complete or Succeeded by default."""

@@ -16,6 +16,7 @@ SETTINGS: dict[str, Any] = {
     "progressSeconds": 0,
     "retryBackoffSeconds": 0.2,
     "queueGraceSeconds": 1,
+    "sidecarGraceSeconds": 1,
     "workerImage": "cosmos-worker:test",
     "workerCpuImage": "cosmos-worker-cpu:test",
     "healthPort": 0,

@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cosmos_operator.kube.kinds import Manifest
 from support.api_client import connect
 from support.scenario_world import CLAIM, EXAMPLE, ROOT, ScenarioWorld
 
@@ -24,6 +27,10 @@ QUICKSTART = "quickstart"
 """The job of examples/posttrainingjob.yaml, which goes on beside other tests: they leave its pods alone."""
 OPERATOR = "cosmos-operator"
 OPERATOR_PODS = "app.kubernetes.io/component=operator"
+INJECTION = "test-sidecar"
+"""Name of the policy that puts containers into pods."""
+POLICY_S = 5.0
+"""Seconds until the API server follows a new policy."""
 CHART = ROOT / "charts" / "cosmos"
 
 
@@ -75,7 +82,12 @@ class RealWorld(ScenarioWorld):
             },
             "storage": {"claim": {"volumeName": f"{NAMESPACE}-{CLAIM}"}},
             "operator": {
-                "timing": {"pollSeconds": 2, "progressSeconds": 1, "retryBackoffSeconds": 1}
+                "timing": {
+                    "pollSeconds": 2,
+                    "progressSeconds": 1,
+                    "retryBackoffSeconds": 1,
+                    "sidecarGraceSeconds": 5,
+                }
             },
         }
 
@@ -118,6 +130,17 @@ class RealWorld(ScenarioWorld):
 
     def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
         """Nothing to do: the files are missing in a real image anyway."""
+
+    def inject_sidecar(self, stage: str) -> None:
+        policy = make_injection(stage)
+        path = Path(tempfile.mkdtemp()) / "policy.yaml"
+        path.write_text(yaml.safe_dump_all(policy), encoding="utf-8")
+        self.kubectl("apply", f"--filename={path}")
+        time.sleep(POLICY_S)
+
+    def end_injection(self) -> None:
+        for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
+            self.kubectl("delete", kind, INJECTION, "--ignore-not-found")
 
     def drain(self) -> None:
         self._is_drained = True
@@ -163,3 +186,36 @@ class RealWorld(ScenarioWorld):
         which = f"--field-selector=involvedObject.name={name}"
         found = json.loads(self.kubectl("get", "events", which, "--output=json"))
         return [event["reason"] for event in found["items"]]
+
+
+def make_injection(stage: str) -> list[Manifest]:
+    """A policy that puts a container that ends only on SIGTERM before the worker's in new pods of a stage."""
+    container = (
+        'Object.spec.containers{name: "istio-proxy", image: object.spec.containers[0].image, '
+        """command: ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1; done"], """
+        "securityContext: Object.spec.containers.securityContext{allowPrivilegeEscalation: false, "
+        'capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]}}}'
+    )
+    patch = f'[JSONPatch{{op: "add", path: "/spec/containers/0", value: {container}}}]'
+    pods = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["pods"],
+    }
+    is_ours = (
+        "has(object.metadata.labels) && 'cosmos.dev/stage' in object.metadata.labels && "
+        f"object.metadata.labels['cosmos.dev/stage'] == '{stage}'"
+    )
+    header = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": INJECTION}}
+    spec = {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": {"resourceRules": [pods]},
+        "matchConditions": [{"name": "stage", "expression": is_ours}],
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+    }
+    return [
+        {**header, "kind": "MutatingAdmissionPolicy", "spec": spec},
+        {**header, "kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": INJECTION}},
+    ]

@@ -19,7 +19,7 @@ import yaml
 from cosmos_operator.api.labels import JOB_LABEL, STAGE_LABEL
 from cosmos_operator.kube.kinds import Manifest
 from support.api_client import Api
-from support.fakekube import FakeKube, Fault
+from support.fakekube import FakeKube, Fault, Sidecar
 from support.operator_process import OperatorProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,6 +240,14 @@ class ScenarioWorld(Jobs):
         """Make a folder or file that a stage reads be missing in the image."""
 
     @abstractmethod
+    def inject_sidecar(self, stage: str) -> None:
+        """Put a container that ends only on SIGTERM before the worker's in new pods of a stage."""
+
+    @abstractmethod
+    def end_injection(self) -> None:
+        """Put no more containers into new pods."""
+
+    @abstractmethod
     def drain(self) -> None:
         """Cordon the node and evict the training pods of the namespace, but for those of the quickstart."""
 
@@ -311,6 +319,12 @@ class FakeWorld(ScenarioWorld):
         text = f"{path}: no such folder; name one that is in the image"
         fault = Fault(stage, exit_code=2, reason="DataError", message=text)
         self.kube.add_fault(fault)
+
+    def inject_sidecar(self, stage: str) -> None:
+        self.kube.inject_sidecar(Sidecar(stage))
+
+    def end_injection(self) -> None:
+        self.kube.end_injection()
 
     def drain(self) -> None:
         self.kube.drain("node-1")

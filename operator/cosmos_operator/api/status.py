@@ -19,6 +19,7 @@ from cosmos_operator.api.base import ApiModel, ItemName
 
 Text = Annotated[str, Field(max_length=1024)]
 Message = Annotated[str, Field(max_length=4096)]
+LogLine = Annotated[str, Field(max_length=256)]
 Decimal = Annotated[str, Field(max_length=32, pattern=r"^-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?$")]
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -110,7 +111,9 @@ class Progress(StatusModel):
     eta: Text = ""
     """Estimated time to the end of the training for people, such as 1h42m."""
     last_report_time: Time | None = None
-    """Time at which the training last reported progress."""
+    """Time at which the operator saw the last report of the training, by the operator's clock."""
+    log_time: Time | None = None
+    """Time of that report in the log, by the clock of the node, which may differ."""
 
 
 class Checkpoints(StatusModel):
@@ -210,6 +213,25 @@ class InferenceResult(StatusModel):
     """Reason for which the item waits or has failed."""
 
 
+class StageResult(StatusModel):
+    """The end of a stage, and the last words of its worker, which stay when its pods are gone."""
+
+    name: Annotated[str, Field(min_length=1, max_length=96)]
+    """Name of the stage, such as embed-text or generate-after."""
+    state: Annotated[str, Field(max_length=32)]
+    """Succeeded, Failed, or Retrying after a failure that is tried again."""
+    reason: Annotated[str, Field(max_length=128)] = ""
+    """Reason of a failure in one word; OtherContainersLived if other containers did not end with the worker."""
+    message: Text = ""
+    """Result or reason for people: what was found, and what to do."""
+    start_time: Time | None = None
+    """Time at which the stage began."""
+    finish_time: Time | None = None
+    """Time at which the stage ended."""
+    last_lines: Annotated[tuple[LogLine, ...], Field(max_length=10)] = ()
+    """Last lines of the worker's log: three of a stage that succeeded, up to ten of one that failed."""
+
+
 class Output(StatusModel):
     """A result of the job."""
 
@@ -263,6 +285,8 @@ class PostTrainingJobStatus(StatusModel):
         tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
     ] = ()
     """State of each inference item."""
+    stages: Annotated[tuple[StageResult, ...], Field(json_schema_extra=_list_map("name", 48))] = ()
+    """Stages that have ended, with the last lines of their logs."""
     outputs: Annotated[tuple[Output, ...], Field(json_schema_extra=_list_map("name", 8))] = ()
     """Results of the job: the published model and the report."""
 

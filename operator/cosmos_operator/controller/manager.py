@@ -25,6 +25,7 @@ from cosmos_operator.controller.lease import (
     own_identity,
 )
 from cosmos_operator.controller.metrics import Metrics
+from cosmos_operator.controller.orphans import OrphanCollector
 from cosmos_operator.controller.reconcile import Reconciler
 from cosmos_operator.controller.watcher import Watcher
 from cosmos_operator.controller.work_queue import Handle, WorkQueue
@@ -69,6 +70,7 @@ class Operator:
         self._queue = WorkQueue(self._pass)
         self._metrics.follow_queue(self._queue)
         self._lease = Lease(cluster, settings.lease, own_identity())
+        self._orphans = OrphanCollector(cluster, settings)
         self._watcher = Watcher(cluster, settings, self._queue, self._metrics)
         self._health = HealthServer(
             health=self.problems,
@@ -132,6 +134,7 @@ class Operator:
             asyncio.create_task(self._lease.renew_until_lost(), name="lease"),
             asyncio.create_task(self._watcher.watch(), name="watch"),
             asyncio.create_task(self._watcher.resync(), name="resync"),
+            asyncio.create_task(self._orphans.run(), name="orphans"),
         ]
         grace_s = PASS_GRACE_S
         try:

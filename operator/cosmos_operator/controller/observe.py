@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL, JOB_NAME_LABEL
+from cosmos_operator.api.labels import (
+    ATTEMPT_LABEL,
+    JOB_LABEL,
+    JOB_NAME_LABEL,
+    MANAGED_BY,
+    MANAGED_LABEL,
+    STAGE_LABEL,
+)
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.controller.queue_check import find_unmanaged_kinds
+from cosmos_operator.kube.containers import has_started, worker_end, worker_name
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest, ObjectKey
 from cosmos_operator.kube.objects import labels_of, name_of, owner_uids, read_state, seconds_since
 from cosmos_operator.kube.observed import Observed
@@ -16,12 +24,13 @@ from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.plan.backend import BACKENDS
 from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.plan.render import stage_name
-from cosmos_operator.plan.stages import CONDITIONS
 from cosmos_operator.plan.volumes import claim_fields
 from cosmos_operator.settings import Settings
 
 LOG_LINES = 400
 """Lines of a log that are read: enough to hold a line of progress, whatever else the processes of a pod write."""
+LAST_LINES = 20
+"""Lines that are read of the log of a stage that has ended, for the status."""
 LATE_AFTER_S = 3.0
 """Age from which on an object that does not start is asked for its warnings."""
 
@@ -70,12 +79,13 @@ async def observe(
 
 async def _read_workloads(cluster: Cluster, document: Manifest) -> dict[ObjectKey, Manifest]:
     """The workloads of a job that can no longer be carried out, which are to be stopped once it has ended."""
-    namespace, name = document["metadata"]["namespace"], name_of(document)
+    namespace, uid = document["metadata"]["namespace"], document["metadata"]["uid"]
     served = await cluster.served()
     objects: dict[ObjectKey, Manifest] = {}
     for kind in WORKLOAD_KINDS:
         if kind == "Job" or kind in served:
-            _add_objects(objects, kind, await cluster.list(kind, namespace, {JOB_LABEL: name}))
+            found = await cluster.list(kind, namespace, {MANAGED_LABEL: MANAGED_BY})
+            _add_objects(objects, kind, [one for one in found if uid in owner_uids(one)])
     return objects
 
 
@@ -91,12 +101,11 @@ class _Reader:
     def __init__(self, cluster: Cluster, plan: JobPlan, job: PostTrainingJob) -> None:
         self.cluster, self.job = cluster, job
         self.namespace: str = plan.document["metadata"]["namespace"]
-        ready = {c.type for c in plan.previous.conditions if c.status == "True"}
-        self.shared_names = [
-            stage_name(job, stage)
-            for stage in plan.stages
-            if stage.is_shared and CONDITIONS[stage.kind] not in ready
-        ]
+        # finished ones too: a job gives them up at its end, or when other containers keep their pods
+        self.shared_names = [stage_name(job, one) for one in plan.stages if one.is_shared]
+        self.told_stages = {
+            one.name for one in plan.previous.stages if one.state in ("Succeeded", "Failed")
+        }
         self.objects: dict[ObjectKey, Manifest] = {}
         self.pods: dict[str, Manifest] = {}
         self.served: frozenset[str] = frozenset()
@@ -145,18 +154,31 @@ class _Reader:
         return tuple(name_of(queue) for queue in queues), tuple(workloads)
 
     async def read_logs(self) -> dict[str, str]:
-        """Last lines of the pods that run, and of the latest training leader even when it has ended."""
+        """Last lines of the workers that run, of the latest training leader, and of stages that have just ended."""
         latest = max(map(_attempt_of, self.pods.values()), default=0)
         found = {}
         for name, pod in self.pods.items():
-            is_past = is_over(pod) and (latest == 0 or _attempt_of(pod) != latest)
-            if phase_of(pod) == "Pending" or is_past or not _reports_progress(pod):
+            attempt, has_ended = _attempt_of(pod), worker_end(pod) is not None
+            if not has_started(pod) or not _reports_progress(pod):
                 continue
-            container = pod["spec"]["containers"][0]["name"]
-            text = await self.cluster.read_log(self.namespace, name, container, LOG_LINES)
+            if attempt and is_over(pod) and attempt != latest:
+                continue
+            if not attempt and has_ended and not self._is_to_be_told(pod):
+                continue
+            lines = LAST_LINES if has_ended and not attempt else LOG_LINES
+            text = await self.cluster.read_log(self.namespace, name, worker_name(pod), lines)
             if text is not None:
                 found[name] = text
         return found
+
+    def _is_to_be_told(self, pod: Manifest) -> bool:
+        """True for the pod that ended a stage whose last lines the status does not have yet."""
+        labels = labels_of(pod)
+        if labels.get(STAGE_LABEL) in self.told_stages:
+            return False
+        job = self.objects.get(("Job", labels.get(JOB_NAME_LABEL, "")))
+        is_done = job is None or read_state(job).state in ("Succeeded", "Failed")
+        return is_done or not is_over(pod)  # not over: other containers keep it
 
     async def read_warnings(self, now: datetime) -> dict[ObjectKey, str]:
         """Latest warning event of each object that has not started some seconds after its creation."""

@@ -11,7 +11,15 @@ from typing import Protocol
 from cosmos_operator.api.base import API_VERSION
 from cosmos_operator.controller.observe import observe
 from cosmos_operator.decide.decide import decide
-from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
+from cosmos_operator.decide.decision import (
+    Action,
+    AddOwner,
+    Create,
+    Decision,
+    Delete,
+    Event,
+    RemoveOwner,
+)
 from cosmos_operator.errors import Refused
 from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import format_time, name_of
@@ -144,13 +152,29 @@ class Reconciler:
             if await self._cluster.create({**action.manifest, "metadata": metadata}):
                 logger.info("%s: created %s %s", namespace, *_key_of(action))
         elif isinstance(action, AddOwner):
-            await self._cluster.add_owner(action.kind, namespace, action.name, action.owner)
+            await self._cluster.add_owner(
+                action.kind, namespace, action.name, action.owner, uid=action.uid
+            )
+        elif isinstance(action, RemoveOwner):
+            await self._cluster.remove_owner(
+                action.kind,
+                namespace,
+                action.name,
+                action.owner_uid,
+                uid=action.uid,
+                resource_version=action.resource_version,
+            )
         else:
             logger.info(
                 "%s: deleting %s %s: %s", namespace, action.kind, action.name, action.reason
             )
             await self._cluster.delete(
-                action.kind, namespace, action.name, action.uid, foreground=action.foreground
+                action.kind,
+                namespace,
+                action.name,
+                action.uid,
+                foreground=action.foreground,
+                resource_version=action.resource_version,
             )
 
 
@@ -186,5 +210,5 @@ def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
 def _key_of(action: Action) -> ObjectKey:
     if isinstance(action, Create):
         return str(action.manifest["kind"]), name_of(action.manifest)
-    assert isinstance(action, AddOwner | Delete)
+    assert isinstance(action, AddOwner | RemoveOwner | Delete)
     return action.kind, action.name

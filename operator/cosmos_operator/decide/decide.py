@@ -9,11 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from cosmos_operator.api.status import PostTrainingJobStatus
+from cosmos_operator.decide.after_the_end import decide_after_the_end
 from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.deadline import check_deadline
-from cosmos_operator.decide.decision import Decision, Delete
+from cosmos_operator.decide.decision import Decision
 from cosmos_operator.decide.events import transition_events
-from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
+from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.decide.requirements.machines import check_backend
 from cosmos_operator.decide.requirements.queueing import check_queue
 from cosmos_operator.decide.requirements.storage import check_storage
@@ -25,8 +26,8 @@ from cosmos_operator.decide.status import (
     status_of_invalid_job,
     status_of_job_no_longer_valid,
 )
-from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest
-from cosmos_operator.kube.objects import is_being_deleted, owner_uids, read_state, seconds_since
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import is_being_deleted
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.settings import Settings
@@ -45,7 +46,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
         return Decision()
     generation = generation_of(plan.document)
     if is_finished(plan.previous, plan.document):
-        return _decide_after_the_end(plan, observed, now)
+        return decide_after_the_end(plan, observed, now, settings)
     conditions = Conditions(plan.previous.conditions, now, generation)
     if plan.job is None:
         return _decide_on_invalid_job(plan, conditions, now, settings)
@@ -54,6 +55,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     )
     pass_.ignored_fields = plan.ignored_fields
     pass_.refused_edit = plan.refused_edit
+    pass_.results = {one.name: one for one in plan.previous.stages}
     honour_retry(pass_)
     check_deadline(pass_)
     backend = check_backend(pass_)
@@ -88,37 +90,6 @@ def _decide_on_invalid_job(
         return Decision((), status, events, settings.poll_seconds)
     status = status_of_invalid_job(plan, conditions, now)
     return Decision((), status, transition_events(plan.previous, status))
-
-
-def _decide_after_the_end(plan: JobPlan, observed: Observed, now: datetime) -> Decision:
-    """Stop what still runs, and delete a finished job when its time has come; its files stay."""
-    metadata, previous = plan.document["metadata"], plan.previous
-    if left_over := _delete_left_overs(str(metadata["uid"]), observed):
-        return Decision(left_over, requeue_after_s=SHORT_WAIT_S)
-    policy = plan.document.get("spec", {}).get("runPolicy") or {}
-    ttl = policy.get("ttlSecondsAfterFinished")
-    if ttl is None or previous.completion_time is None:
-        return Decision()
-    remaining_s = ttl - seconds_since(previous.completion_time, now)
-    if remaining_s > 0:
-        return Decision(requeue_after_s=remaining_s)
-    reason = f"spec.runPolicy.ttlSecondsAfterFinished={ttl}"
-    return Decision((Delete(plan.document["kind"], metadata["name"], metadata["uid"], reason),))
-
-
-def _delete_left_overs(uid: str, observed: Observed) -> tuple[Delete, ...]:
-    """Delete workloads that still run for this job alone; a stage that another job shares goes on."""
-
-    def is_left_over(kind: str, one: Manifest) -> bool:
-        if kind not in WORKLOAD_KINDS or is_being_deleted(one) or owner_uids(one) != {uid}:
-            return False
-        return read_state(one).state in ("Active", "Suspended")
-
-    return tuple(
-        Delete(kind, name, one["metadata"]["uid"], "the job has ended")
-        for (kind, name), one in observed.objects.items()
-        if is_left_over(kind, one)
-    )
 
 
 def _carry_over_results(pass_: Pass) -> None:

@@ -22,6 +22,22 @@ class AddOwner:
     name: str
     owner: Manifest
     """The owner reference."""
+    uid: str = ""
+    """Uid of the object: one that was created anew under the name is left alone."""
+
+
+@dataclass(frozen=True)
+class RemoveOwner:
+    """Give up the job's share of an object that other jobs own as well."""
+
+    kind: str
+    name: str
+    uid: str
+    """Uid of the object."""
+    resource_version: str
+    """Version in which the other owners were seen; nothing happens if the object has changed since."""
+    owner_uid: str
+    """Uid of the job."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +51,11 @@ class Delete:
     """Reason for the log."""
     foreground: bool = True
     """True: everything that it owns is deleted before it; False: it is deleted at once, what it owned afterwards."""
+    resource_version: str = ""
+    """Version that is to be deleted; empty = any. Nothing happens if the object, such as its owners, has changed."""
 
 
-Action = Create | AddOwner | Delete
+Action = Create | AddOwner | RemoveOwner | Delete
 
 
 @dataclass(frozen=True)

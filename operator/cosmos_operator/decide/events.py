@@ -9,6 +9,8 @@ from cosmos_operator.decide.decision import Event
 from cosmos_operator.kube.kinds import Manifest
 
 MAX_EVENT_MESSAGE = 1000
+OTHERS_LIVED = "OtherContainersLived"
+"""Reason of the event on pods whose other containers had to be ended."""
 
 
 def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[Event, ...]:
@@ -25,7 +27,23 @@ def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[E
         )
         is_bad = is_bad or reason in ("FieldsIgnored", "Refused", "OutOfMemory")
         events.append(Event(reason, f"{kind}: {text}"[:MAX_EVENT_MESSAGE], is_bad))
-    return (*events, *_attempt_events(before, after))
+    return (*events, *_attempt_events(before, after), *_stage_events(before, after))
+
+
+def _stage_events(before: PostTrainingJobStatus, after: Manifest) -> list[Event]:
+    """Stages whose pods the operator had to end, or that are tried again because of that."""
+    known = {one.name: (one.state, one.reason, one.finish_time) for one in before.stages}
+    events = []
+    for stage in after.get("stages", ()):
+        state, reason = stage["state"], stage.get("reason", "")
+        if stage["name"] == "train":
+            continue  # its attempts tell
+        if known.get(stage["name"]) == (state, reason, stage.get("finishTime")):
+            continue
+        if state == "Retrying" or (state == "Succeeded" and reason):
+            text = f"{stage['name']}: {stage['message']}"[:MAX_EVENT_MESSAGE]
+            events.append(Event(reason or "Retrying", text, is_warning=True))
+    return events
 
 
 def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[str, str]]) -> bool:
@@ -48,10 +66,15 @@ def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[
 
 def _attempt_events(before: PostTrainingJobStatus, after: Manifest) -> list[Event]:
     known = {attempt.number: attempt.outcome for attempt in before.attempts}
+    words = {attempt.number: attempt.message for attempt in before.attempts}
     events = []
     for attempt in after.get("attempts", ()):
         number, outcome = attempt["number"], attempt["outcome"]
         if known.get(number) == outcome:
+            message = attempt.get("message", "")
+            if outcome != "Running" and message != words[number]:  # its pods had to be ended
+                text = f"attempt {number}: {message}"[:MAX_EVENT_MESSAGE]
+                events.append(Event(OTHERS_LIVED, text, is_warning=True))
             continue
         if number not in known:
             start = attempt.get("startStep")

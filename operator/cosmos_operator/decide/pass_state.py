@@ -18,13 +18,15 @@ from cosmos_operator.api.status import (
     Output,
     PostTrainingJobStatus,
     Progress,
+    StageResult,
     State,
 )
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.decide.conditions import Answer, Conditions
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete
+from cosmos_operator.decide.sharing import give_up_job
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.objects import is_being_deleted, owner_uids
+from cosmos_operator.kube.objects import is_being_deleted, name_of, owner_uids
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.kube.pods import Ending
 from cosmos_operator.plan.stages import Stage
@@ -96,6 +98,8 @@ class Pass:
     """Paths of fields of the job that only a newer version of the operator knows."""
     lacks_requirements: bool = False
     """True if a claim or a queue that the job needs is missing: nothing new begins."""
+    results: dict[str, StageResult] = field(default_factory=dict)
+    """Name of a stage that has ended → its end, for the status."""
     finished_stages: set[str] = field(default_factory=set)
     """Names of the stages that have succeeded."""
     actions: list[Action] = field(default_factory=list)
@@ -198,7 +202,15 @@ class Pass:
 
     def add_owner(self, kind: str, name: str) -> None:
         """Make the job a further owner of an object that jobs share."""
-        self.actions.append(AddOwner(kind, name, self.owner_reference(controls=False)))
+        found = self.observed.get(kind, name)
+        uid = str(found["metadata"].get("uid", "")) if found is not None else ""
+        self.actions.append(AddOwner(kind, name, self.owner_reference(controls=False), uid))
+
+    def give_up_job(self, job: Manifest, reason: str) -> None:
+        """Give up a Job that jobs share, and its ConfigMap: the last job that does so deletes them."""
+        config_map = self.observed.get("ConfigMap", name_of(job))
+        self.actions += give_up_job(job, config_map, self.uid, reason)
+        self.requeue_after(SHORT_WAIT_S)
 
     def delete(self, manifest: Manifest, reason: str, *, at_once: bool = False) -> None:
         """Delete an object, unless that has been asked for already.

@@ -42,6 +42,7 @@ def build_status(pass_: Pass) -> Manifest:
         forgiven_attempts=pass_.forgiven_attempts,
         run=describe_run(pass_.job, tuple(pass_.stages)) if pass_.attempts else before.run,
         inference=pass_.inference,
+        stages=tuple(pass_.results[s.name] for s in pass_.stages if s.name in pass_.results),
         outputs=pass_.outputs,
     )
     return _to_document(status)

@@ -91,31 +91,63 @@ class KubeCluster:
         answer.read(f"create {_title(manifest)}")
         return True
 
-    async def add_owner(self, kind: str, namespace: str, name: str, owner: Manifest) -> None:
-        """Add an owner reference to an object of a built-in kind, beside those that it has."""
+    async def add_owner(
+        self, kind: str, namespace: str, name: str, owner: Manifest, *, uid: str
+    ) -> Manifest | None:
+        """Add an owner reference to the object of a built-in kind with this uid; None if it is gone."""
+        return await self._patch_owners(kind, namespace, name, owner, {"uid": uid} if uid else {})
+
+    async def remove_owner(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        owner_uid: str,
+        *,
+        uid: str,
+        resource_version: str,
+    ) -> Manifest | None:
+        """Remove an owner reference of an object; None if it is gone or has another version now."""
+        gone = {"$patch": "delete", "uid": owner_uid}
+        seen = {"uid": uid, "resourceVersion": resource_version}
+        return await self._patch_owners(kind, namespace, name, gone, seen)
+
+    async def _patch_owners(
+        self, kind: str, namespace: str, name: str, owner: Manifest, seen: Mapping[str, str]
+    ) -> Manifest | None:
         answer = await self._client.request(
             "PATCH",
             _path(KINDS[kind], namespace, name),
             query=(("fieldManager", FIELD_MANAGER),),
-            body={"metadata": {"ownerReferences": [owner]}},
+            body={"metadata": {**seen, "ownerReferences": [owner]}},
             content_type=STRATEGIC_MERGE,
         )
-        answer.read(f"add an owner to {kind} {namespace}/{name}")
+        if answer.status in (404, 409):  # the next pass sees what is there now
+            return None
+        return answer.read(f"change the owners of {kind} {namespace}/{name}")
 
     async def delete(
-        self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        uid: str,
+        *,
+        foreground: bool,
+        resource_version: str = "",
     ) -> None:
-        """Delete the object with this uid; nothing happens if it is gone."""
+        """Delete the object with this uid, and in this version if one is given; nothing happens if it is gone."""
         resource = await self._resource(kind)
         if resource is None:
             return
+        seen = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
         answer = await self._client.request(
             "DELETE",
             _path(resource, namespace, name),
             body={
                 "apiVersion": "v1",
                 "kind": "DeleteOptions",
-                "preconditions": {"uid": uid},
+                "preconditions": seen,
                 "propagationPolicy": "Foreground" if foreground else "Background",
             },
         )

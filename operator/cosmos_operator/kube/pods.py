@@ -1,4 +1,7 @@
-"""Facts that a pod states: its phase, the end of its worker, the reason for which it does not start. Pure."""
+"""Facts that a pod states: its phase, the end of its worker, the reason for which it does not start. Pure.
+
+What the worker did is read from its own container, see :mod:`cosmos_operator.kube.containers`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cosmos_operator.kube.containers import (
+    failed_init_container,
+    has_started,
+    memory_limit,
+    worker_end,
+    worker_name,
+)
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of, parse_time, seconds_since
 
@@ -14,12 +24,24 @@ IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrIma
 """Reasons of a waiting container whose image cannot be pulled."""
 CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 """Reasons of a waiting container that cannot be created, such as a missing Secret."""
+CRASHES = "CrashLoopBackOff"
+"""Reason of a waiting container that has ended and is started again: in our pods only native sidecars are."""
+FOREIGN_REMEDY = (
+    "correct it where it is put into the pod: a pod template of the job or of the chart, or the software of the "
+    "cluster that injects it"
+)
+PULL_REMEDIES = {
+    "init-pytorch": "the training-operator puts it there: start that with --pytorch-init-container-image=IMAGE"
+}
+"""Container of another operator → what to do if its image cannot be pulled."""
 STUCK_AFTER_S = 60
 """Seconds after its deletionTimestamp from which on a pod counts as stuck on a node that does not answer."""
 LOST_REASONS = ("ContainerStatusUnknown", "Unknown")
 """Reasons of a container that was running when its node went away or was restarted: nobody knows how it ended."""
 REFUSED = "RefusedByNode"
 """Disruption of a pod of which no container ever ran: the node rejected it, for lack of a device or of room."""
+INIT_FAILED = "InitContainerFailed"
+"""Reason of the ending of a pod whose worker never ran, because an init container failed before it."""
 DISRUPTION_REASONS = ("Evicted", "NodeLost", "Preempting", "NodeShutdown", "Terminated")
 """Reasons in a pod's status with which Kubernetes itself ends the pod."""
 
@@ -39,8 +61,17 @@ class Ending:
     """Result of a stage that succeeded."""
     disruption: str = ""
     """Reason for which Kubernetes ended the pod: that of its DisruptionTarget condition or of the pod itself."""
+    start_time: str | None = None
+    """Time at which the worker began, by the clock of its node."""
     finish_time: str | None = None
-    """Time at which the worker ended."""
+    """Time at which the worker ended, by the clock of its node."""
+    memory_limit: str = ""
+    """Memory limit of the worker's container; empty if it had none."""
+
+    @property
+    def is_of_worker(self) -> bool:
+        """False if the worker never ran, because an init container failed before it."""
+        return self.reason != INIT_FAILED
 
 
 def phase_of(pod: Manifest) -> str:
@@ -87,16 +118,19 @@ def ending_of(pod: Manifest) -> Ending | None:
     """The end of a pod's worker; None if it has not ended, or left no trace."""
     node = str(pod.get("spec", {}).get("nodeName", ""))
     disruption = disruption_of(pod)
-    for status in _worker_statuses(pod):
-        ended = status.get("state", {}).get("terminated")
-        if ended is not None:
-            if "deletionTimestamp" not in pod["metadata"] and ended.get("reason") in LOST_REASONS:
-                disruption = disruption or str(ended["reason"])
-            found = _read_ending(ended, node, disruption)
-            return replace(found, finish_time=ended.get("finishedAt"))
+    ended = worker_end(pod)
+    if ended is not None:
+        if "deletionTimestamp" not in pod["metadata"] and ended.get("reason") in LOST_REASONS:
+            disruption = disruption or str(ended["reason"])
+        return replace(
+            _read_ending(ended, node, disruption),
+            start_time=ended.get("startedAt"),
+            finish_time=ended.get("finishedAt"),
+            memory_limit=memory_limit(pod),
+        )
     if phase_of(pod) == "Failed":
-        if (failed := _failed_init_container(pod)) is not None:
-            return _read_ending(failed, node, disruption)
+        if (failed := failed_init_container(pod)) is not None:
+            return _ending_of_init_container(pod, failed, disruption)
         status = pod.get("status", {})
         reason = disruption or str(status.get("reason", "Failed"))
         if not status.get("containerStatuses"):
@@ -105,19 +139,20 @@ def ending_of(pod: Manifest) -> Ending | None:
     return None
 
 
-def _failed_init_container(pod: Manifest) -> Manifest | None:
-    """State ``terminated`` of an init container that failed, such as one that waited for another pod in vain."""
-    for status in pod.get("status", {}).get("initContainerStatuses", ()):
-        ended: Manifest | None = status.get("state", {}).get("terminated")
-        if ended is not None and ended.get("exitCode", 0) != 0:
-            return ended
-    return None
-
-
-def _worker_statuses(pod: Manifest) -> list[Manifest]:
-    names = {container["name"] for container in pod["spec"].get("containers", ())}
-    statuses = pod.get("status", {}).get("containerStatuses", ())
-    return [status for status in statuses if status["name"] in names]
+def _ending_of_init_container(pod: Manifest, status: Manifest, disruption: str) -> Ending:
+    """The ending of a pod in which an init container failed, such as one that waited for another pod in vain."""
+    ended, name = status["state"]["terminated"], status["name"]
+    exit_code, words = int(ended["exitCode"]), str(ended.get("message", "")).strip()
+    last = words.rsplit("\n", 1)[-1] or ended.get("reason", "")
+    return Ending(
+        exit_code,
+        INIT_FAILED,
+        f"the worker did not run: init container {name!r} (image {status.get('image', '?')!r}), which is not ours, "
+        f"ended with exit code {exit_code}: {last}; its log: kubectl logs {name_of(pod)} -c {name}",
+        node=str(pod["spec"].get("nodeName", "")),
+        disruption=disruption,
+        finish_time=ended.get("finishedAt"),
+    )
 
 
 def _read_ending(ended: Manifest, node: str, disruption: str) -> Ending:
@@ -157,33 +192,50 @@ class Obstacle:
 
 
 def obstacle_of(pod: Manifest) -> Obstacle | None:
-    """The reason for which a pod does not start; None if it has started, or states no reason."""
-    if phase_of(pod) != "Pending":
+    """The reason for which a pod's worker does not start; None if it has started, or the pod states no reason."""
+    if phase_of(pod) != "Pending" or has_started(pod):
         return None
     statuses = pod.get("status", {})
     for status in (
-        *statuses.get("initContainerStatuses", ()),
-        *statuses.get("containerStatuses", ()),
+        *(statuses.get("initContainerStatuses") or ()),
+        *(statuses.get("containerStatuses") or ()),
     ):
-        waiting = status.get("state", {}).get("waiting") or {}
-        reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-        if reason in IMAGE_REASONS:
-            return Obstacle(
-                "ImagePullFailed",
-                f"pod {name_of(pod)}: image {status.get('image')!r} cannot be pulled: {message or reason}; "
-                "set spec.compute.image or the chart's worker image to one that the nodes can pull",
-            )
-        if reason in CONFIG_REASONS:
-            return Obstacle(
-                "ContainerNotCreated",
-                f"pod {name_of(pod)}: the container cannot be created: {message or reason}; create what is missing in "
-                "the job's namespace",
-            )
+        is_ours = status["name"] == worker_name(pod)
+        found = _obstacle_of_container(pod, status, is_ours=is_ours)
+        if found is not None:
+            return found
     for condition in statuses.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return Obstacle(
                 "Unschedulable", f"pod {name_of(pod)}: {condition.get('message', 'no node fits')}"
             )
+    return None
+
+
+def _obstacle_of_container(pod: Manifest, status: Manifest, *, is_ours: bool) -> Obstacle | None:
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
+    name, image = status["name"], status.get("image")
+    where = f"pod {name_of(pod)}" + ("" if is_ours else f", container {name!r}, which is not ours")
+    if reason in IMAGE_REASONS:
+        remedy = (
+            "set spec.compute.image or the chart's worker image to one that the nodes can pull"
+            if is_ours
+            else PULL_REMEDIES.get(name, FOREIGN_REMEDY)
+        )
+        return Obstacle(
+            "ImagePullFailed",
+            f"{where}: image {image!r} cannot be pulled: {message or reason}; {remedy}",
+        )
+    if reason in CONFIG_REASONS:
+        remedy = "create what is missing in the job's namespace"
+        text = f"{where}: the container cannot be created: {message or reason}; {remedy}"
+        return Obstacle("ContainerNotCreated", text)
+    if reason == CRASHES:
+        last = (status.get("lastState") or {}).get("terminated") or {}
+        code = last.get("exitCode", "?")
+        text = f"{where}: it ends again and again with exit code {code}; {FOREIGN_REMEDY}"
+        return Obstacle("ContainerCrashes", text)
     return None
 
 

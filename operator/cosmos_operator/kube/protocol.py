@@ -33,11 +33,41 @@ class Cluster(Protocol):
     async def create(self, manifest: Manifest) -> bool:
         """Create an object; False if one of that name exists already."""
 
-    async def add_owner(self, kind: str, namespace: str, name: str, owner: Manifest) -> None:
-        """Add an owner reference to an object, beside those that it has."""
+    async def add_owner(
+        self, kind: str, namespace: str, name: str, owner: Manifest, *, uid: str
+    ) -> Manifest | None:
+        """Add an owner reference to the object with this uid; returns it as it is now, or None if it is gone."""
+
+    async def remove_owner(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        owner_uid: str,
+        *,
+        uid: str,
+        resource_version: str,
+    ) -> None:
+        """Remove an owner reference of the object with this uid; nothing happens if it has another version now.
+
+        Args:
+            kind: its kind.
+            namespace: its namespace.
+            name: its name.
+            owner_uid: uid of the owner.
+            uid: its identity.
+            resource_version: version in which its other owners were seen.
+        """
 
     async def delete(
-        self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        uid: str,
+        *,
+        foreground: bool,
+        resource_version: str = "",
     ) -> None:
         """Delete the object with this uid; nothing happens if it is gone.
 
@@ -48,6 +78,7 @@ class Cluster(Protocol):
             uid: its identity: an object that was created anew under the name is left alone.
             foreground: True keeps the object, marked as being deleted, until all that it owns has gone; False deletes
                 it at once, and what it owned afterwards.
+            resource_version: version that is to be deleted: nothing happens if it has another now; empty = any.
         """
 
     async def apply_status(self, manifest: Manifest) -> None:

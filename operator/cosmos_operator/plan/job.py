@@ -5,7 +5,7 @@ from __future__ import annotations
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.plan.pod import build_pod_template, metadata
+from cosmos_operator.plan.pod import WORKER, build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
 from cosmos_operator.settings import Settings
@@ -13,6 +13,8 @@ from cosmos_worker.errors import EXIT_BUG, EXIT_USER_ERROR
 from cosmos_worker.storage.volumes import content_key
 
 STAGE_RETRIES = 3
+FATAL_EXIT_CODES = (EXIT_BUG, EXIT_USER_ERROR)
+"""Exit codes of a stage's worker after which trying again is pointless."""
 RENDEZVOUS_PORT = 29500
 
 
@@ -23,10 +25,10 @@ def build_stage_job(
     template = build_pod_template(job, stage, config_map=config_map, settings=settings)
     header = workload_metadata(job, stage, name)
     header["annotations"][TEMPLATE_ANNOTATION] = content_key([template])
-    codes = sorted({EXIT_BUG, EXIT_USER_ERROR})
+    codes: Manifest = {"operator": "In", "values": sorted(FATAL_EXIT_CODES)}
     rules = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": codes}},
+        {"action": "FailJob", "onExitCodes": {"containerName": WORKER, **codes}},
     ]
     return {
         "apiVersion": "batch/v1",

@@ -18,6 +18,8 @@ from cosmos_worker.storage.volumes import (
     volume_variable,
 )
 
+WORKER = "worker"
+"""Name of the worker's container in the pods of Jobs."""
 CONFIG_FOLDER = "/etc/cosmos"
 CONFIG_FILE = "stage.yaml"
 TERMINATION_PATH = "/dev/termination-log"
@@ -62,7 +64,7 @@ def build_pod_template(
     *,
     config_map: str,
     settings: Settings,
-    container: str = "worker",
+    container: str = WORKER,
     environment: tuple[Manifest, ...] = (),
     avoid: AvoidedNodes | None = None,
 ) -> Manifest:

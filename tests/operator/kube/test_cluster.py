@@ -173,12 +173,43 @@ async def test_status_is_applied_by_force(rig):
 async def test_owner_is_merged_into_those_that_are_there(rig):
     rig.api.on(f"PATCH {JOBS}/j", Answer())
 
-    await rig.cluster.add_owner("Job", "n", "j", OWNER)
+    await rig.cluster.add_owner("Job", "n", "j", OWNER, uid="u-1")
 
     assert rig.last.content_type == "application/strategic-merge-patch+json"
-    assert rig.last.body == {"metadata": {"ownerReferences": [OWNER]}}
+    assert rig.last.body == {"metadata": {"uid": "u-1", "ownerReferences": [OWNER]}}
+
+
+async def test_owner_is_removed_from_the_version_that_was_seen(rig):
+    rig.api.on(f"PATCH {JOBS}/j", Answer())
+
+    await rig.cluster.remove_owner("Job", "n", "j", "a", uid="u-1", resource_version="7")
+
+    assert rig.last.content_type == "application/strategic-merge-patch+json"
+    gone = {"$patch": "delete", "uid": "a"}
+    seen = {"uid": "u-1", "resourceVersion": "7"}
+    assert rig.last.body == {"metadata": {**seen, "ownerReferences": [gone]}}
+
+
+async def test_owners_of_what_is_gone_or_has_changed_stay_as_they_are(rig):
+    rig.api.on(f"PATCH {JOBS}/j", refusal(409, "Conflict", "the object has been modified"))
+
+    for name in ("j", "gone"):
+        await rig.cluster.add_owner("Job", "n", name, OWNER, uid="u-1")
+        await rig.cluster.remove_owner("Job", "n", name, "a", uid="u-1", resource_version="7")
+
+    rig.api.on(f"PATCH {JOBS}/j", refusal(403, "Forbidden"))
     with pytest.raises(Refused):
-        await rig.cluster.add_owner("Job", "n", "gone", OWNER)
+        await rig.cluster.add_owner("Job", "n", "j", OWNER, uid="u-1")
+    with pytest.raises(Refused):
+        await rig.cluster.remove_owner("Job", "n", "j", "a", uid="u-1", resource_version="7")
+
+
+async def test_delete_may_name_the_version(rig):
+    rig.api.on(f"DELETE {JOBS}/j", Answer())
+
+    await rig.cluster.delete("Job", "n", "j", "u-1", foreground=True, resource_version="7")
+
+    assert rig.last.body["preconditions"] == {"uid": "u-1", "resourceVersion": "7"}
 
 
 @pytest.mark.parametrize(("foreground", "policy"), [(True, "Foreground"), (False, "Background")])

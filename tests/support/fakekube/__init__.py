@@ -29,11 +29,12 @@ from support.fakekube.resources import CRDS, Object, open_crd
 from support.fakekube.scheduler import STORAGE_CLASSES, ClaimBinder, Scheduler
 from support.fakekube.selection import matches
 from support.fakekube.server import Call, Rule
+from support.fakekube.sidecars import Sidecar
 from support.fakekube.trainer import TrainJobController
 from support.fakekube.training_operator import INIT_IMAGE, PyTorchJobController
 from support.fakekube.world import ControlLoop, Disk, Fault, Timing, World
 
-__all__ = ["ApiError", "Call", "FakeKube", "Fault", "Timing"]
+__all__ = ["ApiError", "Call", "FakeKube", "Fault", "Sidecar", "Timing"]
 
 T = TypeVar("T")
 OPTIONAL = {
@@ -381,6 +382,14 @@ class FakeKube:
         """Let something go wrong."""
         self.call(lambda: self.world.faults.append(fault))
         return fault
+
+    def inject_sidecar(self, sidecar: Sidecar) -> None:
+        """Put a container into all pods of a stage that are made from now on."""
+        self.call(lambda: self.world.sidecars.append(sidecar))
+
+    def end_injection(self) -> None:
+        """Put no more containers into new pods."""
+        self.call(self.world.sidecars.clear)
 
     def disk(self, claim: str, namespace: str = "default") -> Disk:
         """The files of a claim, path → content."""

@@ -8,13 +8,13 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from support.fakekube.defaults import FINAL
 from support.fakekube.errors import ApiError
 from support.fakekube.logs import Log
 from support.fakekube.process import Exit, Process
 from support.fakekube.resources import Object
+from support.fakekube.sidecars import main_container, sidecars_of
 from support.fakekube.simulated_worker import run_container
 from support.fakekube.store import Event, utc_now
 from support.fakekube.world import Controller, Key, World, key_of, set_condition
@@ -119,6 +119,7 @@ class Kubelet(Controller):
         run = self.runs.get(pod["metadata"]["uid"])
         if run is not None and run.process is not None:
             run.process.kill(Exit(137))
+            run.stopping.set()
 
     async def close(self) -> None:
         """End everything."""
@@ -133,7 +134,7 @@ class Kubelet(Controller):
     async def _run(self, pod: Object, stopping: asyncio.Event) -> None:
         key, meta = key_of(pod), pod["metadata"]
         try:
-            container = pod["spec"]["containers"][0]
+            container = main_container(pod)
             if await self._prepare(pod, container, stopping):
                 await self._execute(pod, container, stopping)
             else:
@@ -205,7 +206,7 @@ class Kubelet(Controller):
         return "ErrImagePull", text
 
     def _master_is_up(self, pod: Object) -> bool:
-        env = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+        env = {e["name"]: e.get("value") for e in main_container(pod)["env"]}
         master = self.store.find("pods", pod["metadata"]["namespace"], env["MASTER_ADDR"])
         return master is not None and master["status"]["phase"] == "Running"
 
@@ -250,6 +251,9 @@ class Kubelet(Controller):
             main.cancel()
             log.close()
             process.leave()
+        if sidecars_of(pod) and not stopping.is_set():
+            self._end(pod, result, log, is_kept=True)
+            await stopping.wait()
         self._end(pod, result, log)
 
     # --- status --------------------------------------------------------------------------------
@@ -260,23 +264,30 @@ class Kubelet(Controller):
 
     def _started(self, pod: Object, container: Object) -> None:
         self._report(pod, container, "Running", {"running": {"startedAt": utc_now()}})
+        for name, _ in sidecars_of(pod):
+            self.world.logs.open(pod["metadata"]["uid"], name).write("the proxy is ready")
         self.world.write_event(pod, "Normal", "Started", "Container started", "kubelet")
 
-    def _end(self, pod: Object, result: Exit, log: Log | None) -> None:
-        container = pod["spec"]["containers"][0]
-        phase = "Succeeded" if result.code == 0 else "Failed"
+    def _end(self, pod: Object, result: Exit, log: Log | None, *, is_kept: bool = False) -> None:
+        """The main container has ended, and with it the pod, unless other containers keep it."""
+        container = main_container(pod)
+        codes = [result.code, *(0 if is_kept else code for _, code in sidecars_of(pod))]
+        phase = "Running" if is_kept else "Failed" if any(codes) else "Succeeded"
         message = result.message
         falls_back = container["terminationMessagePolicy"] == "FallbackToLogsOnError"
         if not message and result.code and falls_back and log is not None:
             message = log.tail(FALLBACK_LINES, FALLBACK_BYTES)
         reason = result.reason or ("Completed" if result.code == 0 else "Error")
         live = self.store.get("pods", *key_of(pod))
-        statuses = live["status"].get("containerStatuses") or [{"state": {}}]
-        started = statuses[0]["state"].get("running", {}).get("startedAt")
+        statuses = live["status"].get("containerStatuses") or ()
+        state = next((s["state"] for s in statuses if s["name"] == container["name"]), {})
+        started = state.get("running", state.get("terminated", {})).get("startedAt")
         terminated: Object = {"exitCode": result.code, "reason": reason, "finishedAt": utc_now()}
         terminated["startedAt"] = started or utc_now()
         if message:
             terminated["message"] = message
+        if "terminated" in state:  # it ended earlier, and other containers kept the pod
+            terminated = state["terminated"]
         self._report(pod, container, phase, {"terminated": terminated})
 
     def _report(self, pod: Object, container: Object, phase: str, state: Object) -> None:
@@ -290,16 +301,11 @@ class Kubelet(Controller):
         )
         for kind in ("Ready", "ContainersReady"):
             conditions = set_condition(conditions, kind, "True" if is_up else "False", why, "")
-        status: dict[str, Any] = {
-            "name": container["name"],
-            "image": container["image"],
-            "imageID": container["image"],
-            "ready": is_up,
-            "started": is_up,
-            "restartCount": 0,
-            "state": state,
-            "lastState": {},
-        }
+        states = {container["name"]: state}
+        for name, code in sidecars_of(pod):
+            ended = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}}
+            running = {"running": {"startedAt": utc_now()}} if is_up else state
+            states[name] = ended if phase in FINAL else running
         address = (
             f"10.0.{hash(live['metadata']['uid']) % 200}.{hash(live['metadata']['name']) % 200}"
         )
@@ -308,7 +314,9 @@ class Kubelet(Controller):
             live,
             phase=phase,
             conditions=conditions,
-            containerStatuses=[status],
+            containerStatuses=[
+                _container_status(name, container["image"], states[name]) for name in sorted(states)
+            ],
             startTime=live["status"].get("startTime", utc_now()),
             podIP=address,
         )
@@ -318,3 +326,17 @@ class Kubelet(Controller):
         if pod["status"]["phase"] not in FINAL:
             self._end(pod, Exit(137, "", "ContainerStatusUnknown"), None)
         self.store.delete("pods", *key_of(pod), uid=pod["metadata"]["uid"], grace_s=0)
+
+
+def _container_status(name: str, image: str, state: Object) -> Object:
+    is_up = "running" in state
+    return {
+        "name": name,
+        "image": image,
+        "imageID": image,
+        "ready": is_up,
+        "started": is_up,
+        "restartCount": 0,
+        "state": state,
+        "lastState": {},
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from support.fakekube.resources import Object, Resource
+from support.fakekube.resources import Object
 from support.fakekube.scheduler import quantity
 from support.fakekube.store import Event
 from support.fakekube.world import Controller, Key, World, is_true, key_of, reference, set_condition
@@ -29,13 +29,13 @@ class Kueue(Controller):
         self.integrations = {"jobs.batch"}
         self.quota: dict[str, int] = {}
         """LocalQueue → GPUs; a queue that is not named admits everything."""
-        self.store.webhooks.append(self.suspend_new)
+        self.store.admission.append(self.suspend_new)
 
-    def suspend_new(self, resource: Resource, obj: Object) -> None:
+    def suspend_new(self, kind: str, obj: Object) -> None:
         """Suspend a new workload of a managed kind that names a queue, as Kueue's webhook does."""
-        is_managed = resource.key in self.integrations and self.store.serves(WORKLOADS)
+        is_managed = kind in self.integrations and self.store.serves(WORKLOADS)
         if is_managed and QUEUE_LABEL in obj["metadata"].get("labels", {}):
-            _holder(resource.key, obj)["suspend"] = True
+            _holder(kind, obj)["suspend"] = True
 
     def keys(self, event: Event) -> Iterator[Key]:
         """Everything that is queued, whatever happens."""

@@ -66,8 +66,8 @@ class Store:
         self.history: deque[Event] = deque()
         self.oldest = 0
         self.listeners: list[Callable[[Event], None]] = []
-        self.webhooks: list[Callable[[Resource, Object], None]] = []
-        """Mutating webhooks: each may change an object that is about to be made."""
+        self.admission: list[Callable[[str, Object], None]] = []
+        """Change a new object, of a kind named ``plural.group``, before it is stored."""
         self._objects: dict[str, dict[tuple[str, str], Object]] = {}
 
     # --- reading -------------------------------------------------------------------------------
@@ -133,12 +133,12 @@ class Store:
             obj.pop("status", None)
         if self.find(key, namespace, meta["name"]) is not None:
             raise errors.already_exists(resource.group, resource.plural, meta["name"])
+        for admit in self.admission:
+            admit(key, obj)
         defaults.complete(self, resource, obj)
         meta.update(uid=str(uuid.uuid4()), creationTimestamp=utc_now())
         if resource.counts_generations:
             meta["generation"] = 1
-        for webhook in self.webhooks:
-            webhook(resource, obj)
         return obj if dry_run else self._write("ADDED", resource, obj, None)
 
     def update(self, key: str, obj: Object, *, subresource: str = "") -> Object:

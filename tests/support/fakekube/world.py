@@ -11,6 +11,7 @@ from typing import Any
 from support.fakekube.errors import ApiError
 from support.fakekube.logs import PodLogs
 from support.fakekube.resources import Object
+from support.fakekube.sidecars import Sidecar, inject
 from support.fakekube.store import Event, Store, random_suffix, utc_now
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class World:
     disks: dict[Key, Disk] = field(default_factory=dict)
     """By namespace and claim."""
     faults: list[Fault] = field(default_factory=list)
+    sidecars: list[Sidecar] = field(default_factory=list)
+    """Containers that are put into new pods."""
     locks: dict[tuple[int, str], str] = field(default_factory=dict)
     """(disk, folder of a run) → uid of the pod that trains there."""
     gangs: dict[Key, Any] = field(default_factory=dict)
@@ -96,6 +99,14 @@ class World:
     """Violations that no operator should let happen, such as two trainings in one folder."""
     crashes: list[BaseException] = field(default_factory=list)
     """Bugs of the simulation itself."""
+
+    def __post_init__(self) -> None:
+        self.store.admission.append(self._admit)
+
+    def _admit(self, key: str, obj: Object) -> None:
+        """Change an object before it is stored, as admission webhooks do."""
+        if key == "pods" and self.sidecars:
+            inject(obj, self.sidecars)
 
     def disk(self, namespace: str, claim: str) -> Disk:
         """The files of a claim."""

@@ -10,8 +10,8 @@
 - apiGroups: [cosmos.dev]
   resources: [posttrainingjobs/finalizers]
   verbs: [update]
-# workloads are created and deleted, never changed; patch adds a further owner to a Job or ConfigMap that jobs share,
-# for which OwnerReferencesPermissionEnforcement (OpenShift) demands delete as well: no ConfigMap is ever deleted
+# workloads are created and deleted, never changed; patch adds and removes owners of a Job or ConfigMap that jobs share;
+# what a job owns is deleted a while after its end
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete, patch]
@@ -26,14 +26,15 @@
   verbs: [get, list, create, delete, patch]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, create]
+  verbs: [get, list, create, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, create]
-# read for the reason why something waits or has failed, and for its progress
+# read for the reason why something waits or has failed, and for its progress; delete ends a pod of a stage whose worker
+# has failed and that other containers keep, so that its Job tries again
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, delete]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]

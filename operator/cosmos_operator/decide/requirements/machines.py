@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.kube.objects import labels_of, name_of
+from cosmos_operator.kube.quantities import whole_units
 from cosmos_operator.plan.backend import BACKENDS, Backend, choose_backend
 
 
@@ -56,7 +57,7 @@ def offered_gpus(pass_: Pass) -> dict[str, int] | None:
         return None
     compute, selector = pass_.job.spec.compute, pass_.job.spec.scheduling.node_selector
     return {
-        name_of(node): int(
+        name_of(node): whole_units(
             node.get("status", {}).get("allocatable", {}).get(compute.gpu_resource_name, 0)
         )
         for node in pass_.observed.nodes

@@ -7,6 +7,8 @@ from dataclasses import replace
 from cosmos_operator.api.status import InferenceResult, Output
 from cosmos_operator.decide.conditions import Answer
 from cosmos_operator.decide.pass_state import Pass, StageView
+from cosmos_operator.decide.stages.other_containers import end_left_over
+from cosmos_operator.decide.stages.results import note_result, note_training
 from cosmos_operator.decide.stages.stage_jobs import advance_job
 from cosmos_operator.decide.training.attempts import Training
 from cosmos_operator.kube.objects import parse_time
@@ -40,8 +42,11 @@ def advance_stages(pass_: Pass, backend: Backend) -> None:
             view = _advance_check_of_inputs(pass_, stage)
         else:
             view = _advance_unless_ready(pass_, stage)
+        note_result(pass_, stage, view)
         if view.state == "Succeeded":
             pass_.finished_stages.add(stage.name)
+            if stage.kind != "train":
+                end_left_over(pass_, stage)
         elif view.state == "Failed" and stage.kind not in ("generate", "report"):
             pass_.fail_job(view.reason, view.message)
         _propose_state(pass_, stage, view)
@@ -94,6 +99,7 @@ def _advance_training(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
         pass_.carry_over_progress()
         return StageView("Succeeded", "Trained")
     view = Training(pass_, stage, backend).advance()
+    note_training(pass_, backend, view)
     if view.state == "Succeeded":
         pass_.set_condition("Running", "False", "Trained", "the training has finished")
         pass_.set_condition("Progressing", "False", "Trained", "the training has finished")
@@ -196,8 +202,10 @@ def _inference_result(name: str, stage: Stage, view: StageView) -> InferenceResu
 
 
 def _duration_seconds(view: StageView) -> int | None:
-    status = (view.workload or {}).get("status", {})
+    status, ending = (view.workload or {}).get("status", {}), view.ending
     start, end = status.get("startTime"), status.get("completionTime")
+    if ending is not None and end is None:  # other containers keep the Job from ending
+        start, end = ending.start_time, ending.finish_time
     if not start or not end:
         return None
     return round((parse_time(end) - parse_time(start)).total_seconds())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from cosmos_operator.api.labels import JOB_NAME_LABEL, QUEUE_LABEL, TEMPLATE_ANNOTATION
+from cosmos_operator.api.labels import QUEUE_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
+from cosmos_operator.decide.stages.other_containers import await_retry, end_kept_pods, judge
+from cosmos_operator.decide.stages.stage_pods import last_ending, pods_of
 from cosmos_operator.decide.training.progress import read_log
+from cosmos_operator.kube.containers import kept_alive_by
 from cosmos_operator.kube.kinds import Manifest, ObjectKey
 from cosmos_operator.kube.objects import (
     WorkloadState,
@@ -15,11 +18,8 @@ from cosmos_operator.kube.objects import (
     name_of,
     owner_uids,
     parse_time,
-    read_state,
 )
 from cosmos_operator.kube.pods import (
-    Ending,
-    ending_of,
     first_obstacle,
     is_over,
     is_stuck,
@@ -37,25 +37,33 @@ def advance_job(pass_: Pass, stage: Stage) -> StageView:
     workload = pass_.observed.get("Job", name)
     if workload is None:
         return _begin(pass_, stage, name)
-    if is_being_deleted(workload):
+    state = judge(pass_, stage, workload)
+    if is_being_deleted(workload) and state.state != "Succeeded":
         _delete_stuck_job(pass_, workload)
         pass_.requeue_after(SHORT_WAIT_S)
         return StageView("Waiting", "Deleting", f"Job {name} is being deleted", workload=workload)
-    if not pass_.owns(workload):
-        if not stage.is_shared:
-            return pass_.name_conflict("Job", name)
-        pass_.add_owner("Job", name)
-    _restore_config_map(pass_, stage, name)
-    state = read_state(workload)
+    if not stage.is_shared and not pass_.owns(workload):
+        return pass_.name_conflict("Job", name)
     if state.state == "Failed" and pass_.is_retrying and pass_.owns(workload):
         return _view_of_retried(pass_, f"{stage.name} is tried again (spec.runPolicy.retry)")
     if state.state == "Failed":
-        return _view_of_failed(pass_, stage, workload)
+        return _view_of_failed(pass_, stage, workload, state)
     if state.state == "Succeeded":
-        return _view_of_succeeded(pass_, stage, workload)
+        _share(pass_, stage, workload)
+        return _view_of_succeeded(pass_, stage, workload, state)
     if pass_.is_suspended:
         return _stop(pass_, stage, workload)
+    _share(pass_, stage, workload)
     return _view_of_active(pass_, stage, workload)
+
+
+def _share(pass_: Pass, stage: Stage, workload: Manifest) -> None:
+    """Own a shared Job that is used, and make what its pods mount again if somebody deleted it."""
+    if is_being_deleted(workload):
+        return
+    if not pass_.owns(workload):
+        pass_.add_owner("Job", name_of(workload))
+    _restore_config_map(pass_, stage, name_of(workload))
 
 
 def _begin(pass_: Pass, stage: Stage, name: str) -> StageView:
@@ -69,6 +77,7 @@ def _begin(pass_: Pass, stage: Stage, name: str) -> StageView:
         return StageView(
             "Waiting", "Waiting", "waits for the claims or the queue that the job needs"
         )
+    pass_.results.pop(stage.name, None)
     config_map = build_config_map(pass_.job, stage)
     found = pass_.observed.get("ConfigMap", name)
     if found is None:
@@ -95,28 +104,36 @@ def _restore_config_map(pass_: Pass, stage: Stage, name: str) -> None:
 # --- a Job that has ended -----------------------------------------------------------------------
 
 
-def _view_of_succeeded(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
+def _view_of_succeeded(
+    pass_: Pass, stage: Stage, workload: Manifest, state: WorkloadState
+) -> StageView:
     """A success of before this job counts, unless the stage reads a folder that may have changed since."""
     reads_claim = (
         stage.kind == "prepare-dataset" and pass_.job.spec.dataset.source.claim is not None
     )
-    if reads_claim and _ended_before_this_job(pass_, stage, read_state(workload)):
+    if reads_claim and _ended_before_this_job(pass_, stage, state):
         pass_.delete(
             workload,
             "it succeeded before this job was created, and its folder may have changed since",
         )
         return _view_of_retried(pass_, f"{stage.name} checks that its folder has not changed")
-    ending = _last_ending(pass_, workload)
+    ending = last_ending(pass_, stage, workload)
     return StageView("Succeeded", "Ready", ending=ending, workload=workload)
 
 
-def _view_of_failed(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
-    """A failure of before this job was created says nothing about this job: the Job is created anew."""
-    state = read_state(workload)
-    if _ended_before_this_job(pass_, stage, state):
-        pass_.delete(workload, "it failed before this job was created")
-        return _view_of_retried(pass_, f"{stage.name} failed for an earlier job and is tried again")
-    ending = _last_ending(pass_, workload)
+def _view_of_failed(
+    pass_: Pass, stage: Stage, workload: Manifest, state: WorkloadState
+) -> StageView:
+    """A failure counts for this job if it came after it, and with the image and the resources that it asks for."""
+    if reason := _reason_to_try_again(pass_, stage, workload, state):
+        pass_.delete(workload, reason)
+        return _view_of_retried(pass_, f"{stage.name} is tried again: {reason}")
+    _share(pass_, stage, workload)
+    end_kept_pods(pass_, stage, workload, "Failed")
+    ending, known = last_ending(pass_, stage, workload), pass_.results.get(stage.name)
+    if ending is None and known is not None and known.message:  # told before its pod was ended
+        message = f"{stage.name}: {known.message}"
+        return StageView("Failed", known.reason or "StageFailed", message, workload=workload)
     if ending is None or ending.exit_code == 0:
         message = f"{stage.name}: {state.message}"
         return StageView("Failed", "StageFailed", message, workload=workload)
@@ -126,6 +143,19 @@ def _view_of_failed(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     return StageView("Failed", reason, f"{stage.name}: {message}", ending, workload)
 
 
+def _reason_to_try_again(
+    pass_: Pass, stage: Stage, workload: Manifest, state: WorkloadState
+) -> str:
+    """The reason for which a failure says nothing about this job; empty if it does."""
+    if _ended_before_this_job(pass_, stage, state):
+        return "it failed for an earlier job"
+    if _was_let_go_on_since(pass_, state):
+        return "it failed before the job was let go on"
+    if has_other_template(pass_, stage, workload):
+        return "it failed with the settings of another job, or of before an edit"
+    return ""
+
+
 def _ended_before_this_job(pass_: Pass, stage: Stage, state: WorkloadState) -> bool:
     """True if a shared Job ended before this PostTrainingJob was created."""
     created = parse_time(pass_.document["metadata"]["creationTimestamp"])
@@ -133,14 +163,32 @@ def _ended_before_this_job(pass_: Pass, stage: Stage, state: WorkloadState) -> b
     return stage.is_shared and ended is not None and parse_time(ended) < created
 
 
+def _was_let_go_on_since(pass_: Pass, state: WorkloadState) -> bool:
+    """True if the job had failed, and was let go on after the end of a stage's Job."""
+    failed = next((one for one in pass_.previous.conditions if one.type == "Failed"), None)
+    if failed is None:
+        return False
+    if failed.status == "True":  # this is the first pass since
+        return True
+    if state.finish_time is None or failed.reason != "InFlight":
+        return False
+    return parse_time(state.finish_time) < parse_time(failed.last_transition_time)
+
+
 # --- a Job that runs ----------------------------------------------------------------------------
 
 
 def _stop(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
-    """Delete a running Job, unless another PostTrainingJob uses it as well."""
-    if len(workload["metadata"].get("ownerReferences", ())) <= 1:
+    """Delete a running Job, or if jobs share it, give it up: the last of them deletes it."""
+    if not pass_.owns(workload):
+        return StageView("Waiting", "Suspended", "spec.runPolicy.suspend is true")
+    if not stage.is_shared:
         pass_.delete(workload, "the job is suspended")
         pass_.requeue_after(SHORT_WAIT_S)
+        return StageView("Waiting", "Stopping", f"stops {stage.name}", workload=workload)
+    is_last = owner_uids(workload) == {pass_.uid}
+    pass_.give_up_job(workload, "the job is suspended")
+    if is_last:
         return StageView("Waiting", "Stopping", f"stops {stage.name}", workload=workload)
     message = f"{stage.name} goes on for another job"
     return StageView("Waiting", "Suspended", message, workload=workload)
@@ -156,7 +204,9 @@ def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
         return StageView("Blocked", "Queued", found.message if found else "", workload=workload)
     if node := _delete_stuck_job(pass_, workload):
         return _view_of_retried(pass_, f"{stage.name} is begun again: node {node} does not answer")
-    active = [pod for pod in _pods_of(pass_, workload) if not is_over(pod)]
+    active = [pod for pod in pods_of(pass_, workload) if not is_over(pod)]
+    if any(map(kept_alive_by, active)):
+        return await_retry(pass_, stage, workload)
     obstacle = first_obstacle(active)
     if obstacle is not None and _is_outdated(pass_, stage, workload):
         pass_.delete(
@@ -182,7 +232,7 @@ def _delete_stuck_job(pass_: Pass, workload: Manifest) -> str:
     Returns:
         The name of such a node; empty if nothing was deleted.
     """
-    active = [pod for pod in _pods_of(pass_, workload) if not is_over(pod)]
+    active = [pod for pod in pods_of(pass_, workload) if not is_over(pod)]
     if not active or not all(is_stuck(pod, pass_.now) for pod in active):
         return ""
     node = str(active[0]["spec"].get("nodeName", "?"))
@@ -195,12 +245,16 @@ def _is_outdated(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
 
     A Job that other jobs use as well is left to them; deleted jobs stop counting once they are garbage-collected.
     """
-    metadata = workload["metadata"]
-    if len(metadata.get("ownerReferences", ())) > 1 or not pass_.owns(workload):
+    if owner_uids(workload) != {pass_.uid}:
         return False
+    return has_other_template(pass_, stage, workload)
+
+
+def has_other_template(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
+    """True if a Job was created with another image, resources or nodes than this job asks for now."""
     name = name_of(workload)
     wanted = build_stage_job(pass_.job, stage, name, name, pass_.settings)["metadata"]
-    found = metadata.get("annotations", {}).get(TEMPLATE_ANNOTATION)
+    found = workload["metadata"].get("annotations", {}).get(TEMPLATE_ANNOTATION)
     return found is not None and found != wanted["annotations"][TEMPLATE_ANNOTATION]
 
 
@@ -214,26 +268,8 @@ def _view_of_retried(pass_: Pass, message: str) -> StageView:
     return StageView("Waiting", "Retrying", message)
 
 
-# --- pods of a Job ------------------------------------------------------------------------------
-
-
-def _pods_of(pass_: Pass, workload: Manifest) -> list[Manifest]:
-    """Pods of a Job, without those of an earlier Job of the same name."""
-    uid = workload["metadata"].get("uid")
-    pods = pass_.observed.pods_with({JOB_NAME_LABEL: name_of(workload)})
-    return [pod for pod in pods if uid in owner_uids(pod)]
-
-
 def _objects_with_warnings(name: str, active: list[Manifest]) -> list[ObjectKey]:
     """Objects whose warnings explain the lack of a running pod."""
     if not active:
         return [("Job", name)]
     return [("Pod", name_of(pod)) for pod in active if phase_of(pod) == "Pending"]
-
-
-def _last_ending(pass_: Pass, workload: Manifest) -> Ending | None:
-    """The end of the worker in the Job's last pod; None if no pod left a trace."""
-    pods = [pod for pod in _pods_of(pass_, workload) if is_over(pod)]
-    pods.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-    endings = [ending for pod in pods if (ending := ending_of(pod)) is not None]
-    return endings[-1] if endings else None

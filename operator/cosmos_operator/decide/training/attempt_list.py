@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cosmos_operator.api.status import Attempt, Checkpoints, Outcome
+from cosmos_operator.decide.endings import tell_others
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.decide.training.outcomes import COUNTED
 from cosmos_operator.decide.training.pods import Gang
@@ -103,6 +104,14 @@ def end_attempt(
         finish_time=format_time(pass_.now),
     )
     pass_.failed_attempts += is_counted
+
+
+def note_others(pass_: Pass, gang: Gang) -> None:
+    """Add to the latest attempt that its pods are ended because other containers keep them."""
+    note, message = next(filter(None, map(tell_others, gang.kept)), ""), pass_.attempts[-1].message
+    if note and note not in message:
+        text = f"{message}; {note}" if message else note
+        _change_latest(pass_, message=text[:MAX_ATTEMPT_MESSAGE])
 
 
 def delete_earlier_workloads(pass_: Pass, backend: Backend, number: int) -> None:

@@ -14,6 +14,7 @@ from cosmos_operator.decide.training.attempt_list import (
     append_attempt,
     delete_earlier_workloads,
     end_attempt,
+    note_others,
     recall_attempts,
     steps_of,
     update_attempt,
@@ -41,6 +42,7 @@ from cosmos_operator.kube.objects import (
 from cosmos_operator.kube.pods import STUCK_AFTER_S
 from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.stages import Stage
+from cosmos_worker.errors import EXIT_OK
 
 
 @dataclass
@@ -161,9 +163,8 @@ class Training:
             return self._stop(gang, "Suspended", "spec.runPolicy.suspend is true")
         if pass_.failure is not None:
             return self._stop(gang, "DeadlineExceeded", pass_.failure.message)
-        if gang.leaving is not None and gang.has_failed_by_itself:
-            # the workload's controller deletes the other pods before it reports that the workload has failed
-            return self._end_failed(gang, "a pod failed")
+        if view := self._take_results(gang):
+            return view
         restore_common_objects(pass_, self.stage, self.backend)
         result = check_running_attempt(pass_, self.stage, gang)
         if result.outcome is not None:
@@ -171,6 +172,33 @@ class Training:
                 pass_.fail_job("StartDeadlineExceeded", result.message)
             return self._stop(gang, result.outcome, result.message, node=result.node)
         return result.view
+
+    def _take_results(self, gang: Gang) -> StageView | None:
+        """End an attempt by what its workers did, before its workload's controller has reported it.
+
+        That controller deletes the other pods before it reports that one has failed, and while containers that are not
+        ours keep a pod, it reports nothing. None while the attempt goes on.
+        """
+        if gang.leaving is not None:
+            return self._end_failed(gang, "a pod failed") if gang.has_failed_by_itself else None
+        if not gang.kept:
+            return None
+        failed = next((one for one in gang.endings if one.exit_code != EXIT_OK), None)
+        if failed is not None and self._is_explained(gang, failed.finish_time):
+            return self._end_failed(gang, "a worker failed")
+        if failed is not None or gang.leader_ending is None:
+            self.pass_.requeue_after(SHORT_WAIT_S)
+            return None
+        end_attempt(self.pass_, "Succeeded", self.attempt.message, gang.leader_ending)
+        return self._finish(gang)
+
+    def _is_explained(self, gang: Gang, since: str | None) -> bool:
+        """True if the ends of the pods tell why the attempt failed, or nobody is left who might tell in time."""
+        verdict = classify(gang.endings)
+        if verdict is not None and verdict.outcome not in CONSEQUENCES:
+            return True
+        age = seconds_since(since, self.pass_.now)
+        return not gang.working or gang.leaving is not None or age > STUCK_AFTER_S
 
     def _handle_missing_workload(self, gang: Gang) -> StageView:
         """Create a workload that was never created; otherwise it was deleted: end the attempt, whose pods may save."""
@@ -184,10 +212,7 @@ class Training:
 
     def _handle_failed_workload(self, gang: Gang, state: WorkloadState) -> StageView:
         """Give pods the time to report why they fail, if those that have ended report only that others did."""
-        verdict = classify(gang.endings)
-        is_explained = verdict is not None and verdict.outcome not in CONSEQUENCES
-        age = seconds_since(state.finish_time, self.pass_.now)
-        if is_explained or not gang.active or gang.leaving is not None or age > STUCK_AFTER_S:
+        if self._is_explained(gang, state.finish_time):
             return self._end_failed(gang, f"{state.reason}: {state.message}".strip(": "))
         self.pass_.requeue_after(SHORT_WAIT_S)
         return self._view_of_stopping(gang)
@@ -246,6 +271,7 @@ class Training:
             return self._finish(gang)
         workload = gang.workload
         if workload is not None and gang.active:  # nobody else ends what is left of it
+            note_others(pass_, gang)
             pass_.delete(workload, f"attempt {self.attempt.number}: {outcome}")
         elif workload is not None and gang.stuck:  # it would wait for ever for a lost node
             pass_.delete(workload, f"{name_of(gang.stuck[0])} does not end", at_once=True)
@@ -268,7 +294,9 @@ class Training:
         """
         if gang.active:
             age = seconds_since(self.attempt.finish_time, self.pass_.now)
-            if gang.workload is not None and age > STUCK_AFTER_S:
+            grace_s = STUCK_AFTER_S if gang.working else self.pass_.settings.sidecar_grace_seconds
+            if gang.workload is not None and age > grace_s:
+                note_others(self.pass_, gang)
                 self.pass_.delete(gang.workload, f"{', '.join(gang.active_names)} did not end")
             self.pass_.requeue_after(SHORT_WAIT_S)
             return self._view_of_stopping(gang)

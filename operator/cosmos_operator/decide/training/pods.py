@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.api.status import Attempt
+from cosmos_operator.decide.endings import explain
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.decide.training.outcomes import CONSEQUENCES, classify
 from cosmos_operator.decide.training.progress import (
     LogFacts,
     read_log,
 )
+from cosmos_operator.kube.containers import kept_alive_by
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of, parse_time
 from cosmos_operator.kube.pods import (
@@ -38,7 +40,7 @@ class Gang:
     leader: Manifest | None
     """The pod of rank 0."""
     active: tuple[Manifest, ...]
-    """Pods that have not ended and are not stuck."""
+    """Pods that have not ended and are not stuck, whatever keeps them."""
     stuck: tuple[Manifest, ...]
     """Pods that should have ended long ago: their nodes do not answer, and nobody knows when they will."""
     endings: tuple[Ending, ...]
@@ -48,6 +50,16 @@ class Gang:
     """True if the leader's log could be read."""
 
     @property
+    def working(self) -> tuple[Manifest, ...]:
+        """Active pods whose workers have not ended: others are kept by containers that are not ours."""
+        return tuple(pod for pod in self.active if not kept_alive_by(pod))
+
+    @property
+    def kept(self) -> tuple[Manifest, ...]:
+        """Active pods whose workers have ended, and that other containers keep."""
+        return tuple(pod for pod in self.active if kept_alive_by(pod))
+
+    @property
     def active_names(self) -> list[str]:
         """Names of the pods that have not ended."""
         return [name_of(pod) for pod in self.active]
@@ -55,8 +67,12 @@ class Gang:
     @property
     def first_ending(self) -> Ending | None:
         """The leader's ending, otherwise that of another pod; None if no pod has ended."""
-        own = ending_of(self.leader) if self.leader is not None else None
-        return own or next(iter(self.endings), None)
+        return self.leader_ending or next(iter(self.endings), None)
+
+    @property
+    def leader_ending(self) -> Ending | None:
+        """The end of the leader's worker; None if it has not ended."""
+        return _read_ending(self.leader) if self.leader is not None else None
 
     @property
     def note(self) -> str:
@@ -72,7 +88,7 @@ class Gang:
     @property
     def has_failed_by_itself(self) -> bool:
         """True if a pod that nobody took away has failed, and not merely because others were taken away."""
-        own = [ending_of(pod) for pod in self.pods if "deletionTimestamp" not in pod["metadata"]]
+        own = [_read_ending(pod) for pod in self.pods if "deletionTimestamp" not in pod["metadata"]]
         verdict = classify(ending for ending in own if ending is not None)
         if verdict is None:
             return False
@@ -114,6 +130,12 @@ def read_gang(pass_: Pass, backend: Backend, attempt: Attempt) -> Gang:
     going = [pod for pod in pods if not is_over(pod)]
     stuck = tuple(pod for pod in going if is_stuck(pod, pass_.now))
     active = tuple(pod for pod in going if pod not in stuck)
-    endings = tuple(ending for pod in pods if (ending := ending_of(pod)) is not None)
+    endings = tuple(ending for pod in pods if (ending := _read_ending(pod)) is not None)
     facts = read_log(text or "")
     return Gang(workload, pods, leader, active, stuck, endings, facts, text is not None)
+
+
+def _read_ending(pod: Manifest) -> Ending | None:
+    """The end of the worker in a training pod, explained; None if it has not ended."""
+    ending = ending_of(pod)
+    return explain(ending, "train") if ending is not None else None

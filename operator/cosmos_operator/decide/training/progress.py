@@ -9,6 +9,7 @@ from cosmos_operator.api.status import Progress
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.kube.objects import (
     format_duration,
+    format_time,
     parse_time,
 )
 from cosmos_operator.plan.stages import Stage
@@ -37,7 +38,7 @@ class LogFacts:
     samples_per_second: str | None = None
     eta_s: int | None = None
     report_time: str | None = None
-    """Time at which the worker last reported progress."""
+    """Time at which the worker last reported progress, by the clock of its node."""
     checkpoint: int | None = None
     """Step of the latest complete checkpoint."""
     start_step: int | None = None
@@ -113,11 +114,15 @@ def report_progress(
     before = pass_.previous.progress
     if has_finished:
         return _final_progress(before, total)
-    if facts.step is None:
+    if facts.report_time is None:
         return before
-    if before is not None and _was_just_written(pass_, before, facts.report_time):
+    if before is not None and _was_just_written(pass_, before):
         return before
-    return Progress.model_construct(
+    seen = format_time(pass_.now) if is_news(before, facts) else None
+    if facts.step is None:  # it has begun, and done no step yet
+        base = before or Progress.model_construct(total_steps=total, summary=f"0/{total}")
+        return _with_report(base, facts, seen)
+    progress = Progress.model_construct(
         step=facts.step,
         total_steps=total,
         summary=f"{facts.step}/{total}",
@@ -125,8 +130,22 @@ def report_progress(
         samples_per_second=_decimal(facts.samples_per_second),
         eta_seconds=facts.eta_s,
         eta=format_duration(facts.eta_s) if facts.eta_s is not None else "",
-        last_report_time=facts.report_time,
+        last_report_time=before.last_report_time if before else None,
     )
+    return _with_report(progress, facts, seen)
+
+
+def is_news(before: Progress | None, facts: LogFacts) -> bool:
+    """True if the log ends with another report than the one that the status knows."""
+    if facts.report_time is None:
+        return False
+    return before is None or before.log_time != facts.report_time
+
+
+def _with_report(progress: Progress, facts: LogFacts, seen: str | None) -> Progress:
+    """The progress with the time in the log, and the time at which we saw it if it is new."""
+    update = {"log_time": facts.report_time} | ({"last_report_time": seen} if seen else {})
+    return progress.model_copy(update=update)
 
 
 def _final_progress(before: Progress | None, total: int) -> Progress:
@@ -137,11 +156,11 @@ def _final_progress(before: Progress | None, total: int) -> Progress:
     return before.model_copy(update={**values, **rest})
 
 
-def _was_just_written(pass_: Pass, before: Progress, report_time: str | None) -> bool:
-    """True if less than progress_seconds have passed since the progress that the status shows."""
-    if before.last_report_time is None or report_time is None:
+def _was_just_written(pass_: Pass, before: Progress) -> bool:
+    """True if less than progress_seconds have passed since the progress that the status shows was seen."""
+    if before.last_report_time is None:
         return False
-    passed = (parse_time(report_time) - parse_time(before.last_report_time)).total_seconds()
+    passed = (pass_.now - parse_time(before.last_report_time)).total_seconds()
     return 0 <= passed < pass_.settings.progress_seconds
 
 

@@ -11,6 +11,8 @@ from cosmos_operator.decide.requirements.queueing import admitted_at, waits_in_q
 from cosmos_operator.decide.training import backoff
 from cosmos_operator.decide.training.outcomes import outcome_of
 from cosmos_operator.decide.training.pods import Gang
+from cosmos_operator.decide.training.progress import is_news
+from cosmos_operator.kube.containers import has_started
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_duration, name_of, seconds_since
 from cosmos_operator.kube.pods import (
@@ -54,7 +56,7 @@ def check_running_attempt(pass_: Pass, stage: Stage, gang: Gang) -> CheckResult:
     if gang.leaving is not None:
         return describe_leaving_pod(gang.leaving)
     pass_.requeue_after(pass_.settings.poll_seconds)
-    running = [pod for pod in gang.pods if phase_of(pod) == "Running" or is_over(pod)]
+    running = [pod for pod in gang.pods if has_started(pod) or is_over(pod)]
     nodes = pass_.attempts[-1].nodes or stage.nodes
     if len(running) < nodes:
         return _check_start(pass_, stage, gang, len(running))
@@ -183,12 +185,16 @@ def _check_progress(pass_: Pass, gang: Gang) -> CheckResult:
 
 
 def _seconds_without_report(pass_: Pass, gang: Gang) -> float:
-    """Seconds since the leader was started or last reported, by its log or, if that is shorter now, by the status."""
-    assert gang.leader is not None
+    """Seconds since the training last reported or began to run, as this operator saw it.
+
+    The times in the log are those of a node whose clock may be wrong: they only tell whether a report is new.
+    """
     before = pass_.previous.progress
+    if is_news(before, gang.facts):
+        return 0.0
+    running = pass_.conditions.get("Running")
     times = [
-        gang.facts.report_time,
-        gang.leader.get("status", {}).get("startTime"),
+        running.last_transition_time if running is not None else None,
         before.last_report_time if before else None,
     ]
     return min((seconds_since(time, pass_.now) for time in times if time), default=0.0)
