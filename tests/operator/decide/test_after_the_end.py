@@ -68,8 +68,7 @@ def test_failed_training_can_go_on_when_its_objects_are_gone():
     simulation.settle()
     assert simulation.workload_names() == []
 
-    simulation.document["spec"]["runPolicy"]["maxAttempts"] = 2
-    simulation.document["metadata"]["generation"] += 1
+    simulation.edit({"runPolicy.retry": 1})
     simulation.settle()
     assert [one["outcome"] for one in simulation.attempts] == ["Crashed", "Running"]
     assert simulation.attempts[-1]["startStep"] == 10

@@ -60,8 +60,7 @@ def test_result_of_a_stage_that_begins_anew_goes():
     simulation.settle()
     assert results(simulation)["fetch-model"]["state"] == "Failed"
 
-    simulation.document["spec"]["runPolicy"] = {"maxAttempts": 9}
-    simulation.document["metadata"]["generation"] += 1
+    simulation.edit({"runPolicy.retry": 1})
     simulation.settle()
     assert "fetch-model" not in results(simulation)
     assert "status" not in simulation.stage_job("fetch-model")

@@ -116,8 +116,7 @@ def test_failed_job_that_is_let_go_on_repeats_the_stage_that_failed():
     name = simulation.stage_job("prepare-dataset")["metadata"]["name"]
 
     simulation.pass_time(60)
-    simulation.document["spec"]["runPolicy"] = {"maxAttempts": 7}
-    simulation.document["metadata"]["generation"] += 1
+    simulation.edit({"runPolicy.retry": 1})
     actions = simulation.step().actions
     assert name in [action.name for action in actions if isinstance(action, Delete)]
     actions = simulation.step().actions
