@@ -51,7 +51,7 @@ State = Annotated[StateWord, OpenSet()]
 OutcomeWord = Literal[
     "Running", "Succeeded", "Suspended", "Stopped", "Preempted", "Evicted", "NodeLost", "Deleted",
     "Edited", "GpuFault", "IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled",
-    "DeadlineExceeded", "UserError",
+    "DeadlineExceeded", "UserError", "NotStarted", "Unattended", "PartialStart",
 ]  # fmt: skip
 Outcome = Annotated[OutcomeWord, OpenSet()]
 ConditionWord = Literal[

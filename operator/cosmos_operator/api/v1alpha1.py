@@ -123,6 +123,10 @@ class RunPolicySpec(ApiModel):
     start_deadline_seconds: Seconds | None = None
     """Seconds after which the job fails if the training has done no step and not all of its pods run, counted from its
     first attempt, its resumption or its admission by a queue. Omitted: it may take any time to start."""
+    partial_start_timeout_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
+    """Seconds for which some pods of a training on several nodes keep their nodes while others have none; then all are
+    given back, and the training tries again later, so that two jobs do not block each other. 0: for ever. Omitted:
+    600."""
     active_deadline_seconds: Seconds | None = None
     """Seconds of activity within which the model must be published; otherwise the job fails. Time for which the job is
     suspended, or waits in a queue, is not counted. Omitted: no limit."""

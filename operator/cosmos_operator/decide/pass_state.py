@@ -29,6 +29,7 @@ from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import is_being_deleted, name_of, owner_uids
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.kube.pods import Ending
+from cosmos_operator.kube.protocol import WEBHOOK_FAILED
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
@@ -273,4 +274,8 @@ class Pass:
         if not refusal:
             return None
         self.requeue_after(self.settings.poll_seconds)
-        return StageView("Blocked", "Refused", f"{kind} {name} cannot be created: {refusal}")
+        message = f"{kind} {name} cannot be created: {refusal}"
+        if WEBHOOK_FAILED in refusal:
+            remedy = ", or set spec.backend.type: Job" if kind in ("PyTorchJob", "TrainJob") else ""
+            message += f"; start the program that this webhook belongs to{remedy}"
+        return StageView("Blocked", "Refused", message)

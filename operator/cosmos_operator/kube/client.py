@@ -18,7 +18,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from cosmos_operator.errors import ClusterUnavailable, InvalidSpec, Refused
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.protocol import FIELD_MANAGER
+from cosmos_operator.kube.protocol import FIELD_MANAGER, WEBHOOK_FAILED
 
 TIMEOUT_S = 30.0
 """Longest time that a request may take."""
@@ -115,7 +115,12 @@ class Answer:
         return self.json()
 
     def error(self, action: str) -> ClusterUnavailable | Refused:
-        """The error that a status other than success stands for."""
+        """The error that a status other than success stands for.
+
+        A webhook that does not answer may stay away for long, so people must hear of it: it counts as a refusal.
+        """
+        if self.status == 500 and WEBHOOK_FAILED in self.message:
+            return Refused(self.status, self.message)
         if self.status >= 500 or self.status in (401, 409, 429):
             return ClusterUnavailable(f"{action}: HTTP {self.status}: {self.message}")
         return Refused(self.status, self.message)

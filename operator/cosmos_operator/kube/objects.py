@@ -94,6 +94,19 @@ def read_state(workload: Manifest) -> WorkloadState:
     return WorkloadState("Suspended" if wants_suspension(workload) else "Active")
 
 
+def has_been_noticed(workload: Manifest) -> bool:
+    """True once the controller of a workload has written anything about it."""
+    status = workload.get("status") or {}
+    return any(status.get(name) for name in ("conditions", "startTime", "jobsStatus"))
+
+
+def has_made_pods(workload: Manifest) -> bool:
+    """True if the controller of a workload counts pods of it, whatever became of them."""
+    status = workload.get("status") or {}
+    parts = [status, *(status.get("replicaStatuses") or {}).values(), *status.get("jobsStatus", ())]
+    return any(part.get(name) for part in parts for name in ("active", "failed", "succeeded"))
+
+
 def conditions_of(workload: Manifest) -> Mapping[str, Manifest]:
     """Conditions of an object that are true, by type."""
     conditions = workload.get("status", {}).get("conditions") or ()

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from cosmos_operator.kube.kinds import Manifest
 
+WEBHOOK_FAILED = "failed calling webhook"
+"""Words of an API server that cannot reach an admission webhook."""
 FIELD_MANAGER = "cosmos-operator"
 """Name under which the API server records the fields that the operator writes."""
 

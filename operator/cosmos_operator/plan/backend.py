@@ -62,15 +62,15 @@ BACKENDS: dict[str, Backend] = {
 
 
 def choose_backend(
-    wanted: str, served: frozenset[str], unmanaged: frozenset[str] = frozenset()
+    wanted: str, served: frozenset[str], unfit: frozenset[str] = frozenset()
 ) -> Backend:
     """The backend that a job asks for.
 
     Args:
         wanted: ``spec.backend.type``; Auto is PyTorchJob where it can be carried out, otherwise Job.
         served: the optional kinds that the API server has.
-        unmanaged: kinds that the job's queue does not manage.
+        unfit: kinds that would not run: the job's queue does not manage them, or nothing carries them out.
     """
     if wanted == "Auto":
-        return BACKENDS["PyTorchJob" if "PyTorchJob" in served - unmanaged else "Job"]
+        return BACKENDS["PyTorchJob" if "PyTorchJob" in served - unfit else "Job"]
     return BACKENDS[wanted]

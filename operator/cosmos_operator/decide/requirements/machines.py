@@ -11,12 +11,17 @@ from cosmos_operator.plan.backend import BACKENDS, Backend, choose_backend
 def check_backend(pass_: Pass) -> Backend | None:
     """The backend of the job's attempts; None if the cluster lacks it. Sets Accepted."""
     wanted = pass_.job.spec.backend.type
+    unfit = pass_.observed.unmanaged_kinds
     if wanted == "Auto" and pass_.previous.attempts:
-        wanted = pass_.previous.attempts[-1].backend
+        last = pass_.previous.attempts[-1]
+        if last.outcome == "Unattended":
+            unfit |= {last.backend}
+        else:
+            wanted = last.backend
     if wanted != "Auto" and wanted not in BACKENDS:
         _wait_for_newer_operator(pass_, wanted)
         return None
-    backend = choose_backend(wanted, pass_.observed.served, pass_.observed.unmanaged_kinds)
+    backend = choose_backend(wanted, pass_.observed.served, unfit)
     if backend.needs and backend.kind not in pass_.observed.served:
         available = ", ".join(
             kind for kind in BACKENDS if kind == "Job" or kind in pass_.observed.served

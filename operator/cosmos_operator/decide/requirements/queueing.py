@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cosmos_operator.api.labels import QUEUE_LABEL
 from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.decide.requirements.unattended import holding_message
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import labels_of, owner_uids, seconds_since, wants_suspension
 
@@ -48,7 +49,7 @@ def waits_in_queue(pass_: Pass, workload: Manifest) -> bool:
     """True if Kueue has not admitted a workload yet; sets Admitted for workloads that have a queue."""
     queue = labels_of(workload).get(QUEUE_LABEL)
     if queue is None:
-        return False
+        return wants_suspension(workload) and _is_held(pass_, workload)
     if not wants_suspension(workload):
         message = f"queue {queue!r} admitted the workload"
         pass_.set_condition("Admitted", "True", "QuotaReserved", message)
@@ -58,6 +59,27 @@ def waits_in_queue(pass_: Pass, workload: Manifest) -> bool:
     pass_.propose_state("Queued", message)
     pass_.requeue_after(pass_.settings.poll_seconds)
     return True
+
+
+def _is_held(pass_: Pass, workload: Manifest) -> bool:
+    """Set Admitted for a workload that names no queue, and that somebody else has suspended."""
+    conditions = _kueue_conditions(pass_, workload)
+    age_s = seconds_since(workload["metadata"].get("creationTimestamp"), pass_.now)
+    if conditions is not None:
+        reason, message = "QuotaPending", _waiting_message(conditions, "waits for Kueue")
+    elif age_s < pass_.settings.queue_grace_seconds:
+        reason, message = "Held", "something else keeps its workload suspended"
+    else:
+        reason, message = "HeldWithoutQueue", holding_message(pass_, workload)
+    pass_.set_condition("Admitted", "False", reason, message)
+    pass_.propose_state("Queued", message)
+    pass_.requeue_after(pass_.settings.poll_seconds)
+    return True
+
+
+def _waiting_message(conditions: dict[str, Manifest], text: str) -> str:
+    detail = conditions.get("QuotaReserved", {}).get("message", "")
+    return f"{text}: {detail}" if detail else text
 
 
 def admitted_at(pass_: Pass, workload: Manifest) -> str | None:
@@ -75,8 +97,7 @@ def _queue_state(pass_: Pass, workload: Manifest, queue: str) -> tuple[str, str]
     """Reason and message of a workload that waits."""
     conditions = _kueue_conditions(pass_, workload)
     if conditions is not None:
-        detail = conditions.get("QuotaReserved", {}).get("message", "")
-        return "QuotaPending", f"waits in queue {queue!r}" + (f": {detail}" if detail else "")
+        return "QuotaPending", _waiting_message(conditions, f"waits in queue {queue!r}")
     kind, metadata = workload["kind"], workload["metadata"]
     age_s = seconds_since(metadata.get("creationTimestamp"), pass_.now)
     if age_s < pass_.settings.queue_grace_seconds:

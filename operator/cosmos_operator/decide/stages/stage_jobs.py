@@ -6,6 +6,7 @@ from cosmos_operator.api.labels import QUEUE_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
+from cosmos_operator.decide.requirements.unattended import DEFAULT_QUEUE, unattended_obstacle
 from cosmos_operator.decide.stages.other_containers import await_retry, end_kept_pods, judge
 from cosmos_operator.decide.stages.stage_pods import last_ending, pods_of
 from cosmos_operator.decide.training.progress import read_log
@@ -221,6 +222,8 @@ def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     warnings = map(pass_.observed.warnings.get, _objects_with_warnings(name, active))
     if warning := next(filter(None, warnings), ""):
         return StageView("Blocked", "NotStarting", f"{stage.name}: {warning}", workload=workload)
+    if not active and (obstacle := unattended_obstacle(pass_, workload)):
+        return StageView("Blocked", obstacle.reason, obstacle.message, workload=workload)
     logs = (read_log(pass_.observed.logs.get(name_of(pod), "")) for pod in active)
     units = next((log.units for log in logs if log.units), "")
     return StageView("Running", "InProgress", units or f"runs {stage.name}", workload=workload)
@@ -259,8 +262,10 @@ def has_other_template(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
 
 
 def _has_queue_of_spec(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
+    """True if a workload waits in the queue that the job names, or in the one that Kueue gives to those without."""
     name = pass_.job.spec.scheduling.queue_name if is_queued(pass_.job, stage) else ""
-    return (labels_of(workload).get(QUEUE_LABEL) or "") == (name or "")
+    found = labels_of(workload).get(QUEUE_LABEL) or ""
+    return found == (name or "") or (not name and found == DEFAULT_QUEUE)
 
 
 def _view_of_retried(pass_: Pass, message: str) -> StageView:

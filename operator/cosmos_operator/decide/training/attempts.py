@@ -34,6 +34,7 @@ from cosmos_operator.decide.training.running import (
 from cosmos_operator.kube.objects import (
     WorkloadState,
     format_duration,
+    has_made_pods,
     is_being_deleted,
     name_of,
     read_state,
@@ -103,7 +104,7 @@ class Training:
         wait = 0.0
         if last.number > pass_.forgiven_attempts:
             first_s = pass_.settings.retry_backoff_seconds
-            wait = backoff.wait_s(pass_.unforgiven_attempts, first_s, pass_.now)
+            wait = backoff.wait_s(pass_.unforgiven_attempts, first_s, pass_.now, pass_.uid)
         if wait > 0:
             pass_.requeue_after(wait)
             message = f"attempt {last.number} ended ({last.outcome}); the next begins in {format_duration(wait)}"
@@ -205,9 +206,13 @@ class Training:
         if self.attempt.start_time is not None:
             end_attempt(self.pass_, "Deleted", "its workload was deleted")
             return self._advance_ended(gang)
+        number = self.attempt.number
+        self.pass_.attempts = self.pass_.attempts[:-1]
         if reason := self._reason_not_to_begin():
-            self.pass_.attempts = self.pass_.attempts[:-1]
             return reason
+        append_attempt(
+            self.pass_, self.backend, number, self.stage
+        )  # the job may ask for another kind now
         return create_attempt(self.pass_, self.stage, self.backend)
 
     def _handle_failed_workload(self, gang: Gang, state: WorkloadState) -> StageView:
@@ -234,6 +239,10 @@ class Training:
         elif silent and is_unexplained:
             message = f"node {silent} does not answer ({detail})"
             end_attempt(self.pass_, "NodeLost", message, node=silent)
+        elif verdict is None and self._never_had_pods(gang):
+            end_attempt(
+                self.pass_, "NotStarted", f"its workload failed before it had a pod ({detail})"
+            )
         elif verdict is None and num_missing <= 0:
             end_attempt(self.pass_, "Crashed", f"its pods left no trace ({detail})")
         elif verdict is None or (num_missing > 0 and verdict.outcome in CONSEQUENCES):
@@ -244,6 +253,11 @@ class Training:
             message = verdict.ending.message or detail
             end_attempt(self.pass_, verdict.outcome, message, verdict.ending)
         return self._advance_ended(gang)
+
+    def _never_had_pods(self, gang: Gang) -> bool:
+        """True if the workload's controller has failed it without making a pod."""
+        has_seen_pods = gang.pods or self.attempt.scheduled_time is not None
+        return not has_seen_pods and gang.workload is not None and not has_made_pods(gang.workload)
 
     def _silent_node(self, gang: Gang) -> str:
         """Name of a node with an active pod whose kubelet does not report; empty if there is none.

@@ -26,7 +26,7 @@ from cosmos_worker.errors import (
 )
 
 COUNTED: frozenset[Outcome] = frozenset(
-    {"IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled"}
+    {"IoFailed", "OutOfMemory", "PeerLost", "Crashed", "Stalled", "NotStarted"}
 )
 """Outcomes that count towards runPolicy.maxAttempts."""
 CONSEQUENCES: tuple[Outcome, ...] = ("PeerLost", "Stopped", "Succeeded")

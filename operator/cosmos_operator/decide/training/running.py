@@ -8,8 +8,10 @@ from cosmos_operator.api.status import Outcome
 from cosmos_operator.decide.pass_state import Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import admitted_at, waits_in_queue
+from cosmos_operator.decide.requirements.unattended import unattended_obstacle
 from cosmos_operator.decide.training import backoff
 from cosmos_operator.decide.training.outcomes import outcome_of
+from cosmos_operator.decide.training.partial_start import partial_start_problem
 from cosmos_operator.decide.training.pods import Gang
 from cosmos_operator.decide.training.progress import is_news
 from cosmos_operator.kube.containers import has_started
@@ -59,6 +61,8 @@ def check_running_attempt(pass_: Pass, stage: Stage, gang: Gang) -> CheckResult:
     running = [pod for pod in gang.pods if has_started(pod) or is_over(pod)]
     nodes = pass_.attempts[-1].nodes or stage.nodes
     if len(running) < nodes:
+        if problem := _reason_to_stop_start(pass_, stage, gang):
+            return problem
         return _check_start(pass_, stage, gang, len(running))
     message = f"{nodes} of {nodes} pods run"
     pass_.set_condition("Running", "True", "AllPodsRunning", message)
@@ -90,6 +94,21 @@ def describe_leaving_pod(pod: Manifest) -> CheckResult:
 
 
 # --- the start ----------------------------------------------------------------------------------
+
+
+def _reason_to_stop_start(pass_: Pass, stage: Stage, gang: Gang) -> CheckResult | None:
+    """Stop an attempt whose kind nothing carries out, or that keeps some nodes while others are not to be had."""
+    assert gang.workload is not None
+    attempt, is_free = pass_.attempts[-1], pass_.job.spec.backend.type == "Auto"
+    if not gang.pods and is_free and attempt.backend != "Job":
+        obstacle = unattended_obstacle(pass_, gang.workload)
+        if obstacle is not None:
+            message = f"{obstacle.message}; spec.backend.type: Auto takes a Job instead"
+            view = StageView("Waiting", "Stopping", message)
+            return CheckResult(view, "Unattended", message)
+    if message := partial_start_problem(pass_, stage, gang):
+        return CheckResult(StageView("Waiting", "Stopping", message), "PartialStart", message)
+    return None
 
 
 def _check_start(pass_: Pass, stage: Stage, gang: Gang, num_running: int) -> CheckResult:
@@ -146,7 +165,9 @@ def _obstacle(pass_: Pass, stage: Stage, gang: Gang) -> Obstacle | None:
     if len(gang.pods) < stage.nodes:
         keys.append((workload["kind"], name_of(workload)))
     warning = next((w for key in keys if (w := pass_.observed.warnings.get(key))), "")
-    return Obstacle("NotStarting", warning) if warning else None
+    if warning or gang.pods:
+        return Obstacle("NotStarting", warning) if warning else None
+    return unattended_obstacle(pass_, workload)
 
 
 def _has_lost_its_patches(workload: Manifest) -> bool:

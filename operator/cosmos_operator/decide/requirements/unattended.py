@@ -1,0 +1,51 @@
+"""Workloads that nobody carries out: their controller is away, or somebody else keeps them suspended. Pure."""
+
+from __future__ import annotations
+
+from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.kube.objects import format_duration, has_been_noticed, name_of, seconds_since
+from cosmos_operator.kube.pods import Obstacle
+
+DEFAULT_QUEUE = "default"
+"""Name of the LocalQueue that Kueue gives to workloads that name none."""
+REMEDIES = {
+    "PyTorchJob": "start the Kubeflow training-operator, or set spec.backend.type: Job",
+    "TrainJob": "start Kubeflow Trainer, or set spec.backend.type: Job",
+    "Job": "look at the kube-controller-manager of the cluster",
+}
+"""Kind of workload → what to do if nothing carries it out."""
+
+
+def is_unattended(pass_: Pass, workload: Manifest) -> bool:
+    """True if no controller has taken notice of a workload that may run, for the time in which one does."""
+    age_s = seconds_since(workload["metadata"].get("creationTimestamp"), pass_.now)
+    return not has_been_noticed(workload) and age_s >= pass_.settings.queue_grace_seconds
+
+
+def unattended_obstacle(pass_: Pass, workload: Manifest) -> Obstacle | None:
+    """The reason for which a workload that may run has no pods; None if its controller has taken notice of it."""
+    if not is_unattended(pass_, workload):
+        return None
+    kind = workload["kind"]
+    age = format_duration(seconds_since(workload["metadata"]["creationTimestamp"], pass_.now))
+    return Obstacle(
+        "Unattended",
+        f"nothing has carried out {kind} {name_of(workload)} for {age}; {REMEDIES[kind]}",
+    )
+
+
+def holding_message(pass_: Pass, workload: Manifest) -> str:
+    """The message on a workload that names no queue, and that somebody else keeps suspended."""
+    kind, name = workload["kind"], name_of(workload)
+    if "LocalQueue" not in pass_.observed.served:
+        return (
+            f"something other than this operator keeps {kind} {name} suspended; find out what has set its suspend "
+            "field, and set it to false"
+        )
+    return (
+        f"Kueue keeps {kind} {name} suspended, although it names no queue: it manages all workloads "
+        "(manageJobsWithoutQueueName in its configuration). Leave this namespace out of its "
+        f"managedJobsNamespaceSelector, or create a LocalQueue {DEFAULT_QUEUE!r} here, which it then uses; after that "
+        f"delete {kind} {name}, which is created again"
+    )
