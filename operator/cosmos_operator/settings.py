@@ -81,6 +81,9 @@ class Settings(ApiModel):
     """Seconds that other containers of a pod get to end by themselves after the worker, before the pod is ended."""
     keep_finished_seconds: Annotated[float, Field(ge=0)] = 3600
     """Seconds for which workloads and pods of a job that has ended stay, for their logs; its status stays longer."""
+    workload_grace_seconds: Annotated[float, Field(ge=0)] = 60
+    """Seconds after which a workload of which its controller takes no notice is reported; with the backend Auto the
+    training then runs as a Job."""
     queue_grace_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds after which a workload of which Kueue takes no notice is reported."""
     can_list_nodes: bool = True

@@ -30,6 +30,7 @@ class Simulation:
         changes: of the job, by path below spec.
         served: optional kinds of the cluster.
         settings: of the operator.
+        attended: True if controllers write the status of new PyTorchJobs and TrainJobs, as they do within a second.
     """
 
     def __init__(
@@ -37,7 +38,10 @@ class Simulation:
         changes: dict[str, Any] | None = None,
         served: frozenset[str] = frozenset({"PyTorchJob"}),
         settings: Settings | None = None,
+        *,
+        attended: bool = True,
     ) -> None:
+        self.attended = attended
         self.now = START
         self.served, self.settings = served, settings or Settings()
         self.document = make_document(changes)
@@ -109,6 +113,9 @@ class Simulation:
             return
         manifest["metadata"]["uid"] = f"uid-{next(self._uids)}"
         manifest["metadata"]["creationTimestamp"] = format_time(self.now)
+        if self.attended and key[0] in ("PyTorchJob", "TrainJob"):
+            created = {"type": "Created", "status": "True", "reason": "Created", "message": ""}
+            manifest["status"] = {"conditions": [created]}
         self.objects[key] = manifest
 
     def _delete(self, action: Delete) -> None:

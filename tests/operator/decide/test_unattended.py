@@ -15,7 +15,7 @@ KUEUE = frozenset({"LocalQueue", "Workload"})
 
 def waiting(changes: dict[str, Any], **options: Any) -> Simulation:
     """A job whose training's workload has been created, and of which nobody takes notice."""
-    simulation = Simulation(changes, **options)
+    simulation = Simulation(changes, attended=False, **options)
     simulation.prepare()
     return simulation
 

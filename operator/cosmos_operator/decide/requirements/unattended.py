@@ -20,7 +20,7 @@ REMEDIES = {
 def is_unattended(pass_: Pass, workload: Manifest) -> bool:
     """True if no controller has taken notice of a workload that may run, for the time in which one does."""
     age_s = seconds_since(workload["metadata"].get("creationTimestamp"), pass_.now)
-    return not has_been_noticed(workload) and age_s >= pass_.settings.queue_grace_seconds
+    return not has_been_noticed(workload) and age_s >= pass_.settings.workload_grace_seconds
 
 
 def unattended_obstacle(pass_: Pass, workload: Manifest) -> Obstacle | None:
