@@ -97,6 +97,8 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     for bound, name in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if bound in schema:
             schema[name], schema[bound] = schema[bound], True
+    if "patternProperties" in schema:  # not in the subset: a CEL rule bounds the names
+        (schema["additionalProperties"],) = schema.pop("patternProperties").values()
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), dict):
             schema[name] = _structural(schema[name], definitions)

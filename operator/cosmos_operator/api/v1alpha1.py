@@ -23,6 +23,7 @@ from cosmos_operator.api.base import (
     ObjectName,
     PublishedName,
     Seconds,
+    SecondsOrZero,
     immutable,
     rules,
 )
@@ -158,9 +159,9 @@ class RunPolicySpec(ApiModel):
     """Number of failed attempts of the training after which the job fails: crashed, stalled, out of memory, a failed
     read or write, a lost peer. Preemptions, evictions, lost nodes and GPU faults do not count. Two counted failures, or
     five GPU faults, in a row without a step of progress fail the job at once."""
-    ttl_seconds_after_finished: Seconds | None = None
-    """Seconds after its end for which the finished job is kept; then it is deleted, and its files stay. Omitted: it
-    is kept."""
+    ttl_seconds_after_finished: SecondsOrZero | None = None
+    """Seconds after its end for which the finished job is kept; then it is deleted, and its files stay. With 0 it is
+    deleted at once. Omitted: it is kept."""
 
 
 class BackendSpec(ApiModel):
