@@ -105,7 +105,7 @@ VALID = {
     "empty list": job(inference="[]"),
     "null request": requests("cpu: null"),
     "null label of a node": scheduling("nodeSelector: {a: null}"),
-    "null queue": scheduling("queueName: null, priorityClassName:"),
+    "null queue": scheduling("queueName: null, priorityClassName: "),
     "null inside an item": item("gpus: null, parameters: {seed: null, fps: }"),
     "null image": compute("image: null"),
     # omitted, empty, zero
@@ -141,7 +141,7 @@ VALID = {
             '{"dataset": {"source": {"path": "/a"}}, "training": {"experiment": '
             '"video2world_instruction_bridge_57frames"}}}\n',
     "anchors": job(model="{name: Tiny, source: &a {path: /data/model}}", tokenizer="{name: T, source: *a}"),
-    "merged blocks": job(compute="{<<: {nodes: 1, processesPerNode: 2}, processesPerNode: 1}"),
+    "merged blocks": job(compute="{<<: {nodes: 1}, processesPerNode: 1}"),
     "empty documents": "---\n" + job() + "---\n---\n",
     "two jobs": job() + "---\n" + job("{name: u}"),
     "another kind beside it": job() + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: a}\n",
@@ -167,7 +167,7 @@ INVALID = {
     "request above its limit as a number": compute("resources: {requests: {cpu: 3}, limits: {cpu: 2500m}}"),
     # resources
     **{f"resource {text}": limits(f"{text}: 1") for text in (
-        "Memory", "meomry", "CPU", "gpu", "hugepages", "hugepages-2MB", "cpu ", '"a b/c"', "a/b/c", "/gpu", "storage",
+        "Memory", "meomry", "CPU", "gpu", "hugepages", "hugepages-2MB", '"a b/c"', "a/b/c", "/gpu", "storage",
         "my_domain/x", '"cpu "', '""')},
     **{f"GPU {text}": limits(f"{text}: 4") for text in (
         "nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "nvidia.com/mig-1g.5gb",
@@ -201,6 +201,8 @@ INVALID = {
     "text for a list": training("overrides: a=b"),
     "block for a text": training("overrides: [optimizer.learning_rate: 1e-5]"),
     "number for a text": training("overrides: [5]"),
+    "override without a value": training("overrides: [optimizer.learning_rate]"),
+    "override with a space": training('overrides: ["optimizer.learning_rate = 1e-5"]'),
     "null in a list": training("overrides: [null]"),
     "null item": job(inference="[null]"),
     "required field that is null": job(training="{experiment: null}"),
@@ -275,8 +277,6 @@ INVALID = {
 OPERATOR_ONLY = {
     "unknown experiment": job(training="{experiment: video2world_push}"),
     "override of nothing": training("overrides: [optimizer.lr=1e-5]"),
-    "override without a value": training("overrides: [optimizer.learning_rate]"),
-    "override with a space": training('overrides: ["optimizer.learning_rate = 1e-5"]'),
     "batch that does not divide": training("overrides: [trainer.global_batch_size=7]").replace("\n  dataset", "\n  compute: {nodes: 2}\n  dataset"),
     "model of another family": job(model="{name: Cosmos-Predict2.5-2B}", training="{experiment: video2world_instruction_bridge_57frames}"),
     "camera of another layout": dataset("camera: 1, layout: Videos"),

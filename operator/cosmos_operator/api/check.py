@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from cosmos_operator.api.check_models import model_problems
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec, sources
 from cosmos_worker.config.experiment import Experiment
@@ -92,6 +93,7 @@ def check_job(job: PostTrainingJob) -> list[str]:
         experiment = resolve_experiment(job)
     except ConfigError as error:
         return [f"spec.training.{line}" for line in str(error).splitlines()] + problems
+    problems += model_problems(job, experiment)
     problems += _check_batch(job, experiment) + _check_step(job, experiment)
     problems += _check_adapter(job, experiment) + _check_frame_rate(job, experiment)
     for number, item in enumerate(job.spec.inference):

@@ -58,6 +58,9 @@ def read_documents(text: str) -> list[Document]:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
         raise WrongYaml(f"{where}not YAML: {_sentence(error)}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise WrongYaml(f"line {line}: not YAML: {error.reason}: #x{error.character:04x}") from None
     except yaml.YAMLError as error:
         raise WrongYaml(f"not YAML: {' '.join(str(error).split())}") from None
 

@@ -29,7 +29,7 @@ from cosmos_operator.api.documents import Document, WrongYaml, read_documents
 from cosmos_operator.api.image import IMAGE_PATTERN
 from cosmos_operator.api.metadata import metadata_problems, name_for
 from cosmos_operator.api.quantities import EXTENDED_NAME_PATTERN
-from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
+from cosmos_operator.api.v1alpha1 import OVERRIDE_PATTERN, PostTrainingJob, TrainingSpec
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
 
@@ -39,6 +39,8 @@ PATTERNS_IN_WORDS = {
     SUBDOMAIN_PATTERN: "is no name of a Kubernetes object; use lower-case letters and digits, with - and . between",
     KEY_PATTERN: "is no key of a label; use NAME or DOMAIN/NAME, of letters and digits with -_. between",
     LABEL_PATTERN: "is no value of a label; use at most 63 letters and digits, with -_. between",
+    OVERRIDE_PATTERN: "is no option of the experiment; use KEY=VALUE without spaces around =, such as "
+    "optimizer.learning_rate=1e-5",
     EXTENDED_NAME_PATTERN: "is no resource of a device; use DOMAIN/NAME, such as nvidia.com/gpu",
     IMAGE_PATTERN: "is no image; use REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST, the repository in "
     "lower case",
@@ -224,12 +226,17 @@ def without_nulls(value: Any, model: type[BaseModel] | None) -> Any:  # noqa: AN
     if not isinstance(value, Mapping):
         return value
     fields = {} if model is None else model.model_fields
-    nested = {field.alias or name: _nested(field.annotation) for name, field in fields.items()}
+    known = {field.alias or name: field.annotation for name, field in fields.items()}
     return {
-        name: without_nulls(one, nested.get(name))
+        name: one if _is_free(known.get(name)) else without_nulls(one, _nested(known.get(name)))
         for name, one in value.items()
-        if one is not None
+        if one is not None or (model is not None and name not in known)
     }
+
+
+def _is_free(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
+    """True for a field of any JSON, in which the API server keeps null."""
+    return annotation is Any or any(map(_is_free, typing.get_args(annotation)))
 
 
 def _training_problems(document: Mapping[str, Any]) -> list[str]:
