@@ -41,6 +41,9 @@ def _list_map(key: str, max_items: int) -> dict[str, object]:
         "maxItems": max_items,
     }
 
+INVALID, NAME_TAKEN = "InvalidSpec", "PublishedNameTaken"
+"""Reasons of the condition Accepted for which a new job fails at once."""
+
 
 class Condition(ApiModel):
     """One aspect of the job's state, for scripts to wait for."""
@@ -186,7 +189,7 @@ class PostTrainingJobStatus(ApiModel):
     def was_accepted(self) -> bool:
         """True once the operator has found that the job can be carried out."""
         accepted = next((one for one in self.conditions if one.type == "Accepted"), None)
-        return accepted is not None and accepted.reason != "InvalidSpec"
+        return accepted is not None and accepted.reason not in (INVALID, NAME_TAKEN)
 
 
 def read_status(document: Mapping[str, Any]) -> PostTrainingJobStatus:

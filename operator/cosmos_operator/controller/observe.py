@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from cosmos_operator.api.base import KIND
 from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL, JOB_NAME_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest, ObjectKey
@@ -58,6 +59,7 @@ async def observe(
         storage_classes=await reader.read_storage_classes() if settings.can_list_nodes else None,
         nodes=tuple(await cluster.list("Node", None)) if wants_nodes else None,
         served=reader.served,
+        other_jobs=await reader.read_other_jobs() if not plan.previous.was_accepted else (),
         queue_names=queue_names,
         queue_workloads=queue_workloads,
         logs=await reader.read_logs(),
@@ -133,6 +135,10 @@ class _Reader:
             if storage_class is not None:
                 found[name] = storage_class
         return found
+
+    async def read_other_jobs(self) -> tuple[Manifest, ...]:
+        """All PostTrainingJobs of the namespace."""
+        return tuple(await self.cluster.list(KIND, self.namespace))
 
     async def read_queue(self) -> tuple[tuple[str, ...], tuple[Manifest, ...]]:
         """Names of the LocalQueues, and Kueue's Workloads, if the job names a queue."""

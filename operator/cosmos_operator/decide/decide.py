@@ -14,6 +14,7 @@ from cosmos_operator.decide.decision import Decision, Delete
 from cosmos_operator.decide.events import transition_events
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
 from cosmos_operator.decide.requirements.machines import check_backend
+from cosmos_operator.decide.requirements.published_name import check_published_name
 from cosmos_operator.decide.requirements.queueing import check_queue
 from cosmos_operator.decide.requirements.storage import check_storage
 from cosmos_operator.decide.stages.advance import advance_stages
@@ -51,7 +52,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
         plan.document, plan.job, plan.stages, plan.previous, observed, now, settings, conditions
     )
     _check_deadline(pass_)
-    backend = check_backend(pass_)
+    backend = check_backend(pass_) if check_published_name(pass_) else None
     if backend is None:
         _carry_over_results(pass_)
     else:

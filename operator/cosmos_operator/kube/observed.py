@@ -25,6 +25,8 @@ class Observed:
     """Nodes of the cluster; None = the operator may not read them, or the job uses no GPUs."""
     served: frozenset[str] = frozenset()
     """The ``OPTIONAL_KINDS`` that the API server has."""
+    other_jobs: tuple[Manifest, ...] = ()
+    """PostTrainingJobs of the namespace, for a job that has not been accepted yet."""
     queue_names: tuple[str, ...] = ()
     """LocalQueues of the namespace."""
     queue_workloads: tuple[Manifest, ...] = ()

@@ -67,7 +67,7 @@ def build_claims(job: PostTrainingJob) -> list[Manifest]:
             "accessModes": [spec.create.access_mode],
             "resources": {"requests": {"storage": spec.create.size}},
         }
-        if spec.create.storage_class_name:
+        if spec.create.storage_class_name is not None:
             body["storageClassName"] = spec.create.storage_class_name
         claims[spec.claim_name] = {
             "apiVersion": "v1",
