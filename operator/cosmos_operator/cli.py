@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     render.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
     validate = add(
-        "validate", _validate, "check the jobs of a file; print what is wrong with them, or what they would do"
+        "validate",
+        _validate,
+        "check the jobs of a file; print what is wrong with them, or what they would do",
     )
     validate.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
     add("crd", _crd, "print the CustomResourceDefinition")

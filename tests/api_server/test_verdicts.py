@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.api_client import Api
 
 from cosmos_operator.api.parse import load_file, parse_job
@@ -174,7 +173,8 @@ INVALID = {
         "nvidia.com/gpu.shared", "habana.ai/gaudi", "google.com/tpu", "aws.amazon.com/neuroncore", "aliyun.com/gpu-mem",
         "cloud.example.com/vGPU")},
     "GPU request beside gpusPerNode": compute("gpusPerNode: 2, resources: {requests: {nvidia.com/gpu: 4}}"),
-    "device of gpuResourceName": compute("gpusPerNode: 2, gpuResourceName: a.b/card, resources: {limits: {a.b/card: 2}}"),
+    "device of gpuResourceName":
+        compute("gpusPerNode: 2, gpuResourceName: a.b/card, resources: {limits: {a.b/card: 2}}"),
     "device request without limit": requests("rdma/hca: 1"),
     "device request below its limit": compute("resources: {requests: {rdma/hca: 1}, limits: {rdma/hca: 2}}"),
     **{f"gpuResourceName {text}": compute(f"gpusPerNode: 1, gpuResourceName: {text}") for text in
@@ -256,7 +256,8 @@ INVALID = {
     "claim with two dots": job(storage='{models: {claimName: "a..b"}}'),
     "storage class in capitals": claim("size: 1Gi, storageClassName: Fast"),
     **{f"image {text}": compute(f"image: {text}") for text in (
-        '"Registry.example.com/Cosmos Worker:latest"', "lab/Worker", "Worker", '""', "lab/worker:", "lab/worker@sha256:abc",
+        '"Registry.example.com/Cosmos Worker:latest"', "lab/Worker", "Worker", '""', "lab/worker:",
+        "lab/worker@sha256:abc",
         "lab//worker", "lab/worker:a:b", "https://lab/worker", f"lab/worker@sha256:{DIGEST.upper()}", "-a/b", "a/b_",
         f"lab/worker:{'a' * 129}")},
     # texts
@@ -277,8 +278,9 @@ INVALID = {
 OPERATOR_ONLY = {
     "unknown experiment": job(training="{experiment: video2world_push}"),
     "override of nothing": training("overrides: [optimizer.lr=1e-5]"),
-    "batch that does not divide": training("overrides: [trainer.global_batch_size=7]").replace("\n  dataset", "\n  compute: {nodes: 2}\n  dataset"),
-    "model of another family": job(model="{name: Cosmos-Predict2.5-2B}", training="{experiment: video2world_instruction_bridge_57frames}"),
+    "batch that does not divide": compute("processesPerNode: 7"),
+    "model of another family":
+        job(model="{name: Cosmos-Predict2.5-2B}", training="{experiment: video2world_instruction_bridge_57frames}"),
     "camera of another layout": dataset("camera: 1, layout: Videos"),
     "item named twice in parameters": item("parameters: {numPixelFrames: 1}"),
 }  # fmt: skip
@@ -333,7 +335,7 @@ def test_both_refuse(api: Api, tmp_path: Path, name: str) -> None:
     jobs, problems = validate(INVALID[name], tmp_path)
 
     assert (stored, jobs) == (None, None)
-    assert re.search(r"line \d+: ", problems)
+    assert re.search(r"line \d+", problems)
 
 
 @pytest.mark.parametrize("name", OPERATOR_ONLY)

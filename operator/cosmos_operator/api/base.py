@@ -19,9 +19,7 @@ PLURAL = "posttrainingjobs"
 RULES = "x-kubernetes-validations"
 """Key under which an OpenAPI schema carries its CEL rules."""
 
-ADVICE_IMMUTABLE = (
-    "cannot be changed; create another PostTrainingJob (finished stages are shared)"
-)
+ADVICE_IMMUTABLE = "cannot be changed; create another PostTrainingJob (finished stages are shared)"
 
 MAX_JOB_NAME = 40
 """Leaves room for ``-<attempt>-worker-<index>`` within the 63 characters of a DNS label."""

@@ -47,7 +47,10 @@ def _network_problems(job: PostTrainingJob, experiment: Experiment) -> list[str]
         ]
     wanted = f"{FAMILY}-{size}-Video2World"
     owner, _, name = model.name.rpartition("/")
-    if owner not in ("", NVIDIA):  # anybody's own post-trained model, unless its name says that it is none
+    if owner not in (
+        "",
+        NVIDIA,
+    ):  # anybody's own post-trained model, unless its name says that it is none
         foreign = "cosmos" in name.lower() and not name.lower().startswith(wanted.lower())
         return [_other_model(model.name, experiment, wanted)] if foreign else []
     return [] if name == wanted else [_other_model(model.name, experiment, wanted)]

@@ -68,7 +68,9 @@ def read_documents(text: str) -> list[Document]:
 def _sentence(error: yaml.MarkedYAMLError) -> str:
     problem = ", ".join(part for part in (error.context, error.problem) if part)
     if "\\t" in problem or "cannot start any token" in problem or "tab" in problem:
-        problem += " (YAML is indented with spaces; a text that begins with such a character needs quotes)"
+        problem += (
+            " (YAML is indented with spaces; a text that begins with such a character needs quotes)"
+        )
     return problem
 
 
@@ -91,7 +93,7 @@ class _Reader:
             first = next(self.events)
             value = self._value(first, ())
             if value is not None:
-                yield Document(value, first.start_mark.line + 1, self.lines)
+                yield Document(value, _line(first), self.lines)
 
     def _value(self, event: yaml.Event, at: Location) -> Any:  # noqa: ANN401 - any YAML value
         self._count(event, 1)
@@ -120,7 +122,7 @@ class _Reader:
         items: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             place = (*at, len(items))
-            self.lines[place] = event.start_mark.line + 1
+            self.lines[place] = _line(event)
             items.append(self._value(event, place))
         return items
 
@@ -136,7 +138,7 @@ class _Reader:
                 first = self.lines[(*at, key)]
                 raise _wrong(event, f"key {key!r} is given twice, first on line {first}; keep one")
             place = (*at, key)
-            self.lines[place] = event.start_mark.line + 1
+            self.lines[place] = _line(event)
             found[key] = self._value(next(self.events), place)
         for block in merged:
             found = {**block, **found}
@@ -188,5 +190,10 @@ def _size(value: Any) -> int:  # noqa: ANN401 - any YAML value
     return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
 
 
+def _line(event: yaml.Event) -> int:
+    """Line on which an event begins, from 1."""
+    return 1 if event.start_mark is None else event.start_mark.line + 1
+
+
 def _wrong(event: yaml.Event, text: str) -> WrongYaml:
-    return WrongYaml(f"line {event.start_mark.line + 1}: {text}")
+    return WrongYaml(f"line {_line(event)}: {text}")

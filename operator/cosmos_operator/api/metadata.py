@@ -9,8 +9,8 @@ from typing import Any
 
 from cosmos_operator.api.base import JOB_NAME_PATTERN, KEY_PATTERN, MAX_JOB_NAME, NAME_PART
 
-TEXTS = ("name", "generateName", "namespace", "uid", "resourceVersion", "selfLink")
-TEXTS += ("creationTimestamp", "deletionTimestamp")
+_TIMES = ("creationTimestamp", "deletionTimestamp")
+TEXTS = ("name", "generateName", "namespace", "uid", "resourceVersion", "selfLink", *_TIMES)
 NUMBERS = ("generation", "deletionGracePeriodSeconds")
 LISTS = ("finalizers", "ownerReferences", "managedFields")
 MAPPINGS = ("labels", "annotations")

@@ -98,7 +98,7 @@ def load_file(path: Path) -> JobFile:
         try:
             jobs.append(_parse_new(document.value))
         except InvalidSpec as error:
-            problems += [f"line {_line(document, one)}: {one}" for one in error.problems]
+            problems += [f"{one} (line {_line(document, one)})" for one in error.problems]
     names = Counter((job.metadata.namespace, job.name) for job in jobs)
     problems += [
         f"{path}: {number} jobs are called {name!r}; give each its own metadata.name"
@@ -263,9 +263,7 @@ def _causes(error: ValidationError) -> list[ErrorDetails]:
         for problem in problems
         if not (
             problem["type"] == "too_short"
-            and any(
-                place[: len(problem["loc"])] == problem["loc"] != place for place in places
-            )
+            and any(place[: len(problem["loc"])] == problem["loc"] != place for place in places)
         )
     ]
 
@@ -281,7 +279,7 @@ def _describe(problem: ErrorDetails) -> list[str]:
     if problem["type"] == "missing":
         return [f"{where}: missing; this field is required"]
     message = problem["msg"].removeprefix("Value error, ")
-    pattern = problem.get("ctx", {}).get("pattern")
+    pattern = str(problem.get("ctx", {}).get("pattern"))
     message = PATTERNS_IN_WORDS.get(pattern, message)
     got = without_secrets(got) if isinstance(got, str) else got
     if isinstance(got, str | int | float | bool) or got is None:

@@ -10,9 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from cosmos_operator.api.base import NAME_PART, SUBDOMAIN, cel_text, rules
 
-QUANTITY_PATTERN = (
-    r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][-+]?[0-9]{1,3})?$"
-)
+QUANTITY_PATTERN = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][-+]?[0-9]{1,3})?$"
 RESOURCE_PATTERN = (
     rf"^(cpu|memory|ephemeral-storage|hugepages-[1-9][0-9]*[KMG]i|{SUBDOMAIN}/{NAME_PART})$"
 )
@@ -137,4 +135,6 @@ def _request_problem(name: str, request: str, limit: str | None) -> str:
         limit is not None and quantity_value(request) == quantity_value(limit)
     ):
         return ""
-    return "needs a limit of the same quantity, as hugepages and devices do; give it in limits alone"
+    return (
+        "needs a limit of the same quantity, as hugepages and devices do; give it in limits alone"
+    )

@@ -41,6 +41,7 @@ def _list_map(key: str, max_items: int) -> dict[str, object]:
         "maxItems": max_items,
     }
 
+
 INVALID, NAME_TAKEN = "InvalidSpec", "PublishedNameTaken"
 """Reasons of the condition Accepted for which a new job fails at once."""
 
