@@ -39,7 +39,7 @@ def test_what_is_no_quantity(text: str) -> None:
     [
         (
             {"limits": {"nvidia.com/gpu": 4, "meomry": "8Gi"}},
-            ["limits: nvidia.com/gpu is for compute.gpusPerNode; remove it here", "limits: 'meomry' is no resource; use cpu"],
+            ["limits: nvidia.com/gpu is for compute.gpusPerNode", "limits: 'meomry' is no resource; use cpu"],
         ),
         (
             {"requests": {"memory": "2Gi", "cpu": 3}, "limits": {"memory": "2000M", "cpu": "2500m"}},
