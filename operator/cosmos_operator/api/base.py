@@ -34,6 +34,7 @@ NAME_PART = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_PATTERN = f"^({NAME_PART})?$"
 KEY_PATTERN = f"^({SUBDOMAIN}/)?{NAME_PART}$"
 """A key of a label, an annotation or a taint."""
+KEY_OR_EMPTY_PATTERN = f"{KEY_PATTERN}|^$"
 
 
 class ApiModel(BaseModel):

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from cosmos_operator.api.base import (
     ADVICE_IMMUTABLE,
-    KEY_PATTERN,
+    KEY_OR_EMPTY_PATTERN,
     ApiModel,
     Labels,
     LabelValue,
@@ -192,7 +192,7 @@ class Toleration(ApiModel):
         )
     )
 
-    key: Annotated[str, Field(max_length=317, pattern=f"{KEY_PATTERN}|^$")] | None = None
+    key: Annotated[str, Field(max_length=317, pattern=KEY_OR_EMPTY_PATTERN)] | None = None
     """Key of the taint. Omitted, with operator Exists: every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """Comparison of the taint's value. Equal: it must be that of the field value. Exists: any value."""

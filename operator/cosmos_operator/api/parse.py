@@ -16,37 +16,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cosmos_operator.api.base import (
-    GROUP,
-    JOB_NAME_PATTERN,
-    KEY_PATTERN,
-    KIND,
-    LABEL_PATTERN,
-    SUBDOMAIN_PATTERN,
-)
+from cosmos_operator.api.base import GROUP, KIND
 from cosmos_operator.api.check import check_job, check_training
 from cosmos_operator.api.documents import Document, WrongYaml, read_documents
-from cosmos_operator.api.image import IMAGE_PATTERN
 from cosmos_operator.api.metadata import metadata_problems, name_for
-from cosmos_operator.api.quantities import EXTENDED_NAME_PATTERN
-from cosmos_operator.api.v1alpha1 import OVERRIDE_PATTERN, PostTrainingJob, TrainingSpec
+from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
+from cosmos_operator.api.wording import PATTERNS_IN_WORDS, advice_on, causes, kind_of
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
 
 MAX_FILE_BYTES = 1 << 20
 FIELD_OF_PROBLEM = re.compile(r"(metadata|spec|kind|apiVersion)[^:\s]*")
-PATTERNS_IN_WORDS = {
-    SUBDOMAIN_PATTERN: "is no name of a Kubernetes object; use lower-case letters and digits, with - and . between",
-    KEY_PATTERN: "is no key of a label; use NAME or DOMAIN/NAME, of letters and digits with -_. between",
-    LABEL_PATTERN: "is no value of a label; use at most 63 letters and digits, with -_. between",
-    OVERRIDE_PATTERN: "is no option of the experiment; use KEY=VALUE without spaces around =, such as "
-    "optimizer.learning_rate=1e-5",
-    EXTENDED_NAME_PATTERN: "is no resource of a device; use DOMAIN/NAME, such as nvidia.com/gpu",
-    IMAGE_PATTERN: "is no image; use REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST, the repository in "
-    "lower case",
-    JOB_NAME_PATTERN: "is no name of a job; use lower-case letters, digits and -, beginning with a letter",
-}
-"""Pattern of a field → what a text that does not match it is told."""
 MOVED_FIELDS: dict[str, str] = {}
 """Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists.
 
@@ -212,7 +192,7 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
     try:
         job = PostTrainingJob.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        problems = [line for one in _causes(error) for line in _describe(one)]
+        problems = [line for one in causes(error) for line in _describe(one)]
         raise InvalidSpec(problems + _training_problems(document)) from None
     if problems := check_job(job):
         raise InvalidSpec(problems)
@@ -254,20 +234,6 @@ def _training_problems(document: Mapping[str, Any]) -> list[str]:
 # --- one line per problem --------------------------------------------------------------------
 
 
-def _causes(error: ValidationError) -> list[ErrorDetails]:
-    """The problems of a job, without those of a list or block that follow from problems inside it."""
-    problems = error.errors()
-    places = [problem["loc"] for problem in problems]
-    return [
-        problem
-        for problem in problems
-        if not (
-            problem["type"] == "too_short"
-            and any(place[: len(problem["loc"])] == problem["loc"] != place for place in places)
-        )
-    ]
-
-
 def _describe(problem: ErrorDetails) -> list[str]:
     """A problem, mostly in one line."""
     location, got = problem["loc"], problem["input"]
@@ -283,26 +249,10 @@ def _describe(problem: ErrorDetails) -> list[str]:
     message = PATTERNS_IN_WORDS.get(pattern, message)
     got = without_secrets(got) if isinstance(got, str) else got
     if isinstance(got, str | int | float | bool) or got is None:
-        return [f"{where}: {message} (got {got!r}){_advice(problem['type'], got)}"]
+        return [f"{where}: {message} (got {got!r}){advice_on(problem['type'], got)}"]
     if problem["type"] == "value_error":
         return [f"{where}: {line}" for line in message.splitlines()]
-    return [f"{where}: {message} (got a {_kind(got)}){_advice(problem['type'], got)}"]
-
-
-def _kind(value: object) -> str:
-    return "mapping" if isinstance(value, dict) else type(value).__name__
-
-
-def _advice(kind: str, got: object) -> str:
-    """What to do about a value of another type than its field's."""
-    if kind == "string_type" and isinstance(got, bool | int | float):
-        return "; put it in quotes as it is meant, YAML takes it for another type"
-    if kind == "string_type" and isinstance(got, dict) and len(got) == 1:
-        ((name, value),) = got.items()
-        return f"; write it as one text, such as {name}={value}"
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(got, str):
-        return "; a value in quotes is a text, remove them"
-    return ""
+    return [f"{where}: {message} (got a {kind_of(got)}){advice_on(problem['type'], got)}"]
 
 
 def _path(location: tuple[int | str, ...]) -> str:
