@@ -20,6 +20,9 @@ from cosmos_worker.storage.volumes import (
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""
 
+MAX_MICRO_BATCH = 1024
+"""Largest micro-batch that a message advises."""
+
 FIELDS_OF_OPTIONS = {
     "trainer.max_steps": "spec.training.steps",
     "trainer.seed": "spec.training.seed",
@@ -122,7 +125,8 @@ def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
     total = trainer.global_batch_size
     if total % unit == 0:
         return []
-    usable = [size for size in range(1, total + 1) if total % (size * processes) == 0]
+    most = min(total // processes, MAX_MICRO_BATCH)
+    usable = [size for size in range(1, most + 1) if total % (size * processes) == 0]
     advice = [f"override trainer.global_batch_size with a multiple of {unit}"]
     if usable:
         advice.append(f"trainer.micro_batch_size with one of {', '.join(map(str, usable))}")

@@ -161,3 +161,10 @@ def test_camera_is_chosen_as_the_layout_does(dataset):
 
 def test_frames_can_be_resampled_at_the_rate_of_the_windows():
     make_job({"dataset.frameRate": "Resample", "training.overrides": ["video.fps=5"]})
+
+
+def test_enormous_batch_is_refused_at_once():
+    overrides = ["trainer.global_batch_size=1000000000000000001", "trainer.micro_batch_size=1"]
+
+    with pytest.raises(InvalidSpec, match=r"do not divide the global batch of 1000000000000000001"):
+        make_job({"training.overrides": overrides})
