@@ -2,9 +2,10 @@
 
 A document is written with as little as possible: an option that is newer than version 1 is left out while it has the
 value that stands for what was done before, so that an older worker reads the document. Where such an option has
-another value, the document states the version that it needs, and an older worker refuses it by that number. A document
-without a version is of version 1. A newer worker reads older documents, because the default of a new option is what
-was done before. No torch here.
+another value, the document states the version that it needs, and an older worker refuses it by that number. What an
+older worker may do without stands in a file of its own beside the document, the hints. A document without a version is
+of version 1. A newer worker reads older documents, because the default of a new option is what was done before. No
+torch here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 VERSION_KEY = "version"
 """Key of a document that holds its version."""
+HINTS_FILE = "hints.yaml"
+"""File beside a document: path of an option → its value, for options that an older worker may do without."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,24 @@ class Addition:
     """Values, as JSON, that stand for what was done before."""
     is_option: bool = True
     """True if the option itself is new and can be left out; False if only further values of it are."""
+    is_hint: bool = False
+    """True if a worker that does not know the option may do without it, whatever its value."""
 
 
+CHECKS_OF_NAME = {
+    name: Addition(2, (None,), is_hint=True)
+    for name in (
+        "job",
+        "published_uri",
+    )  # an older worker finds a name that is taken when it publishes
+}
 ADDITIONS: dict[str, dict[str, Addition]] = {
     "train": {
         "experiment.trainer.save_every_minutes": Addition(2, (None,)),
         "start_from": Addition(2, (None,)),
+        **CHECKS_OF_NAME,
     },
+    "check-inputs": CHECKS_OF_NAME,
 }
 """Stage → path of an option in its document → what was added; ``*`` in a path stands for every item of a list."""
 DOCUMENT_VERSION = max(
@@ -58,11 +72,31 @@ def dump_document(stage: str, document: StageConfig) -> dict[str, Any]:
     needed = 1
     for path, addition in ADDITIONS.get(stage, {}).items():
         for block, name in _places(values, path.split(".")):
-            if block[name] not in addition.earlier:
+            if addition.is_hint:
+                del block[name]
+            elif block[name] not in addition.earlier:
                 needed = max(needed, addition.version)
             elif addition.is_option:
                 del block[name]
     return {VERSION_KEY: needed, **values} if needed > 1 else values
+
+
+def dump_hints(stage: str, document: StageConfig) -> dict[str, Any]:
+    """The options of a document that an older worker may do without, by path, for the file beside it."""
+    values = document.model_dump(mode="json")
+    return {
+        path: block[name]
+        for path, addition in ADDITIONS.get(stage, {}).items()
+        if addition.is_hint
+        for block, name in _places(values, path.split("."))
+        if block[name] not in addition.earlier
+    }
+
+
+def with_hints(stage: str, document: dict[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with the hints that this worker knows; those of newer versions are ignored."""
+    known = {path for path, addition in ADDITIONS.get(stage, {}).items() if addition.is_hint}
+    return {**document, **{path: value for path, value in hints.items() if path in known}}
 
 
 def without_version(document: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cosmos_worker.config.document_version import without_version
+from cosmos_worker.config.document_version import HINTS_FILE, with_hints, without_version
 from cosmos_worker.config.documents import describe_errors, load_yaml, parse_document
 from cosmos_worker.config.experiment import check_changes
 from cosmos_worker.config.moved_options import moved_option
@@ -46,16 +46,26 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
+def _nearest(path: str, keys: Sequence[str]) -> str:
+    """The key that a wrong path most likely means: one that it abbreviates, otherwise the most similar one."""
+    for key in keys:
+        words = key.rpartition(".")[2].split("_")
+        initials = "".join(word[:1] for word in words)
+        if len(words) > 1 and path in (initials, f"{key.rpartition('.')[0]}.{initials}"):
+            return key
+    return difflib.get_close_matches(path, keys, n=1, cutoff=0.0)[0]
+
+
 def _check_path(model: type[BaseModel], path: str, override: str) -> None:
     current: type[BaseModel] | None = model
     for part in path.split("."):
         if current is None or part not in current.model_fields:
             if moved := moved_option(path):
                 raise ConfigError(f"override {override!r}: {path} is no option any more; {moved}")
-            near = difflib.get_close_matches(path, all_keys(model), n=1, cutoff=0.0)
+            near = _nearest(path, all_keys(model))
             allowed = ", ".join(current.model_fields) if current else "nothing below a value"
             raise ConfigError(
-                f"override {override!r}: unknown key {part!r} in {path!r}; did you mean {near[0]!r}? "
+                f"override {override!r}: unknown key {part!r} in {path!r}; did you mean {near!r}? "
                 f"allowed here: {allowed}"
             )
         current = nested_model(current.model_fields[part])
@@ -116,6 +126,9 @@ def load_stage_config(stage: str, path: Path, overrides: Sequence[str]) -> Stage
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping, got {type(document).__name__}")
     values = without_version(document, str(path))
+    hints = path.with_name(HINTS_FILE)
+    if hints.is_file():
+        values = with_hints(stage, values, load_yaml(hints) or {})
     config = parse_document(STAGE_CONFIGS[stage], values, str(path))
     changed = apply_overrides(config, overrides)
     if isinstance(config, TrainConfig) and isinstance(changed, TrainConfig):

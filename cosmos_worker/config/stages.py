@@ -194,6 +194,10 @@ class TrainConfig(StageConfig):
     """Folder of the tokenizer, or the word 'embedded', for trainer.sample_every_steps; null = no sample videos."""
     start_from: StartFrom | None = None
     """Checkpoint to begin with, unless the run has a later one of its own; null = begin with the weights."""
+    job: str | None = None
+    """Name of the job that publishes what is trained; null = nobody does."""
+    published_uri: str | None = None
+    """Folder in which that job publishes, where no other one may have; null = not checked."""
 
 
 class PublishConfig(StageConfig):
@@ -272,6 +276,10 @@ class CheckInputsConfig(StageConfig):
     """Folder of the text encoder, whose tokenizer finds words of prompts that it does not know; null = not checked."""
     items: tuple[ItemConfig, ...]
     """In the order of the job."""
+    job: str | None = None
+    """Name of the job that publishes what is trained; null = nobody does."""
+    published_uri: str | None = None
+    """Folder in which that job publishes, where no other one may have; null = not checked."""
 
 
 class GenerateConfig(ItemConfig, StageConfig):

@@ -1,6 +1,7 @@
 """check-inputs: checks lists, prompts, images, videos and ground truth of all inference items, before the training.
 
 Its checks are those of the generate stage, including folders and packages of upsampler and guardrails. It needs no GPU.
+The name under which the job publishes is checked with them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cosmos_worker.errors import CheckpointError, DataError, UserError, plain_ki
 from cosmos_worker.guardrails.check import auxiliary_model_lines
 from cosmos_worker.sample.checks import check_item
 from cosmos_worker.sample.inputs import SampleInput, raise_all
+from cosmos_worker.storage.published import check_name_is_free
 from cosmos_worker.storage.volumes import Volumes
 from cosmos_worker.text.tokens import TextTokenizer, shown
 
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
-    """Check all inference items.
+    """Check all inference items, and that the published name is free.
 
     Returns:
         inputs: number of inputs of each item by name; notes: change to images and videos → number of inputs.
@@ -33,6 +35,10 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
     """
     tokenizer = TextTokenizer(volumes.resolve(config.encoder_uri)) if config.encoder_uri else None
     problems: list[UserError] = []
+    try:
+        check_name_is_free(config.published_uri, config.job, volumes)
+    except UserError as error:
+        problems.append(error)
     num_inputs: dict[str, int] = {}
     notes: Counter[str] = Counter()
     for item in config.items:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from cosmos_worker.storage.file_digests import (
     stamp,
 )
 from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.storage.published import check_not_foreign
 from cosmos_worker.storage.volumes import (
     ADAPTER_FOLDER,
     DESCRIPTION_FILE,
@@ -50,28 +50,6 @@ from cosmos_worker.weights.weight_change import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-def check_not_foreign(target: Path, job: str) -> None:
-    """Check that a published name is free or belongs to this job, by its description, which precedes the model.
-
-    Raises:
-        CheckpointError: the folder holds a model without description, or a description of another job.
-    """
-    model, description = target / MODEL_FILE, target / DESCRIPTION_FILE
-    if not model.exists() and not description.exists():
-        return
-    owner = (
-        json.loads(description.read_text(encoding="utf-8")).get("job")
-        if description.is_file()
-        else None
-    )
-    if owner != job:
-        taken = model if model.exists() else description
-        raise CheckpointError(
-            f"{taken}: belongs to {owner or 'nobody that published it'}, not to {job}; "
-            "choose another outputs.name, or move that folder away"
-        )
 
 
 def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:

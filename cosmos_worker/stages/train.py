@@ -26,6 +26,7 @@ from cosmos_worker.runtime.process_group import (
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.storage.earlier_runs import describe_length, folder_of
 from cosmos_worker.storage.files import take_lock
+from cosmos_worker.storage.published import check_name_is_free
 from cosmos_worker.storage.volumes import (
     RESOLVED_CONFIG_FILE,
     Volumes,
@@ -201,6 +202,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         UserError: bad configuration, dataset or checkpoint.
         StopRequested: asked to stop; a checkpoint was saved.
     """
+    check_name_is_free(config.published_uri, config.job, volumes)
     experiment = config.experiment
     folder = folder_of(config, volumes)
     trainer_options = experiment.trainer

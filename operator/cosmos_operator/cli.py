@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     render.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
     validate = add(
-        "validate", _validate, "check a job; print what is wrong with it, or what it would do"
+        "validate",
+        _validate,
+        "check the jobs of a file; print what is wrong with them, or what they would do",
     )
     validate.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
     add("crd", _crd, "print the CustomResourceDefinition")
@@ -89,9 +91,9 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from cosmos_operator.local.validate import describe_job
+    from cosmos_operator.local.validate import describe_file
 
-    for line in describe_job(options.job):
+    for line in describe_file(options.job):
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
     return EXIT_OK

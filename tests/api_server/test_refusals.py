@@ -12,6 +12,7 @@ from support.schema_limits import Limit, api_path, find_limits, with_value
 
 from cosmos_operator.api.base import RULES
 from cosmos_operator.api.crd import build_schema
+from cosmos_operator.api.quantities import GPU_ADVICE, RESOURCE_NAMES
 
 pytestmark = pytest.mark.api_server
 
@@ -62,6 +63,28 @@ CREATED: list[tuple[dict[str, Any], str]] = [
     (
         {"scheduling": {"tolerations": [{"operator": "Exists", "value": "a"}]}},
         "operator Exists is for any value; remove value, or use Equal",
+    ),
+    ({"compute": {"resources": {"limits": {"meomry": "8Gi"}}}}, RESOURCE_NAMES),
+    ({"compute": {"resources": {"limits": {"nvidia.com/gpu": 4}}}}, f"a GPU {GPU_ADVICE}"),
+    (
+        {"compute": {"gpuResourceName": "a.b/card", "resources": {"limits": {"a.b/card": 1}}}},
+        "the resource of gpuResourceName stands in resources too; give gpusPerNode alone",
+    ),
+    (
+        {"compute": {"resources": {"requests": {"cpu": 3}, "limits": {"cpu": "2500m"}}}},
+        "a request is above the limit of its resource; raise the limit, or lower the request",
+    ),
+    (
+        {"compute": {"resources": {"requests": {"rdma/hca": 1}}}},
+        "a request of hugepages or of a device needs a limit of the same quantity; give it in limits alone",
+    ),
+    (
+        {"storage": {"models": {"create": {"size": "0Gi"}}}},
+        "a claim needs a size above 0, such as 500Gi",
+    ),
+    (
+        {"scheduling": {"nodeSelector": {"my label": "x"}}},
+        "a key of a label is NAME or DOMAIN/NAME, of letters, digits and -_. inside",
     ),
     (
         {"checkpoints": {"from": {"job": "a", "folder": "checkpoints://a"}}},

@@ -9,6 +9,8 @@ import pytest
 from support.api_client import Api, make_job
 from support.jobs import make_document
 
+from cosmos_operator.api.quantities import QUANTITY_PATTERN
+
 pytestmark = pytest.mark.api_server
 
 
@@ -46,7 +48,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
      "'^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$'"),
     ({"compute.sharedMemory": "lots"},
      'spec.compute.sharedMemory: Invalid value: "lots": spec.compute.sharedMemory in body should match '
-     "'^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$'"),
+     f"'{QUANTITY_PATTERN}'"),
     ({"training.overrides": ["a=b"] * 65}, "spec.training.overrides: Too many: 65: must have at most 64 items"),
     ({"inference.1.parameters.height": 17},
      "spec.inference[1].parameters.height: Invalid value: 17: "

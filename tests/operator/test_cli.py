@@ -70,6 +70,74 @@ def test_validate_lists_every_problem(tmp_path, capsys):
     ]
 
 
+def test_validate_names_the_line_of_each_problem(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    good = yaml.safe_dump(make_document())
+    wrong = make_document({"compute.nodes": 0})
+    wrong["metadata"]["name"] = "second"
+    text = f"{good}---\n{yaml.safe_dump(wrong)}"
+    path.write_text(text)
+
+    assert main(["validate", str(path)]) == 2
+
+    number = text.splitlines().index("    nodes: 0") + 1
+    assert capsys.readouterr().err == (
+        f"spec.compute.nodes: Input should be greater than or equal to 1 (got 0) (line {number})\n"
+    )
+
+
+def test_validate_describes_every_job_and_names_what_it_does_not_check(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    second = make_document()
+    second["metadata"]["name"] = "second"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}}
+    path.write_text(yaml.safe_dump_all([make_document(), secret, second]))
+
+    assert main(["validate", str(path)]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("valid")] == ["valid: push", "valid: second"]
+    assert lines[-1].startswith("note: not checked: Secret 'token' on line ")
+
+
+def test_render_of_two_jobs_is_refused(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    second = make_document()
+    second["metadata"]["name"] = "second"
+    path.write_text(yaml.safe_dump_all([make_document(), second]))
+
+    assert main(["render", str(path)]) == 2
+    assert "got 2 PostTrainingJobs (push, second); give a file" in capsys.readouterr().err
+
+
+def test_validate_takes_a_list_and_a_generated_name(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    job = make_document()
+    job["metadata"] = {"generateName": "push-"}
+    path.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": [job]}))
+
+    assert main(["validate", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("valid: push\n")
+
+
+def test_validate_says_what_is_fetched(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    sources = {"dataset.source": {"url": {"url": "https://me:secret@example.org/d.tar"}}}
+    sources["training.experiment"] = "video2world_instruction_bridge_57frames"
+    sources |= {"model": {}, "embeddings": {}, "inference": [], "compute": {}}
+    path.write_text(yaml.safe_dump(make_document(sources)))
+
+    assert main(["validate", str(path)]) == 0
+
+    output = capsys.readouterr().out
+    model = "nvidia/Cosmos-Predict1-7B-Video2World of the Hugging Face Hub, revision main"
+    assert f"  fetches model: {model}\n" in output
+    assert "  fetches text encoder: google-t5/t5-11b of" in output
+    assert "fetches tokenizer" not in output
+    assert "  fetches dataset: https://" in output
+    assert "secret" not in output
+
+
 def test_render_prints_manifests_that_kubectl_can_read(job_file, capsys):
     assert main(["render", str(job_file)]) == 0
 

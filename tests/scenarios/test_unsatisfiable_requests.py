@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.scenario_world import ScenarioWorld
+import pytest
+from support.scenario_world import ITEM, ScenarioWorld
 
 
 def test_claim_that_is_not_there(world: ScenarioWorld) -> None:
@@ -55,6 +56,43 @@ def test_more_gpus_than_any_node_has(world: ScenarioWorld) -> None:
     assert "asks for 16 nvidia.com/gpu on each of 1 node" in found["message"]
     assert "spec.compute" in found["message"]
     world.delete("no-gpus")
+
+
+def test_published_name_of_another_job(world: ScenarioWorld) -> None:
+    compute, outputs = {"nodes": 1, "processesPerNode": 1}, {"name": "same-name"}
+    world.submit("keeps-name", compute=compute, outputs=outputs)
+    world.wait_condition("keeps-name", "Accepted", "Valid")
+    world.submit("copies-name", compute=compute, outputs=outputs)
+    found = world.wait_condition("copies-name", "Accepted", "PublishedNameTaken")
+
+    assert "PostTrainingJob 'keeps-name' publishes as 'same-name' too" in found["message"]
+    assert world.status("copies-name")["state"] == "Failed"
+    assert not world.owned("copies-name")
+
+    # the advice is followed: another name in another job
+    world.delete("copies-name")
+    world.submit("copies-name", compute=compute, outputs={"name": "other-name"})
+    world.wait_condition("copies-name", "Accepted", "Valid")
+    for name in ("keeps-name", "copies-name"):
+        world.delete(name)
+
+
+@pytest.mark.parametrize("items", [[ITEM], []])
+def test_published_name_of_a_job_that_is_gone(
+    world: ScenarioWorld, items: list[dict[str, object]]
+) -> None:
+    compute, outputs = {"nodes": 1, "processesPerNode": 1}, {"name": f"left-{len(items)}"}
+    world.submit("publishes", compute=compute, outputs=outputs)
+    world.wait_state("publishes", "Succeeded")
+    world.delete("publishes")
+    training = world.document("x")["spec"]["training"] | {"seed": 7}
+    world.submit("comes-late", compute=compute, outputs=outputs, inference=items, training=training)
+    status = world.wait_state("comes-late", "Failed")
+
+    assert "belongs to publishes, not to comes-late" in status["message"]
+    assert status.get("progress", {}).get("step", 0) == 0
+    assert items == [] or not status["attempts"]
+    world.delete("comes-late")
 
 
 def test_unknown_experiment(world: ScenarioWorld) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 GROUP = "cosmos.dev"
@@ -19,11 +19,22 @@ PLURAL = "posttrainingjobs"
 RULES = "x-kubernetes-validations"
 """Key under which an OpenAPI schema carries its CEL rules."""
 
+ADVICE_IMMUTABLE = "cannot be changed; create another PostTrainingJob (finished stages are shared)"
+
 MAX_JOB_NAME = 40
 """Leaves room for ``-<attempt>-worker-<index>`` within the 63 characters of a DNS label."""
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """A DNS-1035 label, which PyTorchJob demands."""
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+"""A DNS-1123 subdomain, as Kubernetes' names of objects are, without its length."""
+SUBDOMAIN_PATTERN = f"^{SUBDOMAIN}$"
+NAME_PART = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+"""A value of a label, or the part of its key behind the domain."""
+LABEL_PATTERN = f"^({NAME_PART})?$"
+KEY_PATTERN = f"^({SUBDOMAIN}/)?{NAME_PART}$"
+"""A key of a label, an annotation or a taint."""
+KEY_OR_EMPTY_PATTERN = f"{KEY_PATTERN}|^$"
 
 
 class ApiModel(BaseModel):
@@ -40,6 +51,11 @@ def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
 
 
 ANOTHER_JOB = "create another PostTrainingJob (finished stages are shared)"
+
+
+def cel_text(pattern: str) -> str:
+    """A pattern as it stands between the quotes of a CEL text."""
+    return pattern.replace("\\", "\\\\")
 
 
 def immutable(field: str, instead: str = ANOTHER_JOB) -> dict[str, Any]:
@@ -60,28 +76,10 @@ def unchanged(field: str) -> str:
     )
 
 
-def _quantity_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Quantity = Annotated[
-    str,
-    BeforeValidator(_quantity_text),
-    Field(pattern=QUANTITY_PATTERN, max_length=32),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
-            "pattern": QUANTITY_PATTERN,
-            "maxLength": 32,
-        }
-    ),
-]
-"""A Kubernetes quantity, such as 4, 500m or 64Gi."""
-
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
+SecondsOrZero = Annotated[int, Field(ge=0, le=31_536_000)]
 ArtifactName = Annotated[
     str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")
 ]
@@ -94,14 +92,25 @@ ItemName = Annotated[
     str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 ]
 """Name of a sub-object, a DNS label."""
-ObjectName = Annotated[
-    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=SUBDOMAIN_PATTERN)]
 """Name of another Kubernetes object."""
-OptionalObjectName = Annotated[
-    str, Field(max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+ObjectNameOrEmpty = Annotated[str, Field(max_length=253, pattern=f"^({SUBDOMAIN})?$")]
+"""Name of another Kubernetes object, or empty where that has a meaning of its own."""
+LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_PATTERN)]
+"""Value of a label or of a taint."""
+Labels = Annotated[
+    dict[Annotated[str, Field(max_length=317, pattern=KEY_PATTERN)], LabelValue],
+    Field(
+        max_length=16,
+        json_schema_extra=rules(
+            (
+                f"self.all(key, key.size() <= 317 && key.matches('{cel_text(KEY_PATTERN)}'))",
+                "a key of a label is NAME or DOMAIN/NAME, of letters, digits and -_. inside",
+            )
+        ),
+    ),
 ]
-"""Name of another Kubernetes object, or empty."""
+"""Labels that a node must have."""
 Address = Annotated[str, Field(min_length=1, max_length=1024)]
 """A path or a volume address."""
 RelativeFolder = Annotated[

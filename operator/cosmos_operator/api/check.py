@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from cosmos_operator.api.check_models import model_problems
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.training import TrainingSpec
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
@@ -19,6 +20,9 @@ from cosmos_worker.storage.volumes import (
 
 DATASET_SCHEME = "dataset://"
 """Addresses of an inference item that are relative to the job's dataset."""
+
+MAX_MICRO_BATCH = 1024
+"""Largest micro-batch that a message advises."""
 
 FIELDS_OF_OPTIONS = {
     "trainer.max_steps": "spec.training.steps",
@@ -96,6 +100,7 @@ def check_job(job: PostTrainingJob) -> list[str]:
         experiment = resolve_experiment(job)
     except ConfigError as error:
         return [f"spec.training.{line}" for line in str(error).splitlines()] + problems
+    problems += model_problems(job, experiment)
     problems += _check_batch(job, experiment) + _check_step(job, experiment)
     problems += _check_adapter(job, experiment) + _check_frame_rate(job, experiment)
     for number, item in enumerate(job.spec.inference):
@@ -139,7 +144,8 @@ def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
     total = trainer.global_batch_size
     if total % unit == 0:
         return []
-    usable = [size for size in range(1, total + 1) if total % (size * processes) == 0]
+    most = min(total // processes, MAX_MICRO_BATCH)
+    usable = [size for size in range(1, most + 1) if total % (size * processes) == 0]
     advice = [f"override trainer.global_batch_size with a multiple of {unit}"]
     if usable:
         advice.append(f"trainer.micro_batch_size with one of {', '.join(map(str, usable))}")

@@ -114,8 +114,7 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     """A copy of a JSON schema, in the subset of JSON schema that Kubernetes accepts."""
     schema = _inlined(schema, definitions)
     schema.pop("title", None)
-    if schema.get("additionalProperties") is False:
-        del schema["additionalProperties"]
+    schema = _of_a_map(schema)
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
     for bound, name in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
@@ -124,8 +123,6 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), dict):
             schema[name] = _structural(schema[name], definitions)
-    if "propertyNames" in schema:  # not in the subset: the bound on the names is left to the plan
-        del schema["propertyNames"]
     if "properties" in schema:
         schema["properties"] = {
             name: _property(value, definitions) for name, value in schema["properties"].items()
@@ -133,6 +130,16 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     if schema.get("x-kubernetes-list-map-keys"):
         keys = set(schema["x-kubernetes-list-map-keys"])
         schema["items"]["required"] = sorted(keys | set(schema["items"].get("required", ())))
+    return schema
+
+
+def _of_a_map(schema: Schema) -> Schema:
+    """The schema of a mapping without what is not in the subset: the names of a map are left to CEL rules."""
+    schema.pop("propertyNames", None)
+    if "patternProperties" in schema:
+        (schema["additionalProperties"],) = schema.pop("patternProperties").values()
+    if schema.get("additionalProperties") is False:
+        del schema["additionalProperties"]
     return schema
 
 

@@ -7,29 +7,42 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from cosmos_operator.api.base import (
+    KEY_OR_EMPTY_PATTERN,
     ApiModel,
+    Labels,
+    LabelValue,
     ObjectName,
-    OptionalObjectName,
-    Quantity,
+    ObjectNameOrEmpty,
     RelativeFolder,
     rules,
     unchanged,
 )
-
-Quantities = Annotated[dict[Annotated[str, Field(max_length=253)], Quantity], Field(max_length=16)]
-Labels = Annotated[
-    dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]],
-    Field(max_length=16),
-]
+from cosmos_operator.api.image import Image
+from cosmos_operator.api.quantities import (
+    EXTENDED_NAME_PATTERN,
+    RESOURCE_RULES,
+    Quantities,
+    Quantity,
+    quantity_value,
+    resource_problems,
+)
 
 
 class ResourcesSpec(ApiModel):
     """Compute resources of one pod other than its GPUs."""
 
+    model_config = ConfigDict(json_schema_extra=RESOURCE_RULES)
+
     requests: Quantities = Field(default_factory=dict)
     """Resources that the pod is guaranteed, such as cpu: 8 and memory: 64Gi."""
     limits: Quantities = Field(default_factory=dict)
     """Resources that the pod cannot exceed; its memory includes compute.sharedMemory."""
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if problems := resource_problems(self.requests, self.limits):
+            raise ValueError("\n".join(problems))
+        return self
 
 
 class PreparationSpec(ApiModel):
@@ -51,20 +64,28 @@ class ComputeSpec(ApiModel):
                 "self.gpusPerNode == 0 || !has(self.processesPerNode)"
                 " || self.processesPerNode == self.gpusPerNode",
                 "processesPerNode must equal gpusPerNode; omit it where there are GPUs",
-            )
+            ),
+            (
+                "!has(self.resources)"
+                " || !(has(self.resources.requests) && self.gpuResourceName in self.resources.requests)"
+                " && !(has(self.resources.limits) && self.gpuResourceName in self.resources.limits)",
+                "the resource of gpuResourceName stands in resources too; give gpusPerNode alone",
+            ),
         )
     )
 
-    image: Annotated[str, Field(max_length=512)] = ""
-    """Image of the worker in all pods, best with its digest. Empty: that of the installation."""
+    image: Image | None = None
+    """Image of the worker in all pods, best with its digest. Omitted: that of the installation."""
     nodes: Annotated[int, Field(ge=1, le=256)] = 1
     """Number of nodes of the training, with one pod on each."""
     gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
     """Number of GPUs of each training pod. With 0 the training runs on the CPU."""
     processes_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
     """Number of training processes in each pod. Omitted: one for each GPU, or 1 on the CPU."""
-    gpu_resource_name: Annotated[str, Field(min_length=1, max_length=253)] = "nvidia.com/gpu"
-    """Name of the extended resource under which the nodes offer their GPUs."""
+    gpu_resource_name: Annotated[str, Field(max_length=253, pattern=EXTENDED_NAME_PATTERN)] = (
+        "nvidia.com/gpu"
+    )
+    """Name of the extended resource under which the nodes offer their GPUs, as DOMAIN/NAME."""
     resources: ResourcesSpec = ResourcesSpec()
     """Resources of each pod of the training and of the inference items."""
     shared_memory: Quantity = "8Gi"
@@ -79,6 +100,11 @@ class ComputeSpec(ApiModel):
             raise ValueError(
                 f"processesPerNode: {self.processes_per_node} is not gpusPerNode {self.gpus_per_node}; "
                 "omit it where there are GPUs"
+            )
+        name = self.gpu_resource_name
+        if name in self.resources.requests or name in self.resources.limits:
+            raise ValueError(
+                f"resources: {name} is the resource of gpuResourceName; remove it, and give gpusPerNode alone"
             )
         return self
 
@@ -106,12 +132,29 @@ class BackendSpec(ApiModel):
 class NewClaim(ApiModel):
     """A persistent volume claim to create. It outlives the job."""
 
-    size: Quantity
+    size: Annotated[
+        Quantity,
+        Field(
+            json_schema_extra=rules(
+                (
+                    "quantity(string(self)).compareTo(quantity('0')) > 0",
+                    "a claim needs a size above 0, such as 500Gi",
+                )
+            )
+        ),
+    ]
     """Capacity of the claim, such as 500Gi."""
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
     """Access mode of the claim. ReadWriteOnce is enough for jobs on one node only."""
-    storage_class_name: OptionalObjectName = ""
-    """Storage class of the claim. Empty: the default of the cluster."""
+    storage_class_name: ObjectNameOrEmpty | None = None
+    """Storage class of the claim. Omitted: the default of the cluster. Empty: none, for a volume that stands ready
+    without a class."""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if quantity_value(self.size) <= 0:
+            raise ValueError(f"size: {self.size} leaves no room; give one such as 500Gi")
+        return self
 
 
 class VolumeSpec(ApiModel):
@@ -154,25 +197,28 @@ class Toleration(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.tolerationSeconds) || self.effect == 'NoExecute'",
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
                 "tolerationSeconds needs effect NoExecute",
             ),
-            ("self.key != '' || self.operator == 'Exists'", "give a key, or operator Exists"),
             (
-                "self.value == '' || self.operator == 'Equal'",
+                "(has(self.key) && self.key != '') || self.operator == 'Exists'",
+                "give a key, or operator Exists",
+            ),
+            (
+                "!has(self.value) || self.value == '' || self.operator == 'Equal'",
                 "operator Exists is for any value; remove value, or use Equal",
             ),
         )
     )
 
-    key: Annotated[str, Field(max_length=317)] = ""
-    """Key of the taint. Empty, with operator Exists: every taint."""
+    key: Annotated[str, Field(max_length=317, pattern=KEY_OR_EMPTY_PATTERN)] | None = None
+    """Key of the taint. Omitted, with operator Exists: every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """Comparison of the taint's value. Equal: it must be that of the field value. Exists: any value."""
-    value: Annotated[str, Field(max_length=63)] = ""
-    """Value of the taint, for operator Equal."""
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
-    """Effect of the taint. Empty: every effect."""
+    value: LabelValue | None = None
+    """Value of the taint, for operator Equal. Omitted: the taint has none."""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint. Omitted: every effect."""
     toleration_seconds: Annotated[int, Field(ge=0, le=86400)] | None = None
     """Seconds for which the pods stay on a node that gets the taint, for effect NoExecute. With the key
     node.kubernetes.io/unreachable it is the time that a lost node is waited for, 300 seconds without such a
@@ -185,7 +231,7 @@ class Toleration(ApiModel):
                 f"tolerationSeconds: {self.toleration_seconds} needs effect NoExecute (got {self.effect!r})"
             )
         if not self.key and self.operator != "Exists":
-            raise ValueError("key: empty is for operator Exists, which means every taint; give one")
+            raise ValueError("key: none is for operator Exists, which means every taint; give one")
         if self.value and self.operator == "Exists":
             raise ValueError(
                 f"value: {self.value!r} is for operator Equal; Exists is for any value"
@@ -196,11 +242,11 @@ class Toleration(ApiModel):
 class SchedulingSpec(ApiModel):
     """Nodes, priority and queue of the pods. Changes apply to pods that are created afterwards."""
 
-    queue_name: OptionalObjectName = ""
-    """Name of the Kueue LocalQueue in which the training, and every stage that uses GPUs, waits for quota. Empty:
+    queue_name: ObjectName | None = None
+    """Name of the Kueue LocalQueue in which the training, and every stage that uses GPUs, waits for quota. Omitted:
     no queue."""
-    priority_class_name: OptionalObjectName = ""
-    """Priority class of the pods. Empty: the default of the cluster."""
+    priority_class_name: ObjectName | None = None
+    """Priority class of the pods. Omitted: the default of the cluster."""
     node_selector: Labels = Field(default_factory=dict)
     """Labels that a node must have to run the pods."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()

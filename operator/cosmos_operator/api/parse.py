@@ -3,41 +3,104 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cosmos_operator.api.base import GROUP, KIND
 from cosmos_operator.api.check import check_job, check_training
+from cosmos_operator.api.documents import Document, WrongYaml, read_documents
+from cosmos_operator.api.metadata import metadata_problems, name_for
 from cosmos_operator.api.training import TrainingSpec
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.api.wording import PATTERNS_IN_WORDS, advice_on, causes, kind_of
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
 
 MAX_FILE_BYTES = 1 << 20
+FIELD_OF_PROBLEM = re.compile(r"(metadata|spec|kind|apiVersion)[^:\s]*")
 MOVED_FIELDS: dict[str, str] = {}
 """Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists.
 
 ``v1alpha1`` has moved none so far; a field that is renamed or moved gets a line here."""
 
 
+@dataclass(frozen=True)
+class JobFile:
+    """What stands in a file."""
+
+    jobs: tuple[PostTrainingJob, ...]
+    """Its jobs."""
+    others: tuple[str, ...]
+    """Its other objects, which are not checked, in words."""
+
+
 def load_job(path: Path) -> PostTrainingJob:
-    """Read and validate the PostTrainingJob of a YAML file.
+    """Read and validate the one PostTrainingJob of a YAML file; objects of other kinds beside it are left out.
 
     Raises:
-        InvalidSpec: no such file, not YAML, not exactly one document, or a wrong job.
+        InvalidSpec: no such file, not YAML, not exactly one job, or a wrong one.
+    """
+    jobs = load_file(path).jobs
+    if len(jobs) != 1:
+        names = ", ".join(job.name for job in jobs)
+        raise InvalidSpec(
+            [f"{path}: got {len(jobs)} PostTrainingJobs ({names}); give a file with exactly one"]
+        )
+    return jobs[0]
+
+
+def load_file(path: Path) -> JobFile:
+    """Read and validate all PostTrainingJobs of a YAML file.
+
+    Raises:
+        InvalidSpec: no such file, not YAML, no job, or wrong ones: with all problems and their lines.
+    """
+    try:
+        documents = [one for found in read_documents(_read(path)) for one in _items(found)]
+    except WrongYaml as error:
+        raise InvalidSpec([f"{path}: {error}"]) from None
+    mine = [one for one in documents if _is_ours(one.value)]
+    others = tuple(_foreign(one) for one in documents if not _is_ours(one.value))
+    if not mine:
+        found = f" (there: {'; '.join(others)})" if others else ""
+        raise InvalidSpec([f"{path}: got no PostTrainingJob{found}; give at least one"])
+    jobs, problems = [], []
+    for document in mine:
+        try:
+            jobs.append(_parse_new(document.value))
+        except InvalidSpec as error:
+            problems += [f"{one} (line {_line(document, one)})" for one in error.problems]
+    names = Counter((job.metadata.namespace, job.name) for job in jobs)
+    problems += [
+        f"{path}: {number} jobs are called {name!r}; give each its own metadata.name"
+        for (_, name), number in names.items()
+        if number > 1
+    ]
+    if problems:
+        raise InvalidSpec(problems)
+    return JobFile(tuple(jobs), others)
+
+
+def _read(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InvalidSpec: no such file, or not a text of a sensible size.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InvalidSpec([f"{path}: {path.stat().st_size} bytes; a job has at most 1 MiB"])
-        documents = [
-            d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d is not None
-        ]
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise InvalidSpec(
             [f"{path}: no such file; give the YAML file of a PostTrainingJob"]
@@ -46,17 +109,78 @@ def load_job(path: Path) -> PostTrainingJob:
         raise InvalidSpec(
             [f"{path}: is a folder; give the YAML file of a PostTrainingJob"]
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidSpec([f"{path}: not YAML: {' '.join(str(error).split())}"]) from None
-    if len(documents) != 1:
-        raise InvalidSpec(
-            [f"{path}: got {len(documents)} documents; give exactly one PostTrainingJob"]
+    except UnicodeDecodeError as error:
+        raise InvalidSpec([f"{path}: not YAML: no text in UTF-8 ({error})"]) from None
+
+
+def _items(document: Document) -> list[Document]:
+    """The objects of a document: those of a List, otherwise itself."""
+    value = document.value
+    if not isinstance(value, Mapping) or value.get("kind") != "List":
+        return [document]
+    return [
+        Document(
+            item,
+            document.line_of(("items", number)),
+            {
+                at[2:]: line
+                for at, line in document.lines.items()
+                if at[:2] == ("items", number) and len(at) > 2
+            },
         )
-    return parse_job(documents[0])
+        for number, item in enumerate(value.get("items") or ())
+    ]
+
+
+def _is_ours(value: Any) -> bool:  # noqa: ANN401 - any YAML value
+    """False for an object that is another program's for certain."""
+    if not isinstance(value, Mapping):
+        return True
+    group = str(value.get("apiVersion") or GROUP).rpartition("/")[0]
+    return value.get("kind") in (KIND, None) or group == GROUP or not value.get("apiVersion")
+
+
+def _foreign(document: Document) -> str:
+    value = document.value
+    metadata = value.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return f"{value['kind']} {name!r} on line {document.line}"
+
+
+def _line(document: Document, problem: str) -> int:
+    """Line of the field with which a problem begins."""
+    where = FIELD_OF_PROBLEM.match(problem)
+    parts = re.findall(r"[^.\[\]]+", where[0]) if where else []
+    return document.line_of(tuple(int(part) if part.isdigit() else part for part in parts))
+
+
+def _parse_new(value: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML value
+    """The job in a file, which the API server would get as a new one.
+
+    Raises:
+        InvalidSpec: with all problems, one line each.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get("metadata"), Mapping):
+        return parse_job(value)
+    metadata = value["metadata"]
+    problems = list(metadata_problems(metadata))
+    if name := name_for(metadata):
+        metadata = {**metadata, "name": name}
+    # a status in a file is nobody's: the API server leaves it out
+    value = {**value, "metadata": metadata, "status": None}
+    try:
+        job = parse_job(value)
+    except InvalidSpec as error:
+        places = {one.partition(":")[0] for one in problems}
+        more = [one for one in error.problems if one.partition(":")[0] not in places]
+        raise InvalidSpec([*problems, *more]) from None
+    if problems:
+        raise InvalidSpec(problems)
+    return job
 
 
 def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML value
-    """Validate a document.
+    """Validate a document: with the types of JSON, and with null for what is omitted, as the API server does.
 
     Raises:
         InvalidSpec: with all problems, one line each.
@@ -65,14 +189,35 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
         raise InvalidSpec(
             [f"job: got {type(document).__name__}; expected a mapping with kind PostTrainingJob"]
         )
+    document = without_nulls(document, PostTrainingJob)
     try:
-        job = PostTrainingJob.model_validate(document)
+        job = PostTrainingJob.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors()]
+        problems = [line for one in causes(error) for line in _describe(one)]
         raise InvalidSpec(problems + _training_problems(document)) from None
     if problems := check_job(job):
         raise InvalidSpec(problems)
     return job
+
+
+def without_nulls(value: Any, model: type[BaseModel] | None) -> Any:  # noqa: ANN401 - any JSON value
+    """A copy of a value without the fields that are null, which the API server drops; null in a list is a value."""
+    if isinstance(value, list | tuple):
+        return [without_nulls(one, model) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    fields = {} if model is None else model.model_fields
+    known = {field.alias or name: field.annotation for name, field in fields.items()}
+    return {
+        name: one if _is_free(known.get(name)) else without_nulls(one, _nested(known.get(name)))
+        for name, one in value.items()
+        if one is not None or (model is not None and name not in known)
+    }
+
+
+def _is_free(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
+    """True for a field of any JSON, in which the API server keeps null."""
+    return annotation is Any or any(map(_is_free, typing.get_args(annotation)))
 
 
 def _training_problems(document: Mapping[str, Any]) -> list[str]:
@@ -81,7 +226,7 @@ def _training_problems(document: Mapping[str, Any]) -> list[str]:
     if not isinstance(spec, Mapping):
         return []
     try:
-        training = TrainingSpec.model_validate(spec.get("training"))
+        training = TrainingSpec.model_validate_json(json.dumps(spec.get("training")), strict=True)
     except ValidationError:
         return []
     return check_training(training)
@@ -90,27 +235,31 @@ def _training_problems(document: Mapping[str, Any]) -> list[str]:
 # --- one line per problem --------------------------------------------------------------------
 
 
-def _describe(problem: ErrorDetails) -> str:
-    """A problem in one line."""
+def _describe(problem: ErrorDetails) -> list[str]:
+    """A problem, mostly in one line."""
     location, got = problem["loc"], problem["input"]
     where = path_of(location)
     if problem["type"] == "extra_forbidden":
         if moved := moved_to(location):
-            return f"{where}: this field is now {moved}; give that instead"
-        return f"{path_of(location[:-1])}: unknown field {location[-1]!r}{_nearest(location)}"
+            return [f"{where}: this field is now {moved}; give that instead"]
+        return [f"{path_of(location[:-1])}: unknown field {location[-1]!r}{_nearest(location)}"]
     if problem["type"] == "missing":
-        return f"{where}: missing; this field is required"
+        return [f"{where}: missing; this field is required"]
     message = problem["msg"].removeprefix("Value error, ")
+    pattern = str(problem.get("ctx", {}).get("pattern"))
+    message = PATTERNS_IN_WORDS.get(pattern, message)
     got = without_secrets(got) if isinstance(got, str) else got
     if isinstance(got, str | int | float | bool) or got is None:
-        return f"{where}: {message} (got {got!r})"
+        return [f"{where}: {message} (got {got!r}){advice_on(problem['type'], got)}"]
     if problem["type"] == "value_error":
-        return f"{where}: {message}"
-    return f"{where}: {message} (got a {type(got).__name__})"
+        return [f"{where}: {line}" for line in message.splitlines()]
+    return [f"{where}: {message} (got a {kind_of(got)}){advice_on(problem['type'], got)}"]
 
 
 def path_of(location: tuple[int | str, ...]) -> str:
     """A location in a job for people, such as ``spec.inference[0].fps``."""
+    if location[-1:] == ("[key]",):  # of a map: the key itself is wrong
+        location = location[:-2]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.lstrip(".") or "job"
 

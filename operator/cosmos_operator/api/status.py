@@ -70,6 +70,10 @@ def _list_map(key: str, max_items: int) -> dict[str, object]:
     }
 
 
+INVALID, NAME_TAKEN = "InvalidSpec", "PublishedNameTaken"
+"""Reasons of the condition Accepted for which a new job fails at once."""
+
+
 class StatusModel(ApiModel):
     """Base of the parts of the status: fields of a newer operator are ignored."""
 
@@ -294,7 +298,7 @@ class PostTrainingJobStatus(StatusModel):
     def was_accepted(self) -> bool:
         """True once the operator has found that the job can be carried out."""
         accepted = next((one for one in self.conditions if one.type == "Accepted"), None)
-        return accepted is not None and accepted.reason != "InvalidSpec"
+        return accepted is not None and accepted.reason not in (INVALID, NAME_TAKEN)
 
 
 def read_status(document: Mapping[str, Any]) -> PostTrainingJobStatus:

@@ -18,6 +18,9 @@ from cosmos_operator.api.base import (
     unchanged,
 )
 
+OVERRIDE_PATTERN = r"(?s)^[A-Za-z_][A-Za-z0-9_.]*=.*$"
+"""KEY=VALUE, with no space around =."""
+
 
 class TrainingSpec(ApiModel):
     """The experiment, and the options of it that this job changes."""
@@ -35,7 +38,8 @@ class TrainingSpec(ApiModel):
     """Name of the experiment, such as video2world_instruction_bridge_57frames; it decides every option of the
     training that is not given here. All experiments and their options are in docs/experiments.md."""
     overrides: Annotated[
-        tuple[Annotated[str, Field(min_length=3, max_length=512)], ...], Field(max_length=64)
+        tuple[Annotated[str, Field(min_length=3, max_length=512, pattern=OVERRIDE_PATTERN)], ...],
+        Field(max_length=64),
     ] = ()
     """Options of the experiment to change, each as key.sub=value, such as optimizer.learning_rate=1e-5. Once the
     training has begun, only those may change that do not decide its weights, such as trainer.micro_batch_size and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,7 +38,7 @@ def without_unknown_fields(document: dict[str, Any]) -> tuple[dict[str, Any], tu
 
 def _unknown_fields(document: dict[str, Any]) -> list[Location]:
     try:
-        PostTrainingJob.model_validate(document)
+        PostTrainingJob.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         return [
             problem["loc"]

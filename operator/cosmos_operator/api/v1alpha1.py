@@ -22,6 +22,7 @@ from cosmos_operator.api.base import (
     ObjectName,
     PublishedName,
     Seconds,
+    SecondsOrZero,
     immutable,
     rules,
 )
@@ -141,9 +142,9 @@ class RunPolicySpec(ApiModel):
     retry: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Counter that tells a failed job to try again when it is raised: failed stages are begun anew, the training goes
     on from its last checkpoint, and counted attempts and the active time start from zero."""
-    ttl_seconds_after_finished: Seconds | None = None
-    """Seconds after its end for which the finished job is kept; then it is deleted, and its files stay. Omitted: it
-    is kept."""
+    ttl_seconds_after_finished: SecondsOrZero | None = None
+    """Seconds after its end for which the finished job is kept; then it is deleted, and its files stay. With 0 it is
+    deleted at once. Omitted: it is kept."""
 
 
 class SecretKey(ApiModel):

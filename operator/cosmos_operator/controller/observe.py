@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from cosmos_operator.api.base import KIND
 from cosmos_operator.api.labels import (
     ATTEMPT_LABEL,
     JOB_LABEL,
@@ -69,6 +70,7 @@ async def observe(
         nodes=tuple(await cluster.list("Node", None)) if wants_nodes else None,
         served=reader.served,
         unmanaged_kinds=await find_unmanaged_kinds(cluster, plan, settings, reader.served),
+        other_jobs=await reader.read_other_jobs() if not plan.previous.was_accepted else (),
         queue_names=queue_names,
         queue_workloads=queue_workloads,
         logs=await reader.read_logs(),
@@ -144,6 +146,10 @@ class _Reader:
             if storage_class is not None:
                 found[name] = storage_class
         return found
+
+    async def read_other_jobs(self) -> tuple[Manifest, ...]:
+        """All PostTrainingJobs of the namespace."""
+        return tuple(await self.cluster.list(KIND, self.namespace))
 
     async def read_queue(self) -> tuple[tuple[str, ...], tuple[Manifest, ...]]:
         """Names of the LocalQueues, and Kueue's Workloads, if the job names a queue."""

@@ -16,6 +16,7 @@ from cosmos_operator.decide.decision import Decision
 from cosmos_operator.decide.events import transition_events
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.decide.requirements.machines import check_backend
+from cosmos_operator.decide.requirements.published_name import check_published_name
 from cosmos_operator.decide.requirements.queueing import check_queue
 from cosmos_operator.decide.requirements.storage import check_storage
 from cosmos_operator.decide.retry import asks_for_retry, honour_retry
@@ -58,7 +59,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     pass_.results = {one.name: one for one in plan.previous.stages}
     honour_retry(pass_)
     check_deadline(pass_)
-    backend = check_backend(pass_)
+    backend = check_backend(pass_) if check_published_name(pass_) else None
     if backend is None:
         _carry_over_results(pass_)
     else:

@@ -27,6 +27,8 @@ class Observed:
     """The ``OPTIONAL_KINDS`` that the API server has."""
     unmanaged_kinds: frozenset[str] = frozenset()
     """Kinds of workload that the job's queue does not manage, so that they would wait in it for ever."""
+    other_jobs: tuple[Manifest, ...] = ()
+    """PostTrainingJobs of the namespace, for a job that has not been accepted yet."""
     queue_names: tuple[str, ...] = ()
     """LocalQueues of the namespace."""
     queue_workloads: tuple[Manifest, ...] = ()

@@ -1,32 +1,43 @@
-"""``cosmos validate``: the stages and the numbers of a valid job, in a few lines."""
+"""``cosmos validate``: the stages and the numbers of valid jobs, in a few lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cosmos_operator.api.check import resolve_experiment
-from cosmos_operator.api.parse import load_job
+from cosmos_operator.api.parse import load_file
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.local.fingerprints import (
     fingerprint_paths,
     missing_paths,
     with_absolute_paths,
 )
-from cosmos_operator.plan.stages import plan_stages
+from cosmos_operator.plan.stages import Stage, plan_stages
+from cosmos_worker.config.addresses import without_secrets
+from cosmos_worker.config.source import Source
+from cosmos_worker.config.stages import FetchModelConfig, PrepareDatasetConfig
 
 
-def describe_job(path: Path) -> Iterator[str]:
-    """Lines that describe a valid job.
+def describe_file(path: Path) -> Iterator[str]:
+    """Lines that describe the valid jobs of a file, and name its objects of other kinds.
 
     Raises:
         InvalidSpec: with all problems, one line each.
     """
-    job = with_absolute_paths(load_job(path), path.resolve().parent)
+    found = load_file(path)
+    for job in found.jobs:
+        yield from _describe_job(with_absolute_paths(job, path.resolve().parent))
+    for other in found.others:
+        yield f"note: not checked: {other}"
+
+
+def _describe_job(job: PostTrainingJob) -> Iterator[str]:
     missing = missing_paths(job)
     stages = plan_stages(job, {} if missing else fingerprint_paths(job))
     yield f"valid: {job.name}"
     yield from (f"  {line}" for line in describe_numbers(job))
+    yield from (f"  {line}" for line in describe_downloads(stages))
     width = max(len(stage.name) for stage in stages)
     for stage in stages:
         gpus = f"{stage.nodes} x {stage.gpus} GPUs" if stage.gpus else "CPU"
@@ -34,6 +45,28 @@ def describe_job(path: Path) -> Iterator[str]:
         yield f"  {stage.name:<{width}}  {stage.key}  {gpus:<10}  {after}".rstrip()
     for where, absent in missing:
         yield f"note: {where}: {absent} is not on this machine; on a cluster it must be in the image"
+
+
+def describe_downloads(stages: Sequence[Stage]) -> Iterator[str]:
+    """Lines on what the stages would fetch from elsewhere, unless it is there already."""
+    for stage in stages:
+        document = stage.document
+        if isinstance(document, FetchModelConfig):
+            for artifact in document.artifacts:
+                if address := _address(artifact.source):
+                    yield f"fetches {artifact.kind.replace('_', ' ')}: {address}"
+        elif isinstance(document, PrepareDatasetConfig) and (address := _address(document.source)):
+            yield f"fetches dataset: {address}"
+
+
+def _address(source: Source) -> str:
+    """The place outside of the job's volumes that files come from, in words; empty if there is none."""
+    if source.hugging_face is not None:
+        repository = source.hugging_face
+        return f"{repository.repo} of the Hugging Face Hub, revision {repository.revision}"
+    if source.url is not None:
+        return without_secrets(source.url.url)
+    return source.s3.uri if source.s3 is not None else ""
 
 
 def describe_numbers(job: PostTrainingJob) -> Iterator[str]:

@@ -41,6 +41,17 @@ class Inputs:
         """Address of the dataset's own files, the root of dataset:// addresses."""
         return self.dataset_source.path or f"{self.dataset_folder}/data"
 
+    @property
+    def published_uri(self) -> str:
+        """Volume address of the published model's folder."""
+        return f"checkpoints://{self.job.published_name}"
+
+    @property
+    def repository_of_model(self) -> str:
+        """Name of the model that the training starts from, as people know it: its repository, otherwise its name."""
+        repository = self.model.source.hugging_face
+        return self.model.name if repository is None else repository.repo
+
 
 def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs:
     """Resolve the experiment and the sources of a job."""

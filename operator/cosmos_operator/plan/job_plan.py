@@ -14,6 +14,9 @@ from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.edits import accept_edits
 from cosmos_operator.plan.stages import Stage, plan_stages
 
+ONCE_EMPTY = {"compute": ("image",), "scheduling": ("queueName", "priorityClassName")}
+"""Block of a specification → its fields that were stored as empty texts where they were omitted."""
+
 
 @dataclass(frozen=True)
 class JobPlan:
@@ -45,6 +48,8 @@ def plan_job(document: Manifest) -> JobPlan:
     """
     previous = read_status(document)
     request = {name: value for name, value in document.items() if name != "status"}
+    if previous.was_accepted and isinstance(request.get("spec"), dict):
+        request["spec"] = _without_empty_defaults(request["spec"])
     request, ignored = without_unknown_fields(request)
     try:
         job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
@@ -54,6 +59,20 @@ def plan_job(document: Manifest) -> JobPlan:
     return JobPlan(
         document, previous, job, stages, wrong_items, refused_edit, ignored_fields=ignored
     )
+
+
+def _without_empty_defaults(spec: Manifest) -> Manifest:
+    """A copy of a stored specification without the empty texts that its CustomResourceDefinition once filled in."""
+    return {
+        block: {
+            name: value
+            for name, value in fields.items()
+            if value != "" or name not in ONCE_EMPTY.get(block, ())
+        }
+        if isinstance(fields, dict)
+        else fields
+        for block, fields in spec.items()
+    }
 
 
 Planned = tuple[PostTrainingJob, tuple[Stage, ...], dict[str, str]]

@@ -26,16 +26,19 @@ from cosmos_worker.storage.volumes import (
     content_key,
 )
 
+PUBLISHED_NAME = ("job", "published_uri")
+"""Fields by which a stage checks, before the training, that the published name is free."""
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),
     "prepare-dataset": ("min_clips", "num_workers"),
     # generate encodes texts that the store lacks, so a longer inference list repeats nothing
     "embed-text": ("batch_size", "extra_captions"),
     "cache-latents": ("tokenizer.batch_size",),
-    "check-inputs": ("tokenizer.batch_size",),
+    "check-inputs": ("tokenizer.batch_size", *PUBLISHED_NAME),
     "train": (
         "tokenizer_uri",  # decodes what people look at
         "start_from",  # a checkpoint of the same training
+        *PUBLISHED_NAME,
         "experiment.tokenizer.batch_size",
         "experiment.parallel",
         "experiment.optimizer.implementation",

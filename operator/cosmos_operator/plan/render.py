@@ -26,7 +26,7 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts
 from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
-from cosmos_worker.config.document_version import dump_document
+from cosmos_worker.config.document_version import HINTS_FILE, dump_document, dump_hints
 from cosmos_worker.storage.volumes import (
     VOLUMES,
     content_key,
@@ -73,7 +73,7 @@ def build_claims(job: PostTrainingJob) -> list[Manifest]:
             "accessModes": [spec.create.access_mode],
             "resources": {"requests": {"storage": spec.create.size}},
         }
-        if spec.create.storage_class_name:
+        if spec.create.storage_class_name is not None:
             body["storageClassName"] = spec.create.storage_class_name
         claims[spec.claim_name] = {
             "apiVersion": "v1",
@@ -106,15 +106,21 @@ def _variant(job: PostTrainingJob, stage: Stage) -> str:
 
 def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
     """The ConfigMap with a stage's document."""
-    document = dump_document(stage.kind, stage.document)
+    document, hints = (
+        dump_document(stage.kind, stage.document),
+        dump_hints(stage.kind, stage.document),
+    )
+    data = {CONFIG_FILE: to_yaml([document])}
+    if hints:
+        data[HINTS_FILE] = to_yaml([hints])
     header = metadata(job, stage, stage_name(job, stage))
-    header["annotations"] = {DOCUMENT_ANNOTATION: content_key(document)}
+    header["annotations"] = {DOCUMENT_ANNOTATION: content_key([document, hints])}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": header,
         "immutable": True,
-        "data": {CONFIG_FILE: to_yaml([document])},
+        "data": data,
     }
 
 

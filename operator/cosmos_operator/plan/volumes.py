@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,12 @@ class Mount:
     read_only: bool
     volume: str | None
     """One of the four volumes of spec.storage; None for a claim that a source names."""
+
+
+def volume_folder(spec: Mapping[str, Any], volume: str) -> tuple[str, str]:
+    """Claim and folder of a block of spec.storage, as it stands in a job's document."""
+    parsed = VolumeSpec.model_validate(spec)
+    return parsed.claim_name, volume if parsed.sub_path is None else parsed.sub_path
 
 
 def claim_address(claim: ClaimFolder, volume: str) -> str:

@@ -160,6 +160,8 @@ def train(
         tokenizer_uri=inputs.tokenizer.target_uri
         if experiment.trainer.sample_every_steps
         else None,
+        job=inputs.job.name,
+        published_uri=inputs.published_uri,
     )
     key = run_key(document)
     started = document.model_copy(update={"start_from": starting_point(inputs.job, document, key)})
@@ -181,9 +183,9 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         # by its number: a longer run in the same folder has later checkpoints
         step="best" if is_best else outputs.step or steps,
         last_step=steps if is_best else None,
-        adapter_of=_name_of_model(inputs) if outputs.adapter else None,
+        adapter_of=inputs.repository_of_model if outputs.adapter else None,
     )
-    return _keyed("publish", document, f"checkpoints://{inputs.job.published_name}")
+    return _keyed("publish", document, inputs.published_uri)
 
 
 def generate(
@@ -249,6 +251,8 @@ def check_inputs(
         tokenizer=inputs.experiment.tokenizer,
         encoder_uri=inputs.encoder.target_uri,
         items=tuple(_without_models(one) for one in generated),
+        job=inputs.job.name,
+        published_uri=inputs.published_uri,
     )
     needs = tuple(dict.fromkeys(key for item in items for key in _file_keys(inputs, item)))
     return _keyed("check-inputs", document, f"{run.target_uri}/inputs-{{key}}", needs)
@@ -281,12 +285,6 @@ def report(
 
 
 # --- parts -----------------------------------------------------------------------------------
-
-
-def _name_of_model(inputs: Inputs) -> str:
-    """Name of the model that the training starts from, as people know it: its repository, otherwise its name."""
-    repository = inputs.model.source.hugging_face
-    return inputs.model.name if repository is None else repository.repo
 
 
 def uses_dataset(item: InferenceItem) -> bool:

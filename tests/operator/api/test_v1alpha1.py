@@ -117,7 +117,7 @@ def test_name_of_a_published_model_is_one_folder(name):
             {"compute.gpusPerNode": 8},
             "spec.compute: processesPerNode: 2 is not gpusPerNode 8; omit it where there are GPUs",
         ),
-        ({"compute.sharedMemory": "8 GB"}, "spec.compute.sharedMemory: String should match pattern"),
+        ({"compute.sharedMemory": "8 GB"}, "spec.compute.sharedMemory: '8 GB' is no quantity, such as"),
         ({"runPolicy.maxAttempts": 0}, "spec.runPolicy.maxAttempts: "),
         ({"storage.models.claimName": "Not_A_Name"}, "spec.storage.models.claimName: "),
     ],
@@ -196,8 +196,11 @@ def test_status_reads_what_the_operator_writes():
     [
         (b"a: [", "not YAML"),
         (b"\xff\xfe", "not YAML"),
-        (b"", "got 0 documents"),
-        (b"a: 1\n---\nb: 2\n", "got 2 documents"),
+        (b"", "got no PostTrainingJob; give at least one"),
+        (
+            b"apiVersion: v1\nkind: Secret\n",
+            r"got no PostTrainingJob \(there: Secret None on line 1\)",
+        ),
         (b"- 1\n", "expected a mapping"),
     ],
 )

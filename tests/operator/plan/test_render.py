@@ -14,7 +14,7 @@ from cosmos_worker.config.stages import STAGE_CONFIGS
 GOLDEN = Path(__file__).parents[2] / "golden"
 TWO_NODES = {
     "compute": {
-        "image": "registry.example/worker@sha256:0",
+        "image": "registry.example/worker@sha256:0000000000000000000000000000000000000000000000000000000000000000",
         "nodes": 2,
         "gpusPerNode": 4,
         "resources": {"requests": {"cpu": 8}, "limits": {"memory": "64Gi"}},
@@ -132,7 +132,11 @@ def test_claim_that_a_source_names_is_mounted_where_its_files_are_read():
 @pytest.mark.parametrize(("gpus", "options"), [(1, []), (4, ["--nproc-per-node", "4"])])
 def test_latents_are_made_by_a_process_on_each_gpu(gpus, options):
     changes = {
-        "compute": {"image": "w@sha256:0", "gpusPerNode": 4, "preparation": {"gpus": gpus}},
+        "compute": {
+            "image": "w@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            "gpusPerNode": 4,
+            "preparation": {"gpus": gpus},
+        },
         "training.overrides": ["trainer.micro_batch_size=1"],
     }
     (latents,) = [

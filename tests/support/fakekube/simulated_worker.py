@@ -54,6 +54,8 @@ async def _run_stage(process: Process, kind: str, document: Object) -> None:
         )
         raise Stop(0, "Succeeded", f"{kind} was already done", result=done["result"])
     started = time.monotonic()
+    if document.get("published_uri") is not None:
+        _check_name(process, document["published_uri"], document["job"])
     if kind == "train":
         result = await train(process, document)
     else:
@@ -128,13 +130,18 @@ def _checked(process: Process, document: Object) -> Object:
     return {"inputs": counts, "notes": {}}
 
 
+def _check_name(process: Process, target: str, job: str) -> None:
+    """Check that no other job has published in a folder."""
+    description = process.files.read(f"{target}/model.json")
+    if description is not None and description["job"] != job:
+        path = process.files.path(f"{target}/model.pt")
+        text = f"{path}: belongs to {description['job']}, not to {job}; choose another outputs.name"
+        raise Stop(2, "CheckpointError", text)
+
+
 def _published(process: Process, document: Object) -> Object:
     files, target = process.files, document["target_uri"]
-    description = files.read(f"{target}/model.json")
-    if description is not None and description["job"] != document["job"]:
-        path = files.path(f"{target}/model.pt")
-        text = f"{path}: belongs to {description['job']}, not to {document['job']}; choose another outputs.name"
-        raise Stop(2, "CheckpointError", text)
+    _check_name(process, target, document["job"])
     step = files.read(f"{document['run_uri']}/latest")
     files.write(f"{target}/model.pt", document["run_uri"])
     files.write(f"{target}/model.json", {"job": document["job"], "step": step})

@@ -25,7 +25,7 @@ from cosmos_worker.config.document_version import (
     without_version,
 )
 from cosmos_worker.config.overrides import load_stage_config
-from cosmos_worker.config.stages import STAGE_CONFIGS, CheckInputsConfig
+from cosmos_worker.config.stages import STAGE_CONFIGS, CheckInputsConfig, TrainConfig
 from cosmos_worker.errors import ImageTooOld
 from cosmos_worker.runtime.machine_check import stage_of
 
@@ -174,3 +174,21 @@ def _options(schema: dict[str, Any]) -> Iterator[str]:
             yield from walk(value, (*path, name))
 
     return walk(schema, ())
+
+
+def test_hints_stand_beside_the_document_and_unknown_ones_are_ignored(tmp_path: Path) -> None:
+    job = load_job(ROOT / "examples/quickstart.yaml")
+    (stage,) = (stage for stage in plan_stages(job) if stage.kind == "train")
+    assert isinstance(stage.document, TrainConfig)
+    assert stage.document.published_uri is not None
+    for name, text in build_config_map(job, stage)["data"].items():
+        (tmp_path / name).write_text(text)
+    hints = tmp_path / "hints.yaml"
+    assert load_stage_config("train", tmp_path / "stage.yaml", ()) == stage.document
+
+    hints.write_text(hints.read_text() + "of_a_newer_version: 1\n")
+    assert load_stage_config("train", tmp_path / "stage.yaml", ()) == stage.document
+    hints.unlink()
+    read = load_stage_config("train", tmp_path / "stage.yaml", ())
+    assert isinstance(read, TrainConfig)
+    assert (read.job, read.published_uri) == (None, None)

@@ -183,3 +183,8 @@ def test_several_problems_are_reported_together() -> None:
 )
 def test_values_of_overrides_are_yaml(text: str, value: object) -> None:
     assert parse_override(f"a.b={text}") == ("a.b", value)
+
+
+def test_abbreviated_key_is_told_by_its_initials():
+    with pytest.raises(ConfigError, match=r"did you mean 'optimizer\.learning_rate'"):
+        get_experiment("video2world_instruction_push_tiny", ["optimizer.lr=1e-5"])

@@ -197,3 +197,17 @@ def test_prompts_of_a_list_that_the_encoder_does_not_know_are_found(
     with pytest.raises(CheckpointError, match=r"item file: upsample: .*absent") as caught:
         check_inputs.run(config, Volumes())
     assert "unknown to the encoder" not in str(caught.value)
+
+
+def test_published_name_of_another_job_is_found_before_the_training(
+    tmp_path: Path, clip: Path
+) -> None:
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "model.json").write_text(json.dumps({"job": "arm"}))
+    checked = document(tmp_path, item(tmp_path, "a", inputs=inputs_of([clip], PROMPTS[:1])))
+    with_name = {"published_uri": str(published)}
+
+    with pytest.raises(CheckpointError, match="belongs to arm, not to leg; choose another outputs"):
+        check_inputs.run(checked.model_copy(update={**with_name, "job": "leg"}), Volumes())
+    check_inputs.run(checked.model_copy(update={**with_name, "job": "arm"}), Volumes())

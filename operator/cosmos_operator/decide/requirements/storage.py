@@ -79,7 +79,12 @@ def _binding_problem(pass_: Pass, claim: Manifest, name: str, field: str) -> Pro
     age = seconds_since(claim["metadata"].get("creationTimestamp"), pass_.now)
     warning = pass_.observed.warnings.get(("PersistentVolumeClaim", name), "")
     detail = f": {warning}" if warning and age >= PENDING_CLAIM_GRACE_S else ""
-    storage_class = claim["spec"].get("storageClassName") or "the default storage class"
+    storage_class = claim["spec"].get("storageClassName", "the default storage class")
+    if not storage_class:
+        return "ClaimPending", (
+            f"{field}: claim {name!r} waits for a volume without a storage class{detail}; create a PersistentVolume of "
+            "its size and access mode without storageClassName"
+        )
     return "ClaimPending", (
         f"{field}: claim {name!r} waits for a volume of {storage_class}{detail}; check the class and its provisioner"
     )
