@@ -63,8 +63,13 @@ class Simulation:
 
     def decide(self) -> Decision:
         """The decision that the operator would make now; nothing changes."""
+        objects = copy.deepcopy(self.objects)
+        for (kind, _), one in objects.items():
+            if self.attended and kind in ("PyTorchJob", "TrainJob"):
+                created = {"type": "Created", "status": "True", "reason": "Created", "message": ""}
+                one.setdefault("status", {"conditions": [created]})
         observed = Observed(
-            objects=copy.deepcopy(self.objects),
+            objects=objects,
             pods=tuple(copy.deepcopy(list(self.pods.values()))),
             claim_names=tuple(n for kind, n in self.objects if kind == "PersistentVolumeClaim"),
             served=self.served,
@@ -113,9 +118,6 @@ class Simulation:
             return
         manifest["metadata"]["uid"] = f"uid-{next(self._uids)}"
         manifest["metadata"]["creationTimestamp"] = format_time(self.now)
-        if self.attended and key[0] in ("PyTorchJob", "TrainJob"):
-            created = {"type": "Created", "status": "True", "reason": "Created", "message": ""}
-            manifest["status"] = {"conditions": [created]}
         self.objects[key] = manifest
 
     def _delete(self, action: Delete) -> None:
