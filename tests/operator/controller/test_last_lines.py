@@ -35,7 +35,7 @@ def kube() -> Iterator[FakeKube]:
 @pytest.fixture
 async def reconciler(kube, tmp_path) -> AsyncIterator[Reconciler]:
     cluster = await connect(kube.write_kubeconfig(tmp_path / "kubeconfig"))
-    yield Reconciler(cluster, Settings(progress_seconds=0), Metrics())
+    yield Reconciler(cluster, Settings(), Metrics())
     await cluster.close()
 
 
