@@ -10,12 +10,15 @@ from support.fakekube import FakeKube
 from support.fakekube.plans import has
 from support.jobs import make_document
 
+from cosmos_operator.api.base import KIND
 from cosmos_operator.api.crd import build_crd
 from cosmos_operator.controller.metrics import Metrics
 from cosmos_operator.controller.reconcile import Reconciler
 from cosmos_operator.kube.cluster import connect
+from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.settings import Settings
 
+KEY = JobKey(KIND, "default", "one")
 PTJS = "posttrainingjobs.cosmos.dev"
 
 
@@ -51,10 +54,10 @@ async def test_log_of_an_ended_stage_is_read_once(kube, reconciler):
         return claim is not None and claim.get("status", {}).get("phase") == "Bound"
 
     wait_for(bound)
-    await reconciler.reconcile(("default", "one"))
+    await reconciler.reconcile(KEY)
     wait_for(lambda: all(has(job, "Complete") for job in kube.find("jobs.batch")))
     for _ in range(3):
-        await reconciler.reconcile(("default", "one"))
+        await reconciler.reconcile(KEY)
 
     first = kube.find("pods", stage="fetch-model")[0]["metadata"]["name"]
     assert [lines for name, lines in log_reads(kube) if name == first] == ["20"]
