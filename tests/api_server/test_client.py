@@ -84,8 +84,9 @@ async def test_owner_leaves_the_version_that_it_has_seen(api: Api, cluster: Kube
         resource_version=meta["resourceVersion"],
     )
     assert await cluster.get("ConfigMap", api.namespace, meta["name"]) is not None
-    other = {"uid": "another"}
-    assert await cluster.add_owner("ConfigMap", api.namespace, meta["name"], first, **other) is None
+    owner = meta["ownerReferences"][0]
+    added = await cluster.add_owner("ConfigMap", api.namespace, meta["name"], owner, uid="another")
+    assert added is None
 
 
 async def test_only_the_object_that_was_meant_is_deleted(api: Api, cluster: KubeCluster) -> None:
