@@ -51,12 +51,42 @@ async def test_owner_is_added_once_beside_others(api: Api, cluster: KubeCluster)
     name = made["metadata"]["name"]
 
     for _ in range(2):
-        await cluster.add_owner("ConfigMap", api.namespace, name, owner)
+        await cluster.add_owner(
+            "ConfigMap", api.namespace, name, owner, uid=made["metadata"]["uid"]
+        )
 
     found = await cluster.get("ConfigMap", api.namespace, name)
     assert found is not None
     uids = [one["uid"] for one in found["metadata"]["ownerReferences"]]
     assert sorted(uids) == sorted([first["metadata"]["uid"], meta["uid"]])
+
+
+async def test_owner_leaves_the_version_that_it_has_seen(api: Api, cluster: KubeCluster) -> None:
+    (_, first), (_, second) = make_job(api), make_job(api)
+    _, made = make_config(api, (first, second))
+    meta, uids = made["metadata"], [one["metadata"]["uid"] for one in (first, second)]
+    seen = {"uid": meta["uid"], "resource_version": meta["resourceVersion"]}
+
+    left = [
+        await cluster.remove_owner("ConfigMap", api.namespace, meta["name"], uid, **seen)
+        for uid in uids
+    ]
+
+    assert left[0] is not None
+    assert [one["uid"] for one in left[0]["metadata"]["ownerReferences"]] == uids[1:]
+    assert left[1] is None
+    await cluster.delete(
+        "ConfigMap",
+        api.namespace,
+        meta["name"],
+        meta["uid"],
+        foreground=False,
+        resource_version=meta["resourceVersion"],
+    )
+    assert await cluster.get("ConfigMap", api.namespace, meta["name"]) is not None
+    owner = meta["ownerReferences"][0]
+    added = await cluster.add_owner("ConfigMap", api.namespace, meta["name"], owner, uid="another")
+    assert added is None
 
 
 async def test_only_the_object_that_was_meant_is_deleted(api: Api, cluster: KubeCluster) -> None:

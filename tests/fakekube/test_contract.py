@@ -177,6 +177,17 @@ def test_owner_leaves_only_the_version_that_it_has_seen(api: Api) -> None:
     assert [one["uid"] for one in left] == [second["metadata"]["uid"]]
 
 
+def test_uid_cannot_be_patched(api: Api) -> None:
+    path, made = make_config(api)
+    for kind in ("merge", "strategic"):
+        status, answer = api.call("PATCH", path, {"metadata": {"uid": "another"}}, kind)
+        assert (status, answer["reason"]) == (422, "Invalid")
+        name = made["metadata"]["name"]
+        assert answer["message"] == (
+            f'ConfigMap "{name}" is invalid: metadata.uid: Invalid value: "another": field is immutable'
+        )
+
+
 def test_custom_resources_have_no_strategic_merge(api: Api) -> None:
     path, _ = make_job(api)
     status, answer = api.call("PATCH", path, {}, "strategic")

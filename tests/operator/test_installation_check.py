@@ -133,7 +133,7 @@ def test_access_that_is_missing_is_named(tmp_path, cluster, capsys):
     assert main(["access", "--settings", str(settings)]) == 1
 
     text = capsys.readouterr().out
-    assert re.search(r"^team +pods +get,list +watch$", text, re.M)
+    assert re.search(r"^team +pods +get,list,delete +watch$", text, re.M)
     assert re.search(r"^\(all\) +nodes +get +list$", text, re.M)
     assert "2 rights are missing; grant them" in text
 

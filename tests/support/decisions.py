@@ -10,7 +10,7 @@ from typing import Any
 
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from cosmos_operator.decide.decide import decide
-from cosmos_operator.decide.decision import AddOwner, Create, Decision, Delete, RemoveOwner
+from cosmos_operator.decide.decision import AddOwner, Create, Decision, Delete, GiveUp
 from cosmos_operator.kube.containers import worker_name
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
@@ -91,11 +91,8 @@ class Simulation:
             elif isinstance(action, AddOwner):
                 owners = self.objects[action.kind, action.name]["metadata"]
                 owners.setdefault("ownerReferences", []).append(action.owner)
-            elif isinstance(action, RemoveOwner):
-                owners = self.objects[action.kind, action.name]["metadata"]
-                owners["ownerReferences"] = [
-                    one for one in owners["ownerReferences"] if one["uid"] != action.owner_uid
-                ]
+            elif isinstance(action, GiveUp):
+                self._give_up(action)
             elif action.kind == "Pod":
                 due = format_time(self.now + timedelta(seconds=30))
                 self.pods[action.name]["metadata"]["deletionTimestamp"] = due
@@ -119,6 +116,14 @@ class Simulation:
         manifest["metadata"]["uid"] = f"uid-{next(self._uids)}"
         manifest["metadata"]["creationTimestamp"] = format_time(self.now)
         self.objects[key] = manifest
+
+    def _give_up(self, action: GiveUp) -> None:
+        metadata = self.objects[action.kind, action.name]["metadata"]
+        others = [o for o in metadata["ownerReferences"] if o["uid"] != action.owner_uid]
+        if others:
+            metadata["ownerReferences"] = others
+        elif action.deletes:
+            self._delete(Delete(action.kind, action.name, action.uid, action.reason))
 
     def _delete(self, action: Delete) -> None:
         key = (action.kind, action.name)

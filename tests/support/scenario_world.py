@@ -317,8 +317,7 @@ class FakeWorld(ScenarioWorld):
 
     def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
         text = f"{path}: no such folder; name one that is in the image"
-        fault = Fault(stage, exit_code=2, reason="DataError", message=text)
-        self.kube.add_fault(fault)
+        self.kube.add_fault(Fault(stage, exit_code=2, reason="DataError", message=text))
 
     def inject_sidecar(self, stage: str) -> None:
         self.kube.inject_sidecar(Sidecar(stage))

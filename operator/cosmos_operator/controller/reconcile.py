@@ -18,11 +18,11 @@ from cosmos_operator.decide.decision import (
     Decision,
     Delete,
     Event,
-    RemoveOwner,
+    GiveUp,
 )
 from cosmos_operator.errors import Refused
 from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
-from cosmos_operator.kube.objects import format_time, name_of
+from cosmos_operator.kube.objects import format_time, is_being_deleted, name_of, owner_uids
 from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.plan.job_plan import JobPlan, plan_job
 from cosmos_operator.settings import Settings
@@ -155,15 +155,8 @@ class Reconciler:
             await self._cluster.add_owner(
                 action.kind, namespace, action.name, action.owner, uid=action.uid
             )
-        elif isinstance(action, RemoveOwner):
-            await self._cluster.remove_owner(
-                action.kind,
-                namespace,
-                action.name,
-                action.owner_uid,
-                uid=action.uid,
-                resource_version=action.resource_version,
-            )
+        elif isinstance(action, GiveUp):
+            await self._give_up(namespace, action)
         else:
             logger.info(
                 "%s: deleting %s %s: %s", namespace, action.kind, action.name, action.reason
@@ -174,7 +167,26 @@ class Reconciler:
                 action.name,
                 action.uid,
                 foreground=action.foreground,
-                resource_version=action.resource_version,
+            )
+
+    async def _give_up(self, namespace: str, action: GiveUp) -> None:
+        """Give up a share of an object in the version that it has now, whatever a pass has seen of it."""
+        cluster, kind, name = self._cluster, action.kind, action.name
+        found = await cluster.get(kind, namespace, name)
+        if found is None or found["metadata"]["uid"] != action.uid or is_being_deleted(found):
+            return
+        version, owners = str(found["metadata"]["resourceVersion"]), owner_uids(found)
+        if action.owner_uid not in owners:
+            return
+        if owners != {action.owner_uid}:
+            logger.info("%s: leaving %s %s to others: %s", namespace, kind, name, action.reason)
+            await cluster.remove_owner(
+                kind, namespace, name, action.owner_uid, uid=action.uid, resource_version=version
+            )
+        elif action.deletes:
+            logger.info("%s: deleting %s %s: %s", namespace, kind, name, action.reason)
+            await cluster.delete(
+                kind, namespace, name, action.uid, foreground=True, resource_version=version
             )
 
 
@@ -210,5 +222,5 @@ def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
 def _key_of(action: Action) -> ObjectKey:
     if isinstance(action, Create):
         return str(action.manifest["kind"]), name_of(action.manifest)
-    assert isinstance(action, AddOwner | RemoveOwner | Delete)
+    assert isinstance(action, AddOwner | GiveUp | Delete)
     return action.kind, action.name

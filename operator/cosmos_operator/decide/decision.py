@@ -27,17 +27,24 @@ class AddOwner:
 
 
 @dataclass(frozen=True)
-class RemoveOwner:
-    """Give up the job's share of an object that other jobs own as well."""
+class GiveUp:
+    """Give up the job's share of an object that jobs share; the last owner deletes it.
+
+    Whether others own it is read anew when this is carried out, and what is then written names the version that was
+    read: of two jobs that give up at once, one is refused and tries again, and an object that another job has just
+    begun to use stays.
+    """
 
     kind: str
     name: str
     uid: str
     """Uid of the object."""
-    resource_version: str
-    """Version in which the other owners were seen; nothing happens if the object has changed since."""
     owner_uid: str
     """Uid of the job."""
+    reason: str
+    """Reason for the log."""
+    deletes: bool = True
+    """False: an object that nobody else owns stays, since others use it all the same."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,9 @@ class Delete:
     """Reason for the log."""
     foreground: bool = True
     """True: everything that it owns is deleted before it; False: it is deleted at once, what it owned afterwards."""
-    resource_version: str = ""
-    """Version that is to be deleted; empty = any. Nothing happens if the object, such as its owners, has changed."""
 
 
-Action = Create | AddOwner | RemoveOwner | Delete
+Action = Create | AddOwner | GiveUp | Delete
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from cosmos_operator.kube.containers import kept_alive_by
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of, seconds_since
 from cosmos_operator.kube.pods import Ending
+from cosmos_worker.errors import EXIT_OK, EXIT_USER_ERROR
 
 OUT_OF_MEMORY = "OutOfMemory"
 WITH_COMPUTE_RESOURCES = ("train", "generate")
@@ -33,6 +34,8 @@ def explain(ending: Ending, kind: str) -> Ending:
     """
     if ending.reason != "OOMKilled" or not ending.is_of_worker:
         return ending
+    if ending.exit_code in (EXIT_OK, EXIT_USER_ERROR):
+        return ending  # a helper process was killed for memory, and the worker went on
     said = f"; its last words: {ending.message}" if ending.message else ""
     if ending.memory_limit:
         text = f"ran out of memory: its container may use {ending.memory_limit}; raise {memory_field(kind)}"

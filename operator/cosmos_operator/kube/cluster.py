@@ -122,7 +122,8 @@ class KubeCluster:
             body={"metadata": {**seen, "ownerReferences": [owner]}},
             content_type=STRATEGIC_MERGE,
         )
-        if answer.status in (404, 409):  # the next pass sees what is there now
+        is_another = answer.status == 422 and "metadata.uid" in answer.message
+        if answer.status in (404, 409) or is_another:  # the next pass sees what is there now
             return None
         return answer.read(f"change the owners of {kind} {namespace}/{name}")
 

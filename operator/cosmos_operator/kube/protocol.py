@@ -49,8 +49,11 @@ class Cluster(Protocol):
         *,
         uid: str,
         resource_version: str,
-    ) -> None:
+    ) -> Manifest | None:
         """Remove an owner reference of the object with this uid; nothing happens if it has another version now.
+
+        Returns:
+            The object as it is now; None if nothing happened.
 
         Args:
             kind: its kind.

@@ -57,3 +57,16 @@ def test_training_out_of_memory():
 )
 def test_field_to_raise(kind, field):
     assert memory_field(kind).endswith(field)
+
+
+def test_worker_that_succeeded_after_a_helper_was_killed_for_memory_has_succeeded():
+    simulation = training()
+    (pod,) = simulation.pods_of("push-1")
+    simulation.end_pod(pod, 0, "Succeeded", step=40)
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
+    simulation.finish(simulation.running_attempt())
+    simulation.settle()
+
+    (attempt,) = simulation.attempts
+    assert attempt["outcome"] == "Succeeded"
+    assert "memory" not in attempt.get("message", "")

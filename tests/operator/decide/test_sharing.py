@@ -1,25 +1,19 @@
-"""Objects that jobs share: the last job that gives its share up deletes them, and none deletes another's."""
+"""Objects that jobs share, as a decision gives them up."""
 
 from __future__ import annotations
 
-from cosmos_operator.decide.decision import Delete, RemoveOwner
+from cosmos_operator.decide.decision import GiveUp
 from cosmos_operator.decide.sharing import give_up, give_up_job
 
 
 def shared(kind: str, *owners: str) -> dict:
-    metadata = {"name": "cosmos-fetch-model-1", "uid": f"uid-{kind}", "resourceVersion": "7"}
+    metadata = {"name": "cosmos-fetch-model-1", "uid": f"uid-{kind}"}
     return {"kind": kind, "metadata": {**metadata, "ownerReferences": [{"uid": u} for u in owners]}}
 
 
-def test_one_of_several_owners_leaves_in_the_version_that_it_has_seen():
+def test_owner_gives_its_share_up():
     action = give_up(shared("Job", "a", "b"), "a", "suspended")
-    assert action == RemoveOwner("Job", "cosmos-fetch-model-1", "uid-Job", "7", "a")
-
-
-def test_last_owner_deletes_the_version_that_it_has_seen():
-    action = give_up(shared("Job", "a"), "a", "suspended")
-    assert isinstance(action, Delete)
-    assert (action.uid, action.resource_version) == ("uid-Job", "7")
+    assert action == GiveUp("Job", "cosmos-fetch-model-1", "uid-Job", "a", "suspended")
 
 
 def test_who_owns_nothing_gives_nothing_up():
@@ -31,8 +25,8 @@ def test_who_owns_nothing_gives_nothing_up():
 
 def test_config_map_of_a_job_that_goes_on_is_never_deleted():
     actions = give_up_job(shared("Job", "a", "b"), shared("ConfigMap", "a"), "a", "suspended")
-    assert [type(action) for action in actions] == [RemoveOwner]
-    actions = give_up_job(shared("Job", "a"), shared("ConfigMap", "a"), "a", "suspended")
-    assert [(type(action), action.kind) for action in actions] == [
-        (Delete, "Job"), (Delete, "ConfigMap"),
+    assert [(action.kind, action.deletes) for action in actions] == [
+        ("Job", True), ("ConfigMap", False),
     ]  # fmt: skip
+    actions = give_up_job(shared("Job", "a"), shared("ConfigMap", "a"), "a", "suspended")
+    assert [action.deletes for action in actions] == [True, True]

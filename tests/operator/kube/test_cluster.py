@@ -197,6 +197,10 @@ async def test_owners_of_what_is_gone_or_has_changed_stay_as_they_are(rig):
         await rig.cluster.add_owner("Job", "n", name, OWNER, uid="u-1")
         await rig.cluster.remove_owner("Job", "n", name, "a", uid="u-1", resource_version="7")
 
+    text = 'Job.batch "j" is invalid: metadata.uid: Invalid value: "u-1": field is immutable'
+    rig.api.on(f"PATCH {JOBS}/j", refusal(422, "Invalid", text))
+    assert await rig.cluster.add_owner("Job", "n", "j", OWNER, uid="u-1") is None
+
     rig.api.on(f"PATCH {JOBS}/j", refusal(403, "Forbidden"))
     with pytest.raises(Refused):
         await rig.cluster.add_owner("Job", "n", "j", OWNER, uid="u-1")

@@ -60,6 +60,12 @@ def conflict(group: str, plural: str, name: str, why: str) -> ApiError:
     return ApiError(409, "Conflict", message, _details(group, plural, name))
 
 
+def immutable(kind: str, name: str, field: str, value: str) -> ApiError:
+    """A change of a field that never changes."""
+    text = f'{kind} "{name}" is invalid: {field}: Invalid value: "{value}": field is immutable'
+    return ApiError(422, "Invalid", text, {"name": name, "kind": kind})
+
+
 def forbidden(group: str, plural: str, name: str, why: str) -> ApiError:
     """An admission rule says no."""
     message = f'{_qualified(group, plural)} "{name}" is forbidden: {why}'

@@ -231,6 +231,9 @@ class FakeApiServer:
             new = patches.strategic_patch(copy.deepcopy(live), json.loads(body))
         else:
             raise errors.unknown_format(ACCEPTED)
+        uid = new["metadata"].get("uid")
+        if uid != live["metadata"]["uid"]:
+            raise errors.immutable(call.resource.kind, call.name, "metadata.uid", str(uid))
         if new["metadata"].get("resourceVersion") == live["metadata"]["resourceVersion"]:
             new["metadata"].pop("resourceVersion")
         return self._write(call, new)

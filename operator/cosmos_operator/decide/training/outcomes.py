@@ -72,9 +72,9 @@ def outcome_of(ending: Ending) -> Outcome:
     """The outcome that one ending stands for by itself."""
     if not ending.is_of_worker and not ending.disruption:
         return "Crashed"  # its exit code is that of a container that is not ours
-    if ending.exit_code in (EXIT_USER_ERROR, EXIT_GPU_FAULT):
+    if ending.exit_code in (EXIT_OK, EXIT_USER_ERROR, EXIT_GPU_FAULT):
         return _BY_EXIT_CODE[ending.exit_code]
-    if ending.disruption and ending.exit_code != EXIT_OK:
+    if ending.disruption:
         return _BY_DISRUPTION.get(ending.disruption, "Evicted")
     if ending.reason == "StartError" and "nvidia" in ending.message.lower():
         return "GpuFault"  # the container runtime could not give it the GPUs

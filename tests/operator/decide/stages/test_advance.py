@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.decisions import Simulation
 
-from cosmos_operator.decide.decision import AddOwner, Create, Delete, RemoveOwner
+from cosmos_operator.decide.decision import AddOwner, Create, Delete, GiveUp
 from cosmos_operator.kube.objects import format_time
 
 STAGES = ["fetch-model", "prepare-dataset", "embed-text", "cache-latents"]
@@ -322,12 +322,12 @@ def test_failure_stops_what_only_this_job_uses_and_leaves_what_others_use():
 
     decision = simulation.decide()
     assert not [a for a in decision.actions if isinstance(a, Delete)]
-    given_up = [a.name for a in decision.actions if isinstance(a, RemoveOwner)]
-    assert given_up == [shared["metadata"]["name"]]
-    del shared["metadata"]["ownerReferences"][1:]
-    deleted = [(a.kind, a.name) for a in simulation.decide().actions if isinstance(a, Delete)]
     name = shared["metadata"]["name"]
-    assert deleted == [("Job", name), ("ConfigMap", name)]
+    given_up = [(a.kind, a.name, a.deletes) for a in decision.actions if isinstance(a, GiveUp)]
+    assert given_up == [("Job", name, True), ("ConfigMap", name, False)]
+    del shared["metadata"]["ownerReferences"][1:]
+    given_up = [a.deletes for a in simulation.decide().actions if isinstance(a, GiveUp)]
+    assert given_up == [True, True]
 
 
 def test_finished_job_of_another_is_shared_not_repeated():

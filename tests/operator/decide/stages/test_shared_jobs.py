@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.decisions import Simulation
 
-from cosmos_operator.decide.decision import AddOwner, Create, Delete, RemoveOwner
+from cosmos_operator.decide.decision import AddOwner, Create, Delete, GiveUp
 from cosmos_operator.kube.objects import format_time
 
 ANOTHER = {"uid": "another"}
@@ -50,14 +50,13 @@ def test_suspended_job_leaves_the_stage_to_the_other_and_takes_it_up_again():
 
 def test_last_user_that_is_suspended_stops_the_stage():
     simulation, job = shared()
-    job["metadata"]["resourceVersion"] = "9"
-    del job["metadata"]["ownerReferences"][1:]
-    simulation.document["spec"]["runPolicy"] = {"suspend": True}
-    decision = simulation.step()
+    for kind in ("Job", "ConfigMap"):
+        one = simulation.objects[kind, job["metadata"]["name"]]
+        one["metadata"]["ownerReferences"].remove(ANOTHER)
+    suspend(simulation)
 
-    deleted = next(a for a in decision.actions if isinstance(a, Delete) and a.kind == "Job"
-                   and a.name == job["metadata"]["name"])  # fmt: skip
-    assert deleted.resource_version == "9", "another job may have begun to use it"
+    assert "deletionTimestamp" in job["metadata"]
+    assert ("ConfigMap", job["metadata"]["name"]) not in simulation.objects
 
 
 def test_suspended_job_adopts_nothing():
@@ -73,8 +72,10 @@ def test_two_jobs_that_give_up_at_once_stop_the_stage_in_the_end():
     """The API server refuses the second change of the same version; that job then finds that it is the last."""
     simulation, job = shared()
     simulation.document["spec"]["runPolicy"] = {"suspend": True}
-    first = [a for a in simulation.decide().actions if isinstance(a, RemoveOwner)]
-    assert {action.kind for action in first} == {"Job", "ConfigMap"}
+    first = [a for a in simulation.decide().actions if isinstance(a, GiveUp)]
+    assert [(a.kind, a.deletes) for a in first if a.name == job["metadata"]["name"]] == [
+        ("Job", True), ("ConfigMap", False),
+    ]  # fmt: skip
 
     job["metadata"]["ownerReferences"].remove(ANOTHER)  # the other was faster, ours was refused
     simulation.settle()
