@@ -239,6 +239,9 @@ class ScenarioWorld(Jobs):
     def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
         """Make a folder or file that a stage reads be missing in the image."""
 
+    def lack_memory(self, name: str, times: int) -> None:
+        """Let the training of a job run out of host memory so often; on a real cluster its limit does that."""
+
     @abstractmethod
     def drain(self) -> None:
         """Cordon the node and evict the training pods of the namespace, but for those of the quickstart."""
@@ -311,6 +314,9 @@ class FakeWorld(ScenarioWorld):
         text = f"{path}: no such folder; name one that is in the image"
         fault = Fault(stage, exit_code=2, reason="DataError", message=text)
         self.kube.add_fault(fault)
+
+    def lack_memory(self, name: str, times: int) -> None:
+        self.kube.add_fault(Fault("train", kind="oom", job=name, times=times))
 
     def drain(self) -> None:
         self.kube.drain("node-1")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from cosmos_operator.api.base import KIND
 from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL, JOB_NAME_LABEL
+from cosmos_operator.api.status import Attempt
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest, ObjectKey
 from cosmos_operator.kube.objects import labels_of, name_of, owner_uids, read_state, seconds_since
@@ -62,6 +64,7 @@ async def observe(
         queue_workloads=queue_workloads,
         logs=await reader.read_logs(),
         warnings=await reader.read_warnings(now),
+        starting_job=await reader.read_starting_job(plan.previous.attempts),
         refusals=refusals,
     )
 
@@ -141,6 +144,13 @@ class _Reader:
         queues = await self.cluster.list("LocalQueue", self.namespace)
         workloads = await self.cluster.list("Workload", self.namespace)
         return tuple(name_of(queue) for queue in queues), tuple(workloads)
+
+    async def read_starting_job(self, attempts: Sequence[Attempt]) -> Manifest | None:
+        """The job whose checkpoint the training is to begin with; None once it has begun."""
+        start = self.job.spec.checkpoints.start_from
+        if attempts or start is None or start.job is None:
+            return None
+        return await self.cluster.get(KIND, self.namespace, start.job)
 
     async def read_logs(self) -> dict[str, str]:
         """Last lines of the pods that run, and of the latest training leader even when it has ended."""

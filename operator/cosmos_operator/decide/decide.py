@@ -16,6 +16,7 @@ from cosmos_operator.decide.events import transition_events
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
 from cosmos_operator.decide.requirements.machines import check_backend
 from cosmos_operator.decide.requirements.queueing import check_queue
+from cosmos_operator.decide.requirements.starting_point import check_starting_point
 from cosmos_operator.decide.requirements.storage import check_storage
 from cosmos_operator.decide.retry import asks_for_retry, honour_retry
 from cosmos_operator.decide.stages.advance import advance_stages
@@ -55,6 +56,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     pass_.refused_edit = plan.refused_edit
     honour_retry(pass_)
     check_deadline(pass_)
+    check_starting_point(pass_)
     backend = check_backend(pass_)
     if backend is None:
         _carry_over_results(pass_)
