@@ -47,7 +47,7 @@ def advance_job(pass_: Pass, stage: Stage) -> StageView:
         pass_.add_owner("Job", name)
     _restore_config_map(pass_, stage, name)
     state = read_state(workload)
-    if state.state == "Failed" and pass_.is_retrying and pass_.owns(workload):
+    if state.state == "Failed" and pass_.is_retrying:
         return _view_of_retried(pass_, f"{stage.name} is tried again (spec.runPolicy.retry)")
     if state.state == "Failed":
         return _view_of_failed(pass_, stage, workload)
