@@ -33,6 +33,15 @@ TRAINER_PACE = (
 )
 """Trainer settings that change how a run proceeds, not what it computes: the sum over the global batch is the same."""
 
+INPUTS_THAT_DECIDE_WEIGHTS = (
+    "model_uri",
+    "model_lora_scale",
+    "dataset_uri",
+    "embeddings_uri",
+    "latents_uri",
+)
+"""Values of a training's document that decide its weights beside the options of its experiment."""
+
 
 def options_that_decide_weights(experiment: Experiment) -> dict[str, Any]:
     """The options that decide the weights of each step; a run is continued only under the same ones."""

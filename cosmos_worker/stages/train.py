@@ -228,7 +228,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         if processes.is_main:
             write_resolved_config(folder, config)
         trainer = _open_trainer(config, volumes, folder, processes)
-        trainer.state.resume(start and (start.run, start.step))
+        trainer.state.resume(None if start is None else (start.run, start.step))
         left_out = len(trainer.dataset.words.dropped)
         done = train(trainer, stop)
         return {"run": str(folder), "dropped_clips": left_out, **done, **note}

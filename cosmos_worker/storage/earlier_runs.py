@@ -146,6 +146,7 @@ def _begins_anew(experiment: Experiment, folder: Path, other: EarlierRun) -> str
         f"training begins anew in {folder}: {asked} steps have another schedule of the learning rate "
         f"({describe_schedule(experiment.optimizer, asked)}) than the run of {counted(other.max_steps, 'step')} "
         f"in {other.folder} ({describe_schedule(old, other.max_steps)}), which has done {other.steps}; to use that "
-        f"run, set spec.training.steps back to {other.max_steps}; to train its weights further under the new schedule, "
-        "give the folder of its published model as spec.model.source, and another spec.outputs.name"
+        f"run, create the job with spec.training.steps={other.max_steps}; to train its weights further "
+        "under the new schedule, give the folder of its published model as spec.model.source, and another "
+        "spec.outputs.name"
     )

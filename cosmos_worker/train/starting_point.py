@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.config.identity import differing_keys, options_that_decide_weights
+from cosmos_worker.config.identity import (
+    INPUTS_THAT_DECIDE_WEIGHTS,
+    differing_keys,
+    options_that_decide_weights,
+)
 from cosmos_worker.config.stages import StartFrom, TrainConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.storage.earlier_runs import KEYED_NAME, read_run
@@ -18,8 +22,6 @@ from cosmos_worker.train.same_run import experiment_of, with_initial_warmup
 logger = logging.getLogger(__name__)
 
 FIELD = "spec.checkpoints.from"
-INPUTS = ("model_uri", "model_lora_scale", "dataset_uri", "embeddings_uri", "latents_uri")
-"""Values of a training's document that decide its weights beside the options of its experiment."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _differing_inputs(config: TrainConfig, run: Path) -> list[str]:
 
 
 def _inputs(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", include=set(INPUTS))
+    return config.model_dump(mode="json", include=set(INPUTS_THAT_DECIDE_WEIGHTS))
 
 
 def _describe_runs_of_other_options(config: TrainConfig, run: Path) -> list[str]:

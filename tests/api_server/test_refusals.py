@@ -115,11 +115,6 @@ EDITED: list[tuple[dict[str, Any], str]] = [
         "the claim and the folder of a volume cannot be changed, because the job's files are there; create another "
         "PostTrainingJob, which prepares its files anew",
     ),
-    (
-        {"outputs": {"weights": "Regular"}},
-        "outputs cannot be changed; create another PostTrainingJob with spec.checkpoints.from.job: NAME OF THIS ONE, "
-        "which takes its training over",
-    ),
     ({"promptUpsampler": {"source": PATH}}, f"promptUpsampler {ADVICE}"),
     (
         {"guardrails": {"source": PATH, "textClassifier": PATH, "imageEncoder": PATH}},
@@ -133,6 +128,10 @@ EDITED: list[tuple[dict[str, Any], str]] = [
 ]
 """Changes to a job with an inference item, and the message of the rule that they break."""
 
+AFTER_TRAINING = (
+    "outputs cannot be changed once the model is being published; create another PostTrainingJob with "
+    "spec.checkpoints.from.job: NAME OF THIS ONE, which takes its training over"
+)
 AFTER_SUCCESS = (
     "the job has succeeded, which is final; create another PostTrainingJob with more steps and "
     "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training"
@@ -144,6 +143,7 @@ PACE = [
     {"scheduling": {"priorityClassName": "high", "nodeSelector": {"a": "b"}, "queueName": "other"}},
     {"compute": {"image": "worker:2", "nodes": 4, "resources": {"limits": {"memory": "64Gi"}}}},
     {"backend": {"type": "Job"}},
+    {"outputs": {"name": "other", "weights": "Regular"}},
     {"checkpoints": {"everySteps": 5, "everyMinutes": 30, "keepLast": 9}},
     {"training": {"steps": 1000, "overrides": ["trainer.micro_batch_size=1"]}},
     {"storage": {"models": {"create": {"size": "1Gi"}}}},
@@ -169,7 +169,7 @@ def create(jobs: Jobs, document: dict[str, Any]) -> tuple[int, str]:
 def test_every_rule_is_tried_below() -> None:
     tried = {message for _, message in (*CREATED, *EDITED)}
 
-    assert rule_messages(build_schema()) == tried | {AFTER_SUCCESS}
+    assert rule_messages(build_schema()) == tried | {AFTER_SUCCESS, AFTER_TRAINING}
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{api_path(limit[0])}-{limit[1]}")
@@ -264,10 +264,32 @@ def test_job_that_has_succeeded_gets_no_more_steps(jobs: Jobs) -> None:
     assert AFTER_SUCCESS in message
 
 
+PUBLISHED = {
+    "type": "Published", "status": "True", "reason": "Ready",
+    "lastTransitionTime": "2026-01-31T12:00:00Z",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "status", [{"state": "Publishing"}, {"state": "Suspended", "conditions": [PUBLISHED]}], ids=str
+)
+def test_outputs_are_fixed_once_the_model_is_being_published(
+    jobs: Jobs, status: dict[str, Any]
+) -> None:
+    name = f"rules-{status['state'].lower()}"
+    jobs.submit(name, runPolicy={"suspend": True})
+    write_status(jobs, name, status)
+
+    code, message = edit(jobs, name, {"outputs": {"name": "other"}})
+
+    assert code == 422
+    assert AFTER_TRAINING in message
+
+
 def test_refused_edit_leaves_the_job_as_it_was(jobs: Jobs, edited: str) -> None:
     before = jobs.job(edited)
 
-    with pytest.raises(Refusal, match="training.steps may only grow"):
+    with pytest.raises(Refusal, match=r"training.steps may only grow"):
         jobs.patch(edited, {"training": {"steps": 7}})
 
     assert jobs.job(edited) == before

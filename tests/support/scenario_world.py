@@ -239,6 +239,9 @@ class ScenarioWorld(Jobs):
     def lack_data(self, path: str, stage: str = "prepare-dataset") -> None:
         """Make a folder or file that a stage reads be missing in the image."""
 
+    def lack_memory(self, name: str, times: int) -> None:
+        """Let the training of a job run out of host memory so often; on a real cluster its limit does that."""
+
     @abstractmethod
     def inject_sidecar(self, stage: str) -> None:
         """Put a container that ends only on SIGTERM before the worker's in new pods of a stage."""
@@ -324,6 +327,9 @@ class FakeWorld(ScenarioWorld):
 
     def end_injection(self) -> None:
         self.kube.end_injection()
+
+    def lack_memory(self, name: str, times: int) -> None:
+        self.kube.add_fault(Fault("train", kind="oom", job=name, times=times))
 
     def drain(self) -> None:
         self.kube.drain("node-1")

@@ -97,7 +97,8 @@ class CheckpointsSpec(ApiModel):
 
 
 _STEPS, _OLD_STEPS = "self.spec.training.steps", "oldSelf.spec.training.steps"
-STEP_RULES = (
+_PUBLISHED = "self.status.conditions.exists(c, c.type == 'Published' && c.status == 'True')"
+RESULT_RULES = (
     (
         # back to the number that the run is trained to, if the operator has refused a growth
         f"!has({_OLD_STEPS}) || (has({_STEPS}) && ({_STEPS} >= {_OLD_STEPS} || (has(self.status) && "
@@ -110,5 +111,12 @@ STEP_RULES = (
         "the job has succeeded, which is final; create another PostTrainingJob with more steps and "
         "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training",
     ),
+    (
+        "self.spec.outputs == oldSelf.spec.outputs || !has(self.status) || "
+        "(!(has(self.status.state) && self.status.state in ['Publishing', 'Generating', 'Succeeded']) && "
+        f"!(has(self.status.conditions) && {_PUBLISHED}))",
+        "outputs cannot be changed once the model is being published; create another PostTrainingJob with "
+        "spec.checkpoints.from.job: NAME OF THIS ONE, which takes its training over",
+    ),
 )
-"""Rules of the whole resource, since they need its status, and their messages: edits of the number of steps."""
+"""Rules of the whole resource, since they need its status, and their messages: edits of steps and of outputs."""

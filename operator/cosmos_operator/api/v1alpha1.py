@@ -34,7 +34,7 @@ from cosmos_operator.api.prompts_and_guards import (
 )
 from cosmos_operator.api.source import Source
 from cosmos_operator.api.status import PostTrainingJobStatus
-from cosmos_operator.api.training import STEP_RULES, CheckpointsSpec, TrainingSpec
+from cosmos_operator.api.training import RESULT_RULES, CheckpointsSpec, TrainingSpec
 
 
 class BaseModelSpec(ApiModel):
@@ -209,12 +209,6 @@ class OutputsSpec(ApiModel):
         return self
 
 
-SAME_TRAINING = (
-    "create another PostTrainingJob with spec.checkpoints.from.job: NAME OF THIS ONE, which takes "
-    "its training over"
-)
-
-
 class PostTrainingJobSpec(ApiModel):
     """The model to post-train, the data, the machines, and the use of the result."""
 
@@ -286,10 +280,8 @@ class PostTrainingJobSpec(ApiModel):
         GuardrailsSpec()
     )
     """Models that block unsafe prompts and videos."""
-    outputs: Annotated[
-        OutputsSpec, Field(json_schema_extra=immutable("outputs", SAME_TRAINING))
-    ] = OutputsSpec()
-    """Model that the job publishes, and its report."""
+    outputs: OutputsSpec = OutputsSpec()
+    """Model that the job publishes, and its report. It may be changed until the model is being published."""
 
 
 class Metadata(BaseModel):
@@ -306,7 +298,7 @@ class Metadata(BaseModel):
 class PostTrainingJob(ApiModel):
     """Post-trains a Cosmos-Predict1 Video2World model and generates videos with the result."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*STEP_RULES))
+    model_config = ConfigDict(json_schema_extra=rules(*RESULT_RULES))
 
     api_version: Literal["cosmos.dev/v1alpha1"]
     kind: Literal["PostTrainingJob"]

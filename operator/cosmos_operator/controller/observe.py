@@ -14,6 +14,7 @@ from cosmos_operator.api.labels import (
     MANAGED_LABEL,
     STAGE_LABEL,
 )
+from cosmos_operator.api.status import Attempt
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.controller.queue_check import find_unmanaged_kinds
 from cosmos_operator.kube.containers import has_started, worker_end, worker_name
@@ -75,6 +76,7 @@ async def observe(
         queue_workloads=queue_workloads,
         logs=await reader.read_logs(),
         warnings=await reader.read_warnings(now),
+        starting_job=await reader.read_starting_job(plan.previous.attempts),
         refusals=refusals,
     )
 
@@ -158,6 +160,13 @@ class _Reader:
         queues = await self.cluster.list("LocalQueue", self.namespace)
         workloads = await self.cluster.list("Workload", self.namespace)
         return tuple(name_of(queue) for queue in queues), tuple(workloads)
+
+    async def read_starting_job(self, attempts: Sequence[Attempt]) -> Manifest | None:
+        """The job whose checkpoint the training is to begin with; None once it has begun."""
+        start = self.job.spec.checkpoints.start_from
+        if attempts or start is None or start.job is None:
+            return None
+        return await self.cluster.get(KIND, self.namespace, start.job)
 
     async def read_logs(self) -> dict[str, str]:
         """Last lines of the workers that run, of the latest training leader, and of stages that have just ended."""

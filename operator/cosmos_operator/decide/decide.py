@@ -18,6 +18,7 @@ from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.decide.requirements.machines import check_backend
 from cosmos_operator.decide.requirements.published_name import check_published_name
 from cosmos_operator.decide.requirements.queueing import check_queue
+from cosmos_operator.decide.requirements.starting_point import check_starting_point
 from cosmos_operator.decide.requirements.storage import check_storage
 from cosmos_operator.decide.retry import asks_for_retry, honour_retry
 from cosmos_operator.decide.stages.advance import advance_stages
@@ -59,6 +60,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     pass_.results = {one.name: one for one in plan.previous.stages}
     honour_retry(pass_)
     check_deadline(pass_)
+    check_starting_point(pass_)
     backend = check_backend(pass_) if check_published_name(pass_) else None
     if backend is None:
         _carry_over_results(pass_)

@@ -49,12 +49,11 @@ def retry_advice(pass_: Pass) -> str:
 
 def _failed_jobs(pass_: Pass) -> list[Manifest]:
     """Jobs of stages other than the training that have failed for this job."""
-    names = [stage_name(pass_.job, stage) for stage in pass_.stages if stage.kind != "train"]
-    found = (pass_.observed.get("Job", name) for name in names)
-    return [
-        one
-        for one in found
-        if one is not None
-        and pass_.owns(one)
-        and (is_being_deleted(one) or read_state(one).state == "Failed")
-    ]
+    found = []
+    for stage in pass_.stages:
+        job = pass_.observed.get("Job", stage_name(pass_.job, stage))
+        if stage.kind == "train" or job is None or not (stage.is_shared or pass_.owns(job)):
+            continue
+        if is_being_deleted(job) or read_state(job).state == "Failed":
+            found.append(job)
+    return found

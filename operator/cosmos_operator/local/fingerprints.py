@@ -45,6 +45,10 @@ def with_absolute_paths(job: PostTrainingJob, folder: Path) -> PostTrainingJob:
         block = getattr(spec, name)
         update = {field: source(getattr(block, field)) for field in fields}
         changed[name] = block.model_copy(update=update)
+    start = spec.checkpoints.start_from
+    if start is not None:
+        start = start.model_copy(update={"folder": local(start.folder)})
+        changed["checkpoints"] = spec.checkpoints.model_copy(update={"start_from": start})
     items = tuple(_with_addresses(item, local) for item in spec.inference)
     return job.model_copy(update={"spec": spec.model_copy(update={**changed, "inference": items})})
 

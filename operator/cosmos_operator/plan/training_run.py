@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_worker.config.identity import (
+    INPUTS_THAT_DECIDE_WEIGHTS,
+    differing_keys,
+    options_that_decide_weights,
+)
 from cosmos_worker.config.stages import StartFrom, TrainConfig
 
 
@@ -27,3 +32,12 @@ def starting_point(job: PostTrainingJob, document: TrainConfig, key: str) -> Sta
         return StartFrom(run_uri=start.folder, step=start.step)
     other = document.model_copy(update={"target_uri": f"checkpoints://{start.job}-{key}"})
     return StartFrom(run_uri=run_address(other), step=start.step)
+
+
+def differing_training(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """What decides the weights of two trainings and differs, as ``name (old -> new)``."""
+    inputs = [
+        one.model_dump(mode="json", include=set(INPUTS_THAT_DECIDE_WEIGHTS)) for one in (old, new)
+    ]
+    options = [options_that_decide_weights(one.experiment) for one in (old, new)]
+    return [*differing_keys(inputs[0], inputs[1]), *differing_keys(options[0], options[1])]

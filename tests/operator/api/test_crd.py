@@ -91,9 +91,7 @@ def test_rules_keep_finished_work_meaningful():
         path for path, rules in found.items() if any(r["rule"] == "self == oldSelf" for r in rules)
     }
 
-    assert {
-        f".spec.{name}" for name in ("model", "tokenizer", "dataset", "embeddings", "outputs")
-    } <= fixed
+    assert {f".spec.{name}" for name in ("model", "tokenizer", "dataset", "embeddings")} <= fixed
     assert {".spec.compute", ".spec.scheduling", ".spec.backend"} & fixed == set()
     assert ".spec.inference[]" in fixed
     assert ".spec.runPolicy" not in fixed

@@ -157,6 +157,18 @@ def test_pace_of_checkpoints_reaches_the_next_attempt():
     assert (trainer["save_every_steps"], trainer["save_every_minutes"]) == (5, 30)
 
 
+def test_one_node_is_enough_for_a_claim_that_serves_one_only():
+    simulation = Simulation({"compute.nodes": 2, "compute.processesPerNode": 1})
+    simulation.add_claim("cosmos", accessModes=["ReadWriteOnce"])
+    simulation.settle()
+    assert "or spec.compute.nodes=1" in simulation.condition("StorageReady")["message"]
+
+    simulation.edit({"compute.nodes": 1})
+    simulation.prepare()
+    assert simulation.condition("StorageReady")["status"] == "True"
+    assert outcomes(simulation) == ["Running"]
+
+
 # --- number of steps -----------------------------------------------------------------------------
 
 

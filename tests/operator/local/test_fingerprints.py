@@ -79,3 +79,14 @@ def test_fingerprints_cover_every_local_path(folder):
     found = fingerprint_paths(with_absolute_paths(job, folder))
 
     assert set(found) == {f"{folder}/sub", f"{folder}/a.txt"}
+
+
+def test_folder_of_another_run_is_relative_to_the_jobs_file(tmp_path):
+    job = make_job({"checkpoints": {"from": {"folder": "old/run"}}})
+    address = make_job({"checkpoints": {"from": {"folder": "checkpoints://old/run"}}})
+
+    found = with_absolute_paths(job, tmp_path).spec.checkpoints.start_from
+    kept = with_absolute_paths(address, tmp_path).spec.checkpoints.start_from
+
+    assert found.folder == str(tmp_path / "old/run")
+    assert kept.folder == "checkpoints://old/run"

@@ -97,6 +97,7 @@ class TrainingRun:
             document["run_name"],
         )
         self.folder = "/".join(names)
+        self.start: Object | None = document.get("start_from")
 
     def lock(self) -> None:
         """Be the only one that trains here."""
@@ -139,10 +140,25 @@ class TrainingRun:
     def _resume(self) -> int:
         step = self.files.read(f"{self.folder}/latest")
         if step is None:
-            return 0
+            return self._start()
         self.process.position.update(step=step, checkpoint=step)
         state = self.files.path(f"{self.folder}/state/iter_{step:09d}")
         self.process.say("train.trainer", f"continued step={step} from={state}")
+        return int(step)
+
+    def _start(self) -> int:
+        """Begin with the model, or with the checkpoint of another run, which is then this run's too."""
+        if self.start is None:
+            return 0
+        path, run = self.files.path(self.start["run_uri"]), self.start["run_uri"]
+        step = self.start["step"] or self.files.read(f"{run}/latest")
+        if step is None or self.files.read(f"{run}/state/iter_{step:09d}/complete.json") is None:
+            text = f"spec.checkpoints.from: no checkpoint of a training in {path}"
+            raise Stop(2, "CheckpointError", text)
+        self.process.say("stages.train", f"note: begins with step {step} of the run in {path}")
+        self.process.position["step"] = step
+        self.process.say("train.run_state", f"continued step={step} from={path}")
+        self._save(step)
         return int(step)
 
     def _report(self, done: int, total: int, seconds: float) -> None:

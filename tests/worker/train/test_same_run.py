@@ -152,8 +152,8 @@ def test_schedule_that_falls_towards_the_end_begins_anew_and_is_named(
     assert note == (
         f"training begins anew in {run_path(new)}: 6 steps have another schedule of the learning rate (warm-up of 2 "
         f"steps, linear to 0 at step 6) than the run of 4 steps in {run_path(old)} (warm-up of 2 steps, linear to 0 at "
-        "step 4), which has done 4; to use that run, set spec.training.steps back to 4; to train its weights further "
-        "under the new schedule, give the folder of its published model as spec.model.source, and another "
+        "step 4), which has done 4; to use that run, create the job with spec.training.steps=4; to train its weights "
+        "further under the new schedule, give the folder of its published model as spec.model.source, and another "
         "spec.outputs.name"
     )
     assert note in run_stage("train", longer, VOLUMES).message

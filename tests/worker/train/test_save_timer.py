@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.runs import assert_same_bits, weights
+import yaml
+from support.programs import run_program
+from support.runs import assert_same_bits
 from support.training import (
     run_path,
     small_experiment,
@@ -74,7 +76,7 @@ def test_checkpoint_by_time_has_all_to_continue_and_changes_nothing_that_is_trai
     assert len(steps) > 2
     assert steps[-1] == 6
     assert list(list_exports(run, "reg")) == [6], "exports are for the steps that people choose"
-    assert_same_bits(weights(tmp_path / "plain"), weights(tmp_path / "timed"))
+    assert_same_bits(tmp_path / "plain", tmp_path / "timed")
 
 
 def test_run_that_ends_at_a_checkpoint_by_time_exports_its_weights(
@@ -100,3 +102,42 @@ def test_only_the_main_process_looks_at_its_clock(rank: int, expected: bool) -> 
     timer = SaveTimer(1, Clock(100))
 
     assert (processes.is_main and timer.is_due) is expected
+
+
+TRAINS = """
+import os, sys
+from pathlib import Path
+from cosmos_worker.config.documents import load_yaml, parse_document
+from cosmos_worker.config.stages import TrainConfig
+from cosmos_worker.stages.train import run
+from cosmos_worker.storage.volumes import Volumes
+from cosmos_worker.train import trainer
+from cosmos_worker.train.save_timer import SaveTimer
+
+class Clock:
+    now = 0.0
+    def __call__(self):
+        self.now += 30 if os.environ["RANK"] == "0" else 100_000
+        return self.now
+
+trainer.SaveTimer = lambda minutes, clock: SaveTimer(minutes, Clock())
+document = Path(sys.argv[1])
+print(run(parse_document(TrainConfig, load_yaml(document), str(document)), Volumes())["steps"])
+"""
+"""Trains with clocks of which that of the other process is always over the time."""
+
+
+@pytest.mark.multiproc
+def test_processes_with_different_clocks_save_at_the_same_steps(
+    inputs: Path, tmp_path: Path
+) -> None:
+    timed = small_experiment(max_steps=6, save_every_steps=100, save_every_minutes=1)
+    document = tmp_path / "train.yaml"
+    config = train_config(inputs, timed, tmp_path)
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+
+    ended = run_program(TRAINS, 2, str(document), timeout=120)
+
+    assert [one.code for one in ended] == [0, 0], "".join(one.errors for one in ended)
+    steps = [step for step, _ in list_states(run_path(tmp_path))]
+    assert 2 < len(steps) < 6, "by the clock of the main process, at less than every step"

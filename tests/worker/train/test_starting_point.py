@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.runs import assert_same_bits, weights
+from support.runs import assert_same_bits
 from support.training import (
     run_path,
     small_experiment,
@@ -54,7 +54,7 @@ def test_run_goes_on_bit_for_bit_as_the_other_would_have(
     )
 
     second = run_path(tmp_path / "second")
-    assert_same_bits(weights(tmp_path / "second"), weights(tmp_path / "whole"))
+    assert_same_bits(tmp_path / "second", tmp_path / "whole")
     assert list_states(second)[0][0] == (step or 6), "it no longer needs the other run"
     assert f"begins with step {step or 6}" in result["note"]
     assert [step for step, _ in list_states(run_path(inputs / "first-000000000000"))] == [2, 4, 6]
@@ -68,7 +68,7 @@ def test_last_step_of_the_other_run_needs_no_training_and_has_its_weights(
     same = run_path(tmp_path / "same")
     assert result["steps"] == 6
     assert list(list_exports(same, "reg")) == [6]
-    assert_same_bits(weights(tmp_path / "same"), weights(inputs / "first-000000000000"))
+    assert_same_bits(tmp_path / "same", inputs / "first-000000000000")
 
 
 def test_run_with_checkpoints_of_its_own_continues_from_these(inputs: Path, tmp_path: Path) -> None:
@@ -112,6 +112,6 @@ def test_job_whose_run_has_another_folder_is_refused_by_what_differs(
     shutil.copytree(inputs / "first-000000000000", tmp_path / "first-000000000000")
     elsewhere = run_path(tmp_path / "first-111111111111")
 
+    config = starting_from(inputs, tmp_path / "second", folder=elsewhere, seed=5)
     with pytest.raises(CheckpointError, match=r"trainer.seed \(0 -> 5\)"):
-        config = starting_from(inputs, tmp_path / "second", folder=elsewhere, seed=5)
         train_stage.run(config, VOLUMES)

@@ -28,7 +28,7 @@ def check_backend(pass_: Pass) -> Backend | None:
         )
         message = (
             f"spec.backend.type: {backend.kind} needs {backend.needs}, which this cluster lacks; install it, or "
-            f"create the job with another backend (this cluster has: {available})"
+            f"set it to one that this cluster has ({available})"
         )
         pass_.set_condition("Accepted", "False", "BackendUnavailable", message)
         pass_.propose_state("Pending", message)
@@ -89,5 +89,5 @@ def gpu_shortage(pass_: Pass, gpus: int, nodes: int) -> str:
     chosen = " with the labels of spec.scheduling.nodeSelector" if selector else ""
     return (
         f"asks for {gpus} {compute.gpu_resource_name} on each of {nodes} node{'s' if nodes > 1 else ''}; "
-        f"nodes{chosen}: {available}; add nodes, or create the job with other values of spec.compute"
+        f"nodes{chosen}: {available}; add nodes, or change spec.compute"
     )

@@ -25,14 +25,14 @@ def check_queue(pass_: Pass) -> bool:
     if "LocalQueue" not in pass_.observed.served:
         message = (
             f"spec.scheduling.queueName: {name!r} needs Kueue (CustomResourceDefinition localqueues.kueue.x-k8s.io), "
-            "which this cluster lacks; install it, or create the job without a queue"
+            "which this cluster lacks; install it, or remove the name"
         )
         return _lacks_queue(pass_, "QueueingUnavailable", message)
     if name not in pass_.observed.queue_names:
         available = ", ".join(pass_.observed.queue_names) or "none"
         message = (
             f"spec.scheduling.queueName: no LocalQueue {name!r} in this namespace (there: {available}); create it, or "
-            "create the job with one of these"
+            "name one of these"
         )
         return _lacks_queue(pass_, "QueueNotFound", message)
     return True
@@ -104,7 +104,7 @@ def _queue_state(pass_: Pass, workload: Manifest, queue: str) -> tuple[str, str]
         return "QuotaPending", f"waits in queue {queue!r}"
     return "QueueNotHonored", (
         f"Kueue took no notice of {kind} {metadata['name']!r}; turn on its integration {INTEGRATIONS[kind]!r} in "
-        "Kueue's configuration, or create the job with another spec.backend.type"
+        "Kueue's configuration, or choose another spec.backend.type"
     )
 
 

@@ -45,7 +45,9 @@ def advance_job(pass_: Pass, stage: Stage) -> StageView:
         return StageView("Waiting", "Deleting", f"Job {name} is being deleted", workload=workload)
     if not stage.is_shared and not pass_.owns(workload):
         return pass_.name_conflict("Job", name)
-    if state.state == "Failed" and pass_.is_retrying and pass_.owns(workload):
+    if state.state == "Failed" and pass_.is_retrying:
+        if not pass_.owns(workload):
+            pass_.delete(workload, "it failed before the job was told to try again")
         return _view_of_retried(pass_, f"{stage.name} is tried again (spec.runPolicy.retry)")
     if state.state == "Failed":
         return _view_of_failed(pass_, stage, workload, state)

@@ -254,7 +254,7 @@ def test_backend_that_the_cluster_lacks_is_named_with_what_brings_it():
     found = simulation.condition("Accepted")
     assert (found["status"], found["reason"]) == ("False", "BackendUnavailable")
     assert "Kubeflow training-operator" in found["message"]
-    assert "this cluster has: Job" in found["message"]
+    assert "set it to one that this cluster has (Job)" in found["message"]
     assert begun(simulation) == set()
 
 
