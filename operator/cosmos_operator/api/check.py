@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from cosmos_operator.api.check_pods import check_pods
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec, sources
 from cosmos_worker.config.experiment import Experiment
@@ -85,7 +86,7 @@ def _check_overrides(training: TrainingSpec) -> list[str]:
 def check_job(job: PostTrainingJob) -> list[str]:
     """All problems of a job whose fields are valid one by one, one line each."""
     problems = _check_camera(job) + _check_inference(job) + _check_storage(job)
-    problems += _check_single_objects(job)
+    problems += _check_single_objects(job) + check_pods(job)
     if training := check_training(job.spec.training):
         return training + problems
     try:

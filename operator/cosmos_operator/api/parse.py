@@ -19,10 +19,12 @@ from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
 
 MAX_FILE_BYTES = 1 << 20
-MOVED_FIELDS: dict[str, str] = {}
-"""Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists.
-
-``v1alpha1`` has moved none so far; a field that is renamed or moved gets a line here."""
+MOVED_FIELDS: dict[str, str] = {
+    "spec.compute.preparation.resources": (
+        "spec.stages.KIND.podTemplate.spec.containers[name: worker].resources of each KIND of stage, such as embedText"
+    ),
+}
+"""Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists."""
 
 
 def load_job(path: Path) -> PostTrainingJob:

@@ -27,7 +27,9 @@ from cosmos_operator.api.base import (
     rules,
 )
 from cosmos_operator.api.inference import InferenceItem
+from cosmos_operator.api.labels import QUEUE_LABEL
 from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpec
+from cosmos_operator.api.pod_template import PodTemplate, StagesSpec
 from cosmos_operator.api.prompts_and_guards import (
     GuardrailsSpec,
     PromptUpsamplerSpec,
@@ -273,7 +275,12 @@ class PostTrainingJobSpec(ApiModel):
     storage: Annotated[StorageSpec, Field(json_schema_extra=immutable("storage"))] = StorageSpec()
     """Volumes of models, datasets, embeddings and checkpoints, which jobs may share."""
     scheduling: SchedulingSpec = SchedulingSpec()
-    """Nodes, priority and queue of the pods."""
+    """Nodes, priority and queue of the training and of other stages with GPUs."""
+    pod_template: PodTemplate | None = None
+    """Changes of all pods of the job, merged into the operator's as Kubernetes merges a strategic patch. Changes apply to
+    pods that are created afterwards."""
+    stages: StagesSpec = StagesSpec()
+    """Changes of the pods of single stages."""
     run_policy: RunPolicySpec = RunPolicySpec()
     """Deadlines, retries, suspension and clean-up of the job."""
     backend: Annotated[BackendSpec, Field(json_schema_extra=immutable("backend"))] = BackendSpec()
@@ -319,6 +326,10 @@ class Metadata(BaseModel):
     """Name of the job, at most 40 characters, a DNS-1035 label."""
     namespace: Annotated[str, Field(max_length=63)] | None = None
     """Namespace of the job and of all its objects."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the job, which its pods get too."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Annotations of the job."""
 
 
 class PostTrainingJob(ApiModel):
@@ -336,6 +347,11 @@ class PostTrainingJob(ApiModel):
     def name(self) -> str:
         """Name of the job."""
         return self.metadata.name
+
+    @property
+    def queue_name(self) -> str:
+        """Name of the Kueue LocalQueue that the job names, in its specification or by Kueue's label; empty = none."""
+        return self.spec.scheduling.queue_name or self.metadata.labels.get(QUEUE_LABEL, "")
 
     @property
     def published_name(self) -> str:

@@ -10,7 +10,9 @@ from cosmos_operator.api.status import PostTrainingJobStatus, read_status
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.permissions import check_settings
 from cosmos_operator.plan.stages import Stage, plan_stages
+from cosmos_operator.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class JobPlan:
     """Reasons for which the job cannot be carried out, one line each."""
 
 
-def plan_job(document: Manifest) -> JobPlan:
-    """Parse a job and plan its stages.
+def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
+    """Parse a job, plan its stages, and compare its pods with what the installation allows.
 
     Items can be appended to a job at any time, and a wrong one must not end the training: in a job that an earlier
     pass has accepted, wrong items fail alone.
@@ -43,6 +45,8 @@ def plan_job(document: Manifest) -> JobPlan:
         job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
+    if problems := check_settings(job, stages, settings or Settings()):
+        return JobPlan(document, previous, problems=tuple(problems))
     return JobPlan(document, previous, job, stages, wrong_items)
 
 

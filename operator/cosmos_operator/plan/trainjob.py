@@ -6,6 +6,7 @@ environment and resources in ``trainer``, and the rest of the pod as a patch of 
 
 from __future__ import annotations
 
+from cosmos_operator.api.labels import PRIORITY_LABEL
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.workload import TrainingAttempt
 
@@ -15,12 +16,49 @@ CONTAINER = "node"
 MANAGER = "cosmos.dev/operator"
 """Manager of our patch of the runtime."""
 PATCHED_POD_FIELDS = (
-    "affinity", "imagePullSecrets", "nodeSelector", "securityContext", "tolerations", "volumes",
+    "affinity", "imagePullSecrets", "nodeSelector", "securityContext", "serviceAccountName", "tolerations", "volumes",
 )  # fmt: skip
 """Fields of our pods that a TrainJob may patch in its runtime since Trainer 2.2.
 
 A field that only later versions have would be dropped silently where a program that knows 2.2 writes the TrainJob, as
 Kueue 0.17 does."""
+
+RUNTIME_POD_FIELDS = (
+    "automountServiceAccountToken", "enableServiceLinks", "restartPolicy", "terminationGracePeriodSeconds",
+)  # fmt: skip
+"""Fields of our pods that the runtime holds, with the operator's own values."""
+CARRIED_CONTAINER_FIELDS = ("env", "resources", "securityContext", "volumeMounts")
+"""Fields of a container that a TrainJob carries in its trainer or in its patch, of those that a template can set."""
+
+
+def trainjob_problems(attempt: TrainingAttempt) -> list[str]:
+    """What the pods of a training are to have and a TrainJob cannot carry, one line each."""
+    plain, pod = attempt.plain_pod_template()["spec"], attempt.pod_template()["spec"]
+    container = pod["containers"][0]
+    lost = [
+        f"spec.{name}"
+        for name, value in pod.items()
+        if name not in (*PATCHED_POD_FIELDS, "containers")
+        and (name not in RUNTIME_POD_FIELDS or value != plain[name])
+    ]
+    known = (*CARRIED_CONTAINER_FIELDS, *plain["containers"][0])
+    lost += [f"spec.containers.{name}" for name in container if name not in known]
+    lost += [
+        f"a second mount of the volume {name!r}" for name in _scratch_mounted_twice(pod, container)
+    ]
+    return [
+        f"spec.backend.type: a TrainJob cannot carry {what} of the training's pods, which spec.scheduling or a pod template "
+        "asks for; give it up, or use the backend Job or PyTorchJob"
+        + (f" (with a queue the label {PRIORITY_LABEL} of the job does the same)" if "priority" in what else "")
+        for what in lost
+    ]  # fmt: skip
+
+
+def _scratch_mounted_twice(pod: Manifest, container: Manifest) -> list[str]:
+    """Volumes that are empty at first and mounted at several paths; copies of them would not share their files."""
+    fresh = [one["name"] for one in pod["volumes"] if "emptyDir" in one or "ephemeral" in one]
+    mounted = [mount["name"] for mount in container["volumeMounts"]]
+    return [name for name in fresh if mounted.count(name) > 1]
 
 
 def _mount_each_volume_once(pod: Manifest, container: Manifest) -> None:
@@ -49,7 +87,7 @@ def build_trainjob(attempt: TrainingAttempt) -> tuple[Manifest, ...]:
         "env": container["env"],
         "numNodes": attempt.stage.nodes,
         "numProcPerNode": attempt.stage.processes_per_node,
-        "resourcesPerNode": container["resources"],
+        "resourcesPerNode": container.get("resources", {}),
     }
     pod_patch: Manifest = {name: pod[name] for name in PATCHED_POD_FIELDS if name in pod}
     pod_patch["containers"] = [

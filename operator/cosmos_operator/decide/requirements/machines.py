@@ -5,6 +5,7 @@ from __future__ import annotations
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.kube.objects import labels_of, name_of
 from cosmos_operator.plan.backend import BACKENDS, Backend, choose_backend
+from cosmos_operator.plan.pod_layers import node_selector
 
 
 def check_backend(pass_: Pass) -> Backend | None:
@@ -30,10 +31,10 @@ def check_backend(pass_: Pass) -> Backend | None:
 
 
 def offered_gpus(pass_: Pass) -> dict[str, int] | None:
-    """Name of each node that spec.scheduling.nodeSelector admits → its GPUs; None if the nodes are not known."""
+    """Name of each node that the training's nodeSelector admits → its GPUs; None if the nodes are not known."""
     if pass_.observed.nodes is None:
         return None
-    compute, selector = pass_.job.spec.compute, pass_.job.spec.scheduling.node_selector
+    compute, selector = pass_.job.spec.compute, _node_selector(pass_)
     return {
         name_of(node): int(
             node.get("status", {}).get("allocatable", {}).get(compute.gpu_resource_name, 0)
@@ -41,6 +42,12 @@ def offered_gpus(pass_: Pass) -> dict[str, int] | None:
         for node in pass_.observed.nodes
         if selector.items() <= labels_of(node).items()
     }
+
+
+def _node_selector(pass_: Pass) -> dict[str, str]:
+    """The labels that a node must have to run the training, from spec.scheduling and the pod templates."""
+    training = next(stage for stage in pass_.stages if stage.kind == "train")
+    return node_selector(pass_.job, training, pass_.settings)
 
 
 def gpu_shortage(pass_: Pass, gpus: int, nodes: int) -> str:
@@ -54,12 +61,13 @@ def gpu_shortage(pass_: Pass, gpus: int, nodes: int) -> str:
     offers = offered_gpus(pass_)
     if offers is None or not gpus:
         return ""
-    compute, selector = pass_.job.spec.compute, pass_.job.spec.scheduling.node_selector
+    compute, selector = pass_.job.spec.compute, _node_selector(pass_)
     if sum(offer >= gpus for offer in offers.values()) >= nodes:
         return ""
     best = sorted(offers.items(), key=lambda item: -item[1])[:3]
     available = ", ".join(f"{name} has {offer}" for name, offer in best) or "no node fits"
-    chosen = " with the labels of spec.scheduling.nodeSelector" if selector else ""
+    wanted = ", ".join(f"{name}={value}" for name, value in selector.items())
+    chosen = f" with the labels of nodeSelector ({wanted})" if selector else ""
     return (
         f"asks for {gpus} {compute.gpu_resource_name} on each of {nodes} node{'s' if nodes > 1 else ''}; "
         f"nodes{chosen}: {available}; add nodes, or create the job with other values of spec.compute"
