@@ -10,7 +10,10 @@ from pydantic import AfterValidator
 from cosmos_worker.runtime.rendezvous import TIMEOUT_VARIABLE
 
 NAME = "[A-Za-z_][A-Za-z0-9_]*"
-CREDENTIALS = "(HF|HUGGING_FACE_HUB)_TOKEN|WANDB_API_KEY|MLFLOW_TRACKING_URI|AWS_((SECRET_)?ACCESS_KEY(_ID)?|SESSION_TOKEN)"
+CREDENTIALS = (
+    "(HF|HUGGING_FACE_HUB)_TOKEN|WANDB_API_KEY|MLFLOW_TRACKING_URI"
+    "|AWS_((SECRET_)?ACCESS_KEY(_ID)?|SESSION_TOKEN)"
+)
 """Names of variables with credentials, which come from Secrets."""
 RESERVED = {
     "COSMOS_.*": f"reserved for the operator and the worker, but for {TIMEOUT_VARIABLE}",

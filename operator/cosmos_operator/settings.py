@@ -44,8 +44,8 @@ class AllowedInJobs(ApiModel):
     """What jobs may set of their pods; a job that sets more is not accepted."""
 
     fields: tuple[str, ...] = ("*",)
-    """Fields of pod templates, such as spec.tolerations, metadata.labels or spec.containers.env; * = all that a template
-    can set."""
+    """Fields of pod templates, such as spec.tolerations, metadata.labels or spec.containers.env; * = all that a
+    template can set."""
     images: tuple[str, ...] = ("*",)
     """Images in spec.compute.image and pod templates, with * for any characters."""
     image_digests: bool = False
@@ -53,7 +53,7 @@ class AllowedInJobs(ApiModel):
     secrets: tuple[str, ...] = ("*",)
     """Secrets that jobs may name, with * for any characters."""
     host_access: bool = False
-    """True allows what opens the node to a pod: hostPath, hostNetwork, hostPID, hostIPC, host ports, privileged containers."""
+    """True allows what opens the node to a pod, such as hostPath, hostNetwork, hostPID and privileged containers."""
 
 
 def _without_problems(template: Template) -> Template:

@@ -48,9 +48,7 @@ def pod_template(api: Api, spec: dict[str, Any]) -> tuple[str, Any]:
 def test_server_merges_alike(api: Api, original: Any, patch: Any, merged: Any) -> None:
     path, stored = pod_template(api, original)
     _, expected = pod_template(api, merged)  # with the server's defaults
-    code, answer = api.call(
-        "PATCH", path, {"template": {"spec": patch}}, "strategic", dryRun="All"
-    )
+    code, answer = api.call("PATCH", path, {"template": {"spec": patch}}, "strategic", dryRun="All")
     assert code == 200, answer
 
     assert answer["template"]["spec"] == expected

@@ -34,6 +34,7 @@ def check_pods(job: PostTrainingJob) -> list[str]:
     given, label = job.spec.scheduling.queue_name, job.metadata.labels.get(QUEUE_LABEL)
     if given and label and given != label:
         problems.append(
-            f"spec.scheduling.queueName: {given!r} is not the queue of the label {QUEUE_LABEL}, {label!r}; give one of them"
+            f"spec.scheduling.queueName: {given!r} is not the queue of the label {QUEUE_LABEL}, {label!r}; give one of "
+            "them"
         )
     return problems

@@ -174,8 +174,7 @@ class Toleration(ApiModel):
 
 
 class SchedulingSpec(ApiModel):
-    """Nodes, priority and queue of the training and of other stages with GPUs. Changes apply to pods that are created
-    afterwards."""
+    """Nodes, priority and queue of the training and of other stages with GPUs, from their next pods on."""
 
     queue_name: Annotated[OptionalObjectName, Field(json_schema_extra=immutable("queueName"))] = ""
     """Name of the Kueue LocalQueue in which the training, and every stage that uses GPUs, waits for quota. Empty:

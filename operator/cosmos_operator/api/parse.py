@@ -21,7 +21,7 @@ from cosmos_worker.config.addresses import without_secrets
 MAX_FILE_BYTES = 1 << 20
 MOVED_FIELDS: dict[str, str] = {
     "spec.compute.preparation.resources": (
-        "spec.stages.KIND.podTemplate.spec.containers[name: worker].resources of each KIND of stage, such as embedText"
+        "spec.stages.*.podTemplate.spec, in the resources of the container worker of each stage that needs them"
     ),
 }
 """Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists."""

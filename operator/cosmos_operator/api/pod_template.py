@@ -1,8 +1,8 @@
 """Pod templates in a job: a part of Kubernetes' PodTemplateSpec that is merged into the operator's own.
 
-The CRD describes the fields of ``spec.podTemplate`` one by one and leaves what is inside to Kubernetes; the templates of
-stages and inference items have the same fields. Nothing is pruned, so that ``null`` and ``$patch`` arrive, and a field
-that has no place here is refused by name (``pod_template_rules.py``) instead of being lost.
+The CRD describes the fields of ``spec.podTemplate`` one by one and leaves what is inside to Kubernetes; the templates
+of stages and inference items have the same fields. Nothing is pruned, so that ``null`` and ``$patch`` arrive, and a
+field that has no place here is refused by name (``pod_template_rules.py``) instead of being lost.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ Template = dict[str, Any]
 MAX_TEMPLATE_BYTES = 32 * 1024
 """Length of one template as JSON."""
 OPEN = {"x-kubernetes-preserve-unknown-fields": True}
-TYPES: dict[str, type | tuple[type, ...]] = {
+TYPES: dict[str, Any] = {
     "object": dict, "array": (list, tuple), "string": str, "boolean": bool, "integer": int,
 }  # fmt: skip
 
 
-def _object(text: str, **more: Any) -> Template:
-    return {"type": "object", "nullable": True, "maxProperties": 64, **OPEN, "description": text, **more}  # fmt: skip
+def _object(text: str, properties: Template | None = None) -> Template:
+    schema = {"type": "object", "nullable": True, "maxProperties": 64, **OPEN, "description": text}
+    return schema if properties is None else {**schema, "properties": properties}
 
 
 def _list(text: str) -> Template:
@@ -56,8 +57,8 @@ POD_FIELDS: dict[str, Template] = {
         "True mounts the token of the service account, with which a pod can reach the API server."
     ),
     "containers": _list(
-        "The container of the worker, whose name here is worker whatever runs the training: its env, envFrom, resources, "
-        "securityContext, volumeMounts and volumeDevices. Another container is an element of initContainers."
+        "The container of the worker, whose name here is worker whatever runs the training: its env, envFrom, "
+        "resources, securityContext, volumeMounts and volumeDevices. Any other container goes into initContainers."
     ),
     "dnsConfig": _object("DNS parameters of the pods, beside those of dnsPolicy."),
     "dnsPolicy": _text("DNS policy of the pods: ClusterFirst, Default, None."),
@@ -68,7 +69,7 @@ POD_FIELDS: dict[str, Template] = {
     "hostUsers": _switch("False gives the pods a user namespace of their own."),
     "imagePullSecrets": _list("Secrets for image registries, merged by name."),
     "initContainers": _list(
-        "Containers that run before the worker, or beside it with restartPolicy Always (native sidecars); merged by name."
+        "Containers that run before the worker, or beside it with restartPolicy Always (native sidecars)."
     ),
     "nodeSelector": _texts("Labels that a node must have, merged key by key."),
     "priorityClassName": _text("Priority class of the pods."),
@@ -76,8 +77,8 @@ POD_FIELDS: dict[str, Template] = {
     "runtimeClassName": _text("Runtime class of the pods."),
     "schedulerName": _text("Scheduler of the pods."),
     "securityContext": _object(
-        "Security context of the pods, field by field. To leave user and group to the platform, as OpenShift wants it, "
-        "set runAsUser, runAsGroup and fsGroup to null."
+        "Security context of the pods, field by field. To leave user and group to the platform, as OpenShift wants "
+        "it, set runAsUser, runAsGroup and fsGroup to null."
     ),
     "serviceAccountName": _text("Service account of the pods, such as one with access to a bucket."),
     "terminationGracePeriodSeconds": {
@@ -95,8 +96,8 @@ METADATA_FIELDS = {
     "annotations": _texts("Annotations of the pods."),
 }  # fmt: skip
 SPEC_TEXT = (
-    "Fields of a pod that are merged into the operator's, with the merge keys of Kubernetes: null removes a field, lists "
-    "such as env and volumes are merged by name, tolerations are replaced as a whole."
+    "Fields of a pod that are merged into the operator's, with the merge keys of Kubernetes: null removes a field, "
+    "lists such as env and volumes are merged by name, tolerations are replaced as a whole."
 )
 SCHEMA: Template = {
     "type": "object",
@@ -137,24 +138,28 @@ def _excesses(value: Any, schema: Template, where: str) -> Iterator[str]:  # noq
     """What the API server refuses about a value by the schema of the CRD."""
     if value is None and schema.get("nullable"):
         return
-    place = f"{where}: " if where else ""
-    is_flag = isinstance(value, bool) and schema["type"] != "boolean"
-    if not isinstance(value, TYPES[schema["type"]]) or is_flag:
-        yield f"{place}is of type {type(value).__name__}; give {schema['type']}"
+    place, kind = f"{where}: " if where else "", schema["type"]
+    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        yield f"{place}is of type {type(value).__name__}; give {kind}"
         return
     for keyword in ("maxProperties", "maxItems", "maxLength"):
         if keyword in schema and len(value) > schema[keyword]:
             yield f"{place}has {len(value)} elements; at most {schema[keyword]} are allowed"
     if "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
         yield f"{place}{value} is not between {schema['minimum']} and {schema['maximum']}"
+    for name, inner, below in _parts(value, schema):
+        yield from _excesses(inner, below, f"{where}{name}".lstrip("."))
+
+
+def _parts(value: Any, schema: Template) -> Iterator[tuple[str, Any, Template]]:  # noqa: ANN401
+    """(end of the path, value, schema) of what is in a list or an object, as far as the CRD knows it."""
     if schema["type"] == "array":
-        for number, one in enumerate(value):
-            yield from _excesses(one, schema["items"], f"{where}[{number}]")
-    if schema["type"] == "object":
+        yield from ((f"[{number}]", one, schema["items"]) for number, one in enumerate(value))
+    elif schema["type"] == "object":
         known, others = schema.get("properties", {}), schema.get("additionalProperties")
         for name, inner in value.items():
             if found := known.get(name, others):
-                yield from _excesses(inner, found, f"{where}.{name}".lstrip("."))
+                yield f".{name}", inner, found
 
 
 PodTemplate = Annotated[Template, AfterValidator(_within_limits), WithJsonSchema(SCHEMA)]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosmos_operator.api.base import GROUP
 from cosmos_operator.api.labels import MANAGED_LABEL, PART_OF_LABEL
-from cosmos_operator.api.pod_schema import POD, TEMPLATE
+from cosmos_operator.api.pod_schema import TEMPLATE
 from cosmos_operator.api.pod_shape import PATCH, shape_problems
 from cosmos_operator.api.pod_template import METADATA_FIELDS, POD_FIELDS
 from cosmos_operator.pod_variables import CREDENTIALS, reason_of_reserved
@@ -104,11 +104,11 @@ def template_problems(template: Mapping[str, Any], where: str, gpu_name: str) ->
 
 
 def _concerns_training(where: str) -> bool:
-    return ".stages." not in where and ".inference[" not in where or ".stages.train." in where
+    return ".stages.train." in where or not (".stages." in where or ".inference[" in where)
 
 
 def _unusable(
-    block: Mapping[str, Any], allowed: Any, reasons: Mapping[str, str], where: str  # noqa: ANN401
+    block: Mapping[str, Any], allowed: Iterable[str], reasons: Mapping[str, str], where: str
 ) -> Iterator[str]:
     """Fields of Kubernetes that have no place in a template."""
     if PATCH in block:
@@ -138,9 +138,9 @@ def _metadata_problems(metadata: Mapping[str, Any], where: str) -> Iterator[str]
             elif reason := _reserved(name, reserved):
                 yield f"{here}: cannot be set in a pod template: {reason}"
             elif not is_qualified(name):
-                yield f"{here}: is not a name of Kubernetes; give letters, digits, - _ . with an optional prefix/"
+                yield f"{here}: is no name for Kubernetes; use letters, digits, - _ . and an optional prefix/"
             elif field == "labels" and value is not None and not is_label_value(value):
-                yield f"{here}: got {value!r}; a label has up to 63 letters, digits, - _ . and begins and ends with no mark"
+                yield f"{here}: got {value!r}; use up to 63 letters, digits, - _ . with no mark at the ends"
 
 
 def _reserved(name: str, patterns: Mapping[str, str]) -> str:

@@ -277,8 +277,8 @@ class PostTrainingJobSpec(ApiModel):
     scheduling: SchedulingSpec = SchedulingSpec()
     """Nodes, priority and queue of the training and of other stages with GPUs."""
     pod_template: PodTemplate | None = None
-    """Changes of all pods of the job, merged into the operator's as Kubernetes merges a strategic patch. Changes apply to
-    pods that are created afterwards."""
+    """Changes of all pods of the job, merged into the operator's as Kubernetes merges a strategic patch, from the
+    next pods on."""
     stages: StagesSpec = StagesSpec()
     """Changes of the pods of single stages."""
     run_policy: RunPolicySpec = RunPolicySpec()

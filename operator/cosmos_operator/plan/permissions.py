@@ -25,9 +25,7 @@ SECRET_KEYS = ("secretKeyRef", "secretRef", "nodePublishSecretRef", "imagePullSe
 """Fields that hold the name of a Secret in a field ``name``."""
 
 
-def check_settings(
-    job: PostTrainingJob, stages: Sequence[Stage], settings: Settings
-) -> list[str]:
+def check_settings(job: PostTrainingJob, stages: Sequence[Stage], settings: Settings) -> list[str]:
     """Everything in a job that the installation does not allow, or that its backend cannot do, one line each."""
     problems = _permission_problems(job, settings.allow)
     if job.spec.backend.type == "TrainJob":
@@ -38,13 +36,13 @@ def check_settings(
 
 def _permission_problems(job: PostTrainingJob, allowed: AllowedInJobs) -> list[str]:
     """Everything in a job that the installation does not allow, one line each."""
-    problems = []
+    problems: list[str] = []
     for where, template in templates(job):
         problems += _fields(template, where, allowed.fields)
         if not allowed.host_access:
             problems += [
-                f"{path}: {what} opens the node to the pod, which this installation does not allow (jobs.allow.hostAccess "
-                "of the chart); remove it"
+                f"{path}: {what} opens the node to the pod, which this installation does not allow "
+                "(jobs.allow.hostAccess of the chart); remove it"
                 for path, what in host_access(template, where)
             ]
     problems += _names("Secret", _secrets(job), allowed.secrets, "jobs.allow.secrets")
@@ -52,8 +50,8 @@ def _permission_problems(job: PostTrainingJob, allowed: AllowedInJobs) -> list[s
     problems += _names("image", images, allowed.images, "jobs.allow.images")
     if allowed.image_digests:
         problems += [
-            f"{where}: {image!r} has no digest, which this installation demands (jobs.allow.imageDigests of the chart); "
-            "give NAME@sha256:..."
+            f"{where}: {image!r} has no digest, which this installation demands (jobs.allow.imageDigests of the "
+            "chart); give NAME@sha256:..."
             for where, image in images
             if "@sha256:" not in image
         ]
@@ -66,8 +64,8 @@ def _fields(template: Template, where: str, allowed: tuple[str, ...]) -> Iterato
     for field in _fields_of(template):
         if not any(field == one or field.startswith(f"{one}.") for one in allowed):
             yield (
-                f"{where}.{field}: this installation does not allow it in jobs (jobs.allow.fields of the chart); allowed: "
-                f"{', '.join(allowed) or 'none'}"
+                f"{where}.{field}: this installation does not allow it in jobs (jobs.allow.fields of the chart); "
+                f"allowed: {', '.join(allowed) or 'none'}"
             )
 
 
@@ -148,4 +146,3 @@ def _images(job: PostTrainingJob) -> Iterator[Found]:
         for number, volume in enumerate(spec.get("volumes") or ()):
             if reference := (volume.get("image") or {}).get("reference"):
                 yield f"{where}.spec.volumes[{number}].image.reference", reference
-

@@ -23,11 +23,9 @@ def layers(job: PostTrainingJob, stage: Stage, settings: Settings) -> Iterator[T
     yield {"metadata": _inherited_metadata(job, stage), "spec": _short_fields(job, stage)}
     own = getattr(job.spec.stages, stage.kind.replace("-", "_")).pod_template
     item = next((one for one in job.spec.inference if f"generate-{one.name}" == stage.name), None)
-    yield from (
-        template
-        for template in (job.spec.pod_template, own, item and item.pod_template)
-        if template is not None
-    )
+    for template in (job.spec.pod_template, own, None if item is None else item.pod_template):
+        if template is not None:
+            yield template
 
 
 def _inherited_metadata(job: PostTrainingJob, stage: Stage) -> Template:

@@ -37,7 +37,8 @@ def _merge_map(original: Object, patch: Object, kind: str) -> Object:
     if directive == "delete":
         return {}
     if directive == "replace":
-        return _without_directives(patch)
+        replaced: Object = _without_directives(patch)
+        return replaced
     types = fields_of(kind) or {}
     for name, value in patch.items():
         if value is None:

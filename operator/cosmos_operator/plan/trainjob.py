@@ -47,8 +47,8 @@ def trainjob_problems(attempt: TrainingAttempt) -> list[str]:
         f"a second mount of the volume {name!r}" for name in _scratch_mounted_twice(pod, container)
     ]
     return [
-        f"spec.backend.type: a TrainJob cannot carry {what} of the training's pods, which spec.scheduling or a pod template "
-        "asks for; give it up, or use the backend Job or PyTorchJob"
+        f"spec.backend.type: a TrainJob cannot carry {what} of the training's pods, which spec.scheduling or a pod "
+        "template asks for; give it up, or use the backend Job or PyTorchJob"
         + (f" (with a queue the label {PRIORITY_LABEL} of the job does the same)" if "priority" in what else "")
         for what in lost
     ]  # fmt: skip

@@ -86,9 +86,7 @@ class TrainingAttempt:
             update={"pod_template": None, "stages": StagesSpec(), "scheduling": SchedulingSpec()}
         )
         job = self.job.model_copy(update={"spec": spec})
-        return build_pod_template(
-            job, self.stage, config_map=self.config_map, settings=Settings()
-        )
+        return build_pod_template(job, self.stage, config_map=self.config_map, settings=Settings())
 
     def _labelled(self, header: Manifest) -> Manifest:
         header["labels"][ATTEMPT_LABEL] = str(self.number)

@@ -19,9 +19,17 @@ TWO_NODES = {
         "gpusPerNode": 4,
         "resources": {"requests": {"cpu": 8}, "limits": {"memory": "64Gi"}},
     },
-    "podTemplate": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "16Gi"}}}]}},
+    "podTemplate": {
+        "spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "16Gi"}}}]}
+    },
     "stages": {
-        "train": {"podTemplate": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "64Gi"}}}]}}},
+        "train": {
+            "podTemplate": {
+                "spec": {
+                    "containers": [{"name": "worker", "resources": {"limits": {"memory": "64Gi"}}}]
+                }
+            }
+        },
     },
     "training.overrides": ["trainer.micro_batch_size=1"],
     "dataset.source": {"claim": {"claimName": "lab-data", "path": "cubes"}},
