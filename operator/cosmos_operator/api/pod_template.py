@@ -83,8 +83,8 @@ POD_FIELDS: dict[str, Template] = {
     "serviceAccountName": _text("Service account of the pods, such as one with access to a bucket."),
     "terminationGracePeriodSeconds": {
         "type": "integer", "nullable": True, "minimum": 1, "maximum": 86400,
-        "description": "Seconds between SIGTERM and SIGKILL; a training saves its checkpoint in all but 30 of them, 300 "
-        "where nothing is given.",
+        "description": "Seconds between SIGTERM and SIGKILL; a training saves its checkpoint in all but 30 of them, "
+        "and has 300 where nothing is given.",
     },
     "tolerations": _list("Taints of nodes that the pods tolerate; the list is replaced as a whole."),
     "topologySpreadConstraints": _list("Constraints on the spread of the pods, merged by topologyKey."),

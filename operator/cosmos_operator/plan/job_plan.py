@@ -10,7 +10,7 @@ from cosmos_operator.api.status import PostTrainingJobStatus, read_status
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.plan.permissions import check_settings
+from cosmos_operator.plan.permissions import permission_problems
 from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_operator.settings import Settings
 
@@ -45,7 +45,7 @@ def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
         job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
-    if problems := check_settings(job, stages, settings or Settings()):
+    if problems := permission_problems(job, (settings or Settings()).allow):
         return JobPlan(document, previous, problems=tuple(problems))
     return JobPlan(document, previous, job, stages, wrong_items)
 

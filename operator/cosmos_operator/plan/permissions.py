@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
 from cosmos_operator.api.check_pods import templates
 from cosmos_operator.api.pod_template import Template
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.trainjob import trainjob_problems
-from cosmos_operator.plan.workload import TrainingAttempt
-from cosmos_operator.settings import AllowedInJobs, Settings
+from cosmos_operator.settings import AllowedInJobs
 
 Found = tuple[str, str]
 """Path of a value in a job, and the value."""
@@ -25,16 +22,7 @@ SECRET_KEYS = ("secretKeyRef", "secretRef", "nodePublishSecretRef", "imagePullSe
 """Fields that hold the name of a Secret in a field ``name``."""
 
 
-def check_settings(job: PostTrainingJob, stages: Sequence[Stage], settings: Settings) -> list[str]:
-    """Everything in a job that the installation does not allow, or that its backend cannot do, one line each."""
-    problems = _permission_problems(job, settings.allow)
-    if job.spec.backend.type == "TrainJob":
-        training = next(stage for stage in stages if stage.kind == "train")
-        problems += trainjob_problems(TrainingAttempt(job, training, "", settings, 1))
-    return problems
-
-
-def _permission_problems(job: PostTrainingJob, allowed: AllowedInJobs) -> list[str]:
+def permission_problems(job: PostTrainingJob, allowed: AllowedInJobs) -> list[str]:
     """Everything in a job that the installation does not allow, one line each."""
     problems: list[str] = []
     for where, template in templates(job):

@@ -23,7 +23,7 @@ from cosmos_operator.kube.pods import (
     phase_of,
 )
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.trainjob import MANAGER
+from cosmos_operator.plan.trainjob import MANAGER, OWN_RUNTIME_KIND
 
 EXIT_AFTER_SIGTERM = 143
 
@@ -135,6 +135,8 @@ def _has_lost_its_patches(workload: Manifest) -> bool:
     """True if somebody has written a TrainJob without the patch that describes our pods."""
     if workload["kind"] != "TrainJob":
         return False
+    if workload["spec"]["runtimeRef"].get("kind") == OWN_RUNTIME_KIND:
+        return False  # the runtime holds the whole pod
     patches = workload["spec"].get("runtimePatches") or ()
     return all(patch.get("manager") != MANAGER for patch in patches)
 
