@@ -50,6 +50,18 @@ def test_all_stages(fake: FakeKube, backend: str, nodes: int) -> None:
     assert fake.mishaps == []
 
 
+def test_trainjob_with_a_runtime_of_its_own(fake: FakeKube) -> None:
+    priority = {"metadata": {"name": "high"}, "value": 5}
+    fake.create("priorityclasses.scheduling.k8s.io", priority)
+    changes = {"backend.type": "TrainJob", "scheduling.priorityClassName": "high"}
+    plan = Plan(fake, changes).prepare()
+    assert has(plan.run("train"), "Complete")
+    (pod,) = plan.pods()
+    assert pod["spec"]["priorityClassName"] == "high"
+    assert words(pod)["reason"] == "Succeeded"
+    assert fake.mishaps == []
+
+
 def test_job_status(fake: FakeKube) -> None:
     job = Plan(fake).run("fetch-model")
     status = job["status"]
