@@ -31,7 +31,7 @@ def permission_problems(job: PostTrainingJob, allowed: AllowedInJobs) -> list[st
             problems += [
                 f"{path}: {what} opens the node to the pod, which this installation does not allow "
                 "(jobs.allow.hostAccess of the chart); remove it"
-                for path, what in host_access(template, where)
+                for path, what in host_access(template.get("spec"), f"{where}.spec")
             ]
     problems += _names("Secret", _secrets(job), allowed.secrets, "jobs.allow.secrets")
     images = list(_images(job))
@@ -77,7 +77,7 @@ def _names(kind: str, found: Iterable[Found], patterns: tuple[str, ...], setting
 
 
 def host_access(value: Any, where: str) -> Iterator[Found]:  # noqa: ANN401 - JSON
-    """(path, what) of everything in a template that opens the node to its pod."""
+    """(path, what) of everything in a pod's specification that opens the node to the pod."""
     for name, inner, path in _walk(value, where):
         if (name in HOST_FLAGS and inner is True) or (name == "hostPath" and inner is not None):
             yield path, name
@@ -110,7 +110,7 @@ def _secrets(job: PostTrainingJob) -> Iterator[Found]:
     if credentials.s3 is not None:
         yield "spec.credentials.s3.name", credentials.s3.name
     for where, template in templates(job):
-        for name, inner, path in _walk(template, where):
+        for name, inner, path in _walk(template.get("spec"), f"{where}.spec"):
             if name == "secretName" and inner:
                 yield path, str(inner)
             for one in inner if isinstance(inner, list) else [inner]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from support.helm_chart import find_one, render
 from support.jobs import make_document
 
 from cosmos_operator.api.parse import parse_job
+from cosmos_operator.api.pod_template import StagesSpec
 from cosmos_operator.errors import InvalidSpec
+from cosmos_operator.settings import Settings
+from cosmos_worker.config.stages import STAGE_CONFIGS
 
 Json = dict[str, Any]
+PAGE = Path(__file__).parents[3] / "docs" / "pod-templates.md"
 WHERE = "spec.podTemplate.spec"
 WORKER = f"{WHERE}.containers[0]"
 
@@ -158,3 +166,23 @@ def test_two_queues_are_refused() -> None:
     assert problems(queue, labels=label).startswith(
         "spec.scheduling.queueName: 'a' is not the queue of the label kueue.x-k8s.io/queue-name, 'b'"
     )
+
+
+RECIPES = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_of_the_page_is_accepted(recipe: str) -> None:
+    document = yaml.safe_load(recipe)
+    if "jobs" in document:
+        config_map = find_one(render(document), "ConfigMap", "cosmos-operator")
+        Settings.model_validate(yaml.safe_load(config_map["data"]["settings.yaml"]))
+        return
+    job = make_document(document.get("spec"))
+    job["metadata"] |= document.get("metadata", {})
+
+    parse_job(job)
+
+
+def test_every_kind_of_stage_has_a_template() -> None:
+    assert set(StagesSpec.model_fields) == {kind.replace("-", "_") for kind in STAGE_CONFIGS}
