@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from cosmos_operator.api.base import (
@@ -317,6 +317,9 @@ class PostTrainingJobSpec(ApiModel):
     """Model that the job publishes, and its report."""
 
 
+Texts = Annotated[dict[str, str], BeforeValidator(lambda value: {} if value is None else value)]
+
+
 class Metadata(BaseModel):
     """The part of the object's metadata that the plan of a job needs; the rest is ignored."""
 
@@ -326,9 +329,9 @@ class Metadata(BaseModel):
     """Name of the job, at most 40 characters, a DNS-1035 label."""
     namespace: Annotated[str, Field(max_length=63)] | None = None
     """Namespace of the job and of all its objects."""
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Texts = Field(default_factory=dict)
     """Labels of the job, which its pods get too."""
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: Texts = Field(default_factory=dict)
     """Annotations of the job."""
 
 

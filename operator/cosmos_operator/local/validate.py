@@ -37,8 +37,8 @@ def describe_job(path: Path) -> Iterator[str]:
     for where, absent in missing:
         yield f"note: {where}: {absent} is not on this machine; on a cluster it must be in the image"
     for where, template in templates(job):
-        for path, what in host_access(template.get("spec"), f"{where}.spec"):
-            yield f"note: {path}: {what} opens the node to the pod; a cluster accepts it only with jobs.allow.hostAccess"
+        for place, what in host_access(template.get("spec"), f"{where}.spec"):
+            yield f"note: {place}: {what} opens the node to the pod; a cluster needs jobs.allow.hostAccess for it"
 
 
 def describe_numbers(job: PostTrainingJob) -> Iterator[str]:

@@ -58,13 +58,18 @@ def _short_fields(job: PostTrainingJob, stage: Stage) -> Template:
 
 
 def merged(template: Manifest, job: PostTrainingJob, stage: Stage, settings: Settings) -> Manifest:
-    """The operator's template with all changes; its labels, and the number of GPUs, stay the operator's."""
+    """The operator's template with all changes; its labels, and the number of GPUs, stay the operator's.
+
+    Its variables come first, so that those of templates can refer to them.
+    """
     labels = template["metadata"]["labels"]
+    ours = {one["name"] for one in worker_of(template["spec"])["env"]}
     for layer in layers(job, stage, settings):
         template = merge(template, layer)
     header = template["metadata"]
     header["labels"] = {**labels, **header["labels"], **labels}
     container = worker_of(template["spec"])
+    container["env"].sort(key=lambda one: one["name"] not in ours)
     if stage.gpus:
         resources = container.setdefault("resources", {})
         resources.setdefault("limits", {})[job.spec.compute.gpu_resource_name] = str(stage.gpus)

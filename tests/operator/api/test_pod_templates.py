@@ -157,6 +157,10 @@ def test_accepted(changes: Json) -> None:
     assert problems(changes) == ""
 
 
+def test_labels_may_be_empty() -> None:
+    assert problems({}, labels=None, annotations=None) == ""
+
+
 def test_two_queues_are_refused() -> None:
     queue = {"scheduling": {"queueName": "a"}}
     label = {"kueue.x-k8s.io/queue-name": "b"}

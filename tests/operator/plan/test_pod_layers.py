@@ -203,6 +203,17 @@ def test_nodes_that_failed_are_avoided_beside_an_affinity_of_the_template() -> N
     assert found["podAntiAffinity"] == {}
 
 
+def test_variables_of_a_template_can_refer_to_ours() -> None:
+    variables = [
+        {"name": "CACHE", "value": "$(HOME)/cache"},
+        {"name": "OMP_NUM_THREADS", "value": "4"},
+    ]
+    found = container(templates({"podTemplate": worker(env=variables)})["publish"])["env"]
+
+    assert found[-2:] == variables
+    assert {"name": "HOME", "value": "/tmp"} in found
+
+
 def test_time_to_save_follows_the_grace_period() -> None:
     changes = {"stages.train.podTemplate": {"spec": {"terminationGracePeriodSeconds": 900}}}
     pod = templates(changes)["train"]
