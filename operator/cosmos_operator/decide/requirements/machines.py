@@ -6,6 +6,7 @@ from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.kube.objects import labels_of, name_of
 from cosmos_operator.plan.backend import BACKENDS, Backend, choose_backend
 from cosmos_operator.plan.pod_layers import node_selector
+from cosmos_operator.plan.stages import Stage
 
 
 def check_backend(pass_: Pass) -> Backend | None:
@@ -30,11 +31,11 @@ def check_backend(pass_: Pass) -> Backend | None:
     return backend
 
 
-def offered_gpus(pass_: Pass) -> dict[str, int] | None:
-    """Name of each node that the training's nodeSelector admits → its GPUs; None if the nodes are not known."""
+def offered_gpus(pass_: Pass, stage: Stage) -> dict[str, int] | None:
+    """Name of each node that a stage's nodeSelector admits → its GPUs; None if the nodes are not known."""
     if pass_.observed.nodes is None:
         return None
-    compute, selector = pass_.job.spec.compute, _node_selector(pass_)
+    compute, selector = pass_.job.spec.compute, node_selector(pass_.job, stage, pass_.settings)
     return {
         name_of(node): int(
             node.get("status", {}).get("allocatable", {}).get(compute.gpu_resource_name, 0)
@@ -44,24 +45,13 @@ def offered_gpus(pass_: Pass) -> dict[str, int] | None:
     }
 
 
-def _node_selector(pass_: Pass) -> dict[str, str]:
-    """The labels that a node must have to run the training, from spec.scheduling and the pod templates."""
-    training = next(stage for stage in pass_.stages if stage.kind == "train")
-    return node_selector(pass_.job, training, pass_.settings)
-
-
-def gpu_shortage(pass_: Pass, gpus: int, nodes: int) -> str:
-    """The end of a sentence on the lack of GPUs; empty if the nodes of this cluster have enough.
-
-    Args:
-        pass_: the pass.
-        gpus: GPUs that each pod asks for.
-        nodes: number of pods, each on a node of its own.
-    """
-    offers = offered_gpus(pass_)
+def gpu_shortage(pass_: Pass, stage: Stage) -> str:
+    """The end of a sentence on the lack of GPUs for a stage; empty if the nodes of this cluster have enough."""
+    gpus, nodes = stage.gpus, stage.nodes
+    offers = offered_gpus(pass_, stage)
     if offers is None or not gpus:
         return ""
-    compute, selector = pass_.job.spec.compute, _node_selector(pass_)
+    compute, selector = pass_.job.spec.compute, node_selector(pass_.job, stage, pass_.settings)
     if sum(offer >= gpus for offer in offers.values()) >= nodes:
         return ""
     best = sorted(offers.items(), key=lambda item: -item[1])[:3]

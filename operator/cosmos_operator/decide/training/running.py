@@ -119,7 +119,7 @@ def _obstacle(pass_: Pass, stage: Stage, gang: Gang) -> Obstacle | None:
         )
     obstacle = first_obstacle(gang.active)
     if obstacle is not None and obstacle.reason == "Unschedulable":
-        shortage = gpu_shortage(pass_, stage.gpus, stage.nodes)
+        shortage = gpu_shortage(pass_, stage)
         if shortage:
             return Obstacle(obstacle.reason, f"{obstacle.message}; the training {shortage}")
     if obstacle is not None:
