@@ -31,7 +31,7 @@ def shape_problems(value: Any, kind: str, where: str) -> Iterator[str]:  # noqa:
         where: path of the value in the job.
     """
     if not isinstance(value, dict):
-        yield f"{where}: got {_told(value)}; give the fields of a {kind}"
+        yield f"{where}: got {_told(value)}; give the fields of {kind}"
         return
     fields = fields_of(kind) or {}
     for name, inner in value.items():
@@ -59,7 +59,9 @@ def _field_problems(value: Any, type_: FieldType, where: str) -> Iterator[str]: 
             yield f"{where}: got {_told(value)}; give names with values"
             return
         for name, inner in value.items():
-            if inner is not None and name != PATCH:
+            if not isinstance(name, str):
+                yield f"{where}: the name {name!r} is no text; quote it"
+            elif inner is not None and name != PATCH:
                 yield from _value_problems(inner, type_.kind, f"{where}[{name}]")
     else:
         yield from _value_problems(value, type_.kind, where)
@@ -73,7 +75,11 @@ def _list_problems(value: Any, type_: FieldType, where: str) -> Iterator[str]:  
     for number, one in enumerate(value):
         here = f"{where}[{number}]"
         yield from _value_problems(one, type_.kind, here)
-        if key in ("", "*") or not isinstance(one, dict) or one.get(PATCH) == "replace":
+        if not isinstance(one, dict) or key == "*":
+            continue
+        if problem := _directive_problem(one, key):
+            yield f"{here}.{PATCH}: {problem}"
+        if not key or one.get(PATCH) == "replace":
             continue
         name = one.get(key)
         if name is None:
@@ -81,6 +87,17 @@ def _list_problems(value: Any, type_: FieldType, where: str) -> Iterator[str]:  
         elif (repr(name), PATCH in one) in seen:
             yield f"{here}.{key}: {name!r} is there twice; elements of this list are merged by it"
         seen.add((repr(name), PATCH in one))
+
+
+def _directive_problem(element: dict[str, Any], key: str) -> str:
+    """What is wrong with a directive in an element of a list; empty if nothing is, or there is none."""
+    if PATCH not in element:
+        return ""
+    if not key:
+        return "this list is replaced as a whole; give all of its elements, without $patch"
+    if element[PATCH] == "replace" and len(element) > 1:
+        return "an element with $patch: replace stands alone, before the new elements of the list"
+    return ""
 
 
 def _value_problems(value: Any, kind: str, where: str) -> Iterator[str]:  # noqa: ANN401 - JSON

@@ -7,7 +7,6 @@ field that has no place here is refused by name (``pod_template_rules.py``) inst
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -17,8 +16,10 @@ from cosmos_operator.api.base import ApiModel
 
 Template = dict[str, Any]
 """A pod template as JSON values."""
-MAX_TEMPLATE_BYTES = 32 * 1024
-"""Length of one template as JSON."""
+MAX_CHARACTERS = 32 * 1024
+"""Characters of one template, all of its names and values together."""
+MAX_DEPTH = 32
+"""Levels of one template; those of Kubernetes have less than 20."""
 OPEN = {"x-kubernetes-preserve-unknown-fields": True}
 TYPES: dict[str, Any] = {
     "object": dict, "array": (list, tuple), "string": str, "boolean": bool, "integer": int,
@@ -126,12 +127,34 @@ def _within_limits(template: Template) -> Template:
     Raises:
         ValueError: what is too large, or of another type.
     """
+    _check_size(template)
     for problem in _excesses(template, SCHEMA, ""):
         raise ValueError(problem)
-    size = len(json.dumps(template, default=str))
-    if size > MAX_TEMPLATE_BYTES:
-        raise ValueError(f"has {size} bytes as JSON; a template has at most {MAX_TEMPLATE_BYTES}")
     return template
+
+
+def _check_size(template: Template) -> None:
+    """Refuse what is too long or too deep, without going through all of it: aliases of YAML repeat at no cost.
+
+    Raises:
+        ValueError: it is too long or too deep.
+    """
+    waiting: list[tuple[Any, int]] = [(template, 1)]
+    characters = 0
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict):
+            characters += sum(len(str(name)) + 1 for name in value)
+            waiting += [(inner, depth + 1) for inner in value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += [(inner, depth + 1) for inner in value]
+        else:
+            characters += len(str(value))
+        characters += 1
+        if characters > MAX_CHARACTERS:
+            raise ValueError(f"has more than {MAX_CHARACTERS} characters; make it shorter")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"is deeper than {MAX_DEPTH} levels; no pod template is")
 
 
 def _excesses(value: Any, schema: Template, where: str) -> Iterator[str]:  # noqa: ANN401 - JSON

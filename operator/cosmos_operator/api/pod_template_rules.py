@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -204,7 +205,7 @@ def _our_volume(entry: Mapping[str, Any], where: str) -> Iterator[str]:
 
 
 def _our_mount(mount: Mapping[str, Any], where: str) -> Iterator[str]:
-    path = "/" + str(mount.get("mountPath", "")).strip("/")
+    path = posixpath.normpath("/" + str(mount.get("mountPath", "")).strip("/"))
     for ours in OUR_MOUNTS:
         below = path.startswith(f"{ours}/") and ours != "/tmp"  # noqa: S108
         if path == ours or below or ours.startswith(f"{path.rstrip('/')}/"):

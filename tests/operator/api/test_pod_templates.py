@@ -45,6 +45,21 @@ def env(name: str, **fields: Any) -> Json:
     return worker(env=[{"name": name, **fields}])
 
 
+def nested(depth: int) -> Json:
+    value: Json = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def repeated(depth: int) -> Json:
+    """What aliases of YAML make: twice as much at every level, in a few objects."""
+    value: Json = {}
+    for _ in range(depth):
+        value = {"a": value, "b": value}
+    return value
+
+
 FROM_SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
 REFUSED: list[tuple[Json, str]] = [
     # fields that would break the job
@@ -69,6 +84,7 @@ REFUSED: list[tuple[Json, str]] = [
     (spec(volumes=[{"name": "claim-0-2", "emptyDir": {}}]), "'claim-0-2' is a volume of the operator"),
     (worker(volumeMounts=[{"name": "x", "mountPath": "/mnt/cosmos/models/"}]), f"{WORKER}.volumeMounts[0].mountPath: "),
     (worker(volumeMounts=[{"name": "x", "mountPath": "/tmp"}]), "'/tmp' would hide /tmp"),
+    (worker(volumeMounts=[{"name": "x", "mountPath": "/a/../dev//shm"}]), "'/dev/shm' would hide /dev/shm"),
     (worker(volumeMounts=[{"name": "x", "mountPath": "/"}]), "would hide /etc/cosmos"),
     (worker(volumeMounts=[{"name": "config", "mountPath": "/x"}]), "'config' is a volume of the operator"),
     (env("HOME", value="/x"), f"{WORKER}.env[0]: HOME cannot be given in a pod template: the operator sets it"),
@@ -111,12 +127,20 @@ REFUSED: list[tuple[Json, str]] = [
     (worker(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
      f"{WORKER}.env[1].name: 'A' is there twice"),
     (spec(tolerations=[{"key": "a", "$patch": "merge"}]), "$patch: got 'merge'; $patch is replace or delete"),
+    (spec(tolerations=[{"key": "a", "$patch": "delete"}]), "tolerations[0].$patch: this list is replaced as a whole"),
+    (spec(initContainers=[{"name": "a", "$patch": "replace"}]), "$patch: replace stands alone"),
     (spec(**{"$setElementOrder/volumes": []}), "of the directives of a strategic merge only $patch is known"),
     ({"podTemplate": {"status": {}}}, "spec.podTemplate: unknown field 'status'"),
     ({"podTemplate": {"metadata": {"annotations": {"a": "x" * 5000}}}}, "has 5000 elements; at most 4096"),
     (spec(volumes=[{"name": f"v{n}", "emptyDir": {}} for n in range(65)]), "volumes: has 65 elements; at most 64"),
     ({"podTemplate": {"metadata": {"annotations": {f"a{n}": "x" * 4000 for n in range(9)}}}},
-     "bytes as JSON; a template has at most 32768"),
+     "spec.podTemplate: has more than 32768 characters"),
+    (spec(affinity=nested(40)), "spec.podTemplate: is deeper than 32 levels"),
+    (spec(affinity=nested(5000)), "spec.podTemplate: is deeper than 32 levels"),
+    (spec(affinity=repeated(28)), "spec.podTemplate: has more than 32768 characters"),
+    ({"podTemplate": {"metadata": {"labels": {1: "x"}}}}, "spec.podTemplate.metadata.labels: the name 1 is no text"),
+    (spec(volumes=["x"]), "volumes[0]: is of type str; give object"),
+    (worker(env=["A"]), f"{WORKER}.env[0]: got 'A'; give the fields of EnvVar"),
     # places
     ({"stages.train.podTemplate": {"spec": {"hostname": "a"}}},
      "spec.stages.train.podTemplate.spec.hostname: cannot be set"),
