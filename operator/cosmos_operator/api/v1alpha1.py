@@ -10,25 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from cosmos_operator.api.base import (
-    JOB_NAME_PATTERN,
-    MAX_JOB_NAME,
     ApiModel,
     ArtifactName,
     Count,
     CountOrZero,
-    ObjectName,
     PublishedName,
     Seconds,
     immutable,
     rules,
 )
+from cosmos_operator.api.credentials import CredentialsSpec
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.labels import QUEUE_LABEL
 from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpec
+from cosmos_operator.api.metadata import Metadata
 from cosmos_operator.api.pod_template import PodTemplate, StagesSpec
 from cosmos_operator.api.prompts_and_guards import (
     GuardrailsSpec,
@@ -174,33 +173,6 @@ class BackendSpec(ApiModel):
     installed, otherwise Job."""
 
 
-class SecretKey(ApiModel):
-    """One key of a Secret in the job's namespace."""
-
-    name: ObjectName
-    """Name of the Secret."""
-    key: Annotated[str, Field(min_length=1, max_length=253)] = "token"
-    """Key in the Secret that holds the value."""
-
-
-class KeysSecret(ApiModel):
-    """A Secret in the job's namespace that holds the keys of an S3 store."""
-
-    name: ObjectName
-    """Name of the Secret. Its keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary credentials,
-    AWS_SESSION_TOKEN."""
-
-
-class CredentialsSpec(ApiModel):
-    """Secrets for the stages that download. Without a cluster, HF_TOKEN and the variables of AWS count instead."""
-
-    hugging_face: SecretKey | None = None
-    """Secret with a token for the Hugging Face Hub. Omitted: that of the installation, if it has one."""
-    s3: KeysSecret | None = None
-    """Secret with the keys of an S3 store. Omitted: that of the installation; without one the pods use the role of
-    their service account, or read public buckets only."""
-
-
 class OutputsSpec(ApiModel):
     """The model that the job publishes, and its report."""
 
@@ -315,24 +287,6 @@ class PostTrainingJobSpec(ApiModel):
     """Models that block unsafe prompts and videos."""
     outputs: Annotated[OutputsSpec, Field(json_schema_extra=immutable("outputs"))] = OutputsSpec()
     """Model that the job publishes, and its report."""
-
-
-Texts = Annotated[dict[str, str], BeforeValidator(lambda value: {} if value is None else value)]
-
-
-class Metadata(BaseModel):
-    """The part of the object's metadata that the plan of a job needs; the rest is ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
-
-    name: Annotated[str, Field(max_length=MAX_JOB_NAME, pattern=JOB_NAME_PATTERN)]
-    """Name of the job, at most 40 characters, a DNS-1035 label."""
-    namespace: Annotated[str, Field(max_length=63)] | None = None
-    """Namespace of the job and of all its objects."""
-    labels: Texts = Field(default_factory=dict)
-    """Labels of the job, which its pods get too."""
-    annotations: Texts = Field(default_factory=dict)
-    """Annotations of the job."""
 
 
 class PostTrainingJob(ApiModel):
