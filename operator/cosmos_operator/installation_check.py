@@ -32,6 +32,7 @@ JOB_NEEDS: Needs = {
     ("batch", "jobs"): ("get", "list", "watch", "create", "delete", "patch"),
     ("kubeflow.org", "pytorchjobs"): ("get", "list", "watch", "create", "delete"),
     ("trainer.kubeflow.org", "trainjobs"): ("get", "list", "watch", "create", "delete"),
+    ("trainer.kubeflow.org", "trainingruntimes"): ("create",),
     ("", "configmaps"): ("get", "list", "create", "delete", "patch"),
     ("", "services"): ("get", "list", "create", "delete"),
     ("", "persistentvolumeclaims"): ("get", "list", "create"),

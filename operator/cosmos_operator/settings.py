@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from cosmos_operator.api.base import ApiModel
+from cosmos_operator.api.pod_template import PodTemplate, Template
+from cosmos_operator.api.pod_template_rules import template_problems
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.pod_variables import PodVariables
 
@@ -38,7 +40,38 @@ class LeaseSettings(ApiModel):
     """Namespace of the Lease, that of the operator."""
 
 
+class AllowedInJobs(ApiModel):
+    """What jobs may set of their pods; a job that sets more is not accepted."""
+
+    fields: tuple[str, ...] = ("*",)
+    """Fields of pod templates, such as spec.tolerations, metadata.labels or spec.containers.env; * = all that a
+    template can set."""
+    images: tuple[str, ...] = ("*",)
+    """Images in spec.compute.image and pod templates, with * for any characters."""
+    image_digests: bool = False
+    """True demands the digest of each image."""
+    secrets: tuple[str, ...] = ("*",)
+    """Secrets that jobs may name, with * for any characters."""
+    host_access: bool = False
+    """True allows what opens the node to a pod, such as hostPath, hostNetwork, hostPID and privileged containers."""
+
+
+def _without_problems(template: Template) -> Template:
+    if problems := template_problems(template, "podTemplate", gpu_name=""):
+        raise ValueError("; ".join(problems))
+    return template
+
+
 Period = Annotated[float, Field(gt=0)]
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "fsGroup": 1000,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of the pods where the chart gives none; Pod Security "restricted" admits it."""
 
 
 class Settings(ApiModel):
@@ -54,6 +87,12 @@ class Settings(ApiModel):
     """Secrets for the image registry, in the namespace of each job."""
     pod_annotations: dict[str, str] = Field(default_factory=dict)
     """Annotations of every pod of a job, such as those that keep an autoscaler from moving it."""
+    pod_template: Annotated[PodTemplate, AfterValidator(_without_problems)] | None = None
+    """Changes of every pod of a job, merged before those that jobs ask for."""
+    pod_security_context: dict[str, Any] = Field(default_factory=lambda: dict(POD_SECURITY))
+    """Security context of every pod of a job; on OpenShift without user and group, which the platform chooses."""
+    allow: AllowedInJobs = AllowedInJobs()
+    """What jobs may set of their pods."""
     pod_environment: PodVariables = Field(default_factory=dict)
     """Environment variables of every pod of a job, such as NCCL_SOCKET_IFNAME or HTTPS_PROXY."""
     hub_endpoint: str = ""

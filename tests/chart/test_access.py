@@ -10,6 +10,7 @@ NAMESPACED = {
     "jobs.batch": "get list watch create delete patch",
     "pytorchjobs.kubeflow.org": "get list watch create delete",
     "trainjobs.trainer.kubeflow.org": "get list watch create delete",
+    "trainingruntimes.trainer.kubeflow.org": "create",
     "configmaps": "get list create delete patch",
     "services": "get list create delete",
     "persistentvolumeclaims": "get list create",

@@ -44,6 +44,47 @@ def test_default_settings():
     assert settings.hugging_face_secret.name == ""
 
 
+def test_pod_templates_of_jobs_reach_the_settings():
+    settings = read_settings({
+        "jobs.podTemplate": {
+            "metadata": {"labels": {"cost-center": "4711"}},
+            "spec": {"tolerations": [{"key": "spot", "operator": "Exists"}]},
+        },
+        "jobs.allow": {"images": ["registry.example.com/*"], "hostAccess": True},
+    })  # fmt: skip
+
+    assert settings.pod_template == {
+        "metadata": {"labels": {"cost-center": "4711"}},
+        "spec": {"tolerations": [{"key": "spot", "operator": "Exists"}]},
+    }
+    assert settings.allow.images == ("registry.example.com/*",)
+    assert (settings.allow.fields, settings.allow.host_access) == (("*",), True)
+
+
+def test_default_pod_security_is_that_of_the_operator():
+    assert read_settings().pod_security_context == Settings().pod_security_context
+
+
+def test_null_leaves_user_and_group_to_openshift():
+    names = ("runAsUser", "runAsGroup", "fsGroup")
+    settings = read_settings({f"jobs.podSecurityContext.{name}": None for name in names})
+
+    assert settings.pod_security_context == {
+        "runAsNonRoot": True,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_values_of_an_earlier_chart_keep_the_defaults():
+    """What ``helm upgrade --reuse-values`` leaves: the values that this chart has added are missing."""
+    absent = {f"jobs.{name}": None for name in ("podTemplate", "podSecurityContext", "allow")}
+    settings = read_settings(absent)
+
+    assert settings.pod_security_context == Settings().pod_security_context
+    assert (settings.allow, settings.pod_template) == (Settings().allow, {})
+
+
 def test_values_reach_the_settings():
     settings = read_settings({
         "image.pullPolicy": "Always",

@@ -14,6 +14,8 @@ SCHEMA = load_chart().schema
 FREE = {
     "properties/operator/properties/podSecurityContext",
     "properties/operator/properties/securityContext",
+    "properties/jobs/properties/podSecurityContext",
+    "properties/jobs/properties/podTemplate/properties/spec",
     "properties/operator/properties/affinity/properties/nodeAffinity",
     "properties/operator/properties/affinity/properties/podAffinity",
     "properties/operator/properties/affinity/properties/podAntiAffinity",
@@ -79,7 +81,7 @@ def test_schema_knows_the_values_and_no_others():
     known = {
         path
         for path in keys(load_chart().values, SCHEMA)
-        if not path.startswith(("operator.affinity.", "operator.resources."))
+        if not path.startswith(("operator.affinity.", "operator.resources.", "jobs.podTemplate."))
     }
 
     assert known <= set(values_below(load_chart().values, SCHEMA))

@@ -50,6 +50,18 @@ def test_all_stages(fake: FakeKube, backend: str, nodes: int) -> None:
     assert fake.mishaps == []
 
 
+def test_trainjob_with_a_runtime_of_its_own(fake: FakeKube) -> None:
+    priority = {"metadata": {"name": "high"}, "value": 5}
+    fake.create("priorityclasses.scheduling.k8s.io", priority)
+    changes = {"backend.type": "TrainJob", "scheduling.priorityClassName": "high"}
+    plan = Plan(fake, changes).prepare()
+    assert has(plan.run("train"), "Complete")
+    (pod,) = plan.pods()
+    assert pod["spec"]["priorityClassName"] == "high"
+    assert words(pod)["reason"] == "Succeeded"
+    assert fake.mishaps == []
+
+
 def test_job_status(fake: FakeKube) -> None:
     job = Plan(fake).run("fetch-model")
     status = job["status"]
@@ -230,7 +242,7 @@ def test_too_few_gpus(fake: FakeKube) -> None:
 def test_node_selector_and_cordon(fake: FakeKube) -> None:
     fake.set_nodes({"a": {}, "b": {}})
     fake.drain("a")
-    plan = Plan(fake, {"scheduling.nodeSelector": {"kubernetes.io/hostname": "a"}})
+    plan = Plan(fake, {"podTemplate.spec.nodeSelector": {"kubernetes.io/hostname": "a"}})
     key, name = plan.start("fetch-model")
     assert why_unscheduled(fake).startswith(
         "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) were unschedulable."
@@ -370,6 +382,6 @@ def test_images_and_secrets(fake: FakeKube) -> None:
 
 
 def test_priority_class_that_is_absent(fake: FakeKube) -> None:
-    Plan(fake, {"scheduling.priorityClassName": "research"}).start("fetch-model")
+    Plan(fake, {"podTemplate.spec.priorityClassName": "research"}).start("fetch-model")
     (event,) = wait_for(lambda: [e for e in fake.find("events") if e["reason"] == "FailedCreate"])
     assert "is forbidden: no PriorityClass with name research was found" in event["message"]

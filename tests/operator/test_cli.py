@@ -54,6 +54,14 @@ def test_validate_summarises_a_valid_job(job_file, capsys):
     assert "note: spec.model.source.path: /data/model is not on this machine" in output
 
 
+def test_validate_tells_what_an_installation_must_allow(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(make_document({"podTemplate": {"spec": {"hostIPC": True}}})))
+
+    assert main(["validate", str(path)]) == 0
+    assert "note: spec.podTemplate.spec.hostIPC: hostIPC opens the node" in capsys.readouterr().out
+
+
 def test_validate_lists_every_problem(tmp_path, capsys):
     path = tmp_path / "job.yaml"
     path.write_text(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cosmos_operator.api.credentials import CredentialsSpec
 from cosmos_operator.api.source import Source
-from cosmos_operator.api.v1alpha1 import CredentialsSpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
 SNIPPETS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]

@@ -76,7 +76,7 @@ class Simulation:
             logs=dict(self.logs),
             **self.extra,
         )
-        plan = plan_job(copy.deepcopy(self.document))
+        plan = plan_job(copy.deepcopy(self.document), self.settings)
         return decide(plan, observed, self.now, self.settings)
 
     def step(self) -> Decision:

@@ -47,3 +47,41 @@ def _of_container(pod: dict[str, Any], container: dict[str, Any]) -> Iterator[st
         yield f"{name}: no seccomp profile"
     if any(port.get("hostPort") for port in container.get("ports", ())):
         yield f"{name}: host port"
+
+
+# --- OpenShift's restricted-v2 ------------------------------------------------------------------
+
+RESTRICTED_V2_VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
+}  # fmt: skip
+FIRST_ID, NUM_IDS = 1_000_650_000, 10_000
+"""Range of user and group numbers of a namespace, which OpenShift chooses."""
+
+
+def openshift_violations(pod: dict[str, Any]) -> list[str]:
+    """Everything in a pod spec that the SecurityContextConstraints restricted-v2 refuse."""
+    outer = pod.get("securityContext") or {}
+    flaws = [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
+    flaws += [
+        f"volume {volume['name']}: {kinds}"
+        for volume in pod.get("volumes", ())
+        if (kinds := set(volume) - {"name"} - RESTRICTED_V2_VOLUMES)
+    ]
+    if "fsGroup" in outer and not _is_in_range(outer["fsGroup"]):
+        flaws.append(f"fsGroup {outer['fsGroup']}")
+    for container in _containers(pod):
+        own = container.get("securityContext") or {}
+        both, name = {**outer, **own}, container["name"]
+        if "runAsUser" in both and not _is_in_range(both["runAsUser"]):
+            flaws.append(f"{name}: runAsUser {both['runAsUser']}")
+        if own.get("privileged") or own.get("allowPrivilegeEscalation") is True:
+            flaws.append(f"{name}: may gain privileges")
+        if set(own.get("capabilities", {}).get("add", ())) - {"NET_BIND_SERVICE"}:
+            flaws.append(f"{name}: adds capabilities")
+        if (both.get("seccompProfile") or {"type": "RuntimeDefault"})["type"] != "RuntimeDefault":
+            flaws.append(f"{name}: seccomp profile")
+    return flaws
+
+
+def _is_in_range(number: int) -> bool:
+    return FIRST_ID <= number < FIRST_ID + NUM_IDS

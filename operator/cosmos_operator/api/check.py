@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 from cosmos_operator.api.check_models import model_problems
+from cosmos_operator.api.check_pods import check_pods
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.training import TrainingSpec
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
@@ -93,7 +94,7 @@ def check_job(job: PostTrainingJob) -> list[str]:
     """All problems of a job whose fields are valid one by one, one line each."""
     problems = _check_camera(job) + _check_inference(job) + _check_storage(job)
     problems += _check_starting_point(job)
-    problems += _check_single_objects(job)
+    problems += _check_single_objects(job) + check_pods(job)
     if training := check_training(job.spec.training):
         return training + problems
     try:

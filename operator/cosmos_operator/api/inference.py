@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from cosmos_operator.api.base import Address, ApiModel, CountOrZero, ItemName, rules
+from cosmos_operator.api.pod_template import StagePodTemplate
 from cosmos_worker.config.captions import normalise_caption
 from cosmos_worker.config.sampling import SamplingConfig
 
@@ -153,6 +154,8 @@ class InferenceItem(ApiModel):
     ] = ()
     """Models that are kept in host memory while another one computes: Tokenizer, Network. The text encoder is
     always unloaded after use."""
+    pod_template: StagePodTemplate | None = None
+    """Changes of the item's pod, merged after those of spec.stages.generate.podTemplate."""
 
     @model_validator(mode="after")
     def _one_kind_of_inputs(self) -> Self:

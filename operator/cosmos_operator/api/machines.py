@@ -46,13 +46,11 @@ class ResourcesSpec(ApiModel):
 
 
 class PreparationSpec(ApiModel):
-    """GPUs and resources of the stages before and after the training."""
+    """GPUs of the stages before the training."""
 
     gpus: Annotated[int, Field(ge=0, le=64)] | None = None
     """Number of GPUs of embed-text, which uses one of them, and of cache-latents, which runs a process on each.
     Omitted: 1 if the training has GPUs, otherwise 0."""
-    resources: ResourcesSpec = ResourcesSpec()
-    """Resources of the pods of all stages but train and generate."""
 
 
 class ComputeSpec(ApiModel):
@@ -87,12 +85,13 @@ class ComputeSpec(ApiModel):
     )
     """Name of the extended resource under which the nodes offer their GPUs, as DOMAIN/NAME."""
     resources: ResourcesSpec = ResourcesSpec()
-    """Resources of each pod of the training and of the inference items."""
+    """Resources of each pod of the training and of the inference items; those of other stages are given in
+    spec.stages."""
     shared_memory: Quantity = "8Gi"
     """Size of /dev/shm in the pods of the training, and of inference items with several processes; it counts
     towards the memory limit."""
     preparation: PreparationSpec = PreparationSpec()
-    """GPUs and resources of the stages before and after the training."""
+    """GPUs of the stages before the training."""
 
     @model_validator(mode="after")
     def _one_process_for_each_gpu(self) -> Self:
@@ -240,7 +239,7 @@ class Toleration(ApiModel):
 
 
 class SchedulingSpec(ApiModel):
-    """Nodes, priority and queue of the pods. Changes apply to pods that are created afterwards."""
+    """Nodes, priority and queue of the training and of other stages with GPUs, from their next pods on."""
 
     queue_name: ObjectName | None = None
     """Name of the Kueue LocalQueue in which the training, and every stage that uses GPUs, waits for quota. Omitted:

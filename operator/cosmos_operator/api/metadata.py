@@ -1,11 +1,13 @@
-"""The metadata of a job in a file, by the rules by which the API server admits it. Pure; returns problems."""
+"""The metadata of a job: the part that its plan needs, and the rules by which the API server admits all of it. Pure."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cosmos_operator.api.base import JOB_NAME_PATTERN, KEY_PATTERN, MAX_JOB_NAME, NAME_PART
 
@@ -17,6 +19,24 @@ MAPPINGS = ("labels", "annotations")
 FIELDS = (*TEXTS, *NUMBERS, *LISTS, *MAPPINGS)
 NUM_RANDOM = 5
 """Characters that the API server appends to ``generateName``."""
+
+
+Texts = Annotated[dict[str, str], BeforeValidator(lambda value: {} if value is None else value)]
+
+
+class Metadata(BaseModel):
+    """The part of the object's metadata that the plan of a job needs; the rest is ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(max_length=MAX_JOB_NAME, pattern=JOB_NAME_PATTERN)]
+    """Name of the job, at most 40 characters, a DNS-1035 label."""
+    namespace: Annotated[str, Field(max_length=63)] | None = None
+    """Namespace of the job and of all its objects."""
+    labels: Texts = Field(default_factory=dict)
+    """Labels of the job, which its pods get too."""
+    annotations: Texts = Field(default_factory=dict)
+    """Annotations of the job."""
 
 
 def metadata_problems(metadata: Mapping[str, Any]) -> Iterator[str]:

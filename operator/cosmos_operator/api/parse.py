@@ -28,10 +28,12 @@ from cosmos_worker.config.addresses import without_secrets
 
 MAX_FILE_BYTES = 1 << 20
 FIELD_OF_PROBLEM = re.compile(r"(metadata|spec|kind|apiVersion)[^:\s]*")
-MOVED_FIELDS: dict[str, str] = {}
-"""Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists.
-
-``v1alpha1`` has moved none so far; a field that is renamed or moved gets a line here."""
+MOVED_FIELDS: dict[str, str] = {
+    "spec.compute.preparation.resources": (
+        "spec.stages.*.podTemplate.spec, in the resources of the container worker of each stage that needs them"
+    ),
+}
+"""Path of a field that has moved → its path now, both such as ``spec.dataset.fit`` and without indices of lists."""
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from cosmos_operator.api.base import (
-    JOB_NAME_PATTERN,
-    MAX_JOB_NAME,
     ApiModel,
     ArtifactName,
     Count,
-    ObjectName,
     PublishedName,
     Seconds,
     SecondsOrZero,
     immutable,
     rules,
 )
+from cosmos_operator.api.credentials import CredentialsSpec
 from cosmos_operator.api.inference import InferenceItem
+from cosmos_operator.api.labels import QUEUE_LABEL
 from cosmos_operator.api.machines import BackendSpec, ComputeSpec, SchedulingSpec, StorageSpec
+from cosmos_operator.api.metadata import Metadata
+from cosmos_operator.api.pod_template import PodTemplate, StagesSpec
 from cosmos_operator.api.prompts_and_guards import (
     GuardrailsSpec,
     PromptUpsamplerSpec,
@@ -147,33 +148,6 @@ class RunPolicySpec(ApiModel):
     deleted at once. Omitted: it is kept."""
 
 
-class SecretKey(ApiModel):
-    """One key of a Secret in the job's namespace."""
-
-    name: ObjectName
-    """Name of the Secret."""
-    key: Annotated[str, Field(min_length=1, max_length=253)] = "token"
-    """Key in the Secret that holds the value."""
-
-
-class KeysSecret(ApiModel):
-    """A Secret in the job's namespace that holds the keys of an S3 store."""
-
-    name: ObjectName
-    """Name of the Secret. Its keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary credentials,
-    AWS_SESSION_TOKEN."""
-
-
-class CredentialsSpec(ApiModel):
-    """Secrets for the stages that download. Without a cluster, HF_TOKEN and the variables of AWS count instead."""
-
-    hugging_face: SecretKey | None = None
-    """Secret with a token for the Hugging Face Hub. Omitted: that of the installation, if it has one."""
-    s3: KeysSecret | None = None
-    """Secret with the keys of an S3 store. Omitted: that of the installation; without one the pods use the role of
-    their service account, or read public buckets only."""
-
-
 class OutputsSpec(ApiModel):
     """The model that the job publishes, and its report."""
 
@@ -247,7 +221,12 @@ class PostTrainingJobSpec(ApiModel):
     storage: StorageSpec = StorageSpec()
     """Volumes of models, datasets, embeddings and checkpoints, which jobs may share."""
     scheduling: SchedulingSpec = SchedulingSpec()
-    """Nodes, priority and queue of the pods."""
+    """Nodes, priority and queue of the training and of other stages with GPUs."""
+    pod_template: PodTemplate | None = None
+    """Changes of all pods of the job, merged into the operator's as Kubernetes merges a strategic patch, from the
+    next pods on."""
+    stages: StagesSpec = StagesSpec()
+    """Changes of the pods of single stages."""
     run_policy: RunPolicySpec = RunPolicySpec()
     """Deadlines, retries, suspension and clean-up of the job."""
     backend: BackendSpec = BackendSpec()
@@ -284,17 +263,6 @@ class PostTrainingJobSpec(ApiModel):
     """Model that the job publishes, and its report. It may be changed until the model is being published."""
 
 
-class Metadata(BaseModel):
-    """The part of the object's metadata that the plan of a job needs; the rest is ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
-
-    name: Annotated[str, Field(max_length=MAX_JOB_NAME, pattern=JOB_NAME_PATTERN)]
-    """Name of the job, at most 40 characters, a DNS-1035 label."""
-    namespace: Annotated[str, Field(max_length=63)] | None = None
-    """Namespace of the job and of all its objects."""
-
-
 class PostTrainingJob(ApiModel):
     """Post-trains a Cosmos-Predict1 Video2World model and generates videos with the result."""
 
@@ -312,6 +280,11 @@ class PostTrainingJob(ApiModel):
     def name(self) -> str:
         """Name of the job."""
         return self.metadata.name
+
+    @property
+    def queue_name(self) -> str:
+        """Name of the Kueue LocalQueue that the job names, in its specification or by Kueue's label; empty = none."""
+        return self.spec.scheduling.queue_name or self.metadata.labels.get(QUEUE_LABEL, "")
 
     @property
     def published_name(self) -> str:

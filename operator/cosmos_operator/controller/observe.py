@@ -155,7 +155,7 @@ class _Reader:
 
     async def read_queue(self) -> tuple[tuple[str, ...], tuple[Manifest, ...]]:
         """Names of the LocalQueues, and Kueue's Workloads, if the job names a queue."""
-        if not self.job.spec.scheduling.queue_name or "LocalQueue" not in self.served:
+        if not self.job.queue_name or "LocalQueue" not in self.served:
             return (), ()
         queues = await self.cluster.list("LocalQueue", self.namespace)
         workloads = await self.cluster.list("Workload", self.namespace)

@@ -95,7 +95,7 @@ class Reconciler:
         if document is None:
             self._counters.note_job(key, None)
             return None, {}
-        plan, now = plan_job(document), self._clock()
+        plan, now = plan_job(document, self._settings), self._clock()
         refusals = self._refusals.get(key, {})
         observed = await observe(self._cluster, plan, self._settings, now, refusals)
         decision = decide(plan, observed, now, self._settings)

@@ -46,6 +46,7 @@ KINDS: dict[str, Resource] = {
     "Job": Resource("batch", "v1", "jobs"),
     "PyTorchJob": Resource("kubeflow.org", "v1", "pytorchjobs"),
     "TrainJob": Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs"),
+    "TrainingRuntime": Resource("trainer.kubeflow.org", "v1alpha1", "trainingruntimes"),
     "Pod": Resource("", "v1", "pods"),
     "Service": Resource("", "v1", "services"),
     "ConfigMap": Resource("", "v1", "configmaps"),

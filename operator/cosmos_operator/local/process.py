@@ -24,6 +24,8 @@ from cosmos_worker.storage.volumes import (
 )
 
 WORKER = "cosmos-worker"
+CONFIG_VOLUME = "config"
+"""Volume with the stage's document; pod templates may bring other ConfigMaps."""
 STAGES_FOLDER = "stages"
 TERMINATION_FILE = "termination.json"
 
@@ -126,7 +128,7 @@ def _pod_spec(manifest: Manifest) -> Manifest:
 
 
 def _config_map_name(pod: Manifest) -> str:
-    name: str = next(v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v)
+    name: str = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == CONFIG_VOLUME)
     return name
 
 
@@ -136,7 +138,7 @@ def _mounted_folders(pod: Manifest, workspace: Path, config_folder: Path) -> dic
     folders = {}
     for mount in pod["containers"][0]["volumeMounts"]:
         volume = volumes[mount["name"]]
-        if "configMap" in volume:
+        if volume["name"] == CONFIG_VOLUME:
             folders[mount["mountPath"]] = config_folder
         elif "persistentVolumeClaim" in volume:
             claim = volume["persistentVolumeClaim"]["claimName"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cosmos_operator.api.check import resolve_experiment
+from cosmos_operator.api.check_pods import templates
 from cosmos_operator.api.parse import load_file
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.local.fingerprints import (
@@ -13,6 +14,7 @@ from cosmos_operator.local.fingerprints import (
     missing_paths,
     with_absolute_paths,
 )
+from cosmos_operator.plan.permissions import host_access
 from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_worker.config.addresses import without_secrets
 from cosmos_worker.config.source import Source
@@ -45,6 +47,9 @@ def _describe_job(job: PostTrainingJob) -> Iterator[str]:
         yield f"  {stage.name:<{width}}  {stage.key}  {gpus:<10}  {after}".rstrip()
     for where, absent in missing:
         yield f"note: {where}: {absent} is not on this machine; on a cluster it must be in the image"
+    for where, template in templates(job):
+        for place, what in host_access(template.get("spec"), f"{where}.spec"):
+            yield f"note: {place}: {what} opens the node to the pod; a cluster needs jobs.allow.hostAccess for it"
 
 
 def describe_downloads(stages: Sequence[Stage]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cosmos_operator.api.check import check_job, resolve_experiment
+from cosmos_operator.api.pod_template import StagesSpec
 from cosmos_operator.api.status import PostTrainingJobStatus, TrainingRun
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
@@ -24,6 +25,7 @@ NOT_IN_ATTEMPTS: dict[str, Any] = {
     "outputs": True,
     "credentials": True,
     "compute": {"preparation"},
+    "stages": set(StagesSpec.model_fields) - {"train"},
 }
 """Fields of spec that the pods of the training do not depend on, or that cannot be changed."""
 

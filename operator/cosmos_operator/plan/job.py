@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, TEMPLATE_ANNOTATION
+from cosmos_operator.api.pod_template_rules import WORKER
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.plan.pod import WORKER, build_pod_template, metadata
+from cosmos_operator.plan.pod import build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
 from cosmos_operator.settings import Settings

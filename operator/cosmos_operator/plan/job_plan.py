@@ -12,7 +12,9 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.edits import accept_edits
+from cosmos_operator.plan.permissions import permission_problems
 from cosmos_operator.plan.stages import Stage, plan_stages
+from cosmos_operator.settings import Settings
 
 ONCE_EMPTY = {"compute": ("image",), "scheduling": ("queueName", "priorityClassName")}
 """Block of a specification → its fields that were stored as empty texts where they were omitted."""
@@ -40,8 +42,8 @@ class JobPlan:
     """Paths of fields that only a newer version of the operator knows."""
 
 
-def plan_job(document: Manifest) -> JobPlan:
-    """Parse a job and plan its stages.
+def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
+    """Parse a job, plan its stages, and compare its pods with what the installation allows.
 
     Items can be appended to a job at any time, and a wrong one must not end the training: in a job that an earlier
     pass has accepted, wrong items fail alone.
@@ -56,6 +58,8 @@ def plan_job(document: Manifest) -> JobPlan:
         job, stages, refused_edit = accept_edits(job, stages, previous)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
+    if problems := permission_problems(job, (settings or Settings()).allow):
+        return JobPlan(document, previous, problems=tuple(problems))
     return JobPlan(
         document, previous, job, stages, wrong_items, refused_edit, ignored_fields=ignored
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cosmos_operator.api.labels import HOSTNAME_LABEL
+from cosmos_operator.api.pod_template_rules import WORKER
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import labels
+from cosmos_operator.plan.pod_layers import keep_away, merged, worker_of
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import build_mounts, mount_path
 from cosmos_operator.settings import Settings
@@ -18,13 +19,13 @@ from cosmos_worker.storage.volumes import (
     volume_variable,
 )
 
-WORKER = "worker"
-"""Name of the worker's container in the pods of Jobs."""
 CONFIG_FOLDER = "/etc/cosmos"
 CONFIG_FILE = "stage.yaml"
+CONFIG_VOLUME = "config"
 TERMINATION_PATH = "/dev/termination-log"
 SCRATCH = "/tmp"  # noqa: S108 - a folder in the pod's own emptyDir
-USER_ID = 1000
+USER_NAME = "cosmos"
+"""Name of the user for programs that ask for one; the user's number may be in no list of users."""
 TRAIN_GRACE_SECONDS = 300
 """Time between SIGTERM and SIGKILL of a training pod."""
 SAVE_MARGIN_SECONDS = 30
@@ -75,90 +76,55 @@ def build_pod_template(
         stage: one of its stages.
         config_map: name of the ConfigMap with the stage's document.
         settings: settings of the installation, such as the image of jobs that name none.
-        container: name of the container; PyTorchJob demands ``pytorch``.
+        container: name of the worker's container in the result; PyTorchJob demands ``pytorch``.
         environment: further variables, such as the rendezvous of an indexed Job.
         avoid: nodes on which earlier attempts failed.
     """
-    scheduling = job.spec.scheduling
     spec: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TRAIN_GRACE_SECONDS if stage.kind == "train" else 30,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(job, stage, container, settings, environment)],
+        "securityContext": dict(settings.pod_security_context),
+        "containers": [_container(job, stage, settings, environment)],
         "volumes": _volumes(job, stage, config_map),
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if avoid is not None and (affinity := _away_from(avoid)):
-        spec["affinity"] = {"nodeAffinity": affinity}
-    if scheduling.priority_class_name:
-        spec["priorityClassName"] = scheduling.priority_class_name
-    if scheduling.node_selector:
-        spec["nodeSelector"] = dict(scheduling.node_selector)
-    if scheduling.tolerations:
-        spec["tolerations"] = [
-            toleration.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
-            for toleration in scheduling.tolerations
-        ]
     header: Manifest = {
         "labels": labels(owner_of(job, stage), stage.name, stage.key),
         "annotations": {"kubectl.kubernetes.io/default-container": container},
     }
     header["annotations"] |= settings.pod_annotations
-    return {"metadata": header, "spec": spec}
-
-
-def _away_from(nodes: AvoidedNodes) -> Manifest:
-    """Node affinity that keeps pods away from nodes; empty if there are none."""
-
-    def others_than(names: tuple[str, ...]) -> Manifest:
-        return {
-            "matchExpressions": [
-                {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": list(names)}
-            ]
-        }
-
-    affinity: Manifest = {}
-    if nodes.never:
-        terms = {"nodeSelectorTerms": [others_than(nodes.never)]}
-        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = terms
-    if nodes.if_possible:
-        preference = {"weight": 100, "preference": others_than(nodes.if_possible)}
-        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = [preference]
-    return affinity
+    template = merged({"metadata": header, "spec": spec}, job, stage, settings)
+    pod = template["spec"]
+    worker = worker_of(pod)
+    worker["name"] = container
+    if stage.kind == "train":
+        saving_s = max(1, pod["terminationGracePeriodSeconds"] - SAVE_MARGIN_SECONDS)
+        worker["env"].append({"name": "COSMOS_SAVE_SECONDS", "value": str(saving_s)})
+    if avoid is not None:
+        keep_away(pod, avoid.never, avoid.if_possible)
+    return template
 
 
 def _container(
-    job: PostTrainingJob,
-    stage: Stage,
-    name: str,
-    settings: Settings,
-    environment: tuple[Manifest, ...],
+    job: PostTrainingJob, stage: Stage, settings: Settings, environment: tuple[Manifest, ...]
 ) -> Manifest:
     command = ["cosmos-worker", stage.kind, "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"]
     if stage.kind == "train" or stage.processes_per_node > 1:
         command += ["--nproc-per-node", str(stage.processes_per_node)]
     return {
-        "name": name,
+        "name": WORKER,
         "image": job.spec.compute.image or settings.image_for(job.spec.compute.gpus_per_node),
         "imagePullPolicy": settings.image_pull_policy,
         "command": command,
-        # of two variables with one name the later one counts: ours
         "env": [
             *_named_values(settings.pod_environment),
             *_environment(job, stage, settings),
             *environment,
         ],
-        "resources": _resources(job, stage),
+        "resources": {},
         "terminationMessagePath": TERMINATION_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
@@ -172,9 +138,7 @@ def _container(
 
 def _environment(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:
     values = {volume_variable(v): mount_path(v) for v in VOLUMES if v in stage.volumes}
-    values |= {"HOME": SCRATCH, TERMINATION_VARIABLE: TERMINATION_PATH}
-    if stage.kind == "train":
-        values["COSMOS_SAVE_SECONDS"] = str(TRAIN_GRACE_SECONDS - SAVE_MARGIN_SECONDS)
+    values |= {"HOME": SCRATCH, "USER": USER_NAME, TERMINATION_VARIABLE: TERMINATION_PATH}
     if stage.kind not in FETCHING:
         values["HF_HUB_OFFLINE"] = "1"
     elif settings.hub_endpoint:
@@ -227,22 +191,6 @@ def _secret(variable: str, secret: str, key: str, *, optional: bool) -> Manifest
     return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
 
 
-def _resources(job: PostTrainingJob, stage: Stage) -> Manifest:
-    compute = job.spec.compute
-    chosen = (
-        compute.resources if stage.kind in ("train", "generate") else compute.preparation.resources
-    )
-    result: Manifest = {}
-    if chosen.requests:
-        result["requests"] = dict(chosen.requests)
-    limits = dict(chosen.limits)
-    if stage.gpus:
-        limits[compute.gpu_resource_name] = str(stage.gpus)
-    if limits:
-        result["limits"] = limits
-    return result
-
-
 def _needs_shared_memory(stage: Stage) -> bool:
     """True if a pod has several processes that communicate, for which NCCL uses shared memory."""
     return stage.kind == "train" or (stage.kind == "generate" and stage.processes_per_node > 1)
@@ -250,7 +198,7 @@ def _needs_shared_memory(stage: Stage) -> bool:
 
 def _volume_mounts(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
     mounts: list[Manifest] = [
-        {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+        {"name": CONFIG_VOLUME, "mountPath": CONFIG_FOLDER, "readOnly": True},
         {"name": "scratch", "mountPath": SCRATCH},
     ]
     if _needs_shared_memory(stage):
@@ -268,7 +216,7 @@ def _volume_mounts(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
 
 def _volumes(job: PostTrainingJob, stage: Stage, config_map: str) -> list[Manifest]:
     volumes: list[Manifest] = [
-        {"name": "config", "configMap": {"name": config_map}},
+        {"name": CONFIG_VOLUME, "configMap": {"name": config_map}},
         {"name": "scratch", "emptyDir": {}},
     ]
     if _needs_shared_memory(stage):

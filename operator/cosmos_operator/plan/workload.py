@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosmos_operator.api.labels import ATTEMPT_LABEL, DEPENDS_ANNOTATION, QUEUE_LABEL
+from cosmos_operator.api.labels import (
+    ATTEMPT_LABEL,
+    DEPENDS_ANNOTATION,
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+)
+from cosmos_operator.api.machines import SchedulingSpec
+from cosmos_operator.api.pod_template import StagesSpec
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import attempt_name
@@ -18,13 +25,15 @@ def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest
     result = metadata(job, stage, name)
     result["annotations"] = {DEPENDS_ANNOTATION: ",".join(stage.depends_on)}
     if is_queued(job, stage):
-        result["labels"][QUEUE_LABEL] = job.spec.scheduling.queue_name
+        result["labels"][QUEUE_LABEL] = job.queue_name
+        if priority := job.metadata.labels.get(PRIORITY_LABEL):
+            result["labels"][PRIORITY_LABEL] = priority
     return result
 
 
 def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
     """True if Kueue decides when a stage starts; its workload is then created suspended, so that it waits its turn."""
-    return bool(job.spec.scheduling.queue_name) and (stage.kind == "train" or stage.gpus > 0)
+    return bool(job.queue_name) and (stage.kind == "train" or stage.gpus > 0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,14 @@ class TrainingAttempt:
         )
         self._labelled(template["metadata"])
         return template
+
+    def plain_pod_template(self) -> Manifest:
+        """The template without anything that the job or the installation changes in it."""
+        spec = self.job.spec.model_copy(
+            update={"pod_template": None, "stages": StagesSpec(), "scheduling": SchedulingSpec()}
+        )
+        job = self.job.model_copy(update={"spec": spec})
+        return build_pod_template(job, self.stage, config_map=self.config_map, settings=Settings())
 
     def _labelled(self, header: Manifest) -> Manifest:
         header["labels"][ATTEMPT_LABEL] = str(self.number)

@@ -250,4 +250,4 @@ def test_every_moved_field_is_gone_and_its_new_path_exists():
 
     for old, new in parse.MOVED_FIELDS.items():
         assert old not in paths
-        assert new.replace("[]", "") in paths
+        assert new.partition(",")[0].replace("[]", "").replace("*", "train") in paths

@@ -370,7 +370,7 @@ def test_job_that_waits_for_others_too_is_left_to_them():
 
 
 def test_nodes_that_are_chosen_anew_count_for_a_stage_that_waits_for_one():
-    simulation = Simulation({"scheduling": {"nodeSelector": {"pool": "gone"}}})
+    simulation = Simulation({"podTemplate": {"spec": {"nodeSelector": {"pool": "gone"}}}})
     simulation.settle()
     job = simulation.stage_job("fetch-model")
     (pod,) = simulation.start_pods(job, phase="Pending")
@@ -378,7 +378,7 @@ def test_nodes_that_are_chosen_anew_count_for_a_stage_that_waits_for_one():
     simulation.settle()
     assert simulation.condition("ModelReady")["reason"] == "Unschedulable"
 
-    simulation.document["spec"]["scheduling"]["nodeSelector"] = {"pool": "there"}
+    simulation.document["spec"]["podTemplate"] = {"spec": {"nodeSelector": {"pool": "there"}}}
     simulation.document["metadata"]["generation"] = 2
     simulation.settle()
     simulation.remove_deleted()

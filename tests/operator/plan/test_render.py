@@ -18,7 +18,18 @@ TWO_NODES = {
         "nodes": 2,
         "gpusPerNode": 4,
         "resources": {"requests": {"cpu": 8}, "limits": {"memory": "64Gi"}},
-        "preparation": {"resources": {"limits": {"memory": "16Gi"}}},
+    },
+    "podTemplate": {
+        "spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "16Gi"}}}]}
+    },
+    "stages": {
+        "train": {
+            "podTemplate": {
+                "spec": {
+                    "containers": [{"name": "worker", "resources": {"limits": {"memory": "64Gi"}}}]
+                }
+            }
+        },
     },
     "training.overrides": ["trainer.micro_batch_size=1"],
     "dataset.source": {"claim": {"claimName": "lab-data", "path": "cubes"}},

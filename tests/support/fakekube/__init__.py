@@ -43,6 +43,7 @@ OPTIONAL = {
         open_crd("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob"),
         open_crd("trainer.kubeflow.org", "v1alpha1", "clustertrainingruntimes",
                  "ClusterTrainingRuntime", namespaced=False),
+        open_crd("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime"),
     ],
     "Kueue": [
         open_crd("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue"),

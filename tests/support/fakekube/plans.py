@@ -20,6 +20,7 @@ KEYS = {
     "Job": "jobs.batch",
     "PyTorchJob": "pytorchjobs.kubeflow.org",
     "TrainJob": "trainjobs.trainer.kubeflow.org",
+    "TrainingRuntime": "trainingruntimes.trainer.kubeflow.org",
 }
 EARLIER = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
 
@@ -66,7 +67,7 @@ class Plan:
                 continue
             key = KEYS[manifest["kind"]]
             manifest["metadata"]["namespace"] = "default"
-            if key not in ("configmaps", "services"):
+            if manifest["kind"] not in ("ConfigMap", "Service", "TrainingRuntime"):
                 manifest["spec"].update(changes)
                 workload = key, manifest["metadata"]["name"]
             if self.fake.get(key, manifest["metadata"]["name"]) is None:

@@ -14,6 +14,7 @@ from support.fakekube.world import Controller, Key, is_true, key_of, reference, 
 
 TRAINJOBS = "trainjobs.trainer.kubeflow.org"
 RUNTIMES = "clustertrainingruntimes.trainer.kubeflow.org"
+OWN_RUNTIMES = "trainingruntimes.trainer.kubeflow.org"
 PORT = "29500"
 
 
@@ -38,7 +39,10 @@ class TrainJobController(Controller):
         conditions = status.get("conditions", [])
         if is_true(conditions, "Complete") or is_true(conditions, "Failed"):
             return
-        runtime = self.store.find(RUNTIMES, None, train["spec"]["runtimeRef"]["name"])
+        wanted = train["spec"]["runtimeRef"]
+        is_own = wanted.get("kind") == "TrainingRuntime"
+        kind, namespace = (OWN_RUNTIMES, key[0]) if is_own else (RUNTIMES, None)
+        runtime = self.store.find(kind, namespace, wanted["name"])
         if runtime is None:
             text = f'TrainingRuntime "{train["spec"]["runtimeRef"]["name"]}" not found'
             conditions = set_condition(

@@ -6,6 +6,8 @@ from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.kube.objects import labels_of, name_of
 from cosmos_operator.kube.quantities import whole_units
 from cosmos_operator.plan.backend import BACKENDS, Backend, choose_backend
+from cosmos_operator.plan.pod_layers import node_selector
+from cosmos_operator.plan.stages import Stage
 
 
 def check_backend(pass_: Pass) -> Backend | None:
@@ -56,11 +58,11 @@ def _accept(pass_: Pass, backend: Backend) -> None:
     pass_.set_condition("Accepted", "True", "FieldsIgnored", f"{message}; {ignored}; upgrade it")
 
 
-def offered_gpus(pass_: Pass) -> dict[str, int] | None:
-    """Name of each node that spec.scheduling.nodeSelector admits → its GPUs; None if the nodes are not known."""
+def offered_gpus(pass_: Pass, stage: Stage) -> dict[str, int] | None:
+    """Name of each node that a stage's nodeSelector admits → its GPUs; None if the nodes are not known."""
     if pass_.observed.nodes is None:
         return None
-    compute, selector = pass_.job.spec.compute, pass_.job.spec.scheduling.node_selector
+    compute, selector = pass_.job.spec.compute, node_selector(pass_.job, stage, pass_.settings)
     return {
         name_of(node): whole_units(
             node.get("status", {}).get("allocatable", {}).get(compute.gpu_resource_name, 0)
@@ -70,23 +72,19 @@ def offered_gpus(pass_: Pass) -> dict[str, int] | None:
     }
 
 
-def gpu_shortage(pass_: Pass, gpus: int, nodes: int) -> str:
-    """The end of a sentence on the lack of GPUs; empty if the nodes of this cluster have enough.
-
-    Args:
-        pass_: the pass.
-        gpus: GPUs that each pod asks for.
-        nodes: number of pods, each on a node of its own.
-    """
-    offers = offered_gpus(pass_)
+def gpu_shortage(pass_: Pass, stage: Stage) -> str:
+    """The end of a sentence on the lack of GPUs for a stage; empty if the nodes of this cluster have enough."""
+    gpus, nodes = stage.gpus, stage.nodes
+    offers = offered_gpus(pass_, stage)
     if offers is None or not gpus:
         return ""
-    compute, selector = pass_.job.spec.compute, pass_.job.spec.scheduling.node_selector
+    compute, selector = pass_.job.spec.compute, node_selector(pass_.job, stage, pass_.settings)
     if sum(offer >= gpus for offer in offers.values()) >= nodes:
         return ""
     best = sorted(offers.items(), key=lambda item: -item[1])[:3]
     available = ", ".join(f"{name} has {offer}" for name, offer in best) or "no node fits"
-    chosen = " with the labels of spec.scheduling.nodeSelector" if selector else ""
+    wanted = ", ".join(f"{name}={value}" for name, value in selector.items())
+    chosen = f" with the labels of nodeSelector ({wanted})" if selector else ""
     return (
         f"asks for {gpus} {compute.gpu_resource_name} on each of {nodes} node{'s' if nodes > 1 else ''}; "
         f"nodes{chosen}: {available}; add nodes, or change spec.compute"

@@ -18,7 +18,7 @@ INTEGRATIONS = {
 
 def check_queue(pass_: Pass) -> bool:
     """True if the queue that the job names exists, or it names none; otherwise sets Admitted to False."""
-    name = pass_.job.spec.scheduling.queue_name
+    name = pass_.job.queue_name
     if not name:
         pass_.set_condition("Admitted", "True", "NoQueue", "the job names no queue")
         return True

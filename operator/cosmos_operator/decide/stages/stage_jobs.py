@@ -218,7 +218,7 @@ def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
         return _view_of_retried(pass_, f"{stage.name} is begun again with this job's settings")
     pass_.requeue_after(pass_.settings.poll_seconds)
     if obstacle is not None:
-        shortage = gpu_shortage(pass_, stage.gpus, 1) if obstacle.reason == "Unschedulable" else ""
+        shortage = gpu_shortage(pass_, stage) if obstacle.reason == "Unschedulable" else ""
         message = obstacle.message + (f"; {stage.name} {shortage}" if shortage else "")
         return StageView("Blocked", obstacle.reason, message, workload=workload)
     warnings = map(pass_.observed.warnings.get, _objects_with_warnings(name, active))

@@ -21,7 +21,7 @@ def nodes_to_avoid(pass_: Pass, stage: Stage) -> AvoidedNodes:
     """
     broken = _nodes_of_attempts(pass_, "GpuFault")
     lost = _nodes_of_attempts(pass_, "NodeLost")
-    offers = offered_gpus(pass_) or {}
+    offers = offered_gpus(pass_, stage) or {}
     others = [name for name, offer in offers.items() if name not in broken and offer >= stage.gpus]
     if len(others) < stage.nodes:
         return AvoidedNodes(if_possible=tuple(sorted(broken | lost)))

@@ -28,7 +28,7 @@ from cosmos_operator.kube.pods import (
 )
 from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.trainjob import MANAGER
+from cosmos_operator.plan.trainjob import MANAGER, OWN_RUNTIME_KIND
 
 EXIT_AFTER_SIGTERM = 143
 
@@ -156,7 +156,7 @@ def _obstacle(pass_: Pass, stage: Stage, gang: Gang) -> Obstacle | None:
         )
     obstacle = first_obstacle(gang.active)
     if obstacle is not None and obstacle.reason == "Unschedulable":
-        shortage = gpu_shortage(pass_, stage.gpus, stage.nodes)
+        shortage = gpu_shortage(pass_, stage)
         if shortage:
             return Obstacle(obstacle.reason, f"{obstacle.message}; the training {shortage}")
     if obstacle is not None:
@@ -174,6 +174,8 @@ def _has_lost_its_patches(workload: Manifest) -> bool:
     """True if somebody has written a TrainJob without the patch that describes our pods."""
     if workload["kind"] != "TrainJob":
         return False
+    if workload["spec"]["runtimeRef"].get("kind") == OWN_RUNTIME_KIND:
+        return False  # the runtime holds the whole pod
     patches = workload["spec"].get("runtimePatches") or ()
     return all(patch.get("manager") != MANAGER for patch in patches)
 

@@ -458,6 +458,35 @@ def test_more_gpus_than_any_node_has_are_named():
     assert "asks for 8 nvidia.com/gpu on each of 1 node; nodes: node1 has 4" in found["message"]
 
 
+def test_nodes_are_counted_that_the_template_of_the_stage_admits():
+    template = {"spec": {"nodeSelector": {"gpu": "a10"}}}
+    simulation = Simulation(
+        {
+            "compute": {"gpusPerNode": 1},
+            "scheduling": {"nodeSelector": {"gpu": "h100"}},
+            "stages": {"cacheLatents": {"podTemplate": template}},
+        }
+    )
+    simulation.extra["nodes"] = (
+        {
+            "metadata": {"name": "node1", "labels": {"gpu": "h100"}},
+            "status": {"allocatable": {"nvidia.com/gpu": "4"}},
+        },
+    )
+    simulation.settle()
+    for name in ("fetch-model", "prepare-dataset"):
+        simulation.succeed(simulation.stage_job(name))
+    simulation.settle()
+    (pod,) = simulation.start_pods(simulation.stage_job("cache-latents"), phase="Pending")
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
+    ]
+    simulation.settle()
+
+    words = "nodes with the labels of nodeSelector (gpu=a10): no node fits"
+    assert words in simulation.condition("LatentsReady")["message"]
+
+
 def test_refusal_of_the_api_server_is_passed_on():
     simulation = Simulation()
     simulation.settle()
