@@ -79,6 +79,8 @@ class Settings(ApiModel):
     """Wait before the second attempt of a training, in seconds; it doubles while there is no progress, up to 300."""
     queue_grace_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds after which a workload of which Kueue takes no notice is reported."""
+    queue_workers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Jobs over which passes may run at the same time."""
     can_list_nodes: bool = True
     """True if the operator may read nodes and storage classes, to compare what jobs ask for with what there is."""
     lease: LeaseSettings = LeaseSettings()

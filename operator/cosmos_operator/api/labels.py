@@ -29,6 +29,9 @@ DEPENDS_ANNOTATION = f"{GROUP}/depends-on"
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
 """Content key of a Job's pod template; it differs if another job asks for another image or other nodes."""
 
+WATCHED_ANNOTATION = f"{GROUP}/watched-namespaces"
+"""Namespaces that an installation watches, separated by commas, on its Lease; * = all."""
+
 # --- of Kubernetes and Kueue -------------------------------------------------------------------
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
