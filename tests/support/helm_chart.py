@@ -43,12 +43,16 @@ def render_texts(
     apis: Sequence[str] = (),
     release: str = RELEASE,
     namespace: str = NAMESPACE,
+    chart: Chart | None = None,
 ) -> dict[str, str]:
-    """Template → text, for values by dotted path and a cluster that serves these APIs."""
+    """Template → text, for values by dotted path and a cluster that serves these APIs.
+
+    ``chart`` is another one than that of the project.
+    """
     # Chart.render takes no API versions, the library below it does
     options = {"name": release, "namespace": namespace, "api_versions": list(apis)}
     values = json.dumps(nested(changes or {}))
-    arguments = (load_chart()._raw(), values, json.dumps(options))
+    arguments = ((chart or load_chart())._raw(), values, json.dumps(options))
     texts: dict[str, str] = json.loads(_native.call_string("helm_render", *arguments))
     return texts
 
