@@ -48,7 +48,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Host and port of ``host``, ``host:port``, ``[address]`` or ``[address]:port``; the port is empty if none is given."""
+    """Host and port of ``host``, ``host:port``, ``[address]`` or ``[address]:port``; the port may be empty."""
     if entry.startswith("["):
         address, _, port = entry[1:].partition("]")
         return address, port.removeprefix(":")
