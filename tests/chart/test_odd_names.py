@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from support.helm_chart import NOTES, render_texts
+from support.helm_chart import NOTES, SWITCHES, render_texts
 
 from cosmos_operator.settings import Settings
 
@@ -24,19 +24,6 @@ ODD = (
     "null",
 )
 PLACEHOLDER = "plain-name"
-SWITCHES: dict[str, Any] = {
-    "crds.install": False,
-    "image.list": True,
-    "storage.claim.create": True,
-    "networkPolicy.operator": True,
-    "networkPolicy.workers": True,
-    "metrics.serviceMonitor.create": True,
-    "metrics.podMonitor.create": True,
-    "metrics.prometheusRule.create": True,
-    "metrics.dashboard.create": True,
-    "trainer.runtime.create": True,
-    "tests.smoke.enabled": True,
-}
 
 
 class Yaml12(yaml.SafeLoader):

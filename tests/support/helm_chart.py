@@ -19,6 +19,21 @@ RELEASE, NAMESPACE = "cosmos", "cosmos-system"
 
 Values = dict[str, Any]
 
+SWITCHES: Values = {
+    "crds.install": False,
+    "image.list": True,
+    "storage.claim.create": True,
+    "networkPolicy.operator": True,
+    "networkPolicy.workers": True,
+    "metrics.serviceMonitor.create": True,
+    "metrics.podMonitor.create": True,
+    "metrics.prometheusRule.create": True,
+    "metrics.dashboard.create": True,
+    "trainer.runtime.create": True,
+    "tests.smoke.enabled": True,
+}
+"""Values with which every template makes its objects, but that of the CustomResourceDefinition, which is long."""
+
 
 @lru_cache
 def load_chart() -> Chart:

@@ -156,7 +156,9 @@ class RealWorld(ScenarioWorld):
         return [str(path) for path in self.folder.glob(f"checkpoints/{name}-*/**/iter_*_model.pt")]
 
     def operator_log(self) -> str:
-        return self.kubectl("logs", "--selector", OPERATOR_PODS, "--prefix", "--tail=30", check=False)
+        return self.kubectl(
+            "logs", "--selector", OPERATOR_PODS, "--prefix", "--tail=30", check=False
+        )
 
     def events(self, name: str) -> list[str]:
         """Reasons of a job's events."""

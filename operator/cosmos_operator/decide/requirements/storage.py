@@ -89,7 +89,7 @@ def _binding_problem(pass_: Pass, claim: Manifest, name: str, field: str) -> Pro
     advice = "check the class and its provisioner"
     if MANY_NODES in claim["spec"].get("accessModes", ()):
         advice += (
-            f", which may not offer {MANY_NODES}: create the claim anew with a class that does, or with {ONE_NODE} on a "
+            f", which may not offer {MANY_NODES}: create it anew with a class that does, or with {ONE_NODE} on a "
             "cluster of one node"
         )
     return "ClaimPending", (
