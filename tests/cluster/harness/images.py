@@ -28,6 +28,8 @@ class Recipe:
 
     dockerfile: str
     copies: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    """Further options of the build."""
 
     def files(self) -> Iterator[Path]:
         """Every file that decides the image."""
@@ -50,15 +52,19 @@ COPIED_BY_ALL = (
 )
 RECIPES = {
     "cosmos-operator": Recipe("operator.Dockerfile", COPIED_BY_ALL),
-    "cosmos-worker-cpu": Recipe("worker-cpu.Dockerfile", (*COPIED_BY_ALL, "examples/pushing")),
+    "cosmos-worker-cpu": Recipe(
+        "worker.Dockerfile", (*COPIED_BY_ALL, "examples/pushing"), ("--target=cpu",)
+    ),
 }
+"""The worker has all packages of the image for GPUs, which are then built, imported and used here as well: the one for
+CPUs has some of them only."""
 
 
 def tag(name: str) -> str:
     """The tag of one of our images, from what it is made of now."""
     if name not in RECIPES:
         raise HarnessError(f"{name}: no such image; there are {', '.join(RECIPES)}")
-    ingredients: list[str | Path] = [base_image.tag()]
+    ingredients: list[str | Path] = [base_image.tag(), *RECIPES[name].options]
     for path in RECIPES[name].files():
         ingredients += [str(path.relative_to(REPOSITORY)), path]
     return digest(ingredients)
@@ -78,8 +84,11 @@ def build_and_push(name: str, *, suffix: str = "") -> str:
     named = f"{wanted}-{suffix}" if suffix else wanted
     with lock("images"):
         if not registry.has(name, wanted):
+            options = RECIPES[name].options
             logger.info("image %s:%s is built", name, wanted)
-            buildah.build(name, wanted, RECIPES[name].dockerfile, base_image.in_storage())
+            buildah.build(
+                f"{name}:{wanted}", RECIPES[name].dockerfile, base_image.in_storage(), options
+            )
             logger.info("image %s:%s is pushed", name, wanted)
             buildah.push(name, wanted)
         if named != wanted:
