@@ -56,8 +56,10 @@ RECIPES = {
         "worker.Dockerfile", (*COPIED_BY_ALL, "examples/pushing"), ("--target=cpu",)
     ),
 }
-"""The worker has all packages of the image for GPUs, which are then built, imported and used here as well: the one for
-CPUs has some of them only."""
+"""Images that pods use. The worker has all packages of the image for GPUs, which are then built, imported and used here
+as well: its users' image for CPUs has some of them only."""
+GPU_IMAGE, GPU_RECIPE = "cosmos-worker", Recipe("worker.Dockerfile", COPIED_BY_ALL)
+"""The image for GPUs itself. That it can be built is all that is asked of it: its layers are those of the image above."""
 
 
 def tag(name: str) -> str:
@@ -94,6 +96,15 @@ def build_and_push(name: str, *, suffix: str = "") -> str:
         if named != wanted:
             registry.copy_tag(name, wanted, named)
     return f"{REGISTRY_OF_PODS}/{name}:{named}"
+
+
+def build_gpu_image() -> str:
+    """Build the image for GPUs, and import its packages there; returns its name in buildah's storage."""
+    with lock("images"):
+        name = f"{GPU_IMAGE}:latest"
+        logger.info("image %s is built", name)
+        buildah.build(name, GPU_RECIPE.dockerfile, base_image.in_storage(), GPU_RECIPE.options)
+    return f"localhost/{name}"
 
 
 def preload(image: str) -> None:
