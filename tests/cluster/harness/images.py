@@ -59,7 +59,7 @@ RECIPES = {
 """Images that pods use. The worker has all packages of the image for GPUs, which are then built, imported and used here
 as well: its users' image for CPUs has some of them only."""
 GPU_IMAGE, GPU_RECIPE = "cosmos-worker", Recipe("worker.Dockerfile", COPIED_BY_ALL)
-"""The image for GPUs itself. That it can be built is all that is asked of it: its layers are those of the image above."""
+"""The image for GPUs itself. That it can be built is all that is asked of it: its layers are those of the one above."""
 
 
 def tag(name: str) -> str:
@@ -99,7 +99,7 @@ def build_and_push(name: str, *, suffix: str = "") -> str:
 
 
 def build_gpu_image() -> str:
-    """Build the image for GPUs, and import its packages there; returns its name in buildah's storage."""
+    """Build the image for GPUs; returns its name in buildah's storage."""
     with lock("images"):
         name = f"{GPU_IMAGE}:latest"
         logger.info("image %s is built", name)
