@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cosmos_operator.api.base import API_VERSION, KIND
+from cosmos_operator.api.base import API_VERSION
 from cosmos_operator.controller.observe import observe
 from cosmos_operator.decide.decide import decide
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
@@ -83,8 +83,7 @@ class Reconciler:
 
     async def _pass(self, key: JobKey) -> tuple[float | None, dict[ObjectKey, str]]:
         """Carry out one pass; returns the requeue time, and what was refused."""
-        namespace, name = key
-        document = await self._cluster.get(KIND, namespace, name)
+        document = await self._cluster.get(key.kind, key.namespace, key.name)
         if document is None:
             self._counters.note_job(key, None)
             return None, {}
@@ -92,13 +91,12 @@ class Reconciler:
         refusals = self._refusals.get(key, {})
         observed = await observe(self._cluster, plan, self._settings, now, refusals)
         decision = decide(plan, observed, now, self._settings)
-        await self._write_status(plan, decision)
-        return decision.requeue_after_s, await self._carry_out(namespace, decision.actions)
+        await self._write_status(key, plan, decision)
+        return decision.requeue_after_s, await self._carry_out(key.namespace, decision.actions)
 
-    async def _write_status(self, plan: JobPlan, decision: Decision) -> None:
+    async def _write_status(self, key: JobKey, plan: JobPlan, decision: Decision) -> None:
         """Write the status before anything is done, so that an attempt that is stopped has its reason in it."""
         metadata = plan.document["metadata"]
-        key = (metadata["namespace"], metadata["name"])
         before, after = plan.document.get("status"), decision.status
         state = (after or before or {}).get("state", "Pending")
         self._counters.note_job(key, state)
@@ -107,13 +105,13 @@ class Reconciler:
         await self._cluster.apply_status(
             {
                 "apiVersion": API_VERSION,
-                "kind": KIND,
+                "kind": key.kind,
                 # with its uid: a job that was created since under the same name has a status of its own
                 "metadata": {name: metadata[name] for name in ("name", "namespace", "uid")},
                 "status": after,
             }
         )
-        logger.info("%s/%s %s: %s", *key, state, after.get("message", ""))
+        logger.info("%s %s: %s", key, state, after.get("message", ""))
         known = {attempt.number: attempt.outcome for attempt in plan.previous.attempts}
         for attempt in after.get("attempts", ()):
             if attempt["outcome"] not in ("Running", known.get(attempt["number"])):
@@ -168,7 +166,7 @@ def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
         },
         "involvedObject": {
             "apiVersion": API_VERSION,
-            "kind": KIND,
+            "kind": document["kind"],
             "name": metadata["name"],
             "namespace": metadata["namespace"],
             "uid": metadata["uid"],

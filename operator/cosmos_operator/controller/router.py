@@ -86,4 +86,4 @@ class Router:
             names = (event.job,)
         else:
             names = event.owners or sorted(unfinished)
-        return [(event.namespace, name) for name in names]
+        return [JobKey(KIND, event.namespace, name) for name in names]

@@ -99,7 +99,7 @@ class Watcher:
         while True:
             jobs = await self._audit_all()
             for key in sorted(jobs):
-                if zlib.crc32("/".join(key).encode()) % num_rounds == index:
+                if zlib.crc32(str(key).encode()) % num_rounds == index:
                     self._queue.add(key)
             if self.is_caught_up:
                 index = (index + 1) % num_rounds
@@ -150,7 +150,7 @@ class Watcher:
 
     async def _audit_all(self) -> set[JobKey]:
         """Audit every kind; returns the jobs that exist according to the list or the watch."""
-        jobs = set(self._audit.known(KIND))
+        jobs = {JobKey(KIND, *found) for found in self._audit.known(KIND)}
         for kind in sorted(self._kinds):
             asked_at = time.monotonic()
             try:
@@ -161,7 +161,8 @@ class Watcher:
             self._audit.audit(kind, listed, asked_at)
             if kind == KIND:
                 jobs |= {
-                    (each["metadata"]["namespace"], each["metadata"]["name"]) for each in listed
+                    JobKey(KIND, each["metadata"]["namespace"], each["metadata"]["name"])
+                    for each in listed
                 }
         return jobs
 
