@@ -7,6 +7,7 @@ import pytest
 import yaml
 from support.helm_chart import NOTES, SWITCHES, render_texts
 
+from cosmos_operator.api.parse import parse_job
 from cosmos_operator.settings import Settings
 
 ODD = (
@@ -117,6 +118,17 @@ def test_odd_names_change_nothing_but_the_names(name, loader, overrides):
         if one["kind"] == "Service":
             one["metadata"]["name"] = f"{name}-operator-metrics"
     assert renamed(odd, name) == expected
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_job_of_helm_test_has_a_name_that_jobs_may_have(name):
+    (found,) = [
+        one["data"]["job.yaml"]
+        for one in documents(yaml.SafeLoader, name)
+        if "job.yaml" in one.get("data", {})
+    ]
+
+    assert parse_job(found).spec.storage.models.claim_name == name
 
 
 @pytest.mark.parametrize("name", ODD)
