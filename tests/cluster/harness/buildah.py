@@ -51,7 +51,6 @@ def build(name: str, dockerfile: str, base_image: str, options: Sequence[str] = 
         f"--runtime={debian() / 'usr/sbin/runc'}",  # crun, Debian's default, refuses these cgroups
         "--network=host",
         f"--build-arg=BASE_IMAGE={base_image}",
-        f"--build-arg=BUILD_IMAGE={base_image}",  # buildah 1.28 pulls it even where no stage needs it
         *options,
         f"--ignorefile={path}.dockerignore",
         *secrets,
