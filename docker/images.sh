@@ -87,5 +87,6 @@ for image in $images; do
     "$engine" push "${push_options[@]}" "$name"
   fi
 done
-printf 'images: done; install them with: helm install cosmos charts/cosmos%s\n' \
-  "${registry:+ --set global.imageRegistry=$registry}" >&2
+values=${registry:+ --set global.imageRegistry=$registry}
+[ "$tag" = "$version" ] || values+=" --set-string image.operator.tag=$tag,image.worker.tag=$tag,image.workerCpu.tag=$tag"
+printf 'images: done; install them with: helm install cosmos charts/cosmos%s\n' "$values" >&2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_all_images_are_built_and_pushed_under_the_names_that_the_chart_asks_for
         assert any(one.startswith("VERSION=") for one in call)
         assert any(one.startswith("REVISION=") and len(one) == 49 for one in call)
     assert "--set global.imageRegistry=registry.example.com/team" in said
+
+
+def test_advice_with_another_tag_gives_the_chart_the_images_that_were_built(machine: Path) -> None:
+    has(machine, "docker")
+    code, calls, said = images(machine, REGISTRY="r.example.com", TAG="2024")
+    advice = said.splitlines()[-1]
+    values: dict[str, object] = {"image.list": True}
+    for pair in re.findall(r"--set(?:-string)? (\S+)", advice):
+        values |= dict(one.split("=") for one in pair.split(","))
+    listed = render_texts(values)["cosmos/templates/images.yaml"]
+
+    assert code == 0, said
+    built = {call[call.index("--tag") + 1] for call in calls}
+    assert built == {
+        f"r.example.com/cosmos-{name}:2024" for name in ("operator", "worker", "worker-cpu")
+    }
+    assert built == {line.strip() for line in listed.splitlines() if line.strip().startswith("r.")}
 
 
 @pytest.mark.parametrize(("engines", "daemon", "chosen"), [
