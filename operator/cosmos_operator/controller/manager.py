@@ -77,7 +77,7 @@ class Operator:
         self._health = HealthServer(
             health=self.problems,
             readiness=self.obstacles,
-            notes=self.notes,
+            details=self.details,
             metrics=self._metrics,
             health_port=settings.health_port,
             metrics_port=settings.metrics_port,
@@ -119,8 +119,8 @@ class Operator:
         elif not self._watcher.is_caught_up:
             yield "the watches have not delivered all existing objects yet"
 
-    def notes(self) -> Iterator[str]:
-        """Things to know about an operator that is ready, one line each."""
+    def details(self) -> Iterator[str]:
+        """What /readyz tells beside, one line each."""
         holder = self._lease.other_holder
         if holder is not None:
             yield f"standby: the lease is held by {holder or 'nobody yet'}"

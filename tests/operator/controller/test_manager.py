@@ -258,9 +258,9 @@ async def test_second_operator_waits_and_takes_over_at_once(kube, tmp_path):
         )
         (leader,) = [each for each in (first, second) if each.operator._lease.age_s is not None]
         other = second if leader is first else first
-        (note,) = other.operator.notes()
+        (note,) = other.operator.details()
         assert note.startswith("standby: the lease is held by ")
-        assert list(leader.operator.notes()) == []
+        assert list(leader.operator.details()) == []
         assert list(other.operator.problems()) == []
         assert other.reconcile.keys == []
 
@@ -279,11 +279,11 @@ async def test_two_installations_that_watch_the_same_are_told_by_both(kube, tmp_
     other = {"lease": {"name": "second-operator", "namespace": "default"}}
     async with running(kube, tmp_path) as one, running(kube, tmp_path, **other) as two:
         for each in (one, two):
-            await each.until(lambda each=each: list(each.operator.notes()))
+            await each.until(lambda each=each: list(each.operator.details()))
             await each.until_ready()
-        (told_by_one,), (told_by_two,) = one.operator.notes(), two.operator.notes()
+        (told_by_one,), (told_by_two,) = one.operator.details(), two.operator.details()
         await two.end()
-        await one.until(lambda: not list(one.operator.notes()))
+        await one.until(lambda: not list(one.operator.details()))
         await one.end()
 
     assert told_by_one.startswith("the installation default/second-operator carries out the jobs")
