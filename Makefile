@@ -4,6 +4,9 @@
 # make browser      the report in a browser (Chromium)
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
 # make gpu          the tests that need a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
+# make images       the images, with docker, podman or buildah; REGISTRY=registry.example.com/team PUSH=1 pushes them, and
+#                   docker/images.sh has the other variables
+# make chart        the chart as dist/cosmos-VERSION.tgz; REGISTRY=… PUSH=1 pushes it to oci://REGISTRY/charts
 # make constraints  choose new versions of all packages
 
 PYTHON ?= python3
@@ -18,7 +21,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
-  api-server api-server-programs cluster gpu lint dataset constraints clean
+  api-server api-server-programs cluster gpu lint dataset images chart constraints clean
 
 setup: $(READY)
 
@@ -84,6 +87,22 @@ lint: $(READY)
 dataset: $(READY)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) "$(UV)" pip install --quiet --editable '.[sim]'
 	$(BIN)/python examples/pushing/render.py --help
+
+# the variables of the command line and of the environment are those of docker/images.sh
+export REGISTRY PUSH IMAGES ENGINE TAG BASE_IMAGE CUDA_BASE_IMAGE CUDA_BUILD_IMAGE EXTENSIONS CA_BUNDLE UV_CONFIG \
+  BUILD_OPTIONS PUSH_OPTIONS
+
+images:
+	docker/images.sh
+
+HELM ?= helm
+CHART_VERSION := $(shell sed -n 's/^version: //p' charts/cosmos/Chart.yaml)
+
+chart:
+	@command -v $(HELM) >/dev/null || { echo "chart: no $(HELM); install Helm 3 or 4, or name it: HELM=/path/to/helm"; exit 2; }
+	@test "$(PUSH)" != 1 -o -n "$(REGISTRY)" || { echo "chart: PUSH=1 needs a registry: REGISTRY=registry.example.com/team"; exit 2; }
+	$(HELM) package charts/cosmos --destination dist
+	$(if $(filter 1,$(PUSH)),$(HELM) push dist/cosmos-$(CHART_VERSION).tgz oci://$(REGISTRY)/charts $(PUSH_OPTIONS))
 
 constraints: | $(BIN)/python
 	"$(UV)" pip compile --quiet pyproject.toml --extra operator --extra worker --extra dev --universal --python-version 3.11 \

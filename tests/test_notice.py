@@ -71,11 +71,15 @@ def packages_of(extras: Iterable[str]) -> set[str]:
 
 def packages_of_images() -> set[str]:
     """The packages of constraints.txt that the Dockerfiles install."""
-    commands = [
-        re.search(r"^RUN python3 requirements\.py (.+)$", path.read_text(), re.MULTILINE)
-        for path in DOCKERFILES
-    ]
-    return packages_of({extra for command in commands for extra in command[1].split()})
+    found: set[str] = set()
+    for path in DOCKERFILES:
+        text = path.read_text(encoding="utf-8")
+        extras = re.findall(
+            r'^ARG EXTRAS="(.+)"$|^RUN python3 requirements\.py (\w.*)$', text, re.M
+        )
+        assert extras, path
+        found |= {extra for pair in extras for extra in "".join(pair).split()}
+    return packages_of(found)
 
 
 def pins() -> dict[str, str]:
@@ -202,6 +206,7 @@ def test_new_library_in_a_wheel_is_found(tmp_path: Path) -> None:
 
 def test_packages_added_by_the_gpu_image_are_listed() -> None:
     text = (ROOT / "docker" / "worker.Dockerfile").read_text().replace("\\\n", " ")
+    text = text.partition("AS extensions-compiled")[2].partition("\nFROM ")[0]
     named = [
         word.strip('";').partition("=")[0]
         for words in re.findall(r"--no-deps +([^;]+);", text)
@@ -215,7 +220,11 @@ def test_packages_added_by_the_gpu_image_are_listed() -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_images_hold_licence_and_notice(path: Path) -> None:
-    last_stage = path.read_text(encoding="utf-8").rpartition("\nFROM ")[2]
+    stages = path.read_text(encoding="utf-8").split("\nFROM ")[1:]
+    last_stage = stages[-1]
+    for common in stages:  # both images of the worker begin with one stage
+        if last_stage.startswith(f"{common.splitlines()[0].rpartition(' AS ')[2]} AS "):
+            last_stage = common
     ignored = path.with_name(f"{path.name}.dockerignore").read_text(encoding="utf-8")
 
     assert "\nCOPY LICENSE NOTICE /usr/share/doc/cosmos/\n" in last_stage

@@ -48,7 +48,8 @@ def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.O
         from apex.optimizers import FusedAdam
     except ImportError as error:
         raise ConfigError(
-            f"optimizer.implementation: 'apex' is not installed ({error}); use the image with CUDA, or 'torch'"
+            f"optimizer.implementation: 'apex' is not installed ({error}); use an image built with "
+            "EXTENSIONS=compiled, or 'torch'"
         ) from None
     if any(is_dtensor(parameter) for parameter in trained):
         raise ConfigError(

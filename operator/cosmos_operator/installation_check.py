@@ -46,6 +46,7 @@ JOB_NEEDS: Needs = {
 CLUSTER_NEEDS: Needs = {
     ("", "nodes"): ("get", "list"),
     ("storage.k8s.io", "storageclasses"): ("get", "list"),
+    ("coordination.k8s.io", "leases"): ("list",),
 }
 """Rights that the operator needs in the whole cluster, if canListNodes is true."""
 
@@ -85,7 +86,8 @@ def needed_access(settings: Settings) -> Iterator[Access]:
         for (group, resource), verbs in CLUSTER_NEEDS.items():
             yield from (Access("", group, resource, verb) for verb in verbs)
     group, lease = KINDS["Lease"].group, settings.lease
-    yield Access(lease.namespace, group, "leases", "create")
+    for verb in ("create", "list"):
+        yield Access(lease.namespace, group, "leases", verb)
     for verb in ("get", "update"):
         yield Access(lease.namespace, group, "leases", verb, lease.name)
 

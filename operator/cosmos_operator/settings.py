@@ -125,6 +125,8 @@ class Settings(ApiModel):
     training then runs as a Job."""
     queue_grace_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds after which a workload of which Kueue takes no notice is reported."""
+    queue_workers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Jobs over which passes may run at the same time."""
     can_list_nodes: bool = True
     """True if the operator may read nodes and storage classes, to compare what jobs ask for with what there is."""
     lease: LeaseSettings = LeaseSettings()

@@ -20,7 +20,11 @@ NAMESPACED = {
     "localqueues.kueue.x-k8s.io": "get list",
     "workloads.kueue.x-k8s.io": "get list",
 }
-CLUSTER = {"nodes": "get list", "storageclasses.storage.k8s.io": "get list"}
+CLUSTER = {
+    "nodes": "get list",
+    "storageclasses.storage.k8s.io": "get list",
+    "leases.coordination.k8s.io": "list",
+}
 SCOPES = [
     {},
     {"watchNamespaces": ["a", "b"]},
@@ -98,7 +102,7 @@ def test_lease_is_the_operators_own(values):
     create, rest = role["rules"]
 
     assert role["metadata"]["namespace"] == NAMESPACE
-    assert create["verbs"] == ["create"]
+    assert create["verbs"] == ["create", "list"]
     assert rest["resourceNames"] == ["cosmos-operator"]
     assert rest["resources"] == ["leases"]
 

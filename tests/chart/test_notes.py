@@ -16,6 +16,7 @@ KUEUE = "kueue.x-k8s.io/v1beta1/LocalQueue"
     ([TRAINJOB], {"trainer.runtime.create": True}, ["TrainJob: yes"], "--set trainer"),
     ([KUEUE], {}, ["Kueue: yes", "spec.scheduling.queueName", "kubeflow.org/pytorchjob"], "Kueue: no"),
     ([], {"storage.claim.create": False}, ["no claim was created", "--set storage.claim.create=true"], "outlives"),
+    ([], {}, ["no claim was created", "{ReadWriteOnce}"], "outlives"),
     ([], {"storage.claim.create": True}, ["claim cosmos (500Gi, ReadWriteMany)"], "no claim"),
     ([], {"storage.claim": {"create": True, "name": "x"}}, ["name it in spec.storage"], "no claim"),
     ([], {"crds.install": False}, ["PostTrainingJob: MISSING", "cosmos crd | kubectl"], "!"),

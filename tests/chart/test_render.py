@@ -204,6 +204,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_the_operator_has():
         "cosmos_attempts_total",
         "cosmos_jobs",
         "cosmos_leader",
+        "cosmos_other_installations",
         "cosmos_queue_depth",
         "cosmos_reconcile_errors_total",
         "cosmos_reconcile_seconds_bucket",

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from support.helm_chart import NAMESPACE, find_one, nested, render
 
+from cosmos_operator.controller.manager import build_parser
 from cosmos_operator.settings import Settings
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -97,6 +98,7 @@ def test_values_reach_the_settings():
         "secrets.mlflow": {"existingSecret": "ml", "key": "uri"},
         "secrets.s3.existingSecret": "store",
         "operator.timing.pollSeconds": 0.5,
+        "operator.queueWorkers": 7,
         "operator.healthPort": 9000,
         "operator.metricsPort": 9001,
     })  # fmt: skip
@@ -113,6 +115,7 @@ def test_values_reach_the_settings():
     assert (settings.wandb_secret.name, settings.wandb_secret.key) == ("wb", "api-key")
     assert (settings.mlflow_secret.name, settings.mlflow_secret.key) == ("ml", "uri")
     assert settings.s3_secret.name == "store"
+    assert settings.queue_workers == 7
     assert (settings.poll_seconds, settings.health_port, settings.metrics_port) == (0.5, 9000, 9001)
 
 
@@ -178,7 +181,7 @@ def test_operator_pod():
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
 
-    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    assert deployment["strategy"]["type"] == "RollingUpdate"
     assert container["command"] == ["cosmos-operator", "--settings", "/etc/cosmos/settings.yaml"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
@@ -187,6 +190,16 @@ def test_operator_pod():
         "metrics": 8081,
     }
     assert pod["serviceAccountName"] == "cosmos-operator"
+
+
+def test_log_level_and_format_are_those_of_the_values():
+    def arguments(changes=None):
+        (container,) = operator_pod(changes)["spec"]["containers"]
+        return build_parser().parse_args([*container["command"][1:], *container["args"]])
+
+    assert (arguments().log_level, arguments().log_format) == ("info", "text")
+    chosen = arguments({"operator.logLevel": "debug", "operator.logFormat": "json"})
+    assert (chosen.log_level, chosen.log_format) == ("debug", "json")
 
 
 def test_change_of_settings_restarts_the_operator():

@@ -1,4 +1,4 @@
-"""Objects that each switch of the chart adds; all switches but that of the claim are off by default."""
+"""Objects that each switch of the chart adds; all switches but that of the PodDisruptionBudget are off by default."""
 
 import pytest
 import yaml
@@ -92,7 +92,7 @@ def test_network_policy_of_the_operator():
 
     assert policy["podSelector"]["matchLabels"] == deployment["selector"]["matchLabels"]
     assert [port["port"] for port in policy["ingress"][0]["ports"]] == ["health", "metrics"]
-    assert {port["port"] for port in dns["ports"]} == {53}
+    assert {port["port"] for port in dns["ports"]} == {53, 5353}
     assert api_server == {"ports": [{"protocol": "TCP", "port": 6443}]}
 
 

@@ -20,6 +20,7 @@ FREE = {
     "properties/operator/properties/affinity/properties/podAffinity",
     "properties/operator/properties/affinity/properties/podAntiAffinity",
     "properties/operator/properties/extraEnv/items/properties/valueFrom",
+    "properties/operator/properties/topologySpreadConstraints/items",
     "properties/global",
 }
 """Objects whose fields belong to Kubernetes, whose API server checks them, or to Helm."""
@@ -110,6 +111,10 @@ def test_schema_is_closed():
     ({"global.imageRegistry": "https://r"}, "at '/global/imageRegistry': 'https://r' does not"),
     ({"watchNamespaces": "a"}, "at '/watchNamespaces': got string, want array"),
     ({"imagePullSecrets": ["a"]}, "at '/imagePullSecrets/0': got string, want object"),
+    ({"operator.replicas": 0}, "at '/operator/replicas': minimum"),
+    ({"operator.logLevel": "trace"}, "at '/operator/logLevel': value must be one of 'debug'"),
+    ({"networkPolicy.dnsPorts": []}, "at '/networkPolicy/dnsPorts': minItems"),
+    ({"watchNamespaces": [2024]}, "at '/watchNamespaces/0': got number, want string"),
     ({"operator.healthPort": 0}, "at '/operator/healthPort': minimum"),
     ({"operator.timing.pollSeconds": 0}, "at '/operator/timing/pollSeconds': exclusiveMinimum"),
     ({"storage.claim.accessModes": []}, "at '/storage/claim/accessModes': minItems"),

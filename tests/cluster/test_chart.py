@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from support.real_world import RELEASE, RealWorld
 
@@ -13,6 +16,26 @@ def test_helm_test_passes(real_world: RealWorld) -> None:
 
     assert "Succeeded" in said
     assert "Failed" not in said
+
+
+def test_other_replica_takes_over_when_the_one_that_acts_is_lost(real_world: RealWorld) -> None:
+    def read(*what: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(real_world.kubectl("get", *what, "--output=json"))
+        return found
+
+    def holder() -> str:
+        identity: str = read("lease", "cosmos-operator")["spec"]["holderIdentity"]
+        return identity.partition("_")[0]
+
+    real_world.wait_for_operator()
+    budget = read("pdb", "cosmos-operator")
+    assert (budget["spec"]["minAvailable"], budget["status"]["desiredHealthy"]) == (1, 1)
+    first = real_world.wait("an operator acts", holder)
+
+    real_world.kubectl("delete", "pod", first, "--grace-period=0", "--force")
+
+    real_world.wait("the other one acts", lambda: holder() not in ("", first), 40)
+    real_world.wait_for_operator()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,21 @@ RELEASE, NAMESPACE = "cosmos", "cosmos-system"
 
 Values = dict[str, Any]
 
+SWITCHES: Values = {
+    "crds.install": False,
+    "image.list": True,
+    "storage.claim.create": True,
+    "networkPolicy.operator": True,
+    "networkPolicy.workers": True,
+    "metrics.serviceMonitor.create": True,
+    "metrics.podMonitor.create": True,
+    "metrics.prometheusRule.create": True,
+    "metrics.dashboard.create": True,
+    "trainer.runtime.create": True,
+    "tests.smoke.enabled": True,
+}
+"""Values with which every template makes its objects, but that of the CustomResourceDefinition, which is long."""
+
 
 @lru_cache
 def load_chart() -> Chart:
@@ -43,12 +58,16 @@ def render_texts(
     apis: Sequence[str] = (),
     release: str = RELEASE,
     namespace: str = NAMESPACE,
+    chart: Chart | None = None,
 ) -> dict[str, str]:
-    """Template → text, for values by dotted path and a cluster that serves these APIs."""
+    """Template → text, for values by dotted path and a cluster that serves these APIs.
+
+    ``chart`` is another one than that of the project.
+    """
     # Chart.render takes no API versions, the library below it does
     options = {"name": release, "namespace": namespace, "api_versions": list(apis)}
     values = json.dumps(nested(changes or {}))
-    arguments = (load_chart()._raw(), values, json.dumps(options))
+    arguments = ((chart or load_chart())._raw(), values, json.dumps(options))
     texts: dict[str, str] = json.loads(_native.call_string("helm_render", *arguments))
     return texts
 

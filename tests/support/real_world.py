@@ -80,7 +80,7 @@ class RealWorld(ScenarioWorld):
                 "operator": image("cosmos-operator"),
                 "workerCpu": image("cosmos-worker-cpu"),
             },
-            "storage": {"claim": {"volumeName": f"{NAMESPACE}-{CLAIM}"}},
+            "storage": {"claim": {"create": True, "volumeName": f"{NAMESPACE}-{CLAIM}"}},
             "operator": {
                 "timing": {
                     "pollSeconds": 2,
@@ -171,7 +171,7 @@ class RealWorld(ScenarioWorld):
 
     def start_operator(self) -> None:
         if self._is_without_operator:
-            self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=1")
+            self.kubectl("scale", f"deployment/{OPERATOR}", "--replicas=2")
             self.wait_for_operator()
             self._is_without_operator = False
 
@@ -179,7 +179,9 @@ class RealWorld(ScenarioWorld):
         return [str(path) for path in self.folder.glob(f"checkpoints/{name}-*/**/iter_*_model.pt")]
 
     def operator_log(self) -> str:
-        return self.kubectl("logs", f"deployment/{OPERATOR}", "--tail=30", check=False)
+        return self.kubectl(
+            "logs", "--selector", OPERATOR_PODS, "--prefix", "--tail=30", check=False
+        )
 
     def events(self, name: str) -> list[str]:
         """Reasons of a job's events."""

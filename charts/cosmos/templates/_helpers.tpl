@@ -1,4 +1,8 @@
-{{- /* Names, labels and images that several templates share. */}}
+{{- /* Names, labels and images that several templates share.
+
+Every text is written with `quote`: names such as 2024 or 1e3 are numbers for YAML. A value that was not there in an
+earlier version of the chart is read with `dig` and its default: `helm upgrade --reuse-values` knows the earlier ones
+only. */}}
 
 {{- define "cosmos.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
@@ -16,6 +20,18 @@
 {{ include "cosmos.fullname" . }}-operator
 {{- end }}
 
+{{- /* Name of the Service of the metrics; unlike others it must begin with a letter before Kubernetes 1.34. */}}
+{{- define "cosmos.metricsService" -}}
+{{- $name := include "cosmos.operator" . }}
+{{- if regexMatch "^[0-9]" $name }}{{ $name = printf "cosmos-%s" (include "cosmos.fullname" .) }}{{ end }}
+{{- $name }}-metrics
+{{- end }}
+
+{{- /* Number of the operator's pods, as text. */}}
+{{- define "cosmos.replicas" -}}
+{{- dig "replicas" 2 .Values.operator | int }}
+{{- end }}
+
 {{- define "cosmos.serviceAccount" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "cosmos.operator" .) .Values.serviceAccount.name }}
@@ -26,18 +42,18 @@
 
 {{- /* Labels that select the operator's pod; they must never change, since a Deployment's selector cannot. */}}
 {{- define "cosmos.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
 {{- define "cosmos.labels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: cosmos
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{- /* Reference of an image: (list root "operator"); empty if it has no repository. */}}

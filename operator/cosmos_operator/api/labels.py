@@ -31,6 +31,9 @@ TEMPLATE_ANNOTATION = f"{GROUP}/template"
 DOCUMENT_ANNOTATION = f"{GROUP}/document"
 """Hash of the document in a ConfigMap, of which the name has only the part that decides the result."""
 
+WATCHED_ANNOTATION = f"{GROUP}/watched-namespaces"
+"""Namespaces that an installation watches, separated by commas, on its Lease; * = all."""
+
 # --- of Kubernetes and Kueue -------------------------------------------------------------------
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"

@@ -211,5 +211,5 @@ def _connection_info(connection: Connection) -> kopf.ConnectionInfo:
         certificate_path=connection.certificate_file,
         private_key_path=connection.key_file,
         proxy_url=connection.proxy,
-        trust_env=True,
+        trust_env=connection.trust_env,
     )

@@ -12,10 +12,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from cosmos_operator.controller.neighbours import marks
 from cosmos_operator.errors import ClusterUnavailable, OperatorError
 from cosmos_operator.kube.kinds import KINDS, Manifest
 from cosmos_operator.settings import LeaseSettings
@@ -27,6 +28,8 @@ RENEW_DEADLINE_S = 10.0
 """Seconds without a renewal after which we stop, well before others may take the lease."""
 RETRY_S = 2.0
 """Seconds between two tries to acquire or renew the lease."""
+NEVER = float("-inf")
+"""A time before all others, in seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Lease:
         settings: name and namespace of the Lease.
         identity: name of this operator.
         clock: a clock that never goes back, in seconds.
+        watched: namespaces whose jobs are carried out, which the Lease says to other installations; empty = all.
     """
 
     def __init__(
@@ -78,12 +82,16 @@ class Lease:
         settings: LeaseSettings,
         identity: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        watched: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._settings = settings
         self._identity = identity
+        self._watched = watched
         self._clock = clock
         self._renewed_at: float | None = None
+        self._other, self._read_at = "", NEVER
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = clock()
 
@@ -91,6 +99,16 @@ class Lease:
     def age_s(self) -> float | None:
         """Seconds since the last renewal; None while the lease is not ours."""
         return None if self._renewed_at is None else self._clock() - self._renewed_at
+
+    @property
+    def other_holder(self) -> str | None:
+        """Identity of the operator that we wait for, empty if nobody holds the lease now; None if it is not known.
+
+        It is known while the API server has answered within the time that a lease lasts.
+        """
+        if self._renewed_at is not None or self._clock() - self._read_at >= DURATION_S:
+            return None
+        return self._other
 
     async def acquire(self) -> None:
         """Wait until the lease is ours."""
@@ -104,6 +122,7 @@ class Lease:
                 if self._renewed_at is not None:
                     logger.info("lease %s acquired by %s", self._settings.name, self._identity)
                     return
+                self._other, self._read_at = found, self._clock()
                 if found != holder:
                     holder = found
                     logger.info("lease %s is held by %s; waiting", self._settings.name, holder)
@@ -134,7 +153,7 @@ class Lease:
         """Release the lease, so that the next operator need not wait for its expiry."""
         if self._renewed_at is None:
             return
-        self._renewed_at = None
+        self._renewed_at, self._read_at = None, NEVER
         lease = await self._store.get("Lease", self._settings.namespace, self._settings.name)
         if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
             lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -159,10 +178,13 @@ class Lease:
             is_ours = await self._store.create(self._new_manifest())
             return self._note_renewal(asked_at) if is_ours else ""
         spec = lease.setdefault("spec", {})
+        metadata = lease["metadata"]
         holder = spec.get("holderIdentity") or ""
         if holder not in ("", self._identity) and not self._is_expired(lease):
             return str(holder)
         now = _now()
+        for field, texts in marks(self._watched).items():
+            metadata[field] = {**(metadata.get(field) or {}), **texts}
         if holder != self._identity:
             spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
             spec["acquireTime"] = now
@@ -190,7 +212,11 @@ class Lease:
         return {
             "apiVersion": KINDS["Lease"].api_version,
             "kind": "Lease",
-            "metadata": {"name": self._settings.name, "namespace": self._settings.namespace},
+            "metadata": {
+                "name": self._settings.name,
+                "namespace": self._settings.namespace,
+                **marks(self._watched),
+            },
             "spec": {
                 "holderIdentity": self._identity,
                 "leaseDurationSeconds": int(DURATION_S),

@@ -25,6 +25,7 @@ from cosmos_operator.controller.lease import (
     own_identity,
 )
 from cosmos_operator.controller.metrics import Metrics
+from cosmos_operator.controller.neighbours import Neighbours
 from cosmos_operator.controller.orphans import OrphanCollector
 from cosmos_operator.controller.reconcile import Reconciler
 from cosmos_operator.controller.watcher import Watcher
@@ -67,14 +68,18 @@ class Operator:
     ) -> None:
         self._metrics = Metrics()
         self._handle = make_handle(cluster, settings, self._metrics)
-        self._queue = WorkQueue(self._pass)
+        self._queue = WorkQueue(self._pass, workers=settings.queue_workers)
         self._metrics.follow_queue(self._queue)
-        self._lease = Lease(cluster, settings.lease, own_identity())
+        self._lease = Lease(
+            cluster, settings.lease, own_identity(), watched=settings.watch_namespaces
+        )
         self._orphans = OrphanCollector(cluster, settings)
         self._watcher = Watcher(cluster, settings, self._queue, self._metrics)
+        self._neighbours = Neighbours(cluster, settings, self._metrics)
         self._health = HealthServer(
             health=self.problems,
             readiness=self.obstacles,
+            details=self.details,
             metrics=self._metrics,
             health_port=settings.health_port,
             metrics_port=settings.metrics_port,
@@ -109,11 +114,19 @@ class Operator:
             yield f"the lease was renewed {age_s:.0f} s ago and lasts {DURATION_S:.0f} s"
 
     def obstacles(self) -> Iterator[str]:
-        """Things to wait for until jobs are carried out, one line each."""
+        """Reasons for which this operator neither carries out jobs nor could take over, one line each."""
         if self._lease.age_s is None:
-            yield "the lease is not held"
+            if self._lease.other_holder is None:
+                yield "the API server gives no answer about the lease"
         elif not self._watcher.is_caught_up:
             yield "the watches have not delivered all existing objects yet"
+
+    def details(self) -> Iterator[str]:
+        """What /readyz tells beside, one line each."""
+        holder = self._lease.other_holder
+        if holder is not None:
+            yield f"standby: the lease is held by {holder or 'nobody yet'}"
+        yield from self._neighbours.notes()
 
     async def _acquire(self, stop: asyncio.Event) -> bool:
         """Wait for the lease; False if ``stop`` was set before."""
@@ -135,6 +148,7 @@ class Operator:
             asyncio.create_task(self._watcher.watch(), name="watch"),
             asyncio.create_task(self._watcher.resync(), name="resync"),
             asyncio.create_task(self._orphans.run(), name="orphans"),
+            asyncio.create_task(self._neighbours.look_out(), name="neighbours"),
         ]
         grace_s = PASS_GRACE_S
         try:

@@ -58,6 +58,11 @@ class Metrics:
             "1 while this operator holds the lease, otherwise 0.",
             registry=self.registry,
         )
+        self._others = Gauge(
+            "cosmos_other_installations",
+            "Other installations that carry out the jobs of namespaces that this one watches.",
+            registry=self.registry,
+        )
         self._states: dict[JobKey, str] = {}
 
     def render(self) -> bytes:
@@ -100,3 +105,7 @@ class Metrics:
     def note_leader(self, *, is_leader: bool) -> None:
         """Take note that this operator holds the lease, or no longer."""
         self._leader.set(float(is_leader))
+
+    def note_other_installations(self, count: int) -> None:
+        """Take note of so many other installations that carry out the same jobs."""
+        self._others.set(count)

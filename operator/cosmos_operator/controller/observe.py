@@ -35,6 +35,8 @@ LAST_LINES = 20
 """Lines that are read of the log of a stage that has ended, for the status."""
 LATE_AFTER_S = 3.0
 """Age from which on an object that does not start is asked for its warnings."""
+CONTROL_PLANE_TAINT = "node-role.kubernetes.io/control-plane"
+"""Taint of nodes that run no jobs."""
 
 
 async def observe(
@@ -69,6 +71,7 @@ async def observe(
         claim_names=tuple(n for kind, n in reader.objects if kind == "PersistentVolumeClaim"),
         storage_classes=await reader.read_storage_classes() if settings.can_list_nodes else None,
         nodes=tuple(await cluster.list("Node", None)) if wants_nodes else None,
+        num_nodes=await reader.count_nodes() if settings.can_list_nodes else None,
         served=reader.served,
         unmanaged_kinds=await find_unmanaged_kinds(cluster, plan, settings, reader.served),
         other_jobs=await reader.read_other_jobs() if not plan.previous.was_accepted else (),
@@ -153,6 +156,19 @@ class _Reader:
         """All PostTrainingJobs of the namespace."""
         return tuple(await self.cluster.list(KIND, self.namespace))
 
+    async def count_nodes(self) -> int | None:
+        """Number of nodes that may run jobs, if a claim that one node can write is used by pods of several nodes."""
+        modes = [self.objects[key]["spec"].get("accessModes", ()) for key in self._claim_keys()]
+        if self.job.spec.compute.nodes == 1 or not any("ReadWriteOnce" in one for one in modes):
+            return None
+        nodes = await self.cluster.list("Node", None)
+        return sum(
+            not any(
+                taint["key"] == CONTROL_PLANE_TAINT for taint in node["spec"].get("taints") or ()
+            )
+            for node in nodes
+        )
+
     async def read_queue(self) -> tuple[tuple[str, ...], tuple[Manifest, ...]]:
         """Names of the LocalQueues, and Kueue's Workloads, if the job names a queue."""
         if not self.job.queue_name or "LocalQueue" not in self.served:
@@ -223,9 +239,13 @@ class _Reader:
 
     def _unbound_claims(self) -> list[Manifest]:
         """Claims of the job that have no volume."""
-        keys = [("PersistentVolumeClaim", name) for name in claim_fields(self.job)]
-        claims = [self.objects[key] for key in keys if key in self.objects]
+        claims = [self.objects[key] for key in self._claim_keys()]
         return [one for one in claims if one.get("status", {}).get("phase") != "Bound"]
+
+    def _claim_keys(self) -> list[ObjectKey]:
+        """Claims of the job that are there."""
+        keys = [("PersistentVolumeClaim", name) for name in claim_fields(self.job)]
+        return [key for key in keys if key in self.objects]
 
     async def _read_warning(self, kind: str, name: str) -> str:
         """Message of the latest warning event of an object; empty if there is none."""

@@ -19,6 +19,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from cosmos_operator.errors import ClusterUnavailable, InvalidSpec, Refused
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.protocol import FIELD_MANAGER, WEBHOOK_FAILED
+from cosmos_operator.kube.proxy import is_exempt
 
 TIMEOUT_S = 30.0
 """Longest time that a request may take."""
@@ -40,6 +41,9 @@ class Connection:
     key_file: str | None
     verify: bool
     proxy: str | None
+    """Proxy that the kubeconfig names."""
+    trust_env: bool
+    """False if $NO_PROXY exempts the API server from the proxy of $HTTPS_PROXY."""
 
 
 async def load_configuration(kubeconfig: Path | None) -> Configuration:
@@ -135,6 +139,8 @@ class Client:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
+        self._trust_env = not is_exempt(configuration.host, os.environ)
+        configuration.client_session_kwargs = {"trust_env": self._trust_env}
         self._api = ApiClient(configuration)
         self._api.user_agent = FIELD_MANAGER
 
@@ -157,6 +163,7 @@ class Client:
             key_file=configuration.key_file,
             verify=bool(configuration.verify_ssl),
             proxy=configuration.proxy,
+            trust_env=self._trust_env,
         )
 
     async def request(

@@ -23,6 +23,8 @@ class Observed:
     """Storage classes of claims that are not bound; None = the operator may not read them."""
     nodes: tuple[Manifest, ...] | None = None
     """Nodes of the cluster; None = the operator may not read them, or the job uses no GPUs."""
+    num_nodes: int | None = None
+    """Number of the cluster's nodes that may run jobs; None = not known, or it makes no difference."""
     served: frozenset[str] = frozenset()
     """The ``OPTIONAL_KINDS`` that the API server has."""
     unmanaged_kinds: frozenset[str] = frozenset()

@@ -80,8 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument(
         "--keep", action="store_true", help="let the next start continue with its objects"
     )
-    chosen = add("images", "build, push and preload images", _images)
-    chosen.add_argument("names", nargs="*", default=sorted(images.RECIPES), metavar="NAME")
+    chosen = add("images", "build, push and preload images, and build the one for GPUs", _images)
+    names = [*sorted(images.RECIPES), images.GPU_IMAGE]
+    chosen.add_argument("names", nargs="*", default=names, metavar="NAME")
     add("status", "say what runs", _status)
     add("kubeconfig", "print the path of the administrator's kubeconfig", _kubeconfig)
     add("env", "print shell assignments of KUBECONFIG and PATH (kubectl, helm)", _environment)
@@ -134,6 +135,9 @@ def _down(options: argparse.Namespace) -> None:
 
 def _images(options: argparse.Namespace) -> None:
     for name in options.names:
+        if name == images.GPU_IMAGE:
+            _say(images.build_gpu_image())
+            continue
         reference = images.build_and_push(name)
         images.preload(reference)
         _say(reference)

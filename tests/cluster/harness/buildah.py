@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import run
@@ -38,8 +39,8 @@ def pull_archive(archive: Path) -> None:
     buildah("pull", f"oci-archive:{archive}")
 
 
-def build(name: str, tag: str, dockerfile: str, base_image: str) -> None:
-    """Build ``docker/<dockerfile>`` as ``localhost/<name>:<tag>``. Unchanged layers are taken from earlier builds."""
+def build(name: str, dockerfile: str, base_image: str, options: Sequence[str] = ()) -> None:
+    """Build ``docker/<dockerfile>`` as ``localhost/<name>``. Unchanged layers are taken from earlier builds."""
     secrets = ["--secret", f"id=ca-bundle,src={CERTIFICATES}"] if CERTIFICATES.exists() else []
     path = REPOSITORY / "docker" / dockerfile
     buildah(
@@ -50,9 +51,10 @@ def build(name: str, tag: str, dockerfile: str, base_image: str) -> None:
         f"--runtime={debian() / 'usr/sbin/runc'}",  # crun, Debian's default, refuses these cgroups
         "--network=host",
         f"--build-arg=BASE_IMAGE={base_image}",
+        *options,
         f"--ignorefile={path}.dockerignore",
         *secrets,
-        f"--tag=localhost/{name}:{tag}",
+        f"--tag=localhost/{name}",
         f"--file={path}",
         REPOSITORY,
     )

@@ -28,6 +28,8 @@ class Recipe:
 
     dockerfile: str
     copies: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    """Further options of the build."""
 
     def files(self) -> Iterator[Path]:
         """Every file that decides the image."""
@@ -50,15 +52,21 @@ COPIED_BY_ALL = (
 )
 RECIPES = {
     "cosmos-operator": Recipe("operator.Dockerfile", COPIED_BY_ALL),
-    "cosmos-worker-cpu": Recipe("worker-cpu.Dockerfile", (*COPIED_BY_ALL, "examples/pushing")),
+    "cosmos-worker-cpu": Recipe(
+        "worker.Dockerfile", (*COPIED_BY_ALL, "examples/pushing"), ("--target=cpu",)
+    ),
 }
+"""Images that pods use. The worker has all packages of the image for GPUs, which are then built, imported and used here
+as well: its users' image for CPUs has some of them only."""
+GPU_IMAGE, GPU_RECIPE = "cosmos-worker", Recipe("worker.Dockerfile", COPIED_BY_ALL)
+"""The image for GPUs itself. That it can be built is all that is asked of it: its layers are those of the one above."""
 
 
 def tag(name: str) -> str:
     """The tag of one of our images, from what it is made of now."""
     if name not in RECIPES:
         raise HarnessError(f"{name}: no such image; there are {', '.join(RECIPES)}")
-    ingredients: list[str | Path] = [base_image.tag()]
+    ingredients: list[str | Path] = [base_image.tag(), *RECIPES[name].options]
     for path in RECIPES[name].files():
         ingredients += [str(path.relative_to(REPOSITORY)), path]
     return digest(ingredients)
@@ -78,13 +86,25 @@ def build_and_push(name: str, *, suffix: str = "") -> str:
     named = f"{wanted}-{suffix}" if suffix else wanted
     with lock("images"):
         if not registry.has(name, wanted):
+            options = RECIPES[name].options
             logger.info("image %s:%s is built", name, wanted)
-            buildah.build(name, wanted, RECIPES[name].dockerfile, base_image.in_storage())
+            buildah.build(
+                f"{name}:{wanted}", RECIPES[name].dockerfile, base_image.in_storage(), options
+            )
             logger.info("image %s:%s is pushed", name, wanted)
             buildah.push(name, wanted)
         if named != wanted:
             registry.copy_tag(name, wanted, named)
     return f"{REGISTRY_OF_PODS}/{name}:{named}"
+
+
+def build_gpu_image() -> str:
+    """Build the image for GPUs; returns its name in buildah's storage."""
+    with lock("images"):
+        name = f"{GPU_IMAGE}:latest"
+        logger.info("image %s is built", name)
+        buildah.build(name, GPU_RECIPE.dockerfile, base_image.in_storage(), GPU_RECIPE.options)
+    return f"localhost/{name}"
 
 
 def preload(image: str) -> None:

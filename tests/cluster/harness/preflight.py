@@ -13,7 +13,7 @@ from harness.errors import HarnessError
 from harness.packages import release
 from harness.paths import cache
 
-FREE_BYTES = 10_000_000_000
+FREE_BYTES = 14_000_000_000
 PROGRAMS = ("ip", "unshare", "nsenter", "openssl", "apt-get", "dpkg-deb", "curl")
 
 

@@ -14,9 +14,11 @@ class Rig:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.obstacles: list[str] = []
+        self.details: list[str] = []
         self.server = HealthServer(
             health=lambda: self.problems,
             readiness=lambda: self.obstacles,
+            details=lambda: self.details,
             metrics=Metrics(),
             health_port=0,
             metrics_port=0,
@@ -52,6 +54,15 @@ async def test_problems_fail_the_probe_and_are_named(rig):
 
     assert await rig.get("/healthz") == (503, "watch of Pod: dead\nlease: old\n")
     assert await rig.get("/readyz") == (503, "the lease is not held\n")
+
+
+async def test_details_are_told_by_an_operator_that_is_ready(rig):
+    rig.details += ["standby: the lease is held by another"]
+    assert await rig.get("/readyz") == (200, "ok\nstandby: the lease is held by another\n")
+    assert await rig.get("/healthz") == (200, "ok\n")
+
+    rig.obstacles += ["the watches have not delivered all existing objects yet"]
+    assert await rig.get("/readyz") == (503, "\n".join([*rig.obstacles, *rig.details, ""]))
 
 
 async def test_metrics_have_their_own_port(rig):

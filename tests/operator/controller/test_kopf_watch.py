@@ -71,7 +71,9 @@ class Watching:
 
     async def connect(self) -> Connection:
         self.num_logins += 1
-        return Connection(self.kube.url, None, None, None, None, verify=True, proxy=None)
+        return Connection(
+            self.kube.url, None, None, None, None, verify=True, proxy=None, trust_env=True
+        )
 
     async def until(self, name: str, *, is_deleted: bool = False) -> WatchEvent:
         for _ in range(500):

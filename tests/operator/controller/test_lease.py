@@ -196,6 +196,40 @@ async def test_request_that_hangs_does_not_outlast_the_lease(monkeypatch):
         await asyncio.wait_for(lease.renew_until_lost(), 5)
 
 
+async def test_who_holds_the_lease_is_known_while_the_server_answers(clock):
+    store = LeaseStore()
+    other = Lease(store, SETTINGS, "other", clock)
+    lease = Lease(store, SETTINGS, "me", clock)
+    assert lease.other_holder is None
+    await other.acquire()
+    acquiring = asyncio.create_task(lease.acquire())
+    for _ in range(5):
+        await clock.pause(0)
+    assert lease.other_holder == "other"
+    assert other.other_holder is None, "it holds the lease itself"
+
+    store.error = ClusterUnavailable("down")
+    await clock.settle()
+    assert lease.other_holder is None
+
+    store.error = None
+    await asyncio.wait_for(acquiring, 5)
+    assert lease.other_holder is None
+    await lease.release()
+    assert lease.other_holder is None
+
+
+async def test_lease_says_what_its_installation_watches_beside_what_others_have_written(clock):
+    store = LeaseStore()
+    await Lease(store, SETTINGS, "other", clock).acquire()
+    store.lease["metadata"]["annotations"]["theirs"] = "kept"
+
+    await Lease(store, SETTINGS, "other", clock, watched=("b", "a")).acquire()
+
+    annotations = store.lease["metadata"]["annotations"]
+    assert annotations == {"theirs": "kept", "cosmos.dev/watched-namespaces": "a,b"}
+
+
 async def test_short_outage_is_survived(clock):
     store = LeaseStore()
     lease = Lease(store, SETTINGS, "me", clock)

@@ -18,7 +18,9 @@ from support.jobs import make_document
 
 from cosmos_operator.api.crd import build_crd
 from cosmos_operator.controller import (
+    lease,
     manager,
+    neighbours,
     watcher,
 )
 from cosmos_operator.controller.lease import LeaseLost
@@ -252,19 +254,40 @@ async def test_second_operator_waits_and_takes_over_at_once(kube, tmp_path):
     make_ptj(kube, "one")
     async with running(kube, tmp_path) as first, running(kube, tmp_path) as second:
         await first.until(
-            lambda: any(not list(each.operator.obstacles()) for each in (first, second))
+            lambda: not any(list(each.operator.obstacles()) for each in (first, second))
         )
-        (leader,) = [each for each in (first, second) if not list(each.operator.obstacles())]
+        (leader,) = [each for each in (first, second) if each.operator._lease.age_s is not None]
         other = second if leader is first else first
-        assert list(other.operator.obstacles()) == ["the lease is not held"]
+        (note,) = other.operator.details()
+        assert note.startswith("standby: the lease is held by ")
+        assert list(leader.operator.details()) == []
         assert list(other.operator.problems()) == []
         assert other.reconcile.keys == []
 
         await leader.end()
         began = time.monotonic()
-        await other.until_ready()
+        await other.until(lambda: other.reconcile.keys)
         assert time.monotonic() - began < 6
         await other.end()
+
+
+async def test_two_installations_that_watch_the_same_are_told_by_both(kube, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "SECOND_LOOK_S", 0.1)
+    monkeypatch.setattr(neighbours, "LOOK_S", 0.1)
+    monkeypatch.setattr(lease, "RETRY_S", 0.05)
+    kube.install_crd(build_crd())
+    other = {"lease": {"name": "second-operator", "namespace": "default"}}
+    async with running(kube, tmp_path) as one, running(kube, tmp_path, **other) as two:
+        for each in (one, two):
+            await each.until(lambda each=each: list(each.operator.details()))
+            await each.until_ready()
+        (told_by_one,), (told_by_two,) = one.operator.details(), two.operator.details()
+        await two.end()
+        await one.until(lambda: not list(one.operator.details()))
+        await one.end()
+
+    assert told_by_one.startswith("the installation default/second-operator carries out the jobs")
+    assert told_by_two.startswith("the installation default/cosmos-operator carries out the jobs")
 
 
 async def test_lost_lease_ends_the_operator_and_its_passes(kube, tmp_path):
@@ -284,9 +307,9 @@ async def test_lost_lease_ends_the_operator_and_its_passes(kube, tmp_path):
         await op.until(lambda: op.reconcile.keys)
 
         def rob() -> None:
-            lease = kube.store.get("leases.coordination.k8s.io", "default", "cosmos-operator")
-            spec = {**lease["spec"], "holderIdentity": "robber"}
-            kube.store.update("leases.coordination.k8s.io", {**lease, "spec": spec})
+            found = kube.store.get("leases.coordination.k8s.io", "default", "cosmos-operator")
+            spec = {**found["spec"], "holderIdentity": "robber"}
+            kube.store.update("leases.coordination.k8s.io", {**found, "spec": spec})
 
         kube.call(rob)
         with pytest.raises(LeaseLost, match="taken by robber"):
@@ -344,9 +367,10 @@ def test_sigterm_ends_the_program_within_seconds(kube, tmp_path):
     assert "pass PostTrainingJob/default/one\n" in lines
     messages = [json.loads(line)["message"] for line in lines if line.startswith("{")]
     assert messages[-1] == "stopped"
-    lease = kube.get("leases.coordination.k8s.io", "cosmos-operator")
-    assert lease is not None
-    assert lease["spec"]["holderIdentity"] == ""
+    found = kube.get("leases.coordination.k8s.io", "cosmos-operator")
+    assert found is not None
+    assert found["spec"]["holderIdentity"] == ""
+    assert found["metadata"]["annotations"] == {"cosmos.dev/watched-namespaces": "*"}
 
 
 def test_wrong_settings_are_told_with_exit_code_2(tmp_path, capsys):

@@ -49,7 +49,8 @@
   verbs: [get, list]
 {{- end }}
 
-{{- /* Rights in the whole cluster: to read the GPUs of nodes, and how a storage class binds claims. */}}
+{{- /* Rights in the whole cluster: to read the GPUs of nodes, how a storage class binds claims, and which other
+installations watch which namespaces. */}}
 {{- define "cosmos.clusterRules" -}}
 - apiGroups: [""]
   resources: [nodes]
@@ -57,6 +58,9 @@
 - apiGroups: [storage.k8s.io]
   resources: [storageclasses]
   verbs: [get, list]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [list]
 {{- end }}
 
 {{- /* Metadata and binding of a role: (dict "root" . "kind" "Role" "name" ... "namespace" ...). */}}
@@ -64,9 +68,9 @@
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ .kind }}
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   {{- with .namespace }}
-  namespace: {{ . }}
+  namespace: {{ . | quote }}
   {{- end }}
   labels: {{- include "cosmos.labels" .root | nindent 4 }}
 {{- end }}
@@ -76,9 +80,9 @@ metadata:
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: {{ .kind }}
-  name: {{ .name }}
+  name: {{ .name | quote }}
 subjects:
   - kind: ServiceAccount
-    name: {{ include "cosmos.serviceAccount" .root }}
-    namespace: {{ .root.Release.Namespace }}
+    name: {{ include "cosmos.serviceAccount" .root | quote }}
+    namespace: {{ .root.Release.Namespace | quote }}
 {{- end }}

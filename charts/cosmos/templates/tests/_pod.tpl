@@ -13,14 +13,14 @@ apiVersion: v1
 kind: Pod
 metadata:
   name: {{ include "cosmos.fullname" .root }}-test-{{ .name }}
-  namespace: {{ .root.Release.Namespace }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "cosmos.labels" .root | nindent 4 }}
     app.kubernetes.io/component: test
   annotations: {{- include "cosmos.testAnnotations" (dict "weight" .weight "stays" true) | nindent 4 }}
 spec:
   restartPolicy: Never
-  serviceAccountName: {{ .serviceAccount }}
+  serviceAccountName: {{ .serviceAccount | quote }}
   automountServiceAccountToken: true
   enableServiceLinks: false
   {{- with .root.Values.operator }}
@@ -38,7 +38,7 @@ spec:
   containers:
     - name: test
       image: {{ include "cosmos.image" (list .root "operator") | quote }}
-      imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
       command: [python, -m, cosmos_operator.installation_check, {{ .name }}]
       args: {{- toYaml .arguments | nindent 8 }}
       {{- with .root.Values.operator.extraEnv }}
@@ -51,7 +51,7 @@ spec:
         - {name: tmp, mountPath: /tmp}
   volumes:
     - name: config
-      configMap: {name: {{ .configMap }}}
+      configMap: {name: {{ .configMap | quote }}}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
 {{- end }}

@@ -8,7 +8,7 @@ from cosmos_operator.kube.objects import name_of, seconds_since
 from cosmos_operator.plan.render import build_claims
 from cosmos_operator.plan.volumes import claim_fields
 
-MANY_NODES, ONE_POD = "ReadWriteMany", "ReadWriteOncePod"
+MANY_NODES, ONE_NODE, ONE_POD = "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"
 PENDING_CLAIM_GRACE_S = 10
 """Age from which on a pending claim's latest warning is quoted."""
 
@@ -47,7 +47,8 @@ def _claim_problem(pass_: Pass, name: str, field: str) -> Problem | None:
         return "AccessModeInsufficient", (
             f"{field}: claim {name!r} is {ONE_POD}, but several pods use it; use a claim with {MANY_NODES}"
         )
-    if nodes > 1 and MANY_NODES not in modes and "ReadOnlyMany" not in modes:
+    is_for_many = MANY_NODES in modes or "ReadOnlyMany" in modes
+    if nodes > 1 and not is_for_many and pass_.observed.num_nodes != 1:
         return "AccessModeInsufficient", (
             f"{field}: claim {name!r} offers {', '.join(modes)}, but pods on {nodes} nodes use it; use a claim with "
             f"{MANY_NODES}, or spec.compute.nodes=1"
@@ -63,9 +64,14 @@ def _absence(pass_: Pass, name: str, field: str) -> Problem:
     if any(name_of(one) == name for one in build_claims(pass_.job)):
         return "ClaimIsCreated", f"{field}: claim {name!r} is being created"
     available = ", ".join(pass_.observed.claim_names) or "none"
+    problem = f"{field}: no claim {name!r} in this namespace (there: {available})"
+    volume = field.removesuffix(".claimName")
+    if not volume.startswith("spec.storage."):
+        return "ClaimNotFound", f"{problem}; create it, or name the one that has the files"
     return "ClaimNotFound", (
-        f"{field}: no claim {name!r} in this namespace (there: {available}); create it, or let the job create it "
-        f"with spec.storage.*.create"
+        f"{problem}; create it with access mode {MANY_NODES}, or {ONE_NODE} on a cluster of one node. The chart makes "
+        f"it with storage.claim.create=true, name={name}, namespaces={{{pass_.job.metadata.namespace}}}, "
+        f"storageClassName and accessModes; or delete this job and give it {volume}.create"
     )
 
 
@@ -85,8 +91,14 @@ def _binding_problem(pass_: Pass, claim: Manifest, name: str, field: str) -> Pro
             f"{field}: claim {name!r} waits for a volume without a storage class{detail}; create a PersistentVolume of "
             "its size and access mode without storageClassName"
         )
+    advice = "check the class and its provisioner"
+    if MANY_NODES in claim["spec"].get("accessModes", ()):
+        advice += (
+            f", which may not offer {MANY_NODES}: create it anew with a class that does, or with {ONE_NODE} on a "
+            "cluster of one node"
+        )
     return "ClaimPending", (
-        f"{field}: claim {name!r} waits for a volume of {storage_class}{detail}; check the class and its provisioner"
+        f"{field}: claim {name!r} waits for a volume of {storage_class}{detail}; {advice}"
     )
 
 
