@@ -49,6 +49,9 @@ def advance_stages(pass_: Pass, backend: Backend) -> None:
                 end_left_over(pass_, stage)
         elif view.state == "Failed" and stage.kind not in ("generate", "report"):
             pass_.fail_job(view.reason, view.message)
+        elif view.state == "Failed" and stage.kind == "report":
+            message = f"the model is published and the videos are generated, but {view.message}"
+            pass_.fail_job("ReportFailed", message)
         _propose_state(pass_, stage, view)
 
 

@@ -715,3 +715,29 @@ def test_events_tell_what_changed_once():
     assert reasons.count("AttemptSucceeded") == 1
     assert reasons.count("Finished") == 1
     assert not [event for event in events if event.is_warning]
+
+
+def test_report_that_fails_fails_the_job_which_keeps_everything_else_and_can_be_told_to_try_again():
+    simulation = Simulation()
+    simulation.prepare()
+    for _ in range(6):
+        for (kind, _), one in list(simulation.objects.items()):
+            if kind not in ("Job", "PyTorchJob") or "status" in one:
+                continue
+            if one["metadata"]["labels"]["cosmos.dev/stage"] == "report":
+                simulation.fail(one, 74, "OSError", message="disk full")
+            else:
+                simulation.succeed(one, result={"videos": 3})
+        simulation.settle()
+
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "ReportFailed")
+    assert "the model is published" in failed["message"]
+    assert "disk full" in failed["message"]
+
+    simulation.edit({"runPolicy.retry": 1})
+    simulation.settle()
+    simulation.remove_deleted()
+    simulation.settle()
+    finish_rest(simulation)
+    assert simulation.condition("Succeeded")["status"] == "True"
