@@ -112,8 +112,13 @@ class Cache:
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def put(self, kind: str, manifest: Manifest) -> News | None:
+    def put(self, kind: str, manifest: Manifest, *, is_needed: bool = False) -> News | None:
         """Take note of an object as the API server has it now.
+
+        Args:
+            kind: its kind.
+            manifest: the object.
+            is_needed: True: a job is about to use it, although all jobs that it belongs to have ended.
 
         Returns:
             None if no decision can depend on what has changed: an older version, a job of which only the status is
@@ -131,7 +136,7 @@ class Cache:
         entry = _make_entry(kind, kept, str(metadata["uid"]), version)
         if entry.has_ended:
             self._retired.add(JobKey(kind, namespace, name))
-        elif self._is_of_no_use(kind, namespace, kept, entry):
+        elif not is_needed and self._is_of_no_use(kind, namespace, kept, entry):
             self._drop(kind, namespace, name)
             return None
         self._store(kind, namespace, name, entry)

@@ -132,10 +132,8 @@ class NamespaceWatch:
         version, is_deleted = metadata["resourceVersion"], event_type == "DELETED"
         now = time.monotonic()
         self._audit.note(kind, namespace, name, uid, version, now, is_deleted=is_deleted)
-        if is_deleted:
-            news = self._cache.remove(kind, namespace, name, uid, version)
-        else:
-            news = self._cache.put(kind, job)
+        gone = self._cache.remove(kind, namespace, name, uid, version) if is_deleted else None
+        news = gone if is_deleted else self._cache.put(kind, job)
         if news is not None:
             self._deliver(news)
 

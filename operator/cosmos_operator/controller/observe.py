@@ -111,7 +111,7 @@ class Observer:
 
 
 def interests(plan: JobPlan, job: PostTrainingJob) -> frozenset[ObjectKey]:
-    """Objects that a job looks at beside its own: claims, its queue, and what other jobs may have made for its stages."""
+    """Objects that a job looks at beside its own: claims, its queue, what other jobs may have made for its stages."""
     names = {*claim_fields(job), *map(name_of, build_claims(job))}
     found = {("PersistentVolumeClaim", name) for name in names}
     if job.spec.scheduling.queue_name:

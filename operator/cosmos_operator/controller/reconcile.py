@@ -172,7 +172,7 @@ class Reconciler:
             is_served = kind not in OPTIONAL_KINDS or kind in self._cache.served
             if selector == OURS and is_served:
                 for one in await self._cluster.list(kind, key.namespace, labels):
-                    self._cache.put(kind, one)
+                    self._cache.put(kind, one, is_needed=True)
 
     def _retire(self, key: JobKey) -> None:
         """Forget the objects of a job that has ended and of which nothing runs any more."""
@@ -294,10 +294,10 @@ class Reconciler:
         if INFORMED[kind] and labels_of(found).get(MANAGED_LABEL) != MANAGED_BY:
             self._memories[key].foreign[kind, name] = found
             return True
-        self._cache.put(kind, found)
+        self._cache.put(kind, found, is_needed=True)
         if kind == "Job":
             for pod in await self._cluster.list("Pod", key.namespace, {JOB_NAME_LABEL: name}):
-                self._cache.put("Pod", pod)
+                self._cache.put("Pod", pod, is_needed=True)
         return True
 
 
