@@ -18,6 +18,7 @@ from cosmos_operator.controller.observe import Observer, interests
 from cosmos_operator.controller.plans import Plans
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
+from cosmos_operator.controller.status_pace import StatusPace
 from cosmos_operator.controller.trim import has_ended
 from cosmos_operator.decide.decide import decide
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
@@ -89,7 +90,7 @@ class Reconciler:
         self._wake = wake
         self._reads = RareReads(cluster, settings.poll_seconds)
         self._observer = Observer(cache, self._reads, settings)
-        self._plans = Plans()
+        self._plans, self._pace = Plans(), StatusPace()
         self._memories: dict[JobKey, _Memory] = {}
 
     async def reconcile(self, key: JobKey) -> float | None:
@@ -123,8 +124,9 @@ class Reconciler:
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = decide(plan, observed, now, self._settings)
+        wait_s = self._wait_s(key, plan, decision)
         try:
-            has_written = await self._write_status(key, plan, decision)
+            has_written = not wait_s and await self._write_status(key, plan, decision)
         except Conflict as error:
             logger.info("%s: %s", key, error)
             await self._read_again(key)
@@ -139,8 +141,9 @@ class Reconciler:
         elif plan.job is not None:
             self._router.note_interest(key, interests(plan, plan.job))
         ends_now = has_written and not is_over and self._is_over(key)
-        requeue_after_s = self._settings.poll_seconds if refused else decision.requeue_after_s
-        return requeue_after_s, has_learned or ends_now
+        waits = [wait_s or None, self._settings.poll_seconds if refused else None]
+        times = [one for one in (*waits, decision.requeue_after_s) if one is not None]
+        return min(times, default=None), has_learned or ends_now
 
     # --- the job ---------------------------------------------------------------------------------
 
@@ -182,6 +185,7 @@ class Reconciler:
     def _forget(self, key: JobKey) -> None:
         self._memories.pop(key, None)
         self._plans.forget(key)
+        self._pace.forget(key)
         self._reads.forget(key)
         self._router.note_interest(key, frozenset())
 
@@ -195,6 +199,13 @@ class Reconciler:
                 memory.foreign[kind, name] = found
 
     # --- writing ---------------------------------------------------------------------------------
+
+    def _wait_s(self, key: JobKey, plan: JobPlan, decision: Decision) -> float:
+        """Seconds to wait before the status is written; 0 = write it now."""
+        before, after = plan.document.get("status"), decision.status
+        if after is None or after == before or decision.actions:
+            return 0.0
+        return self._pace.wait_s(key, before, after)
 
     async def _write_status(self, key: JobKey, plan: JobPlan, decision: Decision) -> bool:
         """Write the status before anything is done, so that an attempt that is stopped has its reason in it.
@@ -221,6 +232,7 @@ class Reconciler:
                 "status": after,
             }
         )
+        self._pace.note_write(key)
         self._cache.put(key.kind, written)
         logger.info("%s %s: %s", key, state, after.get("message", ""))
         return True
