@@ -20,8 +20,9 @@ from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.status_pace import StatusPace
 from cosmos_operator.controller.trim import has_ended
-from cosmos_operator.decide.decide import decide
+from cosmos_operator.decide.decide import decide, is_finished
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
+from cosmos_operator.decide.status import generation_of
 from cosmos_operator.errors import Conflict, Refused
 from cosmos_operator.kube.kinds import OPTIONAL_KINDS, JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import format_time, labels_of, name_of
@@ -121,6 +122,11 @@ class Reconciler:
             await self._take_up(key)
         await self._look_at_foreign(key, memory)
         plan = self._plan(key, document, is_over=is_over)
+        if is_over and not is_finished(plan.previous, generation_of(document)):
+            return (
+                None,
+                False,
+            )  # a status of another version of the operator, which this one leaves alone
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = decide(plan, observed, now, self._settings)
