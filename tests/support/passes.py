@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -73,15 +75,17 @@ class Passes:
         requeue_after_s = await self.reconciler.reconcile(key_of(name))
         return requeue_after_s, self.kube.calls()[before:]
 
-    async def settle(self, name: str, rounds: int = 40) -> None:
+    async def settle(self, name: str, seconds: float = 30) -> None:
         """Sync and carry out passes until the job has ended."""
-        for _ in range(rounds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             await self.sync()
             await self.reconcile(name)
-            job = self.kube.get(PTJS, name)
-            if job is not None and job.get("status", {}).get("state") in ("Succeeded", "Failed"):
+            job = self.kube.get(PTJS, name) or {}
+            if job.get("status", {}).get("state") in ("Succeeded", "Failed"):
                 return
-        raise AssertionError(f"{name} does not end: {job and job.get('status')}")
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{name} does not end: {job.get('status')}")
 
 
 @asynccontextmanager

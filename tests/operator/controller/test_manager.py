@@ -337,6 +337,8 @@ def test_sigterm_ends_the_program_within_seconds(kube, tmp_path):
             lines.append(line)
             if "delivered all existing objects" in line:
                 break
+        while not kube.calls("watch", "posttrainingjobs"):
+            time.sleep(0.05)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         lines += process.stderr.readlines()
