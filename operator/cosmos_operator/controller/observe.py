@@ -85,7 +85,12 @@ class Observer:
             served=cache.served,
             queue_names=cache.names("LocalQueue", key.namespace),
             queue_workloads=tuple(one for one in made if one["kind"] == "Workload"),
-            logs=await self._reads.logs(key, _pods_with_logs(pods.values())),
+            logs=await self._reads.logs(
+                key,
+                _pods_with_logs(pods.values()),
+                now,
+                plan.job.spec.run_policy.stall_timeout_seconds,
+            ),
             warnings=await self._reads.warnings(
                 key, _late(_not_started(objects, pods.values(), unbound), now)
             ),

@@ -89,7 +89,7 @@ class Reconciler:
         self._cluster, self._cache, self._router = cluster, cache, router
         self._settings, self._counters, self._clock = settings, counters, clock
         self._wake = wake
-        self._reads = RareReads(cluster, settings.poll_seconds)
+        self._reads = RareReads(cluster, settings)
         self._observer = Observer(cache, self._reads, settings)
         self._plans, self._pace = Plans(), StatusPace()
         self._memories: dict[JobKey, _Memory] = {}
