@@ -76,7 +76,7 @@ class Settings(ApiModel):
     poll_seconds: Period = 15
     """Seconds between two passes over a job that runs, each of which reads its log; they grow to four times as many
     while a pod runs for long."""
-    progress_seconds: Annotated[float, Field(ge=0)] = 10
+    progress_seconds: Annotated[float, Field(ge=0)] = 30
     """Shortest time between two writes of the status for progress alone, in seconds."""
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = 10
     """Wait before the second attempt of a training, in seconds; it doubles while there is no progress, up to 300."""
@@ -93,7 +93,7 @@ class Settings(ApiModel):
 
     def poll_s(self, age_s: float) -> float:
         """Seconds until something that has been as it is for ``age_s`` seconds is looked at again."""
-        return min(max(self.poll_seconds, age_s / 8), 4 * self.poll_seconds)
+        return min(max(self.poll_seconds, age_s), 4 * self.poll_seconds)
 
     def image_for(self, gpus_per_node: int) -> str:
         """Image of a job that names none.

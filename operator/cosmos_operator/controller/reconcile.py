@@ -127,6 +127,8 @@ class Reconciler:
                 None,
                 False,
             )  # a status of another version of the operator, which this one leaves alone
+        if plan.job is not None:  # before anything is read, so that no change goes unnoticed
+            self._router.note_interest(key, interests(plan, plan.job))
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = decide(plan, observed, now, self._settings)
@@ -144,8 +146,6 @@ class Reconciler:
         memory.refusals = refused
         if is_over and not decision.actions:
             self._retire(key)
-        elif plan.job is not None:
-            self._router.note_interest(key, interests(plan, plan.job))
         ends_now = has_written and not is_over and self._is_over(key)
         waits = [wait_s or None, self._settings.poll_seconds if refused else None]
         times = [one for one in (*waits, decision.requeue_after_s) if one is not None]
@@ -210,6 +210,7 @@ class Reconciler:
         """Seconds to wait before the status is written; 0 = write it now."""
         before, after = plan.document.get("status"), decision.status
         if after is None or after == before or decision.actions:
+            self._pace.note_write(key)
             return 0.0
         return self._pace.wait_s(key, before, after)
 
@@ -238,7 +239,6 @@ class Reconciler:
                 "status": after,
             }
         )
-        self._pace.note_write(key)
         self._cache.put(key.kind, written)
         logger.info("%s %s: %s", key, state, after.get("message", ""))
         return True

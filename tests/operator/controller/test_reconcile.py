@@ -124,7 +124,7 @@ async def test_job_that_has_ended_is_not_read_and_its_objects_are_forgotten(kube
     assert await rig.reconcile("one") == (None, [])
 
 
-async def test_job_that_goes_on_after_its_end_has_its_objects_again(kube, rig):
+async def test_job_that_goes_on_after_its_end_finds_its_objects_again(kube, rig):
     make_ptj(kube, "one")
     await rig.settle("one")
     job = kube.get(PTJS, "one")
@@ -134,10 +134,12 @@ async def test_job_that_goes_on_after_its_end_has_its_objects_again(kube, rig):
     kube.call(lambda: kube.store.patch_status(PTJS, job, **lost))
     await rig.sync()
 
-    await rig.reconcile("one")
+    _, calls = await rig.reconcile("one")
 
-    found = {one["kind"] for one in rig.cache.of_job(key_of("one"))}
-    assert found >= {"Job", "Pod", "ConfigMap"}
+    assert "create" not in {call.verb for call in calls if call.resource.plural != "events"}
+    status = kube.get(PTJS, "one")["status"]
+    assert status["state"] == "Succeeded", "from what its objects say"
+    assert status["conditions"][2]["message"].startswith("fetch-model done in")
 
 
 async def test_job_shares_the_stages_of_one_that_has_ended(kube, rig):
