@@ -67,6 +67,7 @@ SHAPES: dict[str, Shape] = {
 """Fields beside apiVersion, kind and metadata that are kept of each kind."""
 
 _READ_POD_CONDITIONS = (("PodScheduled", "False"), ("DisruptionTarget", "True"))
+_ENDS = ("Succeeded", "Failed")
 _ENDED_JOB: Shape = {
     "metadata": _fields("name namespace uid generation creationTimestamp deletionTimestamp"),
     "spec": {"runPolicy": _fields("ttlSecondsAfterFinished")},
@@ -96,7 +97,7 @@ def has_ended(job: Manifest) -> bool:
     """True if a job has succeeded or failed, and its specification has not changed since."""
     generation = job["metadata"].get("generation", 0)
     return any(
-        one["type"] in ("Succeeded", "Failed")
+        one["type"] in _ENDS
         and one["status"] == "True"
         and one.get("observedGeneration") == generation
         for one in (job.get("status") or {}).get("conditions") or ()
@@ -106,6 +107,8 @@ def has_ended(job: Manifest) -> bool:
 def _trim_job(job: Manifest) -> Manifest:
     if has_ended(job):
         kept: Manifest = _pick(job, _ENDED_JOB)
+        conditions = kept["status"]["conditions"]
+        kept["status"]["conditions"] = [one for one in conditions if one["type"] in _ENDS]
         return kept
     metadata = {
         name: value
