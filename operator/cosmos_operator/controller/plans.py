@@ -13,11 +13,15 @@ MAX_PLANS = 400
 """Plans that are remembered; each takes about 70 kB."""
 
 
+_Known = tuple[tuple[bytes, bool], JobPlan]
+"""Digest of a job, whether it had been accepted when it was planned, and the plan."""
+
+
 class Plans:
     """Plans of jobs."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[JobKey, tuple[tuple[bytes, bool], JobPlan]] = OrderedDict()
+        self._plans: OrderedDict[JobKey, _Known] = OrderedDict()
 
     def plan(self, key: JobKey, wanted: bytes, document: Manifest) -> JobPlan:
         """The plan of a job.
@@ -28,9 +32,9 @@ class Plans:
             document: its document.
         """
         previous = read_status(document)
-        identity = (wanted, previous.was_accepted)  # an accepted job is planned more tolerantly
+        identity = (wanted, previous.was_accepted)
         known = self._plans.get(key)
-        if known is None or known[0] != identity:
+        if known is None or (known[0] != identity and not _holds_for(known, wanted)):
             known = (identity, plan_job(document))
         self._plans[key] = known
         self._plans.move_to_end(key)
@@ -41,3 +45,8 @@ class Plans:
     def forget(self, key: JobKey) -> None:
         """Forget the plan of a job."""
         self._plans.pop(key, None)
+
+
+def _holds_for(known: _Known, wanted: bytes) -> bool:
+    """True if a plan holds before and after the job is accepted: what is wrong in an accepted job is tolerated."""
+    return known[0][0] == wanted and known[1].job is not None and not known[1].wrong_items

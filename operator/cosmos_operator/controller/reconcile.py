@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from cosmos_operator.api.base import API_VERSION
 from cosmos_operator.api.labels import JOB_LABEL, JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
 from cosmos_operator.api.status import read_status
 from cosmos_operator.controller.cache import Cache, News
+from cosmos_operator.controller.event_manifest import build_event
 from cosmos_operator.controller.informer import INFORMED, OURS
 from cosmos_operator.controller.observe import Observer, interests
 from cosmos_operator.controller.plans import Plans
@@ -21,19 +21,17 @@ from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.status_pace import StatusPace
 from cosmos_operator.controller.trim import has_ended
 from cosmos_operator.decide.decide import decide, is_finished
-from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
+from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete
 from cosmos_operator.decide.status import generation_of
 from cosmos_operator.errors import Conflict, Refused
 from cosmos_operator.kube.kinds import OPTIONAL_KINDS, JobKey, Manifest, ObjectKey
-from cosmos_operator.kube.objects import format_time, labels_of, name_of
+from cosmos_operator.kube.objects import labels_of, name_of
 from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-COMPONENT = "cosmos-operator"
-"""Source of the Events that the operator writes."""
 MAX_ROUNDS = 4
 """Passes over a job that follow one another at once, each because the one before has learned something new."""
 
@@ -317,35 +315,6 @@ class Reconciler:
             for pod in await self._cluster.list("Pod", key.namespace, {JOB_NAME_LABEL: name}):
                 self._cache.put("Pod", pod, is_needed=True)
         return True
-
-
-def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
-    """The manifest of an Event about a job."""
-    metadata, stamp = document["metadata"], format_time(now)
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {
-            "name": f"{metadata['name']}.{time.time_ns():x}",
-            "namespace": metadata["namespace"],
-        },
-        "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": document["kind"],
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-            "resourceVersion": metadata.get("resourceVersion", ""),
-        },
-        "reason": event.reason,
-        "message": event.message,
-        "type": "Warning" if event.is_warning else "Normal",
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
-        "firstTimestamp": stamp,
-        "lastTimestamp": stamp,
-        "count": 1,
-    }
 
 
 def _key_of(action: Action) -> ObjectKey:

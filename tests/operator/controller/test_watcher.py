@@ -90,6 +90,8 @@ async def watching(kube: FakeKube, folder: Any, *namespaces: str) -> AsyncIterat
     running = Running(cluster, Settings(watchNamespaces=namespaces))
     try:
         yield running
+        synced = [each for each in running.watcher._watches if each.is_synced]
+        await running.until(lambda: len(kube.calls("watch", "posttrainingjobs")) >= len(synced))
     finally:
         for task in running.tasks:
             task.cancel()
