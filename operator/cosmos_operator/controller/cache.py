@@ -1,8 +1,8 @@
 """The objects that the watches have delivered, trimmed to what decisions read, and found by job, owner or name.
 
 Objects are kept as JSON text, which takes a tenth of the memory of dictionaries and cannot be changed by those who
-read it. Of a job that has ended only what is needed to delete it in time is kept, and of its objects none that has
-ended as well. All methods are for the event loop's thread.
+read it. Of a job that has ended only what is needed to delete it in time is kept, and of the objects that are its own
+none that has ended as well. All methods are for the event loop's thread.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ class News:
     users: tuple[JobKey, ...]
     controller: ObjectKey | None
 
+
+_GOING = ("Active", "Suspended")
+"""States of workloads that have not ended."""
 
 Place = tuple[str, str]
 """Kind and namespace."""
@@ -185,18 +188,12 @@ class Cache:
     # --- jobs that have ended --------------------------------------------------------------------
 
     def retire(self, key: JobKey) -> None:
-        """Forget the objects of a job that has ended, other than those of which another job makes use."""
+        """Forget the objects of a job that has ended, other than those that jobs share."""
         self._retired.add(key)
-        found = [
-            *self._found.get((key.namespace, key.kind, key.name), {}),
-            *self._found.get((key.namespace, "", key.name), {}),
-        ]
-        for kind, name in found:
-            entry = self._objects.get((kind, key.namespace), {}).get(name)
-            if entry is not None and all(map(self._has_ended, entry.users)):
-                for made in list(self._found.get((key.namespace, kind, name), {})):
-                    self._drop(made[0], key.namespace, made[1])
-                self._drop(kind, key.namespace, name)
+        for kind, name in list(self._found.get((key.namespace, "", key.name), {})):
+            for made in list(self._found.get((key.namespace, kind, name), {})):
+                self._drop(made[0], key.namespace, made[1])
+            self._drop(kind, key.namespace, name)
 
     def is_retired(self, key: JobKey) -> bool:
         """True if objects of the job have been forgotten, or were never taken up because it had ended."""
@@ -207,9 +204,8 @@ class Cache:
         self._retired.discard(key)
 
     def has_objects(self, key: JobKey) -> bool:
-        """True if the cache has any object of a job."""
-        found = ((key.namespace, key.kind, key.name), (key.namespace, "", key.name))
-        return any(self._found.get(one) for one in found)
+        """True if the cache has any object of a job alone."""
+        return bool(self._found.get((key.namespace, "", key.name)))
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -223,17 +219,19 @@ class Cache:
             return False
         if kind == "Workload":
             return "Finished" in conditions_of(kept)
-        users = entry.users
-        if kind == "Pod":
-            if not is_over(kept):
-                return False
-            if not users and entry.controller is not None:
-                users = self.users_of(namespace, entry.controller)
-            return all(map(self._has_ended, users))
-        if kind in WORKLOAD_KINDS:
-            is_active = read_state({**kept, "kind": kind}).state in ("Active", "Suspended")
-            return not is_active and bool(users) and all(map(self._has_ended, users))
-        return bool(users) and all(map(self._has_ended, users))
+        if not entry.labelled:  # shared: a job of tomorrow may use it, as long as its Job is there
+            is_orphan = entry.controller is not None and not self._knows(
+                namespace, entry.controller
+            )
+            return kind == "Pod" and is_over(kept) and is_orphan
+        if kind == "Pod" and not is_over(kept):
+            return False
+        if kind in WORKLOAD_KINDS and read_state({**kept, "kind": kind}).state in _GOING:
+            return False
+        return bool(entry.users) and all(map(self._has_ended, entry.users))
+
+    def _knows(self, namespace: str, key: ObjectKey) -> bool:
+        return key[1] in self._objects.get((key[0], namespace), {})
 
     def _read_all(self, namespace: str, keys: Iterable[ObjectKey]) -> list[Manifest]:
         return [_read(kind, self._objects[kind, namespace][name]) for kind, name in keys]

@@ -203,9 +203,22 @@ def test_what_another_job_needs_is_kept_although_its_own_has_ended():
     cache = Cache()
     cache.put(PTJ, ended("one"))
 
-    cache.put("Job", job("shared", "one", conditions=COMPLETE), is_needed=True)
+    cache.put("Job", job("own", "one", label="one", conditions=COMPLETE), is_needed=True)
 
-    assert cache.get("Job", "n", "shared") is not None
+    assert cache.get("Job", "n", "own") is not None
+
+
+def test_shared_objects_are_kept_for_jobs_to_come():
+    cache = Cache()
+    cache.put(PTJ, ended("one"))
+    cache.put("Job", job("shared", "one", conditions=COMPLETE))
+    cache.put("Pod", pod("shared-x", "shared", "Succeeded"))
+    cache.put("Pod", pod("gone-x", "gone", "Succeeded"))
+    cache.retire(key("one"))
+
+    assert cache.names("Job", "n") == ("shared",)
+    assert cache.names("Pod", "n") == ("shared-x",)
+    assert not cache.has_objects(key("one"))
 
 
 def test_memory_of_many_objects_stays_small():
