@@ -109,10 +109,13 @@ class Settings(ApiModel):
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose jobs are carried out; empty = all."""
     resync_seconds: Period = 300
-    """Longest time between two passes over a job, in seconds, so that lost watch events do no harm."""
+    """Seconds between two comparisons of the watch of the jobs with a list, so that lost watch events do no harm."""
+    queue_workers: Annotated[int, Field(ge=1, le=64)] = 8
+    """Passes over jobs that may run at the same time."""
     poll_seconds: Period = 15
-    """Seconds between two passes over a job that runs, each of which reads its log."""
-    progress_seconds: Annotated[float, Field(ge=0)] = 10
+    """Seconds between two passes over a job that runs, each of which reads its log; they grow to four times as many
+    while a pod runs for long."""
+    progress_seconds: Annotated[float, Field(ge=0)] = 30
     """Shortest time between two writes of the status for progress alone, in seconds."""
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = 10
     """Wait before the second attempt of a training, in seconds; it doubles while there is no progress, up to 300."""
@@ -125,8 +128,6 @@ class Settings(ApiModel):
     training then runs as a Job."""
     queue_grace_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds after which a workload of which Kueue takes no notice is reported."""
-    queue_workers: Annotated[int, Field(ge=1, le=64)] = 4
-    """Jobs over which passes may run at the same time."""
     can_list_nodes: bool = True
     """True if the operator may read nodes and storage classes, to compare what jobs ask for with what there is."""
     lease: LeaseSettings = LeaseSettings()
@@ -135,6 +136,10 @@ class Settings(ApiModel):
     """Port of /healthz and /readyz."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """Port of /metrics."""
+
+    def poll_s(self, age_s: float) -> float:
+        """Seconds until something that has been as it is for ``age_s`` seconds is looked at again."""
+        return min(max(self.poll_seconds, age_s), 4 * self.poll_seconds)
 
     def image_for(self, gpus_per_node: int) -> str:
         """Image of a job that names none.

@@ -45,7 +45,7 @@ class Store(Protocol):
         *,
         foreground: bool,
         resource_version: str = "",
-    ) -> None:
+    ) -> Manifest | None:
         """Delete the object with this uid in this version."""
 
 

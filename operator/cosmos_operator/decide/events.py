@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.decision import Event
@@ -11,6 +11,10 @@ from cosmos_operator.kube.kinds import Manifest
 MAX_EVENT_MESSAGE = 1000
 OTHERS_LIVED = "OtherContainersLived"
 """Reason of the event on pods whose other containers had to be ended."""
+EXPECTED = ("Accepted", "StorageReady", "Admitted", "InputsReady")
+"""Conditions that are true as a rule, which is news only where they were false before."""
+EXPECTED_OF_TRAINING = ("Waiting", "Starting", "Trained", "Queued", "Stopping", "Failed")
+"""Reasons for which a training does not run that other events tell, or that pass by themselves."""
 
 
 def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[Event, ...]:
@@ -27,7 +31,18 @@ def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[E
         )
         is_bad = is_bad or reason in ("FieldsIgnored", "Refused", "OutOfMemory")
         events.append(Event(reason, f"{kind}: {text}"[:MAX_EVENT_MESSAGE], is_bad))
-    return (*events, *_attempt_events(before, after), *_stage_events(before, after))
+    return (*_merged(events), *_attempt_events(before, after), *_stage_events(before, after))
+
+
+def _merged(events: Iterable[Event]) -> list[Event]:
+    """Events of one pass that say the same of several conditions, as one."""
+    found: dict[tuple[str, bool], list[str]] = {}
+    for event in events:
+        found.setdefault((event.reason, event.is_warning), []).append(event.message)
+    return [
+        Event(reason, "; ".join(messages)[:MAX_EVENT_MESSAGE], is_warning)
+        for (reason, is_warning), messages in found.items()
+    ]
 
 
 def _stage_events(before: PostTrainingJobStatus, after: Manifest) -> list[Event]:
@@ -56,12 +71,12 @@ def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[
     if kind == "SpecApplied":
         return answer == "False"
     if kind == "Running":
-        return reason not in ("Waiting", "Starting", "Trained", "Queued", "Stopping", "Failed")
+        return answer == "False" and reason not in EXPECTED_OF_TRAINING
     if kind == "Progressing":
         return reason == "Stalled"
-    return answer == "True" or (
-        answer == "False" and reason not in ("QuotaPending", "ClaimIsCreated")
-    )
+    if answer == "True":
+        return kind not in EXPECTED or known.get(kind, ("",))[0] == "False"
+    return answer == "False" and reason not in ("QuotaPending", "ClaimIsCreated")
 
 
 def _attempt_events(before: PostTrainingJobStatus, after: Manifest) -> list[Event]:

@@ -26,7 +26,7 @@ from cosmos_operator.decide.conditions import Answer, Conditions
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete
 from cosmos_operator.decide.sharing import give_up_job
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.objects import is_being_deleted, name_of, owner_uids
+from cosmos_operator.kube.objects import is_being_deleted, name_of, owner_uids, seconds_since
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.kube.pods import Ending
 from cosmos_operator.kube.protocol import WEBHOOK_FAILED
@@ -36,6 +36,9 @@ from cosmos_operator.settings import Settings
 MAX_REASON = 900
 SHORT_WAIT_S = 2.0
 """Seconds until the next pass where something is about to happen, such as the end of a deletion."""
+
+LONG_WAIT_S = 300.0
+"""Seconds until the next pass where watches tell of everything that matters, and only messages may grow old."""
 
 StageState = Literal["Waiting", "Blocked", "Running", "Succeeded", "Failed"]
 
@@ -190,6 +193,10 @@ class Pass:
         """Ask for another pass after this time at the latest."""
         earlier = self.requeue_after_s
         self.requeue_after_s = seconds if earlier is None else min(earlier, seconds)
+
+    def poll(self, since: str | None) -> None:
+        """Ask for another pass to look at something that no watch tells of, less often the longer it has been so."""
+        self.requeue_after(self.settings.poll_s(seconds_since(since, self.now)))
 
     def create(self, manifest: Manifest, *, shared: bool = False) -> None:
         """Create an object that is deleted with the job, or if shared, with the last job that uses it."""

@@ -59,6 +59,8 @@ KINDS: dict[str, Resource] = {
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
 }
 
+JOB_KINDS = (KIND,)
+"""Kinds for which the operator runs stages; kopf watches them."""
 OPTIONAL_KINDS = ("PyTorchJob", "TrainJob", "LocalQueue", "Workload")
 """Kinds that another operator installs; the API server may lack them."""
 WORKLOAD_KINDS = ("Job", "PyTorchJob", "TrainJob")

@@ -32,8 +32,8 @@ class Cluster(Protocol):
     ) -> list[Manifest]:
         """All objects with these labels and this field selector; empty if the kind is not served."""
 
-    async def create(self, manifest: Manifest) -> bool:
-        """Create an object; False if one of that name exists already."""
+    async def create(self, manifest: Manifest) -> Manifest | None:
+        """Create an object; returns it as it is now, or None if one of that name exists already."""
 
     async def add_owner(
         self, kind: str, namespace: str, name: str, owner: Manifest, *, uid: str
@@ -73,8 +73,11 @@ class Cluster(Protocol):
         *,
         foreground: bool,
         resource_version: str = "",
-    ) -> None:
+    ) -> Manifest | None:
         """Delete the object with this uid; nothing happens if it is gone.
+
+        Returns:
+            The object, if it stays for a while, marked as being deleted; None if it is gone.
 
         Args:
             kind: its kind.
@@ -86,8 +89,12 @@ class Cluster(Protocol):
             resource_version: version that is to be deleted: nothing happens if it has another now; empty = any.
         """
 
-    async def apply_status(self, manifest: Manifest) -> None:
-        """Replace the status of a PostTrainingJob by server-side apply."""
+    async def apply_status(self, manifest: Manifest) -> Manifest:
+        """Replace the status of a job by server-side apply; returns the job as it is now.
+
+        Raises:
+            Conflict: the job is no longer at the resourceVersion in the manifest.
+        """
 
     async def create_event(self, manifest: Manifest) -> None:
         """Create an Event."""

@@ -75,7 +75,7 @@ def accept_edits(
     document = training_of(stages)
     asked = document.experiment.trainer.max_steps
     is_same = document.target_uri == run.folder
-    if is_same and (asked == run.steps or (asked > run.steps and not _is_publishing(previous))):
+    if is_same and (asked == run.steps or (asked > run.steps and not is_publishing(previous))):
         return job, stages, ""
     training = job.spec.training.model_copy(update={"steps": run.steps, "overrides": run.overrides})
     kept = job.model_copy(update={"spec": job.spec.model_copy(update={"training": training})})
@@ -87,7 +87,7 @@ def accept_edits(
     return kept, kept_stages, _describe_refusal(job, kept, is_same)
 
 
-def _is_publishing(previous: PostTrainingJobStatus) -> bool:
+def is_publishing(previous: PostTrainingJobStatus) -> bool:
     """True once the training is over and its model is being published, or has been."""
     if previous.state in ("Publishing", "Generating"):
         return True

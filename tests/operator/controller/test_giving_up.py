@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from cosmos_operator.controller.metrics import Metrics
-from cosmos_operator.controller.reconcile import Reconciler
+from cosmos_operator.controller.cache import Cache
+from cosmos_operator.controller.carry_out import Executor, Memory
+from cosmos_operator.controller.router import Router
 from cosmos_operator.decide.decision import GiveUp
-from cosmos_operator.settings import Settings
+from cosmos_operator.kube.kinds import JobKey
 
 GIVE_UP = GiveUp("Job", "cosmos-fetch-model-1", "u-1", "a", "suspended")
 
@@ -19,7 +20,12 @@ class Cluster:
 
     def __init__(self, *owners: str, uid: str = "u-1", **metadata: Any) -> None:
         references = [{"uid": owner} for owner in owners]
-        identity = {"name": "cosmos-fetch-model-1", "uid": uid, "resourceVersion": "7"}
+        identity = {
+            "name": "cosmos-fetch-model-1",
+            "uid": uid,
+            "namespace": "lab",
+            "resourceVersion": "7",
+        }
         self.found = {"metadata": {**identity, "ownerReferences": references, **metadata}}
         self.written: list[tuple[Any, ...]] = []
 
@@ -34,8 +40,9 @@ class Cluster:
 
 
 async def give_up(cluster: Cluster, action: GiveUp = GIVE_UP) -> list[tuple[Any, ...]]:
-    reconciler = Reconciler(cluster, Settings(), Metrics())  # type: ignore[arg-type]
-    await reconciler._execute("lab", action)
+    cache = Cache()
+    executor = Executor(cluster, cache, Router(cache), lambda _: None)  # type: ignore[arg-type]
+    await executor.carry_out(JobKey("PostTrainingJob", "lab", "push"), (action,), Memory())
     return cluster.written
 
 

@@ -65,6 +65,13 @@ async def test_details_are_told_by_an_operator_that_is_ready(rig):
     assert await rig.get("/readyz") == (503, "\n".join([*rig.obstacles, *rig.details, ""]))
 
 
+async def test_readiness_tells_what_is_left_out_although_all_else_is_well(rig):
+    rig.details.append("namespace team-b is left out: gone")
+
+    assert await rig.get("/readyz") == (200, "ok\nnamespace team-b is left out: gone\n")
+    assert await rig.get("/healthz") == (200, "ok\n")
+
+
 async def test_metrics_have_their_own_port(rig):
     status, text = await rig.get("/metrics")
 

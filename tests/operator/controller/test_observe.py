@@ -4,28 +4,26 @@ import pytest
 from support.decisions import START
 from support.jobs import make_document
 
-from cosmos_operator.controller.observe import CONTROL_PLANE_TAINT, observe
+from cosmos_operator.controller.cache import Cache
+from cosmos_operator.controller.observe import CONTROL_PLANE_TAINT, Observer
+from cosmos_operator.controller.rare_reads import RareReads
+from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.plan.job_plan import plan_job
 from cosmos_operator.settings import Settings
 
 TWO_NODES = {"compute": {"nodes": 2, "processesPerNode": 1}}
 
 
-class Objects:
-    """The reads of a cluster with nothing but these objects."""
+class Nodes:
+    """A cluster of which only nodes are read."""
 
-    def __init__(self, **objects):
-        self.objects, self.listed = objects, []
+    def __init__(self, nodes):
+        self.nodes, self.listed = nodes, []
 
     async def list(self, kind, namespace, labels=None, fields=""):
         self.listed.append(kind)
-        return self.objects.get(kind, [])
-
-    async def get(self, kind, namespace, name):
-        return None
-
-    async def served(self):
-        return frozenset()
+        assert kind == "Node"
+        return self.nodes
 
 
 def node(name, *taints):
@@ -34,13 +32,18 @@ def node(name, *taints):
 
 def claim(mode):
     status = {"phase": "Bound"}
-    return {"metadata": {"name": "cosmos"}, "spec": {"accessModes": [mode]}, "status": status}
+    metadata = {"name": "cosmos", "namespace": "lab", "uid": "c", "resourceVersion": "1"}
+    return {"metadata": metadata, "spec": {"accessModes": [mode]}, "status": status}
 
 
-async def observed(cluster, changes, **settings):
+async def observed(cluster, mode, changes, **options):
     document = make_document(changes)
     document["metadata"]["namespace"] = "lab"
-    return await observe(cluster, plan_job(document), Settings(**settings), START, {})
+    settings, cache = Settings(**options), Cache()
+    cache.put("PersistentVolumeClaim", claim(mode))
+    observer = Observer(cluster, cache, RareReads(cluster, settings), settings)
+    key = JobKey("PostTrainingJob", "lab", "push")
+    return await observer.observe(key, plan_job(document), START, {}, {})
 
 
 @pytest.mark.parametrize(("nodes", "count"), [
@@ -49,9 +52,7 @@ async def observed(cluster, changes, **settings):
     ([{"metadata": {"name": "a"}, "spec": {}}], 1),
 ])  # fmt: skip
 async def test_nodes_that_may_run_jobs_are_counted_where_a_claim_is_for_one_node(nodes, count):
-    cluster = Objects(Node=nodes, PersistentVolumeClaim=[claim("ReadWriteOnce")])
-
-    assert (await observed(cluster, TWO_NODES)).num_nodes == count
+    assert (await observed(Nodes(nodes), "ReadWriteOnce", TWO_NODES)).num_nodes == count
 
 
 @pytest.mark.parametrize(("changes", "mode", "settings"), [
@@ -62,7 +63,7 @@ async def test_nodes_that_may_run_jobs_are_counted_where_a_claim_is_for_one_node
 async def test_nodes_are_not_read_where_they_make_no_difference_or_may_not_be_read(
     changes, mode, settings
 ):
-    cluster = Objects(Node=[node("a")], PersistentVolumeClaim=[claim(mode)])
+    cluster = Nodes([node("a")])
 
-    assert (await observed(cluster, changes, **settings)).num_nodes is None
+    assert (await observed(cluster, mode, changes, **settings)).num_nodes is None
     assert "Node" not in cluster.listed

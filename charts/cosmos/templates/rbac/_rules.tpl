@@ -26,13 +26,13 @@
   verbs: [create]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, create, delete, patch]
+  verbs: [get, list, watch, create, delete, patch]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, create, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, create]
+  verbs: [get, list, watch, create]
 # read for the reason why something waits or has failed, and for its progress; delete ends a pod of a stage whose worker
 # has failed and that other containers keep, so that its Job tries again
 - apiGroups: [""]
@@ -46,7 +46,7 @@
   verbs: [get, list, create, patch]
 - apiGroups: [kueue.x-k8s.io]
   resources: [localqueues, workloads]
-  verbs: [get, list]
+  verbs: [get, list, watch]
 {{- end }}
 
 {{- /* Rights in the whole cluster: to read the GPUs of nodes, how a storage class binds claims, and which other

@@ -1,0 +1,154 @@
+"""Carries out the actions of a decision, and puts what they change into the cache at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cosmos_operator.api.labels import JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
+from cosmos_operator.controller.cache import Cache, News
+from cosmos_operator.controller.informer import INFORMED
+from cosmos_operator.controller.router import Router
+from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete, GiveUp
+from cosmos_operator.errors import Refused
+from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
+from cosmos_operator.kube.objects import is_being_deleted, labels_of, name_of, owner_uids
+from cosmos_operator.kube.protocol import Cluster
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Memory:
+    """What the last pass over a job has learned from writes; the next pass learns it again if it is lost."""
+
+    refusals: dict[ObjectKey, str] = field(default_factory=dict)
+    """Objects that the API server refused to create, and why."""
+    foreign: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    """Objects of other people under names that the job needs."""
+
+
+class Executor:
+    """Carries out actions.
+
+    Args:
+        cluster: the API server.
+        cache: what the watches deliver; takes up at once what is written.
+        router: knows which other jobs a change concerns.
+        wake: asks for a pass over another job, of which this one has changed an object.
+    """
+
+    def __init__(
+        self, cluster: Cluster, cache: Cache, router: Router, wake: Callable[[JobKey], object]
+    ) -> None:
+        self._cluster, self._cache, self._router, self._wake = cluster, cache, router, wake
+
+    async def carry_out(self, key: JobKey, actions: tuple[Action, ...], memory: Memory) -> bool:
+        """Carry out all actions of a pass over a job; what the API server refuses is remembered.
+
+        Returns:
+            True if the next pass would know more: something else was refused than before, or an object was there of
+            which the cache did not know.
+        """
+        refused: dict[ObjectKey, str] = {}
+        has_found = False
+        for action in actions:
+            try:
+                has_found |= await self._execute(key, action, memory)
+            except Refused as error:
+                target = _key_of(action)
+                logger.warning("%s: %s %s: %s", key.namespace, *target, error)
+                refused[target] = error.message
+        has_learned = refused != memory.refusals or has_found
+        memory.refusals = refused
+        return has_learned
+
+    async def _execute(self, key: JobKey, action: Action, memory: Memory) -> bool:
+        """Carry out an action; True if an object was there of which the cache did not know."""
+        namespace, (kind, name) = key.namespace, _key_of(action)
+        if isinstance(action, Create):
+            metadata = {**action.manifest["metadata"], "namespace": namespace}
+            made = await self._cluster.create({**action.manifest, "metadata": metadata})
+            if made is None:
+                return await self._look_at(key, kind, name, memory)
+            self._take(key, kind, made)
+            logger.info("%s: created %s %s", namespace, kind, name)
+        elif isinstance(action, AddOwner):
+            changed = await self._cluster.add_owner(
+                kind, namespace, name, action.owner, uid=action.uid
+            )
+            if changed is not None:
+                self._take(key, kind, changed)
+        elif isinstance(action, GiveUp):
+            await self._give_up(key, action)
+        else:
+            logger.info("%s: deleting %s %s: %s", namespace, kind, name, action.reason)
+            left = await self._cluster.delete(
+                kind, namespace, name, action.uid, foreground=action.foreground
+            )
+            self._take_deleted(key, (kind, name), action.uid, left)
+        return False
+
+    async def _give_up(self, key: JobKey, action: GiveUp) -> None:
+        """Give up a share of an object in the version that it has now, whatever a pass has seen of it."""
+        cluster, namespace, kind, name = self._cluster, key.namespace, action.kind, action.name
+        found = await cluster.get(kind, namespace, name)
+        if found is None or found["metadata"]["uid"] != action.uid:
+            self._take_deleted(key, (kind, name), action.uid, None)
+            return
+        version, owners = str(found["metadata"]["resourceVersion"]), owner_uids(found)
+        if is_being_deleted(found) or action.owner_uid not in owners:
+            self._take(key, kind, found)
+        elif owners != {action.owner_uid}:
+            logger.info("%s: leaving %s %s to others: %s", namespace, kind, name, action.reason)
+            changed = await cluster.remove_owner(
+                kind, namespace, name, action.owner_uid, uid=action.uid, resource_version=version
+            )
+            if changed is not None:
+                self._take(key, kind, changed)
+        elif action.deletes:
+            logger.info("%s: deleting %s %s: %s", namespace, kind, name, action.reason)
+            left = await cluster.delete(
+                kind, namespace, name, action.uid, foreground=True, resource_version=version
+            )
+            if left is not None:
+                self._take(key, kind, left)
+
+    def _take(self, key: JobKey, kind: str, manifest: Manifest) -> None:
+        self._tell(key, self._cache.put(kind, manifest))
+
+    def _take_deleted(
+        self, key: JobKey, target: ObjectKey, uid: str, left: Manifest | None
+    ) -> None:
+        if left is not None:
+            self._take(key, target[0], left)
+        else:
+            self._tell(key, self._cache.remove(target[0], key.namespace, target[1], uid))
+
+    def _tell(self, key: JobKey, news: News | None) -> None:
+        """Wake the other jobs that a change concerns which we have made: the watch brings them no news."""
+        for other in self._router.route(news) if news is not None else ():
+            if other != key:
+                self._wake(other)
+
+    async def _look_at(self, key: JobKey, kind: str, name: str, memory: Memory) -> bool:
+        """Read an object that exists already: one that the cache does not know yet, or somebody else's."""
+        found = await self._cluster.get(kind, key.namespace, name)
+        if found is None:
+            return True
+        if INFORMED[kind] and labels_of(found).get(MANAGED_LABEL) != MANAGED_BY:
+            memory.foreign[kind, name] = found
+            return True
+        self._cache.put(kind, found, is_needed=True)
+        if kind == "Job":
+            for pod in await self._cluster.list("Pod", key.namespace, {JOB_NAME_LABEL: name}):
+                self._cache.put("Pod", pod, is_needed=True)
+        return True
+
+
+def _key_of(action: Action) -> ObjectKey:
+    if isinstance(action, Create):
+        return str(action.manifest["kind"]), name_of(action.manifest)
+    assert isinstance(action, AddOwner | Delete | GiveUp)
+    return action.kind, action.name
