@@ -172,7 +172,6 @@ async def _measure(
         await _add_nodes(nodes, range(before.running, live.running))
         await bench.start_operator()
         await _extend(bench, before, live)
-        _say("they have settled")
         result["sizes"].append(await _measure_size(options, bench, live, finished))
         if options.json is not None:  # what is known, if a later size fails
             options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -200,13 +199,12 @@ async def _add_nodes(nodes: Nodes, gpus: range) -> None:
 
 
 async def _extend(bench: Bench, before: fleet.Live, live: fleet.Live) -> None:
-    """Make live jobs; those that are to run come first, so that they get the GPUs."""
+    """Make live jobs, part after part: those that run get the GPUs, suspended ones find the shared Jobs done."""
     for part in ("running", "waiting", "suspended"):
         numbers = range(getattr(before, part), getattr(live, part))
         await fleet.make_live(bench.api, bench.documents, part, numbers)
-        if part == "running":
-            await bench.settle(fleet.Live(running=live.running))
-    await bench.settle(live)
+        await bench.settle(part, numbers.stop)
+        _say(f"{numbers.stop} jobs are {part}")
 
 
 async def _measure_size(

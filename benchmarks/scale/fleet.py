@@ -1,4 +1,4 @@
-"""The jobs of the benchmark: live ones, brought into their state by the operator, and copies of one that has finished."""
+"""The jobs of the benchmark: live ones, which the operator has brought so far, and copies of one that has finished."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class Documents:
         # a report each ten steps is what a real training of seconds a step writes
         spec["training"]["overrides"] = ["trainer.log_every_steps=10"]
         spec["checkpoints"] = {"everySteps": 20 if steps < ENDLESS_STEPS else 1000}
-        spec["compute"] = {"nodes": 1, "gpusPerNode": 1}
+        # no GPU for the preparation: that of jobs which wait for a GPU is done
+        spec["compute"] = {"nodes": 1, "gpusPerNode": 1, "preparation": {"gpus": 0}}
         spec["scheduling"] = {"nodeSelector": {POOL: pool}}
         spec["inference"] = [item for item in spec["inference"] if item["name"] == "one"]
         spec["outputs"] = {"name": name}

@@ -16,6 +16,12 @@ from scale.operator_process import OperatorProcess, Requests
 
 PATIENCE_S = 1800
 BURST_STEPS = 60
+STATES: dict[str, Callable[[Object], bool]] = {
+    "running": lambda status: bool(status.get("progress", {}).get("lastReportTime")),
+    "waiting": lambda status: bool(status.get("attempts")),
+    "suspended": lambda status: status.get("state") == "Suspended",
+}
+"""Part of the live jobs → whether a status is that of a job of the part."""
 EDITED_SHARE = 10
 """One of so many live jobs is edited while the operator is down."""
 
@@ -121,20 +127,15 @@ class Bench:
 
     # --- the fleet -------------------------------------------------------------------------------
 
-    async def settle(self, wanted: fleet.Live) -> None:
-        """Wait until the live jobs are in their states and the operator has nothing left to do."""
-        tests: dict[str, Callable[[Object], bool]] = {
-            "running": lambda status: bool(status.get("progress", {}).get("lastReportTime")),
-            "waiting": lambda status: bool(status.get("attempts")),
-            "suspended": lambda status: status.get("state") == "Suspended",
-        }
-        for part, number in asdict(wanted).items():
+    async def settle(self, part: str, number: int) -> None:
+        """Wait until so many live jobs of a part are in their state, and the operator has nothing left to do."""
+        test = STATES[part]
 
-            async def is_there(part: str = part, number: int = number) -> bool:
-                found = await self._jobs(part)
-                return sum(tests[part](one.get("status", {})) for one in found) >= number
+        async def is_there() -> bool:
+            found = await self._jobs(part)
+            return sum(test(one.get("status", {})) for one in found) >= number
 
-            await self.wait(f"{number} jobs are {part}", is_there, 2)
+        await self.wait(f"{number} jobs are {part}", is_there, 2)
         await self.wait("the queue is empty", self._is_idle, 1)
 
     async def _jobs(self, part: str) -> list[Object]:

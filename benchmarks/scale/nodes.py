@@ -98,6 +98,8 @@ class Nodes:
         self._api = api
         self._pods: dict[str, asyncio.Task[None]] = {}
         """Running pods by uid."""
+        self._endings: dict[str, asyncio.Task[None]] = {}
+        """Pods that are being deleted, by uid."""
         self._logs: dict[tuple[str, str], WorkerLog] = {}
         self._runner: web.AppRunner | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -117,7 +119,11 @@ class Nodes:
 
     async def stop(self) -> None:
         """End all pods, without a word to the API server."""
-        tasks = [*self._pods.values(), *([self._watch] if self._watch else [])]
+        tasks = [
+            *self._pods.values(),
+            *self._endings.values(),
+            *([self._watch] if self._watch else []),
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,15 +155,20 @@ class Nodes:
         fields = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
         async for kind, pod in self._api.watch("/api/v1/pods", fieldSelector=fields):
             uid = pod["metadata"]["uid"]
-            is_ending = kind == "DELETED" or "deletionTimestamp" in pod["metadata"]
-            if not is_ending and uid not in self._pods:
+            if kind == "DELETED":  # the pod is gone, or it has ended
+                self._end(uid)
+                self._endings.pop(uid, None)
+            elif "deletionTimestamp" in pod["metadata"]:
+                self._end(uid)
+                if uid not in self._endings:
+                    self._endings[uid] = asyncio.create_task(self._remove(pod))
+            elif uid not in self._pods:
                 self._pods[uid] = asyncio.create_task(self._run(pod))
-            elif is_ending and uid in self._pods and not self._pods[uid].done():
-                self._pods[uid].cancel()
-                if kind != "DELETED":
-                    self._pods[uid] = asyncio.create_task(self._remove(pod))
-            if kind == "DELETED":
-                self._pods.pop(uid, None)
+
+    def _end(self, uid: str) -> None:
+        task = self._pods.pop(uid, None)
+        if task is not None:
+            task.cancel()
 
     async def _run(self, pod: Object) -> None:
         metadata, container = pod["metadata"], pod["spec"]["containers"][0]
