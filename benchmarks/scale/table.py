@@ -15,6 +15,7 @@ ROWS = (
     ("jobs applied together", lambda s: f"{s['burst_jobs']}"),
     ("from apply to the first Job, median", lambda s: f"{s['burst_median_s']:.2f} s"),
     ("the same, p99", lambda s: f"{s['burst_p99_s']:.2f} s"),
+    ("processor time for all of them", lambda s: f"{s['burst_processor_s']:.1f} s"),
 )
 
 
