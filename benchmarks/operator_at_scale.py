@@ -223,7 +223,9 @@ async def _measure_size(
         f"{measured.rest_requests_per_s:.1f} requests/s"
     )
     await bench.burst(measured, options.burst)
-    _say(f"{options.burst} jobs: median {measured.burst_median_s} s, p99 {measured.burst_p99_s} s")
+    _say(
+        f"{options.burst} jobs: median {measured.burst_median_s:.2f} s, p99 {measured.burst_p99_s:.2f} s"
+    )
     return measured.as_dict()
 
 

@@ -64,6 +64,7 @@ class OperatorProcess:
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                start_new_session=True,  # where groups share processors, it has a share of its own
             )
 
     async def stop(self) -> None:
