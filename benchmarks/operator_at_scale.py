@@ -136,6 +136,8 @@ async def _install(api: Api, nodes: Nodes, checkout: Path) -> None:
     for number in range(fleet.TEAMS):
         await fleet.make_namespace(api, fleet.team(number))
     await nodes.add("spare", fleet.SPARE, GPUS)
+    await nodes.add("full", fleet.FULL, GPUS)
+    await fleet.hold_gpus(api, "full", GPUS)
     while True:
         try:
             await api.list(fleet.jobs_path("default"))
@@ -193,13 +195,13 @@ async def _copy(
 
 
 async def _add_nodes(nodes: Nodes, gpus: range) -> None:
-    """As many GPUs as jobs are to run, so that no other job of the fleet gets one."""
+    """Nodes with so many more GPUs for jobs that run for ever."""
     for first in gpus[::GPUS]:
         await nodes.add(f"busy-{first}", fleet.BUSY, min(GPUS, gpus.stop - first))
 
 
 async def _extend(bench: Bench, before: fleet.Live, live: fleet.Live) -> None:
-    """Make live jobs, part after part: those that run get the GPUs, suspended ones find the shared Jobs done."""
+    """Make live jobs, part after part: suspended ones find the shared Jobs done."""
     for part in ("running", "waiting", "suspended"):
         numbers = range(getattr(before, part), getattr(live, part))
         await fleet.make_live(bench.api, bench.documents, part, numbers)

@@ -25,8 +25,8 @@ PART = "cosmos.dev/benchmark"
 ARCHIVE = "archive"
 """Node of pods that ended long ago."""
 ENDLESS_STEPS = 10_000_000
-BUSY, SPARE = "busy", "spare"
-"""Pools of nodes: that of the fleet, full of running jobs, and that of jobs that are to run through."""
+BUSY, FULL, SPARE = "busy", "full", "spare"
+"""Pools of nodes: of jobs that run for ever, one whose GPUs another pod holds, and of jobs that run through."""
 GENERATED_LABELS = ("controller-uid", "batch.kubernetes.io/controller-uid", "job-name",
                     "batch.kubernetes.io/job-name")  # fmt: skip
 
@@ -208,13 +208,26 @@ async def _store(api: Api, path: str, one: Object) -> Object:
     return made
 
 
+async def hold_gpus(api: Api, node: str, gpus: int) -> None:
+    """Hold all GPUs of a node with a pod that is nobody's job."""
+    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "others"}})
+    holder = {
+        "name": "holder",
+        "image": "holder",
+        "resources": {"limits": {"nvidia.com/gpu": str(gpus)}},
+    }
+    spec = {"nodeName": node, "containers": [holder]}
+    body = {"metadata": {"name": "holder"}, "spec": spec}
+    await api.call("POST", "/api/v1/namespaces/others/pods", body)
+
+
 @dataclass(frozen=True)
 class Live:
     """Numbers of live jobs by what they do."""
 
     running: int = 0
     waiting: int = 0
-    """For a GPU: all are in use by the running ones."""
+    """For a GPU: all that they may use are held."""
     suspended: int = 0
 
     @property
@@ -237,7 +250,7 @@ async def make_live(api: Api, documents: Documents, kind: str, numbers: range) -
             team(number),
             f"{kind}-{number:05d}",
             dataset=str(number // TEAMS % DATASETS),
-            pool=BUSY,
+            pool=BUSY if kind == "running" else FULL,
             steps=ENDLESS_STEPS,
             suspend=kind == "suspended",
         )

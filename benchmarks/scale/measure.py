@@ -258,7 +258,7 @@ class Bench:
                 namespace,
                 f"burst-{index:04d}",
                 dataset=f"burst-{index}",
-                pool=fleet.BUSY,
+                pool=fleet.FULL,
                 steps=BURST_STEPS,
                 suspend=False,
             )

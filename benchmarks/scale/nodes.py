@@ -172,6 +172,8 @@ class Nodes:
 
     async def _run(self, pod: Object) -> None:
         metadata, container = pod["metadata"], pod["spec"]["containers"][0]
+        if not container.get("command"):
+            return  # it only holds what it asks for
         kind, trainer = container["command"][1], None
         await asyncio.sleep(START_S)
         if kind == "train":
