@@ -14,7 +14,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,24 +74,28 @@ def build_programs() -> None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[ApiServer]:
+def running(folder: Path, options: Sequence[str] = ()) -> Iterator[ApiServer]:
     """An empty API server that ends with the block; its data and logs are in the folder.
+
+    Args:
+        folder: for data and logs.
+        options: further options of kube-apiserver.
 
     Raises:
         HarnessError: it did not start; the message ends with its log.
     """
     with ExitStack() as stack:
-        yield _start(folder, stack)
+        yield _start(folder, options, stack)
 
 
-def _start(folder: Path, stack: ExitStack) -> ApiServer:
+def _start(folder: Path, options: Sequence[str], stack: ExitStack) -> ApiServer:
     for number in range(1, STARTS + 1):
         with ExitStack() as attempt:
             data = folder / f"start-{number}"
             data.mkdir()
             attempt.callback(shutil.rmtree, data / "etcd", ignore_errors=True)
             try:
-                server = _start_once(data, attempt)
+                server = _start_once(data, options, attempt)
             except _PortTakenError:
                 if number == STARTS:
                     raise
@@ -105,7 +109,7 @@ class _PortTakenError(HarnessError):
     """The port, free when it was chosen, is used by another program now."""
 
 
-def _start_once(folder: Path, stack: ExitStack) -> ApiServer:
+def _start_once(folder: Path, options: Sequence[str], stack: ExitStack) -> ApiServer:
     etcd_port, peer_port, port = _free_ports(3)
     etcd_url, url = f"http://{ADDRESS}:{etcd_port}", f"https://{ADDRESS}:{port}"
     keys = certificates()
@@ -118,11 +122,10 @@ def _start_once(folder: Path, stack: ExitStack) -> ApiServer:
         # nobody makes the service accounts that it asks for
         "--disable-admission-plugins=ServiceAccount",
     ]
+    server = [*api_server_command(etcd_url, ADDRESS, port), *alone, *options]
     daemons = [
-        _run(etcd, folder / "etcd.log", stack),
-        _run(
-            [*api_server_command(etcd_url, ADDRESS, port), *alone], folder / "api-server.log", stack
-        ),
+        start_program(etcd, folder / "etcd.log", stack),
+        start_program(server, folder / "api-server.log", stack),
     ]
     _wait_ready(url, keys, daemons, folder)
     return ApiServer(url, kubeconfig)
@@ -136,7 +139,8 @@ def _free_ports(number: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def _run(command: list[str], log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
+def start_program(command: list[str], log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
+    """Start a program of Kubernetes or etcd, which ends with the stack at the latest."""
     folders = [build.kubernetes(), packages.etcd_folder(), os.environ["PATH"]]
     environment = {**os.environ, "PATH": ":".join(map(str, folders))}
     with log.open("wb") as output:
