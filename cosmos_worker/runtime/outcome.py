@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.runtime.last_lines import last_lines
 from cosmos_worker.runtime.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -190,12 +191,16 @@ def _one_line(message: str) -> str:
 
 
 def build_termination_message(reason: str, message: str, details: Mapping[str, Any]) -> str:
-    """The termination message as JSON of at most TERMINATION_BYTES: large results are dropped, then the message is cut.
+    """The termination message as JSON of at most TERMINATION_BYTES.
+
+    The last lines of the log are dropped first, then large results; then the message is cut.
 
     A result without its dropped values names them in ``omitted``.
     """
     record = {"reason": reason, "message": _one_line(message), **_strict(dict(details))}
     while len(text := json.dumps(record)) > TERMINATION_BYTES:
+        if record.pop("lines", None):
+            continue
         result = record.get("result") or {}
         sizes = {name: len(json.dumps(value)) for name, value in result.items()}
         omitted = result.get("omitted", [])
@@ -222,7 +227,9 @@ def write_termination_message(reason: str, message: str, **details: Any) -> None
     target = os.environ.get(TERMINATION_VARIABLE)
     if not target:
         return
-    text = build_termination_message(reason, message, {"node": node_name(os.environ), **details})
+    lines = last_lines()
+    said = {"node": node_name(os.environ), **details, **({"lines": lines} if lines else {})}
+    text = build_termination_message(reason, message, said)
     try:
         Path(target).write_text(text, encoding="utf-8")
     except OSError as error:  # the exit code says the most important part

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
 from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK
+from cosmos_worker.runtime import last_lines
 from cosmos_worker.runtime.failures import classify
 from cosmos_worker.runtime.outcome import (
     Outcome,
@@ -43,6 +44,7 @@ def configure_logging(is_launcher: bool = False) -> None:
         stream=sys.stderr,
         force=True,
     )
+    last_lines.install()
 
 
 def disable_library_bars() -> None:

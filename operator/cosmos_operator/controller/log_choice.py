@@ -8,7 +8,7 @@ from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_NAME_LABEL, STAGE_LABE
 from cosmos_operator.kube.containers import has_started, worker_end
 from cosmos_operator.kube.kinds import Manifest, ObjectKey
 from cosmos_operator.kube.objects import labels_of, read_state
-from cosmos_operator.kube.pods import is_over
+from cosmos_operator.kube.pods import ending_of, is_over
 from cosmos_operator.plan.backend import BACKENDS
 
 LOG_LINES = 400
@@ -43,9 +43,10 @@ def choose_logs(
 def _is_to_be_told(
     pod: Manifest, objects: Mapping[ObjectKey, Manifest], told_stages: Collection[str]
 ) -> bool:
-    """True for the pod that ended a stage whose last lines the status does not have yet."""
+    """True for the pod that ended a stage whose last lines neither the status nor its worker's message has."""
     labels = labels_of(pod)
-    if labels.get(STAGE_LABEL) in told_stages:
+    ending = ending_of(pod)
+    if labels.get(STAGE_LABEL) in told_stages or (ending and not ending.exit_code and ending.lines):
         return False
     job = objects.get(("Job", labels.get(JOB_NAME_LABEL, "")))
     is_done = job is None or read_state(job).state in ("Succeeded", "Failed")

@@ -16,6 +16,7 @@ from cosmos_operator.controller.trim import trim
 from cosmos_operator.kube.containers import worker_end, worker_name
 from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import name_of, seconds_since
+from cosmos_operator.kube.pods import is_over
 from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.settings import Settings
 
@@ -111,7 +112,7 @@ class RareReads:
         before, after = self._logs.get(job, {}), {}
         found = {}
         for pod, num_lines in pods:
-            has_ended = worker_end(pod) is not None
+            has_ended = is_over(pod) or worker_end(pod) is not None
             uid, age_s = pod["metadata"]["uid"], seconds_since(pod["status"].get("startTime"), now)
             log = before.get(uid) or _Log(self._clock() - age_s, self._clock() - age_s)
             if not log.is_final and (has_ended or self._is_due(log, age_s, stall_timeout_s)):
@@ -136,7 +137,7 @@ class RareReads:
         data = zlib.compress(text.encode(), 1) if text is not None else None
         now = self._clock()
         changed_at = before.changed_at if data == before.data else now
-        return _Log(now, changed_at, data, worker_end(pod) is not None)
+        return _Log(now, changed_at, data, is_over(pod) or worker_end(pod) is not None)
 
     async def warnings(
         self, job: JobKey, objects: Iterable[tuple[str, Manifest]]

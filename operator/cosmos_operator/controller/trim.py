@@ -38,21 +38,24 @@ _POD_STATUS = _fields(
     initContainerStatuses=_CONTAINER_STATUS,
 )
 _POD_SPEC = _fields("nodeName", containers=_CONTAINER, initContainers=_CONTAINER)
-_COUNTS = _fields("active failed succeeded")
+_ENDED_PODS = _fields("failed succeeded")
 _WORKLOAD_STATUS = _fields("startTime completionTime", conditions=_CONDITION)
 
 SHAPES: dict[str, Shape] = {
     "Job": {
         "spec": _fields("suspend", template={"spec": _POD_SPEC}),
-        "status": {**_WORKLOAD_STATUS, **_COUNTS},
+        "status": {**_WORKLOAD_STATUS, **_ENDED_PODS},
     },
     "PyTorchJob": {
         "spec": {"runPolicy": _fields("suspend")},
-        "status": {**_WORKLOAD_STATUS, "replicaStatuses": ALL},
+        "status": {
+            **_WORKLOAD_STATUS,
+            "replicaStatuses": {"Master": _ENDED_PODS, "Worker": _ENDED_PODS},
+        },
     },
     "TrainJob": {
         "spec": _fields("suspend", runtimePatches=_fields("manager")),
-        "status": {**_WORKLOAD_STATUS, "jobsStatus": _COUNTS},
+        "status": {**_WORKLOAD_STATUS, "jobsStatus": _ENDED_PODS},
     },
     "Pod": {"spec": _POD_SPEC, "status": _POD_STATUS},
     "ConfigMap": {},

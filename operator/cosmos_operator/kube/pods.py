@@ -65,6 +65,8 @@ class Ending:
     """Time at which the worker began, by the clock of its node."""
     finish_time: str | None = None
     """Time at which the worker ended, by the clock of its node."""
+    lines: tuple[str, ...] = ()
+    """Last lines of the worker's log, if its termination message has them."""
     memory_limit: str = ""
     """Memory limit of the worker's container; empty if it had none."""
 
@@ -176,6 +178,7 @@ def _read_ending(ended: Manifest, node: str, disruption: str) -> Ending:
         node=node or str(said.get("node", "")),
         result=said.get("result") if isinstance(said.get("result"), dict) else None,
         disruption=disruption,
+        lines=tuple(map(str, said.get("lines") or ())),
     )
 
 

@@ -188,13 +188,14 @@ def test_ended_objects_of_ended_jobs_are_not_kept(comes_first):
     assert not cache.is_retired(key("two"))
 
 
-def test_left_overs_of_an_ended_job_are_kept_until_they_end():
+def test_objects_of_an_ended_job_are_known_until_the_job_has_deleted_them():
     cache = Cache()
     cache.put(PTJ, ended("one"))
-    assert cache.put("Job", job("j", "one", label="one")) is not None
+    cache.put("Job", job("j", "one", label="one"))
+    cache.put("Job", job("j", "one", version=2, label="one", conditions=COMPLETE))
     assert cache.has_objects(key("one"))
 
-    assert cache.put("Job", job("j", "one", version=2, label="one", conditions=COMPLETE)) is None
+    cache.remove("Job", "n", "j", "u-j")
 
     assert not cache.has_objects(key("one"))
 
@@ -218,7 +219,7 @@ def test_shared_objects_are_kept_for_jobs_to_come():
 
     assert cache.names("Job", "n") == ("shared",)
     assert cache.names("Pod", "n") == ("shared-x",)
-    assert not cache.has_objects(key("one"))
+    assert cache.has_objects(key("one")), "it has to give up its share"
 
 
 def test_memory_of_many_objects_stays_small():

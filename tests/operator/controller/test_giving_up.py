@@ -19,7 +19,8 @@ class Cluster:
     """Has one object, and notes what is written."""
 
     def __init__(self, *owners: str, uid: str = "u-1", **metadata: Any) -> None:
-        references = [{"uid": owner} for owner in owners]
+        kind = {"apiVersion": "cosmos.dev/v1alpha1", "kind": "PostTrainingJob"}
+        references = [{**kind, "name": owner, "uid": owner} for owner in owners]
         identity = {
             "name": "cosmos-fetch-model-1",
             "uid": uid,

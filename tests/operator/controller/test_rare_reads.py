@@ -40,7 +40,7 @@ class Rig:
         return START + timedelta(seconds=self.now - 1000)
 
     async def logs(self, *pods: dict[str, Any], stall_s: float = STALL_S) -> dict[str, str]:
-        return await self.reads.logs(JOB, pods, self.at(), stall_s)
+        return await self.reads.logs(JOB, [(pod, 400) for pod in pods], self.at(), stall_s)
 
     async def times_of_reads(self, seconds: int, stall_s: float = STALL_S) -> list[int]:
         """Seconds since the pod's start at which its log is read, with a pass every second."""

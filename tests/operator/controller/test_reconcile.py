@@ -114,14 +114,21 @@ async def test_job_that_waits_sends_no_request_and_asks_for_no_pass(kube, rig):
     assert await rig.reconcile("one") == (None, [])
 
 
-async def test_job_that_has_ended_is_not_read_and_its_objects_are_forgotten(kube, rig):
-    make_ptj(kube, "one")
-    await rig.settle("one")
-    assert not rig.cache.has_objects(key_of("one"))
+async def test_job_that_has_ended_deletes_its_objects_after_a_while_and_is_not_read_again(
+    kube, tmp_path
+):
+    async with passes(kube, tmp_path, keepFinishedSeconds=0) as rig:
+        make_ptj(kube, "one")
+        await rig.settle("one")
+        for _ in range(3):
+            await rig.sync()
+            await rig.reconcile("one")
+        await rig.sync()
 
-    assert await rig.sync() == []
-    assert not rig.cache.has_objects(key_of("one")), "a list does not bring them back"
-    assert await rig.reconcile("one") == (None, [])
+        assert not rig.cache.has_objects(key_of("one"))
+        assert kube.find("jobs.batch") == kube.find("configmaps") == []
+        assert await rig.sync() == []
+        assert await rig.reconcile("one") == (None, [])
 
 
 async def test_job_that_goes_on_after_its_end_finds_its_objects_again(kube, rig):

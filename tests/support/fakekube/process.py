@@ -142,6 +142,8 @@ class Process:
         if stop.code:
             self.say_end(f"{stop.reason}: {stop}", "INFO" if stop.code == 75 else "ERROR")
         record = {"reason": stop.reason, "message": str(stop), **self.position, **stop.details}
+        if "--nproc-per-node" not in self.command:  # a launcher has only its own lines
+            record["lines"] = [line for _, line in self.log.lines[-3:]]
         return Exit(stop.code, json.dumps(record))
 
     def _attempt(self) -> int:

@@ -124,10 +124,12 @@ def _last_lines(
     logs = pass_.observed.logs
     if workload is None:
         return ()
-    for pod, _ in reversed(ended_pods(pass_, stage, workload)):
+    ended = list(reversed(ended_pods(pass_, stage, workload)))
+    for pod, _ in ended:
         if name_of(pod) in logs:
             return cut_lines(logs[name_of(pod)].splitlines(), limit)
-    return ()
+    told = next((ending.lines for _, ending in ended if ending.lines), ())
+    return cut_lines(told, limit)
 
 
 def cut_lines(lines: Sequence[str], limit: int) -> tuple[str, ...]:
