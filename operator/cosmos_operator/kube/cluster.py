@@ -16,6 +16,7 @@ from cosmos_operator.kube.kinds import KINDS, OPTIONAL_KINDS, Manifest, Resource
 from cosmos_operator.kube.lists import Change, Page, Selection, read_changes, read_pages
 from cosmos_operator.kube.paths import object_path, path_of, root_path, title_of
 from cosmos_operator.kube.protocol import FIELD_MANAGER
+from cosmos_operator.kube.schemas import read_schema
 
 LOG_TIMEOUT_S = 10.0
 """Longest time that reading a log may take: it comes from a node, which may be gone."""
@@ -207,6 +208,10 @@ class KubeCluster:
         """Create an object without storing it; returns the object as the API server would store it."""
         answer = await self._post(manifest, (("dryRun", "All"),))
         return answer.read(f"create (dry run) {title_of(manifest)}")
+
+    async def served_schema(self, kind: str) -> Manifest | None:
+        """The schema of a kind as the API server has it; None if it does not tell."""
+        return await read_schema(self._client, kind)
 
     # --- beside the protocol -------------------------------------------------------------------
 

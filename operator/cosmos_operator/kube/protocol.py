@@ -109,3 +109,6 @@ class Cluster(Protocol):
 
     async def served(self) -> frozenset[str]:
         """The ``OPTIONAL_KINDS`` that the API server has now."""
+
+    async def served_schema(self, kind: str) -> Manifest | None:
+        """The schema of a kind as the API server has it; None if it does not tell."""
