@@ -19,6 +19,8 @@ from cosmos_operator.kube.kinds import JOB_KINDS, Manifest
 
 PERIOD_S = 600.0
 """Seconds after which the schema is asked for again."""
+UNTOLD_S = 60.0
+"""The same while the API server does not tell it, as for some seconds after a CustomResourceDefinition is created."""
 MAX_NAMED = 5
 """Fields that a message names."""
 REMEDY = "cosmos crd | kubectl apply --server-side --force-conflicts -f -"
@@ -64,7 +66,7 @@ class ServedCrd:
         """Ask for the schemas again and again, for ever."""
         while True:
             await self.refresh()
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(UNTOLD_S)
 
     async def refresh(self, *, at_once: bool = False) -> None:
         """Ask for the schemas, if the last answer is too old."""
@@ -81,6 +83,7 @@ class ServedCrd:
 
     def _take(self, kind: str, own: Schema, served: Schema | None) -> None:
         if served is None:
+            self._until = min(self._until, self._clock() + UNTOLD_S)
             self._served.pop(kind, None)
             self._lacks.pop(kind, None)
             return

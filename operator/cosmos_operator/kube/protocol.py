@@ -9,6 +9,8 @@ from cosmos_operator.kube.kinds import Manifest
 
 WEBHOOK_FAILED = "failed calling webhook"
 """Words of an API server that cannot reach an admission webhook."""
+UNKNOWN_FIELD = "field not declared in schema"
+"""Words of an API server that does not know a field that is applied; it calls that an error of its own."""
 FIELD_MANAGER = "cosmos-operator"
 """Name under which the API server records the fields that the operator writes."""
 
