@@ -66,6 +66,16 @@ class Cluster(Protocol):
             resource_version: version in which its other owners were seen.
         """
 
+    async def annotate(
+        self, kind: str, namespace: str, name: str, annotations: Mapping[str, str], *, uid: str
+    ) -> Manifest | None:
+        """Set annotations of the object with this uid; returns it as it is now, or None if it is gone."""
+
+    async def report_progress(
+        self, kind: str, namespace: str, name: str, trainer_status: Manifest, *, uid: str
+    ) -> None:
+        """Write ``status.trainerStatus`` of the TrainJob with this uid; nothing happens if it is gone."""
+
     async def delete(
         self,
         kind: str,
