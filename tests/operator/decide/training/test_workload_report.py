@@ -16,7 +16,7 @@ def told(simulation: Simulation, kind: type) -> list[object]:
 
 def test_workload_tells_the_steps_since_the_last_checkpoint_now_and_then() -> None:
     simulation = training()
-    simulation.say("push-1-master-0", "saved checkpoint step=10")
+    simulation.say("push-1-master-0", "checkpoint step=10 seconds=0.1")
     report(simulation, 17)
     assert told(simulation, Annotate) == [], "a short training pays no request"
 
