@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cosmos_operator.api.base import GROUP, KIND
+from cosmos_operator.api.bounds import check_bounds
 from cosmos_operator.api.check import check_job, check_training
 from cosmos_operator.api.documents import Document, WrongYaml, read_documents
 from cosmos_operator.api.metadata import metadata_problems, name_for
@@ -191,6 +192,7 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
         raise InvalidSpec(
             [f"job: got {type(document).__name__}; expected a mapping with kind PostTrainingJob"]
         )
+    check_bounds(document)
     document = without_nulls(document, PostTrainingJob)
     try:
         job = PostTrainingJob.model_validate_json(json.dumps(document), strict=True)

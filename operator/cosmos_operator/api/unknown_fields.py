@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cosmos_operator.api.bounds import check_bounds
 from cosmos_operator.api.parse import moved_to, path_of
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.errors import InvalidSpec
 
 Location = tuple[int | str, ...]
 
@@ -38,6 +40,7 @@ def without_unknown_fields(document: dict[str, Any]) -> tuple[dict[str, Any], tu
 
 def _unknown_fields(document: dict[str, Any]) -> list[Location]:
     try:
+        check_bounds(document)
         PostTrainingJob.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         return [
@@ -47,6 +50,8 @@ def _unknown_fields(document: dict[str, Any]) -> list[Location]:
             and moved_to(problem["loc"]) is None
             and "podTemplate" not in problem["loc"]
         ]
+    except InvalidSpec:  # the validation tells
+        return []
     return []
 
 
