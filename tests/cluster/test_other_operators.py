@@ -135,3 +135,19 @@ def test_trainjob_trains_on_two_nodes_and_is_begun_again_when_a_worker_dies(
     assert second["startStep"] >= 10, "it continued from a checkpoint"
     trainer.delete("trainjob")
     trainer.wait("all that it owned is gone", lambda: not trainer.owned("trainjob"))
+
+
+def test_auto_takes_a_kind_that_a_newer_kueue_manages(kueue: RealWorld) -> None:
+    """Its default configuration leaves PyTorchJobs alone, so that one in a queue would wait for ever."""
+    from harness.constants import NEWEST_KUEUE_VERSION
+
+    kueue.cluster.install_kueue(NEWEST_KUEUE_VERSION)
+    kueue.cluster.apply(cluster_queue(2))
+    name = "newer-kueue"
+
+    kueue.submit(name, **kueue.endless, backend={"type": "Auto"}, scheduling={"queueName": QUEUE})
+
+    status = kueue.wait_step(name, 5)
+    assert [one["backend"] for one in status["attempts"]] == ["Job"]
+    assert kueue.condition(name, "Admitted")["reason"] == "QuotaReserved"
+    kueue.delete(name)

@@ -10,6 +10,14 @@ from support.scenario_world import CLAIM, FakeWorld, ScenarioWorld
 from cosmos_operator.api.crd import build_crd
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave scenarios that are marked ``in_process`` out on the real cluster, where each takes about a minute."""
+    if config.getoption("--real-cluster"):
+        left_out = [item for item in items if item.get_closest_marker("in_process")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -63,6 +63,7 @@ def test_stage_ends_with_its_worker(world: ScenarioWorld, inject: Callable[[str]
     world.wait_state("meshed-stage", "Succeeded")
 
 
+@pytest.mark.in_process
 def test_worker_that_finds_a_mistake_is_heard_beside_a_container_that_lives(
     world: ScenarioWorld, inject: Callable[[str], None]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support.scenario_world import ScenarioWorld
 
 IMAGE = "localhost:5000/cosmos-missing:none"
@@ -26,6 +27,7 @@ def owners(world: ScenarioWorld) -> list[list[str]]:
     return found
 
 
+@pytest.mark.in_process
 def test_last_user_that_is_suspended_stops_the_stage_and_who_goes_on_begins_it_anew(
     world: ScenarioWorld,
 ) -> None:

@@ -78,6 +78,7 @@ def test_published_name_of_another_job(world: ScenarioWorld) -> None:
 
 
 @pytest.mark.parametrize("items", [[ITEM], []])
+@pytest.mark.in_process
 def test_published_name_of_a_job_that_is_gone(
     world: ScenarioWorld, items: list[dict[str, object]]
 ) -> None:

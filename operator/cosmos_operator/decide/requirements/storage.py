@@ -71,7 +71,7 @@ def _absence(pass_: Pass, name: str, field: str) -> Problem:
     return "ClaimNotFound", (
         f"{problem}; create it with access mode {MANY_NODES}, or {ONE_NODE} on a cluster of one node. The chart makes "
         f"it with storage.claim.create=true, name={name}, namespaces={{{pass_.job.metadata.namespace}}}, "
-        f"storageClassName and accessModes; or delete this job and give it {volume}.create"
+        f"storageClassName and accessModes; or set {volume}.create in this job"
     )
 
 

@@ -44,7 +44,7 @@ def test_missing_claim_of_the_job_comes_with_the_values_of_the_chart_that_create
         "PersistentVolumeClaim",
     )
     assert (claim["metadata"]["name"], claim["metadata"]["namespace"]) == ("lab", "lab")
-    assert "delete this job and give it spec.storage.datasets.create" in message
+    assert "set spec.storage.datasets.create in this job" in message
     assert (
         "no claim 'videos' in this namespace (there: cosmos); create it, or name the one" in message
     )
