@@ -45,6 +45,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._gpu_hours = Counter(
+            "cosmos_gpu_hours",
+            "GPU hours that trainings used, repeated after lost steps, and waited for.",
+            ["kind"],
+            registry=self.registry,
+        )
         self._lag = Gauge(
             "cosmos_watch_lag_seconds",
             "Seconds for which the watch of a kind has owed an event.",
@@ -116,6 +122,10 @@ class Metrics:
     def note_attempt(self, outcome: str) -> None:
         """Count an attempt that has ended."""
         self._attempts.labels(outcome).inc()
+
+    def note_gpu_hours(self, kind: str, hours: float) -> None:
+        """Add GPU hours that trainings used, repeated or waited for."""
+        self._gpu_hours.labels(kind).inc(hours)
 
     def note_leader(self, *, is_leader: bool) -> None:
         """Take note that this operator holds the lease, or no longer."""

@@ -45,6 +45,9 @@ class Counters(Protocol):
     def note_attempt(self, outcome: str) -> None:
         """Count an attempt that has ended."""
 
+    def note_gpu_hours(self, kind: str, hours: float) -> None:
+        """Add GPU hours that a training used, repeated or waited for."""
+
 
 def utc_now() -> datetime:
     """The time, in UTC."""
@@ -269,8 +272,17 @@ class Reconciler:
         for attempt in (decision.status or {}).get("attempts", ()):
             if attempt["outcome"] not in ("Running", known.get(attempt["number"])):
                 self._counters.note_attempt(attempt["outcome"])
+        self._count_gpu_hours(plan, decision)
         for event in decision.events:
             await self._write_event(plan, event)
+
+    def _count_gpu_hours(self, plan: JobPlan, decision: Decision) -> None:
+        """Add what a job's GPU hours have grown by; a correction downwards is left out, as counters only grow."""
+        before, after = plan.previous.gpu_hours, (decision.status or {}).get("gpuHours") or {}
+        for kind, text in after.items():
+            grown = float(text) - float(getattr(before, kind, "0") if before else "0")
+            if grown > 0:
+                self._counters.note_gpu_hours(kind, grown)
 
     async def _write_event(self, plan: JobPlan, event: Event) -> None:
         """Write an Event; one that the API server refuses is only logged."""

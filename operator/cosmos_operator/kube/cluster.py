@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+from cosmos_operator.errors import Refused
 from cosmos_operator.kube.client import Answer, Client, Connection, Query, load_configuration
 from cosmos_operator.kube.kinds import KINDS, OPTIONAL_KINDS, Manifest, Resource
 from cosmos_operator.kube.lists import Change, Page, Selection, read_changes, read_pages
@@ -87,6 +88,8 @@ class KubeCluster(Patches):
         answer = await self._post(manifest)
         if answer.status == 409 and answer.reason == "AlreadyExists":
             return None
+        if answer.status == 500:  # an admission plugin or a webhook fails: people must hear of it
+            raise Refused(answer.status, answer.message)
         return answer.read(f"create {title_of(manifest)}")
 
     async def delete(

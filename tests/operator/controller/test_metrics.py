@@ -69,3 +69,14 @@ def test_two_operators_in_a_process_do_not_share_metrics():
     Metrics().note_attempt("Failed")
 
     assert "cosmos_attempts_total" not in str(values(Metrics()))
+
+
+def test_gpu_hours_are_added_by_kind():
+    metrics = Metrics()
+    metrics.note_gpu_hours("used", 1.5)
+    metrics.note_gpu_hours("used", 0.5)
+    metrics.note_gpu_hours("waited", 0.25)
+
+    text = metrics.render().decode()
+    assert 'cosmos_gpu_hours_total{kind="used"} 2.0' in text
+    assert 'cosmos_gpu_hours_total{kind="waited"} 0.25' in text

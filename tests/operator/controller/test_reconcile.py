@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ from support.passes import PTJS, Passes, key_of, make_claim, make_ptj, passes
 
 import cosmos_operator
 from cosmos_operator.api.crd import build_crd
+from cosmos_operator.api.status import GpuHours
 from cosmos_operator.controller import plans
+from cosmos_operator.controller.reconcile import Reconciler
+from cosmos_operator.decide.decision import Decision
 from cosmos_operator.plan import job_plan
 
 
@@ -301,3 +305,20 @@ async def test_end_of_a_job_is_awaited_without_requests(kube, rig):
     assert calls == []
     assert requeue_after_s is not None
     assert 900 < requeue_after_s <= 1000
+
+
+def test_gpu_hours_that_a_pass_adds_are_counted():
+    counted = []
+
+    class Counters:
+        def note_gpu_hours(self, kind, hours):
+            counted.append((kind, round(hours, 3)))
+
+    reconciler = Reconciler.__new__(Reconciler)
+    reconciler._counters = Counters()
+    hours = GpuHours(used="1.0", repeated="0.5", waited="0.0")
+    plan = SimpleNamespace(previous=SimpleNamespace(gpu_hours=hours))
+    after = {"used": "1.25", "repeated": "0.4", "waited": "0.0"}
+    reconciler._count_gpu_hours(plan, Decision(status={"gpuHours": after}))
+
+    assert counted == [("used", 0.25)]
