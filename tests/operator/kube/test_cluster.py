@@ -129,7 +129,7 @@ async def test_create_in_a_namespace_that_is_absent_is_refused(rig):
     assert caught.value.status == 404
 
 
-@pytest.mark.parametrize("status", [401, 409, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [401, 409, 429, 502, 503, 504])
 async def test_answers_that_may_change_mean_try_again(rig, status):
     rig.api.on(f"POST {MAPS}", refusal(status, "Conflict", "quota changed"))
 
@@ -138,7 +138,7 @@ async def test_answers_that_may_change_mean_try_again(rig, status):
         await rig.cluster.create(CONFIG_MAP)
 
 
-@pytest.mark.parametrize("status", [400, 403, 405, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 405, 413, 422, 500])
 async def test_other_refusals_carry_what_the_server_says(rig, status):
     rig.api.on(f"POST {MAPS}", refusal(status, "Invalid", "spec.x: too\n  long"))
 
