@@ -50,9 +50,27 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = INACTIVITY_S
     settings.queueing.idle_timeout = IDLE_S
+    settings.persistence.diffbase_storage = _NothingStored()
     if hasattr(settings.watching, "chunk_size"):  # kopf 1.45 and later
         settings.watching.chunk_size = PAGE_SIZE
     return settings
+
+
+class _NothingStored(kopf.DiffBaseStorage):
+    """No last state of an object: kopf would copy each object to compare it, and nobody asks what has changed."""
+
+    def build(
+        self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None
+    ) -> kopf.BodyEssence:
+        """An empty state, whatever the object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """None: no state has been stored."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Store nothing."""
 
 
 def register(

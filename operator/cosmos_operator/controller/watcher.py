@@ -169,7 +169,7 @@ class Watcher:
         if not self.watches(news.namespace):
             return  # all jobs are queued once the namespace is known
         for key in self._router.route(news):
-            self._queue.add(key)
+            self._queue.add(key, is_new=news.is_new_job and key in news.users)
 
     def _notice(self, namespace_watch: NamespaceWatch) -> None:
         """Queue the jobs of a namespace that is taken up; tell of one that is left out."""

@@ -13,7 +13,14 @@ from time import monotonic
 
 from cosmos_operator.kube.client import Answer, Client, Connection, Query, load_configuration
 from cosmos_operator.kube.kinds import KINDS, OPTIONAL_KINDS, Manifest, Resource
-from cosmos_operator.kube.lists import Change, Page, Selection, read_changes, read_pages
+from cosmos_operator.kube.lists import (
+    Change,
+    Page,
+    Selection,
+    count_objects,
+    read_changes,
+    read_pages,
+)
 from cosmos_operator.kube.paths import object_path, path_of, root_path, title_of
 from cosmos_operator.kube.protocol import FIELD_MANAGER
 
@@ -223,6 +230,13 @@ class KubeCluster:
         """All objects with these labels, without spec and status where the server can omit them."""
         pages = self.pages(kind, namespace, labels, metadata_only=True)
         return [item async for page in pages for item in page.items]
+
+    async def count(self, kind: str, namespace: str | None) -> int | None:
+        """Number of objects of a kind; None if the API server does not tell."""
+        resource = await self._resource(kind)
+        if resource is None:
+            return 0
+        return await count_objects(self._client, object_path(resource, namespace))
 
     async def pages(
         self,
