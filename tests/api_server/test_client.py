@@ -108,8 +108,10 @@ async def test_replacement_of_an_older_version_is_none(api: Api, cluster: KubeCl
     found = await cluster.get("ConfigMap", api.namespace, manifest["metadata"]["name"])
     assert found is not None
 
-    assert await cluster.replace({**found, "data": {"a": "c"}}) is True
-    assert await cluster.replace({**found, "data": {"a": "d"}}) is False
+    replaced = await cluster.replace({**found, "data": {"a": "c"}})
+    assert replaced is not None
+    assert replaced["data"] == {"a": "c"}
+    assert await cluster.replace({**found, "data": {"a": "d"}}) is None
 
 
 async def test_dry_run_creates_nothing(api: Api, cluster: KubeCluster) -> None:

@@ -60,7 +60,9 @@ class WorkQueue:
         self._handle = handle
         self._num_workers = workers
         self._scheduler: Scheduler = scheduler or asyncio.get_running_loop()
-        self._new: dict[JobKey, None] = {}  # those that wait for their first pass, in order of arrival
+        self._new: dict[
+            JobKey, None
+        ] = {}  # those that wait for their first pass, in order of arrival
         self._waiting: dict[JobKey, None] = {}  # the others that wait, in order of arrival
         self._running: dict[JobKey, float] = {}  # since when
         self._again: set[JobKey] = set()  # asked for while running

@@ -276,13 +276,12 @@ class KubeCluster:
             change.body["apiVersion"], change.body["kind"] = resource.api_version, kind
             yield change
 
-    async def replace(self, manifest: Manifest) -> bool:
-        """Replace an object; False if it is gone or is no longer at this resourceVersion."""
+    async def replace(self, manifest: Manifest) -> Manifest | None:
+        """Replace an object; None if it is gone or is no longer at this resourceVersion."""
         answer = await self._client.request("PUT", path_of(manifest), body=manifest)
         if answer.status in (404, 409):
-            return False
-        answer.read(f"replace {title_of(manifest)}")
-        return True
+            return None
+        return answer.read(f"replace {title_of(manifest)}")
 
     async def may(self, attributes: Mapping[str, str]) -> bool:
         """True if our account may do what these ``resourceAttributes`` of a SelfSubjectAccessReview describe."""
