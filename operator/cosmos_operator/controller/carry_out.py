@@ -104,11 +104,13 @@ class Executor:
         return False
 
     async def _create(self, key: JobKey, action: Create, memory: Memory) -> bool:
-        """Create an object; True if it was there already, or another job's pass was just creating it."""
+        """Create an object; True if it was there already, or another job's pass has created it since."""
         target = _key_of(action)
         place = (key.namespace, target)
         if place in self._creations:
             await self._creations[place].wait()
+            return True
+        if self._cache.get(target[0], key.namespace, target[1]) is not None:
             return True
         self._creations[place] = asyncio.Event()
         try:

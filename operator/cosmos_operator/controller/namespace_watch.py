@@ -124,27 +124,31 @@ class NamespaceWatch:
             wanted: kind of jobs → how many there are; None = not known.
         """
         for kind, number in wanted.items():
-            await self._await_jobs(kind, number)
+            if not await self._has_delivered(kind, number):
+                await self._informer_of_jobs(kind).list()
+                continue
             names = set(self._audit.known(kind))
             for news in self._cache.keep_only(kind, self.namespace, names, ""):
                 self._deliver(news)
         for informer in self._informers:
             await informer.list()
 
-    async def _await_jobs(self, kind: str, wanted: int | None) -> None:
-        """Wait until kopf has delivered as many jobs as there are; list them if it delivers none for a while."""
+    async def _has_delivered(self, kind: str, wanted: int | None) -> bool:
+        """Wait until kopf has delivered as many jobs as there are; False if it delivers none for a while."""
         num_known, heard_at = self._audit.num_known(kind), time.monotonic()
+        recount_at = heard_at + RECOUNT_S
         while wanted is None or num_known < wanted:
             await asyncio.sleep(POLL_S)
             before, num_known = num_known, self._audit.num_known(kind)
             now = time.monotonic()
             if num_known != before:
-                heard_at = now
+                heard_at, recount_at = now, now + RECOUNT_S
             elif now - heard_at >= QUIET_S or wanted is None:
-                await self._informer_of_jobs(kind).list()
-                return
-            elif now - heard_at >= RECOUNT_S:  # some may have gone since they were counted
+                return False
+            elif now >= recount_at:  # some may have gone since they were counted
+                recount_at = now + RECOUNT_S
                 wanted = await self._cluster.count(kind, self.namespace)
+        return True
 
     # --- jobs ------------------------------------------------------------------------------------
 

@@ -165,7 +165,8 @@ async def test_keeping_renews_and_ends_when_another_has_it(clock):
     assert lease.age_s <= 2
     assert not keeping.done()
 
-    store.spec["holderIdentity"] = "other"
+    assert store.lease is not None
+    store._save({**store.lease, "spec": {**store.spec, "holderIdentity": "other"}})
 
     with pytest.raises(LeaseLost, match="taken by other"):
         await keeping

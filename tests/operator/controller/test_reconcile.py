@@ -234,6 +234,26 @@ async def test_pass_sees_what_it_has_written_before_any_watch_tells(kube, rig):
     assert third == []
 
 
+async def test_new_jobs_that_share_a_stage_create_it_once(kube, rig):
+    for name in ("one", "two", "three"):
+        make_ptj(kube, name)
+    await rig.sync()
+    before = len(kube.calls())
+
+    await asyncio.gather(*map(rig.reconcile, ("one", "two", "three")))
+
+    names = [call.name for call in kube.calls()[before:] if call.verb == "create"]
+    jobs = [one["metadata"]["name"] for one in kube.find("jobs.batch")]
+    assert jobs
+    assert {verb for verb, _ in verbs(kube.calls()[before:])} == {"create"}, "nothing is looked at"
+    assert len(names) == 2 * len(jobs), "each Job and each ConfigMap once"
+
+    for name in ("one", "two", "three"):
+        await rig.reconcile(name)
+    for job in kube.find("jobs.batch"):
+        assert len(job["metadata"]["ownerReferences"]) == 3
+
+
 async def test_older_news_does_not_replace_what_was_written(kube, rig):
     old = make_ptj(kube, "one", {"runPolicy.suspend": True})
     await rig.sync()
