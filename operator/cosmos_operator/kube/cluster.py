@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 from cosmos_operator.kube.client import Answer, Client, Connection, Query, load_configuration
+from cosmos_operator.kube.discovery import discover
 from cosmos_operator.kube.kinds import KINDS, OPTIONAL_KINDS, Manifest, Resource
 from cosmos_operator.kube.lists import (
     Change,
@@ -21,7 +22,7 @@ from cosmos_operator.kube.lists import (
     read_changes,
     read_pages,
 )
-from cosmos_operator.kube.paths import object_path, path_of, root_path, title_of
+from cosmos_operator.kube.paths import object_path, path_of, title_of
 from cosmos_operator.kube.protocol import FIELD_MANAGER
 
 LOG_TIMEOUT_S = 10.0
@@ -306,36 +307,12 @@ class KubeCluster:
         return self._served.get(kind)
 
     async def _discover(self, kinds: Iterable[str]) -> dict[str, Resource]:
-        offered = await self._offered()
-        answers: dict[str, set[str]] = {}
-        found: dict[str, Resource] = {}
-        for kind in kinds:
-            first = KINDS[kind]
-            for version in (first.version, *OTHER_VERSIONS.get(kind, ())):
-                resource = replace(first, version=version)
-                if offered is not None and resource.api_version not in offered:
-                    continue
-                if resource.api_version not in answers:
-                    answers[resource.api_version] = await self._plurals(resource)
-                if resource.plural in answers[resource.api_version]:
-                    found[kind] = resource
-                    break
-        return found
-
-    async def _offered(self) -> set[str] | None:
-        """Groups with their versions; None if the server does not list them."""
-        answer = await self._client.request("GET", "/apis")
-        if answer.status == 404:
-            return None
-        groups = answer.read("list the API groups").get("groups") or ()
-        return {one["groupVersion"] for group in groups for one in group.get("versions") or ()}
-
-    async def _plurals(self, resource: Resource) -> set[str]:
-        answer = await self._client.request("GET", root_path(resource))
-        if answer.status == 404:
-            return set()
-        document = answer.read(f"list what {resource.api_version} serves")
-        return {entry.get("name", "") for entry in document.get("resources") or ()}
+        candidates = (
+            (kind, replace(KINDS[kind], version=version))
+            for kind in kinds
+            for version in (KINDS[kind].version, *OTHER_VERSIONS.get(kind, ()))
+        )
+        return await discover(self._client, candidates)
 
     async def _post(self, manifest: Manifest, query: Query = ()) -> Answer:
         query = (("fieldManager", FIELD_MANAGER), *query)
