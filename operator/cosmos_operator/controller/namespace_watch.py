@@ -118,20 +118,33 @@ class NamespaceWatch:
     async def _fill(self, wanted: dict[str, int | None]) -> None:
         """Wait until kopf has delivered the jobs, and list everything else into the cache.
 
-        The jobs come first: whether a pod that has ended is of use is known from its job.
+        Pods come last: whether one that has ended is of use is known from its job.
 
         Args:
             wanted: kind of jobs → how many there are; None = not known.
         """
-        for kind, number in wanted.items():
-            if not await self._has_delivered(kind, number):
-                await self._informer_of_jobs(kind).list()
-                continue
-            names = set(self._audit.known(kind))
-            for news in self._cache.keep_only(kind, self.namespace, names, ""):
-                self._deliver(news)
+        first = [self._fill_jobs(kind, number) for kind, number in wanted.items()]
+        first += [each.list() for each in self._informers if each.kind != "Pod"]
+        tasks = [asyncio.create_task(each) for each in first]
+        try:
+            for task in tasks:
+                await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for informer in self._informers:
-            await informer.list()
+            if informer.kind == "Pod":
+                await informer.list()
+
+    async def _fill_jobs(self, kind: str, wanted: int | None) -> None:
+        """Wait until kopf has delivered the jobs of a kind; list them if it does not."""
+        if not await self._has_delivered(kind, wanted):
+            await self._informer_of_jobs(kind).list()
+            return
+        names = set(self._audit.known(kind))
+        for news in self._cache.keep_only(kind, self.namespace, names, ""):
+            self._deliver(news)
 
     async def _has_delivered(self, kind: str, wanted: int | None) -> bool:
         """Wait until kopf has delivered as many jobs as there are; False if it delivers none for a while."""
