@@ -28,6 +28,8 @@ class Memory:
     """Objects that the API server refused to create, and why."""
     foreign: dict[ObjectKey, Manifest] = field(default_factory=dict)
     """Objects of other people under names that the job needs."""
+    has_begun: bool = False
+    """True once the job's first objects have been asked for."""
 
 
 class Executor:
@@ -47,11 +49,14 @@ class Executor:
         self._creations: dict[tuple[str, ObjectKey], asyncio.Event] = {}
 
     async def begin(self, key: JobKey, actions: tuple[Action, ...], memory: Memory) -> bool:
-        """Create what a new job needs and nobody else has begun to create.
+        """Create once what a new job needs and nobody else has begun to create.
 
         Returns:
-            False if there is no such object.
+            False if there is no such object, or the job has begun before.
         """
+        if memory.has_begun:
+            return False
+        memory.has_begun = True
         mine = tuple(
             one
             for one in actions

@@ -254,6 +254,20 @@ async def test_new_jobs_that_share_a_stage_create_it_once(kube, rig):
         assert len(job["metadata"]["ownerReferences"]) == 3
 
 
+async def test_new_job_whose_first_objects_are_refused_says_so(kube, rig):
+    make_ptj(kube, "one")
+    kube.refuse(
+        lambda call: (call.verb, call.resource.plural) == ("create", "jobs"), 403, "Forbidden",
+        "exceeded quota: few",
+    )  # fmt: skip
+    await rig.sync()
+
+    await rig.reconcile("one")
+    await rig.reconcile("one")
+
+    assert "exceeded quota: few" in str(kube.get(PTJS, "one")["status"])
+
+
 async def test_older_news_does_not_replace_what_was_written(kube, rig):
     old = make_ptj(kube, "one", {"runPolicy.suspend": True})
     await rig.sync()
