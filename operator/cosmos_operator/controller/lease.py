@@ -28,6 +28,8 @@ RENEW_DEADLINE_S = 10.0
 """Seconds without a renewal after which we stop, well before others may take the lease."""
 RETRY_S = 2.0
 """Seconds between two tries to acquire or renew the lease."""
+TRY_S = 4.0
+"""Longest time that one try to renew the lease may take: an answer that is lost leaves time for another try."""
 NEVER = float("-inf")
 """A time before all others, in seconds."""
 
@@ -142,7 +144,8 @@ class Lease:
                 self._renewed_at = None
                 raise LeaseLost(f"the lease could not be renewed for {RENEW_DEADLINE_S:g} s")
             try:
-                holder = await self._acquire_or_renew_within(RENEW_DEADLINE_S - age_s)
+                seconds = min(TRY_S, RENEW_DEADLINE_S - age_s)
+                holder = await self._acquire_or_renew_within(seconds)
             except ClusterUnavailable as error:
                 logger.warning("cannot read or renew the lease: %s", error)
                 continue

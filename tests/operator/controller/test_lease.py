@@ -198,6 +198,26 @@ async def test_request_that_hangs_does_not_outlast_the_lease(monkeypatch):
         await asyncio.wait_for(lease.renew_until_lost(), 5)
 
 
+async def test_answer_that_is_lost_leaves_time_for_another_try(monkeypatch):
+    monkeypatch.setattr(module, "RENEW_DEADLINE_S", 1.0)
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    monkeypatch.setattr(module, "TRY_S", 0.1)
+    store = LeaseStore()
+    lease = Lease(store, SETTINGS, "me")
+    await lease.acquire()
+    store.hangs = True
+    keeping = asyncio.create_task(lease.renew_until_lost())
+    await asyncio.sleep(0.1)  # the request hangs, and will get no answer
+
+    store.hangs = False
+    await asyncio.sleep(1.2)
+
+    assert not keeping.done()
+    assert lease.age_s is not None
+    assert lease.age_s < 1
+    keeping.cancel()
+
+
 async def test_who_holds_the_lease_is_known_while_the_server_answers(clock):
     store = LeaseStore()
     other = Lease(store, SETTINGS, "other", clock)
