@@ -142,16 +142,14 @@ async def read_finished(api: Api, label: str) -> Finished:
     return found
 
 
-async def copy_finished(
-    api: Api, template: Finished, numbers: range, num_with_objects: int
-) -> None:
+async def copy_finished(api: Api, template: Finished, numbers: range, with_objects: int) -> None:
     """Make finished jobs; the operator and the controllers must not run.
 
     Args:
         api: the API server.
         template: what is copied.
         numbers: of the jobs to make.
-        num_with_objects: the jobs up to this number have their objects; those of others are gone.
+        with_objects: one of so many jobs has its objects; those of others are gone.
     """
 
     async def make(number: int) -> None:
@@ -159,7 +157,7 @@ async def copy_finished(
         job = _renamed(template.job, namespace, name)
         uid = job["metadata"]["uid"]
         made = await _store(api, jobs_path(namespace), job)
-        if number >= num_with_objects:
+        if number % with_objects:
             return
         uids = {uid: made["metadata"]["uid"]}
         for path, text in template.objects:

@@ -110,7 +110,7 @@ class Settings(ApiModel):
     """Namespaces whose jobs are carried out; empty = all."""
     resync_seconds: Period = 300
     """Seconds between two comparisons of the watch of the jobs with a list, so that lost watch events do no harm."""
-    queue_workers: Annotated[int, Field(ge=1, le=64)] = 8
+    queue_workers: Annotated[int, Field(ge=1, le=64)] = 16
     """Passes over jobs that may run at the same time."""
     poll_seconds: Period = 15
     """Seconds between two passes over a job that runs, each of which reads its log; they grow to four times as many

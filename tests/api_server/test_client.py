@@ -108,8 +108,10 @@ async def test_replacement_of_an_older_version_is_none(api: Api, cluster: KubeCl
     found = await cluster.get("ConfigMap", api.namespace, manifest["metadata"]["name"])
     assert found is not None
 
-    assert await cluster.replace({**found, "data": {"a": "c"}}) is True
-    assert await cluster.replace({**found, "data": {"a": "d"}}) is False
+    replaced = await cluster.replace({**found, "data": {"a": "c"}})
+    assert replaced is not None
+    assert replaced["data"] == {"a": "c"}
+    assert await cluster.replace({**found, "data": {"a": "d"}}) is None
 
 
 async def test_dry_run_creates_nothing(api: Api, cluster: KubeCluster) -> None:
@@ -129,6 +131,15 @@ async def test_refusals_carry_what_the_server_says(api: Api, cluster: KubeCluste
 
 async def test_kinds_of_other_operators_are_served_or_not(cluster: KubeCluster) -> None:
     assert await cluster.served() == {"PyTorchJob"}
+
+
+async def test_objects_are_counted_beyond_the_first(api: Api, cluster: KubeCluster) -> None:
+    for _ in range(3):
+        await cluster.create(config_map(api))
+
+    listed = await cluster.list("ConfigMap", api.namespace)
+    assert len(listed) >= 3
+    assert await cluster.count("ConfigMap", api.namespace) == len(listed)
 
 
 async def test_administrator_may_do_everything(cluster: KubeCluster) -> None:

@@ -9,10 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cosmos_operator.controller.cache import Cache
-from cosmos_operator.controller.informer import INFORMED
+from cosmos_operator.controller.cache import Cache, News
+from cosmos_operator.controller.informer import INFORMED, Informer
 from cosmos_operator.controller.metrics import Metrics
-from cosmos_operator.controller.namespace_watch import NamespaceWatch
 from cosmos_operator.controller.reconcile import Reconciler
 from cosmos_operator.controller.router import Router
 from cosmos_operator.kube.cluster import KubeCluster, connect
@@ -58,15 +57,12 @@ class Passes:
     async def sync(self) -> list[JobKey]:
         """Let the cache learn everything that the API server has; returns the jobs that this is news for."""
         news: list[JobKey] = []
-        await NamespaceWatch(
-            self.cluster,
-            self.cache,
-            None,
-            [*JOB_KINDS, *INFORMED],
-            deliver=lambda one: news.extend(self.router.route(one)),
-            notice=lambda _: None,
-            audit_s=300,
-        ).fill()
+        for kind in (*JOB_KINDS, *INFORMED):
+
+            def deliver(one: News) -> None:
+                news.extend(self.router.route(one))
+
+            await Informer(self.cluster, self.cache, kind, None, deliver).list()
         return news
 
     async def reconcile(self, name: str) -> tuple[float | None, list[Call]]:

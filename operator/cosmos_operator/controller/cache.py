@@ -51,6 +51,8 @@ class News:
     name: str
     users: tuple[JobKey, ...]
     controller: ObjectKey | None
+    is_new_job: bool = False
+    """True for a job without a status: it has had no pass."""
 
 
 PUBLISHES = "publishes"
@@ -152,7 +154,8 @@ class Cache:
             same = before.wanted == entry.wanted if kind in JOB_KINDS else before.text == entry.text
             if same:
                 return None
-        return News(kind, namespace, name, entry.users, entry.controller)
+        is_new_job = kind in JOB_KINDS and not kept.get("status")
+        return News(kind, namespace, name, entry.users, entry.controller, is_new_job)
 
     def remove(
         self, kind: str, namespace: str, name: str, uid: str, version: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class Memory:
     """Objects that the API server refused to create, and why."""
     foreign: dict[ObjectKey, Manifest] = field(default_factory=dict)
     """Objects of other people under names that the job needs."""
+    has_begun: bool = False
+    """True once the job's first objects have been asked for."""
 
 
 class Executor:
@@ -51,6 +54,26 @@ class Executor:
     ) -> None:
         self._cluster, self._cache, self._router, self._wake = cluster, cache, router, wake
         self._without_progress: set[str] = set()
+        self._creations: dict[tuple[str, ObjectKey], asyncio.Event] = {}
+
+    async def begin(self, key: JobKey, actions: tuple[Action, ...], memory: Memory) -> bool:
+        """Create once what a new job needs and nobody else has begun to create.
+
+        Returns:
+            False if there is no such object, or the job has begun before.
+        """
+        if memory.has_begun:
+            return False
+        memory.has_begun = True
+        mine = tuple(
+            one
+            for one in actions
+            if isinstance(one, Create)
+            and (key.namespace, _key_of(one)) not in self._creations
+            and self._cache.get(one.manifest["kind"], key.namespace, name_of(one.manifest)) is None
+        )
+        await self.carry_out(key, mine, memory)
+        return bool(mine)
 
     async def carry_out(self, key: JobKey, actions: tuple[Action, ...], memory: Memory) -> bool:
         """Carry out all actions of a pass over a job; what the API server refuses is remembered.
@@ -76,13 +99,8 @@ class Executor:
         """Carry out an action; True if an object was there of which the cache did not know."""
         namespace, (kind, name) = key.namespace, _key_of(action)
         if isinstance(action, Create):
-            metadata = {**action.manifest["metadata"], "namespace": namespace}
-            made = await self._cluster.create({**action.manifest, "metadata": metadata})
-            if made is None:
-                return await self._look_at(key, kind, name, memory)
-            self._take(key, kind, made)
-            logger.info("%s: created %s %s", namespace, kind, name)
-        elif isinstance(action, AddOwner):
+            return await self._create(key, action, memory)
+        if isinstance(action, AddOwner):
             changed = await self._cluster.add_owner(
                 kind, namespace, name, action.owner, uid=action.uid
             )
@@ -117,6 +135,27 @@ class Executor:
         except Refused as error:
             self._without_progress.add(action.kind)
             logger.info("%s does not take reports of progress: %s", action.kind, error.message)
+
+    async def _create(self, key: JobKey, action: Create, memory: Memory) -> bool:
+        """Create an object; True if it was there already, or another job's pass has created it since."""
+        target = _key_of(action)
+        place = (key.namespace, target)
+        if place in self._creations:
+            await self._creations[place].wait()
+            return True
+        if self._cache.get(target[0], key.namespace, target[1]) is not None:
+            return True
+        self._creations[place] = asyncio.Event()
+        try:
+            metadata = {**action.manifest["metadata"], "namespace": key.namespace}
+            made = await self._cluster.create({**action.manifest, "metadata": metadata})
+            if made is None:
+                return await self._look_at(key, *target, memory)
+            self._take(key, target[0], made)
+        finally:
+            self._creations.pop(place).set()
+        logger.info("%s: created %s %s", key.namespace, *target)
+        return False
 
     async def _give_up(self, key: JobKey, action: GiveUp) -> None:
         """Give up a share of an object in the version that it has now, whatever a pass has seen of it."""

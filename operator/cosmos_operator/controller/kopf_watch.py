@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import kopf
 from kopf._cogs.structs.credentials import Vault  # operator(vault=...) takes one; not exported
 
 from cosmos_operator.errors import ClusterUnavailable
-from cosmos_operator.kube.client import Connection
+from cosmos_operator.kube.client import UNCOMPRESSED, Connection
 from cosmos_operator.kube.kinds import KINDS, Manifest
 from cosmos_operator.kube.lists import PAGE_SIZE
 
@@ -50,9 +51,27 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = INACTIVITY_S
     settings.queueing.idle_timeout = IDLE_S
+    settings.persistence.diffbase_storage = _NothingStored()
     if hasattr(settings.watching, "chunk_size"):  # kopf 1.45 and later
         settings.watching.chunk_size = PAGE_SIZE
     return settings
+
+
+class _NothingStored(kopf.DiffBaseStorage):
+    """No last state of an object: kopf would copy each object to compare it, and nobody asks what has changed."""
+
+    def build(
+        self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None
+    ) -> kopf.BodyEssence:
+        """An empty state, whatever the object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """None: no state has been stored."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Store nothing."""
 
 
 def register(
@@ -61,8 +80,8 @@ def register(
     """Register the handlers of these kinds, and that of the login, with kopf."""
 
     @kopf.on.login(registry=registry, id="login")
-    async def login(**_: object) -> kopf.ConnectionInfo:
-        return _connection_info(await connect())
+    async def login(**_: object) -> kopf.AiohttpSession:
+        return _session(_connection_info(await connect()))
 
     for kind in kinds:
         resource = KINDS[kind]
@@ -193,6 +212,17 @@ def _resolve_end(ended: asyncio.Future[None], error: BaseException | None) -> No
         ended.set_exception(
             ClusterUnavailable(f"the watches ended: {type(error).__name__}: {error}")
         )
+
+
+def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """A session like kopf's own, but for uncompressed answers."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers={**info.as_http_headers(), **UNCOMPRESSED},
+        proxy=info.proxy_url,
+        trust_env=bool(info.trust_env),
+    )
+    return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
 def _connection_info(connection: Connection) -> kopf.ConnectionInfo:

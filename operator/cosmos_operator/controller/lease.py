@@ -28,6 +28,8 @@ RENEW_DEADLINE_S = 10.0
 """Seconds without a renewal after which we stop, well before others may take the lease."""
 RETRY_S = 2.0
 """Seconds between two tries to acquire or renew the lease."""
+TRY_S = 4.0
+"""Longest time that one try to renew the lease may take: an answer that is lost leaves time for another try."""
 NEVER = float("-inf")
 """A time before all others, in seconds."""
 
@@ -49,8 +51,8 @@ class LeaseStore(Protocol):
     async def create(self, manifest: Manifest) -> Manifest | None:
         """Create an object; None if one of that name exists already."""
 
-    async def replace(self, manifest: Manifest) -> bool:
-        """Replace an object; False if it is gone or is no longer at this resourceVersion."""
+    async def replace(self, manifest: Manifest) -> Manifest | None:
+        """Replace an object; None if it is gone or is no longer at this resourceVersion."""
 
 
 def own_identity() -> str:
@@ -91,6 +93,7 @@ class Lease:
         self._watched = watched
         self._clock = clock
         self._renewed_at: float | None = None
+        self._written: Manifest | None = None
         self._other, self._read_at = "", NEVER
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = clock()
@@ -141,7 +144,8 @@ class Lease:
                 self._renewed_at = None
                 raise LeaseLost(f"the lease could not be renewed for {RENEW_DEADLINE_S:g} s")
             try:
-                holder = await self._acquire_or_renew_within(RENEW_DEADLINE_S - age_s)
+                seconds = min(TRY_S, RENEW_DEADLINE_S - age_s)
+                holder = await self._acquire_or_renew_within(seconds)
             except ClusterUnavailable as error:
                 logger.warning("cannot read or renew the lease: %s", error)
                 continue
@@ -153,7 +157,7 @@ class Lease:
         """Release the lease, so that the next operator need not wait for its expiry."""
         if self._renewed_at is None:
             return
-        self._renewed_at, self._read_at = None, NEVER
+        self._renewed_at, self._read_at, self._written = None, NEVER, None
         lease = await self._store.get("Lease", self._settings.namespace, self._settings.name)
         if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
             lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -171,8 +175,17 @@ class Lease:
         return attempt.result()
 
     async def _acquire_or_renew(self) -> str:
-        """Acquire or renew the lease if it is free or ours; returns the identity that holds it."""
+        """Acquire or renew the lease if it is free or ours; returns the identity that holds it.
+
+        What we wrote last is renewed without reading it; if somebody has changed it since, it is read.
+        """
         asked_at = self._clock()
+        written, self._written = self._written, None
+        if written is not None:
+            written["spec"]["renewTime"] = _now()
+            self._written = await self._store.replace(written)
+            if self._written is not None:
+                return self._note_renewal(asked_at)
         lease = await self._store.get("Lease", self._settings.namespace, self._settings.name)
         if lease is None:
             is_ours = await self._store.create(self._new_manifest()) is not None
@@ -193,7 +206,8 @@ class Lease:
             "leaseDurationSeconds": int(DURATION_S),
             "renewTime": now,
         }
-        return self._note_renewal(asked_at) if await self._store.replace(lease) else str(holder)
+        self._written = await self._store.replace(lease)
+        return self._note_renewal(asked_at) if self._written is not None else str(holder)
 
     def _note_renewal(self, since: float) -> str:
         self._renewed_at = since

@@ -23,6 +23,12 @@ LEFT_OUT_S = 30.0
 """Seconds until a namespace that is left out is tried again."""
 RETRY_S = 2.0
 """Seconds until it is tried again where the API server did not answer."""
+POLL_S = 0.05
+"""Seconds between two looks at how many jobs kopf has delivered."""
+RECOUNT_S = 1.0
+"""Seconds without a job from kopf after which the jobs are counted again."""
+QUIET_S = 6.0
+"""Seconds without a job from kopf after which the jobs are listed instead of waited for."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +86,6 @@ class NamespaceWatch:
         """Watch for ever; leave the namespace out while it cannot be watched."""
         while True:
             try:
-                await self.fill()
                 await self._watch()
             except OperatorError as error:
                 self.is_synced, self.problem = False, " ".join(str(error).split())
@@ -88,38 +93,75 @@ class NamespaceWatch:
                 is_refused = isinstance(error, Refused)
                 await asyncio.sleep(LEFT_OUT_S if is_refused else RETRY_S)
 
-    async def fill(self) -> None:
-        """List everything into the cache, the jobs first.
-
-        Raises:
-            ClusterUnavailable: try again later.
-            Refused: our account may not read the namespace.
-        """
-        for kind in self._job_kinds:
-            await self._informer_of_jobs(kind).list()
-        for informer in self._informers:
-            await informer.list()
-
     async def _watch(self) -> None:
-        self.is_synced, self.problem = True, ""
+        """Fill the cache with everything, and keep it up to date until a watch ends."""
+        wanted = {}
         for kind in self._job_kinds:
             self._audit.forget(kind)
-        self._notice(self)
+            wanted[kind] = await self._cluster.count(kind, self.namespace)
         namespaces = () if self.namespace is None else (self.namespace,)
         jobs = watch(self._job_kinds, namespaces, self._deliver_job, self._cluster.connection)
-        tasks = [
-            asyncio.create_task(jobs, name="kopf"),
-            asyncio.create_task(self._audit_for_ever(), name="audit"),
-            *(asyncio.create_task(each.run(), name=each.kind) for each in self._informers),
-        ]
+        tasks = [asyncio.create_task(jobs, name="kopf")]
+        filling = asyncio.create_task(self._fill(wanted), name="filling")
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await _first_of([*tasks, filling])
+            self.is_synced, self.problem = True, ""
+            self._notice(self)
+            tasks.append(asyncio.create_task(self._audit_for_ever(), name="audit"))
+            tasks += [asyncio.create_task(each.run(), name=each.kind) for each in self._informers]
+            await _first_of(tasks)
+        finally:
+            for task in (*tasks, filling):
+                task.cancel()
+            await asyncio.gather(*tasks, filling, return_exceptions=True)
+
+    async def _fill(self, wanted: dict[str, int | None]) -> None:
+        """Wait until kopf has delivered the jobs, and list everything else into the cache.
+
+        Pods come last: whether one that has ended is of use is known from its job.
+
+        Args:
+            wanted: kind of jobs → how many there are; None = not known.
+        """
+        first = [self._fill_jobs(kind, number) for kind, number in wanted.items()]
+        first += [each.list() for each in self._informers if each.kind != "Pod"]
+        tasks = [asyncio.create_task(each) for each in first]
+        try:
+            for task in tasks:
+                await task
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        for informer in self._informers:
+            if informer.kind == "Pod":
+                await informer.list()
+
+    async def _fill_jobs(self, kind: str, wanted: int | None) -> None:
+        """Wait until kopf has delivered the jobs of a kind; list them if it does not."""
+        if not await self._has_delivered(kind, wanted):
+            await self._informer_of_jobs(kind).list()
+            return
+        names = set(self._audit.known(kind))
+        for news in self._cache.keep_only(kind, self.namespace, names, ""):
+            self._deliver(news)
+
+    async def _has_delivered(self, kind: str, wanted: int | None) -> bool:
+        """Wait until kopf has delivered as many jobs as there are; False if it delivers none for a while."""
+        num_known, heard_at = self._audit.num_known(kind), time.monotonic()
+        recount_at = heard_at + RECOUNT_S
+        while wanted is None or num_known < wanted:
+            await asyncio.sleep(POLL_S)
+            before, num_known = num_known, self._audit.num_known(kind)
+            now = time.monotonic()
+            if num_known != before:
+                heard_at, recount_at = now, now + RECOUNT_S
+            elif now - heard_at >= QUIET_S or wanted is None:
+                return False
+            elif now >= recount_at:  # some may have gone since they were counted
+                recount_at = now + RECOUNT_S
+                wanted = await self._cluster.count(kind, self.namespace)
+        return True
 
     # --- jobs ------------------------------------------------------------------------------------
 
@@ -161,3 +203,10 @@ class NamespaceWatch:
             news = self._cache.put(kind, job) if job is not None else None
             if news is not None:
                 self._deliver(news)
+
+
+async def _first_of(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait until one of the tasks ends; raise its error if it has one."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()

@@ -125,6 +125,10 @@ class Reconciler:
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = self._fitted(key, decide(plan, observed, now, self._settings))
+        if _has_no_pass(plan, decision) and await self._executor.begin(
+            key, decision.actions, memory
+        ):
+            return 0.0, False  # the status follows once other new jobs have begun
         wait_s = self._wait_s(key, plan, decision)
         try:
             has_written = not wait_s and await self._write_status(key, plan, decision)
@@ -290,3 +294,8 @@ class Reconciler:
             await self._cluster.create_event(build_event(plan.document, event, self._clock()))
         except Refused as error:
             logger.warning("cannot write the event %s: %s", event.reason, error)
+
+
+def _has_no_pass(plan: JobPlan, decision: Decision) -> bool:
+    """True for a job without a status whose training does not begin at once: no attempt must begin unrecorded."""
+    return not plan.document.get("status") and not (decision.status or {}).get("attempts")

@@ -37,8 +37,6 @@ class _Kind:
     deleted: dict[Identity, float] = field(default_factory=dict)
     """Time at which the watch reported that an object has gone: a list that was asked for before may still hold it."""
     suspects: dict[Identity, _Suspect] = field(default_factory=dict)
-    awaited: set[Identity] | None = None
-    """Objects of the first list of which no event has come yet; None before that list."""
 
 
 class WatchAudit:
@@ -62,8 +60,6 @@ class WatchAudit:
         state = self._kinds.setdefault(kind, _Kind())
         identity = (namespace, name, uid)
         state.suspects.pop(identity, None)
-        if state.awaited:
-            state.awaited.discard(identity)
         if is_deleted:
             state.delivered.pop(identity, None)
             state.deleted[identity] = now
@@ -82,8 +78,6 @@ class WatchAudit:
         versions = {
             _identity(item["metadata"]): item["metadata"]["resourceVersion"] for item in listed
         }
-        first = set(versions) - set(state.delivered) if state.awaited is None else state.awaited
-        state.awaited = first & set(versions)
         differing = set(state.delivered) - set(versions)
         differing |= {
             identity
@@ -106,10 +100,10 @@ class WatchAudit:
         suspects = self._kinds.get(kind, _Kind()).suspects.values()
         return max((now - each.since for each in suspects if each.is_confirmed), default=0.0)
 
-    def has_caught_up(self, kind: str) -> bool:
-        """True once the watch has delivered all objects that existed at the first audit."""
+    def num_known(self, kind: str) -> int:
+        """Number of objects that exist according to the watch."""
         state = self._kinds.get(kind)
-        return state is not None and state.awaited is not None and not state.awaited
+        return len(state.delivered) if state else 0
 
     def known(self, kind: str) -> list[tuple[str, str]]:
         """Namespaces and names of the objects that exist according to the watch."""

@@ -20,7 +20,7 @@ from cosmos_operator.kube.kinds import JOB_KINDS, OPTIONAL_KINDS, JobKey
 from cosmos_operator.kube.objects import seconds_since
 from cosmos_operator.settings import Settings
 
-SERVED_POLL_S = 60.0
+SERVED_POLL_S = 90.0
 """Seconds between two requests for the kinds that the API server has."""
 MISSING_POLL_S = 5.0
 """The same while it has no PostTrainingJob and the operator has nothing to do."""
@@ -169,7 +169,7 @@ class Watcher:
         if not self.watches(news.namespace):
             return  # all jobs are queued once the namespace is known
         for key in self._router.route(news):
-            self._queue.add(key)
+            self._queue.add(key, is_new=news.is_new_job and key in news.users)
 
     def _notice(self, namespace_watch: NamespaceWatch) -> None:
         """Queue the jobs of a namespace that is taken up; tell of one that is left out."""

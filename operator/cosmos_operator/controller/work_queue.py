@@ -60,7 +60,10 @@ class WorkQueue:
         self._handle = handle
         self._num_workers = workers
         self._scheduler: Scheduler = scheduler or asyncio.get_running_loop()
-        self._waiting: dict[JobKey, None] = {}  # in order of arrival
+        self._new: dict[
+            JobKey, None
+        ] = {}  # those that wait for their first pass, in order of arrival
+        self._waiting: dict[JobKey, None] = {}  # the others that wait, in order of arrival
         self._running: dict[JobKey, float] = {}  # since when
         self._again: set[JobKey] = set()  # asked for while running
         self._timers: dict[JobKey, Timer] = {}
@@ -72,21 +75,30 @@ class WorkQueue:
     @property
     def depth(self) -> int:
         """Jobs that could run now if a worker were free."""
-        return len(self._waiting) + len(self._again)
+        return len(self._new) + len(self._waiting) + len(self._again)
 
     def longest_run_s(self) -> float:
         """Duration so far of the oldest pass that still runs, in seconds; 0 if none runs."""
         now = self._scheduler.time()
         return max((now - since for since in self._running.values()), default=0.0)
 
-    def add(self, key: JobKey) -> None:
-        """Let a job run as soon as possible; if it runs now, once more after that."""
+    def add(self, key: JobKey, *, is_new: bool = False) -> None:
+        """Let a job run as soon as possible; if it runs now, once more after that.
+
+        Args:
+            key: the job.
+            is_new: True for a job that has had no pass: it goes before all that had one.
+        """
         if self._is_closed:
             return
         if key in self._running:
             self._again.add(key)
             return
-        self._waiting.setdefault(key)
+        if is_new:
+            self._waiting.pop(key, None)
+            self._new.setdefault(key)
+        elif key not in self._new:
+            self._waiting.setdefault(key)
         self._wake_up.set()
 
     def add_after(self, key: JobKey, seconds: float) -> None:
@@ -122,6 +134,7 @@ class WorkQueue:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._new.clear()
         self._waiting.clear()
         self._again.clear()
         self._wake_up.set()
@@ -137,12 +150,13 @@ class WorkQueue:
 
     async def _work(self) -> None:
         while not self._is_closed:
-            if not self._waiting:
+            waiting = self._new or self._waiting
+            if not waiting:
                 self._wake_up.clear()
                 await self._wake_up.wait()
                 continue
-            key = next(iter(self._waiting))
-            del self._waiting[key]
+            key = next(iter(waiting))
+            del waiting[key]
             await self._pass(key)
 
     async def _pass(self, key: JobKey) -> None:

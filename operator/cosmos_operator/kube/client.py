@@ -28,6 +28,8 @@ TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 
 JSON = "application/json"
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
+"""Header for answers as they are: within a cluster, packing and unpacking a list takes longer than sending it."""
 Query = tuple[tuple[str, str], ...]
 
 
@@ -254,7 +256,7 @@ class Client:
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         """Send a request; ``media`` are the types of its body and of its answer."""
-        headers: dict[str, Any] = {"Accept": media[1]}
+        headers: dict[str, Any] = {"Accept": media[1], **UNCOMPRESSED}
         if body is not None:
             headers["Content-Type"] = media[0]
         # without the body, which holds JSON values already and need not be searched for models of the library

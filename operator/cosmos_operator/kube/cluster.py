@@ -13,10 +13,18 @@ from time import monotonic
 
 from cosmos_operator.errors import Refused
 from cosmos_operator.kube.client import Answer, Client, Connection, Query, load_configuration
+from cosmos_operator.kube.discovery import discover
 from cosmos_operator.kube.kinds import KINDS, OPTIONAL_KINDS, Manifest, Resource
-from cosmos_operator.kube.lists import Change, Page, Selection, read_changes, read_pages
+from cosmos_operator.kube.lists import (
+    Change,
+    Page,
+    Selection,
+    count_objects,
+    read_changes,
+    read_pages,
+)
 from cosmos_operator.kube.patches import Patches
-from cosmos_operator.kube.paths import object_path, path_of, root_path, title_of
+from cosmos_operator.kube.paths import object_path, path_of, title_of
 from cosmos_operator.kube.protocol import FIELD_MANAGER
 from cosmos_operator.kube.schemas import read_schema
 
@@ -196,6 +204,13 @@ class KubeCluster(Patches):
         pages = self.pages(kind, namespace, labels, metadata_only=True)
         return [item async for page in pages for item in page.items]
 
+    async def count(self, kind: str, namespace: str | None) -> int | None:
+        """Number of objects of a kind; None if the API server does not tell."""
+        resource = await self._resource(kind)
+        if resource is None:
+            return 0
+        return await count_objects(self._client, object_path(resource, namespace))
+
     async def pages(
         self,
         kind: str,
@@ -234,13 +249,12 @@ class KubeCluster(Patches):
             change.body["apiVersion"], change.body["kind"] = resource.api_version, kind
             yield change
 
-    async def replace(self, manifest: Manifest) -> bool:
-        """Replace an object; False if it is gone or is no longer at this resourceVersion."""
+    async def replace(self, manifest: Manifest) -> Manifest | None:
+        """Replace an object; None if it is gone or is no longer at this resourceVersion."""
         answer = await self._client.request("PUT", path_of(manifest), body=manifest)
         if answer.status in (404, 409):
-            return False
-        answer.read(f"replace {title_of(manifest)}")
-        return True
+            return None
+        return answer.read(f"replace {title_of(manifest)}")
 
     async def may(self, attributes: Mapping[str, str]) -> bool:
         """True if our account may do what these ``resourceAttributes`` of a SelfSubjectAccessReview describe."""
@@ -265,36 +279,12 @@ class KubeCluster(Patches):
         return self._served.get(kind)
 
     async def _discover(self, kinds: Iterable[str]) -> dict[str, Resource]:
-        offered = await self._offered()
-        answers: dict[str, set[str]] = {}
-        found: dict[str, Resource] = {}
-        for kind in kinds:
-            first = KINDS[kind]
-            for version in (first.version, *OTHER_VERSIONS.get(kind, ())):
-                resource = replace(first, version=version)
-                if offered is not None and resource.api_version not in offered:
-                    continue
-                if resource.api_version not in answers:
-                    answers[resource.api_version] = await self._plurals(resource)
-                if resource.plural in answers[resource.api_version]:
-                    found[kind] = resource
-                    break
-        return found
-
-    async def _offered(self) -> set[str] | None:
-        """Groups with their versions; None if the server does not list them."""
-        answer = await self._client.request("GET", "/apis")
-        if answer.status == 404:
-            return None
-        groups = answer.read("list the API groups").get("groups") or ()
-        return {one["groupVersion"] for group in groups for one in group.get("versions") or ()}
-
-    async def _plurals(self, resource: Resource) -> set[str]:
-        answer = await self._client.request("GET", root_path(resource))
-        if answer.status == 404:
-            return set()
-        document = answer.read(f"list what {resource.api_version} serves")
-        return {entry.get("name", "") for entry in document.get("resources") or ()}
+        candidates = (
+            (kind, replace(KINDS[kind], version=version))
+            for kind in kinds
+            for version in (KINDS[kind].version, *OTHER_VERSIONS.get(kind, ()))
+        )
+        return await discover(self._client, candidates)
 
     async def _post(self, manifest: Manifest, query: Query = ()) -> Answer:
         query = (("fieldManager", FIELD_MANAGER), *query)

@@ -34,6 +34,15 @@ def test_settings_only_watch():
     assert settings.watching.inactivity_timeout == 90
 
 
+def test_kopf_copies_no_object_to_compare_it():
+    body = kopf.Body({"metadata": {"name": "one"}, "spec": {"a": 1}})
+
+    storage = build_settings().persistence.diffbase_storage
+
+    assert storage.build(body=body) == {}
+    assert storage.fetch(body=body) is None
+
+
 def test_only_one_module_imports_kopf():
     package = Path(cosmos_operator.__file__).parent
     users = [path.name for path in package.rglob("*.py") if "import kopf" in path.read_text()]

@@ -24,7 +24,7 @@ class LeaseStore:
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
-        self.version = 0
+        self.version = self.num_reads = 0
         self.error: Exception | None = None
         self.hangs = False
 
@@ -41,6 +41,7 @@ class LeaseStore:
 
     async def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         assert (kind, namespace, name) == ("Lease", "here", "cosmos")
+        self.num_reads += 1
         await self._arrive()
         return copy.deepcopy(self.lease)
 
@@ -51,13 +52,13 @@ class LeaseStore:
         self._save(manifest)
         return self.lease
 
-    async def replace(self, manifest: dict[str, Any]) -> bool:
+    async def replace(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
         await self._arrive()
         current = self.lease and self.lease["metadata"]["resourceVersion"]
         if manifest["metadata"]["resourceVersion"] != current:
-            return False
+            return None
         self._save(manifest)
-        return True
+        return copy.deepcopy(self.lease)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -164,7 +165,8 @@ async def test_keeping_renews_and_ends_when_another_has_it(clock):
     assert lease.age_s <= 2
     assert not keeping.done()
 
-    store.spec["holderIdentity"] = "other"
+    assert store.lease is not None
+    store._save({**store.lease, "spec": {**store.spec, "holderIdentity": "other"}})
 
     with pytest.raises(LeaseLost, match="taken by other"):
         await keeping
@@ -194,6 +196,26 @@ async def test_request_that_hangs_does_not_outlast_the_lease(monkeypatch):
 
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(lease.renew_until_lost(), 5)
+
+
+async def test_answer_that_is_lost_leaves_time_for_another_try(monkeypatch):
+    monkeypatch.setattr(module, "RENEW_DEADLINE_S", 1.0)
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    monkeypatch.setattr(module, "TRY_S", 0.1)
+    store = LeaseStore()
+    lease = Lease(store, SETTINGS, "me")
+    await lease.acquire()
+    store.hangs = True
+    keeping = asyncio.create_task(lease.renew_until_lost())
+    await asyncio.sleep(0.1)  # the request hangs, and will get no answer
+
+    store.hangs = False
+    await asyncio.sleep(1.2)
+
+    assert not keeping.done()
+    assert lease.age_s is not None
+    assert lease.age_s < 1
+    keeping.cancel()
 
 
 async def test_who_holds_the_lease_is_known_while_the_server_answers(clock):
@@ -277,3 +299,24 @@ def test_identity_is_that_of_the_pod_or_of_the_process(monkeypatch):
     monkeypatch.setenv("POD_NAME", "operator-1")
     monkeypatch.setenv("POD_UID", "u")
     assert own_identity() == "operator-1_u"
+
+
+async def test_lease_that_nobody_touches_is_renewed_without_reading_it(clock):
+    store = LeaseStore()
+    lease = Lease(store, SETTINGS, "me", clock)
+    await lease.acquire()
+    task = asyncio.create_task(lease.renew_until_lost())
+    await clock.settle()
+    reads, version = store.num_reads, store.version
+    await clock.settle()
+    assert store.version > version
+    assert store.num_reads == reads
+
+    assert store.lease is not None
+    store._save({**store.lease, "metadata": {**store.lease["metadata"], "labels": {"a": "b"}}})
+    await clock.settle()
+
+    assert not task.done()
+    assert store.num_reads == reads + 1
+    assert store.lease["metadata"]["labels"]["a"] == "b", "what others write stays"
+    task.cancel()

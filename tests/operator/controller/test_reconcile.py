@@ -232,8 +232,44 @@ async def test_pass_sees_what_it_has_written_before_any_watch_tells(kube, rig):
     assert ("create", "jobs") in verbs(first)
 
     _, second = await rig.reconcile("one")
+    _, third = await rig.reconcile("one")
 
-    assert second == []
+    assert verbs(second) == [("patch", "posttrainingjobs")], "its status follows its first objects"
+    assert third == []
+
+
+async def test_new_jobs_that_share_a_stage_create_it_once(kube, rig):
+    for name in ("one", "two", "three"):
+        make_ptj(kube, name)
+    await rig.sync()
+    before = len(kube.calls())
+
+    await asyncio.gather(*map(rig.reconcile, ("one", "two", "three")))
+
+    names = [call.name for call in kube.calls()[before:] if call.verb == "create"]
+    jobs = [one["metadata"]["name"] for one in kube.find("jobs.batch")]
+    assert jobs
+    assert {verb for verb, _ in verbs(kube.calls()[before:])} == {"create"}, "nothing is looked at"
+    assert len(names) == 2 * len(jobs), "each Job and each ConfigMap once"
+
+    for name in ("one", "two", "three"):
+        await rig.reconcile(name)
+    for job in kube.find("jobs.batch"):
+        assert len(job["metadata"]["ownerReferences"]) == 3
+
+
+async def test_new_job_whose_first_objects_are_refused_says_so(kube, rig):
+    make_ptj(kube, "one")
+    kube.refuse(
+        lambda call: (call.verb, call.resource.plural) == ("create", "jobs"), 403, "Forbidden",
+        "exceeded quota: few",
+    )  # fmt: skip
+    await rig.sync()
+
+    await rig.reconcile("one")
+    await rig.reconcile("one")
+
+    assert "exceeded quota: few" in str(kube.get(PTJS, "one")["status"])
 
 
 async def test_older_news_does_not_replace_what_was_written(kube, rig):

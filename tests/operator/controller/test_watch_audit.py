@@ -113,23 +113,16 @@ def test_object_made_anew_is_another_one(audit):
     assert set(audit.known("Pod")) == {("default", "a")}
 
 
-def test_caught_up_when_everything_of_the_first_list_was_delivered(audit):
-    assert not audit.has_caught_up("Pod")
+def test_objects_are_counted_as_the_watch_tells_of_them(audit):
+    assert audit.num_known("Pod") == 0
     audit.tell("a", "1", 0)
-    audit.list(1, a="1", b="1", c="1")
-    assert not audit.has_caught_up("Pod")
+    audit.tell("a", "2", 1)
+    audit.tell("b", "3", 2)
+    assert audit.num_known("Pod") == 2
 
-    audit.tell("b", "2", 2)  # changed meanwhile: seen all the same
-    assert not audit.has_caught_up("Pod")
-    audit.list(3, a="1", b="2", d="1")  # c has gone, d is new
+    audit.tell("a", "4", 3, is_deleted=True)
 
-    assert audit.has_caught_up("Pod")
-
-
-def test_caught_up_when_there_is_nothing(audit):
-    audit.list(0)
-
-    assert audit.has_caught_up("Pod")
+    assert audit.num_known("Pod") == 1
 
 
 def test_forgotten_kind_begins_anew(audit):
@@ -137,5 +130,5 @@ def test_forgotten_kind_begins_anew(audit):
     audit.list(0)
     audit.forget("Pod")
 
-    assert not audit.has_caught_up("Pod")
+    assert audit.num_known("Pod") == 0
     assert audit.known("Pod") == []

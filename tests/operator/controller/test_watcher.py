@@ -216,3 +216,31 @@ async def test_jobs_that_have_ended_get_no_pass_but_for_their_deletion(kube, tmp
 
         assert op.keys == [due]
         assert op.metric('cosmos_jobs{state="Succeeded"} 2.0')
+
+
+async def test_jobs_are_listed_once(kube, tmp_path):
+    keys = [make_ptj(kube, "team-a", f"job-{number}") for number in range(5)]
+    async with watching(kube, tmp_path) as op:
+        await op.until(lambda: op.watcher.is_caught_up)
+        await op.until(lambda: set(keys) <= set(op.keys))
+
+    counts = [c for c in kube.calls("list", "posttrainingjobs") if c.query.get("limit") == "1"]
+    assert len(kube.calls("list", "posttrainingjobs")) - len(counts) == 1
+
+
+async def test_jobs_are_listed_if_kopf_delivers_none(kube, tmp_path, monkeypatch):
+    async def watch_nothing(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(namespace_watch, "watch", watch_nothing)
+    monkeypatch.setattr(namespace_watch, "RECOUNT_S", 0.1)
+    monkeypatch.setattr(namespace_watch, "QUIET_S", 0.3)
+    one = make_ptj(kube, "team-a", "one")
+    cluster = await connect(kube.write_kubeconfig(tmp_path / "kubeconfig"))
+    running = Running(cluster, Settings())
+    await running.until(lambda: running.watcher.is_caught_up and one in running.keys)
+
+    for task in running.tasks:
+        task.cancel()
+    await asyncio.gather(*running.tasks, return_exceptions=True)
+    await cluster.close()

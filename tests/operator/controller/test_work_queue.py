@@ -138,6 +138,22 @@ async def test_different_keys_run_at_the_same_time_up_to_the_number_of_workers()
     await rig.close()
 
 
+async def test_new_keys_go_before_all_others_and_wait_once():
+    rig = Rig(workers=1)
+    three, four = (JobKey("PostTrainingJob", "default", name) for name in ("three", "four"))
+    await rig.add(ONE, TWO, three)
+
+    rig.queue.add(four, is_new=True)
+    rig.queue.add(three, is_new=True)
+    rig.queue.add(four)
+    assert rig.queue.depth == 3
+    for key in (ONE, four, three, TWO):
+        await rig.passes.end(key)
+
+    assert rig.passes.begun == [ONE, four, three, TWO]
+    await rig.close()
+
+
 async def test_earliest_of_several_times_wins():
     rig = Rig()
 

@@ -98,6 +98,44 @@ async def test_served_kinds_are_found_once_in_a_while(rig, monkeypatch):
     assert await rig.cluster.served() == frozenset()
 
 
+async def test_kinds_are_found_with_one_request_where_the_server_tells_all_at_once(rig):
+    kinds = [{"resource": "pytorchjobs"}]
+    groups = [
+        {"metadata": {"name": "kubeflow.org"}, "versions": [{"version": "v1", "resources": kinds}]},
+        {"metadata": {"name": "kueue.x-k8s.io"}, "versions": [{"version": "v1beta2"}]},
+    ]
+    rig.api.on("GET /apis", Answer(body={"kind": "APIGroupDiscoveryList", "items": groups}))
+
+    assert await rig.cluster.served() == {"PyTorchJob"}
+    assert "as=APIGroupDiscoveryList" in rig.last.headers["Accept"]
+    assert len(rig.api.requests) == 1
+
+
+async def test_only_groups_that_the_server_has_are_asked_for_their_kinds(rig):
+    groups = [{"versions": [{"groupVersion": "kubeflow.org/v1"}]}]
+    rig.api.on("GET /apis", Answer(body={"kind": "APIGroupList", "groups": groups}))
+    rig.api.on("GET /apis/kubeflow.org/v1", Answer(body={"resources": [{"name": "pytorchjobs"}]}))
+
+    assert await rig.cluster.served() == {"PyTorchJob"}
+    assert len(rig.api.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "number"),
+    [
+        ({"metadata": {}, "items": []}, 0),
+        ({"metadata": {}, "items": [{}]}, 1),
+        ({"metadata": {"continue": "more", "remainingItemCount": 41}, "items": [{}]}, 42),
+        ({"metadata": {"continue": "more"}, "items": [{}]}, None),
+    ],
+)
+async def test_objects_are_counted_with_one_request(rig, body, number):
+    rig.api.on("GET /api/v1/pods", Answer(body=body))
+
+    assert await rig.cluster.count("Pod", None) == number
+    assert rig.last.query["limit"] == "1"
+
+
 @pytest.mark.parametrize("version", ["v1beta1", "v1beta2"])
 async def test_queues_are_read_in_the_version_that_is_served(rig, version):
     root = f"/apis/kueue.x-k8s.io/{version}"
@@ -292,9 +330,16 @@ async def test_server_that_is_not_there_is_unavailable():
 
 
 async def test_replace_says_whether_the_object_was_still_the_same(rig):
-    rig.api.on(f"PUT {MAPS}/c", Answer(), refusal(409, "Conflict"), refusal(404, "NotFound"))
+    rig.api.on(
+        f"PUT {MAPS}/c",
+        Answer(body={"data": {}}),
+        refusal(409, "Conflict"),
+        refusal(404, "NotFound"),
+    )
 
-    assert [await rig.cluster.replace(CONFIG_MAP) for _ in range(3)] == [True, False, False]
+    answers = [await rig.cluster.replace(CONFIG_MAP) for _ in range(3)]
+
+    assert answers == [{"data": {}}, None, None]
 
 
 async def test_dry_run_creates_nothing(rig):
