@@ -30,7 +30,8 @@ Outcome = Literal[
 ]  # fmt: skip
 ConditionType = Literal[
     "Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "LatentsReady",
-    "InputsReady", "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed",
+    "InputsReady", "Admitted", "Running", "Progressing", "Published", "Suspended", "Succeeded", "Failed", "Ready",
+    "Reconciling", "Stalled",
 ]  # fmt: skip
 
 
@@ -160,7 +161,7 @@ class PostTrainingJobStatus(ApiModel):
     message: Message = ""
     """State of the job in one sentence, for people."""
     conditions: Annotated[
-        tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 16))
+        tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 32))
     ] = ()
     """Aspects of the job's state that scripts can wait for; docs/operator.md explains each."""
     start_time: Time | None = None

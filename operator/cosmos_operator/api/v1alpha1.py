@@ -296,8 +296,8 @@ class PostTrainingJobSpec(ApiModel):
             },
         ),
     ] = ()
-    """Sets of videos to generate, with the published or the original model. Items may be appended at any time, and
-    cannot be changed or removed."""
+    """Sets of videos to generate, with the published or the original model. Items may be appended until the job has
+    ended, and cannot be changed or removed; for videos that are wanted later create an InferenceJob."""
     prompt_upsampler: Annotated[
         PromptUpsamplerSpec, Field(json_schema_extra=immutable("promptUpsampler"))
     ] = PromptUpsamplerSpec()
@@ -321,8 +321,24 @@ class Metadata(BaseModel):
     """Namespace of the job and of all its objects."""
 
 
+_HAS_ENDED = (
+    "has(oldSelf.status) && has(oldSelf.status.conditions) && oldSelf.status.conditions.exists(c, "
+    "(c.type == 'Succeeded' || c.type == 'Failed') && c.status == 'True')"
+)
+_NUM_ITEMS = "(has({0}.spec.inference) ? {0}.spec.inference.size() : 0)"
+
+
 class PostTrainingJob(ApiModel):
     """Post-trains a Cosmos-Predict1 Video2World model and generates videos with the result."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"!({_HAS_ENDED}) || {_NUM_ITEMS.format('self')} == {_NUM_ITEMS.format('oldSelf')}",
+                "spec.inference cannot grow once the job has ended; create an InferenceJob with spec.model.job",
+            )
+        )
+    )
 
     api_version: Literal["cosmos.dev/v1alpha1"]
     kind: Literal["PostTrainingJob"]

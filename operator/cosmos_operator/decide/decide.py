@@ -20,6 +20,7 @@ from cosmos_operator.decide.stages.advance import advance_stages
 from cosmos_operator.decide.status import (
     build_status,
     generation_of,
+    status_after_the_end,
     status_of_invalid_job,
     status_of_job_no_longer_valid,
 )
@@ -42,7 +43,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     if is_being_deleted(plan.document):
         return Decision()
     generation = generation_of(plan.document)
-    if is_finished(plan.previous, generation):
+    if is_finished(plan.previous):
         return _decide_after_the_end(plan, observed, now)
     conditions = Conditions(plan.previous.conditions, now, generation)
     if plan.job is None:
@@ -64,10 +65,11 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     return Decision(tuple(pass_.actions), status, events, pass_.requeue_after_s)
 
 
-def is_finished(status: PostTrainingJobStatus, generation: int) -> bool:
-    """True if the job has ended, and nobody has changed its specification since."""
-    ends = [c for c in status.conditions if c.type in ("Succeeded", "Failed")]
-    return any(c.status == "True" and c.observed_generation == generation for c in ends)
+def is_finished(status: PostTrainingJobStatus) -> bool:
+    """True if the job has ended; this is final, whatever is edited afterwards."""
+    return any(
+        one.status == "True" for one in status.conditions if one.type in ("Succeeded", "Failed")
+    )
 
 
 def _decide_on_invalid_job(
@@ -85,15 +87,16 @@ def _decide_on_invalid_job(
 def _decide_after_the_end(plan: JobPlan, observed: Observed, now: datetime) -> Decision:
     """Stop what still runs, and delete a finished job when its time has come; its files stay."""
     metadata, previous = plan.document["metadata"], plan.previous
+    status = status_after_the_end(plan)
     if left_over := _delete_left_overs(str(metadata["uid"]), observed):
-        return Decision(left_over, requeue_after_s=SHORT_WAIT_S)
+        return Decision(left_over, status, requeue_after_s=SHORT_WAIT_S)
     policy = plan.document.get("spec", {}).get("runPolicy") or {}
     ttl = policy.get("ttlSecondsAfterFinished")
     if ttl is None or previous.completion_time is None:
-        return Decision()
+        return Decision(status=status)
     remaining_s = ttl - seconds_since(previous.completion_time, now)
     if remaining_s > 0:
-        return Decision(requeue_after_s=remaining_s)
+        return Decision(status=status, requeue_after_s=remaining_s)
     reason = f"spec.runPolicy.ttlSecondsAfterFinished={ttl}"
     return Decision((Delete(plan.document["kind"], metadata["name"], metadata["uid"], reason),))
 

@@ -28,6 +28,8 @@ def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[E
 def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[str, str]]) -> bool:
     """False for changes of a condition that everybody expects, or that another event tells."""
     answer, reason = condition["status"], condition["reason"]
+    if kind in ("Ready", "Reconciling", "Stalled"):  # they say what Succeeded and Failed say
+        return False
     if kind in ("Succeeded", "Failed"):
         return answer == "True"
     if kind == "Suspended":

@@ -8,6 +8,7 @@ from datetime import datetime
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.pass_state import Failure, Pass
+from cosmos_operator.decide.readiness import set_failed, set_in_progress, set_succeeded
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
 from cosmos_operator.plan.job_plan import JobPlan
@@ -43,6 +44,7 @@ def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) 
     conditions.set("Accepted", "False", "InvalidSpec", message)
     conditions.set("Succeeded", "False", "InvalidSpec", message)
     conditions.set("Failed", "True", "InvalidSpec", message)
+    set_failed(conditions, "InvalidSpec", message)
     status = plan.previous.model_copy(
         update={
             "observed_generation": generation_of(plan.document),
@@ -73,6 +75,14 @@ def status_of_job_no_longer_valid(plan: JobPlan, conditions: Conditions) -> Mani
     return _to_document(status)
 
 
+def status_after_the_end(plan: JobPlan) -> Manifest | None:
+    """The status of a job that was edited after its end, which says that the edit was seen; None if it was not."""
+    generation = generation_of(plan.document)
+    if plan.previous.observed_generation == generation:
+        return None
+    return _to_document(plan.previous.model_copy(update={"observed_generation": generation}))
+
+
 def generation_of(document: Manifest) -> int:
     """Generation of a job: it grows with each change of its specification."""
     return int(document["metadata"].get("generation", 0))
@@ -87,7 +97,7 @@ def _to_document(status: PostTrainingJobStatus) -> Manifest:
 
 
 def _set_final_conditions(pass_: Pass) -> None:
-    """Set Suspended, Succeeded and Failed, and choose the state and the sentence for people."""
+    """Set Suspended, Succeeded, Failed and those of readiness, and choose the state and the sentence for people."""
     if pass_.is_suspended:
         pass_.set_condition("Suspended", "True", "Requested", "spec.runPolicy.suspend is true")
     else:
@@ -98,10 +108,12 @@ def _set_final_conditions(pass_: Pass) -> None:
     elif pass_.stages and len(pass_.finished_stages) == len(pass_.stages):
         pass_.set_condition("Failed", "False", "Succeeded")
         pass_.set_condition("Succeeded", "True", "Finished", "all stages have finished")
+        set_succeeded(pass_.conditions)
         pass_.state, pass_.message = "Succeeded", _success_message(pass_)
     else:
         pass_.set_condition("Succeeded", "Unknown", "InFlight")
         pass_.set_condition("Failed", "False", "InFlight")
+        set_in_progress(pass_.conditions, is_suspended=pass_.is_suspended)
         if pass_.is_suspended:
             pass_.state, pass_.message = "Suspended", _suspended_message(pass_)
         pass_.propose_state("Pending", "waits for its stages")
@@ -120,6 +132,7 @@ def _fail_for_inference(pass_: Pass) -> None:
 def _set_failed(pass_: Pass, failure: Failure) -> None:
     pass_.set_condition("Succeeded", "False", "Failed", failure.message)
     pass_.set_condition("Failed", "True", failure.reason, failure.message)
+    set_failed(pass_.conditions, failure.reason, failure.message)
     pass_.state, pass_.message = "Failed", failure.message
 
 

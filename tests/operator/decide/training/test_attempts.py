@@ -305,7 +305,7 @@ def test_two_failures_without_progress_end_the_job_early():
     assert len(simulation.attempts) == 2
 
 
-def test_raising_max_attempts_lets_a_failed_job_go_on():
+def test_raising_max_attempts_does_not_revive_a_failed_job():
     simulation = training({"runPolicy": {"maxAttempts": 1}})
     simulation.fail(simulation.running_attempt(), 1, step=20)
     simulation.settle()
@@ -316,8 +316,9 @@ def test_raising_max_attempts_lets_a_failed_job_go_on():
     simulation.pass_time(600)
     simulation.settle()
 
-    assert outcomes(simulation) == ["Crashed", "Running"]
-    assert simulation.condition("Failed")["status"] == "False"
+    assert outcomes(simulation) == ["Crashed"]
+    assert simulation.condition("Failed")["status"] == "True"
+    assert simulation.status["observedGeneration"] == 2
 
 
 def test_stalled_attempt_is_stopped_and_counted():
