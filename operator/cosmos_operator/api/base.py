@@ -15,6 +15,10 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "PostTrainingJob"
 PLURAL = "posttrainingjobs"
+INFERENCE_KIND = "InferenceJob"
+INFERENCE_PLURAL = "inferencejobs"
+JOB_KINDS = (KIND, INFERENCE_KIND)
+"""Kinds of this project, which the operator carries out."""
 
 RULES = "x-kubernetes-validations"
 """Key under which an OpenAPI schema carries its CEL rules."""
@@ -39,12 +43,12 @@ def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
     return {RULES: [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
-def immutable(field: str) -> dict[str, Any]:
-    """Extra of the JSON schema of a field that cannot be changed once the object exists."""
+def immutable(field: str, kind: str = KIND) -> dict[str, Any]:
+    """Extra of the JSON schema of a field that cannot be changed once the object of a kind exists."""
     return rules(
         (
             "self == oldSelf",
-            f"{field} cannot be changed; create another PostTrainingJob (finished stages are shared)",
+            f"{field} cannot be changed; create another {kind} (finished stages are shared)",
         )
     )
 

@@ -1,4 +1,4 @@
-"""The status of a PostTrainingJob: written by the operator, read by people and scripts.
+"""The status of a job: written by the operator, read by people and scripts.
 
 Numbers with a fraction are text, as the Kubernetes API conventions ask. ``state`` is for people only; scripts
 wait for conditions.
@@ -151,8 +151,8 @@ class Output(ApiModel):
     """Step of the training whose weights the published model has."""
 
 
-class PostTrainingJobStatus(ApiModel):
-    """Work that was done, written by the operator."""
+class JobStatus(ApiModel):
+    """The status that jobs of both kinds have."""
 
     observed_generation: NonNegative = 0
     """Generation of the job that this status was written for."""
@@ -168,20 +168,12 @@ class PostTrainingJobStatus(ApiModel):
     """Time at which the operator first saw the job."""
     completion_time: Time | None = None
     """Time at which the job succeeded or failed."""
-    progress: Progress | None = None
-    """Progress of the training, as its log reports it."""
-    checkpoints: Checkpoints | None = None
-    """Latest complete checkpoint of the training."""
-    attempts: Annotated[tuple[Attempt, ...], Field(json_schema_extra=_list_map("number", 10))] = ()
-    """Attempts of the training, the last ten."""
-    failed_attempts: NonNegative = 0
-    """Number of attempts that have failed and count towards runPolicy.maxAttempts."""
     inference: Annotated[
         tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
     ] = ()
     """State of each inference item."""
     outputs: Annotated[tuple[Output, ...], Field(json_schema_extra=_list_map("name", 8))] = ()
-    """Results of the job: the published model and the report."""
+    """Results of the job: the published model, if it trains one, and the report."""
 
     @property
     def was_accepted(self) -> bool:
@@ -190,8 +182,32 @@ class PostTrainingJobStatus(ApiModel):
         return accepted is not None and accepted.reason != "InvalidSpec"
 
 
+class PostTrainingJobStatus(JobStatus):
+    """Work that was done, written by the operator."""
+
+    progress: Progress | None = None
+    """Progress of the training, as its log reports it."""
+    checkpoints: Checkpoints | None = None
+    """Latest complete checkpoint of the training."""
+    attempts: Annotated[tuple[Attempt, ...], Field(json_schema_extra=_list_map("number", 10))] = ()
+    """Attempts of the training, the last ten."""
+    failed_attempts: NonNegative = 0
+    """Number of attempts that have failed and count towards runPolicy.maxAttempts."""
+
+
+class InferenceJobStatus(JobStatus):
+    """Work that was done, written by the operator."""
+
+
+TRAINING_FIELDS = frozenset(PostTrainingJobStatus.model_fields) - frozenset(JobStatus.model_fields)
+"""Fields of a status that only jobs with a training have."""
+
+
 def read_status(document: Mapping[str, Any]) -> PostTrainingJobStatus:
-    """The status in a job's document; one that this version cannot read counts as empty, and is written anew."""
+    """The status in the document of a job of any kind; one that this version cannot read counts as empty.
+
+    It has the fields of a training, which stay empty in that of an InferenceJob.
+    """
     try:
         return PostTrainingJobStatus.model_validate(document.get("status") or {})
     except ValidationError:
