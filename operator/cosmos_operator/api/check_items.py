@@ -90,8 +90,8 @@ def _check_address(address: str, context: ItemContext, where: str) -> list[str]:
     match = ADDRESS.match(address)
     if match and match["volume"] == "dataset" and not context.has_dataset:
         return [
-            f"{where}: {address!r} is a file of a job's dataset, which needs spec.model.job; give a volume address such "
-            "as datasets://FOLDER/FILE, or a path"
+            f"{where}: {address!r} is a file of a job's dataset, which needs spec.model.job; give a volume address "
+            "such as datasets://FOLDER/FILE, or a path"
         ]
     volumes = ("dataset", *VOLUMES) if context.has_dataset else VOLUMES
     if match and match["volume"] not in volumes:
@@ -148,3 +148,19 @@ def _check_sizes(item: InferenceItem, experiment: Experiment, where: str) -> lis
                 f"use at most {8 * net.max_latent_size}"
             )
     return problems
+
+
+# --- files of an item ----------------------------------------------------------------------
+
+
+def uses_dataset(item: InferenceItem) -> bool:
+    """True if an inference item reads files of the job's dataset."""
+    return any(address.startswith(DATASET_SCHEME) for address in addresses(item))
+
+
+def addresses(item: InferenceItem) -> tuple[str, ...]:
+    """Every file that an inference item names."""
+    found = [item.inputs_file]
+    for entry in item.inputs or ():
+        found += [entry.conditioning, entry.ground_truth]
+    return tuple(address for address in found if address is not None)

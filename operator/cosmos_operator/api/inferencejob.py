@@ -1,7 +1,7 @@
 """InferenceJob ``cosmos.dev/v1alpha1``: videos that are wanted later, of a model that is there or soon will be.
 
-Its items are those of ``spec.inference`` of a PostTrainingJob. What it leaves out comes from the PostTrainingJob that it
-names, if it names one. Rules that relate fields are stated twice, in Python and in CEL beside it.
+Its items are those of ``spec.inference`` of a PostTrainingJob. What it leaves out comes from the PostTrainingJob that
+it names, if it names one. Rules that relate fields are stated twice, in Python and in CEL beside it.
 """
 
 from __future__ import annotations
@@ -187,25 +187,23 @@ class InferenceJobSpec(ApiModel):
     ] = None
     """Treatment of conditioning images and videos whose aspect ratio is not that of the videos, as in spec.dataset of a
     PostTrainingJob. Omitted: Stretch, or with model.job that of the job."""
-    tokenizer: Annotated[
-        TokenizerSpec | None, Field(json_schema_extra=_fixed("tokenizer"))
-    ] = None
+    tokenizer: Annotated[TokenizerSpec | None, Field(json_schema_extra=_fixed("tokenizer"))] = None
     """Video tokenizer. Omitted: Cosmos-Tokenize1-CV8x8x8-720p, or with model.job that of the job."""
-    embeddings: Annotated[
-        TextEncoderSpec | None, Field(json_schema_extra=_fixed("embeddings"))
-    ] = None
+    embeddings: Annotated[TextEncoderSpec | None, Field(json_schema_extra=_fixed("embeddings"))] = (
+        None
+    )
     """Text encoder. Omitted: google-t5/t5-11b, or with model.job that of the job."""
     prompt_upsampler: Annotated[
         PromptUpsamplerSpec | None, Field(json_schema_extra=_fixed("promptUpsampler"))
     ] = None
     """Model that rewrites short prompts into longer ones. Omitted: with model.job that of the job."""
-    guardrails: Annotated[
-        GuardrailsSpec | None, Field(json_schema_extra=_fixed("guardrails"))
-    ] = None
+    guardrails: Annotated[GuardrailsSpec | None, Field(json_schema_extra=_fixed("guardrails"))] = (
+        None
+    )
     """Models that block unsafe prompts and videos. Omitted: with model.job those of the job."""
-    compute: Annotated[
-        SamplingComputeSpec | None, Field(json_schema_extra=_fixed("compute"))
-    ] = None
+    compute: Annotated[SamplingComputeSpec | None, Field(json_schema_extra=_fixed("compute"))] = (
+        None
+    )
     """GPUs, image and resources of the pods. Omitted: those of an item of the job with model.job, otherwise one process
     on the CPU."""
     storage: Annotated[StorageSpec | None, Field(json_schema_extra=_fixed("storage"))] = None
@@ -257,3 +255,14 @@ class InferenceJob(ApiModel):
     def name(self) -> str:
         """Name of the job."""
         return self.metadata.name
+
+    @property
+    def items(self) -> tuple[InferenceItem, ...]:
+        """The items, those without a number of GPUs with that of spec.compute if it is given."""
+        compute = self.spec.compute
+        if compute is None:
+            return self.spec.items
+        return tuple(
+            item if item.gpus is not None else item.model_copy(update={"gpus": compute.gpus})
+            for item in self.spec.items
+        )

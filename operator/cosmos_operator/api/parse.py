@@ -1,4 +1,4 @@
-"""A YAML document → a PostTrainingJob, or all of its problems: the field, the value, what is allowed, what to do."""
+"""A YAML document → a job, or all of its problems: the field, the value, what is allowed, what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cosmos_operator.api.base import INFERENCE_KIND, JOB_KINDS
 from cosmos_operator.api.check import check_job, check_training
+from cosmos_operator.api.check_inference_job import check_inference_job
+from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
@@ -25,8 +28,8 @@ MOVED_FIELDS: dict[str, str] = {}
 ``v1alpha1`` has moved none so far; a field that is renamed or moved gets a line here."""
 
 
-def load_job(path: Path) -> PostTrainingJob:
-    """Read and validate the PostTrainingJob of a YAML file.
+def load_job(path: Path) -> PostTrainingJob | InferenceJob:
+    """Read and validate the job of a YAML file, of any kind.
 
     Raises:
         InvalidSpec: no such file, not YAML, not exactly one document, or a wrong job.
@@ -38,20 +41,32 @@ def load_job(path: Path) -> PostTrainingJob:
             d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d is not None
         ]
     except FileNotFoundError:
-        raise InvalidSpec(
-            [f"{path}: no such file; give the YAML file of a PostTrainingJob"]
-        ) from None
+        raise InvalidSpec([f"{path}: no such file; give the YAML file of a job"]) from None
     except IsADirectoryError:
-        raise InvalidSpec(
-            [f"{path}: is a folder; give the YAML file of a PostTrainingJob"]
-        ) from None
+        raise InvalidSpec([f"{path}: is a folder; give the YAML file of a job"]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidSpec([f"{path}: not YAML: {' '.join(str(error).split())}"]) from None
     if len(documents) != 1:
-        raise InvalidSpec(
-            [f"{path}: got {len(documents)} documents; give exactly one PostTrainingJob"]
-        )
-    return parse_job(documents[0])
+        raise InvalidSpec([f"{path}: got {len(documents)} documents; give exactly one job"])
+    document = documents[0]
+    if isinstance(document, Mapping) and document.get("kind") == INFERENCE_KIND:
+        return parse_inference_job(document)
+    return parse_job(document)
+
+
+def parse_inference_job(document: Mapping[str, Any]) -> InferenceJob:
+    """Validate the document of an InferenceJob, as far as that is possible without the job that trained its model.
+
+    Raises:
+        InvalidSpec: with all problems, one line each.
+    """
+    try:
+        request = InferenceJob.model_validate(document)
+    except ValidationError as error:
+        raise InvalidSpec(_describe(problem, InferenceJob) for problem in error.errors()) from None
+    if problems := check_inference_job(request):
+        raise InvalidSpec(problems)
+    return request
 
 
 def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML value
@@ -62,12 +77,14 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
     """
     if not isinstance(document, Mapping):
         raise InvalidSpec(
-            [f"job: got {type(document).__name__}; expected a mapping with kind PostTrainingJob"]
+            [
+                f"job: got {type(document).__name__}; expected a mapping with kind {' or '.join(JOB_KINDS)}"
+            ]
         )
     try:
         job = PostTrainingJob.model_validate(document)
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors()]
+        problems = [_describe(problem, PostTrainingJob) for problem in error.errors()]
         raise InvalidSpec(problems + _training_problems(document)) from None
     if problems := check_job(job):
         raise InvalidSpec(problems)
@@ -89,14 +106,14 @@ def _training_problems(document: Mapping[str, Any]) -> list[str]:
 # --- one line per problem --------------------------------------------------------------------
 
 
-def _describe(problem: ErrorDetails) -> str:
-    """A problem in one line."""
+def _describe(problem: ErrorDetails, root: type[BaseModel]) -> str:
+    """A problem of a document of this model, in one line."""
     location, got = problem["loc"], problem["input"]
     where = _path(location)
     if problem["type"] == "extra_forbidden":
         if moved := _moved_to(location):
             return f"{where}: this field is now {moved}; give that instead"
-        return f"{_path(location[:-1])}: unknown field {location[-1]!r}{_nearest(location)}"
+        return f"{_path(location[:-1])}: unknown field {location[-1]!r}{_nearest(location, root)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this field is required"
     message = problem["msg"].removeprefix("Value error, ")
@@ -118,9 +135,9 @@ def _moved_to(location: tuple[int | str, ...]) -> str | None:
     return MOVED_FIELDS.get(_path(tuple(part for part in location if not isinstance(part, int))))
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
+def _nearest(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """The end of a message on an unknown field: the field with the nearest name, and all fields of the object."""
-    model = _model_at(location[:-1])
+    model = _model_at(location[:-1], root)
     if model is None:
         return ""
     allowed = [field.alias or name for name, field in model.model_fields.items()]
@@ -128,9 +145,9 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     return f"; did you mean {near[0]!r}? allowed here: {', '.join(allowed)}"
 
 
-def _model_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
+def _model_at(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
     """The model class of the object at a location of the job; None if there is none."""
-    model: type[BaseModel] | None = PostTrainingJob
+    model: type[BaseModel] | None = root
     for part in location:
         if model is None or isinstance(part, int):
             continue

@@ -13,7 +13,9 @@ from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.decision import Decision, Delete
 from cosmos_operator.decide.events import transition_events
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
+from cosmos_operator.decide.requirements.deadline import check_deadline
 from cosmos_operator.decide.requirements.machines import check_backend
+from cosmos_operator.decide.requirements.model_job import keep_record, wait_for_model
 from cosmos_operator.decide.requirements.queueing import check_queue
 from cosmos_operator.decide.requirements.storage import check_storage
 from cosmos_operator.decide.stages.advance import advance_stages
@@ -51,18 +53,28 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     pass_ = Pass(
         plan.document, plan.job, plan.stages, plan.previous, observed, now, settings, conditions
     )
-    _check_deadline(pass_)
-    backend = check_backend(pass_)
-    if backend is None:
-        _carry_over_results(pass_)
+    if plan.obstacle is not None:
+        wait_for_model(pass_, plan.obstacle)
     else:
-        checks = [check_storage(pass_), check_queue(pass_)]
-        pass_.lacks_requirements = not all(checks)
-        advance_stages(pass_, backend)
+        _advance(pass_, plan)
     pass_.fail_items(plan.wrong_items)
     status = build_status(pass_)
     events = transition_events(plan.previous, status)
     return Decision(tuple(pass_.actions), status, events, pass_.requeue_after_s)
+
+
+def _advance(pass_: Pass, plan: JobPlan) -> None:
+    """Check what the job needs, then bring its stages forward."""
+    check_deadline(pass_)
+    backend = check_backend(pass_)
+    if backend is None:
+        _carry_over_results(pass_)
+        return
+    if plan.record is not None:
+        keep_record(pass_, plan.record)
+    checks = [check_storage(pass_), check_queue(pass_)]
+    pass_.lacks_requirements = not all(checks)
+    advance_stages(pass_, backend)
 
 
 def is_finished(status: PostTrainingJobStatus) -> bool:
@@ -114,19 +126,6 @@ def _delete_left_overs(uid: str, observed: Observed) -> tuple[Delete, ...]:
         for (kind, name), one in observed.objects.items()
         if is_left_over(kind, one)
     )
-
-
-def _check_deadline(pass_: Pass) -> None:
-    """Let the job fail if its model is not published in time; what is generated afterwards has no deadline."""
-    limit = pass_.job.spec.run_policy.active_deadline_seconds
-    if limit is None or pass_.previous.start_time is None or pass_.conditions.is_true("Published"):
-        return
-    remaining_s = limit - seconds_since(pass_.previous.start_time, pass_.now)
-    if remaining_s <= 0:
-        message = f"took longer than spec.runPolicy.activeDeadlineSeconds={limit}"
-        pass_.fail_job("DeadlineExceeded", message)
-    else:
-        pass_.requeue_after(remaining_s)
 
 
 def _carry_over_results(pass_: Pass) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from cosmos_operator.api.base import API_VERSION, KIND
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.status import (
     Attempt,
     Checkpoints,
@@ -18,7 +19,6 @@ from cosmos_operator.api.status import (
     Progress,
     State,
 )
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.decide.conditions import Answer, Conditions
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete
 from cosmos_operator.kube.kinds import Manifest
@@ -62,7 +62,7 @@ class Pass:
 
     document: Manifest
     """The job as the API server has it."""
-    job: PostTrainingJob
+    job: Job
     stages: Sequence[Stage]
     previous: PostTrainingJobStatus
     """The status that the last pass wrote."""
@@ -92,6 +92,11 @@ class Pass:
     def uid(self) -> str:
         """Uid of the job."""
         return str(self.document["metadata"]["uid"])
+
+    @property
+    def has_training(self) -> bool:
+        """True if the job is to train a model."""
+        return self.job.kind == KIND
 
     @property
     def is_suspended(self) -> bool:
@@ -193,7 +198,7 @@ class Pass:
         """The owner reference to this job."""
         return {
             "apiVersion": API_VERSION,
-            "kind": KIND,
+            "kind": self.job.kind,
             "name": self.job.name,
             "uid": self.uid,
             "controller": controls,

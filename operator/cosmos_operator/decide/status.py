@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from cosmos_operator.api.status import PostTrainingJobStatus
+from cosmos_operator.api.base import INFERENCE_KIND
+from cosmos_operator.api.status import TRAINING_FIELDS, PostTrainingJobStatus
 from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.pass_state import Failure, Pass
 from cosmos_operator.decide.readiness import set_failed, set_in_progress, set_succeeded
@@ -35,7 +36,7 @@ def build_status(pass_: Pass) -> Manifest:
         inference=pass_.inference,
         outputs=pass_.outputs,
     )
-    return _to_document(status)
+    return _to_document(status, pass_.document)
 
 
 def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) -> Manifest:
@@ -55,7 +56,7 @@ def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) 
             "completion_time": format_time(now),
         }
     )
-    return _to_document(status)
+    return _to_document(status, plan.document)
 
 
 def status_of_job_no_longer_valid(plan: JobPlan, conditions: Conditions) -> Manifest:
@@ -72,7 +73,7 @@ def status_of_job_no_longer_valid(plan: JobPlan, conditions: Conditions) -> Mani
             "conditions": conditions.all(),
         }
     )
-    return _to_document(status)
+    return _to_document(status, plan.document)
 
 
 def status_after_the_end(plan: JobPlan) -> Manifest | None:
@@ -80,7 +81,8 @@ def status_after_the_end(plan: JobPlan) -> Manifest | None:
     generation = generation_of(plan.document)
     if plan.previous.observed_generation == generation:
         return None
-    return _to_document(plan.previous.model_copy(update={"observed_generation": generation}))
+    status = plan.previous.model_copy(update={"observed_generation": generation})
+    return _to_document(status, plan.document)
 
 
 def generation_of(document: Manifest) -> int:
@@ -88,9 +90,10 @@ def generation_of(document: Manifest) -> int:
     return int(document["metadata"].get("generation", 0))
 
 
-def _to_document(status: PostTrainingJobStatus) -> Manifest:
-    """The status as JSON values; what is unknown is left out."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+def _to_document(status: PostTrainingJobStatus, job: Manifest) -> Manifest:
+    """The status as JSON values; what is unknown, or not of the job's kind, is left out."""
+    excluded = set(TRAINING_FIELDS) if job.get("kind") == INFERENCE_KIND else None
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=excluded)
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -123,10 +126,11 @@ def _fail_for_inference(pass_: Pass) -> None:
     """Let the job fail for inference items that failed, once no other item is left to do."""
     failed = [one for one in pass_.inference if one.state == "Failed"]
     open_items = [one for one in pass_.inference if one.state in ("Pending", "Running")]
-    is_published = pass_.conditions.is_true("Published")
-    if failed and is_published and not open_items and pass_.failure is None:
+    is_trained = not pass_.has_training or pass_.conditions.is_true("Published")
+    if failed and is_trained and not open_items and pass_.failure is None:
         text = "; ".join(f"{one.name}: {one.message}" for one in failed)
-        pass_.fail_job("InferenceFailed", f"the model is published, but inference failed: {text}")
+        before = "the model is published, but inference failed: " if pass_.has_training else ""
+        pass_.fail_job("InferenceFailed", f"{before}{text}")
 
 
 def _set_failed(pass_: Pass, failure: Failure) -> None:
@@ -141,7 +145,7 @@ def _success_message(pass_: Pass) -> str:
     num_videos = _sum([one.num_videos for one in pass_.inference])
     num_blocked = _sum([one.num_blocked for one in pass_.inference])
     parts = [
-        f"published {model}",
+        f"published {model}" * bool(model),
         f"{num_videos} videos" * bool(num_videos),
         f"{num_blocked} blocked" * bool(num_blocked),
     ]

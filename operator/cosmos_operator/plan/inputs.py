@@ -62,9 +62,7 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         model=model,
         tokenizer=tokenizer,
         encoder=encoder,
-        auxiliary_models=auxiliary_artifacts(
-            spec.prompt_upsampler, spec.guardrails, fingerprints
-        ),
+        auxiliary_models=auxiliary_artifacts(spec.prompt_upsampler, spec.guardrails, fingerprints),
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",

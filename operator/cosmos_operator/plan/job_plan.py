@@ -1,16 +1,25 @@
-"""A PostTrainingJob as the API server has it → what this version of the operator makes of it: its stages. Pure."""
+"""A job as the API server has it → what this version of the operator makes of it: its stages. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.parse import parse_job
 from cosmos_operator.api.status import PostTrainingJobStatus, read_status
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.stages import Stage, plan_stages
+
+
+@dataclass(frozen=True)
+class ModelObstacle:
+    """The reason for which the stages of an InferenceJob cannot be planned yet."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class JobPlan:
     """The job as the API server has it."""
     previous: PostTrainingJobStatus
     """The status that the last pass wrote."""
-    job: PostTrainingJob | None = None
+    job: Job | None = None
     """The job, parsed; None if it cannot be carried out."""
     stages: tuple[Stage, ...] = ()
     """The job's stages, in an order in which they can run."""
@@ -29,6 +38,10 @@ class JobPlan:
     """Inference items that are left out, by name, and what is wrong with each."""
     problems: tuple[str, ...] = ()
     """Reasons for which the job cannot be carried out, one line each."""
+    obstacle: ModelObstacle | None = None
+    """What an InferenceJob waits for; None if its stages are planned."""
+    record: Manifest | None = None
+    """A ConfigMap to create before anything begins; None if there is nothing to remember."""
 
 
 def plan_job(document: Manifest) -> JobPlan:

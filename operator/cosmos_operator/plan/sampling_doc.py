@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from cosmos_operator.api.check_items import DATASET_SCHEME
+from cosmos_operator.api.check_items import DATASET_SCHEME, addresses, uses_dataset
 from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.plan.inputs import guardrails_kind
 from cosmos_operator.plan.sampling_inputs import SamplingInputs
@@ -83,9 +83,7 @@ def generate(inputs: SamplingInputs, item: InferenceItem) -> GenerateConfig:
     return keyed("generate", document, target, needs)
 
 
-def check_inputs(
-    inputs: SamplingInputs, generated: Sequence[GenerateConfig]
-) -> CheckInputsConfig:
+def check_inputs(inputs: SamplingInputs, generated: Sequence[GenerateConfig]) -> CheckInputsConfig:
     """The check that the inputs of all inference items can be read; it needs no network."""
     document = CheckInputsConfig(
         key="",
@@ -122,19 +120,6 @@ def report(inputs: SamplingInputs, generated: Sequence[GenerateConfig]) -> Repor
 
 
 # --- parts -----------------------------------------------------------------------------------
-
-
-def uses_dataset(item: InferenceItem) -> bool:
-    """True if an inference item reads files of the job's dataset."""
-    return any(address.startswith(DATASET_SCHEME) for address in addresses(item))
-
-
-def addresses(item: InferenceItem) -> tuple[str, ...]:
-    """Every file that an inference item names."""
-    found = [item.inputs_file]
-    for entry in item.inputs or ():
-        found += [entry.conditioning, entry.ground_truth]
-    return tuple(address for address in found if address is not None)
 
 
 def _guardrails(inputs: SamplingInputs) -> GuardrailsConfig:

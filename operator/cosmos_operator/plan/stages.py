@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cosmos_operator.api.check_items import uses_dataset
 from cosmos_operator.api.status import ConditionType
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan import sampling_doc, worker_doc
 from cosmos_operator.plan.inputs import Inputs, read_inputs
-from cosmos_operator.plan.sampling_doc import uses_dataset
 from cosmos_operator.plan.sampling_inputs import SamplingInputs, Trained, sampling_of_training
 from cosmos_operator.plan.volumes import used_volumes
 from cosmos_worker.config.stages import Artifact, GenerateConfig, StageConfig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import ATTEMPT_LABEL, DEPENDS_ANNOTATION, QUEUE_LABEL
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import attempt_name
 from cosmos_operator.plan.pod import AvoidedNodes, build_pod_template, metadata
@@ -13,7 +13,7 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
 
-def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
+def workload_metadata(job: Job, stage: Stage, name: str) -> Manifest:
     """Metadata of a stage's workload, with the stages that it depends on, and its queue if it has one."""
     result = metadata(job, stage, name)
     result["annotations"] = {DEPENDS_ANNOTATION: ",".join(stage.depends_on)}
@@ -22,7 +22,7 @@ def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest
     return result
 
 
-def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
+def is_queued(job: Job, stage: Stage) -> bool:
     """True if Kueue decides when a stage starts; its workload is then created suspended, so that it waits its turn."""
     return bool(job.spec.scheduling.queue_name) and (stage.kind == "train" or stage.gpus > 0)
 
@@ -31,7 +31,7 @@ def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
 class TrainingAttempt:
     """One attempt of the training, for any backend."""
 
-    job: PostTrainingJob
+    job: Job
     stage: Stage
     config_map: str
     """Name of the ConfigMap with the stage's document."""

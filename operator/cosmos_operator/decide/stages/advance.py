@@ -11,7 +11,7 @@ from cosmos_operator.decide.stages.stage_jobs import advance_job
 from cosmos_operator.decide.training.attempts import Training
 from cosmos_operator.kube.objects import parse_time
 from cosmos_operator.plan.backend import Backend
-from cosmos_operator.plan.stages import CONDITIONS, Stage
+from cosmos_operator.plan.stages import CONDITIONS, GENERATE, Stage
 from cosmos_worker.errors import EXIT_USER_ERROR
 from cosmos_worker.storage.volumes import (
     MODEL_FILE,
@@ -23,6 +23,7 @@ NOTHING_TRAINED = (
     "nothing was trained: correct it, delete the job and create it again (inference items cannot be changed; what was "
     "prepared is used again)"
 )
+NOTHING_GENERATED = "nothing was generated: correct it, delete the job and create it again"
 
 
 def advance_stages(pass_: Pass, backend: Backend) -> None:
@@ -79,13 +80,14 @@ def _advance_check_of_inputs(pass_: Pass, stage: Stage) -> StageView:
     """
     if pass_.previous.attempts or pass_.conditions.is_true("Published"):
         return StageView("Succeeded", "NotNeeded")
-    if pass_.conditions.is_current(CONDITIONS[stage.kind]):
+    if not pass_.has_training or pass_.conditions.is_current(CONDITIONS[stage.kind]):
         view = _advance_unless_ready(pass_, stage)
     else:
         view = _advance_and_set_condition(pass_, stage)
     if view.state != "Failed" or view.ending is None or view.ending.exit_code != EXIT_USER_ERROR:
         return view
-    return replace(view, message=f"{view.message}; {NOTHING_TRAINED}")
+    advice = NOTHING_TRAINED if pass_.has_training else NOTHING_GENERATED
+    return replace(view, message=f"{view.message}; {advice}")
 
 
 def _advance_training(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
@@ -104,7 +106,7 @@ def _advance_training(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
 
 
 def _advance_inference_item(pass_: Pass, stage: Stage) -> StageView:
-    name = stage.name.removeprefix("generate-")
+    name = stage.name.removeprefix(GENERATE)
     before = next((one for one in pass_.previous.inference if one.name == name), None)
     if before is not None and before.state == "Succeeded":
         pass_.inference = (*pass_.inference, before)

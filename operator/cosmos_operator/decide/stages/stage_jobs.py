@@ -90,9 +90,7 @@ def _restore_config_map(pass_: Pass, stage: Stage, name: str) -> None:
 
 def _view_of_succeeded(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     """A success of before this job counts, unless the stage reads a folder that may have changed since."""
-    reads_claim = (
-        stage.kind == "prepare-dataset" and pass_.job.spec.dataset.source.claim is not None
-    )
+    reads_claim = stage.kind == "prepare-dataset" and pass_.job.dataset_claim is not None
     if reads_claim and _ended_before_this_job(pass_, stage, read_state(workload)):
         pass_.delete(
             workload,
