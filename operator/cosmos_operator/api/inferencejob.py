@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from cosmos_operator.api.base import (
     INFERENCE_KIND,
@@ -28,7 +29,7 @@ from cosmos_operator.api.models import TextEncoderSpec, TokenizerSpec
 from cosmos_operator.api.prompts_and_guards import GuardrailsSpec, PromptUpsamplerSpec
 from cosmos_operator.api.source import Source
 from cosmos_operator.api.status import InferenceJobStatus
-from cosmos_operator.api.v1alpha1 import CredentialsSpec, Metadata
+from cosmos_operator.api.v1alpha1 import SOURCES, CredentialsSpec, Metadata
 
 OF_THE_JOB = ("experiment", "overrides", "fit", "tokenizer", "embeddings")
 """Fields of spec that decide how the model was trained, so that they come from spec.model.job where it is given."""
@@ -121,6 +122,9 @@ class SamplingOutputsSpec(ApiModel):
     """True writes report.html on the generated videos, and with spec.model.job on the training too."""
 
 
+_KEPT = (*OF_THE_JOB, "promptUpsampler", "guardrails", "compute", "storage")
+"""Fields of spec that may be omitted and cannot be changed: a rule of the field itself is not asked when it comes or
+goes."""
 _ITEM_NEEDS = tuple(
     (
         f"has(self.model.job) || (has(self.{name}) && has(self.{name}.source)) || "
@@ -149,6 +153,10 @@ class InferenceJobSpec(ApiModel):
                 "checkpoint: Base of an item needs model.job; otherwise there is one model only",
             ),
             *_ITEM_NEEDS,
+            (
+                " && ".join(f"has(self.{name}) == has(oldSelf.{name})" for name in _KEPT),
+                f"{', '.join(_KEPT)} cannot be added or removed; create another InferenceJob",
+            ),
         )
     )
 
@@ -255,6 +263,17 @@ class InferenceJob(ApiModel):
     def name(self) -> str:
         """Name of the job."""
         return self.metadata.name
+
+    @property
+    def sources(self) -> tuple[tuple[str, Source], ...]:
+        """(field, source) of every source that the job names itself."""
+        found = []
+        for block, fields in SOURCES.items():
+            for field in fields:
+                source = getattr(getattr(self.spec, block, None), field, None)
+                if source is not None:
+                    found.append((f"spec.{to_camel(block)}.{to_camel(field)}", source))
+        return tuple(found)
 
     @property
     def items(self) -> tuple[InferenceItem, ...]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic.alias_generators import to_camel
-
 from cosmos_operator.api.base import INFERENCE_KIND
 from cosmos_operator.api.check_items import uses_dataset
 from cosmos_operator.api.inferencejob import InferenceJob, SamplingComputeSpec
@@ -14,7 +12,6 @@ from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpe
 from cosmos_operator.api.prompts_and_guards import GuardrailsSpec, PromptUpsamplerSpec
 from cosmos_operator.api.source import ClaimFolder, Source
 from cosmos_operator.api.v1alpha1 import (
-    SOURCES,
     BackendSpec,
     CredentialsSpec,
     Metadata,
@@ -68,7 +65,7 @@ class SamplingJob:
     @property
     def sources(self) -> tuple[tuple[str, Source], ...]:
         """(field, source) of every source that the job uses."""
-        return (*_own_sources(self.request), *self._sources_of_training())
+        return (*self.request.sources, *self._sources_of_training())
 
     @property
     def dataset_claim(self) -> ClaimFolder | None:
@@ -89,15 +86,6 @@ class SamplingJob:
         for where, source in job.sources:
             if all(by is None or not where.startswith(block) for block, by in replaced.items()):
                 yield f"{job.kind} {job.name}: {where}", source
-
-
-def _own_sources(request: InferenceJob) -> Iterator[tuple[str, Source]]:
-    for name, fields in SOURCES.items():
-        block = getattr(request.spec, name, None)
-        for field in fields:
-            source = getattr(block, field, None)
-            if source is not None:
-                yield f"spec.{to_camel(name)}.{to_camel(field)}", source
 
 
 def complete_job(request: InferenceJob, trained_by: PostTrainingJob | None) -> SamplingJob:

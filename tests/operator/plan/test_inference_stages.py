@@ -86,7 +86,7 @@ def test_omitted_blocks_are_those_of_the_job():
     job = make_job(
         {
             "compute": {"gpusPerNode": 4, "nodes": 2, "image": "worker:7"},
-            "training.overrides": ["trainer.micro_batch_size=4"],
+            "training.overrides": ["trainer.micro_batch_size=1"],
             "storage": {"checkpoints": {"claimName": "mine"}},
             "scheduling": {"queueName": "gpus"},
         }
