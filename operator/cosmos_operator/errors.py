@@ -42,6 +42,10 @@ class ClusterUnavailable(OperatorError):  # noqa: N818 - it is a state, not a mi
     exit_code = EXIT_RETRY
 
 
+class Conflict(ClusterUnavailable):
+    """The API server has a newer version of the object than the one that was read: read it again."""
+
+
 class Refused(OperatorError):  # noqa: N818 - it is an answer, not a mistake
     """The API server rejected a request; ``status`` is the HTTP status, ``message`` the reason."""
 

@@ -70,7 +70,9 @@ class Settings(ApiModel):
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose jobs are carried out; empty = all."""
     resync_seconds: Period = 300
-    """Longest time between two passes over a job, in seconds, so that lost watch events do no harm."""
+    """Seconds between two comparisons of the watch of the jobs with a list, so that lost watch events do no harm."""
+    queue_workers: Annotated[int, Field(ge=1, le=64)] = 8
+    """Passes over jobs that may run at the same time."""
     poll_seconds: Period = 15
     """Seconds between two passes over a job that runs, each of which reads its log."""
     progress_seconds: Annotated[float, Field(ge=0)] = 10

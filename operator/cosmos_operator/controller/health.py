@@ -24,6 +24,7 @@ class HealthServer:
     Args:
         health: problems for which the process should be restarted.
         readiness: problems for which jobs are not carried out yet.
+        details: what /readyz tells beside, although it answers that all is well.
         metrics: the metrics.
         health_port: port of /healthz and /readyz; 0 = any free one.
         metrics_port: port of /metrics; 0 = any free one.
@@ -35,6 +36,7 @@ class HealthServer:
         *,
         health: Problems,
         readiness: Problems,
+        details: Problems = tuple,
         metrics: Metrics,
         health_port: int,
         metrics_port: int,
@@ -42,7 +44,7 @@ class HealthServer:
     ) -> None:
         probes = web.Application()
         probes.router.add_get("/healthz", _probe(health))
-        probes.router.add_get("/readyz", _probe(readiness))
+        probes.router.add_get("/readyz", _probe(readiness, details))
         exposition = web.Application()
         exposition.router.add_get("/metrics", _exposition(metrics))
         self._sites = ((probes, health_port), (exposition, metrics_port))
@@ -67,10 +69,10 @@ class HealthServer:
         self._runners.clear()
 
 
-def _probe(problems: Problems) -> Handler:
+def _probe(problems: Problems, details: Problems = tuple) -> Handler:
     async def answer(_: web.Request) -> web.Response:
         lines = list(problems())
-        text = "\n".join(lines or ["ok"]) + "\n"
+        text = "\n".join([*(lines or ["ok"]), *details()]) + "\n"
         return web.Response(text=text, status=503 if lines else 200)
 
     return answer

@@ -15,24 +15,23 @@ from typing import Any
 import kopf
 from kopf._cogs.structs.credentials import Vault  # operator(vault=...) takes one; not exported
 
-from cosmos_operator.api.base import KIND
-from cosmos_operator.api.labels import MANAGED_BY, MANAGED_LABEL
-from cosmos_operator.controller.router import WatchEvent, read_event
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.client import Connection
-from cosmos_operator.kube.kinds import KINDS
+from cosmos_operator.kube.kinds import KINDS, Manifest
 
 INACTIVITY_S = 90.0
 """Seconds without any event after which a watch is begun anew; the API server sends a bookmark once a minute."""
 BACKOFFS_S = (1, 2, 4, 8)
 """Seconds between tries of a request that fails; after the last try the watches end."""
+IDLE_S = 0.1
+"""Seconds for which kopf keeps the task of an object, and the object with it, after its last event."""
 STOP_S = 10.0
 """Longest time that the watches get to end, in seconds."""
 
 Connect = Callable[[], Awaitable[Connection]]
 """Gives address and credentials of the API server."""
-Deliver = Callable[[WatchEvent], object]
-"""Receives an event."""
+Deliver = Callable[[str, str | None, Manifest], object]
+"""Receives an event: kind of the object; ADDED, MODIFIED, DELETED, or None for the first list; the object."""
 
 
 def build_settings() -> kopf.OperatorSettings:
@@ -49,14 +48,7 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = INACTIVITY_S
-    # kopf 1.45 and later; before that, read_event ignores objects of others
-    selectors = getattr(settings.watching, "label_selectors", None)
-    if selectors is not None:
-        for kind, resource in KINDS.items():
-            if kind != KIND:
-                selectors[resource.group, resource.version, resource.plural] = (
-                    f"{MANAGED_LABEL}={MANAGED_BY}"
-                )
+    settings.queueing.idle_timeout = IDLE_S
     return settings
 
 
@@ -99,7 +91,7 @@ async def watch(
     watches = _Watches(
         kinds,
         namespaces,
-        deliver=lambda event: loop.call_soon_threadsafe(deliver, event),
+        deliver=lambda *event: loop.call_soon_threadsafe(deliver, *event),
         connect=lambda: asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(_await(connect), loop)
         ),
@@ -179,9 +171,7 @@ def _handler(kind: str, deliver: Deliver) -> Callable[..., Coroutine[None, None,
     """A handler of kopf that delivers the events of one kind."""
 
     async def deliver_event(*, event: kopf.RawEvent, **_: object) -> None:
-        found = read_event(kind, event["type"], event["object"])
-        if found is not None:
-            deliver(found)
+        deliver(kind, event["type"], dict(event["object"]))
 
     return deliver_event
 

@@ -43,8 +43,8 @@ class LeaseStore(Protocol):
     async def get(self, kind: str, namespace: str | None, name: str) -> Manifest | None:
         """An object, or None if it is absent."""
 
-    async def create(self, manifest: Manifest) -> bool:
-        """Create an object; False if one of that name exists already."""
+    async def create(self, manifest: Manifest) -> Manifest | None:
+        """Create an object; None if one of that name exists already."""
 
     async def replace(self, manifest: Manifest) -> bool:
         """Replace an object; False if it is gone or is no longer at this resourceVersion."""
@@ -156,7 +156,7 @@ class Lease:
         asked_at = self._clock()
         lease = await self._store.get("Lease", self._settings.namespace, self._settings.name)
         if lease is None:
-            is_ours = await self._store.create(self._new_manifest())
+            is_ours = await self._store.create(self._new_manifest()) is not None
             return self._note_renewal(asked_at) if is_ours else ""
         spec = lease.setdefault("spec", {})
         holder = spec.get("holderIdentity") or ""

@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.health import HealthServer
 from cosmos_operator.controller.lease import (
     DURATION_S,
@@ -26,6 +28,7 @@ from cosmos_operator.controller.lease import (
 )
 from cosmos_operator.controller.metrics import Metrics
 from cosmos_operator.controller.reconcile import Reconciler
+from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.watcher import Watcher
 from cosmos_operator.controller.work_queue import Handle, WorkQueue
 from cosmos_operator.errors import OperatorError
@@ -48,14 +51,30 @@ LIBRARY_LOG_LEVELS = {
 }
 """Levels below which kopf is not logged: it logs every event, and long tracebacks where we report one line."""
 
-MakeHandle = Callable[[KubeCluster, Settings, Metrics], Handle]
+
+@dataclass(frozen=True)
+class Parts:
+    """What passes over jobs need."""
+
+    cluster: KubeCluster
+    cache: Cache
+    router: Router
+    settings: Settings
+    metrics: Metrics
+    wake: Callable[[JobKey], object]
+    """Asks for a pass over a job."""
+
+
+MakeHandle = Callable[[Parts], Handle]
 
 logger = logging.getLogger("cosmos_operator.controller.manager")
 
 
-def make_reconcile(cluster: KubeCluster, settings: Settings, metrics: Metrics) -> Handle:
+def make_reconcile(parts: Parts) -> Handle:
     """The function that carries out one pass over a job."""
-    return Reconciler(cluster, settings, metrics).reconcile
+    return Reconciler(
+        parts.cluster, parts.cache, parts.router, parts.settings, parts.metrics, parts.wake
+    ).reconcile
 
 
 class Operator:
@@ -65,14 +84,19 @@ class Operator:
         self, cluster: KubeCluster, settings: Settings, make_handle: MakeHandle = make_reconcile
     ) -> None:
         self._metrics = Metrics()
-        self._handle = make_handle(cluster, settings, self._metrics)
-        self._queue = WorkQueue(self._pass)
+        self._queue = WorkQueue(self._pass, workers=settings.queue_workers)
+        cache = Cache()
+        router = Router(cache)
+        self._handle = make_handle(
+            Parts(cluster, cache, router, settings, self._metrics, self._queue.add)
+        )
         self._metrics.follow_queue(self._queue)
         self._lease = Lease(cluster, settings.lease, own_identity())
-        self._watcher = Watcher(cluster, settings, self._queue, self._metrics)
+        self._watcher = Watcher(cluster, settings, cache, router, self._queue, self._metrics)
         self._health = HealthServer(
             health=self.problems,
             readiness=self.obstacles,
+            details=self._watcher.left_out,
             metrics=self._metrics,
             health_port=settings.health_port,
             metrics_port=settings.metrics_port,
@@ -148,6 +172,8 @@ class Operator:
             await _cancel([queue])
 
     async def _pass(self, key: JobKey) -> float | None:
+        if not self._watcher.watches(key.namespace):
+            return None  # all jobs are queued once the namespace is known
         with self._metrics.time_pass():
             return await self._handle(key)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.process_collector import ProcessCollector
 
-from cosmos_operator.controller.watch_audit import WatchAudit
 from cosmos_operator.controller.work_queue import WorkQueue
 from cosmos_operator.kube.kinds import JobKey
 
@@ -53,6 +51,12 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self._left_out = Gauge(
+            "cosmos_namespace_left_out",
+            "1 while a namespace of watchNamespaces cannot be watched and is left out, otherwise 0.",
+            ["namespace"],
+            registry=self.registry,
+        )
         self._leader = Gauge(
             "cosmos_leader",
             "1 while this operator holds the lease, otherwise 0.",
@@ -68,11 +72,13 @@ class Metrics:
         """Report the depth of this queue."""
         self._depth.set_function(lambda: queue.depth)
 
-    def follow_watch(self, audit: WatchAudit, kind: str) -> None:
-        """Report the lag of the watch of a kind, as this audit knows it."""
-        self._lag.labels(kind).set_function(
-            lambda: audit.lag_seconds(kind, time.monotonic()),
-        )
+    def follow_watch(self, kind: str, lag_s: Callable[[], float]) -> None:
+        """Report the lag of the watch of a kind, as this function tells it."""
+        self._lag.labels(kind).set_function(lag_s)
+
+    def note_namespace(self, namespace: str, *, is_left_out: bool) -> None:
+        """Take note that a namespace cannot be watched, or can be again."""
+        self._left_out.labels(namespace).set(float(is_left_out))
 
     @contextmanager
     def time_pass(self) -> Iterator[None]:

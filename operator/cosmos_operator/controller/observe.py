@@ -1,201 +1,184 @@
-"""Reads the state of the cluster around one job from the API server. Knows kinds and labels, decides nothing."""
+"""Collects the state of the cluster around one job, from the cache. Knows kinds and labels, decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL, JOB_NAME_LABEL
+from cosmos_operator.api.labels import ATTEMPT_LABEL
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.kube.kinds import WORKLOAD_KINDS, Manifest, ObjectKey
+from cosmos_operator.controller.cache import Cache
+from cosmos_operator.controller.rare_reads import RareReads
+from cosmos_operator.kube.kinds import WORKLOAD_KINDS, JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import labels_of, name_of, owner_uids, read_state, seconds_since
 from cosmos_operator.kube.observed import Observed
-from cosmos_operator.kube.pods import is_over, obstacle_of, phase_of
-from cosmos_operator.kube.protocol import Cluster
+from cosmos_operator.kube.pods import ending_of, is_over, obstacle_of, phase_of
 from cosmos_operator.plan.backend import BACKENDS
 from cosmos_operator.plan.job_plan import JobPlan
-from cosmos_operator.plan.render import stage_name
+from cosmos_operator.plan.render import build_claims, stage_name
 from cosmos_operator.plan.stages import CONDITIONS
 from cosmos_operator.plan.volumes import claim_fields
 from cosmos_operator.settings import Settings
 
-LOG_LINES = 400
-"""Lines of a log that are read: enough to hold a line of progress, whatever else the processes of a pod write."""
 LATE_AFTER_S = 3.0
 """Age from which on an object that does not start is asked for its warnings."""
+OUTCOMES_OF_NODES = ("GpuFault", "NodeLost")
+"""Outcomes of attempts after which the next one looks at the nodes."""
 
 
-async def observe(
-    cluster: Cluster,
-    plan: JobPlan,
-    settings: Settings,
-    now: datetime,
-    refusals: Mapping[ObjectKey, str],
-) -> Observed:
-    """Read what a pass over a job needs to know.
+class Observer:
+    """Observes jobs.
 
     Args:
-        cluster: the API server.
-        plan: the job and its stages.
+        cache: the objects that the watches deliver.
+        reads: what is read on demand.
         settings: settings of the installation, which say what the operator may read.
-        now: the time.
-        refusals: objects that the API server refused to create in the last pass, and why.
-
-    Raises:
-        ClusterUnavailable: the API server does not answer.
     """
-    if plan.job is None:
-        return Observed(objects=await _read_workloads(cluster, plan.document))
-    reader = _Reader(cluster, plan, plan.job)
-    await reader.read_objects()
-    await reader.read_pods()
-    wants_nodes = settings.can_list_nodes and plan.job.spec.compute.gpus_per_node > 0
-    queue_names, queue_workloads = await reader.read_queue()
-    return Observed(
-        objects=reader.objects,
-        pods=tuple(reader.pods.values()),
-        claim_names=tuple(n for kind, n in reader.objects if kind == "PersistentVolumeClaim"),
-        storage_classes=await reader.read_storage_classes() if settings.can_list_nodes else None,
-        nodes=tuple(await cluster.list("Node", None)) if wants_nodes else None,
-        served=reader.served,
-        queue_names=queue_names,
-        queue_workloads=queue_workloads,
-        logs=await reader.read_logs(),
-        warnings=await reader.read_warnings(now),
-        refusals=refusals,
-    )
 
+    def __init__(self, cache: Cache, reads: RareReads, settings: Settings) -> None:
+        self._cache, self._reads, self._settings = cache, reads, settings
 
-async def _read_workloads(cluster: Cluster, document: Manifest) -> dict[ObjectKey, Manifest]:
-    """The workloads of a job that can no longer be carried out, which are to be stopped once it has ended."""
-    namespace, name = document["metadata"]["namespace"], name_of(document)
-    served = await cluster.served()
-    objects: dict[ObjectKey, Manifest] = {}
-    for kind in WORKLOAD_KINDS:
-        if kind == "Job" or kind in served:
-            _add_objects(objects, kind, await cluster.list(kind, namespace, {JOB_LABEL: name}))
-    return objects
+    async def observe(
+        self,
+        key: JobKey,
+        plan: JobPlan,
+        now: datetime,
+        refusals: Mapping[ObjectKey, str],
+        foreign: Mapping[ObjectKey, Manifest],
+    ) -> Observed:
+        """Collect what a pass over a job needs to know.
 
+        Args:
+            key: the job.
+            plan: the job and its stages.
+            now: the time.
+            refusals: objects that the API server refused to create in the last pass, and why.
+            foreign: objects of other people that have names which the job needs.
 
-def _add_objects(objects: dict[ObjectKey, Manifest], kind: str, found: Sequence[Manifest]) -> None:
-    for one in found:
-        one.setdefault("kind", kind)  # items of a list do not state it
-        objects[kind, name_of(one)] = one
-
-
-class _Reader:
-    """Reads piece after piece; later pieces depend on earlier ones."""
-
-    def __init__(self, cluster: Cluster, plan: JobPlan, job: PostTrainingJob) -> None:
-        self.cluster, self.job = cluster, job
-        self.namespace: str = plan.document["metadata"]["namespace"]
-        ready = {c.type for c in plan.previous.conditions if c.status == "True"}
-        self.shared_names = [
-            stage_name(job, stage)
-            for stage in plan.stages
-            if stage.is_shared and CONDITIONS[stage.kind] not in ready
-        ]
-        self.objects: dict[ObjectKey, Manifest] = {}
-        self.pods: dict[str, Manifest] = {}
-        self.served: frozenset[str] = frozenset()
-
-    async def read_objects(self) -> None:
-        """Read objects with the job's label, those of shared stages by their names, and all claims."""
-        self.served = await self.cluster.served()
-        kinds = [kind for kind in WORKLOAD_KINDS if kind == "Job" or kind in self.served]
-        labels = {JOB_LABEL: self.job.name}
-        for kind in (*kinds, "ConfigMap", "Service"):
-            found = await self.cluster.list(kind, self.namespace, labels)
-            _add_objects(self.objects, kind, found)
-        for name in self.shared_names:
-            for kind in ("Job", "ConfigMap"):
-                one = await self.cluster.get(kind, self.namespace, name)
-                _add_objects(self.objects, kind, [one] if one is not None else [])
-        claims = await self.cluster.list("PersistentVolumeClaim", self.namespace)
-        _add_objects(self.objects, "PersistentVolumeClaim", claims)
-
-    async def read_pods(self) -> None:
-        """Read the pods of the job, and those of shared stages."""
-        selectors = [{JOB_LABEL: self.job.name}]
-        selectors += [
-            {JOB_NAME_LABEL: name} for name in self.shared_names if ("Job", name) in self.objects
-        ]
-        for labels in selectors:
-            for pod in await self.cluster.list("Pod", self.namespace, labels):
-                self.pods[name_of(pod)] = pod
-
-    async def read_storage_classes(self) -> dict[str, Manifest]:
-        """Storage classes of claims that are not bound yet."""
-        names = {claim["spec"].get("storageClassName") for claim in self._unbound_claims()}
-        found = {}
-        for name in sorted(name for name in names if name):
-            storage_class = await self.cluster.get("StorageClass", None, name)
-            if storage_class is not None:
-                found[name] = storage_class
-        return found
-
-    async def read_queue(self) -> tuple[tuple[str, ...], tuple[Manifest, ...]]:
-        """Names of the LocalQueues, and Kueue's Workloads, if the job names a queue."""
-        if not self.job.spec.scheduling.queue_name or "LocalQueue" not in self.served:
-            return (), ()
-        queues = await self.cluster.list("LocalQueue", self.namespace)
-        workloads = await self.cluster.list("Workload", self.namespace)
-        return tuple(name_of(queue) for queue in queues), tuple(workloads)
-
-    async def read_logs(self) -> dict[str, str]:
-        """Last lines of the pods that run, and of the latest training leader even when it has ended."""
-        latest = max(map(_attempt_of, self.pods.values()), default=0)
-        found = {}
-        for name, pod in self.pods.items():
-            is_past = is_over(pod) and (latest == 0 or _attempt_of(pod) != latest)
-            if phase_of(pod) == "Pending" or is_past or not _reports_progress(pod):
-                continue
-            container = pod["spec"]["containers"][0]["name"]
-            text = await self.cluster.read_log(self.namespace, name, container, LOG_LINES)
-            if text is not None:
-                found[name] = text
-        return found
-
-    async def read_warnings(self, now: datetime) -> dict[ObjectKey, str]:
-        """Latest warning event of each object that has not started some seconds after its creation."""
-        found: dict[ObjectKey, str] = {}
-        for kind, one in self._not_started():
-            age_s = seconds_since(one["metadata"].get("creationTimestamp"), now)
-            if age_s >= LATE_AFTER_S and (text := await self._read_warning(kind, name_of(one))):
-                found[kind, name_of(one)] = text
-        return found
-
-    def _not_started(self) -> list[tuple[str, Manifest]]:
-        """Pods that do not start and do not say why, active workloads without pods, claims without volumes."""
-        pods = self.pods.values()
-        owners = {uid for pod in pods if not is_over(pod) for uid in owner_uids(pod)}
-        waiting: list[tuple[str, Manifest]] = [
-            ("Pod", pod) for pod in pods if phase_of(pod) == "Pending" and obstacle_of(pod) is None
-        ]
-        waiting += [
-            (kind, one)
-            for (kind, _), one in self.objects.items()
+        Raises:
+            ClusterUnavailable: the API server does not answer.
+        """
+        cache = self._cache
+        objects = {(one["kind"], name_of(one)): one for one in cache.of_job(key)}
+        pods = {name: one for (kind, name), one in objects.items() if kind == "Pod"}
+        objects = {found: one for found, one in objects.items() if found[0] != "Pod"}
+        if plan.job is None:
+            return Observed(objects=objects, served=cache.served)
+        for kind, name in interests(plan, plan.job):
+            if kind != "LocalQueue" and (one := cache.get(kind, key.namespace, name)) is not None:
+                objects[kind, name] = one
+        objects.update(foreign)
+        made = [
+            one
+            for kind, name in objects
             if kind in WORKLOAD_KINDS
-            and read_state(one).state == "Active"
-            and one["metadata"]["uid"] not in owners
+            for one in cache.made_by(key.namespace, kind, name)
         ]
-        waiting += [("PersistentVolumeClaim", claim) for claim in self._unbound_claims()]
-        return waiting
+        pods.update({name_of(one): one for one in made if one["kind"] == "Pod"})
+        unbound = _unbound_claims(plan.job, objects)
+        return Observed(
+            objects=objects,
+            pods=tuple(pods[name] for name in sorted(pods)),
+            claim_names=cache.names("PersistentVolumeClaim", key.namespace),
+            storage_classes=await self._storage_classes(unbound),
+            nodes=await self._nodes(plan, plan.job, pods.values()),
+            served=cache.served,
+            queue_names=cache.names("LocalQueue", key.namespace),
+            queue_workloads=tuple(one for one in made if one["kind"] == "Workload"),
+            logs=await self._reads.logs(key, _pods_with_logs(pods.values())),
+            warnings=await self._reads.warnings(
+                key, _late(_not_started(objects, pods.values(), unbound), now)
+            ),
+            refusals=refusals,
+        )
 
-    def _unbound_claims(self) -> list[Manifest]:
-        """Claims of the job that have no volume."""
-        keys = [("PersistentVolumeClaim", name) for name in claim_fields(self.job)]
-        claims = [self.objects[key] for key in keys if key in self.objects]
-        return [one for one in claims if one.get("status", {}).get("phase") != "Bound"]
+    async def _storage_classes(self, unbound: list[Manifest]) -> dict[str, Manifest] | None:
+        if not self._settings.can_list_nodes:
+            return None
+        names = {claim["spec"].get("storageClassName") for claim in unbound}
+        return await self._reads.storage_classes(name for name in names if name)
 
-    async def _read_warning(self, kind: str, name: str) -> str:
-        """Message of the latest warning event of an object; empty if there is none."""
-        fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
-        events = await self.cluster.list("Event", self.namespace, fields=fields)
-        if not events:
-            return ""
-        newest = max(events, key=_time_of)
-        return " ".join(str(newest.get("message", "")).split())
+    async def _nodes(
+        self, plan: JobPlan, job: PostTrainingJob, pods: Iterable[Manifest]
+    ) -> tuple[Manifest, ...] | None:
+        """The nodes, if they explain why pods do not start, or how an attempt ended, or where the next one may run."""
+        if not self._settings.can_list_nodes or not job.spec.compute.gpus_per_node:
+            return None
+        is_wanted = any(one.outcome in OUTCOMES_OF_NODES for one in plan.previous.attempts)
+        if is_wanted or any(map(_raises_questions, pods)):
+            return await self._reads.nodes()
+        return None
+
+
+def interests(plan: JobPlan, job: PostTrainingJob) -> frozenset[ObjectKey]:
+    """Objects that a job looks at beside its own: claims, its queue, what other jobs may have made for its stages."""
+    names = {*claim_fields(job), *map(name_of, build_claims(job))}
+    found = {("PersistentVolumeClaim", name) for name in names}
+    if job.spec.scheduling.queue_name:
+        found.add(("LocalQueue", job.spec.scheduling.queue_name))
+    if job.spec.run_policy.suspend:
+        return frozenset(found)
+    ready = {c.type for c in plan.previous.conditions if c.status == "True"}
+    for stage in plan.stages:
+        if stage.is_shared and CONDITIONS[stage.kind] not in ready:
+            name = stage_name(job, stage)
+            found |= {("Job", name), ("ConfigMap", name)}
+    return frozenset(found)
+
+
+def _raises_questions(pod: Manifest) -> bool:
+    """True for a pod that finds no node, or has ended with another exit code than 0."""
+    obstacle, ending = obstacle_of(pod), ending_of(pod)
+    if obstacle is not None and obstacle.reason == "Unschedulable":
+        return True
+    return ending is not None and ending.exit_code != 0
+
+
+def _pods_with_logs(pods: Iterable[Manifest]) -> list[Manifest]:
+    """Pods whose logs are read: those that run, and the latest training leader even when it has ended."""
+    pods = list(pods)
+    latest = max(map(_attempt_of, pods), default=0)
+    found = []
+    for pod in pods:
+        is_past = is_over(pod) and (latest == 0 or _attempt_of(pod) != latest)
+        if phase_of(pod) != "Pending" and not is_past and _reports_progress(pod):
+            found.append(pod)
+    return found
+
+
+def _unbound_claims(job: PostTrainingJob, objects: Mapping[ObjectKey, Manifest]) -> list[Manifest]:
+    """Claims of the job that have no volume."""
+    keys = [("PersistentVolumeClaim", name) for name in claim_fields(job)]
+    claims = [objects[key] for key in keys if key in objects]
+    return [one for one in claims if one.get("status", {}).get("phase") != "Bound"]
+
+
+def _not_started(
+    objects: Mapping[ObjectKey, Manifest], pods: Iterable[Manifest], unbound: list[Manifest]
+) -> list[tuple[str, Manifest]]:
+    """Pods that do not start and do not say why, active workloads without pods, claims without volumes."""
+    pods = list(pods)
+    owners = {uid for pod in pods if not is_over(pod) for uid in owner_uids(pod)}
+    waiting: list[tuple[str, Manifest]] = [
+        ("Pod", pod) for pod in pods if phase_of(pod) == "Pending" and obstacle_of(pod) is None
+    ]
+    waiting += [
+        (kind, one)
+        for (kind, _), one in objects.items()
+        if kind in WORKLOAD_KINDS
+        and read_state(one).state == "Active"
+        and one["metadata"]["uid"] not in owners
+    ]
+    waiting += [("PersistentVolumeClaim", claim) for claim in unbound]
+    return waiting
+
+
+def _late(waiting: list[tuple[str, Manifest]], now: datetime) -> list[tuple[str, Manifest]]:
+    return [
+        (kind, one)
+        for kind, one in waiting
+        if seconds_since(one["metadata"].get("creationTimestamp"), now) >= LATE_AFTER_S
+    ]
 
 
 def _attempt_of(pod: Manifest) -> int:
@@ -208,11 +191,3 @@ def _reports_progress(pod: Manifest) -> bool:
     own = labels_of(pod).items()
     leads = any(backend.leader_labels.items() <= own for backend in BACKENDS.values())
     return leads or not _attempt_of(pod)
-
-
-def _time_of(event: Manifest) -> str:
-    return str(
-        event.get("lastTimestamp")
-        or event.get("eventTime")
-        or event["metadata"].get("creationTimestamp", "")
-    )

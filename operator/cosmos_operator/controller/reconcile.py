@@ -5,24 +5,36 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cosmos_operator.api.base import API_VERSION, KIND
-from cosmos_operator.controller.observe import observe
+from cosmos_operator.api.base import API_VERSION
+from cosmos_operator.api.labels import JOB_LABEL, JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
+from cosmos_operator.api.status import read_status
+from cosmos_operator.controller.cache import Cache, News
+from cosmos_operator.controller.informer import INFORMED, OURS
+from cosmos_operator.controller.observe import Observer, interests
+from cosmos_operator.controller.plans import Plans
+from cosmos_operator.controller.rare_reads import RareReads
+from cosmos_operator.controller.router import Router
+from cosmos_operator.controller.status_pace import StatusPace
+from cosmos_operator.controller.trim import has_ended
 from cosmos_operator.decide.decide import decide
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
-from cosmos_operator.errors import Refused
-from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
-from cosmos_operator.kube.objects import format_time, name_of
+from cosmos_operator.errors import Conflict, Refused
+from cosmos_operator.kube.kinds import OPTIONAL_KINDS, JobKey, Manifest, ObjectKey
+from cosmos_operator.kube.objects import format_time, labels_of, name_of
 from cosmos_operator.kube.protocol import Cluster
-from cosmos_operator.plan.job_plan import JobPlan, plan_job
+from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 COMPONENT = "cosmos-operator"
 """Source of the Events that the operator writes."""
+MAX_ROUNDS = 4
+"""Passes over a job that follow one another at once, each because the one before has learned something new."""
 
 
 class Counters(Protocol):
@@ -40,30 +52,49 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass
+class _Memory:
+    """What the last pass over a job has learned from writes; the next pass learns it again if it is lost."""
+
+    refusals: dict[ObjectKey, str] = field(default_factory=dict)
+    """Objects that the API server refused to create, and why."""
+    foreign: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    """Objects of other people under names that the job needs."""
+
+
 class Reconciler:
     """Brings jobs forward, one pass at a time.
 
     Args:
-        cluster: the API server.
+        cluster: the API server, for what is written and what no watch delivers.
+        cache: what the watches deliver; takes up at once what is written.
+        router: learns which objects a job looks at.
         settings: settings of the installation.
         counters: receives what a pass found.
+        wake: asks for a pass over another job, of which this one has changed an object.
         clock: gives the time of a pass.
     """
 
     def __init__(
         self,
         cluster: Cluster,
+        cache: Cache,
+        router: Router,
         settings: Settings,
         counters: Counters,
+        wake: Callable[[JobKey], object],
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._cluster, self._settings = cluster, settings
-        self._counters, self._clock = counters, clock
-        # what the API server refused to create: each pass tries again, so losing this loses nothing
-        self._refusals: dict[JobKey, dict[ObjectKey, str]] = {}
+        self._cluster, self._cache, self._router = cluster, cache, router
+        self._settings, self._counters, self._clock = settings, counters, clock
+        self._wake = wake
+        self._reads = RareReads(cluster, settings.poll_seconds)
+        self._observer = Observer(cache, self._reads, settings)
+        self._plans, self._pace = Plans(), StatusPace()
+        self._memories: dict[JobKey, _Memory] = {}
 
     async def reconcile(self, key: JobKey) -> float | None:
-        """Carry out one pass, and a second at once if the API server refused something, to say so in the status.
+        """Carry out one pass, and more at once while each learns something that the next must know.
 
         Returns:
             Seconds after which the job wants another pass; None = only when something happens.
@@ -71,89 +102,215 @@ class Reconciler:
         Raises:
             ClusterUnavailable: try again later.
         """
-        requeue_after_s, refused = await self._pass(key)
-        if refused and refused != self._refusals.get(key):
-            self._refusals[key] = refused
-            requeue_after_s, refused = await self._pass(key)
-        if not refused:
-            self._refusals.pop(key, None)
-            return requeue_after_s
-        self._refusals[key] = refused
+        for _ in range(MAX_ROUNDS):
+            requeue_after_s, has_learned = await self._pass(key)
+            if not has_learned:
+                return requeue_after_s
         return self._settings.poll_seconds
 
-    async def _pass(self, key: JobKey) -> tuple[float | None, dict[ObjectKey, str]]:
-        """Carry out one pass; returns the requeue time, and what was refused."""
-        namespace, name = key
-        document = await self._cluster.get(KIND, namespace, name)
+    async def _pass(self, key: JobKey) -> tuple[float | None, bool]:
+        """Carry out one pass; returns the requeue time, and True if the next pass would know more."""
+        document = self._cache.get(key.kind, key.namespace, key.name)
         if document is None:
+            self._forget(key)
             self._counters.note_job(key, None)
-            return None, {}
-        plan, now = plan_job(document), self._clock()
-        refusals = self._refusals.get(key, {})
-        observed = await observe(self._cluster, plan, self._settings, now, refusals)
+            return None, False
+        memory = self._memories.setdefault(key, _Memory())
+        is_over = has_ended(document)
+        if self._cache.is_retired(key) and not is_over:
+            await self._take_up(key)
+        await self._look_at_foreign(key, memory)
+        plan = self._plan(key, document, is_over=is_over)
+        now = self._clock()
+        observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = decide(plan, observed, now, self._settings)
-        await self._write_status(plan, decision)
-        return decision.requeue_after_s, await self._carry_out(namespace, decision.actions)
+        wait_s = self._wait_s(key, plan, decision)
+        try:
+            has_written = not wait_s and await self._write_status(key, plan, decision)
+        except Conflict as error:
+            logger.info("%s: %s", key, error)
+            await self._read_again(key)
+            return None, True
+        refused, has_found = await self._carry_out(key, decision.actions)
+        if has_written:
+            await self._report(plan, decision)
+        has_learned = refused != memory.refusals or has_found
+        memory.refusals = refused
+        if is_over and not decision.actions:
+            self._retire(key)
+        elif plan.job is not None:
+            self._router.note_interest(key, interests(plan, plan.job))
+        ends_now = has_written and not is_over and self._is_over(key)
+        waits = [wait_s or None, self._settings.poll_seconds if refused else None]
+        times = [one for one in (*waits, decision.requeue_after_s) if one is not None]
+        return min(times, default=None), has_learned or ends_now
 
-    async def _write_status(self, plan: JobPlan, decision: Decision) -> None:
-        """Write the status before anything is done, so that an attempt that is stopped has its reason in it."""
+    # --- the job ---------------------------------------------------------------------------------
+
+    def _plan(self, key: JobKey, document: Manifest, *, is_over: bool) -> JobPlan:
+        """The plan of a job; of one that has ended nothing is planned, and its document is not whole."""
+        if is_over:
+            return JobPlan(document, read_status(document))
+        return self._plans.plan(key, self._cache.wanted(key), document)
+
+    def _is_over(self, key: JobKey) -> bool:
+        document = self._cache.get(key.kind, key.namespace, key.name)
+        return document is not None and has_ended(document)
+
+    async def _read_again(self, key: JobKey) -> None:
+        """Read a job of which the API server has a newer version than the cache."""
+        job = await self._cluster.get(key.kind, key.namespace, key.name)
+        if job is not None:
+            self._cache.put(key.kind, job)
+            return
+        known = self._cache.get(key.kind, key.namespace, key.name)
+        if known is not None:
+            self._cache.remove(key.kind, key.namespace, key.name, known["metadata"]["uid"])
+
+    async def _take_up(self, key: JobKey) -> None:
+        """Put the objects of a job into the cache, which were forgotten when it had ended."""
+        self._cache.take_up(key)
+        labels = {JOB_LABEL: key.name}
+        for kind, selector in INFORMED.items():
+            is_served = kind not in OPTIONAL_KINDS or kind in self._cache.served
+            if selector == OURS and is_served:
+                for one in await self._cluster.list(kind, key.namespace, labels):
+                    self._cache.put(kind, one, is_needed=True)
+
+    def _retire(self, key: JobKey) -> None:
+        """Forget the objects of a job that has ended and of which nothing runs any more."""
+        self._cache.retire(key)
+        self._forget(key)
+
+    def _forget(self, key: JobKey) -> None:
+        self._memories.pop(key, None)
+        self._plans.forget(key)
+        self._pace.forget(key)
+        self._reads.forget(key)
+        self._router.note_interest(key, frozenset())
+
+    async def _look_at_foreign(self, key: JobKey, memory: _Memory) -> None:
+        """Read anew the objects of other people that stand in the job's way: no watch tells of them."""
+        for kind, name in list(memory.foreign):
+            found = await self._cluster.get(kind, key.namespace, name)
+            if found is None:
+                del memory.foreign[kind, name]
+            else:
+                memory.foreign[kind, name] = found
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def _wait_s(self, key: JobKey, plan: JobPlan, decision: Decision) -> float:
+        """Seconds to wait before the status is written; 0 = write it now."""
+        before, after = plan.document.get("status"), decision.status
+        if after is None or after == before or decision.actions:
+            return 0.0
+        return self._pace.wait_s(key, before, after)
+
+    async def _write_status(self, key: JobKey, plan: JobPlan, decision: Decision) -> bool:
+        """Write the status before anything is done, so that an attempt that is stopped has its reason in it.
+
+        Returns:
+            False if the status is what it was.
+
+        Raises:
+            Conflict: somebody has changed the job since it was read, or created it anew.
+        """
         metadata = plan.document["metadata"]
-        key = (metadata["namespace"], metadata["name"])
         before, after = plan.document.get("status"), decision.status
         state = (after or before or {}).get("state", "Pending")
         self._counters.note_job(key, state)
         if after is None or after == before:
-            return
-        await self._cluster.apply_status(
+            return False
+        # with its resourceVersion: a job that was created since under the same name has a status of its own
+        names = ("name", "namespace", "uid", "resourceVersion")
+        written = await self._cluster.apply_status(
             {
                 "apiVersion": API_VERSION,
-                "kind": KIND,
-                # with its uid: a job that was created since under the same name has a status of its own
-                "metadata": {name: metadata[name] for name in ("name", "namespace", "uid")},
+                "kind": key.kind,
+                "metadata": {name: metadata[name] for name in names},
                 "status": after,
             }
         )
-        logger.info("%s/%s %s: %s", *key, state, after.get("message", ""))
+        self._pace.note_write(key)
+        self._cache.put(key.kind, written)
+        logger.info("%s %s: %s", key, state, after.get("message", ""))
+        return True
+
+    async def _report(self, plan: JobPlan, decision: Decision) -> None:
+        """Count the attempts that have ended, and write the events."""
         known = {attempt.number: attempt.outcome for attempt in plan.previous.attempts}
-        for attempt in after.get("attempts", ()):
+        for attempt in (decision.status or {}).get("attempts", ()):
             if attempt["outcome"] not in ("Running", known.get(attempt["number"])):
                 self._counters.note_attempt(attempt["outcome"])
         for event in decision.events:
-            await self._write_event(plan.document, event)
+            try:
+                await self._cluster.create_event(build_event(plan.document, event, self._clock()))
+            except Refused as error:
+                logger.warning("cannot write the event %s: %s", event.reason, error)
 
-    async def _write_event(self, document: Manifest, event: Event) -> None:
-        """Write an Event; one that the API server refuses is only logged."""
-        try:
-            await self._cluster.create_event(build_event(document, event, self._clock()))
-        except Refused as error:
-            logger.warning("cannot write the event %s: %s", event.reason, error)
+    async def _carry_out(
+        self, key: JobKey, actions: tuple[Action, ...]
+    ) -> tuple[dict[ObjectKey, str], bool]:
+        """Carry out all actions.
 
-    async def _carry_out(self, namespace: str, actions: tuple[Action, ...]) -> dict[ObjectKey, str]:
-        """Carry out all actions; returns those that the API server refused, and why."""
+        Returns:
+            What the API server refused, and why; True if an object was there of which the cache did not know.
+        """
         refused: dict[ObjectKey, str] = {}
+        has_found = False
         for action in actions:
             try:
-                await self._execute(namespace, action)
+                has_found |= await self._execute(key, action)
             except Refused as error:
-                key = _key_of(action)
-                logger.warning("%s: %s %s: %s", namespace, *key, error)
-                refused[key] = error.message
-        return refused
+                target = _key_of(action)
+                logger.warning("%s: %s %s: %s", key.namespace, *target, error)
+                refused[target] = error.message
+        return refused, has_found
 
-    async def _execute(self, namespace: str, action: Action) -> None:
+    async def _execute(self, key: JobKey, action: Action) -> bool:
+        """Carry out an action; True if an object was there of which the cache did not know."""
+        namespace, (kind, name) = key.namespace, _key_of(action)
         if isinstance(action, Create):
             metadata = {**action.manifest["metadata"], "namespace": namespace}
-            if await self._cluster.create({**action.manifest, "metadata": metadata}):
-                logger.info("%s: created %s %s", namespace, *_key_of(action))
+            made = await self._cluster.create({**action.manifest, "metadata": metadata})
+            if made is None:
+                return await self._look_at(key, kind, name)
+            self._take(key, self._cache.put(kind, made))
+            logger.info("%s: created %s %s", namespace, kind, name)
         elif isinstance(action, AddOwner):
-            await self._cluster.add_owner(action.kind, namespace, action.name, action.owner)
+            changed = await self._cluster.add_owner(kind, namespace, name, action.owner)
+            self._take(key, self._cache.put(kind, changed))
         else:
-            logger.info(
-                "%s: deleting %s %s: %s", namespace, action.kind, action.name, action.reason
+            logger.info("%s: deleting %s %s: %s", namespace, kind, name, action.reason)
+            left = await self._cluster.delete(
+                kind, namespace, name, action.uid, foreground=action.foreground
             )
-            await self._cluster.delete(
-                action.kind, namespace, action.name, action.uid, foreground=action.foreground
-            )
+            if left is not None:
+                self._take(key, self._cache.put(kind, left))
+            else:
+                self._take(key, self._cache.remove(kind, namespace, name, action.uid))
+        return False
+
+    def _take(self, key: JobKey, news: News | None) -> None:
+        """Wake the other jobs that a change concerns which we have made: the watch brings them no news."""
+        for other in self._router.route(news) if news is not None else ():
+            if other != key:
+                self._wake(other)
+
+    async def _look_at(self, key: JobKey, kind: str, name: str) -> bool:
+        """Read an object that exists already: one that the cache does not know yet, or somebody else's."""
+        found = await self._cluster.get(kind, key.namespace, name)
+        if found is None:
+            return True
+        if INFORMED[kind] and labels_of(found).get(MANAGED_LABEL) != MANAGED_BY:
+            self._memories[key].foreign[kind, name] = found
+            return True
+        self._cache.put(kind, found, is_needed=True)
+        if kind == "Job":
+            for pod in await self._cluster.list("Pod", key.namespace, {JOB_NAME_LABEL: name}):
+                self._cache.put("Pod", pod, is_needed=True)
+        return True
 
 
 def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
@@ -168,7 +325,7 @@ def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
         },
         "involvedObject": {
             "apiVersion": API_VERSION,
-            "kind": KIND,
+            "kind": document["kind"],
             "name": metadata["name"],
             "namespace": metadata["namespace"],
             "uid": metadata["uid"],

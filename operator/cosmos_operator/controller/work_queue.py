@@ -174,8 +174,7 @@ class WorkQueue:
 
 
 def _report(key: JobKey, error: Exception, after_s: float) -> None:
-    name = "/".join(key)
     if isinstance(error, OperatorError):
-        logger.warning("job=%s retry_in_s=%g %s", name, after_s, " ".join(str(error).split()))
+        logger.warning("job=%s retry_in_s=%g %s", key, after_s, " ".join(str(error).split()))
     else:
-        logger.error("job=%s retry_in_s=%g a bug in the operator", name, after_s, exc_info=error)
+        logger.error("job=%s retry_in_s=%g a bug in the operator", key, after_s, exc_info=error)

@@ -9,6 +9,10 @@ from cosmos_operator.decide.decision import Event
 from cosmos_operator.kube.kinds import Manifest
 
 MAX_EVENT_MESSAGE = 1000
+EXPECTED = ("StorageReady", "Admitted", "InputsReady")
+"""Conditions that are true as a rule, which is news only where they were false before."""
+EXPECTED_OF_TRAINING = ("Waiting", "Starting", "Trained", "Queued", "Stopping", "Failed")
+"""Reasons for which a training does not run that other events tell, or that pass by themselves."""
 
 
 def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[Event, ...]:
@@ -35,12 +39,12 @@ def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[
     if kind == "Suspended":
         return answer == "True" or kind in known
     if kind == "Running":
-        return reason not in ("Waiting", "Starting", "Trained", "Queued", "Stopping", "Failed")
+        return answer == "False" and reason not in EXPECTED_OF_TRAINING
     if kind == "Progressing":
         return reason == "Stalled"
-    return answer == "True" or (
-        answer == "False" and reason not in ("QuotaPending", "ClaimIsCreated")
-    )
+    if answer == "True":
+        return kind not in EXPECTED or known.get(kind, ("",))[0] == "False"
+    return answer == "False" and reason not in ("QuotaPending", "ClaimIsCreated")
 
 
 def _attempt_events(before: PostTrainingJobStatus, after: Manifest) -> list[Event]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from cosmos_operator.errors import ClusterUnavailable, InvalidSpec, Refused
+from cosmos_operator.errors import ClusterUnavailable, Conflict, InvalidSpec, Refused
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.protocol import FIELD_MANAGER
 
@@ -116,7 +118,9 @@ class Answer:
 
     def error(self, action: str) -> ClusterUnavailable | Refused:
         """The error that a status other than success stands for."""
-        if self.status >= 500 or self.status in (401, 409, 429):
+        if self.status == 409:
+            return Conflict(f"{action}: {self.message}")
+        if self.status >= 500 or self.status in (401, 429):
             return ClusterUnavailable(f"{action}: HTTP {self.status}: {self.message}")
         return Refused(self.status, self.message)
 
@@ -181,28 +185,10 @@ class Client:
         Raises:
             ClusterUnavailable: no answer in time, or no connection.
         """
-        headers: dict[str, Any] = {"Accept": accept}
-        if body is not None:
-            headers["Content-Type"] = content_type
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            method, url, headers, content, _ = await self._api.param_serialize(
-                method,
-                path,
-                query_params=list(query),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            response = await self._api.call_api(
-                method,
-                url,
-                headers,
-                content,
-                _request_timeout=aiohttp.ClientTimeout(
-                    total=timeout_s, sock_connect=CONNECT_TIMEOUT_S
-                ),
-            )
-            data = await response.read()  # type: ignore[no-untyped-call]  # the client is typed in part
+            response = await self._send(method, path, query, body, (content_type, accept), timeout)
+            data = await response.read()
             return Answer(response.status, data)
         except TimeoutError:
             if timeout_status is not None:
@@ -211,6 +197,63 @@ class Client:
                 f"{self._configuration.host}: no answer within {timeout_s:g} s to {method} {path}"
             ) from None
         except (aiohttp.ClientError, ConfigException, OSError) as error:
-            raise ClusterUnavailable(
-                f"{self._configuration.host}: {type(error).__name__}: {error}"
-            ) from error
+            raise self._unavailable(error) from error
+
+    async def stream(
+        self, path: str, query: Query, *, accept: str = JSON, silence_s: float
+    ) -> AsyncIterator[Manifest]:
+        """Read an answer that goes on, such as a watch, line by line, until the server ends it or falls silent.
+
+        Args:
+            path: path on the server.
+            query: names and values of the query.
+            accept: media type of the answer.
+            silence_s: seconds without a line after which nothing is expected any more.
+
+        Raises:
+            ClusterUnavailable: no answer, or no connection.
+            Refused: the server rejects the request.
+        """
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+        try:
+            response = await self._send("GET", path, query, None, (JSON, accept), timeout)
+            with closing(response):
+                if response.status != 200:
+                    raise Answer(response.status, await response.read()).error(f"watch {path}")
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in filter(None, lines):
+                        yield json.loads(line)
+        except TimeoutError:
+            return
+        except (aiohttp.ClientError, ConfigException, OSError, ValueError) as error:
+            raise self._unavailable(error) from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: Manifest | None,
+        media: tuple[str, str],
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """Send a request; ``media`` are the types of its body and of its answer."""
+        headers: dict[str, Any] = {"Accept": media[1]}
+        if body is not None:
+            headers["Content-Type"] = media[0]
+        method, url, headers, content, _ = await self._api.param_serialize(
+            method,
+            path,
+            query_params=list(query),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        answer = await self._api.call_api(method, url, headers, content, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    def _unavailable(self, error: Exception) -> ClusterUnavailable:
+        return ClusterUnavailable(f"{self._configuration.host}: {type(error).__name__}: {error}")

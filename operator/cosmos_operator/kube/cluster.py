@@ -6,23 +6,21 @@ Every answer of the server becomes a value, ``ClusterUnavailable`` or ``Refused`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from urllib.parse import quote
 
-from cosmos_operator.errors import ClusterUnavailable
-from cosmos_operator.kube.client import JSON, Answer, Client, Connection, Query, load_configuration
+from cosmos_operator.kube.client import Answer, Client, Connection, Query, load_configuration
 from cosmos_operator.kube.kinds import KINDS, OPTIONAL_KINDS, Manifest, Resource
+from cosmos_operator.kube.lists import Change, Page, Selection, read_changes, read_pages
+from cosmos_operator.kube.paths import object_path, path_of, root_path, title_of
 from cosmos_operator.kube.protocol import FIELD_MANAGER
 
 LOG_TIMEOUT_S = 10.0
 """Longest time that reading a log may take: it comes from a node, which may be gone."""
 MAX_LOG_BYTES = 4 * 1024 * 1024
-PAGE_SIZE = 500
-"""Objects that one request lists; a longer list takes several."""
-DISCOVERY_TTL_S = 30.0
+DISCOVERY_TTL_S = 60.0
 """Seconds for which the list of served kinds is reused before it is asked for again."""
 
 OTHER_VERSIONS = {"LocalQueue": ("v1beta2",), "Workload": ("v1beta2",)}
@@ -30,7 +28,6 @@ OTHER_VERSIONS = {"LocalQueue": ("v1beta2",), "Workload": ("v1beta2",)}
 
 APPLY = "application/apply-patch+yaml"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
-METADATA_ONLY = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 
 Manifests = list[Manifest]
 
@@ -68,7 +65,7 @@ class KubeCluster:
         resource = await self._resource(kind)
         if resource is None:
             return None
-        answer = await self._client.request("GET", _path(resource, namespace, name))
+        answer = await self._client.request("GET", object_path(resource, namespace, name))
         if answer.status == 404:
             return None
         return answer.read(f"get {kind} {namespace}/{name}")
@@ -81,37 +78,37 @@ class KubeCluster:
         fields: str = "",
     ) -> list[Manifest]:
         """All objects with these labels; empty if the kind is not served."""
-        return await self._list(kind, namespace, labels, fields, JSON)
+        pages = self.pages(kind, namespace, labels, fields)
+        return [item async for page in pages for item in page.items]
 
-    async def create(self, manifest: Manifest) -> bool:
-        """Create an object; False if one of that name exists already."""
+    async def create(self, manifest: Manifest) -> Manifest | None:
+        """Create an object; None if one of that name exists already."""
         answer = await self._post(manifest)
         if answer.status == 409 and answer.reason == "AlreadyExists":
-            return False
-        answer.read(f"create {_title(manifest)}")
-        return True
+            return None
+        return answer.read(f"create {title_of(manifest)}")
 
-    async def add_owner(self, kind: str, namespace: str, name: str, owner: Manifest) -> None:
+    async def add_owner(self, kind: str, namespace: str, name: str, owner: Manifest) -> Manifest:
         """Add an owner reference to an object of a built-in kind, beside those that it has."""
         answer = await self._client.request(
             "PATCH",
-            _path(KINDS[kind], namespace, name),
+            object_path(KINDS[kind], namespace, name),
             query=(("fieldManager", FIELD_MANAGER),),
             body={"metadata": {"ownerReferences": [owner]}},
             content_type=STRATEGIC_MERGE,
         )
-        answer.read(f"add an owner to {kind} {namespace}/{name}")
+        return answer.read(f"add an owner to {kind} {namespace}/{name}")
 
     async def delete(
         self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool
-    ) -> None:
+    ) -> Manifest | None:
         """Delete the object with this uid; nothing happens if it is gone."""
         resource = await self._resource(kind)
         if resource is None:
-            return
+            return None
         answer = await self._client.request(
             "DELETE",
-            _path(resource, namespace, name),
+            object_path(resource, namespace, name),
             body={
                 "apiVersion": "v1",
                 "kind": "DeleteOptions",
@@ -120,19 +117,21 @@ class KubeCluster:
             },
         )
         is_another = answer.status == 409 and "precondition" in answer.message.lower()
-        if answer.status != 404 and not is_another:
-            answer.read(f"delete {kind} {namespace}/{name}")
+        if answer.status == 404 or is_another:
+            return None
+        left = answer.read(f"delete {kind} {namespace}/{name}")
+        return left if left.get("kind") == kind else None
 
-    async def apply_status(self, manifest: Manifest) -> None:
-        """Replace the status of a PostTrainingJob by server-side apply."""
+    async def apply_status(self, manifest: Manifest) -> Manifest:
+        """Replace the status of a job by server-side apply; a newer resourceVersion there is a conflict."""
         answer = await self._client.request(
             "PATCH",
-            f"{_path_of(manifest)}/status",
+            f"{path_of(manifest)}/status",
             query=(("fieldManager", FIELD_MANAGER), ("force", "true")),
             body=manifest,
             content_type=APPLY,
         )
-        answer.read(f"write the status of {_title(manifest)}")
+        return answer.read(f"write the status of {title_of(manifest)}")
 
     async def create_event(self, manifest: Manifest) -> None:
         """Create an Event; nothing happens if one of that name exists already."""
@@ -147,7 +146,7 @@ class KubeCluster:
         """
         answer = await self._client.request(
             "GET",
-            f"{_path(KINDS['Pod'], namespace, pod)}/log",
+            f"{object_path(KINDS['Pod'], namespace, pod)}/log",
             query=(
                 ("container", container),
                 ("tailLines", str(tail_lines)),
@@ -175,26 +174,68 @@ class KubeCluster:
 
     async def serving(self, kinds: Iterable[str]) -> frozenset[str]:
         """Those of the given kinds that the API server has now; asked for at each call."""
-        return frozenset(await self._discover(kinds))
+        found = await self._discover({*kinds, *OPTIONAL_KINDS})
+        self._served = {kind: found[kind] for kind in OPTIONAL_KINDS if kind in found}
+        self._served_until = monotonic() + DISCOVERY_TTL_S
+        return frozenset(kinds) & frozenset(found)
 
     async def list_metadata(
         self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None
     ) -> Manifests:
         """All objects with these labels, without spec and status where the server can omit them."""
-        return await self._list(kind, namespace, labels, "", METADATA_ONLY)
+        pages = self.pages(kind, namespace, labels, metadata_only=True)
+        return [item async for page in pages for item in page.items]
+
+    async def pages(
+        self,
+        kind: str,
+        namespace: str | None,
+        labels: Mapping[str, str] | None = None,
+        fields: str = "",
+        *,
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Page]:
+        """All objects with these labels, page by page; no page if the kind is not served."""
+        resource = await self._resource(kind)
+        if resource is None:
+            return
+        path = object_path(resource, namespace)
+        selection = Selection(path, labels or {}, fields, metadata_only)
+        async for page in read_pages(self._client, selection):
+            for item in page.items:  # items of built-in kinds come without the two
+                item["apiVersion"], item["kind"] = resource.api_version, kind
+            yield page
+
+    async def changes(
+        self,
+        kind: str,
+        namespace: str | None,
+        labels: Mapping[str, str],
+        version: str,
+        *,
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Change]:
+        """What changes after this resourceVersion, until the API server ends the watch; see ``read_changes``."""
+        resource = await self._resource(kind)
+        if resource is None:
+            return
+        selection = Selection(object_path(resource, namespace), labels, "", metadata_only)
+        async for change in read_changes(self._client, selection, version):
+            change.body["apiVersion"], change.body["kind"] = resource.api_version, kind
+            yield change
 
     async def replace(self, manifest: Manifest) -> bool:
         """Replace an object; False if it is gone or is no longer at this resourceVersion."""
-        answer = await self._client.request("PUT", _path_of(manifest), body=manifest)
+        answer = await self._client.request("PUT", path_of(manifest), body=manifest)
         if answer.status in (404, 409):
             return False
-        answer.read(f"replace {_title(manifest)}")
+        answer.read(f"replace {title_of(manifest)}")
         return True
 
     async def dry_run(self, manifest: Manifest) -> Manifest:
         """Create an object without storing it; returns the object as the API server would store it."""
         answer = await self._post(manifest, (("dryRun", "All"),))
-        return answer.read(f"create (dry run) {_title(manifest)}")
+        return answer.read(f"create (dry run) {title_of(manifest)}")
 
     async def may(self, attributes: Mapping[str, str]) -> bool:
         """True if our account may do what these ``resourceAttributes`` of a SelfSubjectAccessReview describe."""
@@ -233,76 +274,12 @@ class KubeCluster:
         return found
 
     async def _plurals(self, resource: Resource) -> set[str]:
-        answer = await self._client.request("GET", _root(resource))
+        answer = await self._client.request("GET", root_path(resource))
         if answer.status == 404:
             return set()
         document = answer.read(f"list what {resource.api_version} serves")
         return {entry.get("name", "") for entry in document.get("resources") or ()}
 
-    async def _list(
-        self,
-        kind: str,
-        namespace: str | None,
-        labels: Mapping[str, str] | None,
-        fields: str,
-        accept: str,
-    ) -> Manifests:
-        resource = await self._resource(kind)
-        if resource is None:
-            return []
-        query: Query = (("limit", str(PAGE_SIZE)),)
-        if labels:
-            query += (("labelSelector", ",".join(f"{k}={v}" for k, v in labels.items())),)
-        if fields:
-            query += (("fieldSelector", fields),)
-        items: Manifests = []
-        token = ""
-        while True:
-            page: Query = (("continue", token),) if token else ()
-            answer = await self._client.request(
-                "GET", _path(resource, namespace), query=query + page, accept=accept
-            )
-            if answer.status == 404:
-                return []
-            if answer.status == 410:  # the list is older than what the server remembers
-                raise ClusterUnavailable(f"list {kind}: {answer.message}")
-            document = answer.read(f"list {kind}")
-            items += document.get("items") or ()
-            token = (document.get("metadata") or {}).get("continue", "")
-            if not token:
-                break
-        for item in items:  # items of built-in kinds come without the two
-            item["apiVersion"], item["kind"] = resource.api_version, kind
-        return items
-
     async def _post(self, manifest: Manifest, query: Query = ()) -> Answer:
         query = (("fieldManager", FIELD_MANAGER), *query)
-        return await self._client.request("POST", _path_of(manifest, named=False), query, manifest)
-
-
-def _root(resource: Resource) -> str:
-    return f"/{'apis' if resource.group else 'api'}/{resource.api_version}"
-
-
-def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:
-    parts = [_root(resource)]
-    if namespace is not None and resource.namespaced:
-        parts += ["namespaces", quote(namespace, safe="")]
-    parts.append(resource.plural)
-    if name is not None:
-        parts.append(quote(name, safe=""))
-    return "/".join(parts)
-
-
-def _path_of(manifest: Manifest, *, named: bool = True) -> str:
-    """Path of an object, in the API version of its manifest."""
-    resource = KINDS[manifest["kind"]]
-    group, _, version = manifest["apiVersion"].rpartition("/")
-    resource = replace(resource, group=group, version=version)
-    metadata = manifest["metadata"]
-    return _path(resource, metadata.get("namespace"), metadata["name"] if named else None)
-
-
-def _title(manifest: Manifest) -> str:
-    metadata = manifest.get("metadata", {})
-    return f"{manifest.get('kind')} {metadata.get('namespace', '')}/{metadata.get('name', '')}"
+        return await self._client.request("POST", path_of(manifest, named=False), query, manifest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cosmos_operator.api.base import GROUP, KIND, PLURAL, VERSION
 
@@ -11,8 +11,18 @@ Manifest = dict[str, Any]
 """A Kubernetes object, or a part of one, as JSON values."""
 ObjectKey = tuple[str, str]
 """Kind and name of an object, within a namespace."""
-JobKey = tuple[str, str]
-"""Namespace and name of a PostTrainingJob."""
+
+
+class JobKey(NamedTuple):
+    """Identity of a resource for which the operator runs stages, such as a PostTrainingJob."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """The key as log lines show it."""
+        return f"{self.kind}/{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ KINDS: dict[str, Resource] = {
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
 }
 
+JOB_KINDS = (KIND,)
+"""Kinds for which the operator runs stages; kopf watches them."""
 OPTIONAL_KINDS = ("PyTorchJob", "TrainJob", "LocalQueue", "Workload")
 """Kinds that another operator installs; the API server may lack them."""
 WORKLOAD_KINDS = ("Job", "PyTorchJob", "TrainJob")

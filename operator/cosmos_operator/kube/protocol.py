@@ -30,16 +30,19 @@ class Cluster(Protocol):
     ) -> list[Manifest]:
         """All objects with these labels and this field selector; empty if the kind is not served."""
 
-    async def create(self, manifest: Manifest) -> bool:
-        """Create an object; False if one of that name exists already."""
+    async def create(self, manifest: Manifest) -> Manifest | None:
+        """Create an object; returns it as it is now, or None if one of that name exists already."""
 
-    async def add_owner(self, kind: str, namespace: str, name: str, owner: Manifest) -> None:
-        """Add an owner reference to an object, beside those that it has."""
+    async def add_owner(self, kind: str, namespace: str, name: str, owner: Manifest) -> Manifest:
+        """Add an owner reference to an object, beside those that it has; returns the object as it is now."""
 
     async def delete(
         self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool
-    ) -> None:
+    ) -> Manifest | None:
         """Delete the object with this uid; nothing happens if it is gone.
+
+        Returns:
+            The object, if it stays for a while, marked as being deleted; None if it is gone.
 
         Args:
             kind: its kind.
@@ -50,8 +53,12 @@ class Cluster(Protocol):
                 it at once, and what it owned afterwards.
         """
 
-    async def apply_status(self, manifest: Manifest) -> None:
-        """Replace the status of a PostTrainingJob by server-side apply."""
+    async def apply_status(self, manifest: Manifest) -> Manifest:
+        """Replace the status of a job by server-side apply; returns the job as it is now.
+
+        Raises:
+            Conflict: the job is no longer at the resourceVersion in the manifest.
+        """
 
     async def create_event(self, manifest: Manifest) -> None:
         """Create an Event."""

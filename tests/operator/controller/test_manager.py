@@ -35,6 +35,7 @@ from cosmos_operator.settings import Settings
 
 MANAGED = {"app.kubernetes.io/managed-by": "cosmos"}
 PTJS = "posttrainingjobs.cosmos.dev"
+ONE, TWO = (JobKey("PostTrainingJob", "default", name) for name in ("one", "two"))
 SETTINGS = {"healthPort": 0, "metricsPort": 0}
 
 
@@ -128,16 +129,16 @@ async def test_jobs_and_what_they_own_lead_to_passes_and_nothing_else_is_written
     owner = make_ptj(kube, "one")
     async with running(kube, tmp_path) as op:
         await op.until_ready()
-        await op.until(lambda: ("default", "one") in op.reconcile.keys)
+        await op.until(lambda: ONE in op.reconcile.keys)
         await asyncio.sleep(0.2)
 
         for labels, parent in (({**MANAGED, "cosmos.dev/job": "one"}, None), (MANAGED, owner)):
             op.reconcile.keys.clear()
             name = f"job-{len(labels)}"
             kube.create("jobs.batch", owned_job(name, labels, parent))
-            await op.until(lambda: ("default", "one") in op.reconcile.keys)
+            await op.until(lambda: ONE in op.reconcile.keys)
         make_ptj(kube, "two")
-        await op.until(lambda: ("default", "two") in op.reconcile.keys)
+        await op.until(lambda: TWO in op.reconcile.keys)
         await op.end()
 
     writes = {
@@ -158,7 +159,7 @@ async def test_crd_that_comes_later_is_watched(kube, tmp_path, monkeypatch, capl
 
         kube.install_crd(build_crd())
         make_ptj(kube, "one")
-        await op.until(lambda: ("default", "one") in op.reconcile.keys)
+        await op.until(lambda: ONE in op.reconcile.keys)
         await op.end()
 
 
@@ -177,7 +178,7 @@ async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypat
 
         kube.install_crd(build_crd())
         make_ptj(kube, "two")
-        await op.until(lambda: ("default", "two") in op.reconcile.keys)
+        await op.until(lambda: TWO in op.reconcile.keys)
         await op.end()
 
 
@@ -189,7 +190,7 @@ async def test_lost_events_are_made_up_for_by_the_resync(kube, tmp_path, monkeyp
         await op.until(lambda: op.operator._lease.age_s is not None)
 
         make_ptj(kube, "one")
-        await op.until(lambda: op.reconcile.keys.count(("default", "one")) > 2)
+        await op.until(lambda: op.reconcile.keys.count(ONE) > 2)
         await op.end()
 
 
@@ -291,7 +292,7 @@ async def test_lost_lease_ends_the_operator_and_its_passes(kube, tmp_path):
         with pytest.raises(LeaseLost, match="taken by robber"):
             await asyncio.wait_for(asyncio.shield(op.task), 10)
 
-    assert cancelled == [("default", "one")]
+    assert cancelled == [ONE]
 
 
 # As a program.
@@ -340,7 +341,7 @@ def test_sigterm_ends_the_program_within_seconds(kube, tmp_path):
         assert process.wait(10) == 0, lines
     assert time.monotonic() - began < 3
 
-    assert "pass ('default', 'one')\n" in lines
+    assert "pass PostTrainingJob/default/one\n" in lines
     messages = [json.loads(line)["message"] for line in lines if line.startswith("{")]
     assert messages[-1] == "stopped"
     lease = kube.get("leases.coordination.k8s.io", "cosmos-operator")

@@ -10,6 +10,11 @@ from cosmos_operator.controller.watch_audit import (
     WatchAudit,
 )
 from cosmos_operator.controller.work_queue import WorkQueue
+from cosmos_operator.kube.kinds import JobKey
+
+
+def key(name: str) -> JobKey:
+    return JobKey("PostTrainingJob", "a", name)
 
 
 def values(metrics: Metrics) -> dict[str, float]:
@@ -20,12 +25,12 @@ def values(metrics: Metrics) -> dict[str, float]:
 
 def test_jobs_are_counted_by_their_last_state():
     metrics = Metrics()
-    metrics.note_job(("a", "one"), "Pending")
-    metrics.note_job(("a", "two"), "Training")
-    metrics.note_job(("a", "one"), "Training")
-    metrics.note_job(("a", "one"), "Training")
-    metrics.note_job(("a", "two"), None)
-    metrics.note_job(("a", "unknown"), None)
+    metrics.note_job(key("one"), "Pending")
+    metrics.note_job(key("two"), "Training")
+    metrics.note_job(key("one"), "Training")
+    metrics.note_job(key("one"), "Training")
+    metrics.note_job(key("two"), None)
+    metrics.note_job(key("unknown"), None)
 
     found = values(metrics)
     assert found['cosmos_jobs{state="Training"}'] == 1
@@ -47,7 +52,7 @@ def test_passes_are_timed_and_failures_counted():
 async def test_queue_and_watch_are_asked_when_read():
     metrics, audit = Metrics(), WatchAudit()
 
-    async def handle(_: tuple[str, str]) -> None:
+    async def handle(_: JobKey) -> None:
         return None
 
     queue = WorkQueue(handle)
@@ -55,7 +60,7 @@ async def test_queue_and_watch_are_asked_when_read():
     metrics.follow_watch(audit, "Pod")
     metrics.note_attempt("Succeeded")
     metrics.note_leader(is_leader=True)
-    queue.add(("a", "one"))
+    queue.add(key("one"))
     pod = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "1"}}
     now = time.monotonic()
     audit.audit("Pod", [pod], now - MIN_AGE_S)

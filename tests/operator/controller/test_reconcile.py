@@ -16,11 +16,12 @@ from cosmos_operator.controller import reconcile
 from cosmos_operator.controller.metrics import Metrics
 from cosmos_operator.controller.reconcile import Reconciler
 from cosmos_operator.kube.cluster import connect
+from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.plan import job_plan
 from cosmos_operator.settings import Settings
 
 PTJS = "posttrainingjobs.cosmos.dev"
-KEY = ("default", "one")
+KEY = JobKey("PostTrainingJob", "default", "one")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cosmos_operator.controller.router import Router, WatchEvent, read_event
+from cosmos_operator.kube.kinds import JobKey
 
 MANAGED = {"app.kubernetes.io/managed-by": "cosmos"}
 
@@ -18,6 +19,10 @@ def body(name: str = "x", labels: dict[str, str] | None = None, **parts: Any) ->
 
 def owner(kind: str, name: str, api_version: str = "cosmos.dev/v1alpha1") -> dict[str, str]:
     return {"apiVersion": api_version, "kind": kind, "name": name, "uid": "o"}
+
+
+def key(name: str) -> JobKey:
+    return JobKey("PostTrainingJob", "n", name)
 
 
 PTJ = WatchEvent("PostTrainingJob", "n", "one", "u", "1")
@@ -80,9 +85,9 @@ def test_label_wins_over_owners_and_owners_over_all_that_run():
     router.route(replace(PTJ, name="two"))
     router.route(replace(PTJ, namespace="m", name="elsewhere"))
 
-    assert router.route(replace(POD, job="five", owners=("six",))) == [("n", "five")]
-    assert router.route(replace(POD, owners=("six", "seven"))) == [("n", "six"), ("n", "seven")]
-    assert router.route(POD) == [("n", "one"), ("n", "two")]
+    assert router.route(replace(POD, job="five", owners=("six",))) == [key("five")]
+    assert router.route(replace(POD, owners=("six", "seven"))) == [key("six"), key("seven")]
+    assert router.route(POD) == [key("one"), key("two")]
 
 
 def test_jobs_that_have_ended_do_not_hear_of_shared_pods():
@@ -92,11 +97,11 @@ def test_jobs_that_have_ended_do_not_hear_of_shared_pods():
     router.route(replace(PTJ, name="one", is_finished=True))
     router.route(replace(PTJ, name="two", is_deleted=True))
 
-    assert router.route(POD) == [("n", "three")]
+    assert router.route(POD) == [key("three")]
 
 
 def test_job_itself_always_hears_of_its_events():
     router = Router()
 
     for event in (PTJ, replace(PTJ, is_finished=True), replace(PTJ, is_deleted=True)):
-        assert router.route(event) == [("n", "one")]
+        assert router.route(event) == [key("one")]

@@ -12,7 +12,7 @@ from cosmos_operator.controller.work_queue import (
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.kinds import JobKey
 
-ONE, TWO = ("default", "one"), ("default", "two")
+ONE, TWO = (JobKey("PostTrainingJob", "default", name) for name in ("one", "two"))
 
 
 class FakeTimer:
@@ -176,7 +176,7 @@ async def test_failures_in_a_row_wait_twice_as_long_up_to_five_minutes(caplog):
         await rig.scheduler.advance(waits[-1])
 
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    assert "job=default/one retry_in_s=1 down" in caplog.text
+    assert "job=PostTrainingJob/default/one retry_in_s=1 down" in caplog.text
     await rig.close()
 
 

@@ -73,7 +73,7 @@ def _begin(pass_: Pass, stage: Stage, name: str) -> StageView:
     for kind in ("ConfigMap", "Job"):
         if refused := pass_.creation_refused(kind, name):
             return refused
-    return StageView("Running", "Starting", f"starts {stage.name}")
+    return StageView("Running", "InProgress", f"runs {stage.name}")
 
 
 def _restore_config_map(pass_: Pass, stage: Stage, name: str) -> None:

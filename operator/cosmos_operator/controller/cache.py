@@ -1,0 +1,310 @@
+"""The objects that the watches have delivered, trimmed to what decisions read, and found by job, owner or name.
+
+Objects are kept as JSON text, which takes a tenth of the memory of dictionaries and cannot be changed by those who
+read it. Of a job that has ended only what is needed to delete it in time is kept, and of its objects none that has
+ended as well. All methods are for the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from sys import intern
+
+from cosmos_operator.api.base import GROUP, KIND
+from cosmos_operator.api.labels import JOB_LABEL
+from cosmos_operator.controller.trim import has_ended, trim
+from cosmos_operator.kube.kinds import JOB_KINDS, WORKLOAD_KINDS, JobKey, Manifest, ObjectKey
+from cosmos_operator.kube.objects import conditions_of, labels_of, read_state
+from cosmos_operator.kube.pods import is_over
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object in the cache."""
+
+    uid: str
+    version: str
+    text: str
+    """The trimmed object, without resourceVersion, as JSON."""
+    users: tuple[JobKey, ...]
+    """Jobs that the object belongs to, by its owner references or, without any, by its label."""
+    controller: ObjectKey | None = None
+    """Kind and name of the object that made this one, such as the Job of a pod."""
+    labelled: str = ""
+    """Name of the job in its label."""
+    wanted: bytes = b""
+    """Digest of all of a job but its status."""
+    has_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """An object of which something has changed that a decision may depend on."""
+
+    kind: str
+    namespace: str
+    name: str
+    users: tuple[JobKey, ...]
+    controller: ObjectKey | None
+
+
+Place = tuple[str, str]
+"""Kind and namespace."""
+
+
+class Cache:
+    """Objects by kind, namespace and name."""
+
+    def __init__(self) -> None:
+        self.served: frozenset[str] = frozenset()
+        """The ``OPTIONAL_KINDS`` that the API server has."""
+        self._objects: dict[Place, dict[str, Entry]] = {}
+        self._found: dict[tuple[str, str, str], dict[ObjectKey, None]] = {}
+        self._retired: set[JobKey] = set()
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """An object; None if it is absent, or of no use to any job."""
+        entry = self._objects.get((kind, namespace), {}).get(name)
+        return _read(kind, entry) if entry is not None else None
+
+    def wanted(self, key: JobKey) -> bytes:
+        """Digest of all of a job but its status; empty if there is no such job."""
+        entry = self._objects.get((key.kind, key.namespace), {}).get(key.name)
+        return entry.wanted if entry is not None else b""
+
+    def version(self, kind: str, namespace: str, name: str) -> str:
+        """ResourceVersion of an object; empty if it is absent."""
+        entry = self._objects.get((kind, namespace), {}).get(name)
+        return entry.version if entry is not None else ""
+
+    def names(self, kind: str, namespace: str) -> tuple[str, ...]:
+        """Names of all objects of a kind in a namespace, in their order."""
+        return tuple(sorted(self._objects.get((kind, namespace), ())))
+
+    def jobs(self, namespace: str | None = None) -> Iterator[tuple[JobKey, bool]]:
+        """All jobs of a namespace, or of all; with each, whether it has ended."""
+        for (kind, where), entries in self._objects.items():
+            if kind in JOB_KINDS and namespace in (None, where):
+                for name, entry in entries.items():
+                    yield JobKey(kind, where, name), entry.has_ended
+
+    def of_job(self, key: JobKey) -> list[Manifest]:
+        """Objects that belong to a job or bear its name in their label."""
+        found = {
+            **self._found.get((key.namespace, key.kind, key.name), {}),
+            **self._found.get((key.namespace, "", key.name), {}),
+        }
+        return self._read_all(key.namespace, found)
+
+    def made_by(self, namespace: str, kind: str, name: str) -> list[Manifest]:
+        """Objects that another object has made, such as the pods of a Job."""
+        return self._read_all(namespace, self._found.get((namespace, kind, name), {}))
+
+    def users_of(self, namespace: str, key: ObjectKey) -> tuple[JobKey, ...]:
+        """Jobs that an object belongs to."""
+        entry = self._objects.get((key[0], namespace), {}).get(key[1])
+        return entry.users if entry is not None else ()
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def put(self, kind: str, manifest: Manifest, *, is_needed: bool = False) -> News | None:
+        """Take note of an object as the API server has it now.
+
+        Args:
+            kind: its kind.
+            manifest: the object.
+            is_needed: True: a job is about to use it, although all jobs that it belongs to have ended.
+
+        Returns:
+            None if no decision can depend on what has changed: an older version, a job of which only the status is
+            another (we have written it), an object that has ended together with its jobs.
+        """
+        metadata = manifest["metadata"]
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        before = self._objects.get((kind, namespace), {}).get(name)
+        version = str(metadata.get("resourceVersion", ""))
+        if before is not None:
+            is_known = (before.uid, before.version) == (metadata["uid"], version)
+            if is_known or _is_older(version, before.version):
+                return None
+        kept = trim(kind, manifest)
+        entry = _make_entry(kind, kept, str(metadata["uid"]), version)
+        if entry.has_ended:
+            self._retired.add(JobKey(kind, namespace, name))
+        elif not is_needed and self._is_of_no_use(kind, namespace, kept, entry):
+            self._drop(kind, namespace, name)
+            return None
+        self._store(kind, namespace, name, entry)
+        if before is not None and before.uid == entry.uid:
+            same = before.wanted == entry.wanted if kind in JOB_KINDS else before.text == entry.text
+            if same:
+                return None
+        return News(kind, namespace, name, entry.users, entry.controller)
+
+    def remove(
+        self, kind: str, namespace: str, name: str, uid: str, version: str = ""
+    ) -> News | None:
+        """Take note that an object has gone; None if another one of its name is there, or it was of no use."""
+        entry = self._objects.get((kind, namespace), {}).get(name)
+        if entry is None or entry.uid != uid or _is_older(version, entry.version):
+            return None
+        self._drop(kind, namespace, name)
+        if kind in JOB_KINDS:
+            self._retired.discard(JobKey(kind, namespace, name))
+        return News(kind, namespace, name, entry.users, entry.controller)
+
+    def keep_only(
+        self, kind: str, namespace: str | None, names: set[tuple[str, str]], version: str
+    ) -> list[News]:
+        """Take note of a complete list.
+
+        Args:
+            kind: its kind.
+            namespace: the namespace that was listed; None = all.
+            names: namespaces and names of the objects in it.
+            version: resourceVersion of the list; what is newer stays.
+
+        Returns:
+            What has gone.
+        """
+        gone = [
+            (where, name, entry)
+            for (found, where), entries in self._objects.items()
+            if found == kind and namespace in (None, where)
+            for name, entry in entries.items()
+            if (where, name) not in names and not _is_older(version, entry.version)
+        ]
+        news = (self.remove(kind, where, name, entry.uid) for where, name, entry in gone)
+        return [one for one in news if one is not None]
+
+    # --- jobs that have ended --------------------------------------------------------------------
+
+    def retire(self, key: JobKey) -> None:
+        """Forget the objects of a job that has ended, other than those of which another job makes use."""
+        self._retired.add(key)
+        found = [
+            *self._found.get((key.namespace, key.kind, key.name), {}),
+            *self._found.get((key.namespace, "", key.name), {}),
+        ]
+        for kind, name in found:
+            entry = self._objects.get((kind, key.namespace), {}).get(name)
+            if entry is not None and all(map(self._has_ended, entry.users)):
+                for made in list(self._found.get((key.namespace, kind, name), {})):
+                    self._drop(made[0], key.namespace, made[1])
+                self._drop(kind, key.namespace, name)
+
+    def is_retired(self, key: JobKey) -> bool:
+        """True if objects of the job have been forgotten, or were never taken up because it had ended."""
+        return key in self._retired
+
+    def take_up(self, key: JobKey) -> None:
+        """Take note that a job that had ended goes on, and that its objects are put into the cache anew."""
+        self._retired.discard(key)
+
+    def has_objects(self, key: JobKey) -> bool:
+        """True if the cache has any object of a job."""
+        found = ((key.namespace, key.kind, key.name), (key.namespace, "", key.name))
+        return any(self._found.get(one) for one in found)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _has_ended(self, key: JobKey) -> bool:
+        entry = self._objects.get((key.kind, key.namespace), {}).get(key.name)
+        return entry is not None and entry.has_ended
+
+    def _is_of_no_use(self, kind: str, namespace: str, kept: Manifest, entry: Entry) -> bool:
+        """True for an object that has ended, as have all jobs that it belongs to."""
+        if kind in JOB_KINDS:
+            return False
+        if kind == "Workload":
+            return "Finished" in conditions_of(kept)
+        users = entry.users
+        if kind == "Pod":
+            if not is_over(kept):
+                return False
+            if not users and entry.controller is not None:
+                users = self.users_of(namespace, entry.controller)
+            return all(map(self._has_ended, users))
+        if kind in WORKLOAD_KINDS:
+            is_active = read_state({**kept, "kind": kind}).state in ("Active", "Suspended")
+            return not is_active and bool(users) and all(map(self._has_ended, users))
+        return bool(users) and all(map(self._has_ended, users))
+
+    def _read_all(self, namespace: str, keys: Iterable[ObjectKey]) -> list[Manifest]:
+        return [_read(kind, self._objects[kind, namespace][name]) for kind, name in keys]
+
+    def _store(self, kind: str, namespace: str, name: str, entry: Entry) -> None:
+        self._drop(kind, namespace, name)
+        self._objects.setdefault((intern(kind), intern(namespace)), {})[name] = entry
+        for found in _index_keys(namespace, entry):
+            self._found.setdefault(found, {})[kind, name] = None
+
+    def _drop(self, kind: str, namespace: str, name: str) -> None:
+        entry = self._objects.get((kind, namespace), {}).pop(name, None)
+        if entry is None:
+            return
+        for found in _index_keys(namespace, entry):
+            self._found[found].pop((kind, name), None)
+            if not self._found[found]:
+                del self._found[found]
+
+
+def users_of(manifest: Manifest) -> tuple[JobKey, ...]:
+    """Jobs that an object belongs to: those that own it, otherwise the one in its label."""
+    metadata = manifest["metadata"]
+    namespace = intern(metadata.get("namespace", ""))
+    owners = tuple(
+        JobKey(intern(owner["kind"]), namespace, owner["name"])
+        for owner in metadata.get("ownerReferences") or ()
+        if owner["kind"] in JOB_KINDS and owner["apiVersion"].startswith(f"{GROUP}/")
+    )
+    name = labels_of(manifest).get(JOB_LABEL) if not owners else None
+    return (JobKey(KIND, namespace, name),) if name else owners
+
+
+def _controller_of(manifest: Manifest) -> ObjectKey | None:
+    for owner in manifest["metadata"].get("ownerReferences") or ():
+        if owner.get("controller") and owner["kind"] not in JOB_KINDS:
+            return intern(owner["kind"]), owner["name"]
+    return None
+
+
+def _make_entry(kind: str, kept: Manifest, uid: str, version: str) -> Entry:
+    text = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    if kind not in JOB_KINDS:
+        label = (kept["metadata"].get("labels") or {}).get(JOB_LABEL, "")
+        return Entry(uid, version, text, users_of(kept), _controller_of(kept), label)
+    metadata = kept["metadata"]
+    key = JobKey(intern(kind), intern(metadata.get("namespace", "")), metadata["name"])
+    wanted = {name: value for name, value in kept.items() if name != "status"}
+    digest = blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=16).digest()
+    return Entry(uid, version, text, (key,), wanted=digest, has_ended=has_ended(kept))
+
+
+def _read(kind: str, entry: Entry) -> Manifest:
+    manifest: Manifest = json.loads(entry.text)
+    manifest["kind"] = kind
+    manifest["metadata"]["resourceVersion"] = entry.version
+    return manifest
+
+
+def _index_keys(namespace: str, entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """Where an object other than a job is found: under its jobs, its label, the object that made it."""
+    if entry.wanted:
+        return
+    for key in entry.users:
+        yield namespace, key.kind, key.name
+    if entry.labelled:
+        yield namespace, "", entry.labelled
+    if entry.controller is not None:
+        yield namespace, *entry.controller
+
+
+def _is_older(version: str, other: str) -> bool:
+    """True if a resourceVersion is certainly older than another; they are numbers that grow."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

@@ -1,0 +1,147 @@
+"""What a pass reads from the API server itself, since no watch delivers it: logs, events, nodes, storage classes.
+
+Each is read only when a pass needs it and the last answer is too old, and is remembered meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cosmos_operator.controller.trim import trim
+from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
+from cosmos_operator.kube.objects import name_of
+from cosmos_operator.kube.pods import is_over
+from cosmos_operator.kube.protocol import Cluster
+
+LOG_LINES = 400
+"""Lines of a log that are read: enough to hold a line of progress, whatever else the processes of a pod write."""
+NODES_S = 10.0
+"""Seconds for which a list of nodes is used."""
+CLASSES_S = 60.0
+"""Seconds for which a storage class is used."""
+EARLY = 0.75
+"""Part of the poll interval after which something may be read again: passes do not come to the second."""
+
+
+@dataclass
+class _Log:
+    """The end of a pod's log."""
+
+    read_at: float
+    data: bytes
+    """Its text, compressed; empty before it was read."""
+    is_final: bool = False
+    """True if it was read after the pod had ended."""
+
+
+class RareReads:
+    """Reads on demand, with a memory.
+
+    Args:
+        cluster: the API server.
+        poll_s: seconds between two reads of a log or of an object's events.
+        clock: a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self, cluster: Cluster, poll_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._cluster, self._poll_s, self._clock = cluster, poll_s, clock
+        self._nodes: tuple[Manifest, ...] = ()
+        self._nodes_until = 0.0
+        self._classes: dict[str, tuple[float, Manifest | None]] = {}
+        self._logs: dict[JobKey, dict[str, _Log]] = {}
+        self._warnings: dict[JobKey, dict[str, tuple[float, str]]] = {}
+
+    def forget(self, job: JobKey) -> None:
+        """Forget what was read for a job."""
+        self._logs.pop(job, None)
+        self._warnings.pop(job, None)
+
+    async def nodes(self) -> tuple[Manifest, ...]:
+        """The nodes of the cluster."""
+        if self._clock() >= self._nodes_until:
+            found = await self._cluster.list("Node", None)
+            self._nodes = tuple(trim("Node", node) for node in found)
+            self._nodes_until = self._clock() + NODES_S
+        return self._nodes
+
+    async def storage_classes(self, names: Iterable[str]) -> dict[str, Manifest]:
+        """Those of these storage classes that exist."""
+        found = {}
+        for name in sorted(names):
+            until, storage_class = self._classes.get(name, (0.0, None))
+            if self._clock() >= until:
+                storage_class = await self._cluster.get("StorageClass", None, name)
+                self._classes[name] = (self._clock() + CLASSES_S, storage_class)
+            if storage_class is not None:
+                found[name] = storage_class
+        return found
+
+    async def logs(self, job: JobKey, pods: Iterable[Manifest]) -> dict[str, str]:
+        """Last lines of the logs of a job's pods; the logs of other pods are forgotten.
+
+        A log is read a poll interval after the pod was first seen to run, then once in each, and once at its end.
+        """
+        before, after = self._logs.get(job, {}), {}
+        found = {}
+        for pod in pods:
+            uid, now, has_ended = pod["metadata"]["uid"], self._clock(), is_over(pod)
+            log = before.get(uid) or _Log(now, b"")
+            is_due = now - log.read_at >= self._poll_s * EARLY and not log.is_final
+            if is_due or (has_ended and not log.is_final):
+                container = pod["spec"]["containers"][0]["name"]
+                text = await self._cluster.read_log(
+                    job.namespace, name_of(pod), container, LOG_LINES
+                )
+                data = zlib.compress(text.encode(), 1) if text is not None else None
+                log = _Log(now, log.data if data is None else data, has_ended)
+                if data is None:
+                    after[uid] = log
+                    continue
+            after[uid] = log
+            found[name_of(pod)] = zlib.decompress(log.data).decode() if log.data else ""
+        if after:
+            self._logs[job] = after
+        else:
+            self._logs.pop(job, None)
+        return found
+
+    async def warnings(
+        self, job: JobKey, objects: Iterable[tuple[str, Manifest]]
+    ) -> dict[ObjectKey, str]:
+        """Message of the latest warning event of each object that has one; kinds come with the objects."""
+        before, after = self._warnings.get(job, {}), {}
+        found: dict[ObjectKey, str] = {}
+        for kind, one in objects:
+            uid = one["metadata"]["uid"]
+            read_at, text = before.get(uid, (None, ""))
+            if read_at is None or self._clock() - read_at >= self._poll_s * EARLY:
+                read_at, text = self._clock(), await self._read_warning(job, kind, name_of(one))
+            after[uid] = (read_at, text)
+            if text:
+                found[kind, name_of(one)] = text
+        if after:
+            self._warnings[job] = after
+        else:
+            self._warnings.pop(job, None)
+        return found
+
+    async def _read_warning(self, job: JobKey, kind: str, name: str) -> str:
+        fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
+        events = await self._cluster.list("Event", job.namespace, fields=fields)
+        if not events:
+            return ""
+        newest = max(events, key=_time_of)
+        return " ".join(str(newest.get("message", "")).split())
+
+
+def _time_of(event: Manifest) -> str:
+    return str(
+        event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"].get("creationTimestamp", "")
+    )

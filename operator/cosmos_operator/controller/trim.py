@@ -1,0 +1,130 @@
+"""The parts of each kind of object that the cache keeps: those that a decision reads, and no more. Pure.
+
+What is not named here does not reach a decision, and a change of it alone causes no pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from cosmos_operator.api.base import GROUP
+from cosmos_operator.kube.kinds import JOB_KINDS, Manifest
+
+ALL: Final = None
+"""Shape of a value that is kept whole."""
+Shape = dict[str, Any]
+"""Name of a field → shape of its value; the shape of a list is that of its items."""
+
+
+def _fields(names: str, **shapes: Shape) -> Shape:
+    return {**dict.fromkeys(names.split(), ALL), **shapes}
+
+
+_METADATA = _fields(
+    "name namespace uid labels ownerReferences creationTimestamp deletionTimestamp deletionGracePeriodSeconds"
+)
+_CONDITION = _fields("type status reason message lastTransitionTime")
+_CONTAINER = _fields("name image resources restartPolicy")
+_STATE = {
+    "running": _fields("startedAt"),
+    "waiting": _fields("reason message"),
+    "terminated": _fields("exitCode reason message startedAt finishedAt signal"),
+}
+_CONTAINER_STATUS = _fields("name image restartCount", state=_STATE, lastState=_STATE)
+_POD_STATUS = _fields(
+    "phase reason message startTime",
+    conditions=_CONDITION,
+    containerStatuses=_CONTAINER_STATUS,
+    initContainerStatuses=_CONTAINER_STATUS,
+)
+_POD_SPEC = _fields("nodeName", containers=_CONTAINER, initContainers=_CONTAINER)
+_WORKLOAD_STATUS = _fields("startTime completionTime", conditions=_CONDITION)
+
+SHAPES: dict[str, Shape] = {
+    "Job": {
+        "spec": _fields("suspend", template={"spec": _POD_SPEC}),
+        "status": _WORKLOAD_STATUS,
+    },
+    "PyTorchJob": {
+        "spec": {"runPolicy": _fields("suspend")},
+        "status": _WORKLOAD_STATUS,
+    },
+    "TrainJob": {
+        "spec": _fields("suspend", runtimePatches=_fields("manager")),
+        "status": _WORKLOAD_STATUS,
+    },
+    "Pod": {"spec": _POD_SPEC, "status": _POD_STATUS},
+    "ConfigMap": {},
+    "Service": {},
+    "PersistentVolumeClaim": {
+        "spec": _fields("accessModes storageClassName resources volumeName"),
+        "status": _fields("phase"),
+    },
+    "LocalQueue": {"spec": _fields("clusterQueue")},
+    "Workload": {"spec": _fields("active queueName"), "status": {"conditions": _CONDITION}},
+    "Node": {"status": _fields("allocatable", conditions=_fields("type status"))},
+}
+"""Fields beside apiVersion, kind and metadata that are kept of each kind."""
+
+_READ_POD_CONDITIONS = (("PodScheduled", "False"), ("DisruptionTarget", "True"))
+_ENDED_JOB: Shape = {
+    "metadata": _fields("name namespace uid generation creationTimestamp deletionTimestamp"),
+    "spec": {"runPolicy": _fields("ttlSecondsAfterFinished")},
+    "status": _fields("state completionTime conditions"),
+}
+
+
+def trim(kind: str, manifest: Manifest) -> Manifest:
+    """The parts of an object that are kept, as a new dictionary; a job stays whole until it has ended."""
+    if kind in JOB_KINDS:
+        return _trim_job(manifest)
+    shape = {**SHAPES[kind], "metadata": _METADATA}
+    kept: Manifest = _pick(manifest, shape)
+    annotations = manifest["metadata"].get("annotations") or {}
+    own = {name: value for name, value in annotations.items() if name.startswith(GROUP)}
+    if own:
+        kept["metadata"]["annotations"] = own
+    if kind == "Pod" and "status" in kept:
+        conditions = kept["status"].get("conditions") or ()
+        kept["status"]["conditions"] = [
+            one for one in conditions if (one["type"], one["status"]) in _READ_POD_CONDITIONS
+        ]
+    return kept
+
+
+def has_ended(job: Manifest) -> bool:
+    """True if a job has succeeded or failed, and its specification has not changed since."""
+    generation = job["metadata"].get("generation", 0)
+    return any(
+        one["type"] in ("Succeeded", "Failed")
+        and one["status"] == "True"
+        and one.get("observedGeneration") == generation
+        for one in (job.get("status") or {}).get("conditions") or ()
+    )
+
+
+def _trim_job(job: Manifest) -> Manifest:
+    if has_ended(job):
+        kept: Manifest = _pick(job, _ENDED_JOB)
+        return kept
+    metadata = {
+        name: value
+        for name, value in job["metadata"].items()
+        if name not in ("managedFields", "resourceVersion")
+    }
+    if annotations := metadata.get("annotations"):
+        metadata["annotations"] = {
+            name: value
+            for name, value in annotations.items()
+            if not name.startswith("kubectl.kubernetes.io/")
+        }
+    return {**job, "metadata": metadata}
+
+
+def _pick(value: Any, shape: Shape | None) -> Any:  # noqa: ANN401 - JSON values
+    """The parts of a JSON value that a shape names."""
+    if shape is ALL or value is None:
+        return value
+    if isinstance(value, list):
+        return [_pick(item, shape) for item in value]
+    return {name: _pick(value[name], inner) for name, inner in shape.items() if name in value}
