@@ -17,8 +17,6 @@ KIND = "PostTrainingJob"
 PLURAL = "posttrainingjobs"
 INFERENCE_KIND = "InferenceJob"
 INFERENCE_PLURAL = "inferencejobs"
-JOB_KINDS = (KIND, INFERENCE_KIND)
-"""Kinds of this project, which the operator carries out."""
 
 RULES = "x-kubernetes-validations"
 """Key under which an OpenAPI schema carries its CEL rules."""

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cosmos_operator.api.base import INFERENCE_KIND, JOB_KINDS
+from cosmos_operator.api.base import INFERENCE_KIND, KIND
 from cosmos_operator.api.check import check_job, check_training
 from cosmos_operator.api.check_inference_job import check_inference_job
 from cosmos_operator.api.inferencejob import InferenceJob
@@ -78,7 +78,7 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
     if not isinstance(document, Mapping):
         raise InvalidSpec(
             [
-                f"job: got {type(document).__name__}; expected a mapping with kind {' or '.join(JOB_KINDS)}"
+                f"job: got {type(document).__name__}; expected a mapping with kind {KIND} or {INFERENCE_KIND}"
             ]
         )
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from cosmos_operator.api.base import KIND
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import ATTEMPT_LABEL
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, JobKey, Manifest, ObjectKey
@@ -14,6 +15,7 @@ from cosmos_operator.kube.objects import labels_of, name_of, owner_uids, read_st
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.kube.pods import ending_of, is_over, obstacle_of, phase_of
 from cosmos_operator.plan.backend import BACKENDS
+from cosmos_operator.plan.inference_plan import name_of_model_job, record_name
 from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.plan.render import build_claims, stage_name
 from cosmos_operator.plan.stages import CONDITIONS
@@ -65,7 +67,10 @@ class Observer:
         if plan.job is None:
             return Observed(objects=objects, served=cache.served)
         for kind, name in interests(plan, plan.job):
-            if kind != "LocalQueue" and (one := cache.get(kind, key.namespace, name)) is not None:
+            if (
+                kind not in (KIND, "LocalQueue")
+                and (one := cache.get(kind, key.namespace, name)) is not None
+            ):
                 objects[kind, name] = one
         objects.update(foreign)
         made = [
@@ -81,7 +86,7 @@ class Observer:
             pods=tuple(pods[name] for name in sorted(pods)),
             claim_names=cache.names("PersistentVolumeClaim", key.namespace),
             storage_classes=await self._storage_classes(unbound),
-            nodes=await self._nodes(plan, plan.job, pods.values()),
+            nodes=await self._nodes(plan, pods.values()),
             served=cache.served,
             queue_names=cache.names("LocalQueue", key.namespace),
             queue_workloads=tuple(one for one in made if one["kind"] == "Workload"),
@@ -98,11 +103,9 @@ class Observer:
         names = {claim["spec"].get("storageClassName") for claim in unbound}
         return await self._reads.storage_classes(name for name in names if name)
 
-    async def _nodes(
-        self, plan: JobPlan, job: PostTrainingJob, pods: Iterable[Manifest]
-    ) -> tuple[Manifest, ...] | None:
+    async def _nodes(self, plan: JobPlan, pods: Iterable[Manifest]) -> tuple[Manifest, ...] | None:
         """The nodes, if they explain why pods do not start, or how an attempt ended, or where the next one may run."""
-        if not self._settings.can_list_nodes or not job.spec.compute.gpus_per_node:
+        if not self._settings.can_list_nodes or not any(stage.gpus for stage in plan.stages):
             return None
         is_wanted = any(one.outcome in OUTCOMES_OF_NODES for one in plan.previous.attempts)
         if is_wanted or any(map(_raises_questions, pods)):
@@ -110,10 +113,12 @@ class Observer:
         return None
 
 
-def interests(plan: JobPlan, job: PostTrainingJob) -> frozenset[ObjectKey]:
+def interests(plan: JobPlan, job: Job) -> frozenset[ObjectKey]:
     """Objects that a job looks at beside its own: claims, its queue, what other jobs may have made for its stages."""
     names = {*claim_fields(job), *map(name_of, build_claims(job))}
     found = {("PersistentVolumeClaim", name) for name in names}
+    if model_job := name_of_model_job(plan.document):
+        found |= {(KIND, model_job), ("ConfigMap", record_name(job.name))}
     if job.spec.scheduling.queue_name:
         found.add(("LocalQueue", job.spec.scheduling.queue_name))
     if job.spec.run_policy.suspend:
@@ -146,7 +151,7 @@ def _pods_with_logs(pods: Iterable[Manifest]) -> list[Manifest]:
     return found
 
 
-def _unbound_claims(job: PostTrainingJob, objects: Mapping[ObjectKey, Manifest]) -> list[Manifest]:
+def _unbound_claims(job: Job, objects: Mapping[ObjectKey, Manifest]) -> list[Manifest]:
     """Claims of the job that have no volume."""
     keys = [("PersistentVolumeClaim", name) for name in claim_fields(job)]
     claims = [objects[key] for key in keys if key in objects]

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cosmos_operator.api.base import API_VERSION
-from cosmos_operator.api.labels import JOB_LABEL, JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
+from cosmos_operator.api.base import API_VERSION, INFERENCE_KIND
+from cosmos_operator.api.labels import JOB_LABELS, JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
 from cosmos_operator.api.status import read_status
 from cosmos_operator.controller.cache import Cache, News
+from cosmos_operator.controller.event_objects import build_event
+from cosmos_operator.controller.inference_plans import InferencePlans, news_for_inference
 from cosmos_operator.controller.informer import INFORMED, OURS
 from cosmos_operator.controller.observe import Observer, interests
 from cosmos_operator.controller.plans import Plans
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.status_pace import StatusPace
-from cosmos_operator.controller.trim import has_ended
+from cosmos_operator.controller.trim import has_ended, was_edited
 from cosmos_operator.decide.decide import decide
-from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete, Event
+from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete
 from cosmos_operator.errors import Conflict, Refused
 from cosmos_operator.kube.kinds import OPTIONAL_KINDS, JobKey, Manifest, ObjectKey
-from cosmos_operator.kube.objects import format_time, labels_of, name_of
+from cosmos_operator.kube.objects import labels_of, name_of
 from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-COMPONENT = "cosmos-operator"
-"""Source of the Events that the operator writes."""
 MAX_ROUNDS = 4
 """Passes over a job that follow one another at once, each because the one before has learned something new."""
 
@@ -91,6 +90,7 @@ class Reconciler:
         self._reads = RareReads(cluster, settings.poll_seconds)
         self._observer = Observer(cache, self._reads, settings)
         self._plans, self._pace = Plans(), StatusPace()
+        self._inference_plans = InferencePlans(cluster, cache, self._plans)
         self._memories: dict[JobKey, _Memory] = {}
 
     async def reconcile(self, key: JobKey) -> float | None:
@@ -117,10 +117,12 @@ class Reconciler:
             return None, False
         memory = self._memories.setdefault(key, _Memory())
         is_over = has_ended(document)
+        if is_over and was_edited(document):  # the cache has no more than a part of it
+            document = await self._cluster.get(key.kind, key.namespace, key.name) or document
         if self._cache.is_retired(key) and not is_over:
             await self._take_up(key)
         await self._look_at_foreign(key, memory)
-        plan = self._plan(key, document, is_over=is_over)
+        plan = await self._plan(key, document, is_over=is_over)
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = decide(plan, observed, now, self._settings)
@@ -147,11 +149,14 @@ class Reconciler:
 
     # --- the job ---------------------------------------------------------------------------------
 
-    def _plan(self, key: JobKey, document: Manifest, *, is_over: bool) -> JobPlan:
+    async def _plan(self, key: JobKey, document: Manifest, *, is_over: bool) -> JobPlan:
         """The plan of a job; of one that has ended nothing is planned, and its document is not whole."""
         if is_over:
             return JobPlan(document, read_status(document))
-        return self._plans.plan(key, self._cache.wanted(key), document)
+        wanted = self._cache.wanted(key)
+        if key.kind == INFERENCE_KIND:
+            return await self._inference_plans.plan(key, wanted, document)
+        return self._plans.plan(key, wanted, document)
 
     def _is_over(self, key: JobKey) -> bool:
         document = self._cache.get(key.kind, key.namespace, key.name)
@@ -170,7 +175,7 @@ class Reconciler:
     async def _take_up(self, key: JobKey) -> None:
         """Put the objects of a job into the cache, which were forgotten when it had ended."""
         self._cache.take_up(key)
-        labels = {JOB_LABEL: key.name}
+        labels = {JOB_LABELS[key.kind]: key.name}
         for kind, selector in INFORMED.items():
             is_served = kind not in OPTIONAL_KINDS or kind in self._cache.served
             if selector == OURS and is_served:
@@ -234,6 +239,9 @@ class Reconciler:
         )
         self._pace.note_write(key)
         self._cache.put(key.kind, written)
+        if news_for_inference(plan.document) != news_for_inference(written):
+            for other in self._router.interested(key.namespace, (key.kind, key.name)):
+                self._wake(other)
         logger.info("%s %s: %s", key, state, after.get("message", ""))
         return True
 
@@ -311,35 +319,6 @@ class Reconciler:
             for pod in await self._cluster.list("Pod", key.namespace, {JOB_NAME_LABEL: name}):
                 self._cache.put("Pod", pod, is_needed=True)
         return True
-
-
-def build_event(document: Manifest, event: Event, now: datetime) -> Manifest:
-    """The manifest of an Event about a job."""
-    metadata, stamp = document["metadata"], format_time(now)
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {
-            "name": f"{metadata['name']}.{time.time_ns():x}",
-            "namespace": metadata["namespace"],
-        },
-        "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": document["kind"],
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-            "resourceVersion": metadata.get("resourceVersion", ""),
-        },
-        "reason": event.reason,
-        "message": event.message,
-        "type": "Warning" if event.is_warning else "Normal",
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
-        "firstTimestamp": stamp,
-        "lastTimestamp": stamp,
-        "count": 1,
-    }
 
 
 def _key_of(action: Action) -> ObjectKey:

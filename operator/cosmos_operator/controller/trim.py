@@ -70,7 +70,7 @@ _READ_POD_CONDITIONS = (("PodScheduled", "False"), ("DisruptionTarget", "True"))
 _ENDED_JOB: Shape = {
     "metadata": _fields("name namespace uid generation creationTimestamp deletionTimestamp"),
     "spec": {"runPolicy": _fields("ttlSecondsAfterFinished")},
-    "status": _fields("state completionTime conditions"),
+    "status": _fields("state completionTime conditions observedGeneration"),
 }
 
 
@@ -93,14 +93,17 @@ def trim(kind: str, manifest: Manifest) -> Manifest:
 
 
 def has_ended(job: Manifest) -> bool:
-    """True if a job has succeeded or failed, and its specification has not changed since."""
-    generation = job["metadata"].get("generation", 0)
+    """True if a job has succeeded or failed, which is final."""
     return any(
-        one["type"] in ("Succeeded", "Failed")
-        and one["status"] == "True"
-        and one.get("observedGeneration") == generation
+        one["type"] in ("Succeeded", "Failed") and one["status"] == "True"
         for one in (job.get("status") or {}).get("conditions") or ()
     )
+
+
+def was_edited(job: Manifest) -> bool:
+    """True if the specification of a job has changed since its status was written."""
+    generation = job["metadata"].get("generation", 0)
+    return bool((job.get("status") or {}).get("observedGeneration", 0) != generation)
 
 
 def _trim_job(job: Manifest) -> Manifest:

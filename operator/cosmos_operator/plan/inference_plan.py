@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from cosmos_operator.api.base import API_VERSION, KIND
+from cosmos_operator.api.base import API_VERSION, INFERENCE_KIND, KIND
 from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.labels import COMMON_LABELS, INFERENCE_JOB_LABEL
 from cosmos_operator.api.parse import parse_inference_job, parse_job
@@ -38,7 +38,9 @@ class ModelSource:
 
 
 def name_of_model_job(document: Manifest) -> str | None:
-    """Name of the PostTrainingJob that an InferenceJob's document names; None if it names none."""
+    """Name of the PostTrainingJob whose model a job uses; None if it is no InferenceJob or names none."""
+    if document.get("kind") != INFERENCE_KIND:
+        return None
     model = (document.get("spec") or {}).get("model") or {}
     name = model.get("job") if isinstance(model, dict) else None
     return name if isinstance(name, str) else None
