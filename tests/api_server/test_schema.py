@@ -162,6 +162,32 @@ def test_inference_may_grow_only(api: Api) -> None:
     }
 
 
+@pytest.mark.parametrize("end", ["Succeeded", "Failed"])
+def test_inference_is_fixed_once_the_job_has_ended(api: Api, end: str) -> None:
+    _, made = post(api, {})
+    path, items = f"{api.jobs}/{made['metadata']['name']}", made["spec"]["inference"]
+    more = [*items, {"name": "third", "inputsFile": "dataset://test.jsonl"}]
+    condition = {"type": end, "reason": "R", "lastTransitionTime": "2026-01-31T12:00:00Z"}
+
+    def set_condition(status: str) -> None:
+        body = {"status": {"conditions": [{**condition, "status": status}]}}
+        assert api.call("PATCH", f"{path}/status", body, "merge")[0] == 200
+
+    set_condition("False")
+    code, _ = api.call("PATCH", path, {"spec": {"inference": more}}, "merge")
+    assert code == 200
+    set_condition("True")
+    even_more = [*more, {"name": "fourth", "inputsFile": "dataset://test.jsonl"}]
+    code, answer = api.call("PATCH", path, {"spec": {"inference": even_more}}, "merge")
+    assert code == 422
+    assert problems(answer) == {
+        "<nil>: Invalid value: spec.inference cannot grow once the job has ended; create an InferenceJob with "
+        "spec.model.job"
+    }
+    code, _ = api.call("PATCH", path, {"spec": {"runPolicy": {"maxAttempts": 9}}}, "merge")
+    assert code == 200
+
+
 def test_status_is_validated(api: Api) -> None:
     _, made = post(api, {})
     path = f"{api.jobs}/{made['metadata']['name']}/status"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from cosmos_operator.api.check import check_training, resolve_experiment
+from cosmos_operator.api.check import FIELDS_OF_OPTIONS, check_training, resolve_experiment
 from cosmos_operator.api.check_items import ItemContext, check_items, check_sampling
 from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.v1alpha1 import PostTrainingJob, TrainingSpec
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.errors import ConfigError
+
+OWN_FIELDS = {
+    "text.max_length": "use spec.embeddings.maxLength instead",
+    "name": "use spec.experiment instead",
+    "trainer.device": "use spec.compute.gpus instead",
+}
+"""Option of the experiment → what to do instead of an override."""
 
 
 def resolve_sampling_experiment(
@@ -72,6 +79,14 @@ def check_inference_job(
 
 def _check_experiment(request: InferenceJob) -> list[str]:
     """Problems of the experiment's name and of the overrides."""
-    spec = request.spec
-    training = TrainingSpec(experiment=spec.experiment or "", overrides=spec.overrides or ())
+    spec, problems = request.spec, []
+    overrides = spec.overrides or ()
+    for number, override in enumerate(overrides):
+        option = override.partition("=")[0].strip()
+        if option in FIELDS_OF_OPTIONS:
+            advice = OWN_FIELDS.get(option, "remove it: it plays no part in sampling")
+            problems.append(f"spec.overrides[{number}]: got {override!r}; {advice}")
+    if problems:
+        return problems
+    training = TrainingSpec(experiment=spec.experiment or "", overrides=overrides)
     return [line.replace("spec.training.", "spec.") for line in check_training(training)]

@@ -188,7 +188,7 @@ class InferenceJobSpec(ApiModel):
         | None,
         Field(json_schema_extra=_fixed("overrides")),
     ] = None
-    """Options of the experiment to change, each as key.sub=value, such as text.max_length=81. Omitted: none, or with
+    """Options of the experiment to change, each as key.sub=value, such as video.fps=10. Omitted: none, or with
     model.job those of the job."""
     fit: Annotated[
         Literal["Stretch", "Crop", "Pad"] | None, Field(json_schema_extra=_fixed("fit"))
