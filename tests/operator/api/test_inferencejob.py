@@ -35,7 +35,7 @@ def problems_of(changes):
         ({"model": {"published": "b"}}, "experiment: missing; give that of the model"),
         ({"experiment": "x"}, "experiment: come from the PostTrainingJob 'push' of model.job; remove them"),
         ({**OWN, "items.0.checkpoint": "Base"}, "items: checkpoint Base of after needs model.job"),
-        ({**OWN, "items.0.inputs.0.conditioning": "dataset://a.png"}, "which needs spec.model.job; give a volume address"),
+        ({**OWN, "items.0.inputs.0.conditioning": "dataset://a.png"}, "needs spec.model.job; give a volume address"),
         ({**OWN, "items.0.inputs.0.conditioning": "vido://a.png"}, "use one of models://, datasets://"),
         ({**OWN, "items.0.guardrails": True}, "spec.items[0].guardrails: true, but the job has none"),
         ({**OWN, "experiment": "video2wrld"}, "spec.experiment: "),
