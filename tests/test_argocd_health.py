@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.decisions import InferenceSimulation, Simulation
 
-lupa = pytest.importorskip("lupa", reason="lupa is not installed: run make venv")
+lupa = pytest.importorskip("lupa", reason="lupa is not installed: run make setup")
 
 PAGE = Path(__file__).parents[1] / "docs" / "argocd.md"
 KINDS = ("PostTrainingJob", "InferenceJob")
