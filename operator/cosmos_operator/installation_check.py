@@ -39,14 +39,14 @@ JOB_NEEDS: Needs = {
     ("batch", "jobs"): ("get", "list", "watch", "create", "delete", "patch"),
     ("kubeflow.org", "pytorchjobs"): ("get", "list", "watch", "create", "delete"),
     ("trainer.kubeflow.org", "trainjobs"): ("get", "list", "watch", "create", "delete"),
-    ("", "configmaps"): ("get", "list", "create", "delete", "patch"),
-    ("", "services"): ("get", "list", "create"),
-    ("", "persistentvolumeclaims"): ("get", "list", "create"),
+    ("", "configmaps"): ("get", "list", "watch", "create", "delete", "patch"),
+    ("", "services"): ("get", "list", "watch", "create"),
+    ("", "persistentvolumeclaims"): ("get", "list", "watch", "create"),
     ("", "pods"): ("get", "list", "watch"),
     ("", "pods/log"): ("get",),
     ("", "events"): ("get", "list", "create", "patch"),
-    ("kueue.x-k8s.io", "localqueues"): ("get", "list"),
-    ("kueue.x-k8s.io", "workloads"): ("get", "list"),
+    ("kueue.x-k8s.io", "localqueues"): ("get", "list", "watch"),
+    ("kueue.x-k8s.io", "workloads"): ("get", "list", "watch"),
 }
 """Rights that the operator needs in the namespaces of jobs."""
 CLUSTER_NEEDS: Needs = {
@@ -136,7 +136,7 @@ async def check_smoke(cluster: KubeCluster, options: argparse.Namespace) -> int:
     job = _load(options)
     kind, namespace = job["kind"], job["metadata"]["namespace"]
     name = job["metadata"]["name"]
-    if not await cluster.create(job):
+    if await cluster.create(job) is None:
         raise InvalidSpec(
             [
                 f"PostTrainingJob {_title(job)} exists already; kubectl -n {namespace} delete ptj {name}"

@@ -74,8 +74,9 @@ class Settings(ApiModel):
     queue_workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Passes over jobs that may run at the same time."""
     poll_seconds: Period = 15
-    """Seconds between two passes over a job that runs, each of which reads its log."""
-    progress_seconds: Annotated[float, Field(ge=0)] = 10
+    """Seconds between two passes over a job that runs, each of which reads its log; they grow to four times as many
+    while a pod runs for long."""
+    progress_seconds: Annotated[float, Field(ge=0)] = 30
     """Shortest time between two writes of the status for progress alone, in seconds."""
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = 10
     """Wait before the second attempt of a training, in seconds; it doubles while there is no progress, up to 300."""
@@ -89,6 +90,10 @@ class Settings(ApiModel):
     """Port of /healthz and /readyz."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """Port of /metrics."""
+
+    def poll_s(self, age_s: float) -> float:
+        """Seconds until something that has been as it is for ``age_s`` seconds is looked at again."""
+        return min(max(self.poll_seconds, age_s), 4 * self.poll_seconds)
 
     def image_for(self, gpus_per_node: int) -> str:
         """Image of a job that names none.

@@ -8,7 +8,7 @@ import pytest
 from support.api_client import Api, make_config, make_job, name_of
 
 from cosmos_operator.errors import Refused
-from cosmos_operator.kube import cluster as cluster_module
+from cosmos_operator.kube import lists
 from cosmos_operator.kube.cluster import KubeCluster
 
 pytestmark = pytest.mark.api_server
@@ -21,14 +21,16 @@ def config_map(api: Api, **labels: str) -> dict[str, Any]:
 
 async def test_create_tells_new_from_existing(api: Api, cluster: KubeCluster) -> None:
     manifest = config_map(api)
-    assert await cluster.create(manifest) is True
-    assert await cluster.create(manifest) is False
+    made = await cluster.create(manifest)
+    assert made is not None
+    assert made["metadata"]["uid"]
+    assert await cluster.create(manifest) is None
 
 
 async def test_lists_are_read_in_pages(
     api: Api, cluster: KubeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_module, "PAGE_SIZE", 2)
+    monkeypatch.setattr(lists, "PAGE_SIZE", 2)
     group = name_of()
     for _ in range(5):
         await cluster.create(config_map(api, group=group))

@@ -44,9 +44,9 @@ class Cluster:
         self.created.append(manifest)
         return manifest
 
-    async def create(self, manifest: dict[str, Any]) -> bool:
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
         self.created.append(manifest)
-        return not self.exists
+        return None if self.exists else manifest
 
     async def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]

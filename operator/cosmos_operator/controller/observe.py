@@ -90,9 +90,14 @@ class Observer:
             served=cache.served,
             queue_names=cache.names("LocalQueue", key.namespace),
             queue_workloads=tuple(one for one in made if one["kind"] == "Workload"),
-            logs=await self._reads.logs(key, _pods_with_logs(pods.values())),
+            logs=await self._reads.logs(
+                key,
+                _pods_with_logs(pods.values()),
+                now,
+                plan.job.spec.run_policy.stall_timeout_seconds,
+            ),
             warnings=await self._reads.warnings(
-                key, _late(_not_started(objects, pods.values(), unbound), now)
+                key, _late(_not_started(objects, pods.values(), unbound, now), now)
             ),
             refusals=refusals,
         )
@@ -159,11 +164,15 @@ def _unbound_claims(job: Job, objects: Mapping[ObjectKey, Manifest]) -> list[Man
 
 
 def _not_started(
-    objects: Mapping[ObjectKey, Manifest], pods: Iterable[Manifest], unbound: list[Manifest]
+    objects: Mapping[ObjectKey, Manifest],
+    pods: Iterable[Manifest],
+    unbound: list[Manifest],
+    now: datetime,
 ) -> list[tuple[str, Manifest]]:
     """Pods that do not start and do not say why, active workloads without pods, claims without volumes."""
     pods = list(pods)
-    owners = {uid for pod in pods if not is_over(pod) for uid in owner_uids(pod)}
+    current = (pod for pod in pods if not is_over(pod) or _ended_lately(pod, now))
+    owners = {uid for pod in current for uid in owner_uids(pod)}
     waiting: list[tuple[str, Manifest]] = [
         ("Pod", pod) for pod in pods if phase_of(pod) == "Pending" and obstacle_of(pod) is None
     ]
@@ -176,6 +185,12 @@ def _not_started(
     ]
     waiting += [("PersistentVolumeClaim", claim) for claim in unbound]
     return waiting
+
+
+def _ended_lately(pod: Manifest, now: datetime) -> bool:
+    """True for a pod whose end its workload's controller need not have noticed yet."""
+    ending = ending_of(pod)
+    return ending is not None and seconds_since(ending.finish_time, now) < LATE_AFTER_S
 
 
 def _late(waiting: list[tuple[str, Manifest]], now: datetime) -> list[tuple[str, Manifest]]:

@@ -9,12 +9,14 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from cosmos_operator.controller.trim import trim
 from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
-from cosmos_operator.kube.objects import name_of
+from cosmos_operator.kube.objects import name_of, seconds_since
 from cosmos_operator.kube.pods import is_over
 from cosmos_operator.kube.protocol import Cluster
+from cosmos_operator.settings import Settings
 
 LOG_LINES = 400
 """Lines of a log that are read: enough to hold a line of progress, whatever else the processes of a pod write."""
@@ -31,8 +33,10 @@ class _Log:
     """The end of a pod's log."""
 
     read_at: float
-    data: bytes
-    """Its text, compressed; empty before it was read."""
+    changed_at: float
+    """Time at which its text was last another than before."""
+    data: bytes | None = b""
+    """Its text, compressed; empty before it was read; None = there is none."""
     is_final: bool = False
     """True if it was read after the pod had ended."""
 
@@ -42,14 +46,14 @@ class RareReads:
 
     Args:
         cluster: the API server.
-        poll_s: seconds between two reads of a log or of an object's events.
+        settings: say how often a log or the events of an object are read.
         clock: a clock that never goes back, in seconds.
     """
 
     def __init__(
-        self, cluster: Cluster, poll_s: float, clock: Callable[[], float] = time.monotonic
+        self, cluster: Cluster, settings: Settings, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._cluster, self._poll_s, self._clock = cluster, poll_s, clock
+        self._cluster, self._settings, self._clock = cluster, settings, clock
         self._nodes: tuple[Manifest, ...] = ()
         self._nodes_until = 0.0
         self._classes: dict[str, tuple[float, Manifest | None]] = {}
@@ -81,34 +85,42 @@ class RareReads:
                 found[name] = storage_class
         return found
 
-    async def logs(self, job: JobKey, pods: Iterable[Manifest]) -> dict[str, str]:
+    async def logs(
+        self, job: JobKey, pods: Iterable[Manifest], now: datetime, stall_timeout_s: float
+    ) -> dict[str, str]:
         """Last lines of the logs of a job's pods; the logs of other pods are forgotten.
 
-        A log is read a poll interval after the pod was first seen to run, then once in each, and once at its end.
+        A log is read a poll interval after the pod has started, then once in each, at every pass when the pod may have
+        stalled, and once at its end.
         """
         before, after = self._logs.get(job, {}), {}
         found = {}
         for pod in pods:
-            uid, now, has_ended = pod["metadata"]["uid"], self._clock(), is_over(pod)
-            log = before.get(uid) or _Log(now, b"")
-            is_due = now - log.read_at >= self._poll_s * EARLY and not log.is_final
-            if is_due or (has_ended and not log.is_final):
-                container = pod["spec"]["containers"][0]["name"]
-                text = await self._cluster.read_log(
-                    job.namespace, name_of(pod), container, LOG_LINES
-                )
-                data = zlib.compress(text.encode(), 1) if text is not None else None
-                log = _Log(now, log.data if data is None else data, has_ended)
-                if data is None:
-                    after[uid] = log
-                    continue
+            uid, age_s = pod["metadata"]["uid"], seconds_since(pod["status"].get("startTime"), now)
+            log = before.get(uid) or _Log(self._clock() - age_s, self._clock() - age_s)
+            if not log.is_final and (is_over(pod) or self._is_due(log, age_s, stall_timeout_s)):
+                log = await self._read_log(job, pod, log)
             after[uid] = log
-            found[name_of(pod)] = zlib.decompress(log.data).decode() if log.data else ""
+            if log.data is not None:
+                found[name_of(pod)] = zlib.decompress(log.data).decode() if log.data else ""
         if after:
             self._logs[job] = after
         else:
             self._logs.pop(job, None)
         return found
+
+    def _is_due(self, log: _Log, age_s: float, stall_timeout_s: float) -> bool:
+        now = self._clock()
+        may_have_stalled = now - log.changed_at >= stall_timeout_s - 4 * self._settings.poll_seconds
+        return may_have_stalled or now - log.read_at >= self._settings.poll_s(age_s) * EARLY
+
+    async def _read_log(self, job: JobKey, pod: Manifest, before: _Log) -> _Log:
+        container = pod["spec"]["containers"][0]["name"]
+        text = await self._cluster.read_log(job.namespace, name_of(pod), container, LOG_LINES)
+        data = zlib.compress(text.encode(), 1) if text is not None else None
+        now = self._clock()
+        changed_at = before.changed_at if data == before.data else now
+        return _Log(now, changed_at, data, is_over(pod))
 
     async def warnings(
         self, job: JobKey, objects: Iterable[tuple[str, Manifest]]
@@ -119,7 +131,7 @@ class RareReads:
         for kind, one in objects:
             uid = one["metadata"]["uid"]
             read_at, text = before.get(uid, (None, ""))
-            if read_at is None or self._clock() - read_at >= self._poll_s * EARLY:
+            if read_at is None or self._clock() - read_at >= self._settings.poll_seconds * EARLY:
                 read_at, text = self._clock(), await self._read_warning(job, kind, name_of(one))
             after[uid] = (read_at, text)
             if text:

@@ -21,7 +21,7 @@ from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.status_pace import StatusPace
 from cosmos_operator.controller.trim import has_ended, was_edited
-from cosmos_operator.decide.decide import decide
+from cosmos_operator.decide.decide import decide, is_finished
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Decision, Delete
 from cosmos_operator.errors import Conflict, Refused
 from cosmos_operator.kube.kinds import OPTIONAL_KINDS, JobKey, Manifest, ObjectKey
@@ -87,7 +87,7 @@ class Reconciler:
         self._cluster, self._cache, self._router = cluster, cache, router
         self._settings, self._counters, self._clock = settings, counters, clock
         self._wake = wake
-        self._reads = RareReads(cluster, settings.poll_seconds)
+        self._reads = RareReads(cluster, settings)
         self._observer = Observer(cache, self._reads, settings)
         self._plans, self._pace = Plans(), StatusPace()
         self._inference_plans = InferencePlans(cluster, cache, self._plans)
@@ -123,6 +123,10 @@ class Reconciler:
             await self._take_up(key)
         await self._look_at_foreign(key, memory)
         plan = await self._plan(key, document, is_over=is_over)
+        if is_over and not is_finished(plan.previous):
+            return None, False  # a status of another version, which this one leaves alone
+        if plan.job is not None:  # before anything is read, so that no change goes unnoticed
+            self._router.note_interest(key, interests(plan, plan.job))
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = decide(plan, observed, now, self._settings)
@@ -140,8 +144,6 @@ class Reconciler:
         memory.refusals = refused
         if is_over and not decision.actions:
             self._retire(key)
-        elif plan.job is not None:
-            self._router.note_interest(key, interests(plan, plan.job))
         ends_now = has_written and not is_over and self._is_over(key)
         waits = [wait_s or None, self._settings.poll_seconds if refused else None]
         times = [one for one in (*waits, decision.requeue_after_s) if one is not None]
@@ -209,6 +211,7 @@ class Reconciler:
         """Seconds to wait before the status is written; 0 = write it now."""
         before, after = plan.document.get("status"), decision.status
         if after is None or after == before or decision.actions:
+            self._pace.note_write(key)
             return 0.0
         return self._pace.wait_s(key, before, after)
 
@@ -237,7 +240,6 @@ class Reconciler:
                 "status": after,
             }
         )
-        self._pace.note_write(key)
         self._cache.put(key.kind, written)
         if news_for_inference(plan.document) != news_for_inference(written):
             for other in self._router.interested(key.namespace, (key.kind, key.name)):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from cosmos_operator.kube.kinds import JobKey, Manifest
 
 PACE_S = 2.0
-"""Seconds after a write of the status in which changes that do not matter at once are collected for the next."""
+"""Seconds for which changes that do not matter at once are collected before they are written."""
 URGENT_CONDITIONS = ("Accepted", "Running", "Suspended", "Succeeded", "Failed")
 """Conditions of which a change is written at once."""
 
@@ -22,7 +22,7 @@ class StatusPace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._written_at: dict[JobKey, float] = {}
+        self._differs_since: dict[JobKey, float] = {}
 
     def wait_s(self, job: JobKey, before: Manifest | None, after: Manifest) -> float:
         """Seconds to wait with a write; 0 if it is due.
@@ -32,18 +32,22 @@ class StatusPace:
             before: its status as it is.
             after: the status to write, which differs from it.
         """
-        written_at = self._written_at.get(job)
-        if written_at is None or _urgent(before or {}) != _urgent(after):
+        if _urgent(before or {}) != _urgent(after):
+            self.note_write(job)
             return 0.0
-        return max(0.0, written_at + PACE_S - self._clock())
+        now = self._clock()
+        left_s = self._differs_since.setdefault(job, now) + PACE_S - now
+        if left_s <= 0:
+            self.note_write(job)
+        return max(0.0, left_s)
 
     def note_write(self, job: JobKey) -> None:
-        """Take note that the status of a job has been written."""
-        self._written_at[job] = self._clock()
+        """Take note that the status of a job is as it should be, or is written now."""
+        self._differs_since.pop(job, None)
 
     def forget(self, job: JobKey) -> None:
         """Forget a job."""
-        self._written_at.pop(job, None)
+        self.note_write(job)
 
 
 def _urgent(status: Manifest) -> list[object]:

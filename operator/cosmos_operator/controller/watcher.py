@@ -20,7 +20,7 @@ from cosmos_operator.kube.kinds import JOB_KINDS, OPTIONAL_KINDS, JobKey
 from cosmos_operator.kube.objects import seconds_since
 from cosmos_operator.settings import Settings
 
-SERVED_POLL_S = 30.0
+SERVED_POLL_S = 60.0
 """Seconds between two requests for the kinds that the API server has."""
 MISSING_POLL_S = 5.0
 """The same while it has no PostTrainingJob and the operator has nothing to do."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.decision import Event
 from cosmos_operator.kube.kinds import Manifest
 
 MAX_EVENT_MESSAGE = 1000
-EXPECTED = ("StorageReady", "Admitted", "InputsReady")
+EXPECTED = ("Accepted", "StorageReady", "Admitted", "InputsReady")
 """Conditions that are true as a rule, which is news only where they were false before."""
 EXPECTED_OF_TRAINING = ("Waiting", "Starting", "Trained", "Queued", "Stopping", "Failed")
 """Reasons for which a training does not run that other events tell, or that pass by themselves."""
@@ -26,7 +26,18 @@ def transition_events(before: PostTrainingJobStatus, after: Manifest) -> tuple[E
         text = condition.get("message") or kind
         is_bad = kind == "Failed" or (answer == "False" and kind != "Progressing")
         events.append(Event(reason, f"{kind}: {text}"[:MAX_EVENT_MESSAGE], is_bad))
-    return (*events, *_attempt_events(before, after))
+    return (*_merged(events), *_attempt_events(before, after))
+
+
+def _merged(events: Iterable[Event]) -> list[Event]:
+    """Events of one pass that say the same of several conditions, as one."""
+    found: dict[tuple[str, bool], list[str]] = {}
+    for event in events:
+        found.setdefault((event.reason, event.is_warning), []).append(event.message)
+    return [
+        Event(reason, "; ".join(messages)[:MAX_EVENT_MESSAGE], is_warning)
+        for (reason, is_warning), messages in found.items()
+    ]
 
 
 def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[str, str]]) -> bool:

@@ -22,7 +22,7 @@ from cosmos_operator.api.status import (
 from cosmos_operator.decide.conditions import Answer, Conditions
 from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.objects import is_being_deleted, owner_uids
+from cosmos_operator.kube.objects import is_being_deleted, owner_uids, seconds_since
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.kube.pods import Ending
 from cosmos_operator.plan.stages import Stage
@@ -31,6 +31,9 @@ from cosmos_operator.settings import Settings
 MAX_REASON = 900
 SHORT_WAIT_S = 2.0
 """Seconds until the next pass where something is about to happen, such as the end of a deletion."""
+
+LONG_WAIT_S = 300.0
+"""Seconds until the next pass where watches tell of everything that matters, and only messages may grow old."""
 
 StageState = Literal["Waiting", "Blocked", "Running", "Succeeded", "Failed"]
 
@@ -164,6 +167,10 @@ class Pass:
         """Ask for another pass after this time at the latest."""
         earlier = self.requeue_after_s
         self.requeue_after_s = seconds if earlier is None else min(earlier, seconds)
+
+    def poll(self, since: str | None) -> None:
+        """Ask for another pass to look at something that no watch tells of, less often the longer it has been so."""
+        self.requeue_after(self.settings.poll_s(seconds_since(since, self.now)))
 
     def create(self, manifest: Manifest, *, shared: bool = False) -> None:
         """Create an object that is deleted with the job, or if shared, with the last job that uses it."""

@@ -119,7 +119,7 @@ class Answer:
     def error(self, action: str) -> ClusterUnavailable | Refused:
         """The error that a status other than success stands for."""
         if self.status == 409:
-            return Conflict(f"{action}: {self.message}")
+            return Conflict(f"{action}: HTTP 409: {self.message}")
         if self.status >= 500 or self.status in (401, 429):
             return ClusterUnavailable(f"{action}: HTTP {self.status}: {self.message}")
         return Refused(self.status, self.message)

@@ -20,7 +20,7 @@ from cosmos_operator.kube.protocol import FIELD_MANAGER
 LOG_TIMEOUT_S = 10.0
 """Longest time that reading a log may take: it comes from a node, which may be gone."""
 MAX_LOG_BYTES = 4 * 1024 * 1024
-DISCOVERY_TTL_S = 60.0
+DISCOVERY_TTL_S = 120.0
 """Seconds for which the list of served kinds is reused before it is asked for again."""
 
 OTHER_VERSIONS = {"LocalQueue": ("v1beta2",), "Workload": ("v1beta2",)}
@@ -260,18 +260,29 @@ class KubeCluster:
         return self._served.get(kind)
 
     async def _discover(self, kinds: Iterable[str]) -> dict[str, Resource]:
+        offered = await self._offered()
         answers: dict[str, set[str]] = {}
         found: dict[str, Resource] = {}
         for kind in kinds:
             first = KINDS[kind]
             for version in (first.version, *OTHER_VERSIONS.get(kind, ())):
                 resource = replace(first, version=version)
+                if offered is not None and resource.api_version not in offered:
+                    continue
                 if resource.api_version not in answers:
                     answers[resource.api_version] = await self._plurals(resource)
                 if resource.plural in answers[resource.api_version]:
                     found[kind] = resource
                     break
         return found
+
+    async def _offered(self) -> set[str] | None:
+        """Groups with their versions; None if the server does not list them."""
+        answer = await self._client.request("GET", "/apis")
+        if answer.status == 404:
+            return None
+        groups = answer.read("list the API groups").get("groups") or ()
+        return {one["groupVersion"] for group in groups for one in group.get("versions") or ()}
 
     async def _plurals(self, resource: Resource) -> set[str]:
         answer = await self._client.request("GET", root_path(resource))

@@ -14,9 +14,11 @@ class Rig:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.obstacles: list[str] = []
+        self.details: list[str] = []
         self.server = HealthServer(
             health=lambda: self.problems,
             readiness=lambda: self.obstacles,
+            details=lambda: self.details,
             metrics=Metrics(),
             health_port=0,
             metrics_port=0,
@@ -52,6 +54,13 @@ async def test_problems_fail_the_probe_and_are_named(rig):
 
     assert await rig.get("/healthz") == (503, "watch of Pod: dead\nlease: old\n")
     assert await rig.get("/readyz") == (503, "the lease is not held\n")
+
+
+async def test_readiness_tells_what_is_left_out_although_all_else_is_well(rig):
+    rig.details.append("namespace team-b is left out: gone")
+
+    assert await rig.get("/readyz") == (200, "ok\nnamespace team-b is left out: gone\n")
+    assert await rig.get("/healthz") == (200, "ok\n")
 
 
 async def test_metrics_have_their_own_port(rig):

@@ -44,12 +44,12 @@ class LeaseStore:
         await self._arrive()
         return copy.deepcopy(self.lease)
 
-    async def create(self, manifest: dict[str, Any]) -> bool:
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
         await self._arrive()
         if self.lease is not None:
-            return False
+            return None
         self._save(manifest)
-        return True
+        return self.lease
 
     async def replace(self, manifest: dict[str, Any]) -> bool:
         await self._arrive()

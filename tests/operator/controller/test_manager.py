@@ -19,12 +19,15 @@ from support.jobs import make_document
 from cosmos_operator.api.crd import build_crd
 from cosmos_operator.controller import (
     manager,
+    namespace_watch,
+    watch_audit,
     watcher,
 )
 from cosmos_operator.controller.lease import LeaseLost
 from cosmos_operator.controller.manager import (
     JsonFormatter,
     Operator,
+    Parts,
     TextFormatter,
     main,
 )
@@ -52,7 +55,7 @@ class Reconcile:
         self.keys: list[JobKey] = []
         self.act: Callable[[JobKey], Awaitable[float | None]] | None = None
 
-    def make(self, *_: Any) -> Callable[[JobKey], Awaitable[float | None]]:
+    def make(self, _: Parts) -> Callable[[JobKey], Awaitable[float | None]]:
         return self.reconcile
 
     async def reconcile(self, key: JobKey) -> float | None:
@@ -174,7 +177,7 @@ async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypat
             lambda: kube.store.delete("customresourcedefinitions.apiextensions.k8s.io", None, PTJS)
         )
         kube.drop_watches()
-        await op.until(lambda: "PostTrainingJob" not in op.operator._watcher._kinds)
+        await op.until(lambda: not op.operator._watcher._watches)
 
         kube.install_crd(build_crd())
         make_ptj(kube, "two")
@@ -183,14 +186,13 @@ async def test_crd_that_goes_does_not_end_the_operator(kube, tmp_path, monkeypat
 
 
 async def test_lost_events_are_made_up_for_by_the_resync(kube, tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher.Watcher, "_deliver", lambda *_: None)
-    monkeypatch.setattr(watcher, "FIRST_AUDIT_S", 0.1)
+    monkeypatch.setattr(namespace_watch.NamespaceWatch, "_deliver_job", lambda *_: None)
     kube.install_crd(build_crd())
     async with running(kube, tmp_path, resyncSeconds=0.5) as op:
-        await op.until(lambda: op.operator._lease.age_s is not None)
+        await op.until_ready()
 
         make_ptj(kube, "one")
-        await op.until(lambda: op.reconcile.keys.count(ONE) > 2)
+        await op.until(lambda: ONE in op.reconcile.keys)
         await op.end()
 
 
@@ -203,7 +205,7 @@ async def test_dead_watch_is_reported(kube, tmp_path, monkeypatch):
         await asyncio.sleep(1)
         assert list(op.operator.problems()) == []
 
-        monkeypatch.setattr(watcher.WatchAudit, "note", lambda *_, **__: None)
+        monkeypatch.setattr(watch_audit.WatchAudit, "note", lambda *_, **__: None)
         make_ptj(kube, "one")
         await op.until(lambda: list(op.operator.problems()))
         (problem,) = op.operator.problems()
@@ -301,7 +303,7 @@ PROGRAM = """
 import sys
 from cosmos_operator.controller.manager import main
 
-def make_handle(cluster, settings, metrics):
+def make_handle(_):
     async def reconcile(key):
         sys.stderr.write(f"pass {key}\\n")
     return reconcile
@@ -335,6 +337,8 @@ def test_sigterm_ends_the_program_within_seconds(kube, tmp_path):
             lines.append(line)
             if "delivered all existing objects" in line:
                 break
+        while not kube.calls("watch", "posttrainingjobs"):
+            time.sleep(0.05)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         lines += process.stderr.readlines()

@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from cosmos_operator.controller.metrics import Metrics
-from cosmos_operator.controller.watch_audit import (
-    MIN_AGE_S,
-    WatchAudit,
-)
 from cosmos_operator.controller.work_queue import WorkQueue
 from cosmos_operator.kube.kinds import JobKey
 
@@ -50,25 +44,23 @@ def test_passes_are_timed_and_failures_counted():
 
 
 async def test_queue_and_watch_are_asked_when_read():
-    metrics, audit = Metrics(), WatchAudit()
+    metrics = Metrics()
 
     async def handle(_: JobKey) -> None:
         return None
 
     queue = WorkQueue(handle)
     metrics.follow_queue(queue)
-    metrics.follow_watch(audit, "Pod")
+    metrics.follow_watch("Pod", lambda: 7.5)
+    metrics.note_namespace("team-a", is_left_out=True)
     metrics.note_attempt("Succeeded")
     metrics.note_leader(is_leader=True)
     queue.add(key("one"))
-    pod = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "1"}}
-    now = time.monotonic()
-    audit.audit("Pod", [pod], now - MIN_AGE_S)
-    audit.audit("Pod", [pod], now)
 
     found = values(metrics)
     assert found["cosmos_queue_depth"] == 1
-    assert found['cosmos_watch_lag_seconds{kind="Pod"}'] >= MIN_AGE_S
+    assert found['cosmos_watch_lag_seconds{kind="Pod"}'] == 7.5
+    assert found['cosmos_namespace_left_out{namespace="team-a"}'] == 1
     assert found['cosmos_attempts_total{outcome="Succeeded"}'] == 1
     assert found["cosmos_leader"] == 1
 

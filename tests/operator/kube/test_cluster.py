@@ -115,10 +115,10 @@ async def test_queues_are_read_in_the_version_that_is_served(rig, version):
 async def test_create_tells_new_from_existing(rig):
     rig.api.on(f"POST {MAPS}", Answer(201), refusal(409, "AlreadyExists"))
 
-    assert await rig.cluster.create(CONFIG_MAP) is True
+    assert await rig.cluster.create(CONFIG_MAP) == {}
     assert rig.last.body == CONFIG_MAP
     assert rig.last.query == {"fieldManager": "cosmos-operator"}
-    assert await rig.cluster.create(CONFIG_MAP) is False
+    assert await rig.cluster.create(CONFIG_MAP) is None
 
 
 async def test_create_in_a_namespace_that_is_absent_is_refused(rig):

@@ -23,13 +23,13 @@
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, create, delete, patch]
+  verbs: [get, list, watch, create, delete, patch]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, create]
+  verbs: [get, list, watch, create]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, create]
+  verbs: [get, list, watch, create]
 # read for the reason why something waits or has failed, and for its progress
 - apiGroups: [""]
   resources: [pods]
@@ -42,7 +42,7 @@
   verbs: [get, list, create, patch]
 - apiGroups: [kueue.x-k8s.io]
   resources: [localqueues, workloads]
-  verbs: [get, list]
+  verbs: [get, list, watch]
 {{- end }}
 
 {{- /* Rights in the whole cluster: to read the GPUs of nodes, and how a storage class binds claims. */}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.decide.pass_state import LONG_WAIT_S, Pass
 from cosmos_operator.kube.objects import labels_of, name_of
 from cosmos_operator.plan.backend import BACKENDS, Backend, choose_backend
 
@@ -26,7 +26,7 @@ def check_backend(pass_: Pass) -> Backend | None:
         )
         pass_.set_condition("Accepted", "False", "BackendUnavailable", message)
         pass_.propose_state("Pending", message)
-        pass_.requeue_after(pass_.settings.poll_seconds)
+        pass_.requeue_after(LONG_WAIT_S)
         return None
     pass_.set_condition("Accepted", "True", "Valid", f"runs as {backend.kind}")
     return backend

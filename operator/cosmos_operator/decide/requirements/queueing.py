@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cosmos_operator.api.labels import QUEUE_LABEL
-from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.decide.pass_state import LONG_WAIT_S, Pass
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import labels_of, owner_uids, seconds_since, wants_suspension
 
@@ -40,7 +40,7 @@ def check_queue(pass_: Pass) -> bool:
 def _lacks_queue(pass_: Pass, reason: str, message: str) -> bool:
     pass_.set_condition("Admitted", "False", reason, message)
     pass_.propose_state("Queued", message)
-    pass_.requeue_after(pass_.settings.poll_seconds)
+    pass_.requeue_after(LONG_WAIT_S)
     return False
 
 
@@ -56,7 +56,7 @@ def waits_in_queue(pass_: Pass, workload: Manifest) -> bool:
     reason, message = _queue_state(pass_, workload, queue)
     pass_.set_condition("Admitted", "False", reason, message)
     pass_.propose_state("Queued", message)
-    pass_.requeue_after(pass_.settings.poll_seconds)
+    pass_.requeue_after(LONG_WAIT_S)
     return True
 
 
@@ -80,6 +80,7 @@ def _queue_state(pass_: Pass, workload: Manifest, queue: str) -> tuple[str, str]
     kind, metadata = workload["kind"], workload["metadata"]
     age_s = seconds_since(metadata.get("creationTimestamp"), pass_.now)
     if age_s < pass_.settings.queue_grace_seconds:
+        pass_.requeue_after(pass_.settings.queue_grace_seconds - age_s + 1)
         return "QuotaPending", f"waits in queue {queue!r}"
     return "QueueNotHonored", (
         f"Kueue took no notice of {kind} {metadata['name']!r}; turn on its integration {INTEGRATIONS[kind]!r} in "

@@ -28,7 +28,7 @@ def check_storage(pass_: Pass) -> bool:
         reason, message = problems[0][0], "; ".join(text for _, text in problems)
         pass_.set_condition("StorageReady", "False", reason, message)
         pass_.propose_state("Pending", message)
-        pass_.requeue_after(pass_.settings.poll_seconds)
+        pass_.poll(pass_.document["metadata"].get("creationTimestamp"))
         return False
     pass_.set_condition(
         "StorageReady", "True", "Usable", f"all claims can be used: {', '.join(fields)}"

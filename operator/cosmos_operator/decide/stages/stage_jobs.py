@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cosmos_operator.api.labels import JOB_NAME_LABEL, TEMPLATE_ANNOTATION
-from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
+from cosmos_operator.decide.pass_state import LONG_WAIT_S, SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
 from cosmos_operator.decide.training.progress import read_log
@@ -151,11 +151,12 @@ def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
             workload, f"it does not start, and was created with other settings: {obstacle.message}"
         )
         return _view_of_retried(pass_, f"{stage.name} is begun again with this job's settings")
-    pass_.requeue_after(pass_.settings.poll_seconds)
     if obstacle is not None:
+        pass_.requeue_after(LONG_WAIT_S)
         shortage = gpu_shortage(pass_, stage.gpus, 1) if obstacle.reason == "Unschedulable" else ""
         message = obstacle.message + (f"; {stage.name} {shortage}" if shortage else "")
         return StageView("Blocked", obstacle.reason, message, workload=workload)
+    pass_.poll(workload["metadata"].get("creationTimestamp"))
     warnings = map(pass_.observed.warnings.get, _objects_with_warnings(name, active))
     if warning := next(filter(None, warnings), ""):
         return StageView("Blocked", "NotStarting", f"{stage.name}: {warning}", workload=workload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosmos_operator.api.status import Outcome
-from cosmos_operator.decide.pass_state import Pass, StageView
+from cosmos_operator.decide.pass_state import LONG_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import admitted_at, waits_in_queue
 from cosmos_operator.decide.training import backoff
@@ -49,12 +49,12 @@ def check_running_attempt(pass_: Pass, stage: Stage, gang: Gang) -> CheckResult:
         return CheckResult(StageView("Blocked", "Queued", admitted.message if admitted else ""))
     if gang.leaving is not None:
         return describe_leaving_pod(gang.leaving)
-    pass_.requeue_after(pass_.settings.poll_seconds)
     running = [pod for pod in gang.pods if phase_of(pod) == "Running" or is_over(pod)]
     if len(running) < stage.nodes:
         return _check_start(pass_, stage, gang, len(running))
     message = f"{stage.nodes} of {stage.nodes} pods run"
     pass_.set_condition("Running", "True", "AllPodsRunning", message)
+    pass_.poll((gang.leader or gang.workload).get("status", {}).get("startTime"))
     return _check_progress(pass_, gang)
 
 
@@ -76,6 +76,11 @@ def _check_start(pass_: Pass, stage: Stage, gang: Gang, num_running: int) -> Che
     obstacle = _obstacle(pass_, stage, gang)
     reason = obstacle.reason if obstacle else "Starting"
     message = obstacle.message if obstacle else f"{num_running} of {stage.nodes} pods run"
+    if obstacle is not None and obstacle.reason != "NotStarting":
+        pass_.requeue_after(LONG_WAIT_S)
+    else:
+        assert gang.workload is not None
+        pass_.poll(gang.workload["metadata"].get("creationTimestamp"))
     pass_.set_condition("Running", "False", reason, message)
     if problem := start_deadline_problem(pass_, gang, message):
         return CheckResult(StageView("Failed", reason, problem), "DeadlineExceeded", problem)
