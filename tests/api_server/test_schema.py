@@ -105,6 +105,15 @@ def test_defaults(api: Api) -> None:
     assert made["spec"]["inference"][1]["parameters"]["guidance"] == 7
 
 
+def test_new_job_shows_that_the_operator_has_not_seen_it(api: Api) -> None:
+    path, _ = make_job(api)
+    _, found = api.call("GET", path)
+
+    assert found["status"]["state"] == "Pending"
+    assert found["status"]["observedGeneration"] == 0  # not metadata.generation: kstatus says InProgress
+    assert found["metadata"]["generation"] == 1
+
+
 def test_status_defaults_are_filled(api: Api) -> None:
     path, _ = make_job(api)
     _, changed = api.call("PATCH", f"{path}/status", {"status": {"message": "hello"}}, "merge")

@@ -121,6 +121,8 @@ def build_schema(resource: ResourceKind = POST_TRAINING_JOB) -> Schema:
             "name": {"type": "string", "maxLength": MAX_JOB_NAME, "pattern": JOB_NAME_PATTERN}
         },
     }
+    # kstatus takes an object without conditions for ready: from its creation on, a job shows that it was not seen yet
+    schema["properties"]["status"]["default"] = {}
     return schema
 
 

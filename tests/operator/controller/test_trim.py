@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosmos_operator.controller.trim import has_ended, trim
+from cosmos_operator.controller.trim import has_ended, trim, was_edited
 
 META: dict[str, Any] = {"name": "x", "namespace": "n", "uid": "u"}
 
@@ -81,16 +81,18 @@ def test_running_job_stays_whole_but_for_what_the_api_server_notes():
     assert found == {**job, "metadata": META | {"annotations": {"team": "a"}}}
 
 
-def test_end_counts_for_the_specification_that_it_was_found_for():
+def test_end_is_final_and_an_edit_afterwards_is_seen():
     def job(generation: int, kind: str = "Succeeded", status: str = "True") -> dict[str, Any]:
-        condition = {"type": kind, "status": status, "observedGeneration": 1}
+        condition = {"type": kind, "status": status}
         return {
             "metadata": META | {"generation": generation},
-            "status": {"conditions": [condition]},
+            "status": {"observedGeneration": 1, "conditions": [condition]},
         }
 
     assert has_ended(job(1))
     assert has_ended(job(1, "Failed"))
-    assert not has_ended(job(2))
+    assert has_ended(job(2))
+    assert was_edited(job(2))
+    assert not was_edited(job(1))
     assert not has_ended(job(1, "Succeeded", "Unknown"))
     assert not has_ended({"metadata": META})
