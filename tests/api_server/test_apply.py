@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from support.api_client import Api, apply_status, condition, make_job, name_of
 
+from cosmos_operator.errors import Conflict
+from cosmos_operator.kube.cluster import KubeCluster
+
 pytestmark = pytest.mark.api_server
 
 
@@ -124,6 +127,28 @@ def test_apply_does_not_look_at_the_uid(api: Api) -> None:
     code, changed = apply_status(api, path, {"state": "Failed"}, uid=uid)
     assert (code, changed["status"]["state"]) == (200, "Failed")
     assert changed["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+async def test_status_of_an_older_version_is_a_conflict(api: Api, cluster: KubeCluster) -> None:
+    path, made = make_job(api)
+    names = ("name", "namespace", "uid", "resourceVersion")
+    manifest = {
+        "apiVersion": made["apiVersion"],
+        "kind": made["kind"],
+        "metadata": {name: made["metadata"][name] for name in names},
+        "status": {"state": "Failed"},
+    }
+    api.call("PATCH", path, {"metadata": {"annotations": {"team": "a"}}}, "merge")
+
+    with pytest.raises(Conflict, match="the object has been modified"):
+        await cluster.apply_status(manifest)
+
+    found = api.call("GET", path)[1]
+    assert found.get("status", {}).get("state") != "Failed"
+    manifest["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+    written = await cluster.apply_status(manifest)
+    assert written["status"]["state"] == "Failed"
+    assert written["metadata"]["uid"] == made["metadata"]["uid"]
 
 
 def test_apply_creates(api: Api) -> None:

@@ -13,14 +13,14 @@ NAMESPACED = {
     "jobs.batch": "get list watch create delete patch",
     "pytorchjobs.kubeflow.org": "get list watch create delete",
     "trainjobs.trainer.kubeflow.org": "get list watch create delete",
-    "configmaps": "get list create delete patch",
-    "services": "get list create",
-    "persistentvolumeclaims": "get list create",
+    "configmaps": "get list watch create delete patch",
+    "services": "get list watch create",
+    "persistentvolumeclaims": "get list watch create",
     "pods": "get list watch",
     "pods/log": "get",
     "events": "get list create patch",
-    "localqueues.kueue.x-k8s.io": "get list",
-    "workloads.kueue.x-k8s.io": "get list",
+    "localqueues.kueue.x-k8s.io": "get list watch",
+    "workloads.kueue.x-k8s.io": "get list watch",
 }
 CLUSTER = {"nodes": "get list", "storageclasses.storage.k8s.io": "get list"}
 SCOPES = [

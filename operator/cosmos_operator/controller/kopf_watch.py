@@ -18,6 +18,7 @@ from kopf._cogs.structs.credentials import Vault  # operator(vault=...) takes on
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.client import Connection
 from cosmos_operator.kube.kinds import KINDS, Manifest
+from cosmos_operator.kube.lists import PAGE_SIZE
 
 INACTIVITY_S = 90.0
 """Seconds without any event after which a watch is begun anew; the API server sends a bookmark once a minute."""
@@ -49,6 +50,8 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = INACTIVITY_S
     settings.queueing.idle_timeout = IDLE_S
+    if hasattr(settings.watching, "chunk_size"):  # kopf 1.45 and later
+        settings.watching.chunk_size = PAGE_SIZE
     return settings
 
 

@@ -13,11 +13,15 @@ MAX_PLANS = 400
 """Plans that are remembered; each takes about 70 kB."""
 
 
+_Known = tuple[tuple[bytes, bool, str], JobPlan]
+"""Digest of a job, whether it had been accepted when it was planned, what else the plan was made of, and the plan."""
+
+
 class Plans:
     """Plans of jobs."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[JobKey, tuple[tuple[bytes, bool, str], JobPlan]] = OrderedDict()
+        self._plans: OrderedDict[JobKey, _Known] = OrderedDict()
 
     def plan(self, key: JobKey, wanted: bytes, document: Manifest) -> JobPlan:
         """The plan of a PostTrainingJob.
@@ -42,7 +46,8 @@ class Plans:
             basis: what else the plan was made of.
         """
         known, previous = self._plans.get(key), read_status(document)
-        if known is None or known[0] != (wanted, previous.was_accepted, basis):
+        identity = (wanted, previous.was_accepted, basis)
+        if known is None or (known[0] != identity and not _holds_for(known, wanted, basis)):
             return None
         self._plans.move_to_end(key)
         return replace(known[1], document=document, previous=previous)
@@ -59,3 +64,9 @@ class Plans:
     def forget(self, key: JobKey) -> None:
         """Forget the plan of a job."""
         self._plans.pop(key, None)
+
+
+def _holds_for(known: _Known, wanted: bytes, basis: str) -> bool:
+    """True if a plan holds before and after the job is accepted: what is wrong in an accepted job is tolerated."""
+    is_same = (known[0][0], known[0][2]) == (wanted, basis)
+    return is_same and known[1].job is not None and not known[1].wrong_items

@@ -12,7 +12,7 @@ from cosmos_operator.api.base import API_VERSION, INFERENCE_KIND
 from cosmos_operator.api.labels import JOB_LABELS, JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
 from cosmos_operator.api.status import read_status
 from cosmos_operator.controller.cache import Cache, News
-from cosmos_operator.controller.event_objects import build_event
+from cosmos_operator.controller.event_manifest import build_event
 from cosmos_operator.controller.inference_plans import InferencePlans, news_for_inference
 from cosmos_operator.controller.informer import INFORMED, OURS
 from cosmos_operator.controller.observe import Observer, interests

@@ -67,6 +67,7 @@ SHAPES: dict[str, Shape] = {
 """Fields beside apiVersion, kind and metadata that are kept of each kind."""
 
 _READ_POD_CONDITIONS = (("PodScheduled", "False"), ("DisruptionTarget", "True"))
+_ENDS = ("Succeeded", "Failed")
 _ENDED_JOB: Shape = {
     "metadata": _fields("name namespace uid generation creationTimestamp deletionTimestamp"),
     "spec": {"runPolicy": _fields("ttlSecondsAfterFinished")},
@@ -95,7 +96,7 @@ def trim(kind: str, manifest: Manifest) -> Manifest:
 def has_ended(job: Manifest) -> bool:
     """True if a job has succeeded or failed, which is final."""
     return any(
-        one["type"] in ("Succeeded", "Failed") and one["status"] == "True"
+        one["type"] in _ENDS and one["status"] == "True"
         for one in (job.get("status") or {}).get("conditions") or ()
     )
 
@@ -109,6 +110,9 @@ def was_edited(job: Manifest) -> bool:
 def _trim_job(job: Manifest) -> Manifest:
     if has_ended(job):
         kept: Manifest = _pick(job, _ENDED_JOB)
+        conditions = kept["status"]["conditions"]
+        read = (*_ENDS, "Published")  # InferenceJobs ask whether there is a model
+        kept["status"]["conditions"] = [one for one in conditions if one["type"] in read]
         return kept
     metadata = {
         name: value

@@ -9,8 +9,8 @@ from cosmos_operator.errors import ClusterUnavailable, Refused
 from cosmos_operator.kube.client import JSON, Client, Query
 from cosmos_operator.kube.kinds import Manifest
 
-PAGE_SIZE = 500
-"""Objects that one request lists; a longer list takes several."""
+PAGE_SIZE = 100
+"""Objects that one request lists; a longer list takes several. All of a page are in memory at a time."""
 WATCH_S = 300
 """Longest time that the API server keeps a watch open, in seconds; then it is begun again where it ended."""
 SILENCE_S = 90.0

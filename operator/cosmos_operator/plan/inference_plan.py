@@ -118,11 +118,11 @@ def _plan_with_job(
         text = f"spec.model.job: no PostTrainingJob {name!r} in this namespace (there: {there})"
         return _wait(document, previous, job, ModelObstacle("JobNotFound", text))
     status = read_status(found)
-    true = {one.type for one in status.conditions if one.status == "True"}
+    true = {one.type: one for one in status.conditions if one.status == "True"}
     if "Published" not in true and "Failed" in true:
         text = (
-            f"PostTrainingJob {name!r} has failed and published no model: {status.message}; this job waits in case it "
-            "is tried again; otherwise delete this job"
+            f"PostTrainingJob {name!r} has failed and published no model: {true['Failed'].message}; this job waits in "
+            "case it is tried again; otherwise delete this job"
         )
         return _wait(document, previous, job, ModelObstacle("JobFailed", text))
     if "Published" not in true:

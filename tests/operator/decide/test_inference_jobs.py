@@ -19,9 +19,9 @@ OWN = {
 def model_job(*conditions, state="Training", **changes):
     document = make_document(changes)
     document["metadata"] |= {"namespace": "lab", "uid": "trained", "generation": 1}
-    stamp = {"reason": "R", "lastTransitionTime": "2026-01-31T12:00:00Z"}
+    stamp = {"reason": "R", "message": "it is so", "lastTransitionTime": "2026-01-31T12:00:00Z"}
     found = [{"type": one, "status": "True", **stamp} for one in conditions]
-    document["status"] = {"state": state, "conditions": found, "message": "it is so"}
+    document["status"] = {"state": state, "conditions": found}
     return document
 
 

@@ -1,4 +1,4 @@
-"""Events of Kubernetes about jobs, as objects."""
+"""The manifest of a Kubernetes Event about a job."""
 
 from __future__ import annotations
 
