@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpec
 from cosmos_operator.api.source import ClaimFolder, Source
 from cosmos_operator.api.v1alpha1 import BackendSpec, CredentialsSpec, Metadata, RunPolicySpec
@@ -31,6 +32,10 @@ class JobSpec(Protocol):
     @property
     def backend(self) -> BackendSpec:
         """Kind of Kubernetes object that runs the training."""
+
+    @property
+    def inference(self) -> tuple[InferenceItem, ...]:
+        """Sets of videos to generate."""
 
     @property
     def credentials(self) -> CredentialsSpec:

@@ -72,7 +72,7 @@ def _read_sources(job: SamplingJob, fingerprints: Mapping[str, str], identity: s
     sampling = replace(
         sampling_of_training(inputs, plan_training(inputs)),
         job_name=job.name,
-        items=job.request.items,
+        items=job.spec.inference,
         auxiliary_models=auxiliary,
         guardrails=job.guardrails,
         gpus_per_node=job.spec.compute.gpus_per_node,
@@ -103,7 +103,7 @@ def _of_model(
         weights = Weights(address, model.lora_scale)
     sampling = SamplingInputs(
         job_name=job.name,
-        items=job.request.items,
+        items=job.spec.inference,
         experiment=resolve_sampling_experiment(job.request, None),
         base=weights,
         published=weights,

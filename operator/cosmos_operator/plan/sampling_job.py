@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cosmos_operator.api.base import INFERENCE_KIND
 from cosmos_operator.api.check_items import uses_dataset
+from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.inferencejob import InferenceJob, SamplingComputeSpec
 from cosmos_operator.api.machines import ComputeSpec, SchedulingSpec, StorageSpec
 from cosmos_operator.api.prompts_and_guards import GuardrailsSpec, PromptUpsamplerSpec
@@ -31,6 +32,8 @@ class SamplingSpec:
     run_policy: RunPolicySpec
     credentials: CredentialsSpec
     backend: BackendSpec
+    inference: tuple[InferenceItem, ...]
+    """The items of the job."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def complete_job(request: InferenceJob, trained_by: PostTrainingJob | None) -> S
         ),
         credentials=own.credentials or (given.credentials if given else CredentialsSpec()),
         backend=BackendSpec(),
+        inference=request.items,
     )
     return SamplingJob(
         request,
