@@ -30,10 +30,11 @@ def test_job_that_was_applied_before_its_training_generates_once_the_model_is_pu
 ) -> None:
     jobs.submit("later", model={"job": "trains"})
     jobs.wait_condition("later", "ModelReady", "JobNotFound")
-    world.submit("trains")
+    world.submit("trains", runPolicy={"suspend": True})
     found = jobs.wait_condition("later", "ModelReady", "WaitsForJob")
     assert "'trains' has published its model" in found["message"]
     assert own_objects(world, "later") == []
+    world.patch("trains", {"runPolicy": {"suspend": False}})
 
     status = jobs.wait_state("later", "Succeeded")
     assert [one["numVideos"] for one in status["inference"]] == [1]

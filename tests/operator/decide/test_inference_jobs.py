@@ -231,3 +231,22 @@ def test_shared_stage_of_both_kinds_has_both_as_owners():
 
     owners = simulation.stage_job("fetch-model")["metadata"]["ownerReferences"]
     assert [one["kind"] for one in owners] == ["PostTrainingJob", "InferenceJob"]
+
+
+@pytest.mark.parametrize("kind", ["PostTrainingJob", "InferenceJob"])
+def test_report_that_fails_ends_the_job(kind):
+    simulation = InferenceSimulation(OWN) if kind == "InferenceJob" else Simulation()
+    for _ in range(12):
+        simulation.settle()
+        for (kind_of_object, _), one in list(simulation.objects.items()):
+            if kind_of_object not in ("Job", "PyTorchJob") or "status" in one:
+                continue
+            if one["metadata"]["labels"]["cosmos.dev/stage"] == "report":
+                simulation.fail(one, 2, "DataError", message="no such dataset")
+            else:
+                simulation.succeed(one, result={"videos": 1})
+    simulation.settle()
+
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "ReportFailed")
+    assert failed["message"] == "all videos are there, but not the report: no such dataset"

@@ -42,7 +42,9 @@ def advance_stages(pass_: Pass, backend: Backend) -> None:
             view = _advance_unless_ready(pass_, stage)
         if view.state == "Succeeded":
             pass_.finished_stages.add(stage.name)
-        elif view.state == "Failed" and stage.kind not in ("generate", "report"):
+        elif view.state == "Failed" and stage.kind == "report":
+            pass_.fail_job("ReportFailed", f"all videos are there, but not the {view.message}")
+        elif view.state == "Failed" and stage.kind != "generate":
             pass_.fail_job(view.reason, view.message)
         _propose_state(pass_, stage, view)
 
