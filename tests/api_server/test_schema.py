@@ -110,7 +110,9 @@ def test_new_job_shows_that_the_operator_has_not_seen_it(api: Api) -> None:
     _, found = api.call("GET", path)
 
     assert found["status"]["state"] == "Pending"
-    assert found["status"]["observedGeneration"] == 0  # not metadata.generation: kstatus says InProgress
+    assert (
+        found["status"]["observedGeneration"] == 0
+    )  # not metadata.generation: kstatus says InProgress
     assert found["metadata"]["generation"] == 1
 
 
