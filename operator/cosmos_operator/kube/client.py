@@ -243,15 +243,15 @@ class Client:
         headers: dict[str, Any] = {"Accept": media[1]}
         if body is not None:
             headers["Content-Type"] = media[0]
-        method, url, headers, content, _ = await self._api.param_serialize(
+        # without the body, which holds JSON values already and need not be searched for models of the library
+        method, url, headers, _, _ = await self._api.param_serialize(
             method,
             path,
             query_params=list(query),
             header_params=headers,
-            body=body,
             auth_settings=["BearerToken"],
         )
-        answer = await self._api.call_api(method, url, headers, content, _request_timeout=timeout)
+        answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
 
