@@ -7,7 +7,7 @@ import pytest
 import yaml
 from support.jobs import make_document
 
-from cosmos_operator.api.crd import build_crd
+from cosmos_operator.api.crd import build_crds
 from cosmos_operator.cli import main
 
 
@@ -157,7 +157,7 @@ def test_render_prints_manifests_that_kubectl_can_read(job_file, capsys):
 def test_crd_prints_the_definition(capsys):
     assert main(["crd"]) == 0
 
-    assert yaml.safe_load(capsys.readouterr().out) == build_crd()
+    assert list(yaml.safe_load_all(capsys.readouterr().out)) == build_crds()
 
 
 def test_run_of_a_job_that_is_not_there_is_a_user_error(tmp_path, capsys):

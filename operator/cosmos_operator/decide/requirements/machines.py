@@ -12,6 +12,9 @@ from cosmos_operator.plan.stages import Stage
 
 def check_backend(pass_: Pass) -> Backend | None:
     """The backend of the job's attempts; None if the cluster lacks it. Sets Accepted."""
+    if not pass_.has_training:
+        pass_.set_condition("Accepted", "True", "Valid", "runs as Jobs")
+        return BACKENDS["Job"]
     wanted = pass_.job.spec.backend.type
     unfit = pass_.observed.unmanaged_kinds
     if wanted == "Auto" and pass_.previous.attempts:
