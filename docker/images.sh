@@ -28,6 +28,11 @@ registry=${registry%/}
 images=${IMAGES:-operator worker worker-cpu}
 case $registry in *://*) fail "REGISTRY=$registry: give it without a scheme, such as registry.example.com/team" ;; esac
 [ "${PUSH:-}" != 1 ] || [ -n "$registry" ] || fail "PUSH=1 needs a registry: REGISTRY=registry.example.com/team"
+case ${EXTENSIONS:-} in
+  "") cuda=cuda ;;
+  compiled) cuda=cuda-compiled ;;
+  *) fail "EXTENSIONS=$EXTENSIONS: give compiled, or nothing" ;;
+esac
 for image in $images; do
   case $image in operator | worker | worker-cpu) ;; *) fail "IMAGES: no image $image; there are operator, worker, worker-cpu" ;; esac
 done
@@ -77,9 +82,8 @@ for image in $images; do
       mapfile -t options < <(
         argument BASE_IMAGE "${CUDA_BASE_IMAGE:-}"
         argument BUILD_IMAGE "${CUDA_BUILD_IMAGE:-}"
-        argument EXTENSIONS "${EXTENSIONS:-}"
       )
-      build "$name" worker "${options[@]}"
+      build "$name" worker --target "$cuda" "${options[@]}"
       ;;
   esac
   if [ "${PUSH:-}" = 1 ]; then

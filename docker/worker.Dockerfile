@@ -11,13 +11,12 @@
 # torch and its packages bring the CUDA libraries; the base image brings Ubuntu and asks the node for its driver. Both
 # base images must have the same system, and so the same Python. Our code runs without transformer-engine and apex: they
 # are for experiments that ask for them, need NVIDIA's compiler and most of an hour, and are added with
-#   --build-arg EXTENSIONS=compiled      # and one of them only: --build-arg WITH_APEX=0 or WITH_TRANSFORMER_ENGINE=0
+#   --target cuda-compiled      # and one of them only: --build-arg WITH_APEX=0 or WITH_TRANSFORMER_ENGINE=0
 #
 # The project's tests build this file on a plain Debian as BASE_IMAGE, and run jobs on the CPU with all its packages. The
 # rest needs images from NVIDIA's registry, a compiler for CUDA and a GPU, and has not been run.
 ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04
 ARG BUILD_IMAGE=nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04
-ARG EXTENSIONS=none
 
 # gcc and Python's headers stay: triton compiles the launchers of its kernels when they first run. Without the InfiniBand
 # libraries NCCL would take TCP between nodes, and not say so.
@@ -99,7 +98,7 @@ LABEL org.opencontainers.image.title="cosmos-worker-cpu" \
 
 # Compiled against the torch above, into /extensions. What transformer-engine needs besides has no version in
 # constraints.txt: the newest is taken.
-FROM ${BUILD_IMAGE} AS extensions-compiled
+FROM ${BUILD_IMAGE} AS extensions
 ARG WITH_TRANSFORMER_ENGINE=1
 ARG TRANSFORMER_ENGINE_VERSION=2.20.2
 ARG WITH_APEX=1
@@ -134,13 +133,14 @@ RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
       /tools/bin/uv pip install --no-cache --python /opt/cosmos --target /extensions --no-build-isolation --no-deps ./apex; \
     fi
 
-FROM packages AS extensions-none
-RUN mkdir /extensions
-
-FROM extensions-${EXTENSIONS} AS extensions
+FROM worker AS cuda-compiled
+COPY --from=extensions /extensions /opt/cosmos-extensions
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+LABEL org.opencontainers.image.title="cosmos-worker" \
+      org.opencontainers.image.description="Stages of a PostTrainingJob on NVIDIA GPUs, with transformer-engine and apex"
 
 FROM worker AS cuda
-COPY --from=extensions /extensions /opt/cosmos-extensions
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 LABEL org.opencontainers.image.title="cosmos-worker" \

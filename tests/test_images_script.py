@@ -130,9 +130,8 @@ def test_base_images_secrets_and_options_reach_the_engine(machine: Path) -> None
     cuda, cpu = calls
 
     assert code == 0, said
-    assert {"BASE_IMAGE=mirror/cuda", "BUILD_IMAGE=mirror/devel", "EXTENSIONS=compiled"} <= set(
-        cuda
-    )
+    assert {"BASE_IMAGE=mirror/cuda", "BUILD_IMAGE=mirror/devel"} <= set(cuda)
+    assert cuda[cuda.index("--target") + 1] == "cuda-compiled"
     assert "BASE_IMAGE=mirror/python" in cpu
     assert cpu[cpu.index("--target") + 1] == "cpu"
     for call in calls:
@@ -143,6 +142,7 @@ def test_base_images_secrets_and_options_reach_the_engine(machine: Path) -> None
     ((), {}, "neither docker (with its daemon) nor podman nor buildah works here"),
     (("podman",), {"ENGINE": "docker"}, "ENGINE=docker does not work here"),
     (("podman",), {"PUSH": "1"}, "PUSH=1 needs a registry: REGISTRY="),
+    (("podman",), {"EXTENSIONS": "all"}, "EXTENSIONS=all: give compiled, or nothing"),
     (("podman",), {"REGISTRY": "https://r.example.com"}, "give it without a scheme"),
     (("podman",), {"IMAGES": "cuda"}, "IMAGES: no image cuda; there are operator, worker, worker-cpu"),
 ])  # fmt: skip

@@ -206,7 +206,7 @@ def test_new_library_in_a_wheel_is_found(tmp_path: Path) -> None:
 
 def test_packages_added_by_the_gpu_image_are_listed() -> None:
     text = (ROOT / "docker" / "worker.Dockerfile").read_text().replace("\\\n", " ")
-    text = text.partition("AS extensions-compiled")[2].partition("\nFROM ")[0]
+    text = text.partition("AS extensions\n")[2].partition("\nFROM ")[0]
     named = [
         word.strip('";').partition("=")[0]
         for words in re.findall(r"--no-deps +([^;]+);", text)

@@ -49,6 +49,12 @@ class EarlierRun:
         return self.config.experiment.trainer.max_steps
 
 
+NOT_DECIDING = {
+    "key", "target_uri", "tokenizer_uri", "experiment", "start_from", "job", "published_uri",
+}  # fmt: skip
+"""Fields of a training's document that say nothing about its weights, or are compared by themselves."""
+
+
 def folder_of(config: TrainConfig, volumes: Volumes) -> Path:
     """Folder of a training's run."""
     experiment = config.experiment
@@ -97,9 +103,7 @@ def find_other_runs(config: TrainConfig, volumes: Volumes) -> Iterator[EarlierRu
 
 
 def _all_but_length(config: TrainConfig) -> dict[str, Any]:
-    others = config.model_dump(
-        mode="json", exclude={"key", "target_uri", "tokenizer_uri", "experiment"}
-    )
+    others = config.model_dump(mode="json", exclude=NOT_DECIDING)
     return {**others, "experiment": options_but_length(config.experiment)}
 
 

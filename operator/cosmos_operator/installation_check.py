@@ -37,8 +37,9 @@ JOB_NEEDS: Needs = {
         }.items()
     },
     ("batch", "jobs"): ("get", "list", "watch", "create", "delete", "patch"),
-    ("kubeflow.org", "pytorchjobs"): ("get", "list", "watch", "create", "delete"),
-    ("trainer.kubeflow.org", "trainjobs"): ("get", "list", "watch", "create", "delete"),
+    ("kubeflow.org", "pytorchjobs"): ("get", "list", "watch", "create", "delete", "patch"),
+    ("trainer.kubeflow.org", "trainjobs"): ("get", "list", "watch", "create", "delete", "patch"),
+    ("trainer.kubeflow.org", "trainjobs/status"): ("patch",),
     ("trainer.kubeflow.org", "trainingruntimes"): ("create",),
     ("", "configmaps"): ("get", "list", "watch", "create", "delete", "patch"),
     ("", "services"): ("get", "list", "watch", "create", "delete"),

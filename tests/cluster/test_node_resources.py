@@ -59,11 +59,11 @@ def test_training_that_needs_more_memory_than_its_pod_has_says_so(real_world: Re
         compute={"nodes": 1, "processesPerNode": 2, "sharedMemory": "64Mi", "resources": little},
         runPolicy={"maxAttempts": 1},
     )
-    status = real_world.wait_state("little-memory", "Failed")
+    status = real_world.wait_state("little-memory", "Suspended")
 
     (attempt,) = status["attempts"]
     assert (attempt["outcome"], attempt["counted"]) == ("OutOfMemory", True)
-    assert "memory" in status["message"]
+    assert "spec.compute.resources.limits.memory" in status["message"]
     real_world.delete("little-memory")
 
 
@@ -77,7 +77,7 @@ def test_cluster_without_the_training_operator(
         world.submit("asks-pytorchjob", backend={"type": "PyTorchJob"})
         found = world.wait_condition("asks-pytorchjob", "Accepted", "BackendUnavailable")
         assert "pytorchjobs.kubeflow.org" in found["message"]
-        assert "this cluster has: Job" in found["message"]
+        assert "one that this cluster has (Job)" in found["message"]
 
         compute = {"nodes": 2, "processesPerNode": 1}
         world.submit("asks-nothing", compute=compute, inference=[ITEM])

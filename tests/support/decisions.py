@@ -10,7 +10,15 @@ from typing import Any
 
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
 from cosmos_operator.decide.decide import decide
-from cosmos_operator.decide.decision import AddOwner, Create, Decision, Delete, GiveUp
+from cosmos_operator.decide.decision import (
+    AddOwner,
+    Annotate,
+    Create,
+    Decision,
+    Delete,
+    GiveUp,
+    ReportProgress,
+)
 from cosmos_operator.kube.containers import worker_name
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
@@ -103,6 +111,14 @@ class Simulation:
                 owners.setdefault("ownerReferences", []).append(action.owner)
             elif isinstance(action, GiveUp):
                 self._give_up(action)
+            elif isinstance(action, Annotate):
+                metadata = self.objects[action.kind, action.name]["metadata"]
+                metadata["annotations"] = {
+                    **metadata.get("annotations", {}),
+                    **action.annotations,
+                }
+            elif isinstance(action, ReportProgress):
+                continue  # only other programs read it
             elif action.kind == "Pod":
                 due = format_time(self.now + timedelta(seconds=30))
                 self.pods[action.name]["metadata"]["deletionTimestamp"] = due
@@ -212,6 +228,13 @@ class Simulation:
                 for role, replica in spec["pytorchReplicaSpecs"].items()
                 for i in range(replica["replicas"])
             ]
+        elif workload["kind"] == "TrainJob":
+            template = {
+                "metadata": {"labels": dict(workload["metadata"]["labels"])},
+                "spec": {"containers": [{"name": "node"}]},
+            }
+            count = spec["trainer"].get("numNodes", 1)
+            replicas = [(str(i), copy.deepcopy(template)) for i in range(count)]
         else:
             count = spec.get("completions", 1)
             replicas = [(str(i), copy.deepcopy(spec["template"])) for i in range(count)]

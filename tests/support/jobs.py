@@ -76,7 +76,7 @@ def set_fields(document: dict[str, Any], changes: dict[str, Any]) -> None:
         elif value is None:
             target.pop(last)
         else:
-            target[last] = copy.deepcopy(value)
+            target[last] = value
 
 
 def make_job(changes: dict[str, Any] | None = None, name: str = "push") -> PostTrainingJob:

@@ -38,6 +38,11 @@ DOCUMENT_ANNOTATION = f"{GROUP}/document"
 WATCHED_ANNOTATION = f"{GROUP}/watched-namespaces"
 """Namespaces that an installation watches, separated by commas, on its Lease; * = all."""
 
+COST_ANNOTATION = f"{GROUP}/steps-since-checkpoint"
+"""Steps of a running training that a preemption now would repeat, on its workload."""
+COST_TIME_ANNOTATION = f"{GROUP}/steps-since-checkpoint-time"
+"""Time at which that number was written."""
+
 # --- of Kubernetes and Kueue -------------------------------------------------------------------
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cosmos_operator.api.base import GROUP, INFERENCE_KIND, KIND
+from cosmos_operator.api.bounds import check_bounds
 from cosmos_operator.api.check import check_job, check_training
 from cosmos_operator.api.check_inference_job import check_inference_job
 from cosmos_operator.api.check_pods import FileJob
@@ -188,6 +189,7 @@ def parse_inference_job(document: Mapping[str, Any]) -> InferenceJob:
     Raises:
         InvalidSpec: with all problems, one line each.
     """
+    check_bounds(document)
     document = without_nulls(document, InferenceJob)
     try:
         request = InferenceJob.model_validate_json(json.dumps(document), strict=True)
@@ -210,6 +212,7 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
                 f"job: got {type(document).__name__}; expected a mapping with kind {KIND} or {INFERENCE_KIND}"
             ]
         )
+    check_bounds(document)
     document = without_nulls(document, PostTrainingJob)
     try:
         job = PostTrainingJob.model_validate_json(json.dumps(document), strict=True)

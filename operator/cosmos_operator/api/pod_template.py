@@ -127,13 +127,13 @@ def _within_limits(template: Template) -> Template:
     Raises:
         ValueError: what is too large, or of another type.
     """
-    _check_size(template)
+    check_size(template)
     for problem in _excesses(template, SCHEMA, ""):
         raise ValueError(problem)
     return template
 
 
-def _check_size(template: Template) -> None:
+def check_size(template: Template) -> None:
     """Refuse what is too long or too deep, without going through all of it: aliases of YAML repeat at no cost.
 
     Raises:

@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from cosmos_operator.api.base import INFERENCE_KIND
+from cosmos_operator.api.bounds import check_bounds
 from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.parse import moved_to, path_of
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.errors import InvalidSpec
 
 Location = tuple[int | str, ...]
 
@@ -44,6 +46,7 @@ def _model_of(document: dict[str, Any]) -> type[PostTrainingJob | InferenceJob]:
 
 def _unknown_fields(document: dict[str, Any]) -> list[Location]:
     try:
+        check_bounds(document)
         _model_of(document).model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         return [
@@ -53,6 +56,8 @@ def _unknown_fields(document: dict[str, Any]) -> list[Location]:
             and moved_to(problem["loc"]) is None
             and "podTemplate" not in problem["loc"]
         ]
+    except InvalidSpec:  # the validation tells
+        return []
     return []
 
 

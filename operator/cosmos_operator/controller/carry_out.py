@@ -10,7 +10,14 @@ from cosmos_operator.api.labels import JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
 from cosmos_operator.controller.cache import Cache, News
 from cosmos_operator.controller.informer import INFORMED
 from cosmos_operator.controller.router import Router
-from cosmos_operator.decide.decision import Action, AddOwner, Create, Delete, GiveUp
+from cosmos_operator.decide.decision import (
+    Action,
+    AddOwner,
+    Annotate,
+    Create,
+    GiveUp,
+    ReportProgress,
+)
 from cosmos_operator.errors import Refused
 from cosmos_operator.kube.kinds import JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import is_being_deleted, labels_of, name_of, owner_uids
@@ -43,6 +50,7 @@ class Executor:
         self, cluster: Cluster, cache: Cache, router: Router, wake: Callable[[JobKey], object]
     ) -> None:
         self._cluster, self._cache, self._router, self._wake = cluster, cache, router, wake
+        self._without_progress: set[str] = set()
 
     async def carry_out(self, key: JobKey, actions: tuple[Action, ...], memory: Memory) -> bool:
         """Carry out all actions of a pass over a job; what the API server refuses is remembered.
@@ -82,6 +90,14 @@ class Executor:
                 self._take(key, kind, changed)
         elif isinstance(action, GiveUp):
             await self._give_up(key, action)
+        elif isinstance(action, Annotate):
+            changed = await self._cluster.annotate(
+                kind, namespace, name, action.annotations, uid=action.uid
+            )
+            if changed is not None:
+                self._take(key, kind, changed)
+        elif isinstance(action, ReportProgress):
+            await self._report_progress(namespace, action)
         else:
             logger.info("%s: deleting %s %s: %s", namespace, kind, name, action.reason)
             left = await self._cluster.delete(
@@ -89,6 +105,18 @@ class Executor:
             )
             self._take_deleted(key, (kind, name), action.uid, left)
         return False
+
+    async def _report_progress(self, namespace: str, action: ReportProgress) -> None:
+        """Write the progress into a workload's status, unless its kind has no field for it here."""
+        if action.kind in self._without_progress:
+            return
+        try:
+            await self._cluster.report_progress(
+                action.kind, namespace, action.name, action.trainer_status, uid=action.uid
+            )
+        except Refused as error:
+            self._without_progress.add(action.kind)
+            logger.info("%s does not take reports of progress: %s", action.kind, error.message)
 
     async def _give_up(self, key: JobKey, action: GiveUp) -> None:
         """Give up a share of an object in the version that it has now, whatever a pass has seen of it."""
@@ -150,5 +178,4 @@ class Executor:
 def _key_of(action: Action) -> ObjectKey:
     if isinstance(action, Create):
         return str(action.manifest["kind"]), name_of(action.manifest)
-    assert isinstance(action, AddOwner | Delete | GiveUp)
     return action.kind, action.name

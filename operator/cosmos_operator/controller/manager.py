@@ -31,6 +31,7 @@ from cosmos_operator.controller.neighbours import Neighbours
 from cosmos_operator.controller.orphans import OrphanCollector
 from cosmos_operator.controller.reconcile import Reconciler
 from cosmos_operator.controller.router import Router
+from cosmos_operator.controller.served_crd import ServedCrd
 from cosmos_operator.controller.watcher import Watcher
 from cosmos_operator.controller.work_queue import Handle, WorkQueue
 from cosmos_operator.errors import OperatorError
@@ -65,6 +66,8 @@ class Parts:
     metrics: Metrics
     wake: Callable[[JobKey], object]
     """Asks for a pass over a job."""
+    crd: ServedCrd
+    """The schemas of the API server, which a status must fit."""
 
 
 MakeHandle = Callable[[Parts], Handle]
@@ -75,7 +78,13 @@ logger = logging.getLogger("cosmos_operator.controller.manager")
 def make_reconcile(parts: Parts) -> Handle:
     """The function that carries out one pass over a job."""
     return Reconciler(
-        parts.cluster, parts.cache, parts.router, parts.settings, parts.metrics, parts.wake
+        parts.cluster,
+        parts.cache,
+        parts.router,
+        parts.settings,
+        parts.metrics,
+        parts.wake,
+        crd=parts.crd,
     ).reconcile
 
 
@@ -89,8 +98,10 @@ class Operator:
         self._queue = WorkQueue(self._pass, workers=settings.queue_workers)
         cache = Cache()
         router = Router(cache)
+        self._crd = ServedCrd(cluster)
+        self._metrics.follow_crd(self._crd.num_lacking)
         self._handle = make_handle(
-            Parts(cluster, cache, router, settings, self._metrics, self._queue.add)
+            Parts(cluster, cache, router, settings, self._metrics, self._queue.add, self._crd)
         )
         self._metrics.follow_queue(self._queue)
         self._lease = Lease(
@@ -150,6 +161,8 @@ class Operator:
         if holder is not None:
             yield f"standby: the lease is held by {holder or 'nobody yet'}"
         yield from self._neighbours.notes()
+        yield from self._watcher.left_out()
+        yield from self._crd.problems()
 
     async def _acquire(self, stop: asyncio.Event) -> bool:
         """Wait for the lease; False if ``stop`` was set before."""
@@ -164,12 +177,14 @@ class Operator:
 
     async def _lead(self, stop: asyncio.Event) -> None:
         """Carry out jobs until ``stop`` is set; then end the watches, and let running passes end."""
+        await self._crd.refresh()
         queue = asyncio.create_task(self._queue.run(), name="queue")
         others = [
             asyncio.create_task(stop.wait(), name="stop"),
             asyncio.create_task(self._lease.renew_until_lost(), name="lease"),
             asyncio.create_task(self._watcher.watch(), name="watch"),
             asyncio.create_task(self._watcher.resync(), name="resync"),
+            asyncio.create_task(self._crd.keep_fresh(), name="schemas"),
             asyncio.create_task(self._orphans.run(), name="orphans"),
             asyncio.create_task(self._neighbours.look_out(), name="neighbours"),
         ]

@@ -57,6 +57,11 @@ class Metrics:
             ["namespace"],
             registry=self.registry,
         )
+        self._lacking = Gauge(
+            "cosmos_crd_lacking_fields",
+            "Fields and words that the CustomResourceDefinitions of the cluster lack.",
+            registry=self.registry,
+        )
         self._leader = Gauge(
             "cosmos_leader",
             "1 while this operator holds the lease, otherwise 0.",
@@ -84,6 +89,10 @@ class Metrics:
     def note_namespace(self, namespace: str, *, is_left_out: bool) -> None:
         """Take note that a namespace cannot be watched, or can be again."""
         self._left_out.labels(namespace).set(float(is_left_out))
+
+    def follow_crd(self, num_lacking: Callable[[], float]) -> None:
+        """Report how much the CustomResourceDefinitions of the cluster lack."""
+        self._lacking.set_function(num_lacking)
 
     @contextmanager
     def time_pass(self) -> Iterator[None]:

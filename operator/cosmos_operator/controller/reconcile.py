@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -19,10 +20,11 @@ from cosmos_operator.controller.observe import Observer, interests
 from cosmos_operator.controller.plans import Plans
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
+from cosmos_operator.controller.served_crd import ServedCrd
 from cosmos_operator.controller.status_pace import StatusPace
 from cosmos_operator.controller.trim import has_ended, was_edited
 from cosmos_operator.decide.decide import decide, is_finished
-from cosmos_operator.decide.decision import Decision
+from cosmos_operator.decide.decision import Decision, Event
 from cosmos_operator.errors import Conflict, Refused
 from cosmos_operator.kube.kinds import OPTIONAL_KINDS, JobKey, Manifest
 from cosmos_operator.kube.protocol import Cluster
@@ -61,6 +63,7 @@ class Reconciler:
         counters: receives what a pass found.
         wake: asks for a pass over another job, of which this one has changed an object.
         clock: gives the time of a pass.
+        crd: the schemas of the API server, which a status must fit.
     """
 
     def __init__(
@@ -72,7 +75,11 @@ class Reconciler:
         counters: Counters,
         wake: Callable[[JobKey], object],
         clock: Callable[[], datetime] = utc_now,
+        *,
+        crd: ServedCrd | None = None,
     ) -> None:
+        self._crd = crd or ServedCrd(cluster)
+        self._told: set[tuple[str, str]] = set()
         self._cluster, self._cache, self._router = cluster, cache, router
         self._settings, self._counters, self._clock = settings, counters, clock
         self._executor = Executor(cluster, cache, router, wake)
@@ -119,7 +126,7 @@ class Reconciler:
             self._router.note_interest(key, interests(plan, plan.job))
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
-        decision = decide(plan, observed, now, self._settings)
+        decision = self._fitted(key, decide(plan, observed, now, self._settings))
         wait_s = self._wait_s(key, plan, decision)
         try:
             has_written = not wait_s and await self._write_status(key, plan, decision)
@@ -127,9 +134,13 @@ class Reconciler:
             logger.info("%s: %s", key, error)
             await self._read_again(key)
             return None, True
+        except Refused as error:
+            await self._tell_refused(key, plan, error)
+            return self._settings.poll_seconds, False
         has_learned = await self._executor.carry_out(key, decision.actions, memory)
         if has_written:
             await self._report(plan, decision)
+            await self._tell_old_crd(key, plan)
         if is_over and not decision.actions and not self._cache.has_objects(key):
             self._retire(key)
         ends_now = has_written and not is_over and self._is_over(key)
@@ -193,6 +204,34 @@ class Reconciler:
             else:
                 memory.foreign[kind, name] = found
 
+    # --- a CustomResourceDefinition of another version -------------------------------------------
+
+    def _fitted(self, key: JobKey, decision: Decision) -> Decision:
+        """A decision whose status has nothing that the API server does not know."""
+        if decision.status is None:
+            return decision
+        return replace(decision, status=self._crd.fit(key.kind, decision.status))
+
+    async def _tell_old_crd(self, key: JobKey, plan: JobPlan) -> None:
+        """Write an event, once for each job, if the API server lacks parts of the status."""
+        if problem := self._crd.problem(key.kind):
+            await self._tell_once(plan, Event("CrdTooOld", problem, is_warning=True))
+
+    async def _tell_refused(self, key: JobKey, plan: JobPlan, error: Refused) -> None:
+        """Write an event about a status that the API server refuses, and look whether its schema is another one now."""
+        logger.warning("%s: the API server refuses the status: %s", key, error)
+        await self._crd.refresh(at_once=True)
+        message = f"the API server refuses the status of this job: {error.message}"
+        problem = self._crd.problem(key.kind)
+        text = f"{message}; {problem}" if problem else message
+        await self._tell_once(plan, Event("StatusRefused", text[:1000], is_warning=True))
+
+    async def _tell_once(self, plan: JobPlan, event: Event) -> None:
+        told = (str(plan.document["metadata"]["uid"]), event.reason)
+        if told not in self._told:
+            self._told.add(told)
+            await self._write_event(plan, event)
+
     # --- writing ---------------------------------------------------------------------------------
 
     def _wait_s(self, key: JobKey, plan: JobPlan, decision: Decision) -> float:
@@ -242,7 +281,11 @@ class Reconciler:
             if attempt["outcome"] not in ("Running", known.get(attempt["number"])):
                 self._counters.note_attempt(attempt["outcome"])
         for event in decision.events:
-            try:
-                await self._cluster.create_event(build_event(plan.document, event, self._clock()))
-            except Refused as error:
-                logger.warning("cannot write the event %s: %s", event.reason, error)
+            await self._write_event(plan, event)
+
+    async def _write_event(self, plan: JobPlan, event: Event) -> None:
+        """Write an Event; one that the API server refuses is only logged."""
+        try:
+            await self._cluster.create_event(build_event(plan.document, event, self._clock()))
+        except Refused as error:
+            logger.warning("cannot write the event %s: %s", event.reason, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosmos_operator.kube.kinds import Manifest
@@ -60,7 +61,27 @@ class Delete:
     """True: everything that it owns is deleted before it; False: it is deleted at once, what it owned afterwards."""
 
 
-Action = Create | AddOwner | GiveUp | Delete
+@dataclass(frozen=True)
+class Annotate:
+    """Set annotations of an object."""
+
+    kind: str
+    name: str
+    uid: str
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ReportProgress:
+    """Write the progress of the training into the status of its TrainJob, where that has a field for it."""
+
+    kind: str
+    name: str
+    uid: str
+    trainer_status: Manifest
+
+
+Action = Create | AddOwner | GiveUp | Delete | Annotate | ReportProgress
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from cosmos_operator.errors import ClusterUnavailable, Conflict, InvalidSpec, Refused
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.protocol import FIELD_MANAGER, WEBHOOK_FAILED
+from cosmos_operator.kube.protocol import FIELD_MANAGER, UNKNOWN_FIELD, WEBHOOK_FAILED
 from cosmos_operator.kube.proxy import is_exempt
 
 TIMEOUT_S = 30.0
@@ -125,7 +125,9 @@ class Answer:
 
         A webhook that does not answer may stay away for long, so people must hear of it: it counts as a refusal.
         """
-        if self.status == 500 and WEBHOOK_FAILED in self.message:
+        if self.status == 500 and any(
+            one in self.message for one in (WEBHOOK_FAILED, UNKNOWN_FIELD)
+        ):
             return Refused(self.status, self.message)
         if self.status == 409:
             return Conflict(f"{action}: HTTP 409: {self.message}")

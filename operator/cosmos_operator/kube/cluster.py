@@ -14,8 +14,10 @@ from time import monotonic
 from cosmos_operator.kube.client import Answer, Client, Connection, Query, load_configuration
 from cosmos_operator.kube.kinds import KINDS, OPTIONAL_KINDS, Manifest, Resource
 from cosmos_operator.kube.lists import Change, Page, Selection, read_changes, read_pages
+from cosmos_operator.kube.patches import Patches
 from cosmos_operator.kube.paths import object_path, path_of, root_path, title_of
 from cosmos_operator.kube.protocol import FIELD_MANAGER
+from cosmos_operator.kube.schemas import read_schema
 
 LOG_TIMEOUT_S = 10.0
 """Longest time that reading a log may take: it comes from a node, which may be gone."""
@@ -27,7 +29,6 @@ OTHER_VERSIONS = {"LocalQueue": ("v1beta1",), "Workload": ("v1beta1",)}
 """Versions to try where the one in ``KINDS`` is not served; the fields that we read are the same in them."""
 
 APPLY = "application/apply-patch+yaml"
-STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 
 Manifests = list[Manifest]
 
@@ -41,7 +42,7 @@ async def connect(kubeconfig: Path | None) -> KubeCluster:
     return KubeCluster(Client(await load_configuration(kubeconfig)))
 
 
-class KubeCluster:
+class KubeCluster(Patches):
     """The protocol ``Cluster`` on a real API server, with a few requests more."""
 
     def __init__(self, client: Client) -> None:
@@ -87,42 +88,6 @@ class KubeCluster:
         if answer.status == 409 and answer.reason == "AlreadyExists":
             return None
         return answer.read(f"create {title_of(manifest)}")
-
-    async def add_owner(
-        self, kind: str, namespace: str, name: str, owner: Manifest, *, uid: str
-    ) -> Manifest | None:
-        """Add an owner reference to the object of a built-in kind with this uid; None if it is gone."""
-        return await self._patch_owners(kind, namespace, name, owner, {"uid": uid} if uid else {})
-
-    async def remove_owner(
-        self,
-        kind: str,
-        namespace: str,
-        name: str,
-        owner_uid: str,
-        *,
-        uid: str,
-        resource_version: str,
-    ) -> Manifest | None:
-        """Remove an owner reference of an object; None if it is gone or has another version now."""
-        gone = {"$patch": "delete", "uid": owner_uid}
-        seen = {"uid": uid, "resourceVersion": resource_version}
-        return await self._patch_owners(kind, namespace, name, gone, seen)
-
-    async def _patch_owners(
-        self, kind: str, namespace: str, name: str, owner: Manifest, seen: Mapping[str, str]
-    ) -> Manifest | None:
-        answer = await self._client.request(
-            "PATCH",
-            object_path(KINDS[kind], namespace, name),
-            query=(("fieldManager", FIELD_MANAGER),),
-            body={"metadata": {**seen, "ownerReferences": [owner]}},
-            content_type=STRATEGIC_MERGE,
-        )
-        is_another = answer.status == 422 and "metadata.uid" in answer.message
-        if answer.status in (404, 409) or is_another:  # the next pass sees what is there now
-            return None
-        return answer.read(f"change the owners of {kind} {namespace}/{name}")
 
     async def delete(
         self,
@@ -207,6 +172,10 @@ class KubeCluster:
         """Create an object without storing it; returns the object as the API server would store it."""
         answer = await self._post(manifest, (("dryRun", "All"),))
         return answer.read(f"create (dry run) {title_of(manifest)}")
+
+    async def served_schema(self, kind: str) -> Manifest | None:
+        """The schema of a kind as the API server has it; None if it does not tell."""
+        return await read_schema(self._client, kind)
 
     # --- beside the protocol -------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from cosmos_operator.kube.kinds import Manifest
 
 WEBHOOK_FAILED = "failed calling webhook"
 """Words of an API server that cannot reach an admission webhook."""
+UNKNOWN_FIELD = "field not declared in schema"
+"""Words of an API server that does not know a field that is applied; it calls that an error of its own."""
 FIELD_MANAGER = "cosmos-operator"
 """Name under which the API server records the fields that the operator writes."""
 
@@ -64,6 +66,16 @@ class Cluster(Protocol):
             resource_version: version in which its other owners were seen.
         """
 
+    async def annotate(
+        self, kind: str, namespace: str, name: str, annotations: Mapping[str, str], *, uid: str
+    ) -> Manifest | None:
+        """Set annotations of the object with this uid; returns it as it is now, or None if it is gone."""
+
+    async def report_progress(
+        self, kind: str, namespace: str, name: str, trainer_status: Manifest, *, uid: str
+    ) -> None:
+        """Write ``status.trainerStatus`` of the TrainJob with this uid; nothing happens if it is gone."""
+
     async def delete(
         self,
         kind: str,
@@ -109,3 +121,6 @@ class Cluster(Protocol):
 
     async def served(self) -> frozenset[str]:
         """The ``OPTIONAL_KINDS`` that the API server has now."""
+
+    async def served_schema(self, kind: str) -> Manifest | None:
+        """The schema of a kind as the API server has it; None if it does not tell."""

@@ -16,6 +16,7 @@ import yaml
 
 from cosmos_operator.api.labels import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
 from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.pod import CONFIG_FILE
 from cosmos_worker.runtime.outcome import TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
     Volumes,
@@ -95,11 +96,15 @@ def _build_process(
     stage = metadata["labels"][STAGE_LABEL]
     folder = workspace / STAGES_FOLDER / stage
     folders = _mounted_folders(pod, workspace, folder)
-    for name, text in documents[_config_map_name(pod)].items():
-        document = _relocate(yaml.safe_load(text), folders)
+    files = {
+        name: _relocate(yaml.safe_load(text), folders)
+        for name, text in documents[_config_map_name(pod)].items()
+    }
+    document = files[CONFIG_FILE]
+    for name, content in files.items():
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / name, "w") as stream:
-            yaml.safe_dump(document, stream, sort_keys=False)
+            yaml.safe_dump(content, stream, sort_keys=False)
     container = pod["containers"][0]
     environment = _environment(container, pod, folders)
     environment[TERMINATION_VARIABLE] = str(folder / TERMINATION_FILE)

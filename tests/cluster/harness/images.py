@@ -58,7 +58,8 @@ RECIPES = {
 }
 """Images that pods use. The worker has all packages of the image for GPUs, which are then built, imported and used here
 as well: its users' image for CPUs has some of them only."""
-GPU_IMAGE, GPU_RECIPE = "cosmos-worker", Recipe("worker.Dockerfile", COPIED_BY_ALL)
+GPU_IMAGE = "cosmos-worker"
+GPU_RECIPE = Recipe("worker.Dockerfile", COPIED_BY_ALL, ("--target=cuda",))
 """The image for GPUs itself. That it can be built is all that is asked of it: its layers are those of the one above."""
 
 

@@ -124,7 +124,7 @@ def test_field_of_an_inference_job_that_is_fixed_can_neither_come_nor_go():
     ]
 
     rule = next(one["rule"] for one in spec[RULES] if "has(oldSelf." in one["rule"])
-    assert len(optional) == 9
+    assert len(optional) == 8
     assert [name for name in optional if f"has(oldSelf.{name})" not in rule] == []
 
 

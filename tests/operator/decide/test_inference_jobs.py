@@ -106,7 +106,7 @@ def test_unknown_job_is_waited_for_five_minutes_and_then_refused():
     simulation.settle()
     failed = simulation.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "JobNotFound")
-    assert failed["message"].endswith("create that job, then this one again")
+    assert "; create that job; once that is mended, spec.runPolicy.retry=1" in failed["message"]
 
 
 def test_model_of_a_job_that_is_deleted_meanwhile_is_still_used():
@@ -191,7 +191,7 @@ def test_wrong_input_fails_the_job_before_anything_is_generated():
     assert "generate-after" not in stages(simulation)
     failed = simulation.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "DataError")
-    assert failed["message"].endswith("delete the job and create it again")
+    assert "delete the job and create it again; once that is mended" in failed["message"]
     assert "trained" not in failed["message"]
 
 
@@ -249,4 +249,6 @@ def test_report_that_fails_ends_the_job(kind):
 
     failed = simulation.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "ReportFailed")
-    assert failed["message"] == "all videos are there, but not the report: no such dataset"
+    assert failed["message"].startswith(
+        "all videos are there, but not the report: no such dataset; "
+    )

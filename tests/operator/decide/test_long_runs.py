@@ -96,7 +96,7 @@ def test_peers_of_a_node_that_died_notice_before_kubernetes_acts(ready, outcome)
     assert attempt["counted"] is (outcome == "PeerLost")
 
 
-def test_job_that_failed_without_progress_stays_failed_after_an_edit():
+def test_job_that_failed_without_progress_stays_failed_after_an_edit_until_it_is_told_to_retry():
     simulation = Simulation({"runPolicy": {"maxAttempts": 10}})
     simulation.prepare()
     for _ in range(2):
@@ -104,10 +104,14 @@ def test_job_that_failed_without_progress_stays_failed_after_an_edit():
         next_attempt(simulation)
     assert simulation.condition("Failed")["reason"] == "NoProgress"
 
-    simulation.edit({"runPolicy.retry": 1})
+    simulation.edit({"runPolicy.maxAttempts": 20})
     simulation.settle()
     assert outcomes(simulation) == ["Crashed", "Crashed"]
     assert simulation.condition("Failed")["reason"] == "NoProgress"
+
+    simulation.edit({"runPolicy.retry": 1})
+    simulation.settle()
+    assert outcomes(simulation) == ["Crashed", "Crashed", "Running"]
 
 
 def test_pods_of_a_deleted_workload_are_waited_for_while_they_save():

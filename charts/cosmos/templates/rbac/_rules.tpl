@@ -10,17 +10,20 @@
 - apiGroups: [cosmos.dev]
   resources: [posttrainingjobs/finalizers, inferencejobs/finalizers]
   verbs: [update]
-# workloads are created and deleted, never changed; patch adds and removes owners of a Job or ConfigMap that jobs share;
-# what a job owns is deleted a while after its end
+# workloads are created and deleted; patch annotates that of a training with what a preemption would cost, and adds and
+# removes owners of a Job or ConfigMap that jobs share; what a job owns is deleted a while after its end
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete, patch]
 - apiGroups: [kubeflow.org]
   resources: [pytorchjobs]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create, delete, patch]
 - apiGroups: [trainer.kubeflow.org]
   resources: [trainjobs]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create, delete, patch]
+- apiGroups: [trainer.kubeflow.org]
+  resources: [trainjobs/status]
+  verbs: [patch]
 - apiGroups: [trainer.kubeflow.org]
   resources: [trainingruntimes]
   verbs: [create]

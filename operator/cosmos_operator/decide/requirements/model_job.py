@@ -19,7 +19,7 @@ def wait_for_model(pass_: Pass, obstacle: ModelObstacle) -> None:
         created = pass_.document["metadata"].get("creationTimestamp")
         remaining_s = ABSENCE_S - seconds_since(created, pass_.now)
         if remaining_s <= 0:
-            pass_.fail_job("JobNotFound", f"{message}; create that job, then this one again")
+            pass_.fail_job("JobNotFound", f"{message}; create that job")
         else:
             pass_.requeue_after(remaining_s + 1)
             deadline = format_duration(ABSENCE_S)

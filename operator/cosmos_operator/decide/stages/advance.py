@@ -27,8 +27,7 @@ NOTHING_TRAINED = (
     "again (what was prepared is used again)"
 )
 NOTHING_GENERATED = (
-    "nothing was generated: correct the files; or, as items cannot be changed, delete the job and create it again "
-    "(finished videos stay)"
+    "nothing was generated: correct the files; or, as items cannot be changed, delete the job and create it again"
 )
 
 

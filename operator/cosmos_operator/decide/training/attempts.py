@@ -31,6 +31,7 @@ from cosmos_operator.decide.training.running import (
     describe_leaving_pod,
     start_deadline_problem,
 )
+from cosmos_operator.decide.training.workload_report import report_to_workload
 from cosmos_operator.kube.objects import (
     WorkloadState,
     format_duration,
@@ -74,6 +75,7 @@ class Training:
             pass_, self.stage, gang.facts, has_finished=view.state == "Succeeded"
         )
         count_gpu_hours(pass_, self.stage, gang, number)
+        report_to_workload(pass_, gang)
         return view
 
     # --- an attempt begins ----------------------------------------------------------------------

@@ -741,7 +741,7 @@ def test_report_that_fails_fails_the_job_which_keeps_everything_else_and_can_be_
 
     failed = simulation.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "ReportFailed")
-    assert "the model is published" in failed["message"]
+    assert "all videos are there, but not the report" in failed["message"]
     assert "disk full" in failed["message"]
 
     simulation.edit({"runPolicy.retry": 1})
