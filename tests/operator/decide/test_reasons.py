@@ -25,8 +25,10 @@ NO_REASONS = {
     "DeletionByPodGC", "DeletionByTaintManager", "EvictionByEvictionAPI", "NodeShutdown", "Preempting",
     "PreemptionByScheduler", "StartError", "Terminated", "TerminationByKubelet",
     # outcomes of attempts, and the reasons of their events: docs/operator.md
-    "Attempt", "AttemptStarted", "Deleted", "Evicted", "GpuFault", "IoFailed", "NodeLost", "OutOfMemory", "PeerLost",
+    "Attempt", "AttemptStarted", "Deleted", "Evicted", "GpuFault", "IoFailed", "NodeLost", "PeerLost",
     "Preempted", "Stopped",
+    # conditions of pods, errors in Python, modes of claims
+    "PodScheduled", "MemoryError", "ReadWriteOnce",
     # answers of a condition, views of a stage, values of fields
     "True", "False", "Unknown", "Blocked", "Auto",
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cosmos_operator.decide.pass_state import Pass
+from cosmos_operator.decide.requirements.machines import accept
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_duration, name_of, seconds_since
 from cosmos_operator.plan.job_plan import ModelObstacle
@@ -14,7 +15,7 @@ ABSENCE_S = 300
 def wait_for_model(pass_: Pass, obstacle: ModelObstacle) -> None:
     """Say what the job waits for, and fail it if it names a job that does not come. Sets Accepted and ModelReady."""
     message = obstacle.message
-    pass_.set_condition("Accepted", "True", "Valid", "its model is waited for")
+    accept(pass_, "its model is waited for")
     if obstacle.reason == "JobNotFound":
         created = pass_.document["metadata"].get("creationTimestamp")
         remaining_s = ABSENCE_S - seconds_since(created, pass_.now)
