@@ -115,7 +115,7 @@ def test_render_of_two_jobs_is_refused(tmp_path, capsys):
     path.write_text(yaml.safe_dump_all([make_document(), second]))
 
     assert main(["render", str(path)]) == 2
-    assert "got 2 PostTrainingJobs (push, second); give a file" in capsys.readouterr().err
+    assert "got 2 jobs (push, second); give a file" in capsys.readouterr().err
 
 
 def test_validate_takes_a_list_and_a_generated_name(tmp_path, capsys):

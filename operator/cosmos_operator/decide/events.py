@@ -77,6 +77,8 @@ def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[
     if kind == "Progressing":
         return reason == "Stalled"
     if answer == "True":
+        if reason == "FieldsIgnored":
+            return True
         return kind not in EXPECTED or known.get(kind, ("",))[0] == "False"
     return answer == "False" and reason not in ("QuotaPending", "ClaimIsCreated")
 

@@ -86,6 +86,10 @@ def generate(inputs: SamplingInputs, item: InferenceItem) -> GenerateConfig:
 
 def check_inputs(inputs: SamplingInputs, generated: Sequence[GenerateConfig]) -> CheckInputsConfig:
     """The check that the inputs of all inference items can be read; it needs no network."""
+    trained = inputs.trained
+    # only the job that publishes asks whether the name is taken
+    is_own = trained is not None and trained.published.job == inputs.job_name
+    published = trained.published if trained is not None and is_own else None
     document = CheckInputsConfig(
         key="",
         target_uri="",
@@ -93,6 +97,8 @@ def check_inputs(inputs: SamplingInputs, generated: Sequence[GenerateConfig]) ->
         tokenizer=inputs.experiment.tokenizer,
         encoder_uri=inputs.encoder.target_uri,
         items=tuple(_without_models(one) for one in generated),
+        job=None if published is None else published.job,
+        published_uri=None if published is None else published.target_uri,
     )
     needs = tuple(dict.fromkeys(key for item in inputs.items for key in _file_keys(inputs, item)))
     return keyed("check-inputs", document, f"{inputs.folder}/inputs-{{key}}", needs)

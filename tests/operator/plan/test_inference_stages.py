@@ -106,7 +106,7 @@ def test_given_blocks_take_the_place_of_those_of_the_job():
     complete = complete_job(make_inference_job(changes), job)
 
     assert complete.spec.storage.models.claim_name == "other"
-    assert complete.spec.compute.image == ""
+    assert complete.spec.compute.image is None
     assert plan(changes, job)["generate-after"].gpus == 2
 
 
