@@ -252,3 +252,52 @@ def test_report_that_fails_ends_the_job(kind):
     assert failed["message"].startswith(
         "all videos are there, but not the report: no such dataset; "
     )
+
+
+def test_failed_item_is_tried_again_with_what_it_is_given():
+    simulation = InferenceSimulation(OWN | {"compute": {"gpus": 0}})
+    for stage in ("fetch-model", "check-inputs"):
+        simulation.settle()
+        simulation.succeed(simulation.stage_job(stage))
+    simulation.settle()
+    simulation.fail(simulation.stage_job("generate-after"), 137, "OOMKilled")
+    simulation.settle()
+    failed = simulation.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "InferenceFailed")
+    assert "spec.runPolicy.retry=1" in failed["message"]
+
+    simulation.edit(
+        {"compute.resources": {"limits": {"memory": "64Gi"}}, "runPolicy": {"retry": 1}}
+    )
+    simulation.settle()
+    simulation.remove_deleted()
+    simulation.settle()
+    pod = simulation.stage_job("generate-after")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"memory": "64Gi"}
+    assert simulation.condition("Failed")["status"] == "False"
+
+    finish(simulation)
+    assert simulation.status["state"] == "Succeeded"
+    assert simulation.status["retry"] == 1
+
+
+def test_time_in_which_it_waits_for_its_model_is_not_active():
+    simulation = InferenceSimulation(
+        {"runPolicy": {"activeDeadlineSeconds": 60}}, model_job=model_job()
+    )
+    simulation.settle()
+    simulation.pass_time(3600)
+    simulation.settle()
+
+    assert simulation.condition("Failed")["status"] == "False"
+    assert simulation.status["activeSeconds"] == 0
+
+
+def test_field_of_a_newer_version_is_ignored_and_told():
+    simulation = InferenceSimulation(OWN)
+    simulation.document["spec"]["colour"] = "red"
+    simulation.settle()
+
+    accepted = simulation.condition("Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("True", "FieldsIgnored")
+    assert "spec.colour" in accepted["message"]

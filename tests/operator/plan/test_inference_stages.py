@@ -161,3 +161,58 @@ def test_pod_of_an_item_with_gpus_has_the_image_with_cuda():
     }
     assert images["generate-after"] == "cuda"
     assert images["fetch-model"] == "cpu"
+
+
+def template(priority):
+    return {"spec": {"priorityClassName": priority}}
+
+
+def priorities(changes, job):
+    """Stage → the priority class of its pods."""
+    complete = complete_job(make_inference_job(changes), job)
+    return {
+        one["metadata"]["labels"]["cosmos.dev/stage"]: one["spec"]["template"]["spec"].get(
+            "priorityClassName"
+        )
+        for one in build_manifests(complete, plan_inference_stages(complete))
+        if one["kind"] == "Job"
+    }
+
+
+def test_pod_templates_are_those_of_the_job_unless_it_gives_its_own():
+    job = make_job(
+        {"podTemplate": template("low"), "stages": {"report": {"podTemplate": template("lowest")}}}
+    )
+
+    assert priorities({}, job)["generate-after"] == "low"
+    assert priorities({}, job)["report"] == "lowest"
+    own = {
+        "podTemplate": template("high"),
+        "stages": {"generate": {"podTemplate": template("highest")}},
+    }
+    assert priorities(own, job)["generate-after"] == "highest"
+    assert priorities(own, job)["report"] == "high"
+
+
+def test_template_of_an_item_comes_last():
+    job, document = make_job(), make_inference_job().spec.items[0]
+    item = document.model_dump(by_alias=True, exclude_unset=True, mode="json")
+    item["podTemplate"] = template("item")
+
+    found = priorities({"items": [item], "podTemplate": template("high")}, job)
+    assert (found["generate-after"], found["report"]) == ("item", "high")
+
+
+def test_template_that_would_break_the_job_is_refused_with_its_field():
+    wrong = {"spec": {"containers": [{"name": "worker", "command": ["true"]}]}}
+    with pytest.raises(InvalidSpec, match=r"spec\.stages\.generate\.podTemplate"):
+        make_inference_job({"stages": {"generate": {"podTemplate": wrong}}})
+
+
+def test_queue_is_that_of_the_job_unless_it_names_its_own():
+    job = make_job({"scheduling": {"queueName": "gpus"}})
+
+    assert complete_job(make_inference_job(), job).queue_name == "gpus"
+    assert complete_job(make_inference_job({"scheduling": {}}), job).queue_name == ""
+    own = make_inference_job({"scheduling": {"queueName": "mine"}})
+    assert complete_job(own, job).queue_name == "mine"
