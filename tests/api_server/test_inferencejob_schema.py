@@ -80,9 +80,9 @@ def test_wrong_job_is_refused_by_both(api: Api, changes: dict[str, Any], text: s
     [
         ({}, {"items": [ITEM]}, "items cannot be changed; create another InferenceJob"),
         ({}, {"model": {"job": "other"}}, "model cannot be changed"),
-        ({}, {"compute": {"gpus": 1}}, "cannot be added or removed"),
-        ({"compute": {"gpus": 1}}, {"compute": None}, "cannot be added or removed"),
-        ({"compute": {"gpus": 1}}, {"compute": {"gpus": 2}}, "compute cannot be changed"),
+        ({}, {"storage": {}}, "cannot be added or removed"),
+        ({"storage": {}}, {"storage": None}, "cannot be added or removed"),
+        (OWN, {"experiment": "another"}, "experiment cannot be changed"),
         (OWN, {"fit": "Pad"}, "cannot be added or removed"),
     ],
 )
@@ -97,9 +97,14 @@ def test_what_is_generated_cannot_be_changed(
     assert text in answer["message"]
 
 
-def test_run_policy_and_scheduling_can_be_changed(api: Api) -> None:
+def test_machines_and_run_policy_can_be_changed(api: Api) -> None:
     _, made = post(api, make_inference_document())
     path = f"{api.jobs.replace('posttrainingjobs', 'inferencejobs')}/{made['metadata']['name']}"
-    change = {"runPolicy": {"suspend": True}, "scheduling": {"nodeSelector": {"a": "b"}}}
+    change = {
+        "runPolicy": {"suspend": True, "retry": 1},
+        "scheduling": {"nodeSelector": {"a": "b"}},
+        "compute": {"gpus": 1},
+        "podTemplate": {"metadata": {"labels": {"team": "vision"}}},
+    }
 
     assert api.call("PATCH", path, {"spec": change}, "merge")[0] == 200

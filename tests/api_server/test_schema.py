@@ -101,10 +101,9 @@ def test_name_of_a_job(api: Api) -> None:
 def test_defaults(api: Api) -> None:
     code, made = post(api, {"tokenizer": None})
     assert code == 201
-    assert made["spec"]["compute"]["sharedMemory"] == "8Gi"
-    assert made["spec"]["tokenizer"] == {"name": "Cosmos-Tokenize1-CV8x8x8-720p"}
-    assert made["spec"]["storage"]["models"]["claimName"] == "cosmos"
-    assert made["spec"]["inference"][1]["parameters"]["guidance"] == 7
+    assert made["spec"]["compute"]["nodes"] == 1
+    assert made["spec"]["tokenizer"] == {}, "defaults that may change are those of the operator"
+    assert "sharedMemory" not in made["spec"]["compute"]
 
 
 def test_new_job_shows_that_the_operator_has_not_seen_it(api: Api) -> None:
@@ -218,4 +217,4 @@ def test_nulls_without_a_default_are_dropped(api: Api) -> None:
     code, made = api.call("POST", api.jobs, document)
     assert code == 201
     assert "seed" not in made["spec"]["training"]
-    assert made["spec"]["compute"]["sharedMemory"] == "8Gi"
+    assert "sharedMemory" not in made["spec"]["compute"]
