@@ -111,7 +111,8 @@ def test_help_starts_without_torch(command: str) -> None:
     "path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_examples_are_valid_jobs(path: Path) -> None:
-    assert yaml.safe_load(path.read_text(encoding="utf-8"))["kind"] == "PostTrainingJob"
+    kind = yaml.safe_load(path.read_text(encoding="utf-8"))["kind"]
+    assert kind in ("PostTrainingJob", "InferenceJob")
     result = subprocess.run(
         [sys.executable, "-m", "cosmos_operator.cli", "validate", str(path)],
         capture_output=True,

@@ -33,10 +33,16 @@ class Addition:
     """The version of the documents that has it first, from 2."""
     earlier: tuple[Any, ...]
     """Values, as JSON, that stand for what was done before."""
+    later: tuple[Any, ...] = ()
+    """Values, as JSON, that are new where all others stand for what was done before; instead of ``earlier``."""
     is_option: bool = True
     """True if the option itself is new and can be left out; False if only further values of it are."""
     is_hint: bool = False
     """True if a worker that does not know the option may do without it, whatever its value."""
+
+    def is_earlier(self, value: object) -> bool:
+        """True for a value that stands for what was done before."""
+        return value not in self.later if self.later else value in self.earlier
 
 
 CHECKS_OF_NAME = {
@@ -53,6 +59,9 @@ ADDITIONS: dict[str, dict[str, Addition]] = {
         **CHECKS_OF_NAME,
     },
     "check-inputs": CHECKS_OF_NAME,
+    "report": {
+        name: Addition(2, (), later=(None,), is_option=False) for name in ("run_uri", "dataset_uri")
+    },
 }
 """Stage → path of an option in its document → what was added; ``*`` in a path stands for every item of a list."""
 DOCUMENT_VERSION = max(
@@ -74,7 +83,7 @@ def dump_document(stage: str, document: StageConfig) -> dict[str, Any]:
         for block, name in _places(values, path.split(".")):
             if addition.is_hint:
                 del block[name]
-            elif block[name] not in addition.earlier:
+            elif not addition.is_earlier(block[name]):
                 needed = max(needed, addition.version)
             elif addition.is_option:
                 del block[name]
@@ -89,7 +98,7 @@ def dump_hints(stage: str, document: StageConfig) -> dict[str, Any]:
         for path, addition in ADDITIONS.get(stage, {}).items()
         if addition.is_hint
         for block, name in _places(values, path.split("."))
-        if block[name] not in addition.earlier
+        if not addition.is_earlier(block[name])
     }
 
 

@@ -308,13 +308,15 @@ class GenerateConfig(ItemConfig, StageConfig):
 
 
 class ReportConfig(StageConfig):
-    """report: report.html from a run and its generated videos."""
+    """report: report.html from generated videos, and from the run that trained their model."""
 
     job_name: str
-    run_uri: str
+    run_uri: str | None
+    """Folder of the run; null = the model was not trained by a run that is known."""
     steps: PositiveInt | None = None
     """Steps of the run that the report is about; null = all that it has done."""
-    dataset_uri: str
+    dataset_uri: str | None
+    """Folder with the index of the run's dataset; null without a run."""
     generated: tuple[tuple[str, str], ...]
     """(inference item name, folder) in the order of the job."""
     max_videos: PositiveInt = 12

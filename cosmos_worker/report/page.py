@@ -37,6 +37,19 @@ class Tile:
     meaning: str
 
 
+@dataclass(frozen=True)
+class Course:
+    """What the report says on the training of the model."""
+
+    training: Training
+    captions: Captions
+    samples: Sequence[Card]
+    """Videos that were sampled while it trained."""
+    dataset: DatasetFacts
+    words: Sequence[str]
+    """Sentences on captions that the text encoder truncated or did not know."""
+
+
 def format_minutes(seconds: float) -> str:
     """A duration for people: 12 s, 3 min 5 s, or 2 h 3 min."""
     whole = round(seconds)
@@ -48,8 +61,8 @@ def format_minutes(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def headline(items: Sequence[Item], training: Training) -> list[Tile]:
-    """The headline figures at the top of the page."""
+def headline(items: Sequence[Item], training: Training | None) -> list[Tile]:
+    """The headline figures at the top of the page: of the videos, and of the training if it is known."""
     before, after = before_and_after(items)
     tiles = []
 
@@ -63,6 +76,8 @@ def headline(items: Sequence[Item], training: Training) -> list[Tile]:
     names = f"{before.name} → {after.name}" if before is not None else after.name
     add("Follows the instruction", "follow_share", "{:.0f} %", 100, names)
     add("Better than a copied frame", "gain_db", "{:+.1f} dB", 1, f"PSNR, {names}")
+    if training is None:
+        return tiles
     losses = training.validation or training.train
     kind = "held-out" if training.validation else "training"
     first, last = losses[0][1], losses[-1][1]
@@ -105,16 +120,16 @@ def describe_experiment(config: str) -> list[tuple[str, str]]:
 
 
 def render_page(
-    job_name: str,
-    training: Training,
-    items: Sequence[Item],
-    cards: Sequence[Card],
-    captions: Captions,
-    samples: Sequence[Card] = (),
-    dataset: DatasetFacts | None = None,
-    words: Sequence[str] = (),
+    job_name: str, items: Sequence[Item], cards: Sequence[Card], course: Course | None
 ) -> str:
-    """Render the whole page as HTML text."""
+    """Render the whole page as HTML text.
+
+    Args:
+        job_name: name of the job.
+        items: inference items, at least one.
+        cards: their videos.
+        course: the training of the model; None if it is not known.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -123,24 +138,32 @@ def render_page(
         lstrip_blocks=True,
     )
     table = metrics_table(items)
-    return environment.get_template(
-        TEMPLATE
-    ).render(
+    return environment.get_template(TEMPLATE).render(
         job_name=job_name,
-        tiles=headline(items, training),
-        chart=Markup(loss_chart(training.train, training.validation)),  # noqa: S704 - our own SVG
-        has_validation=bool(training.validation),
+        tiles=headline(items, None if course is None else course.training),
         header=table[0],
         rows=table[1:],
         cards=cards,
-        samples=samples,
-        words=words,
-        dataset=dataset or DatasetFacts([], []),
-        captions=captions.counts[:SHOWN_CAPTIONS],
-        num_captions=len(captions.counts),
-        num_clips=captions.num_clips,
-        facts=describe_experiment(training.config),
-        config=training.config,
-        change=[(kind, f"{100 * value:.3g} %") for kind, value in training.change.items()],
-        is_unchanged=training.is_unchanged,
+        is_trained=course is not None,
+        **({"facts": [], "samples": []} if course is None else _values_of(course)),
     )
+
+
+def _values_of(course: Course) -> dict[str, Any]:
+    """The values of the template's sections on the training."""
+    training, captions = course.training, course.captions
+    chart = loss_chart(training.train, training.validation)
+    return {
+        "chart": Markup(chart),  # noqa: S704 - our own SVG
+        "has_validation": bool(training.validation),
+        "samples": course.samples,
+        "words": course.words,
+        "dataset": course.dataset,
+        "captions": captions.counts[:SHOWN_CAPTIONS],
+        "num_captions": len(captions.counts),
+        "num_clips": captions.num_clips,
+        "facts": describe_experiment(training.config),
+        "config": training.config,
+        "change": [(kind, f"{100 * value:.3g} %") for kind, value in training.change.items()],
+        "is_unchanged": training.is_unchanged,
+    }

@@ -1,4 +1,4 @@
-"""report: one HTML file on a run and its generated videos."""
+"""report: one HTML file on generated videos, and on the run that trained their model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cosmos_worker.report.collect import (
     read_training,
 )
 from cosmos_worker.report.dataset import describe_losses, read_dataset
-from cosmos_worker.report.page import render_page
+from cosmos_worker.report.page import Course, render_page
 from cosmos_worker.report.samples import sample_cards
 from cosmos_worker.storage.volumes import (
     REPORT_FILE,
@@ -38,15 +38,25 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
     items = read_items([(name, volumes.resolve(uri)) for name, uri in config.generated])
     page = render_page(
         config.job_name,
-        read_training(volumes.resolve(config.run_uri), config.steps),
         items,
         build_cards(items, config.max_videos),
-        count_captions(volumes.resolve(config.dataset_uri)),
-        sample_cards(volumes.resolve(config.run_uri), volumes.resolve(config.dataset_uri)),
-        dataset=read_dataset(volumes.resolve(config.dataset_uri)),
-        words=describe_losses(volumes.resolve(config.run_uri)),
+        _read_course(config, volumes),
     )
     path = volumes.resolve(config.target_uri) / REPORT_FILE
     with atomic_write(path, "w") as stream:
         stream.write(page)
     return {"report": str(path), "table": metrics_table(items)}
+
+
+def _read_course(config: ReportConfig, volumes: Volumes) -> Course | None:
+    """What is reported on the training; None if the model was not trained by a run that is known."""
+    if config.run_uri is None or config.dataset_uri is None:
+        return None
+    run_folder, dataset = volumes.resolve(config.run_uri), volumes.resolve(config.dataset_uri)
+    return Course(
+        read_training(run_folder, config.steps),
+        count_captions(dataset),
+        sample_cards(run_folder, dataset),
+        read_dataset(dataset),
+        describe_losses(run_folder),
+    )

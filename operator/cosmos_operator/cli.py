@@ -13,6 +13,7 @@ from pathlib import Path
 from cosmos_operator.errors import OperatorError
 from cosmos_worker.errors import EXIT_OK
 
+JOB_HELP = "YAML file of a PostTrainingJob or an InferenceJob"
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -20,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The argument parser of ``cosmos``."""
     parser = argparse.ArgumentParser(
         prog="cosmos",
-        description="Post-train Cosmos-Predict1 Video2World models from one PostTrainingJob YAML.",
+        description="Post-train Cosmos-Predict1 Video2World models, and generate videos with them, from one YAML.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         _run,
         "carry out a job on this machine; the same command continues a job that was stopped",
     )
-    run.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
+    run.add_argument("job", type=Path, help=JOB_HELP)
     run.add_argument(
         "--workspace",
         type=Path,
@@ -44,18 +45,28 @@ def build_parser() -> argparse.ArgumentParser:
     render = add(
         "render", _render, "print the manifests of all objects that the operator would create"
     )
-    render.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
+    render.add_argument("job", type=Path, help=JOB_HELP)
     validate = add(
         "validate",
         _validate,
         "check the jobs of a file; print what is wrong with them, or what they would do",
     )
-    validate.add_argument("job", type=Path, help="YAML file of a PostTrainingJob")
-    add("crd", _crd, "print the CustomResourceDefinition")
+    validate.add_argument("job", type=Path, help=JOB_HELP)
+    for command in (run, render, validate):
+        command.add_argument(
+            "--model-job",
+            type=Path,
+            metavar="FILE",
+            help="for an InferenceJob: YAML file of the PostTrainingJob that its spec.model.job names "
+            "(default: as it was run in the workspace)",
+        )
+    add("crd", _crd, "print the CustomResourceDefinitions")
     fields = add(
         "fields", _fields, "print all fields of a job, or all options of an experiment, as Markdown"
     )
-    fields.add_argument("subject", choices=("job", "experiment"), help="what to print")
+    fields.add_argument(
+        "subject", choices=("job", "inferencejob", "experiment"), help="what to print"
+    )
     return parser
 
 
@@ -76,16 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from cosmos_operator.local.run import run_job
 
-    return run_job(options.job, options.workspace)
+    return run_job(options.job, options.workspace, options.model_job)
 
 
 def _render(options: argparse.Namespace) -> int:
-    from cosmos_operator.api.parse import load_job
-    from cosmos_operator.plan.render import build_manifests, to_yaml
-    from cosmos_operator.plan.stages import plan_stages
+    from cosmos_operator.local.render import render_job
 
-    job = load_job(options.job)
-    sys.stdout.write(to_yaml(build_manifests(job, plan_stages(job))))
+    sys.stdout.write(render_job(options.job, options.model_job))
     sys.stdout.flush()
     return EXIT_OK
 
@@ -93,25 +101,30 @@ def _render(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from cosmos_operator.local.validate import describe_file
 
-    for line in describe_file(options.job):
+    for line in describe_file(options.job, options.model_job):
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
     return EXIT_OK
 
 
 def _crd(options: argparse.Namespace) -> int:
-    from cosmos_operator.api.crd import build_crd
+    from cosmos_operator.api.crd import build_crds
     from cosmos_operator.plan.render import to_yaml
 
-    sys.stdout.write(to_yaml([build_crd()]))
+    sys.stdout.write(to_yaml(build_crds()))
     sys.stdout.flush()
     return EXIT_OK
 
 
 def _fields(options: argparse.Namespace) -> int:
-    from cosmos_operator.api.docs import experiment_page, job_page
+    from cosmos_operator.api.docs import experiment_page, inference_job_page, job_page
 
-    sys.stdout.write(job_page() if options.subject == "job" else experiment_page())
+    pages = {
+        "job": job_page,
+        "inferencejob": inference_job_page,
+        "experiment": experiment_page,
+    }
+    sys.stdout.write(pages[options.subject]())
     sys.stdout.flush()
     return EXIT_OK
 

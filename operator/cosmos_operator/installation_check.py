@@ -12,6 +12,7 @@ from time import monotonic
 
 import yaml
 
+from cosmos_operator.api.base import INFERENCE_PLURAL, PLURAL
 from cosmos_operator.errors import InvalidSpec, OperatorError
 from cosmos_operator.kube.cluster import KubeCluster, connect
 from cosmos_operator.kube.kinds import KINDS, Manifest
@@ -26,9 +27,15 @@ Needs = dict[tuple[str, str], tuple[str, ...]]
 """API group and resource, with its subresource if it has one → verbs."""
 
 JOB_NEEDS: Needs = {
-    ("cosmos.dev", "posttrainingjobs"): ("get", "list", "watch", "delete"),
-    ("cosmos.dev", "posttrainingjobs/status"): ("get", "patch"),
-    ("cosmos.dev", "posttrainingjobs/finalizers"): ("update",),
+    **{
+        ("cosmos.dev", f"{plural}{below}"): verbs
+        for plural in (PLURAL, INFERENCE_PLURAL)
+        for below, verbs in {
+            "": ("get", "list", "watch", "delete"),
+            "/status": ("get", "patch"),
+            "/finalizers": ("update",),
+        }.items()
+    },
     ("batch", "jobs"): ("get", "list", "watch", "create", "delete", "patch"),
     ("kubeflow.org", "pytorchjobs"): ("get", "list", "watch", "create", "delete", "patch"),
     ("trainer.kubeflow.org", "trainjobs"): ("get", "list", "watch", "create", "delete", "patch"),

@@ -17,7 +17,10 @@ from cosmos_operator.kube.cluster import connect as connect_cluster
 if TYPE_CHECKING:
     from harness.api_server import ApiServer
 
-CRD_FILE = Path(__file__).parents[2] / "charts/cosmos/files/crd.yaml"
+CRD_FILES = [
+    Path(__file__).parents[2] / "charts/cosmos/files" / name
+    for name in ("crd.yaml", "crd-inferencejob.yaml")
+]
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +28,7 @@ def api(api_server: ApiServer) -> Iterator[Api]:
     """The server with the chart's PostTrainingJobs and the training-operator's PyTorchJobs, and a namespace in it."""
     from harness import training_operator
 
-    files = (CRD_FILE, training_operator.crd_file())
+    files = (*CRD_FILES, training_operator.crd_file())
     crds = [yaml.load(file.read_bytes(), yaml.CSafeLoader) for file in files]
     with prepared(connect(api_server.kubeconfig), *crds) as found:
         yield found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from support.api_client import Api, name_of
 from support.attempts import run
-from support.decisions import Simulation
+from support.decisions import InferenceSimulation, Simulation
+from support.jobs import make_document
 
-from cosmos_operator.api.base import API_VERSION, KIND
+from cosmos_operator.api.base import API_VERSION
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.decision import Create, Decision
 from cosmos_operator.kube.cluster import KubeCluster
@@ -83,8 +85,10 @@ async def check_status(
     """Write a status as the operator does; what the server then has is that status and the schema's defaults."""
     metadata = simulation.document["metadata"]
     name = {field: metadata[field] for field in ("name", "namespace", "uid")}
-    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": name, "status": status}
-    await cluster.apply_status(body)
+    kind = simulation.document["kind"]
+    body = {"apiVersion": API_VERSION, "kind": kind, "metadata": name, "status": status}
+    written = await cluster.apply_status(body)
+    assert written["kind"] == kind
     _, job = api.call("GET", f"{api.jobs}/{metadata['name']}")
     kept, wanted = (PostTrainingJobStatus.model_validate(one) for one in (job["status"], status))
     assert kept == wanted
@@ -140,3 +144,29 @@ async def test_job_that_fails(api: Api, cluster: KubeCluster) -> None:
         if decision.status is not None:
             await check_status(api, cluster, simulation, decision.status)
     assert simulation.status["state"] == "Failed"
+
+
+@pytest.mark.parametrize("name_length", [11, 40])
+async def test_life_of_an_inference_job(api: Api, cluster: KubeCluster, name_length: int) -> None:
+    inference = copy.copy(api)
+    inference.plural = "inferencejobs"
+    trained = {**make_document({"compute": {"gpusPerNode": 2}}), "status": {"state": "Training"}}
+    simulation = InferenceSimulation(model_job=trained)
+    submit(inference, simulation, name_of("more").ljust(name_length, "x"))
+    simulation.settle()
+    published = {"type": "Published", "status": "True", "reason": "R"}
+    published["lastTransitionTime"] = "2026-01-31T12:00:00Z"
+    simulation.model_job = {**trained, "status": {"conditions": [published]}}
+    for _ in range(8):
+        simulation.settle()
+        for (kind, _), one in list(simulation.objects.items()):
+            if kind == "Job" and "status" not in one:
+                simulation.succeed(one, result={"videos": 1})
+    assert simulation.status["state"] == "Succeeded"
+
+    num_objects = 0
+    for decision in simulation.log:
+        if decision.status is not None:
+            await check_status(inference, cluster, simulation, decision.status)
+        num_objects += check_objects(api, decision)
+    assert num_objects == 9  # the record, and a ConfigMap and a Job of each of four stages

@@ -101,10 +101,20 @@ def test_name_of_a_job(api: Api) -> None:
 def test_defaults(api: Api) -> None:
     code, made = post(api, {"tokenizer": None})
     assert code == 201
-    assert made["spec"]["compute"]["sharedMemory"] == "8Gi"
-    assert made["spec"]["tokenizer"] == {"name": "Cosmos-Tokenize1-CV8x8x8-720p"}
-    assert made["spec"]["storage"]["models"]["claimName"] == "cosmos"
-    assert made["spec"]["inference"][1]["parameters"]["guidance"] == 7
+    assert made["spec"]["compute"]["nodes"] == 1
+    assert made["spec"]["tokenizer"] == {}, "defaults that may change are those of the operator"
+    assert "sharedMemory" not in made["spec"]["compute"]
+
+
+def test_new_job_shows_that_the_operator_has_not_seen_it(api: Api) -> None:
+    path, _ = make_job(api)
+    _, found = api.call("GET", path)
+
+    assert found["status"]["state"] == "Pending"
+    assert (
+        found["status"]["observedGeneration"] == 0
+    )  # not metadata.generation: kstatus says InProgress
+    assert found["metadata"]["generation"] == 1
 
 
 def test_status_defaults_are_filled(api: Api) -> None:
@@ -164,6 +174,32 @@ def test_inference_may_grow_only(api: Api) -> None:
     }
 
 
+@pytest.mark.parametrize("end", ["Succeeded", "Failed"])
+def test_inference_is_fixed_once_the_job_has_ended(api: Api, end: str) -> None:
+    _, made = post(api, {})
+    path, items = f"{api.jobs}/{made['metadata']['name']}", made["spec"]["inference"]
+    more = [*items, {"name": "third", "inputsFile": "dataset://test.jsonl"}]
+    condition = {"type": end, "reason": "R", "lastTransitionTime": "2026-01-31T12:00:00Z"}
+
+    def set_condition(status: str) -> None:
+        body = {"status": {"conditions": [{**condition, "status": status}]}}
+        assert api.call("PATCH", f"{path}/status", body, "merge")[0] == 200
+
+    set_condition("False")
+    code, _ = api.call("PATCH", path, {"spec": {"inference": more}}, "merge")
+    assert code == 200
+    set_condition("True")
+    even_more = [*more, {"name": "fourth", "inputsFile": "dataset://test.jsonl"}]
+    code, answer = api.call("PATCH", path, {"spec": {"inference": even_more}}, "merge")
+    assert code == 422
+    assert problems(answer) == {
+        "<nil>: Invalid value: spec.inference cannot grow once the job has ended; create an InferenceJob with "
+        "spec.model.job"
+    }
+    code, _ = api.call("PATCH", path, {"spec": {"runPolicy": {"maxAttempts": 9}}}, "merge")
+    assert code == 200
+
+
 def test_status_is_validated(api: Api) -> None:
     _, made = post(api, {})
     path = f"{api.jobs}/{made['metadata']['name']}/status"
@@ -181,4 +217,4 @@ def test_nulls_without_a_default_are_dropped(api: Api) -> None:
     code, made = api.call("POST", api.jobs, document)
     assert code == 201
     assert "seed" not in made["spec"]["training"]
-    assert made["spec"]["compute"]["sharedMemory"] == "8Gi"
+    assert "sharedMemory" not in made["spec"]["compute"]

@@ -5,8 +5,11 @@ from support.helm_chart import NAMESPACE, find, find_one, render
 
 NAMESPACED = {
     "posttrainingjobs.cosmos.dev": "get list watch delete",
+    "inferencejobs.cosmos.dev": "get list watch delete",
     "posttrainingjobs/status.cosmos.dev": "get patch",
+    "inferencejobs/status.cosmos.dev": "get patch",
     "posttrainingjobs/finalizers.cosmos.dev": "update",
+    "inferencejobs/finalizers.cosmos.dev": "update",
     "jobs.batch": "get list watch create delete patch",
     "pytorchjobs.kubeflow.org": "get list watch create delete patch",
     "trainjobs.trainer.kubeflow.org": "get list watch create delete patch",
@@ -144,8 +147,10 @@ def test_users_of_a_namespace_may_view_or_edit_its_jobs():
     assert aggregated(view) == {"view", "edit", "admin"}
     assert aggregated(edit) == {"edit", "admin"}
     assert granted(view)["posttrainingjobs.cosmos.dev"] == "get list watch"
+    assert granted(view)["inferencejobs.cosmos.dev"] == "get list watch"
     assert granted(edit) == {
-        "posttrainingjobs.cosmos.dev": "create update patch delete deletecollection"
+        f"{plural}.cosmos.dev": "create update patch delete deletecollection"
+        for plural in ("posttrainingjobs", "inferencejobs")
     }
     assert find(render({"rbac.aggregate": False}), "ClusterRole", view["metadata"]["name"]) == []
 

@@ -19,9 +19,11 @@ KUEUE = "kueue.x-k8s.io/v1beta1/LocalQueue"
     ([], {}, ["no claim was created", "{ReadWriteOnce}"], "outlives"),
     ([], {"storage.claim.create": True}, ["claim cosmos (500Gi, ReadWriteMany)"], "no claim"),
     ([], {"storage.claim": {"create": True, "name": "x"}}, ["name it in spec.storage"], "no claim"),
-    ([], {"crds.install": False}, ["PostTrainingJob: MISSING", "cosmos crd | kubectl"], "!"),
-    (["cosmos.dev/v1alpha1/PostTrainingJob"], {"crds.install": False}, [], "PostTrainingJob: MISSING"),
-    ([], {}, ["all namespaces", "No registry is given", "  cosmos-operator:0.1.0\n"], "PostTrainingJob: MISSING"),
+    ([], {"crds.install": False}, ["InferenceJob: MISSING", "cosmos crd | kubectl"], "!"),
+    (["cosmos.dev/v1alpha1/PostTrainingJob"], {"crds.install": False}, ["or InferenceJob: MISSING"], "!"),
+    (["cosmos.dev/v1alpha1/PostTrainingJob", "cosmos.dev/v1alpha1/InferenceJob"], {"crds.install": False}, [],
+     "InferenceJob: MISSING"),
+    ([], {}, ["all namespaces", "No registry is given", "  cosmos-operator:0.1.0\n"], "InferenceJob: MISSING"),
     ([], {"global.imageRegistry": "r"}, ["  r/cosmos-worker-cpu:0.1.0"], "No registry"),
     ([], {"watchNamespaces": ["a", "b"]}, ["the namespaces a, b.", "kubectl -n a apply"], "all names"),
     ([], {"rbac.scope": "Namespaced"}, [f"the namespaces {NAMESPACE}."], "all namespaces"),
@@ -42,6 +44,7 @@ def test_notes_show_the_first_commands():
         "get ptj -w",
         "logs -f svc/",
         "describe ptj/",
+        "get ij -w",
         "wait --for=condition",
     ):
         assert f"kubectl -n {NAMESPACE} {command}" in notes

@@ -147,12 +147,22 @@ def test_second_release_shares_no_name_but_that_of_the_crd_the_claim_and_the_run
         m["metadata"]["name"] for m in render(EVERYTHING, release="other")
     }
 
-    assert shared == {"posttrainingjobs.cosmos.dev", "cosmos", "cosmos-torch"}
+    assert shared == {
+        "posttrainingjobs.cosmos.dev", "inferencejobs.cosmos.dev", "cosmos", "cosmos-torch",
+    }  # fmt: skip
 
 
-def test_crd_is_the_generated_one_with_the_labels_of_the_release():
-    crd = find_one(render(), "CustomResourceDefinition")
-    expected = yaml.safe_load((CHART / "files" / "crd.yaml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("posttrainingjobs.cosmos.dev", "crd.yaml"),
+        ("inferencejobs.cosmos.dev", "crd-inferencejob.yaml"),
+    ],
+)
+def test_crds_are_the_generated_ones_with_the_labels_of_the_release(name, file):
+    crds = find(render(), "CustomResourceDefinition")
+    crd = next(one for one in crds if one["metadata"]["name"] == name)
+    expected = yaml.safe_load((CHART / "files" / file).read_text(encoding="utf-8"))
 
     assert crd["spec"] == expected["spec"]
     assert crd["metadata"]["name"] == expected["metadata"]["name"]
@@ -161,8 +171,8 @@ def test_crd_is_the_generated_one_with_the_labels_of_the_release():
 
 
 @pytest.mark.parametrize(("values", "count", "kept"), [
-    ({}, 1, True),
-    ({"crds.keep": False}, 1, False),
+    ({}, 2, True),
+    ({"crds.keep": False}, 2, False),
     ({"crds.install": False}, 0, False),
 ])  # fmt: skip
 def test_crd_switches(values, count, kept):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from support.jobs import make_document
 
-from cosmos_operator.api.crd import build_crd
+from cosmos_operator.api.crd import build_crds
 from cosmos_operator.cli import main
 
 
@@ -115,7 +115,7 @@ def test_render_of_two_jobs_is_refused(tmp_path, capsys):
     path.write_text(yaml.safe_dump_all([make_document(), second]))
 
     assert main(["render", str(path)]) == 2
-    assert "got 2 PostTrainingJobs (push, second); give a file" in capsys.readouterr().err
+    assert "got 2 jobs (push, second); give a file" in capsys.readouterr().err
 
 
 def test_validate_takes_a_list_and_a_generated_name(tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_render_prints_manifests_that_kubectl_can_read(job_file, capsys):
 def test_crd_prints_the_definition(capsys):
     assert main(["crd"]) == 0
 
-    assert yaml.safe_load(capsys.readouterr().out) == build_crd()
+    assert list(yaml.safe_load_all(capsys.readouterr().out)) == build_crds()
 
 
 def test_run_of_a_job_that_is_not_there_is_a_user_error(tmp_path, capsys):

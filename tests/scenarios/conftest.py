@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from support.scenario_world import CLAIM, FakeWorld, ScenarioWorld
 
-from cosmos_operator.api.crd import build_crd
+from cosmos_operator.api.crd import build_crds
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,7 +29,8 @@ def world(
     from support.fakekube import FakeKube
 
     with FakeKube(images=("cosmos-worker:test", "cosmos-worker-cpu:test")) as kube:
-        kube.install_crd(build_crd())
+        for crd in build_crds():
+            kube.install_crd(crd)
         fake = FakeWorld(tmp_path_factory.mktemp("world"), kube)
         claim = {
             "apiVersion": "v1",

@@ -31,34 +31,34 @@ def test_job_trains_publishes_and_samples(world: ScenarioWorld, finished: str) -
     assert world.condition(finished, "Failed")["status"] == "False"
 
 
-def test_item_appended_to_a_finished_job_is_generated(world: ScenarioWorld, finished: str) -> None:
-    more = {**ITEM, "name": "more"}
-    world.patch(finished, {"inference": [ITEM, more]})
-    status = world.wait_state(finished, "Succeeded")
-
-    assert [one["state"] for one in status["inference"]] == ["Succeeded", "Succeeded"]
-    assert status["inference"][1]["address"].startswith("checkpoints://whole-")
-    assert [a["number"] for a in status["attempts"]] == [1]
-
-
-def test_appended_item_that_cannot_be_carried_out_fails_alone(
+def test_finished_job_stays_finished_whatever_is_edited(
     world: ScenarioWorld, finished: str
 ) -> None:
-    before = world.status(finished)["inference"]
-    wrong = {**ITEM, "name": "wrong", "inputs": [{"prompt": "push", "conditioning": "vido://x"}]}
-    item_list = world.job(finished)["spec"]["inference"]  # type: ignore[index]
-    world.patch(finished, {"inference": [*item_list, wrong]})
+    before = world.status(finished)
+    world.patch(finished, {"runPolicy": {"maxAttempts": 7}})
     status = world.wait(
-        "the item has failed",
-        lambda: (s := world.status(finished))["inference"][-1]["name"] == "wrong" and s,
+        "the edit is seen",
+        lambda: (s := world.status(finished))["observedGeneration"] == 2 and s,
     )
 
-    *others, failed = status["inference"]
-    assert others == before
-    assert failed["state"] == "Failed"
-    assert "conditioning" in failed["message"]
-    assert world.condition(finished, "Accepted")["status"] == "True"
-    assert world.condition(finished, "Failed")["reason"] == "InferenceFailed"
+    assert status == {**before, "observedGeneration": 2}
+
+
+def test_appended_item_that_cannot_be_carried_out_fails_alone(world: ScenarioWorld) -> None:
+    world.submit("append", inference=[ITEM], **world.endless)
+    world.wait_step("append", 5)
+    wrong = {**ITEM, "name": "wrong", "inputs": [{"prompt": "push", "conditioning": "vido://x"}]}
+    world.patch("append", {"inference": [ITEM, wrong]})
+    status = world.wait(
+        "the item has failed",
+        lambda: (s := world.status("append"))["inference"][-1]["name"] == "wrong" and s,
+    )
+
+    assert [one["state"] for one in status["inference"]] == ["Pending", "Failed"]
+    assert "conditioning" in status["inference"][-1]["message"]
+    assert world.condition("append", "Accepted")["status"] == "True"
+    assert world.condition("append", "Failed")["status"] == "False"
+    world.delete("append")
 
 
 def test_jobs_with_the_same_inputs_share_their_preparation(world: ScenarioWorld) -> None:

@@ -32,6 +32,9 @@ CONTENT_TYPES = {
 class Api:
     """Plain HTTP to an API server, in a namespace of its own."""
 
+    plural = "posttrainingjobs"
+    """Jobs of this kind are at ``jobs``."""
+
     def __init__(self, url: str, **tls: Any) -> None:
         self.url = url
         self.namespace = f"contract-{secrets.token_hex(4)}"
@@ -39,8 +42,8 @@ class Api:
 
     @property
     def jobs(self) -> str:
-        """Path of the PostTrainingJobs."""
-        return f"/apis/cosmos.dev/v1alpha1/namespaces/{self.namespace}/posttrainingjobs"
+        """Path of the jobs."""
+        return f"/apis/cosmos.dev/v1alpha1/namespaces/{self.namespace}/{self.plural}"
 
     def core(self, plural: str) -> str:
         """Path of a kind of the core group."""

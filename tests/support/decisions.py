@@ -23,9 +23,14 @@ from cosmos_operator.kube.containers import worker_name
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
 from cosmos_operator.kube.observed import Observed
-from cosmos_operator.plan.job_plan import plan_job
+from cosmos_operator.plan.inference_plan import (
+    ModelSource,
+    plan_inference_job,
+    record_name,
+)
+from cosmos_operator.plan.job_plan import JobPlan, plan_job
 from cosmos_operator.settings import Settings
-from support.jobs import make_document, set_fields
+from support.jobs import make_document, make_inference_document, set_fields
 
 START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 POD_KINDS = ("Job", "PyTorchJob", "TrainJob")
@@ -39,6 +44,7 @@ class Simulation:
         served: optional kinds of the cluster.
         settings: of the operator.
         attended: True if controllers write the status of new PyTorchJobs and TrainJobs, as they do within a second.
+        document: another job instead of the example.
     """
 
     def __init__(
@@ -48,11 +54,12 @@ class Simulation:
         settings: Settings | None = None,
         *,
         attended: bool = True,
+        document: dict[str, Any] | None = None,
     ) -> None:
         self.attended = attended
         self.now = START
         self.served, self.settings = served, settings or Settings()
-        self.document = make_document(changes)
+        self.document = make_document(changes) if document is None else document
         self.document["metadata"] |= {
             "namespace": "lab",
             "uid": "job-uid",
@@ -84,8 +91,11 @@ class Simulation:
             logs=dict(self.logs),
             **self.extra,
         )
-        plan = plan_job(copy.deepcopy(self.document), self.settings)
-        return decide(plan, observed, self.now, self.settings)
+        return decide(self.plan(), observed, self.now, self.settings)
+
+    def plan(self) -> JobPlan:
+        """The plan of the job."""
+        return plan_job(copy.deepcopy(self.document), self.settings)
 
     def step(self) -> Decision:
         """One pass: decide, write the status, act."""
@@ -356,3 +366,23 @@ class Simulation:
                 if kind == "Job" and one["metadata"]["labels"][STAGE_LABEL] != "train":
                     self.succeed(one)
         self.settle()
+
+
+class InferenceSimulation(Simulation):
+    """One InferenceJob in a namespace, which may have the PostTrainingJob of its model.
+
+    Args:
+        changes: of the job, by path below spec.
+        model_job: the PostTrainingJob; None if there is none.
+    """
+
+    def __init__(
+        self, changes: dict[str, Any] | None = None, model_job: Manifest | None = None
+    ) -> None:
+        super().__init__(document=make_inference_document(changes))
+        self.model_job = model_job
+
+    def plan(self) -> JobPlan:
+        record = self.objects.get(("ConfigMap", record_name(self.document["metadata"]["name"])))
+        source = ModelSource(copy.deepcopy(self.model_job), record, ("other",))
+        return plan_inference_job(copy.deepcopy(self.document), source)

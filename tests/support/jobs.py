@@ -1,11 +1,12 @@
-"""PostTrainingJobs for tests: a small valid document, with changes by dotted path."""
+"""Jobs for tests: small valid documents, with changes by dotted path."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
-from cosmos_operator.api.parse import parse_job
+from cosmos_operator.api.inferencejob import InferenceJob
+from cosmos_operator.api.parse import parse_inference_job, parse_job
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 
 DOCUMENT: dict[str, Any] = {
@@ -30,10 +31,35 @@ DOCUMENT: dict[str, Any] = {
     },
 }
 
+INFERENCE_DOCUMENT: dict[str, Any] = {
+    "apiVersion": "cosmos.dev/v1alpha1",
+    "kind": "InferenceJob",
+    "metadata": {"name": "more"},
+    "spec": {
+        "model": {"job": "push"},
+        "items": [
+            {
+                "name": "after",
+                "inputs": [{"prompt": "push the red cube left", "conditioning": "/data/first.png"}],
+                "parameters": {"negativePrompt": "blurry"},
+            },
+        ],
+    },
+}
+
 
 def make_document(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """A valid document with values set by path below spec, such as ``{"compute.nodes": 2}``; None removes."""
-    document = copy.deepcopy(DOCUMENT)
+    return _changed(DOCUMENT, changes)
+
+
+def make_inference_document(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A valid document of an InferenceJob, with changes as those of :func:`make_document`."""
+    return _changed(INFERENCE_DOCUMENT, changes)
+
+
+def _changed(example: dict[str, Any], changes: dict[str, Any] | None) -> dict[str, Any]:
+    document = copy.deepcopy(example)
     set_fields(document, changes or {})
     return document
 
@@ -58,3 +84,10 @@ def make_job(changes: dict[str, Any] | None = None, name: str = "push") -> PostT
     document = make_document(changes)
     document["metadata"]["name"] = name
     return parse_job(document)
+
+
+def make_inference_job(changes: dict[str, Any] | None = None, name: str = "more") -> InferenceJob:
+    """A valid InferenceJob with values set by path below spec."""
+    document = make_inference_document(changes)
+    document["metadata"]["name"] = name
+    return parse_inference_job(document)

@@ -228,6 +228,29 @@ class Jobs(ABC):
         """The last lines of the operator's log."""
 
 
+class InferenceJobs(Jobs):
+    """InferenceJobs beside the PostTrainingJobs of a world."""
+
+    def __init__(self, world: Jobs) -> None:
+        self._world = world
+        self.is_real, self.patience = world.is_real, world.patience
+        self.api = copy.copy(world.api)
+        self.api.plural = "inferencejobs"
+
+    def document(self, name: str, **changes: Any) -> Manifest:
+        """A job with one short video of the model of a PostTrainingJob, with fields of spec replaced."""
+        spec = {"model": {"job": "absent"}, "items": [ITEM]}
+        return {
+            "apiVersion": "cosmos.dev/v1alpha1",
+            "kind": "InferenceJob",
+            "metadata": {"name": name},
+            "spec": copy.deepcopy(spec | changes),
+        }
+
+    def operator_log(self) -> str:
+        return self._world.operator_log()
+
+
 class ScenarioWorld(Jobs):
     """PostTrainingJobs, a claim ``cosmos`` and nodes, with operations that break or drain them."""
 

@@ -15,6 +15,8 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "PostTrainingJob"
 PLURAL = "posttrainingjobs"
+INFERENCE_KIND = "InferenceJob"
+INFERENCE_PLURAL = "inferencejobs"
 
 RULES = "x-kubernetes-validations"
 """Key under which an OpenAPI schema carries its CEL rules."""

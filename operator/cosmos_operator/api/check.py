@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-
+from cosmos_operator.api.check_items import ItemContext, check_address, check_items, check_sampling
 from cosmos_operator.api.check_models import model_problems
 from cosmos_operator.api.check_pods import check_pods
-from cosmos_operator.api.inference import InferenceItem
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.training import TrainingSpec
-from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.storage.volumes import (
-    ADDRESS,
-    VOLUMES,
-    WEIGHT_SUFFIXES,
-)
-
-DATASET_SCHEME = "dataset://"
-"""Addresses of an inference item that are relative to the job's dataset."""
+from cosmos_worker.storage.volumes import VOLUMES, WEIGHT_SUFFIXES
 
 MAX_MICRO_BATCH = 1024
 """Largest micro-batch that a message advises."""
@@ -92,9 +83,10 @@ def _check_overrides(training: TrainingSpec) -> list[str]:
 
 def check_job(job: PostTrainingJob) -> list[str]:
     """All problems of a job whose fields are valid one by one, one line each."""
-    problems = _check_camera(job) + _check_inference(job) + _check_storage(job)
+    items, context = job.spec.inference, _context_of_items(job)
+    problems = _check_camera(job) + check_items(items, context) + check_storage(job)
     problems += _check_starting_point(job)
-    problems += _check_single_objects(job) + check_pods(job)
+    problems += check_single_objects(job) + check_pods(job)
     if training := check_training(job.spec.training):
         return training + problems
     try:
@@ -104,19 +96,25 @@ def check_job(job: PostTrainingJob) -> list[str]:
     problems += model_problems(job, experiment)
     problems += _check_batch(job, experiment) + _check_step(job, experiment)
     problems += _check_adapter(job, experiment) + _check_frame_rate(job, experiment)
-    for number, item in enumerate(job.spec.inference):
-        where = f"spec.inference[{number}]"
-        problems += _check_sampling(item, experiment, f"{where}.parameters")
-        problems += _check_context_parallel(job, item, experiment, f"{where}.contextParallel")
-    return problems
+    return problems + check_sampling(items, context, experiment)
 
 
-def _check_single_objects(job: PostTrainingJob) -> list[str]:
+def _context_of_items(job: PostTrainingJob) -> ItemContext:
+    spec = job.spec
+    return ItemContext(
+        "spec.inference",
+        spec.prompt_upsampler.source is not None,
+        spec.guardrails.source is not None,
+        spec.compute.gpus_per_node,
+    )
+
+
+def check_single_objects(job: Job) -> list[str]:
     """Sources that name a file of weights in a bucket, where a folder is needed."""
     return [
         f"{where}.s3.uri: {source.s3.uri!r} is one file of weights, which only spec.model.source can be; give the "
         "prefix of a folder, or an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz)"
-        for where, source in sources(job)
+        for where, source in job.sources
         if source.s3 is not None
         and source.s3.uri.endswith(WEIGHT_SUFFIXES)
         and where != "spec.model.source"
@@ -134,7 +132,7 @@ def _check_starting_point(job: PostTrainingJob) -> list[str]:
             "remove it"
         ]
     if start.folder is not None:
-        return _check_address(start.folder, "spec.checkpoints.from.folder", ("checkpoints",))
+        return check_address(start.folder, "spec.checkpoints.from.folder", ("checkpoints",))
     return []
 
 
@@ -216,7 +214,7 @@ def _check_camera(job: PostTrainingJob) -> list[str]:
     return problems
 
 
-def _check_storage(job: PostTrainingJob) -> list[str]:
+def check_storage(job: Job) -> list[str]:
     """Claims that are asked for twice with different properties, or with too narrow an access mode."""
     problems = []
     first: dict[str, str] = {}
@@ -235,112 +233,5 @@ def _check_storage(job: PostTrainingJob) -> list[str]:
             problems.append(
                 f"spec.storage.{volume}.create.accessMode: ReadWriteOnce does not serve "
                 f"{job.spec.compute.nodes} nodes; use ReadWriteMany"
-            )
-    return problems
-
-
-def _check_inference(job: PostTrainingJob) -> list[str]:
-    problems = []
-    names = Counter(item.name for item in job.spec.inference)
-    for number, item in enumerate(job.spec.inference):
-        where = f"spec.inference[{number}]"
-        if names[item.name] > 1:
-            problems.append(f"{where}.name: {item.name!r} is used twice; names must differ")
-        if item.inputs_file is not None:
-            problems += _check_address(item.inputs_file, f"{where}.inputsFile")
-        problems += _check_auxiliary_models(job, item, where)
-        for index, entry in enumerate(item.inputs or ()):
-            problems += _check_address(entry.conditioning, f"{where}.inputs[{index}].conditioning")
-            if "Psnr" in item.metrics and entry.ground_truth is None:
-                problems.append(
-                    f"{where}.inputs[{index}].groundTruth: missing, which the metric Psnr needs; give it or "
-                    "remove the metric"
-                )
-            if entry.ground_truth is not None:
-                problems += _check_address(
-                    entry.ground_truth, f"{where}.inputs[{index}].groundTruth"
-                )
-    return problems
-
-
-def _check_auxiliary_models(job: PostTrainingJob, item: InferenceItem, where: str) -> list[str]:
-    """Prompt upsampler or guardrails that an item uses and the job does not have."""
-    spec = job.spec
-    return [
-        f"{where}.{name}: true, but the job has none; give {needed}, or remove it"
-        for name, wanted, source, needed in (
-            (
-                "promptUpsampler",
-                item.prompt_upsampler,
-                spec.prompt_upsampler.source,
-                "spec.promptUpsampler.source",
-            ),
-            (
-                "guardrails",
-                item.guardrails,
-                spec.guardrails.source,
-                "source, textClassifier and imageEncoder in spec.guardrails",
-            ),
-        )
-        if wanted and source is None
-    ]
-
-
-def _check_address(
-    address: str, where: str, volumes: tuple[str, ...] = ("dataset", *VOLUMES)
-) -> list[str]:
-    match = ADDRESS.match(address)
-    if match and match["volume"] not in volumes:
-        allowed = ", ".join(f"{volume}://" for volume in volumes)
-        return [f"{where}: unknown volume in {address!r}; use one of {allowed} or a path"]
-    if match and ".." in re.split(r"/+", match["path"]):
-        return [f"{where}: {address!r} leaves its volume; remove '..'"]
-    return []
-
-
-def _check_context_parallel(
-    job: PostTrainingJob, item: InferenceItem, experiment: Experiment, where: str
-) -> list[str]:
-    chunk = experiment.tokenizer.chunk_pixel_frames
-    frames = item.parameters.num_pixel_frames or experiment.video.num_pixel_frames
-    latent = 1 + (frames - 1) // 8
-    if frames > chunk:
-        latent = frames // chunk * (1 + (chunk - 1) // 8)
-    processes = item.num_processes(job.spec.compute.gpus_per_node)
-    return [
-        f"{where}: {item.context_parallel} does not divide the {number} {what}; use a number that does"
-        for number, what in ((processes, "processes of the item"), (latent, "latent frames"))
-        if number % item.context_parallel
-    ]
-
-
-def _check_sampling(item: InferenceItem, experiment: Experiment, where: str) -> list[str]:
-    net, parameters = experiment.net, item.parameters
-    frames = parameters.num_pixel_frames or experiment.video.num_pixel_frames
-    problems = []
-    if frames <= parameters.num_input_frames:
-        problems.append(
-            f"{where}.numPixelFrames: {frames} leaves nothing to generate after "
-            f"{parameters.num_input_frames} input frames; use more"
-        )
-    if (
-        frames % experiment.tokenizer.chunk_pixel_frames
-        and frames > experiment.tokenizer.chunk_pixel_frames
-    ):
-        problems.append(
-            f"{where}.numPixelFrames: {frames} is not a multiple of the tokenizer's "
-            f"{experiment.tokenizer.chunk_pixel_frames} frames; use one"
-        )
-    if 1 + (frames - 1) // 8 > net.max_latent_frames:
-        problems.append(
-            f"{where}.numPixelFrames: {frames} is more than the model's position tables admit; "
-            f"use at most {8 * (net.max_latent_frames - 1) + 1}"
-        )
-    for name in ("height", "width"):
-        size = getattr(parameters, name) or getattr(experiment.video, name)
-        if size // 8 > net.max_latent_size:
-            problems.append(
-                f"{where}.{name}: {size} is more than the model's position tables admit; "
-                f"use at most {8 * net.max_latent_size}"
             )
     return problems

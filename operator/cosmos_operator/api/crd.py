@@ -9,11 +9,16 @@ change the job. So only those are in the CRD that will always mean the same; the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+from pydantic import BaseModel
 
 from cosmos_operator.api.base import (
     API_VERSION,
     GROUP,
+    INFERENCE_KIND,
+    INFERENCE_PLURAL,
     JOB_NAME_PATTERN,
     KIND,
     MAX_JOB_NAME,
@@ -21,13 +26,16 @@ from cosmos_operator.api.base import (
     RULES,
     VERSION,
 )
+from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.labels import PART_OF, PART_OF_LABEL
 from cosmos_operator.api.status import OPEN
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 
 Schema = dict[str, Any]
+Columns = tuple[tuple[str, str, str, int], ...]
+"""Name, type, JSON path, priority (1 = only with -o wide) of each column of ``kubectl get``."""
 
-PRINTER_COLUMNS: tuple[tuple[str, str, str, int], ...] = (
+PRINTER_COLUMNS: Columns = (
     ("State", "string", ".status.state", 0),
     ("Progress", "string", ".status.progress.summary", 0),
     ("Loss", "string", ".status.progress.loss", 0),
@@ -39,17 +47,47 @@ PRINTER_COLUMNS: tuple[tuple[str, str, str, int], ...] = (
     ("Checkpoint", "integer", ".status.checkpoints.latestStep", 1),
     ("Message", "string", ".status.message", 1),
 )
-"""Name, type, JSON path, priority (1 = only with -o wide)."""
+INFERENCE_COLUMNS: Columns = (
+    ("State", "string", ".status.state", 0),
+    ("Job", "string", ".spec.model.job", 0),
+    ("Published", "string", ".spec.model.published", 0),
+    ("Videos", "string", ".status.inference[*].numVideos", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Message", "string", ".status.message", 1),
+)
 
-LASTING_DEFAULTS: dict[str, Any] = {"nodes": 1, "operator": "Equal"}
+LASTING_DEFAULTS: dict[str, Any] = {"nodes": 1, "operator": "Equal", "state": "Pending"}
 """Fields whose defaults will never change, beside those that stand for nothing: false, 0, no text, an empty list."""
 
 
-def build_crd() -> dict[str, Any]:
-    """The CustomResourceDefinition of PostTrainingJob."""
+@dataclass(frozen=True)
+class ResourceKind:
+    """A kind of resource of this project."""
+
+    kind: str
+    plural: str
+    short_name: str
+    model: type[BaseModel]
+    columns: Columns
+
+
+POST_TRAINING_JOB = ResourceKind(KIND, PLURAL, "ptj", PostTrainingJob, PRINTER_COLUMNS)
+INFERENCE_JOB = ResourceKind(
+    INFERENCE_KIND, INFERENCE_PLURAL, "ij", InferenceJob, INFERENCE_COLUMNS
+)
+RESOURCE_KINDS = (POST_TRAINING_JOB, INFERENCE_JOB)
+
+
+def build_crds() -> list[dict[str, Any]]:
+    """The CustomResourceDefinitions of all kinds."""
+    return [build_crd(resource) for resource in RESOURCE_KINDS]
+
+
+def build_crd(resource: ResourceKind = POST_TRAINING_JOB) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind."""
     columns = [
         {"name": name, "type": kind, "jsonPath": path, "priority": priority}
-        for name, kind, path, priority in PRINTER_COLUMNS
+        for name, kind, path, priority in resource.columns
     ]
     version = {
         "name": VERSION,
@@ -57,30 +95,30 @@ def build_crd() -> dict[str, Any]:
         "storage": True,
         "subresources": {"status": {}},
         "additionalPrinterColumns": columns,
-        "schema": {"openAPIV3Schema": _lasting(build_schema())},
+        "schema": {"openAPIV3Schema": _lasting(build_schema(resource))},
     }
     names = {
-        "kind": KIND,
-        "listKind": f"{KIND}List",
-        "plural": PLURAL,
-        "singular": KIND.lower(),
-        "shortNames": ["ptj"],
+        "kind": resource.kind,
+        "listKind": f"{resource.kind}List",
+        "plural": resource.plural,
+        "singular": resource.kind.lower(),
+        "shortNames": [resource.short_name],
         "categories": ["cosmos"],
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{PLURAL}.{GROUP}",
+            "name": f"{resource.plural}.{GROUP}",
             "labels": {PART_OF_LABEL: PART_OF},
         },
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
 
 
-def build_schema() -> Schema:
-    """The structural schema of the whole resource, with all defaults and all words of its open sets."""
-    source = PostTrainingJob.model_json_schema(by_alias=True)
+def build_schema(resource: ResourceKind = POST_TRAINING_JOB) -> Schema:
+    """The structural schema of a whole resource, with all defaults and all words of its open sets."""
+    source = resource.model.model_json_schema(by_alias=True)
     definitions = source.pop("$defs")
     schema = _structural(source, definitions)
     schema["properties"]["apiVersion"] = {"type": "string", "enum": [API_VERSION]}
@@ -90,6 +128,8 @@ def build_schema() -> Schema:
             "name": {"type": "string", "maxLength": MAX_JOB_NAME, "pattern": JOB_NAME_PATTERN}
         },
     }
+    # kstatus takes an object without conditions for ready: from its creation on, a job shows that it was not seen yet
+    schema["properties"]["status"]["default"] = {}
     return schema
 
 

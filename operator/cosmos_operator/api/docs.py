@@ -1,4 +1,4 @@
-"""Reference pages in Markdown, generated from the models: fields of a PostTrainingJob, options of an experiment."""
+"""Reference pages in Markdown, generated from the models: fields of the jobs, options of an experiment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cosmos_operator.api.crd import build_schema
+from cosmos_operator.api.crd import (
+    INFERENCE_JOB,
+    POST_TRAINING_JOB,
+    ResourceKind,
+    build_schema,
+)
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.overrides import nested_model
 from cosmos_worker.config.presets import (
@@ -96,11 +101,21 @@ PRESET_HEADER = ("experiment", "for", "frames", "size", "steps", "samples a step
 
 
 def job_page() -> str:
+    """The page of all fields of a PostTrainingJob."""
+    return _fields_page(POST_TRAINING_JOB, "cosmos fields job")
+
+
+def inference_job_page() -> str:
+    """The page of all fields of an InferenceJob."""
+    return _fields_page(INFERENCE_JOB, "cosmos fields inferencejob")
+
+
+def _fields_page(resource: ResourceKind, command: str) -> str:
     """The page of all fields of spec and status: path, type, default, meaning."""
-    schema = build_schema()["properties"]
+    schema = build_schema(resource)["properties"]
     parts = [
-        "# PostTrainingJob `cosmos.dev/v1alpha1`",
-        "Generated from the models by `cosmos fields job`; a test compares this page with them.",
+        f"# {resource.kind} `cosmos.dev/v1alpha1`",
+        f"Generated from the models by `{command}`; a test compares this page with them.",
     ]
     for name in ("spec", "status"):
         parts += [

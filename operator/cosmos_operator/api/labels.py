@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosmos_operator.api.base import GROUP
+from cosmos_operator.api.base import GROUP, INFERENCE_KIND, KIND
 
 # --- set on everything that the operator creates -----------------------------------------------
 
@@ -16,6 +16,10 @@ COMMON_LABELS = {MANAGED_LABEL: MANAGED_BY, PART_OF_LABEL: PART_OF}
 
 JOB_LABEL = f"{GROUP}/job"
 """Name of the PostTrainingJob that an object belongs to; absent on objects that several jobs share."""
+INFERENCE_JOB_LABEL = f"{GROUP}/inference-job"
+"""Name of the InferenceJob that an object belongs to."""
+JOB_LABELS = {KIND: JOB_LABEL, INFERENCE_KIND: INFERENCE_JOB_LABEL}
+"""Kind of a job → label of its objects."""
 STAGE_LABEL = f"{GROUP}/stage"
 """Name of the stage that an object belongs to."""
 KEY_LABEL = f"{GROUP}/key"

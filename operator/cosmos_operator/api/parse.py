@@ -1,4 +1,4 @@
-"""A YAML document → a PostTrainingJob, or all of its problems: the field, the value, what is allowed, what to do."""
+"""A YAML document → a job, or all of its problems: the field, the value, what is allowed, what to do."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cosmos_operator.api.base import GROUP, KIND
+from cosmos_operator.api.base import GROUP, INFERENCE_KIND, KIND
 from cosmos_operator.api.bounds import check_bounds
 from cosmos_operator.api.check import check_job, check_training
+from cosmos_operator.api.check_inference_job import check_inference_job
+from cosmos_operator.api.check_pods import FileJob
 from cosmos_operator.api.documents import Document, WrongYaml, read_documents
+from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.metadata import metadata_problems, name_for
 from cosmos_operator.api.training import TrainingSpec
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
@@ -41,14 +44,14 @@ MOVED_FIELDS: dict[str, str] = {
 class JobFile:
     """What stands in a file."""
 
-    jobs: tuple[PostTrainingJob, ...]
+    jobs: tuple[FileJob, ...]
     """Its jobs."""
     others: tuple[str, ...]
     """Its other objects, which are not checked, in words."""
 
 
-def load_job(path: Path) -> PostTrainingJob:
-    """Read and validate the one PostTrainingJob of a YAML file; objects of other kinds beside it are left out.
+def load_job(path: Path) -> FileJob:
+    """Read and validate the one job of a YAML file, of any kind; objects of other kinds beside it are left out.
 
     Raises:
         InvalidSpec: no such file, not YAML, not exactly one job, or a wrong one.
@@ -56,14 +59,12 @@ def load_job(path: Path) -> PostTrainingJob:
     jobs = load_file(path).jobs
     if len(jobs) != 1:
         names = ", ".join(job.name for job in jobs)
-        raise InvalidSpec(
-            [f"{path}: got {len(jobs)} PostTrainingJobs ({names}); give a file with exactly one"]
-        )
+        raise InvalidSpec([f"{path}: got {len(jobs)} jobs ({names}); give a file with exactly one"])
     return jobs[0]
 
 
 def load_file(path: Path) -> JobFile:
-    """Read and validate all PostTrainingJobs of a YAML file.
+    """Read and validate all jobs of a YAML file, of any kind.
 
     Raises:
         InvalidSpec: no such file, not YAML, no job, or wrong ones: with all problems and their lines.
@@ -76,17 +77,17 @@ def load_file(path: Path) -> JobFile:
     others = tuple(_foreign(one) for one in documents if not _is_ours(one.value))
     if not mine:
         found = f" (there: {'; '.join(others)})" if others else ""
-        raise InvalidSpec([f"{path}: got no PostTrainingJob{found}; give at least one"])
+        raise InvalidSpec([f"{path}: got no {KIND} or {INFERENCE_KIND}{found}; give at least one"])
     jobs, problems = [], []
     for document in mine:
         try:
             jobs.append(_parse_new(document.value))
         except InvalidSpec as error:
             problems += [f"{one} (line {_line(document, one)})" for one in error.problems]
-    names = Counter((job.metadata.namespace, job.name) for job in jobs)
+    names = Counter((job.kind, job.metadata.namespace, job.name) for job in jobs)
     problems += [
-        f"{path}: {number} jobs are called {name!r}; give each its own metadata.name"
-        for (_, name), number in names.items()
+        f"{path}: {number} {kind}s are called {name!r}; give each its own metadata.name"
+        for (kind, _, name), number in names.items()
         if number > 1
     ]
     if problems:
@@ -105,13 +106,9 @@ def _read(path: Path) -> str:
             raise InvalidSpec([f"{path}: {path.stat().st_size} bytes; a job has at most 1 MiB"])
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise InvalidSpec(
-            [f"{path}: no such file; give the YAML file of a PostTrainingJob"]
-        ) from None
+        raise InvalidSpec([f"{path}: no such file; give the YAML file of a job"]) from None
     except IsADirectoryError:
-        raise InvalidSpec(
-            [f"{path}: is a folder; give the YAML file of a PostTrainingJob"]
-        ) from None
+        raise InvalidSpec([f"{path}: is a folder; give the YAML file of a job"]) from None
     except UnicodeDecodeError as error:
         raise InvalidSpec([f"{path}: not YAML: no text in UTF-8 ({error})"]) from None
 
@@ -140,7 +137,8 @@ def _is_ours(value: Any) -> bool:  # noqa: ANN401 - any YAML value
     if not isinstance(value, Mapping):
         return True
     group = str(value.get("apiVersion") or GROUP).rpartition("/")[0]
-    return value.get("kind") in (KIND, None) or group == GROUP or not value.get("apiVersion")
+    kind = value.get("kind")
+    return kind in (KIND, INFERENCE_KIND, None) or group == GROUP or not value.get("apiVersion")
 
 
 def _foreign(document: Document) -> str:
@@ -157,14 +155,17 @@ def _line(document: Document, problem: str) -> int:
     return document.line_of(tuple(int(part) if part.isdigit() else part for part in parts))
 
 
-def _parse_new(value: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML value
+def _parse_new(value: Any) -> FileJob:  # noqa: ANN401 - any YAML value
     """The job in a file, which the API server would get as a new one.
 
     Raises:
         InvalidSpec: with all problems, one line each.
     """
-    if not isinstance(value, Mapping) or not isinstance(value.get("metadata"), Mapping):
+    if not isinstance(value, Mapping):
         return parse_job(value)
+    parse = parse_inference_job if value.get("kind") == INFERENCE_KIND else parse_job
+    if not isinstance(value.get("metadata"), Mapping):
+        return parse(value)
     metadata = value["metadata"]
     problems = list(metadata_problems(metadata))
     if name := name_for(metadata):
@@ -172,7 +173,7 @@ def _parse_new(value: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML value
     # a status in a file is nobody's: the API server leaves it out
     value = {**value, "metadata": metadata, "status": None}
     try:
-        job = parse_job(value)
+        job = parse(value)
     except InvalidSpec as error:
         places = {one.partition(":")[0] for one in problems}
         more = [one for one in error.problems if one.partition(":")[0] not in places]
@@ -180,6 +181,23 @@ def _parse_new(value: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML value
     if problems:
         raise InvalidSpec(problems)
     return job
+
+
+def parse_inference_job(document: Mapping[str, Any]) -> InferenceJob:
+    """Validate the document of an InferenceJob, as far as that is possible without the job that trained its model.
+
+    Raises:
+        InvalidSpec: with all problems, one line each.
+    """
+    check_bounds(document)
+    document = without_nulls(document, InferenceJob)
+    try:
+        request = InferenceJob.model_validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        raise InvalidSpec(_problems(error, InferenceJob)) from None
+    if problems := check_inference_job(request):
+        raise InvalidSpec(problems)
+    return request
 
 
 def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML value
@@ -190,14 +208,16 @@ def parse_job(document: Any) -> PostTrainingJob:  # noqa: ANN401 - any YAML valu
     """
     if not isinstance(document, Mapping):
         raise InvalidSpec(
-            [f"job: got {type(document).__name__}; expected a mapping with kind PostTrainingJob"]
+            [
+                f"job: got {type(document).__name__}; expected a mapping with kind {KIND} or {INFERENCE_KIND}"
+            ]
         )
     check_bounds(document)
     document = without_nulls(document, PostTrainingJob)
     try:
         job = PostTrainingJob.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        problems = [line for one in causes(error) for line in _describe(one)]
+        problems = _problems(error, PostTrainingJob)
         raise InvalidSpec(problems + _training_problems(document)) from None
     if problems := check_job(job):
         raise InvalidSpec(problems)
@@ -239,14 +259,20 @@ def _training_problems(document: Mapping[str, Any]) -> list[str]:
 # --- one line per problem --------------------------------------------------------------------
 
 
-def _describe(problem: ErrorDetails) -> list[str]:
-    """A problem, mostly in one line."""
+def _problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """The problems of a document of this model, one line each."""
+    return [line for one in causes(error) for line in _describe(one, root)]
+
+
+def _describe(problem: ErrorDetails, root: type[BaseModel]) -> list[str]:
+    """A problem of a document of this model, mostly in one line."""
     location, got = problem["loc"], problem["input"]
     where = path_of(location)
     if problem["type"] == "extra_forbidden":
         if moved := moved_to(location):
             return [f"{where}: this field is now {moved}; give that instead"]
-        return [f"{path_of(location[:-1])}: unknown field {location[-1]!r}{_nearest(location)}"]
+        unknown = f"unknown field {location[-1]!r}{_nearest(location, root)}"
+        return [f"{path_of(location[:-1])}: {unknown}"]
     if problem["type"] == "missing":
         return [f"{where}: missing; this field is required"]
     message = problem["msg"].removeprefix("Value error, ")
@@ -273,9 +299,9 @@ def moved_to(location: tuple[int | str, ...]) -> str | None:
     return MOVED_FIELDS.get(path_of(tuple(part for part in location if not isinstance(part, int))))
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
+def _nearest(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """The end of a message on an unknown field: the field with the nearest name, and all fields of the object."""
-    model = _model_at(location[:-1])
+    model = _model_at(location[:-1], root)
     if model is None:
         return ""
     allowed = [field.alias or name for name, field in model.model_fields.items()]
@@ -283,9 +309,9 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     return f"; did you mean {near[0]!r}? allowed here: {', '.join(allowed)}"
 
 
-def _model_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
+def _model_at(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
     """The model class of the object at a location of the job; None if there is none."""
-    model: type[BaseModel] | None = PostTrainingJob
+    model: type[BaseModel] | None = root
     for part in location:
         if model is None or isinstance(part, int):
             continue

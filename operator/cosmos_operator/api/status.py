@@ -1,4 +1,4 @@
-"""The status of a PostTrainingJob: written by the operator, read by people and scripts.
+"""The status of a job: written by the operator, read by people and scripts.
 
 Numbers with a fraction are text, as the Kubernetes API conventions ask. ``state`` is for people only; scripts
 wait for conditions.
@@ -57,7 +57,7 @@ Outcome = Annotated[OutcomeWord, OpenSet()]
 ConditionWord = Literal[
     "Accepted", "StorageReady", "ModelReady", "DatasetReady", "EmbeddingsReady", "LatentsReady",
     "InputsReady", "Admitted", "SpecApplied", "Running", "Progressing", "Published", "Suspended",
-    "Succeeded", "Failed",
+    "Succeeded", "Failed", "Ready", "Reconciling", "Stalled",
 ]  # fmt: skip
 ConditionType = Annotated[ConditionWord, OpenSet()]
 
@@ -247,8 +247,8 @@ class Output(StatusModel):
     """Step of the training whose weights the published model has."""
 
 
-class PostTrainingJobStatus(StatusModel):
-    """Work that was done, written by the operator."""
+class JobStatus(StatusModel):
+    """The status that jobs of both kinds have."""
 
     observed_generation: NonNegative = 0
     """Generation of the job that this status was written for."""
@@ -268,6 +268,27 @@ class PostTrainingJobStatus(StatusModel):
     """Seconds for which the job was active before active_since; runPolicy.activeDeadlineSeconds limits them."""
     active_since: Time | None = None
     """Time since which the job is active; omitted while it is suspended or waits in a queue."""
+    retry: NonNegative | None = None
+    """Value of runPolicy.retry up to which the job has tried again."""
+    inference: Annotated[
+        tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
+    ] = ()
+    """State of each inference item."""
+    stages: Annotated[tuple[StageResult, ...], Field(json_schema_extra=_list_map("name", 48))] = ()
+    """Stages that have ended, with the last lines of their logs."""
+    outputs: Annotated[tuple[Output, ...], Field(json_schema_extra=_list_map("name", 8))] = ()
+    """Results of the job: the published model, if it trains one, and the report."""
+
+    @property
+    def was_accepted(self) -> bool:
+        """True once the operator has found that the job can be carried out."""
+        accepted = next((one for one in self.conditions if one.type == "Accepted"), None)
+        return accepted is not None and accepted.reason not in (INVALID, NAME_TAKEN)
+
+
+class PostTrainingJobStatus(JobStatus):
+    """Work that was done, written by the operator."""
+
     progress: Progress | None = None
     """Progress of the training, as its log reports it."""
     checkpoints: Checkpoints | None = None
@@ -278,31 +299,26 @@ class PostTrainingJobStatus(StatusModel):
     """GPU hours of all attempts of the training, also of those that are listed no more."""
     failed_attempts: NonNegative = 0
     """Number of attempts that have failed and count towards runPolicy.maxAttempts."""
-    retry: NonNegative | None = None
-    """Value of runPolicy.retry up to which the job has tried again."""
     forgiven_attempts: NonNegative = 0
     """Number of the last attempt before the job was told to try again, or given more memory; it and those before it
     count for nothing any more."""
     run: TrainingRun | None = None
     """Training run that has begun."""
-    inference: Annotated[
-        tuple[InferenceResult, ...], Field(json_schema_extra=_list_map("name", 32))
-    ] = ()
-    """State of each inference item."""
-    stages: Annotated[tuple[StageResult, ...], Field(json_schema_extra=_list_map("name", 48))] = ()
-    """Stages that have ended, with the last lines of their logs."""
-    outputs: Annotated[tuple[Output, ...], Field(json_schema_extra=_list_map("name", 8))] = ()
-    """Results of the job: the published model and the report."""
 
-    @property
-    def was_accepted(self) -> bool:
-        """True once the operator has found that the job can be carried out."""
-        accepted = next((one for one in self.conditions if one.type == "Accepted"), None)
-        return accepted is not None and accepted.reason not in (INVALID, NAME_TAKEN)
+
+class InferenceJobStatus(JobStatus):
+    """Work that was done, written by the operator."""
+
+
+TRAINING_FIELDS = frozenset(PostTrainingJobStatus.model_fields) - frozenset(JobStatus.model_fields)
+"""Fields of a status that only jobs with a training have."""
 
 
 def read_status(document: Mapping[str, Any]) -> PostTrainingJobStatus:
-    """The status in a job's document; one that this version cannot read counts as empty, and is written anew."""
+    """The status in the document of a job of any kind; one that this version cannot read counts as empty.
+
+    It has the fields of a training, which stay empty in that of an InferenceJob.
+    """
     try:
         return PostTrainingJobStatus.model_validate(document.get("status") or {})
     except ValidationError:

@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cosmos_operator.api.base import INFERENCE_KIND
 from cosmos_operator.api.bounds import check_bounds
+from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.parse import moved_to, path_of
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec
@@ -38,10 +40,14 @@ def without_unknown_fields(document: dict[str, Any]) -> tuple[dict[str, Any], tu
     return result, tuple(map(path_of, unknown))
 
 
+def _model_of(document: dict[str, Any]) -> type[PostTrainingJob | InferenceJob]:
+    return InferenceJob if document.get("kind") == INFERENCE_KIND else PostTrainingJob
+
+
 def _unknown_fields(document: dict[str, Any]) -> list[Location]:
     try:
         check_bounds(document)
-        PostTrainingJob.model_validate_json(json.dumps(document), strict=True)
+        _model_of(document).model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         return [
             problem["loc"]

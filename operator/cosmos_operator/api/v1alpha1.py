@@ -28,39 +28,15 @@ from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.labels import QUEUE_LABEL
 from cosmos_operator.api.machines import BackendSpec, ComputeSpec, SchedulingSpec, StorageSpec
 from cosmos_operator.api.metadata import Metadata
+from cosmos_operator.api.models import BaseModelSpec, EmbeddingsSpec, TokenizerSpec
 from cosmos_operator.api.pod_template import PodTemplate, StagesSpec
 from cosmos_operator.api.prompts_and_guards import (
     GuardrailsSpec,
     PromptUpsamplerSpec,
 )
-from cosmos_operator.api.source import Source
+from cosmos_operator.api.source import ClaimFolder, Source
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.api.training import RESULT_RULES, CheckpointsSpec, TrainingSpec
-
-
-class BaseModelSpec(ApiModel):
-    """The model that the training starts from."""
-
-    name: ArtifactName = "Cosmos-Predict1-7B-Video2World"
-    """Name of the model. The experiment must be made for it (7B or 14B). Without a source it is also the name of the
-    repository on the Hugging Face Hub: NAME with a slash, otherwise nvidia/NAME."""
-    source: Source | None = None
-    """Source of the weights: a folder with model.pt, safetensors files, a diffusers model, or iter_*_model.pt of a
-    training. Omitted: the repository of that name on the Hugging Face Hub."""
-    lora_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Scale with which LoRA weights in the source are merged into the network's, above 0; NVIDIA's LoRA experiments
-    use 1. Omitted: the scale that the source states; a PEFT adapter in the folder always states its own."""
-
-
-class TokenizerSpec(ApiModel):
-    """The video tokenizer, which turns frames into latents and back."""
-
-    name: ArtifactName = "Cosmos-Tokenize1-CV8x8x8-720p"
-    """Name of the tokenizer. Without a source it is also the name of the repository on the Hugging Face Hub: NAME
-    with a slash, otherwise nvidia/NAME."""
-    source: Source | None = None
-    """Source of the tokenizer: a folder with encoder.jit, decoder.jit and mean_std.pt. Omitted: the repository of
-    that name on the Hugging Face Hub."""
 
 
 class DatasetSpec(ApiModel):
@@ -98,23 +74,6 @@ class DatasetSpec(ApiModel):
     """Seed of the random choice of the held-out episodes."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest fraction of the clips that may be unusable, from 0 to 1; with more, the job fails."""
-
-
-class EmbeddingsSpec(ApiModel):
-    """The text encoder, whose embeddings of captions and prompts condition the network."""
-
-    encoder: ArtifactName = "google-t5/t5-11b"
-    """Name of a T5 encoder. Its width must be net.text_channels of the experiment, 1024 for T5-11B. Without a
-    source it is also the name of the repository on the Hugging Face Hub."""
-    source: Source | None = None
-    """Source of the encoder: a folder that the library transformers can load. Omitted: the repository of that name
-    on the Hugging Face Hub."""
-    max_length: Annotated[int, Field(ge=1, le=512)] | None = None
-    """Number of tokens after which captions are cut. Omitted: that of the experiment."""
-    max_unknown_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest fraction of the captions that may be mostly unknown to the encoder, from 0 to 1: captions of which its
-    vocabulary lacks more than half of the characters. With more, the job fails; clips that have no other caption are
-    left out of the training."""
 
 
 class RunPolicySpec(ApiModel):
@@ -249,8 +208,8 @@ class PostTrainingJobSpec(ApiModel):
             },
         ),
     ] = ()
-    """Sets of videos to generate, with the published or the original model. Items may be appended at any time, and
-    cannot be changed or removed."""
+    """Sets of videos to generate, with the published or the original model. Items may be appended until the job has
+    ended, and cannot be changed or removed; for videos that are wanted later create an InferenceJob."""
     prompt_upsampler: Annotated[
         PromptUpsamplerSpec, Field(json_schema_extra=immutable("promptUpsampler"))
     ] = PromptUpsamplerSpec()
@@ -263,10 +222,25 @@ class PostTrainingJobSpec(ApiModel):
     """Model that the job publishes, and its report. It may be changed until the model is being published."""
 
 
+_HAS_ENDED = (
+    "has(oldSelf.status) && has(oldSelf.status.conditions) && oldSelf.status.conditions.exists(c, "
+    "(c.type == 'Succeeded' || c.type == 'Failed') && c.status == 'True')"
+)
+_NUM_ITEMS = "(has({0}.spec.inference) ? {0}.spec.inference.size() : 0)"
+
+
 class PostTrainingJob(ApiModel):
     """Post-trains a Cosmos-Predict1 Video2World model and generates videos with the result."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*RESULT_RULES))
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *RESULT_RULES,
+            (
+                f"!({_HAS_ENDED}) || {_NUM_ITEMS.format('self')} == {_NUM_ITEMS.format('oldSelf')}",
+                "spec.inference cannot grow once the job has ended; create an InferenceJob with spec.model.job",
+            ),
+        )
+    )
 
     api_version: Literal["cosmos.dev/v1alpha1"]
     kind: Literal["PostTrainingJob"]
@@ -285,6 +259,16 @@ class PostTrainingJob(ApiModel):
     def queue_name(self) -> str:
         """Name of the Kueue LocalQueue that the job names, in its specification or by Kueue's label; empty = none."""
         return self.spec.scheduling.queue_name or self.metadata.labels.get(QUEUE_LABEL, "")
+
+    @property
+    def sources(self) -> tuple[tuple[str, Source], ...]:
+        """(field, source) of every source that the job names."""
+        return tuple(sources(self))
+
+    @property
+    def dataset_claim(self) -> ClaimFolder | None:
+        """Claim that holds the videos of the dataset; None if the dataset has another source."""
+        return self.spec.dataset.source.claim
 
     @property
     def published_name(self) -> str:

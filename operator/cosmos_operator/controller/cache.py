@@ -14,7 +14,7 @@ from hashlib import blake2b
 from sys import intern
 
 from cosmos_operator.api.base import GROUP, KIND
-from cosmos_operator.api.labels import JOB_LABEL
+from cosmos_operator.api.labels import JOB_LABELS
 from cosmos_operator.controller.trim import has_ended, trim
 from cosmos_operator.kube.kinds import JOB_KINDS, JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import conditions_of, labels_of
@@ -33,8 +33,8 @@ class Entry:
     """Jobs that the object belongs to, by its owner references or, without any, by its label."""
     controller: ObjectKey | None = None
     """Kind and name of the object that made this one, such as the Job of a pod."""
-    labelled: str = ""
-    """Name of the job in its label."""
+    labelled: JobKey | None = None
+    """The job in its label."""
     wanted: bytes = b""
     """Digest of all of a job but its status."""
     publishes: str = ""
@@ -101,10 +101,9 @@ class Cache:
 
     def of_job(self, key: JobKey) -> list[Manifest]:
         """Objects that belong to a job or bear its name in their label."""
-        found = {
-            **self._found.get((key.namespace, key.kind, key.name), {}),
-            **self._found.get((key.namespace, "", key.name), {}),
-        }
+        found: dict[ObjectKey, None] = {}
+        for place in _places_of(key):
+            found |= self._found.get(place, {})
         return self._read_all(key.namespace, found)
 
     def publishing(self, namespace: str, name: str) -> tuple[Manifest, ...]:
@@ -198,7 +197,7 @@ class Cache:
     def retire(self, key: JobKey) -> None:
         """Forget the objects of a job that has ended, other than those that jobs share."""
         self._retired.add(key)
-        for kind, name in list(self._found.get((key.namespace, "", key.name), {})):
+        for kind, name in list(self._found.get(_places_of(key)[1], {})):
             for made in list(self._found.get((key.namespace, kind, name), {})):
                 self._drop(made[0], key.namespace, made[1])
             self._drop(kind, key.namespace, name)
@@ -213,8 +212,7 @@ class Cache:
 
     def has_objects(self, key: JobKey) -> bool:
         """True if the cache has any object of a job, alone or with others."""
-        own = self._found.get((key.namespace, "", key.name))
-        return bool(own or self._found.get((key.namespace, key.kind, key.name)))
+        return any(self._found.get(place) for place in _places_of(key))
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -268,8 +266,22 @@ def users_of(manifest: Manifest) -> tuple[JobKey, ...]:
         for owner in metadata.get("ownerReferences") or ()
         if owner["kind"] in JOB_KINDS and owner["apiVersion"].startswith(f"{GROUP}/")
     )
-    name = labels_of(manifest).get(JOB_LABEL) if not owners else None
-    return (JobKey(KIND, namespace, name),) if name else owners
+    labelled = _labelled(manifest) if not owners else None
+    return owners if labelled is None else (labelled,)
+
+
+def _labelled(manifest: Manifest) -> JobKey | None:
+    """The job in an object's label; None if it has no such label."""
+    labels, namespace = labels_of(manifest), intern(manifest["metadata"].get("namespace", ""))
+    for kind, label in JOB_LABELS.items():
+        if name := labels.get(label):
+            return JobKey(intern(kind), namespace, name)
+    return None
+
+
+def _places_of(key: JobKey) -> tuple[tuple[str, str, str], ...]:
+    """Where the objects of a job are found: those that it owns, and those that bear its name."""
+    return (key.namespace, key.kind, key.name), (key.namespace, JOB_LABELS[key.kind], key.name)
 
 
 def _controller_of(manifest: Manifest) -> ObjectKey | None:
@@ -282,8 +294,7 @@ def _controller_of(manifest: Manifest) -> ObjectKey | None:
 def _make_entry(kind: str, kept: Manifest, uid: str, version: str) -> Entry:
     text = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
     if kind not in JOB_KINDS:
-        label = (kept["metadata"].get("labels") or {}).get(JOB_LABEL, "")
-        return Entry(uid, version, text, users_of(kept), _controller_of(kept), label)
+        return Entry(uid, version, text, users_of(kept), _controller_of(kept), _labelled(kept))
     metadata = kept["metadata"]
     key = JobKey(intern(kind), intern(metadata.get("namespace", "")), metadata["name"])
     wanted = {name: value for name, value in kept.items() if name != "status"}
@@ -315,8 +326,8 @@ def _index_keys(namespace: str, entry: Entry) -> Iterator[tuple[str, str, str]]:
         return
     for key in entry.users:
         yield namespace, key.kind, key.name
-    if entry.labelled:
-        yield namespace, "", entry.labelled
+    if entry.labelled is not None:
+        yield namespace, JOB_LABELS[entry.labelled.kind], entry.labelled.name
     if entry.controller is not None:
         yield namespace, *entry.controller
 

@@ -37,7 +37,7 @@ class Metrics:
             "cosmos_reconcile_errors", "Passes over a job that failed.", registry=self.registry
         )
         self._jobs = Gauge(
-            "cosmos_jobs", "PostTrainingJobs by state.", ["state"], registry=self.registry
+            "cosmos_jobs", "Jobs by kind and state.", ["kind", "state"], registry=self.registry
         )
         self._attempts = Counter(
             "cosmos_attempts",
@@ -112,12 +112,12 @@ class Metrics:
         if before == state:
             return
         if before is not None:
-            self._jobs.labels(before).dec()
+            self._jobs.labels(key.kind, before).dec()
         if state is None:
             del self._states[key]
         else:
             self._states[key] = state
-            self._jobs.labels(state).inc()
+            self._jobs.labels(key.kind, state).inc()
 
     def note_attempt(self, outcome: str) -> None:
         """Count an attempt that has ended."""

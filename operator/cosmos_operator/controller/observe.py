@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from cosmos_operator.api.base import KIND
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.log_choice import choose_logs
@@ -16,6 +18,7 @@ from cosmos_operator.kube.objects import name_of, owner_uids, read_state, second
 from cosmos_operator.kube.observed import Observed
 from cosmos_operator.kube.pods import ending_of, is_over, obstacle_of, phase_of
 from cosmos_operator.kube.protocol import Cluster
+from cosmos_operator.plan.inference_plan import name_of_model_job, record_name
 from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.plan.render import build_claims, stage_name
 from cosmos_operator.plan.stages import CONDITIONS
@@ -76,7 +79,10 @@ class Observer:
         if plan.job is None:
             return Observed(objects=objects, served=cache.served)
         for kind, name in interests(plan, plan.job):
-            if kind != "LocalQueue" and (one := cache.get(kind, key.namespace, name)) is not None:
+            if (
+                kind not in (KIND, "LocalQueue")
+                and (one := cache.get(kind, key.namespace, name)) is not None
+            ):
                 objects[kind, name] = one
         objects.update(foreign)
         made = [
@@ -95,13 +101,11 @@ class Observer:
             pods=tuple(pods[name] for name in sorted(pods)),
             claim_names=cache.names("PersistentVolumeClaim", key.namespace),
             storage_classes=await self._storage_classes(unbound),
-            nodes=await self._nodes(plan, plan.job, pods.values()),
+            nodes=await self._nodes(plan, pods.values()),
             served=cache.served,
             num_nodes=await self._num_nodes(plan.job, objects),
             unmanaged_kinds=await self._unmanaged_kinds(plan, plan.job),
-            other_jobs=cache.publishing(key.namespace, plan.job.published_name)
-            if not plan.previous.was_accepted
-            else (),
+            other_jobs=self._rivals(key, plan, plan.job),
             starting_job=await self._starting_job(key, plan, plan.job),
             queue_names=cache.names("LocalQueue", key.namespace),
             queue_workloads=tuple(one for one in made if one["kind"] == "Workload"),
@@ -117,9 +121,13 @@ class Observer:
             refusals=refusals,
         )
 
-    async def _num_nodes(
-        self, job: PostTrainingJob, objects: Mapping[ObjectKey, Manifest]
-    ) -> int | None:
+    def _rivals(self, key: JobKey, plan: JobPlan, job: Job) -> tuple[Manifest, ...]:
+        """Jobs that publish under the name of a new job."""
+        if plan.previous.was_accepted or not isinstance(job, PostTrainingJob):
+            return ()
+        return self._cache.publishing(key.namespace, job.published_name)
+
+    async def _num_nodes(self, job: Job, objects: Mapping[ObjectKey, Manifest]) -> int | None:
         """Number of nodes that may run jobs, if a claim that one node can write is used by pods of several nodes."""
         claims = (objects.get(("PersistentVolumeClaim", name)) for name in claim_fields(job))
         modes = [one["spec"].get("accessModes", ()) for one in claims if one is not None]
@@ -131,7 +139,7 @@ class Observer:
             for node in await self._reads.nodes()
         )
 
-    async def _unmanaged_kinds(self, plan: JobPlan, job: PostTrainingJob) -> frozenset[str]:
+    async def _unmanaged_kinds(self, plan: JobPlan, job: Job) -> frozenset[str]:
         """Kinds that the job's queue does not manage; asked for once in a while for each queue."""
         place = (plan.document["metadata"]["namespace"], job.queue_name or "")
         until, found = self._unmanaged.get(place, (0.0, frozenset()))
@@ -142,11 +150,9 @@ class Observer:
             self._unmanaged[place] = (time.monotonic() + UNMANAGED_S, found)
         return found
 
-    async def _starting_job(
-        self, key: JobKey, plan: JobPlan, job: PostTrainingJob
-    ) -> Manifest | None:
+    async def _starting_job(self, key: JobKey, plan: JobPlan, job: Job) -> Manifest | None:
         """The job whose checkpoint the training is to begin with; None once it has begun."""
-        start = job.spec.checkpoints.start_from
+        start = job.spec.checkpoints.start_from if isinstance(job, PostTrainingJob) else None
         if plan.previous.attempts or start is None or start.job is None:
             return None
         return await self._reads.other_job(key, start.job)
@@ -157,11 +163,9 @@ class Observer:
         names = {claim["spec"].get("storageClassName") for claim in unbound}
         return await self._reads.storage_classes(name for name in names if name)
 
-    async def _nodes(
-        self, plan: JobPlan, job: PostTrainingJob, pods: Iterable[Manifest]
-    ) -> tuple[Manifest, ...] | None:
+    async def _nodes(self, plan: JobPlan, pods: Iterable[Manifest]) -> tuple[Manifest, ...] | None:
         """The nodes, if they explain why pods do not start, or how an attempt ended, or where the next one may run."""
-        if not self._settings.can_list_nodes or not job.spec.compute.gpus_per_node:
+        if not self._settings.can_list_nodes or not any(stage.gpus for stage in plan.stages):
             return None
         is_wanted = any(one.outcome in OUTCOMES_OF_NODES for one in plan.previous.attempts)
         if is_wanted or any(map(_raises_questions, pods)):
@@ -169,10 +173,12 @@ class Observer:
         return None
 
 
-def interests(plan: JobPlan, job: PostTrainingJob) -> frozenset[ObjectKey]:
+def interests(plan: JobPlan, job: Job) -> frozenset[ObjectKey]:
     """Objects that a job looks at beside its own: claims, its queue, what other jobs may have made for its stages."""
     names = {*claim_fields(job), *map(name_of, build_claims(job))}
     found = {("PersistentVolumeClaim", name) for name in names}
+    if model_job := name_of_model_job(plan.document):
+        found |= {(KIND, model_job), ("ConfigMap", record_name(job.name))}
     if job.queue_name:
         found.add(("LocalQueue", job.queue_name))
     if job.spec.run_policy.suspend:
@@ -193,7 +199,7 @@ def _raises_questions(pod: Manifest) -> bool:
     return ending is not None and ending.exit_code != 0
 
 
-def _unbound_claims(job: PostTrainingJob, objects: Mapping[ObjectKey, Manifest]) -> list[Manifest]:
+def _unbound_claims(job: Job, objects: Mapping[ObjectKey, Manifest]) -> list[Manifest]:
     """Claims of the job that have no volume."""
     keys = [("PersistentVolumeClaim", name) for name in claim_fields(job)]
     claims = [objects[key] for key in keys if key in objects]

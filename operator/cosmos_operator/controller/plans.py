@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from cosmos_operator.api.status import TrainingRun, read_status
+from cosmos_operator.api.status import PostTrainingJobStatus, TrainingRun, read_status
 from cosmos_operator.kube.kinds import JobKey, Manifest
 from cosmos_operator.plan.edits import is_publishing
 from cosmos_operator.plan.job_plan import JobPlan, plan_job
@@ -25,6 +25,8 @@ class _Basis:
     run: TrainingRun | None
     """The training run that has begun, with which edits are compared."""
     is_publishing: bool
+    others: str
+    """What else the plan was made of, such as the job that trained a model."""
 
 
 _Known = tuple[_Basis, JobPlan]
@@ -42,27 +44,50 @@ class Plans:
         self._plans: OrderedDict[JobKey, _Known] = OrderedDict()
 
     def plan(self, key: JobKey, wanted: bytes, document: Manifest) -> JobPlan:
-        """The plan of a job.
+        """The plan of a PostTrainingJob.
 
         Args:
             key: the job.
             wanted: digest of all of its document but the status.
             document: its document.
         """
-        previous = read_status(document)
-        basis = _Basis(wanted, previous.was_accepted, previous.run, is_publishing(previous))
-        known = self._plans.get(key)
+        found = self.recall(key, wanted, document)
+        return found or self.remember(key, wanted, plan_job(document, self._settings))
+
+    def recall(
+        self, key: JobKey, wanted: bytes, document: Manifest, others: str = ""
+    ) -> JobPlan | None:
+        """The plan that is remembered, with the status of now; None if there is none that still holds.
+
+        Args:
+            key: the job.
+            wanted: digest of all of its document but the status.
+            document: its document.
+            others: what else the plan was made of.
+        """
+        known, previous = self._plans.get(key), read_status(document)
+        basis = _basis(wanted, previous, others)
         if known is None or (known[0] != basis and not _holds_for(known, basis)):
-            known = (basis, plan_job(document, self._settings))
-        self._plans[key] = known
+            return None
+        self._plans.move_to_end(key)
+        return replace(known[1], document=document, previous=previous)
+
+    def remember(self, key: JobKey, wanted: bytes, plan: JobPlan, others: str = "") -> JobPlan:
+        """Remember a plan, see :meth:`recall`; returns it."""
+        self._plans[key] = (_basis(wanted, plan.previous, others), plan)
         self._plans.move_to_end(key)
         if len(self._plans) > MAX_PLANS:
             self._plans.popitem(last=False)
-        return replace(known[1], document=document, previous=previous)
+        return plan
 
     def forget(self, key: JobKey) -> None:
         """Forget the plan of a job."""
         self._plans.pop(key, None)
+
+
+def _basis(wanted: bytes, previous: PostTrainingJobStatus, others: str) -> _Basis:
+    # an accepted job is planned more tolerantly
+    return _Basis(wanted, previous.was_accepted, previous.run, is_publishing(previous), others)
 
 
 def _holds_for(known: _Known, basis: _Basis) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 
+from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import OperatorError
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import wants_suspension
@@ -40,23 +41,25 @@ async def find_unmanaged_kinds(
     if (
         job is None
         or job.spec.backend.type != "Auto"
-        or not job.spec.scheduling.queue_name
+        or not job.queue_name
+        or not isinstance(job, PostTrainingJob)
         or "LocalQueue" not in served
         or plan.previous.attempts
     ):
         return frozenset()
     found = set()
     for kind in OPTIONAL_BACKENDS:
-        if kind in served and not await _is_managed(cluster, _unsuspended(plan, settings, kind)):
+        if kind in served and not await _is_managed(
+            cluster, _unsuspended(plan, job, settings, kind)
+        ):
             found.add(kind)
     return frozenset(found)
 
 
-def _unsuspended(plan: JobPlan, settings: Settings, kind: str) -> Manifest:
+def _unsuspended(plan: JobPlan, job: PostTrainingJob, settings: Settings, kind: str) -> Manifest:
     """The workload of the job's first attempt, as if it were to start at once."""
-    assert plan.job is not None
     (stage,) = (stage for stage in plan.stages if stage.kind == "train")
-    attempt = TrainingAttempt(plan.job, stage, stage_name(plan.job, stage), settings, 1)
+    attempt = TrainingAttempt(job, stage, stage_name(job, stage), settings, 1)
     workload = copy.deepcopy(BACKENDS[kind].build(attempt)[-1])
     workload["metadata"]["namespace"] = plan.document["metadata"]["namespace"]
     holder = workload["spec"]["runPolicy"] if kind == "PyTorchJob" else workload["spec"]

@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cosmos_operator.api.base import API_VERSION
-from cosmos_operator.api.labels import JOB_LABEL
+from cosmos_operator.api.base import API_VERSION, INFERENCE_KIND
+from cosmos_operator.api.labels import JOB_LABELS
 from cosmos_operator.api.status import read_status
 from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.carry_out import Executor, Memory
 from cosmos_operator.controller.event_manifest import build_event
+from cosmos_operator.controller.inference_plans import InferencePlans, news_for_inference
 from cosmos_operator.controller.informer import INFORMED, OURS
 from cosmos_operator.controller.observe import Observer, interests
 from cosmos_operator.controller.plans import Plans
@@ -21,7 +22,7 @@ from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.served_crd import ServedCrd
 from cosmos_operator.controller.status_pace import StatusPace
-from cosmos_operator.controller.trim import has_ended
+from cosmos_operator.controller.trim import has_ended, was_edited
 from cosmos_operator.decide.decide import decide, is_finished
 from cosmos_operator.decide.decision import Decision, Event
 from cosmos_operator.errors import Conflict, Refused
@@ -88,6 +89,8 @@ class Reconciler:
         self._reads = RareReads(cluster, settings)
         self._observer = Observer(cluster, cache, self._reads, settings)
         self._plans, self._pace = Plans(settings), StatusPace()
+        self._inference_plans = InferencePlans(cluster, cache, self._plans, settings)
+        self._wake = wake
         self._memories: dict[JobKey, Memory] = {}
 
     async def reconcile(self, key: JobKey) -> float | None:
@@ -114,10 +117,12 @@ class Reconciler:
             return None, False
         memory = self._memories.setdefault(key, Memory())
         is_over = has_ended(document)
+        if is_over and was_edited(document):  # the cache has no more than a part of it
+            document = await self._cluster.get(key.kind, key.namespace, key.name) or document
         if self._cache.is_retired(key) and not is_over:
             await self._take_up(key)
         await self._look_at_foreign(key, memory)
-        plan = self._plan(key, document, is_over=is_over)
+        plan = await self._plan(key, document, is_over=is_over)
         if is_over and not is_finished(plan.previous, document):
             return None, False  # a status of another version of the operator
         if plan.job is not None:  # before anything is read, so that no change goes unnoticed
@@ -129,6 +134,12 @@ class Reconciler:
             key, decision.actions, memory
         ):
             return 0.0, False  # the status follows once other new jobs have begun
+        return await self._write(key, plan, decision, memory, is_over=is_over)
+
+    async def _write(
+        self, key: JobKey, plan: JobPlan, decision: Decision, memory: Memory, *, is_over: bool
+    ) -> tuple[float | None, bool]:
+        """Write the status, carry out the actions, tell events; returns what a pass does."""
         wait_s = self._wait_s(key, plan, decision)
         try:
             has_written = not wait_s and await self._write_status(key, plan, decision)
@@ -152,11 +163,14 @@ class Reconciler:
 
     # --- the job ---------------------------------------------------------------------------------
 
-    def _plan(self, key: JobKey, document: Manifest, *, is_over: bool) -> JobPlan:
+    async def _plan(self, key: JobKey, document: Manifest, *, is_over: bool) -> JobPlan:
         """The plan of a job; of one that has ended nothing is planned, and its document is not whole."""
         if is_over:
             return JobPlan(document, read_status(document))
-        return self._plans.plan(key, self._cache.wanted(key), document)
+        wanted = self._cache.wanted(key)
+        if key.kind == INFERENCE_KIND:
+            return await self._inference_plans.plan(key, wanted, document)
+        return self._plans.plan(key, wanted, document)
 
     def _is_over(self, key: JobKey) -> bool:
         document = self._cache.get(key.kind, key.namespace, key.name)
@@ -175,7 +189,7 @@ class Reconciler:
     async def _take_up(self, key: JobKey) -> None:
         """Put the objects of a job into the cache, which were forgotten when it had ended."""
         self._cache.take_up(key)
-        labels = {JOB_LABEL: key.name}
+        labels = {JOB_LABELS[key.kind]: key.name}
         for kind, selector in INFORMED.items():
             is_served = kind not in OPTIONAL_KINDS or kind in self._cache.served
             if selector == OURS and is_served:
@@ -267,6 +281,9 @@ class Reconciler:
             }
         )
         self._cache.put(key.kind, written)
+        if news_for_inference(plan.document) != news_for_inference(written):
+            for other in self._router.interested(key.namespace, (key.kind, key.name)):
+                self._wake(other)
         logger.info("%s %s: %s", key, state, after.get("message", ""))
         return True
 

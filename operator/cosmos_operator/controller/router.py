@@ -29,6 +29,10 @@ class Router:
             found |= self._interested.get((news.namespace, key), set())
         return sorted(found)
 
+    def interested(self, namespace: str, key: ObjectKey) -> list[JobKey]:
+        """The jobs that look at an object, such as those that wait for the model of another job."""
+        return sorted(self._interested.get((namespace, key), set()))
+
     def note_interest(self, job: JobKey, objects: frozenset[ObjectKey]) -> None:
         """Take note of the objects that a job looks at now, instead of those of before."""
         before = self._interests.get(job, frozenset())

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from cosmos_operator.api.crd import build_crd
+from cosmos_operator.api.crd import build_crds
 from cosmos_operator.api.served_schema import fit, lacking
 from cosmos_operator.errors import OperatorError
 from cosmos_operator.kube.kinds import JOB_KINDS, Manifest
@@ -42,7 +42,7 @@ def own_schemas() -> dict[str, Schema]:
     """The schema of each job kind in the CustomResourceDefinitions of this version."""
     versions = {
         crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-        for crd in (build_crd(),)
+        for crd in build_crds()
     }
     return {kind: versions[kind] for kind in JOB_KINDS}
 

@@ -82,7 +82,7 @@ _ENDED_JOB: Shape = {
         "outputs": _fields("name"),
         "storage": {"checkpoints": _fields("claimName subPath")},
     },
-    "status": _fields("state startTime completionTime conditions retry"),
+    "status": _fields("state startTime completionTime conditions retry observedGeneration"),
 }
 
 
@@ -117,13 +117,18 @@ def has_ended(job: Manifest) -> bool:
     return "Succeeded" in ends or ("Failed" in ends and not is_told)
 
 
+def was_edited(job: Manifest) -> bool:
+    """True if the specification of a job has changed since its status was written."""
+    generation = job["metadata"].get("generation", 0)
+    return bool((job.get("status") or {}).get("observedGeneration", 0) != generation)
+
+
 def _trim_job(job: Manifest) -> Manifest:
     if has_ended(job):
         kept: Manifest = _pick(job, _ENDED_JOB)
         conditions = kept["status"]["conditions"]
-        kept["status"]["conditions"] = [
-            one for one in conditions if one["type"] in (*_ENDS, "Published")
-        ]
+        read = (*_ENDS, "Published")  # InferenceJobs ask whether there is a model
+        kept["status"]["conditions"] = [one for one in conditions if one["type"] in read]
         return kept
     metadata = {
         name: value

@@ -7,7 +7,10 @@ from cosmos_operator.kube.objects import format_time, seconds_since
 
 
 def check_deadline(pass_: Pass) -> None:
-    """Let the job fail if its model is not published in time; what is generated afterwards has no deadline."""
+    """Let the job fail if its result is not there in time.
+
+    That of a PostTrainingJob is its published model: what is generated afterwards has no deadline.
+    """
     limit = pass_.job.spec.run_policy.active_deadline_seconds
     if limit is None or pass_.is_retrying or pass_.conditions.is_true("Published"):
         return
@@ -26,10 +29,12 @@ def active_time(pass_: Pass) -> tuple[int, str | None]:
     """The seconds of activity that are over, and the time since which the job is active now; for the status.
 
     A job is not active while it is suspended, by people or for lack of memory, or waits in a queue, and once it has
-    ended. Trying again begins at zero.
+    ended; an InferenceJob, which may have to wait for a training, not before its model is ready. Trying again begins
+    at zero.
     """
     before = pass_.previous
-    is_active = pass_.state not in ("Suspended", "Queued", "Succeeded", "Failed")
+    has_begun = pass_.has_training or pass_.conditions.is_true("ModelReady")
+    is_active = has_begun and pass_.state not in ("Suspended", "Queued", "Succeeded", "Failed")
     seconds = 0 if pass_.is_retrying else before.active_seconds
     since = None if pass_.is_retrying else before.active_since
     if is_active:

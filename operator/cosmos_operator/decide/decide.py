@@ -6,6 +6,7 @@ where those may be gone, from the job's own status: a condition that says that a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from cosmos_operator.api.status import PostTrainingJobStatus
@@ -16,6 +17,7 @@ from cosmos_operator.decide.decision import Decision
 from cosmos_operator.decide.events import transition_events
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.decide.requirements.machines import check_backend
+from cosmos_operator.decide.requirements.model_job import keep_record, wait_for_model
 from cosmos_operator.decide.requirements.published_name import check_published_name
 from cosmos_operator.decide.requirements.queueing import check_queue
 from cosmos_operator.decide.requirements.starting_point import check_starting_point
@@ -25,6 +27,7 @@ from cosmos_operator.decide.stages.advance import advance_stages
 from cosmos_operator.decide.status import (
     build_status,
     generation_of,
+    status_after_the_end,
     status_of_invalid_job,
     status_of_job_no_longer_valid,
 )
@@ -48,7 +51,8 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
         return Decision()
     generation = generation_of(plan.document)
     if is_finished(plan.previous, plan.document):
-        return decide_after_the_end(plan, observed, now, settings)
+        decision = decide_after_the_end(plan, observed, now, settings)
+        return replace(decision, status=status_after_the_end(plan))
     conditions = Conditions(plan.previous.conditions, now, generation)
     if plan.job is None:
         return _decide_on_invalid_job(plan, conditions, now, settings)
@@ -59,28 +63,37 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     pass_.refused_edit = plan.refused_edit
     pass_.results = {one.name: one for one in plan.previous.stages}
     honour_retry(pass_)
-    check_deadline(pass_)
-    check_starting_point(pass_)
-    backend = check_backend(pass_) if check_published_name(pass_) else None
-    if backend is None:
-        _carry_over_results(pass_)
+    if plan.obstacle is not None:
+        wait_for_model(pass_, plan.obstacle)
     else:
-        checks = [check_storage(pass_), check_queue(pass_)]
-        pass_.lacks_requirements = not all(checks)
-        advance_stages(pass_, backend)
+        _advance(pass_, plan)
     pass_.fail_items(plan.wrong_items)
     status = build_status(pass_)
     events = transition_events(plan.previous, status)
     return Decision(tuple(pass_.actions), status, events, pass_.requeue_after_s)
 
 
+def _advance(pass_: Pass, plan: JobPlan) -> None:
+    """Check what the job needs, then bring its stages forward."""
+    check_deadline(pass_)
+    if pass_.has_training:
+        check_starting_point(pass_)
+    is_name_free = not pass_.has_training or check_published_name(pass_)
+    backend = check_backend(pass_) if is_name_free else None
+    if backend is None:
+        _carry_over_results(pass_)
+        return
+    if plan.record is not None:
+        keep_record(pass_, plan.record)
+    checks = [check_storage(pass_), check_queue(pass_)]
+    pass_.lacks_requirements = not all(checks)
+    advance_stages(pass_, backend)
+
+
 def is_finished(status: PostTrainingJobStatus, document: Manifest) -> bool:
-    """True if the job has failed and is not told to try again, or has succeeded, and nobody has edited it since."""
-    ends = {c.type: c for c in status.conditions if c.status == "True"}
-    if "Failed" in ends:
-        return not asks_for_retry(status, document)
-    generation = generation_of(document)
-    return "Succeeded" in ends and ends["Succeeded"].observed_generation == generation
+    """True if the job has succeeded, or has failed and is not told to try again; no other edit changes that."""
+    ends = {one.type for one in status.conditions if one.status == "True"}
+    return "Succeeded" in ends or ("Failed" in ends and not asks_for_retry(status, document))
 
 
 def _decide_on_invalid_job(

@@ -64,6 +64,8 @@ def _stage_events(before: PostTrainingJobStatus, after: Manifest) -> list[Event]
 def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[str, str]]) -> bool:
     """False for changes of a condition that everybody expects, or that another event tells."""
     answer, reason = condition["status"], condition["reason"]
+    if kind in ("Ready", "Reconciling", "Stalled"):  # they say what Succeeded and Failed say
+        return False
     if kind in ("Succeeded", "Failed"):
         return answer == "True"
     if kind == "Suspended":
@@ -75,6 +77,8 @@ def _is_news(kind: str, condition: Mapping[str, str], known: Mapping[str, tuple[
     if kind == "Progressing":
         return reason == "Stalled"
     if answer == "True":
+        if reason == "FieldsIgnored":
+            return True
         return kind not in EXPECTED or known.get(kind, ("",))[0] == "False"
     return answer == "False" and reason not in ("QuotaPending", "ClaimIsCreated")
 

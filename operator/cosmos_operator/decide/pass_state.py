@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from cosmos_operator.api.base import API_VERSION, KIND
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import DOCUMENT_ANNOTATION
 from cosmos_operator.api.status import (
     Attempt,
@@ -70,7 +71,7 @@ class Pass:
 
     document: Manifest
     """The job as the API server has it."""
-    job: PostTrainingJob
+    job: Job
     stages: Sequence[Stage]
     previous: PostTrainingJobStatus
     """The status that the last pass wrote."""
@@ -115,6 +116,17 @@ class Pass:
     def uid(self) -> str:
         """Uid of the job."""
         return str(self.document["metadata"]["uid"])
+
+    @property
+    def has_training(self) -> bool:
+        """True if the job is to train a model."""
+        return self.job.kind == KIND
+
+    @property
+    def training_job(self) -> PostTrainingJob:
+        """The job, which is known to be one with a training."""
+        assert isinstance(self.job, PostTrainingJob)
+        return self.job
 
     @property
     def is_suspended(self) -> bool:
@@ -255,7 +267,7 @@ class Pass:
         """The owner reference to this job."""
         return {
             "apiVersion": API_VERSION,
-            "kind": KIND,
+            "kind": self.job.kind,
             "name": self.job.name,
             "uid": self.uid,
             "controller": controls,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from cosmos_operator.api.status import PostTrainingJobStatus
+from cosmos_operator.api.base import INFERENCE_KIND
+from cosmos_operator.api.status import TRAINING_FIELDS, PostTrainingJobStatus, TrainingRun
 from cosmos_operator.decide.conditions import Conditions
 from cosmos_operator.decide.deadline import active_time
 from cosmos_operator.decide.pass_state import Failure, Pass
+from cosmos_operator.decide.readiness import set_failed, set_in_progress, set_succeeded
 from cosmos_operator.decide.retry import retry_advice
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import format_time
@@ -40,12 +42,19 @@ def build_status(pass_: Pass) -> Manifest:
         active_since=active_since,
         retry=pass_.retry,
         forgiven_attempts=pass_.forgiven_attempts,
-        run=describe_run(pass_.job, tuple(pass_.stages)) if pass_.attempts else before.run,
+        run=_run_of(pass_),
         inference=pass_.inference,
         stages=tuple(pass_.results[s.name] for s in pass_.stages if s.name in pass_.results),
         outputs=pass_.outputs,
     )
-    return _to_document(status)
+    return _to_document(status, pass_.document)
+
+
+def _run_of(pass_: Pass) -> TrainingRun | None:
+    """The training run that has begun."""
+    if not pass_.attempts:
+        return pass_.previous.run
+    return describe_run(pass_.training_job, tuple(pass_.stages))
 
 
 def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) -> Manifest:
@@ -56,6 +65,7 @@ def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) 
     conditions.set("Accepted", "False", "InvalidSpec", message)
     conditions.set("Succeeded", "False", "InvalidSpec", message)
     conditions.set("Failed", "True", "InvalidSpec", message)
+    set_failed(conditions, "InvalidSpec", message)
     status = plan.previous.model_copy(
         update={
             "observed_generation": generation_of(plan.document),
@@ -67,7 +77,7 @@ def status_of_invalid_job(plan: JobPlan, conditions: Conditions, now: datetime) 
             "retry": wanted,
         }
     )
-    return _to_document(status)
+    return _to_document(status, plan.document)
 
 
 def _wanted_retry(document: Manifest) -> int:
@@ -90,7 +100,16 @@ def status_of_job_no_longer_valid(plan: JobPlan, conditions: Conditions) -> Mani
             "conditions": conditions.all(),
         }
     )
-    return _to_document(status)
+    return _to_document(status, plan.document)
+
+
+def status_after_the_end(plan: JobPlan) -> Manifest | None:
+    """The status of a job that was edited after its end, which says that the edit was seen; None if it was not."""
+    generation = generation_of(plan.document)
+    if plan.previous.observed_generation == generation:
+        return None
+    status = plan.previous.model_copy(update={"observed_generation": generation})
+    return _to_document(status, plan.document)
 
 
 def generation_of(document: Manifest) -> int:
@@ -98,17 +117,19 @@ def generation_of(document: Manifest) -> int:
     return int(document["metadata"].get("generation", 0))
 
 
-def _to_document(status: PostTrainingJobStatus) -> Manifest:
-    """The status as JSON values; what is unknown is left out."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+def _to_document(status: PostTrainingJobStatus, job: Manifest) -> Manifest:
+    """The status as JSON values; what is unknown, or not of the job's kind, is left out."""
+    excluded = set(TRAINING_FIELDS) if job.get("kind") == INFERENCE_KIND else None
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=excluded)
 
 
 # --- parts ------------------------------------------------------------------------------------
 
 
 def _set_final_conditions(pass_: Pass) -> None:
-    """Set Suspended, Succeeded and Failed, and choose the state and the sentence for people."""
-    _set_spec_applied(pass_)
+    """Set Suspended, Succeeded, Failed and those of readiness, and choose the state and the sentence for people."""
+    if pass_.has_training:
+        _set_spec_applied(pass_)
     if pass_.is_suspended:
         pass_.set_condition("Suspended", "True", "Requested", "spec.runPolicy.suspend is true")
     elif pass_.hold is not None and pass_.failure is None:
@@ -121,10 +142,12 @@ def _set_final_conditions(pass_: Pass) -> None:
     elif pass_.stages and len(pass_.finished_stages) == len(pass_.stages):
         pass_.set_condition("Failed", "False", "Succeeded")
         pass_.set_condition("Succeeded", "True", "Finished", "all stages have finished")
+        set_succeeded(pass_.conditions)
         pass_.state, pass_.message = "Succeeded", _success_message(pass_)
     else:
         pass_.set_condition("Succeeded", "Unknown", "InFlight")
         pass_.set_condition("Failed", "False", "InFlight")
+        set_in_progress(pass_.conditions, _reason_to_stop(pass_))
         if pass_.is_suspended:
             pass_.state, pass_.message = "Suspended", _suspended_message(pass_)
         elif pass_.hold is not None:
@@ -132,20 +155,29 @@ def _set_final_conditions(pass_: Pass) -> None:
         pass_.propose_state("Pending", "waits for its stages")
 
 
+def _reason_to_stop(pass_: Pass) -> str:
+    """The reason for which the job is suspended; empty if it is not."""
+    if pass_.is_suspended:
+        return "spec.runPolicy.suspend is true"
+    return "" if pass_.hold is None else pass_.hold.message
+
+
 def _fail_for_inference(pass_: Pass) -> None:
     """Let the job fail for inference items that failed, once no other item is left to do."""
     failed = [one for one in pass_.inference if one.state == "Failed"]
     open_items = [one for one in pass_.inference if one.state in ("Pending", "Running")]
-    is_published = pass_.conditions.is_true("Published")
-    if failed and is_published and not open_items and pass_.failure is None:
+    is_trained = not pass_.has_training or pass_.conditions.is_true("Published")
+    if failed and is_trained and not open_items and pass_.failure is None:
         text = "; ".join(f"{one.name}: {one.message}" for one in failed)
-        pass_.fail_job("InferenceFailed", f"the model is published, but inference failed: {text}")
+        before = "the model is published, but inference failed: " if pass_.has_training else ""
+        pass_.fail_job("InferenceFailed", f"{before}{text}")
 
 
 def _set_failed(pass_: Pass, failure: Failure) -> None:
     message = f"{failure.message[: MAX_STATUS_MESSAGE - 200]}; {retry_advice(pass_)}"
     pass_.set_condition("Succeeded", "False", "Failed", message)
     pass_.set_condition("Failed", "True", failure.reason, message)
+    set_failed(pass_.conditions, failure.reason, message)
     pass_.state, pass_.message = "Failed", message
 
 
@@ -155,7 +187,7 @@ def _set_spec_applied(pass_: Pass) -> None:
     is_running = last is not None and last.outcome == "Running"
     if pass_.refused_edit:
         pass_.set_condition("SpecApplied", "False", "Refused", pass_.refused_edit)
-    elif is_running and last and last.spec_key not in (None, spec_key(pass_.job)):
+    elif is_running and last and last.spec_key not in (None, spec_key(pass_.training_job)):
         message = (
             f"spec has been changed since attempt {last.number} began, which goes on as it is; the change counts from "
             "attempt {next} on; to have it now, set spec.runPolicy.suspend to true and, once it has stopped, to false"
@@ -170,7 +202,7 @@ def _success_message(pass_: Pass) -> str:
     num_videos = _sum([one.num_videos for one in pass_.inference])
     num_blocked = _sum([one.num_blocked for one in pass_.inference])
     parts = [
-        f"published {model}",
+        f"published {model}" * bool(model),
         f"{num_videos} videos" * bool(num_videos),
         f"{num_blocked} blocked" * bool(num_blocked),
     ]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cosmos_operator.api.base import GROUP, KIND, PLURAL, VERSION
+from cosmos_operator.api.base import (
+    GROUP,
+    INFERENCE_KIND,
+    INFERENCE_PLURAL,
+    KIND,
+    PLURAL,
+    VERSION,
+)
 
 Manifest = dict[str, Any]
 """A Kubernetes object, or a part of one, as JSON values."""
@@ -43,6 +50,7 @@ class Resource:
 
 KINDS: dict[str, Resource] = {
     KIND: Resource(GROUP, VERSION, PLURAL),
+    INFERENCE_KIND: Resource(GROUP, VERSION, INFERENCE_PLURAL),
     "Job": Resource("batch", "v1", "jobs"),
     "PyTorchJob": Resource("kubeflow.org", "v1", "pytorchjobs"),
     "TrainJob": Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs"),
@@ -59,7 +67,7 @@ KINDS: dict[str, Resource] = {
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
 }
 
-JOB_KINDS = (KIND,)
+JOB_KINDS = (KIND, INFERENCE_KIND)
 """Kinds for which the operator runs stages; kopf watches them."""
 OPTIONAL_KINDS = ("PyTorchJob", "TrainJob", "LocalQueue", "Workload")
 """Kinds that another operator installs; the API server may lack them."""

@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
+from cosmos_operator.api.check_pods import FileJob
 from cosmos_operator.api.inference import InferenceItem
+from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.source import Source
-from cosmos_operator.api.v1alpha1 import SOURCES, PostTrainingJob, sources
+from cosmos_operator.api.v1alpha1 import SOURCES, PostTrainingJob, PostTrainingJobSpec
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.storage.volumes import (
     ADDRESS,
@@ -20,7 +23,10 @@ HASHED_BYTES = 64 << 20
 """Size up to which a folder's content is hashed; of a larger one names, sizes and times are."""
 
 
-def with_absolute_paths(job: PostTrainingJob, folder: Path) -> PostTrainingJob:
+J = TypeVar("J", PostTrainingJob, InferenceJob)
+
+
+def with_absolute_paths(job: J, folder: Path) -> J:
     """A copy of the job whose local paths do not depend on the current folder.
 
     Args:
@@ -40,17 +46,26 @@ def with_absolute_paths(job: PostTrainingJob, folder: Path) -> PostTrainingJob:
         return given.model_copy(update={"path": local(given.path)})
 
     spec = job.spec
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, fields in SOURCES.items():
-        block = getattr(spec, name)
+        block = getattr(spec, name, None)
+        if block is None:
+            continue
         update = {field: source(getattr(block, field)) for field in fields}
         changed[name] = block.model_copy(update=update)
-    start = spec.checkpoints.start_from
-    if start is not None:
+    if isinstance(spec, PostTrainingJobSpec) and (start := spec.checkpoints.start_from) is not None:
         start = start.model_copy(update={"folder": local(start.folder)})
         changed["checkpoints"] = spec.checkpoints.model_copy(update={"start_from": start})
-    items = tuple(_with_addresses(item, local) for item in spec.inference)
-    return job.model_copy(update={"spec": spec.model_copy(update={**changed, "inference": items})})
+    field, items = _items_of(job)
+    changed[field] = tuple(_with_addresses(item, local) for item in items)
+    return job.model_copy(update={"spec": spec.model_copy(update=changed)})
+
+
+def _items_of(job: FileJob) -> tuple[str, tuple[InferenceItem, ...]]:
+    """Name of the field with the inference items, and these."""
+    if isinstance(job, InferenceJob):
+        return "items", job.spec.items
+    return "inference", job.spec.inference
 
 
 def _with_addresses(
@@ -68,22 +83,23 @@ def _with_addresses(
     return item.model_copy(update={"inputs": entries, "inputs_file": change(item.inputs_file)})
 
 
-def local_paths(job: PostTrainingJob) -> Iterator[tuple[str, str]]:
+def local_paths(job: FileJob) -> Iterator[tuple[str, str]]:
     """(field, path) of everything that the job reads from this machine's disk."""
-    for where, source in sources(job):
+    for where, source in job.sources:
         if source.path is not None:
             yield f"{where}.path", source.path
-    for number, item in enumerate(job.spec.inference):
+    field, items = _items_of(job)
+    for number, item in enumerate(items):
         if item.inputs_file is not None:
-            yield f"spec.inference[{number}].inputsFile", item.inputs_file
+            yield f"spec.{field}[{number}].inputsFile", item.inputs_file
         for index, entry in enumerate(item.inputs or ()):
-            where = f"spec.inference[{number}].inputs[{index}]"
+            where = f"spec.{field}[{number}].inputs[{index}]"
             yield f"{where}.conditioning", entry.conditioning
             if entry.ground_truth is not None:
                 yield f"{where}.groundTruth", entry.ground_truth
 
 
-def missing_paths(job: PostTrainingJob) -> list[tuple[str, str]]:
+def missing_paths(job: FileJob) -> list[tuple[str, str]]:
     """(field, path) of everything that does not exist on this machine."""
     return [
         (where, path)
@@ -92,7 +108,7 @@ def missing_paths(job: PostTrainingJob) -> list[tuple[str, str]]:
     ]
 
 
-def fingerprint_paths(job: PostTrainingJob) -> dict[str, str]:
+def fingerprint_paths(job: FileJob) -> dict[str, str]:
     """Path → digest of its content, for every local path of the job.
 
     Raises:

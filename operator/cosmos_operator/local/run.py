@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from cosmos_operator.api.inferencejob import InferenceJob
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.parse import load_job
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.errors import InvalidSpec, WorkspaceBusy
 from cosmos_operator.local.fingerprints import (
     fingerprint_paths,
     with_absolute_paths,
 )
+from cosmos_operator.local.model_job import find_model_job, keep_job, plan_on_this_machine
 from cosmos_operator.local.process import (
     StageProcess,
     build_processes,
@@ -33,7 +35,7 @@ from cosmos_operator.local.process import (
 from cosmos_operator.local.summary import print_summary
 from cosmos_operator.plan.pod import CONFIG_FILE
 from cosmos_operator.plan.render import build_manifests, to_yaml
-from cosmos_operator.plan.stages import plan_stages
+from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_worker.config.overrides import load_stage_config
 from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import (
@@ -75,32 +77,68 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
-def run_job(path: Path, workspace: Path | None = None) -> int:
+def run_job(path: Path, workspace: Path | None = None, model_job: Path | None = None) -> int:
     """Run the job of a YAML file; returns the exit code.
+
+    Args:
+        path: the file.
+        workspace: folder of all files; None = that of the job's name, or of the job that trained its model.
+        model_job: file of the PostTrainingJob that an InferenceJob names; None = as it was run in the workspace.
 
     Raises:
         InvalidSpec: the job is wrong, or the workspace's file system has no locks.
         WorkspaceBusy: another run uses the workspace.
     """
-    job = with_absolute_paths(load_job(path), path.resolve().parent)
+    loaded = load_job(path)
+    if isinstance(loaded, InferenceJob):
+        return _run_inference_job(loaded, path, workspace, model_job)
+    if model_job is not None:
+        raise InvalidSpec(["--model-job: is for an InferenceJob; remove it"])
+    job = with_absolute_paths(loaded, path.resolve().parent)
     fingerprints = fingerprint_paths(job)
-    folder = (workspace or Path("runs") / job.name).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _make_workspace(workspace, job.name)
     with lock(folder) as handle:
-        manifests = build_manifests(job, plan_stages(job, fingerprints))
-        (folder / MANIFESTS_FILE).write_text(to_yaml(manifests), encoding="utf-8")
-        processes = build_processes(manifests, folder)
-        print_line(f"job {job.name}: {len(processes)} stages in {folder}")
-        print_changed_length(processes, print_line)
-        code = run_processes(processes, handle, print_line)
-        if code == EXIT_OK:
-            print_summary(job.name, published_folder(job, processes), processes, print_line)
+        keep_job(folder, job, fingerprints)
+        return _run_stages(job, plan_stages(job, fingerprints), folder, MANIFESTS_FILE, handle)
+
+
+def _run_inference_job(
+    loaded: InferenceJob, path: Path, workspace: Path | None, model_job: Path | None
+) -> int:
+    request = with_absolute_paths(loaded, path.resolve().parent)
+    fingerprints = fingerprint_paths(request)
+    folder = _make_workspace(workspace, request.spec.model.job or request.name)
+    with lock(folder) as handle:
+        known = find_model_job(request, model_job, folder)
+        job, stages = plan_on_this_machine(request, known, folder, fingerprints)
+        return _run_stages(job, stages, folder, f"manifests-{job.name}.yaml", handle)
+
+
+def _make_workspace(given: Path | None, name: str) -> Path:
+    folder = (given or Path("runs") / name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _run_stages(job: Job, stages: Sequence[Stage], folder: Path, file: str, handle: int) -> int:
+    """Run the stages of a job in a locked workspace; returns the exit code.
+
+    Args:
+        job: the job.
+        stages: its stages.
+        folder: the workspace.
+        file: name of the file in it that receives the manifests.
+        handle: descriptor of the lock.
+    """
+    manifests = build_manifests(job, stages)
+    (folder / file).write_text(to_yaml(manifests), encoding="utf-8")
+    processes = build_processes(manifests, folder)
+    print_line(f"job {job.name}: {len(processes)} stages in {folder}")
+    print_changed_length(processes, print_line)
+    code = run_processes(processes, handle, print_line)
+    if code == EXIT_OK:
+        print_summary(job.name, processes, print_line)
     return code
-
-
-def published_folder(job: PostTrainingJob, processes: Sequence[StageProcess]) -> Path:
-    """Folder of the published model."""
-    return next(process.target for process in processes if process.kind == "publish")
 
 
 def print_changed_length(processes: Sequence[StageProcess], write_line: Print) -> None:
@@ -199,9 +237,8 @@ def run_processes(processes: Sequence[StageProcess], lock_handle: int, write_lin
 
 
 def training_is_done(processes: Sequence[StageProcess]) -> bool:
-    """True if the training has finished, after which inference items that are appended fail alone."""
-    train = next(process for process in processes if process.kind == "train")
-    return train.result() is not None
+    """True if the job has a training that has finished, after which items that are appended fail alone."""
+    return any(process.kind == "train" and process.result() is not None for process in processes)
 
 
 def run_process(process: StageProcess, lock_handle: int, requests: StopRequests) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from cosmos_operator.local.process import StageProcess
 from cosmos_worker.storage.volumes import (
@@ -14,7 +13,6 @@ from cosmos_worker.storage.volumes import (
 
 def print_summary(
     job_name: str,
-    published: Path,
     processes: Sequence[StageProcess],
     write_line: Callable[[str], None],
 ) -> None:
@@ -22,13 +20,14 @@ def print_summary(
 
     Args:
         job_name: name of the job.
-        published: folder of the published model.
         processes: all stages, finished.
         write_line: prints a line.
     """
     write_line("")
     write_line(f"job {job_name} succeeded")
-    write_line(f"  model   {published / MODEL_FILE}")
+    for process in processes:
+        if process.kind == "publish":
+            write_line(f"  model   {process.target / MODEL_FILE}")
     for process in processes:
         if process.kind == "generate":
             count = sum(1 for _ in process.target.glob("*.mp4"))

@@ -6,30 +6,51 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cosmos_operator.api.check import resolve_experiment
-from cosmos_operator.api.check_pods import templates
+from cosmos_operator.api.check_inference_job import check_inference_job
+from cosmos_operator.api.check_pods import FileJob, templates
+from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.parse import load_file
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
+from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.local.fingerprints import (
     fingerprint_paths,
     missing_paths,
     with_absolute_paths,
 )
+from cosmos_operator.local.model_job import KnownJob, find_model_job
+from cosmos_operator.plan.inference_stages import plan_inference_stages
 from cosmos_operator.plan.permissions import host_access
+from cosmos_operator.plan.sampling_job import complete_job
 from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_worker.config.addresses import without_secrets
 from cosmos_worker.config.source import Source
 from cosmos_worker.config.stages import FetchModelConfig, PrepareDatasetConfig
 
 
-def describe_file(path: Path) -> Iterator[str]:
+def describe_file(path: Path, model_job: Path | None = None) -> Iterator[str]:
     """Lines that describe the valid jobs of a file, and name its objects of other kinds.
+
+    Args:
+        path: its file.
+        model_job: file of the PostTrainingJob that an InferenceJob names.
 
     Raises:
         InvalidSpec: with all problems, one line each.
     """
     found = load_file(path)
+    folder = path.resolve().parent
+    trainings = {
+        (job.metadata.namespace, job.name): with_absolute_paths(job, folder)
+        for job in found.jobs
+        if isinstance(job, PostTrainingJob)
+    }
     for job in found.jobs:
-        yield from _describe_job(with_absolute_paths(job, path.resolve().parent))
+        if isinstance(job, InferenceJob):
+            request = with_absolute_paths(job, folder)
+            beside = trainings.get((job.metadata.namespace, request.spec.model.job or ""))
+            yield from _describe_inference_job(request, model_job, beside)
+        else:
+            yield from _describe_job(trainings[job.metadata.namespace, job.name])
     for other in found.others:
         yield f"note: not checked: {other}"
 
@@ -39,12 +60,51 @@ def _describe_job(job: PostTrainingJob) -> Iterator[str]:
     stages = plan_stages(job, {} if missing else fingerprint_paths(job))
     yield f"valid: {job.name}"
     yield from (f"  {line}" for line in describe_numbers(job))
+    yield from _describe_stages(stages)
+    yield from _describe_notes(job, missing)
+
+
+def _describe_inference_job(
+    request: InferenceJob, model_job: Path | None, beside: PostTrainingJob | None
+) -> Iterator[str]:
+    """Lines on an InferenceJob; ``beside`` is the PostTrainingJob that it names, if that is in the same file."""
+    name, missing = request.spec.model.job, missing_paths(request)
+    workspace = None if name is None else (Path("runs") / name).resolve()
+    if model_job is None and beside is not None:
+        known: KnownJob | None = KnownJob(
+            beside, {} if missing_paths(beside) else fingerprint_paths(beside)
+        )
+    else:
+        known = find_model_job(request, model_job, workspace)
+    digests = {} if missing else fingerprint_paths(request)
+    if name is not None and known is None:
+        yield f"valid: {request.name}"
+        yield (
+            f"note: spec.model.job: checked without the PostTrainingJob {name!r}; give its file with --model-job to "
+            "check the items against its experiment"
+        )
+    else:
+        trained_by, others = (None, {}) if known is None else (known.job, known.fingerprints)
+        if trained_by is not None and (problems := check_inference_job(request, trained_by)):
+            raise InvalidSpec(problems)
+        job = complete_job(request, trained_by)
+        stages = plan_inference_stages(job, {**others, **digests})
+        yield f"valid: {request.name}"
+        yield from _describe_stages(stages)
+    yield from _describe_notes(request, missing)
+
+
+def _describe_stages(stages: Sequence[Stage]) -> Iterator[str]:
     yield from (f"  {line}" for line in describe_downloads(stages))
     width = max(len(stage.name) for stage in stages)
     for stage in stages:
         gpus = f"{stage.nodes} x {stage.gpus} GPUs" if stage.gpus else "CPU"
         after = f"after {', '.join(stage.depends_on)}" if stage.depends_on else ""
         yield f"  {stage.name:<{width}}  {stage.key}  {gpus:<10}  {after}".rstrip()
+
+
+def _describe_notes(job: FileJob, missing: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What does not make a job wrong, but may surprise on a cluster."""
     for where, absent in missing:
         yield f"note: {where}: {absent} is not on this machine; on a cluster it must be in the image"
     for where, template in templates(job):

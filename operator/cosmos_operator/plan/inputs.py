@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosmos_operator.api.check import resolve_experiment
+from cosmos_operator.api.prompts_and_guards import GuardrailsSpec, PromptUpsamplerSpec
 from cosmos_operator.api.source import Source as ApiSource
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan.keys import source_key
@@ -57,9 +58,9 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
     """Resolve the experiment and the sources of a job."""
     spec = job.spec
     experiment = resolve_experiment(job)
-    model = _artifact("model", spec.model.name, spec.model.source, fingerprints)
-    tokenizer = _artifact("tokenizer", spec.tokenizer.name, spec.tokenizer.source, fingerprints)
-    encoder = _artifact(
+    model = artifact("model", spec.model.name, spec.model.source, fingerprints)
+    tokenizer = artifact("tokenizer", spec.tokenizer.name, spec.tokenizer.source, fingerprints)
+    encoder = artifact(
         "text_encoder", spec.embeddings.encoder, spec.embeddings.source, fingerprints
     )
     source = _source(spec.dataset.source, "datasets")
@@ -72,7 +73,7 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         model=model,
         tokenizer=tokenizer,
         encoder=encoder,
-        auxiliary_models=_auxiliary_models(job, fingerprints),
+        auxiliary_models=auxiliary_artifacts(spec.prompt_upsampler, spec.guardrails, fingerprints),
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
@@ -81,28 +82,30 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
     )
 
 
-def _auxiliary_models(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> dict[str, Artifact]:
-    """Artifacts of the prompt upsampler and the guardrails.
+def auxiliary_artifacts(
+    upsampler: PromptUpsamplerSpec, guardrails: GuardrailsSpec, fingerprints: Mapping[str, str]
+) -> dict[str, Artifact]:
+    """Kind of artifact → the prompt upsampler and the guardrails that a job names.
 
     They are fetched whenever the job names them, so that items that use them may be appended at any time.
     """
-    guardrails, found = job.spec.guardrails, {}
+    found = {}
     given: dict[ArtifactKind, ApiSource | None] = {
-        "prompt_upsampler": job.spec.prompt_upsampler.source,
-        guardrails_kind(job): guardrails.source,
+        "prompt_upsampler": upsampler.source,
+        guardrails_kind(guardrails): guardrails.source,
         "text_classifier": guardrails.text_classifier,
         "image_encoder": guardrails.image_encoder,
     }
     for kind, source in given.items():
         if source is not None:
             name = _source_name(_source(source, "models"))
-            found[str(kind)] = _artifact(kind, name, source, fingerprints)
+            found[str(kind)] = artifact(kind, name, source, fingerprints)
     return found
 
 
-def guardrails_kind(job: PostTrainingJob) -> ArtifactKind:
+def guardrails_kind(guardrails: GuardrailsSpec) -> ArtifactKind:
     """Kind of artifact that is fetched for guardrails: with the network that finds faces, if they are blurred."""
-    return "guardrails_with_face_blur" if job.spec.guardrails.face_blur else "guardrails"
+    return "guardrails_with_face_blur" if guardrails.face_blur else "guardrails"
 
 
 def _source(source: ApiSource, volume: str) -> Source:
@@ -134,12 +137,20 @@ def _source_name(source: Source) -> str:
     return name.partition(".tar")[0].removesuffix(".tgz") or "dataset"
 
 
-def _artifact(
+def artifact(
     kind: ArtifactKind,
     name: str,
     given: ApiSource | None,
     fingerprints: Mapping[str, str],
 ) -> Artifact:
+    """A model to fetch.
+
+    Args:
+        kind: its kind.
+        name: its name; without a source also that of the repository on the Hub.
+        given: its source.
+        fingerprints: path → digest of its content, for local paths.
+    """
     if given is None:
         repo = name if "/" in name else f"nvidia/{name}"
         source = Source(hugging_face=HuggingFaceSource(repo=repo))

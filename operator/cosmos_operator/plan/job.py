@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.api.pod_template_rules import WORKER
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.pod import build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
@@ -20,7 +20,7 @@ RENDEZVOUS_PORT = 29500
 
 
 def build_stage_job(
-    job: PostTrainingJob, stage: Stage, name: str, config_map: str, settings: Settings
+    job: Job, stage: Stage, name: str, config_map: str, settings: Settings
 ) -> Manifest:
     """The Job of a stage other than the training. User errors and bugs fail at once, other exit codes are retried."""
     template = build_pod_template(job, stage, config_map=config_map, settings=settings)
@@ -86,7 +86,7 @@ def _rendezvous(stage: Stage, name: str, service: str) -> tuple[Manifest, ...]:
     )
 
 
-def _headless_service(job: PostTrainingJob, stage: Stage, name: str, service: str) -> Manifest:
+def _headless_service(job: Job, stage: Stage, name: str, service: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",

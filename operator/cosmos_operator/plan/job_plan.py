@@ -1,10 +1,11 @@
-"""A PostTrainingJob as the API server has it → what this version of the operator makes of it: its stages. Pure."""
+"""A job as the API server has it → what this version of the operator makes of it: its stages. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.parse import parse_job
 from cosmos_operator.api.status import PostTrainingJobStatus, read_status
 from cosmos_operator.api.unknown_fields import without_unknown_fields
@@ -21,6 +22,14 @@ ONCE_EMPTY = {"compute": ("image",), "scheduling": ("queueName", "priorityClassN
 
 
 @dataclass(frozen=True)
+class ModelObstacle:
+    """The reason for which the stages of an InferenceJob cannot be planned yet."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class JobPlan:
     """A job and its stages, computed once in each pass."""
 
@@ -28,7 +37,7 @@ class JobPlan:
     """The job as the API server has it."""
     previous: PostTrainingJobStatus
     """The status that the last pass wrote."""
-    job: PostTrainingJob | None = None
+    job: Job | None = None
     """The job, parsed; None if it cannot be carried out."""
     stages: tuple[Stage, ...] = ()
     """The job's stages, in an order in which they can run."""
@@ -40,6 +49,10 @@ class JobPlan:
     """Reasons for which the job cannot be carried out, one line each."""
     ignored_fields: tuple[str, ...] = ()
     """Paths of fields that only a newer version of the operator knows."""
+    obstacle: ModelObstacle | None = None
+    """What an InferenceJob waits for; None if its stages are planned."""
+    record: Manifest | None = None
+    """A ConfigMap to create before anything begins; None if there is nothing to remember."""
 
 
 def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
@@ -49,10 +62,7 @@ def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
     pass has accepted, wrong items fail alone.
     """
     previous = read_status(document)
-    request = {name: value for name, value in document.items() if name != "status"}
-    if previous.was_accepted and isinstance(request.get("spec"), dict):
-        request["spec"] = _without_empty_defaults(request["spec"])
-    request, ignored = without_unknown_fields(request)
+    request, ignored = read_request(document, was_accepted=previous.was_accepted)
     try:
         job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
         job, stages, refused_edit = accept_edits(job, stages, previous)
@@ -63,6 +73,19 @@ def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
     return JobPlan(
         document, previous, job, stages, wrong_items, refused_edit, ignored_fields=ignored
     )
+
+
+def read_request(document: Manifest, *, was_accepted: bool) -> tuple[Manifest, tuple[str, ...]]:
+    """What a job asks for, as this version of the operator knows it, and the paths of fields that it does not know.
+
+    Args:
+        document: the job as the API server has it, of any kind.
+        was_accepted: True if an earlier pass has accepted it, perhaps one of an earlier version.
+    """
+    request = {name: value for name, value in document.items() if name != "status"}
+    if was_accepted and isinstance(request.get("spec"), dict):
+        request["spec"] = _without_empty_defaults(request["spec"])
+    return without_unknown_fields(request)
 
 
 def _without_empty_defaults(spec: Manifest) -> Manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from cosmos_operator.api.labels import COMMON_LABELS, JOB_LABEL, KEY_LABEL, STAGE_LABEL
+from cosmos_operator.api.labels import COMMON_LABELS, JOB_LABELS, KEY_LABEL, STAGE_LABEL
 
 MAX_NAME = 63
 """Characters of a DNS label."""
@@ -28,7 +28,8 @@ def folder_name(name: str, key: str) -> str:
 def object_name(job: str | None, stage: str, key: str, variant: str = "") -> str:
     """Name of a stage's objects: ``<job>-<stage>-<key>``, or ``cosmos-<stage>-<key>-<variant>`` if jobs share it.
 
-    The variant stands for the claims and credentials of a shared stage: jobs with other claims share nothing.
+    The variant of a shared stage stands for its claims and credentials: jobs with other claims share nothing. That of
+    an InferenceJob's own stages is ``ij``, so that a PostTrainingJob of the same name has other names.
     """
     parts = (job or "cosmos", stage, key, variant)
     return shorten("-".join(part for part in parts if part))
@@ -39,9 +40,16 @@ def attempt_name(job: str, attempt: int) -> str:
     return f"{job}-{attempt}"
 
 
-def labels(job: str | None, stage: str, key: str) -> dict[str, str]:
-    """Labels of a stage's objects; shared ones have no job."""
+def labels(kind: str, job: str | None, stage: str, key: str) -> dict[str, str]:
+    """Labels of a stage's objects.
+
+    Args:
+        kind: kind of the job.
+        job: its name; None for objects that jobs share.
+        stage: name of the stage.
+        key: its content key.
+    """
     result = {**COMMON_LABELS, STAGE_LABEL: stage, KEY_LABEL: key}
     if job is not None:
-        result[JOB_LABEL] = job
+        result[JOB_LABELS[kind]] = job
     return result

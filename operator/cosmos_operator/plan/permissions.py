@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cosmos_operator.api.check_pods import templates
+from cosmos_operator.api.check_pods import FileJob, templates
+from cosmos_operator.api.credentials import CredentialsSpec
 from cosmos_operator.api.pod_template import Template
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.settings import AllowedInJobs
 
 Found = tuple[str, str]
@@ -22,7 +22,7 @@ SECRET_KEYS = ("secretKeyRef", "secretRef", "nodePublishSecretRef", "imagePullSe
 """Fields that hold the name of a Secret in a field ``name``."""
 
 
-def permission_problems(job: PostTrainingJob, allowed: AllowedInJobs) -> list[str]:
+def permission_problems(job: FileJob, allowed: AllowedInJobs) -> list[str]:
     """Everything in a job that the installation does not allow, one line each."""
     problems: list[str] = []
     for where, template in templates(job):
@@ -102,9 +102,9 @@ def _walk(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:  # noqa: AN
             yield from _walk(inner, f"{where}[{number}]")
 
 
-def _secrets(job: PostTrainingJob) -> Iterator[Found]:
+def _secrets(job: FileJob) -> Iterator[Found]:
     """Every Secret that a job names."""
-    credentials = job.spec.credentials
+    credentials = job.spec.credentials or CredentialsSpec()
     if credentials.hugging_face is not None:
         yield "spec.credentials.huggingFace.name", credentials.hugging_face.name
     if credentials.s3 is not None:
@@ -122,9 +122,9 @@ def _holds_secret(name: str, path: str) -> bool:
     return name in SECRET_KEYS or (name == "secret" and ".projected." in path)
 
 
-def _images(job: PostTrainingJob) -> Iterator[Found]:
+def _images(job: FileJob) -> Iterator[Found]:
     """Every image that a job names."""
-    if job.spec.compute.image:
+    if job.spec.compute is not None and job.spec.compute.image:
         yield "spec.compute.image", job.spec.compute.image
     for where, template in templates(job):
         spec = template.get("spec") or {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.pod_template_rules import WORKER
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.pod_layers import keep_away, merged, worker_of
@@ -46,21 +46,22 @@ class AvoidedNodes:
     """Nodes where pods are scheduled only if no other node fits."""
 
 
-def owner_of(job: PostTrainingJob, stage: Stage) -> str | None:
+def owner_of(job: Job, stage: Stage) -> str | None:
     """Name of the job that owns a stage's objects; None if several jobs share them."""
     return None if stage.is_shared else job.name
 
 
-def metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
+def metadata(job: Job, stage: Stage, name: str) -> Manifest:
     """Metadata of an object of a stage."""
-    result: Manifest = {"name": name, "labels": labels(owner_of(job, stage), stage.name, stage.key)}
+    own = labels(job.kind, owner_of(job, stage), stage.name, stage.key)
+    result: Manifest = {"name": name, "labels": own}
     if job.metadata.namespace is not None:
         result["namespace"] = job.metadata.namespace
     return result
 
 
 def build_pod_template(
-    job: PostTrainingJob,
+    job: Job,
     stage: Stage,
     *,
     config_map: str,
@@ -92,7 +93,7 @@ def build_pod_template(
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     header: Manifest = {
-        "labels": labels(owner_of(job, stage), stage.name, stage.key),
+        "labels": labels(job.kind, owner_of(job, stage), stage.name, stage.key),
         "annotations": {"kubectl.kubernetes.io/default-container": container},
     }
     header["annotations"] |= settings.pod_annotations
@@ -109,14 +110,15 @@ def build_pod_template(
 
 
 def _container(
-    job: PostTrainingJob, stage: Stage, settings: Settings, environment: tuple[Manifest, ...]
+    job: Job, stage: Stage, settings: Settings, environment: tuple[Manifest, ...]
 ) -> Manifest:
     command = ["cosmos-worker", stage.kind, "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"]
     if stage.kind == "train" or stage.processes_per_node > 1:
         command += ["--nproc-per-node", str(stage.processes_per_node)]
     return {
         "name": WORKER,
-        "image": job.spec.compute.image or settings.image_for(job.spec.compute.gpus_per_node),
+        "image": job.spec.compute.image
+        or settings.image_for(max(job.spec.compute.gpus_per_node, stage.gpus)),
         "imagePullPolicy": settings.image_pull_policy,
         "command": command,
         "env": [
@@ -136,7 +138,7 @@ def _container(
     }
 
 
-def _environment(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:
+def _environment(job: Job, stage: Stage, settings: Settings) -> list[Manifest]:
     values = {volume_variable(v): mount_path(v) for v in VOLUMES if v in stage.volumes}
     values |= {"HOME": SCRATCH, "USER": USER_NAME, TERMINATION_VARIABLE: TERMINATION_PATH}
     if stage.kind not in FETCHING:
@@ -153,7 +155,7 @@ def _named_values(values: Mapping[str, str]) -> list[Manifest]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Manifest]:
+def _secrets(job: Job, stage: Stage, settings: Settings) -> list[Manifest]:
     """Variables from Secrets: a Secret that the job names must exist, one of the installation may be absent."""
     if stage.kind == "train":
         trackers = {
@@ -175,7 +177,7 @@ def _secrets(job: PostTrainingJob, stage: Stage, settings: Settings) -> list[Man
     return found + _s3_secrets(job, settings)
 
 
-def _s3_secrets(job: PostTrainingJob, settings: Settings) -> list[Manifest]:
+def _s3_secrets(job: Job, settings: Settings) -> list[Manifest]:
     """Variables with the keys of an S3 store, all from one Secret: a session token is valid with its own keys only."""
     own = job.spec.credentials.s3
     if own is not None:
@@ -196,7 +198,7 @@ def _needs_shared_memory(stage: Stage) -> bool:
     return stage.kind == "train" or (stage.kind == "generate" and stage.processes_per_node > 1)
 
 
-def _volume_mounts(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
+def _volume_mounts(job: Job, stage: Stage) -> list[Manifest]:
     mounts: list[Manifest] = [
         {"name": CONFIG_VOLUME, "mountPath": CONFIG_FOLDER, "readOnly": True},
         {"name": "scratch", "mountPath": SCRATCH},
@@ -214,7 +216,7 @@ def _volume_mounts(job: PostTrainingJob, stage: Stage) -> list[Manifest]:
     return mounts
 
 
-def _volumes(job: PostTrainingJob, stage: Stage, config_map: str) -> list[Manifest]:
+def _volumes(job: Job, stage: Stage, config_map: str) -> list[Manifest]:
     volumes: list[Manifest] = [
         {"name": CONFIG_VOLUME, "configMap": {"name": config_map}},
         {"name": "scratch", "emptyDir": {}},
@@ -227,7 +229,7 @@ def _volumes(job: PostTrainingJob, stage: Stage, config_map: str) -> list[Manife
     return volumes
 
 
-def _claim_volumes(job: PostTrainingJob, stage: Stage) -> dict[str, str]:
+def _claim_volumes(job: Job, stage: Stage) -> dict[str, str]:
     """Claim → name of its volume in the pod; each claim is attached once."""
     claims = dict.fromkeys(mount.claim_name for mount in build_mounts(job, stage.document))
     return {claim: f"claim-{number}" for number, claim in enumerate(claims)}

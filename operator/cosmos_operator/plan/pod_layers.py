@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import HOSTNAME_LABEL, TOPOLOGY_PREFIX
 from cosmos_operator.api.pod_schema import POD
 from cosmos_operator.api.pod_template import Template
 from cosmos_operator.api.pod_template_rules import WORKER, passes_to_pods
-from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.strategic_merge import merge
 from cosmos_operator.settings import Settings
 
 
-def layers(job: PostTrainingJob, stage: Stage, settings: Settings) -> Iterator[Template]:
+def layers(job: Job, stage: Stage, settings: Settings) -> Iterator[Template]:
     """Changes of a stage's pods, later ones before earlier ones: installation, short fields, job, stage, item."""
     if settings.pod_template is not None:
         yield settings.pod_template
@@ -28,14 +28,14 @@ def layers(job: PostTrainingJob, stage: Stage, settings: Settings) -> Iterator[T
             yield template
 
 
-def _inherited_metadata(job: PostTrainingJob, stage: Stage) -> Template:
+def _inherited_metadata(job: Job, stage: Stage) -> Template:
     """Labels of the job, and for the training Kueue's requests for a topology."""
     labels = {k: v for k, v in job.metadata.labels.items() if passes_to_pods(k)}
     annotations = {k: v for k, v in job.metadata.annotations.items() if k.startswith(TOPOLOGY_PREFIX)}  # fmt: skip
     return {"labels": labels, "annotations": annotations if stage.kind == "train" else {}}
 
 
-def _short_fields(job: PostTrainingJob, stage: Stage) -> Template:
+def _short_fields(job: Job, stage: Stage) -> Template:
     """``spec.scheduling`` for the training and stages with GPUs, ``spec.compute.resources`` for training and items."""
     scheduling, spec = job.spec.scheduling, Template()
     if stage.kind == "train" or stage.gpus:
@@ -57,7 +57,7 @@ def _short_fields(job: PostTrainingJob, stage: Stage) -> Template:
     return spec
 
 
-def merged(template: Manifest, job: PostTrainingJob, stage: Stage, settings: Settings) -> Manifest:
+def merged(template: Manifest, job: Job, stage: Stage, settings: Settings) -> Manifest:
     """The operator's template with all changes; its labels, and the number of GPUs, stay the operator's.
 
     Its variables come first, so that those of templates can refer to them.
@@ -82,7 +82,7 @@ def worker_of(pod: Manifest) -> Manifest:
     return container
 
 
-def node_selector(job: PostTrainingJob, stage: Stage, settings: Settings) -> dict[str, str]:
+def node_selector(job: Job, stage: Stage, settings: Settings) -> dict[str, str]:
     """Labels that a node must have to run a stage's pods."""
     spec: Template = {}
     for layer in layers(job, stage, settings):

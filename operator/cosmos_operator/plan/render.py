@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from cosmos_operator.api.base import INFERENCE_KIND, KIND
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import (
     COMMON_LABELS,
     DOCUMENT_ANNOTATION,
@@ -33,10 +35,12 @@ from cosmos_worker.storage.volumes import (
 )
 
 EVERYTHING_SERVED = frozenset({"PyTorchJob", "TrainJob"})
+OWN_VARIANTS = {KIND: "", INFERENCE_KIND: "ij"}
+"""Kind of a job → variant in the names of the stages that it shares with no other, see :func:`object_name`."""
 
 
 def build_manifests(
-    job: PostTrainingJob,
+    job: Job,
     stages: Sequence[Stage],
     *,
     settings: Settings | None = None,
@@ -45,18 +49,21 @@ def build_manifests(
     """All objects of a job: claims, one ConfigMap and one workload for each stage, in the order of the plan."""
     settings = settings or Settings()
     backend = choose_backend(job.spec.backend.type, EVERYTHING_SERVED)
-    manifests = [*build_claims(job), build_leader_service(job, backend)]
+    manifests = build_claims(job)
+    if any(stage.kind == "train" for stage in stages):
+        manifests.append(build_leader_service(job, backend))
     for stage in stages:
         manifests.append(build_config_map(job, stage))
         name = stage_name(job, stage)
         if stage.kind == "train":
+            assert isinstance(job, PostTrainingJob)
             manifests += backend.build(TrainingAttempt(job, stage, name, settings, attempt))
         else:
             manifests.append(build_stage_job(job, stage, name, name, settings))
     return manifests
 
 
-def build_claims(job: PostTrainingJob) -> list[Manifest]:
+def build_claims(job: Job) -> list[Manifest]:
     """The claims that the job asks to create. They have no owner, so that their files outlive the job."""
     claims: dict[str, Manifest] = {}
     for volume in VOLUMES:
@@ -84,13 +91,13 @@ def build_claims(job: PostTrainingJob) -> list[Manifest]:
     return list(claims.values())
 
 
-def stage_name(job: PostTrainingJob, stage: Stage) -> str:
+def stage_name(job: Job, stage: Stage) -> str:
     """Name of a stage's ConfigMap, and of its Job unless it is the training."""
-    variant = _variant(job, stage) if stage.is_shared else ""
+    variant = _variant(job, stage) if stage.is_shared else OWN_VARIANTS[job.kind]
     return object_name(owner_of(job, stage), stage.name, stage.key, variant)
 
 
-def _variant(job: PostTrainingJob, stage: Stage) -> str:
+def _variant(job: Job, stage: Stage) -> str:
     """Hash of what differs between jobs with the same stage: claims, and credentials of the stages that download."""
     mounts = [
         [mount.claim_name, mount.sub_path, mount.mount_path]
@@ -104,7 +111,7 @@ def _variant(job: PostTrainingJob, stage: Stage) -> str:
     return content_key([mounts, token and token.model_dump(), *named])[:6]
 
 
-def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
+def build_config_map(job: Job, stage: Stage) -> Manifest:
     """The ConfigMap with a stage's document."""
     document, hints = (
         dump_document(stage.kind, stage.document),
@@ -124,7 +131,7 @@ def build_config_map(job: PostTrainingJob, stage: Stage) -> Manifest:
     }
 
 
-def build_leader_service(job: PostTrainingJob, backend: Backend) -> Manifest:
+def build_leader_service(job: Job, backend: Backend) -> Manifest:
     """The headless Service that always selects the training's leader: ``kubectl logs -f svc/<job>``."""
     header: Manifest = {
         "name": job.name,

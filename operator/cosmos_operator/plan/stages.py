@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cosmos_operator.api.check_items import uses_dataset
 from cosmos_operator.api.status import ConditionType
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
-from cosmos_operator.plan import worker_doc
+from cosmos_operator.plan import sampling_doc, worker_doc
 from cosmos_operator.plan.inputs import Inputs, read_inputs
+from cosmos_operator.plan.sampling_inputs import SamplingInputs, Trained, sampling_of_training
 from cosmos_operator.plan.volumes import used_volumes
-from cosmos_worker.config.stages import GenerateConfig, PublishConfig, StageConfig, TrainConfig
+from cosmos_worker.config.stages import Artifact, GenerateConfig, StageConfig
 
 SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
 """Stages whose results do not depend on the job's name: two jobs with the same inputs share them."""
 
+GENERATE = "generate-"
+"""Beginning of the name of the stage of an inference item; its end is the item's name."""
 CONDITIONS: dict[str, ConditionType] = {
     "fetch-model": "ModelReady",
     "prepare-dataset": "DatasetReady",
@@ -72,11 +76,10 @@ def plan_stages(
     """
     inputs = read_inputs(job, fingerprints or {})
     compute = job.spec.compute
-    fetch = worker_doc.fetch_model(inputs)
+    fetch = worker_doc.fetch_model(artifacts_of(inputs))
     dataset = worker_doc.prepare_dataset(inputs)
     latents = worker_doc.cache_latents(inputs, dataset)
-    run = worker_doc.train(inputs, dataset, latents)
-    published = worker_doc.publish(inputs, run)
+    trained = plan_training(inputs)
     gpus = compute.preparation_gpus
     ready = ("fetch-model", "prepare-dataset")
     preparation = [
@@ -87,44 +90,76 @@ def plan_stages(
             "cache-latents", "cache-latents", latents, ready, gpus, processes_per_node=max(1, gpus)
         ),
     ]
-    samples = _plan_samples(inputs, run, published)
-    documents = tuple(document for _, document in samples)
+    sampling = sampling_of_training(inputs, trained)
+    samples = plan_samples(sampling, ("fetch-model",), ("publish",), ("prepare-dataset",))
+    documents = [document for _, document in samples]
     if documents:
-        uses_dataset = any(map(worker_doc.uses_dataset, job.spec.inference))
-        needs = ready if uses_dataset else ready[:1]
-        checked = worker_doc.check_inputs(inputs, run, documents)
+        needs = ready if any(map(uses_dataset, job.spec.inference)) else ready[:1]
+        checked = sampling_doc.check_inputs(sampling, documents)
         preparation.append(Stage("check-inputs", "check-inputs", checked, needs))
     training = Stage(
         "train",
         "train",
-        run,
+        trained.run,
         # all of them: results of shared stages may be there long before the model of this job
         tuple(stage.name for stage in preparation if stage.name != "prepare-dataset"),
         compute.gpus_per_node,
         compute.nodes,
         compute.num_processes_per_node,
     )
-    publish = Stage("publish", "publish", published, ("train",))
+    publish = Stage("publish", "publish", trained.published, ("train",))
     stages = [*preparation, training, publish, *(stage for stage, _ in samples)]
     if job.spec.outputs.report and documents:
-        report = worker_doc.report(inputs, dataset, run, documents)
-        names = tuple(stage.name for stage, _ in samples)
-        stages.append(Stage("report", "report", report, ("publish", *names)))
+        stages.append(plan_report(sampling, samples, ("publish",)))
     return tuple(stages)
 
 
-def _plan_samples(
-    inputs: Inputs, run: TrainConfig, published: PublishConfig
-) -> list[tuple[Stage, GenerateConfig]]:
-    """The stages of the inference items, with their documents."""
+def artifacts_of(inputs: Inputs) -> tuple[Artifact, ...]:
+    """Everything that fetch-model fetches for a PostTrainingJob."""
+    return (inputs.model, inputs.tokenizer, inputs.encoder, *inputs.auxiliary_models.values())
+
+
+def plan_training(inputs: Inputs) -> Trained:
+    """The documents of a training and of what it publishes."""
+    dataset = worker_doc.prepare_dataset(inputs)
+    run = worker_doc.train(inputs, dataset, worker_doc.cache_latents(inputs, dataset))
+    return Trained(run, worker_doc.publish(inputs, run))
+
+
+Samples = Sequence[tuple[Stage, GenerateConfig]]
+
+
+def plan_samples(
+    sampling: SamplingInputs,
+    base_needs: tuple[str, ...],
+    published_needs: tuple[str, ...],
+    dataset_needs: tuple[str, ...] = (),
+) -> Samples:
+    """The stages of the inference items, with their documents.
+
+    Args:
+        sampling: their inputs.
+        base_needs: stages that items with checkpoint Base wait for.
+        published_needs: stages that the other items wait for.
+        dataset_needs: stages that items with files of the dataset wait for too.
+    """
     found = []
-    gpus_per_node = inputs.job.spec.compute.gpus_per_node
-    for item in inputs.job.spec.inference:
-        gpus = item.num_gpus(gpus_per_node)
-        document = worker_doc.generate(inputs, item, run, published, gpus)
-        needs = ["fetch-model"] if item.checkpoint == "Base" else ["publish"]
-        needs += ["prepare-dataset"] if worker_doc.uses_dataset(item) else []
-        name, processes = f"generate-{item.name}", item.num_processes(gpus_per_node)
-        stage = Stage(name, "generate", document, tuple(needs), gpus, processes_per_node=processes)
+    for item in sampling.items:
+        needs = base_needs if item.checkpoint == "Base" else published_needs
+        needs += dataset_needs if uses_dataset(item) else ()
+        document = sampling_doc.generate(sampling, item)
+        gpus = item.num_gpus(sampling.gpus_per_node)
+        processes = item.num_processes(sampling.gpus_per_node)
+        name = f"{GENERATE}{item.name}"
+        stage = Stage(name, "generate", document, needs, gpus, processes_per_node=processes)
         found.append((stage, document))
     return found
+
+
+def plan_report(
+    sampling: SamplingInputs, samples: Samples, further_needs: tuple[str, ...] = ()
+) -> Stage:
+    """The stage of the report on the videos."""
+    document = sampling_doc.report(sampling, [document for _, document in samples])
+    names = tuple(stage.name for stage, _ in samples)
+    return Stage("report", "report", document, (*further_needs, *names))

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.machines import VolumeSpec
 from cosmos_operator.api.source import ClaimFolder
-from cosmos_operator.api.v1alpha1 import PostTrainingJob, sources
 from cosmos_worker.config.stages import StageConfig
 from cosmos_worker.storage.volumes import (
     ADDRESS,
@@ -58,7 +58,7 @@ def used_volumes(document: StageConfig) -> dict[str, bool]:
     return {name: name == target for name in VOLUMES if name in names}
 
 
-def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ...]:
+def build_mounts(job: Job, document: StageConfig) -> tuple[Mount, ...]:
     """All mounts of a stage's pod: the volumes and the claims that its document names."""
     mounts = []
     for volume, writes in used_volumes(document).items():
@@ -66,7 +66,7 @@ def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ..
         sub_path = volume if spec.sub_path is None else spec.sub_path
         mounts.append(Mount(spec.claim_name, sub_path, mount_path(volume), not writes, volume))
     texts = tuple(_texts(document.model_dump()))
-    dataset = job.spec.dataset.source.claim
+    dataset = job.dataset_claim
     for claim in dict.fromkeys(named_claims(job).values()):
         path = f"{CLAIM_ROOT}/{claim}"
         # the index of a dataset points into the claim that holds its videos
@@ -78,16 +78,16 @@ def build_mounts(job: PostTrainingJob, document: StageConfig) -> tuple[Mount, ..
     return tuple(mounts)
 
 
-def named_claims(job: PostTrainingJob) -> dict[str, str]:
+def named_claims(job: Job) -> dict[str, str]:
     """Field of a source → the claim that it names."""
     found: dict[str, str] = {}
-    for where, source in sources(job):
+    for where, source in job.sources:
         if source.claim is not None and source.claim.claim_name is not None:
             found[f"{where}.claim.claimName"] = source.claim.claim_name
     return found
 
 
-def claim_fields(job: PostTrainingJob) -> dict[str, str]:
+def claim_fields(job: Job) -> dict[str, str]:
     """Claims that a job uses → the first field that names each."""
     found: dict[str, str] = {}
     for volume in VOLUMES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import (
     ATTEMPT_LABEL,
     DEPENDS_ANNOTATION,
@@ -20,7 +21,7 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.settings import Settings
 
 
-def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest:
+def workload_metadata(job: Job, stage: Stage, name: str) -> Manifest:
     """Metadata of a stage's workload, with the stages that it depends on, and its queue if it has one."""
     result = metadata(job, stage, name)
     result["annotations"] = {DEPENDS_ANNOTATION: ",".join(stage.depends_on)}
@@ -31,7 +32,7 @@ def workload_metadata(job: PostTrainingJob, stage: Stage, name: str) -> Manifest
     return result
 
 
-def is_queued(job: PostTrainingJob, stage: Stage) -> bool:
+def is_queued(job: Job, stage: Stage) -> bool:
     """True if Kueue decides when a stage starts; its workload is then created suspended, so that it waits its turn."""
     return bool(job.queue_name) and (stage.kind == "train" or stage.gpus > 0)
 

@@ -7,10 +7,10 @@ import yaml
 from support.jobs import make_document
 
 from cosmos_operator.api.base import RULES
-from cosmos_operator.api.crd import PRINTER_COLUMNS, build_crd, build_schema
+from cosmos_operator.api.crd import INFERENCE_JOB, POST_TRAINING_JOB, build_crd, build_schema
 from cosmos_operator.plan.render import to_yaml
 
-CRD_FILE = Path(__file__).parents[3] / "charts" / "cosmos" / "files" / "crd.yaml"
+FILES = Path(__file__).parents[3] / "charts" / "cosmos" / "files"
 FORBIDDEN = {
     "$ref",
     "$defs",
@@ -33,14 +33,19 @@ def walk(schema, path=""):
 
 
 SCHEMAS = list(walk(build_schema()))
+INFERENCE_SCHEMAS = list(walk(build_schema(INFERENCE_JOB)))
 
 
-def test_crd_file_is_what_the_models_say(update_golden):
-    text = to_yaml([build_crd()])
+@pytest.mark.parametrize(
+    ("name", "resource"),
+    [("crd.yaml", POST_TRAINING_JOB), ("crd-inferencejob.yaml", INFERENCE_JOB)],
+)
+def test_crd_file_is_what_the_models_say(name, resource, update_golden):
+    text = to_yaml([build_crd(resource)])
     if update_golden:
-        CRD_FILE.write_text(text, encoding="utf-8")
+        (FILES / name).write_text(text, encoding="utf-8")
 
-    assert CRD_FILE.read_text(encoding="utf-8") == text, (
+    assert (FILES / name).read_text(encoding="utf-8") == text, (
         "run `cosmos crd` or pytest --update-golden"
     )
     assert len(text) < 200_000
@@ -73,16 +78,19 @@ def flaws(path, schema):
 
 
 def test_schema_is_structural_bounded_and_described():
-    found = [f"{path}: {flaw}" for path, schema in SCHEMAS for flaw in flaws(path, schema)]
+    schemas = (*SCHEMAS, *INFERENCE_SCHEMAS)
+    found = [f"{path}: {flaw}" for path, schema in schemas for flaw in flaws(path, schema)]
 
     assert found == []
 
 
-@pytest.mark.parametrize("path", [column[2] for column in PRINTER_COLUMNS])
-def test_printer_column_shows_a_field(path):
-    known = {name.replace("[]", "") for name, _ in SCHEMAS}
+@pytest.mark.parametrize("resource", [POST_TRAINING_JOB, INFERENCE_JOB])
+def test_printer_columns_show_fields(resource):
+    known = {name.replace("[]", "") for name, _ in walk(build_schema(resource))}
 
-    assert path.replace("[-1:]", "") in known | {".metadata.creationTimestamp"}
+    for _, _, path, _ in resource.columns:
+        shown = path.replace("[-1:]", "").replace("[*]", "")
+        assert shown in known | {".metadata.creationTimestamp"}
 
 
 def test_rules_keep_finished_work_meaningful():
@@ -106,11 +114,27 @@ def test_fixed_blocks_are_always_present_so_that_their_rule_is_always_asked():
             assert "default" in schema or name in spec["required"], name
 
 
+def test_field_of_an_inference_job_that_is_fixed_can_neither_come_nor_go():
+    spec = next(schema for path, schema in INFERENCE_SCHEMAS if path == ".spec")
+    optional = [
+        name
+        for name, schema in spec["properties"].items()
+        if RULES in schema and "default" not in schema and name not in spec["required"]
+        if any(rule["rule"] == "self == oldSelf" for rule in schema[RULES])
+    ]
+
+    rule = next(one["rule"] for one in spec[RULES] if "has(oldSelf." in one["rule"])
+    assert len(optional) == 8
+    assert [name for name in optional if f"has(oldSelf.{name})" not in rule] == []
+
+
 def test_crd_names_are_those_that_people_type():
     names = build_crd()["spec"]["names"]
 
     assert (names["shortNames"], names["categories"]) == (["ptj"], ["cosmos"])
     assert build_crd()["metadata"]["name"] == "posttrainingjobs.cosmos.dev"
+    assert build_crd(INFERENCE_JOB)["spec"]["names"]["shortNames"] == ["ij"]
+    assert build_crd(INFERENCE_JOB)["metadata"]["name"] == "inferencejobs.cosmos.dev"
 
 
 def test_every_field_of_a_valid_document_is_in_the_schema():
@@ -125,9 +149,8 @@ def test_every_field_of_a_valid_document_is_in_the_schema():
                 check(inner, schema["items"], f"{path}[]")
 
     for path in sorted((Path(__file__).parents[3] / "examples").glob("*.yaml")):
-        check(
-            yaml.safe_load(path.read_text())["spec"],
-            build_schema()["properties"]["spec"],
-            path.name,
-        )
+        document = yaml.safe_load(path.read_text())
+        resource = INFERENCE_JOB if document["kind"] == "InferenceJob" else POST_TRAINING_JOB
+        schema = build_schema(resource)["properties"]["spec"]
+        check(document["spec"], schema, path.name)
     check(make_document()["spec"], build_schema()["properties"]["spec"], "spec")

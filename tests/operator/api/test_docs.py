@@ -12,6 +12,7 @@ from cosmos_operator.api.docs import (
     FIRST_OPTIONS,
     experiment_page,
     group_of,
+    inference_job_page,
     job_page,
 )
 from cosmos_worker.config.experiment import Experiment
@@ -22,7 +23,12 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [("posttrainingjob.md", job_page), ("experiments.md", experiment_page)]
+    ("name", "page"),
+    [
+        ("posttrainingjob.md", job_page),
+        ("inferencejob.md", inference_job_page),
+        ("experiments.md", experiment_page),
+    ],
 )
 def test_page_is_in_step_with_the_models(
     name: str, page: Callable[[], str], update_golden: bool
@@ -84,7 +90,7 @@ def test_every_option_that_a_page_names_exists() -> None:
     assert named == set()
 
 
-@pytest.mark.parametrize("page", [job_page, experiment_page])
+@pytest.mark.parametrize("page", [job_page, inference_job_page, experiment_page])
 def test_every_field_is_described(page: Callable[[], str]) -> None:
     rows = [line for line in page().splitlines() if line.startswith("| `")]
     assert len(rows) > 40

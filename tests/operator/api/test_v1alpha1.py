@@ -196,10 +196,10 @@ def test_status_reads_what_the_operator_writes():
     [
         (b"a: [", "not YAML"),
         (b"\xff\xfe", "not YAML"),
-        (b"", "got no PostTrainingJob; give at least one"),
+        (b"", "got no PostTrainingJob or InferenceJob; give at least one"),
         (
             b"apiVersion: v1\nkind: Secret\n",
-            r"got no PostTrainingJob \(there: Secret None on line 1\)",
+            r"got no PostTrainingJob or InferenceJob \(there: Secret None on line 1\)",
         ),
         (b"- 1\n", "expected a mapping"),
     ],

@@ -236,3 +236,18 @@ def test_memory_of_many_objects_stays_small():
     tracemalloc.stop()
 
     assert size / 3000 < 2000, "bytes an object"
+
+
+def test_objects_of_jobs_of_two_kinds_with_one_name_are_told_apart() -> None:
+    cache = Cache()
+    other = JobKey("InferenceJob", "n", "one")
+    mine, theirs = job("a", label="one"), job("b")
+    theirs["metadata"]["labels"]["cosmos.dev/inference-job"] = "one"
+    made = pod("c", "b", "Running")
+    made["metadata"]["labels"]["cosmos.dev/inference-job"] = "one"
+    for kind, one in (("Job", mine), ("Job", theirs), ("Pod", made)):
+        cache.put(kind, one)
+
+    assert names(cache.of_job(key("one"))) == ["a"]
+    assert names(cache.of_job(other)) == ["b", "c"]
+    assert cache.users_of("n", ("Job", "b")) == (other,)

@@ -27,8 +27,8 @@ def test_jobs_are_counted_by_their_last_state():
     metrics.note_job(key("unknown"), None)
 
     found = values(metrics)
-    assert found['cosmos_jobs{state="Training"}'] == 1
-    assert found['cosmos_jobs{state="Pending"}'] == 0
+    assert found['cosmos_jobs{kind="PostTrainingJob",state="Training"}'] == 1
+    assert found['cosmos_jobs{kind="PostTrainingJob",state="Pending"}'] == 0
 
 
 def test_passes_are_timed_and_failures_counted():

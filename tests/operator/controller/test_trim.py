@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosmos_operator.controller.trim import trim
+from cosmos_operator.controller.trim import has_ended, trim, was_edited
 
 META: dict[str, Any] = {"name": "x", "namespace": "n", "uid": "u"}
 
@@ -79,3 +79,20 @@ def test_running_job_stays_whole_but_for_what_the_api_server_notes():
     found = trim("PostTrainingJob", job)
 
     assert found == {**job, "metadata": META | {"annotations": {"team": "a"}}}
+
+
+def test_end_is_final_and_an_edit_afterwards_is_seen():
+    def job(generation: int, kind: str = "Succeeded", status: str = "True") -> dict[str, Any]:
+        condition = {"type": kind, "status": status}
+        return {
+            "metadata": META | {"generation": generation},
+            "status": {"observedGeneration": 1, "conditions": [condition]},
+        }
+
+    assert has_ended(job(1))
+    assert has_ended(job(1, "Failed"))
+    assert has_ended(job(2))
+    assert was_edited(job(2))
+    assert not was_edited(job(1))
+    assert not has_ended(job(1, "Succeeded", "Unknown"))
+    assert not has_ended({"metadata": META})

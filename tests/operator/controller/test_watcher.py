@@ -215,7 +215,7 @@ async def test_jobs_that_have_ended_get_no_pass_but_for_their_deletion(kube, tmp
         await asyncio.sleep(0.5)
 
         assert op.keys == [due]
-        assert op.metric('cosmos_jobs{state="Succeeded"} 2.0')
+        assert op.metric('cosmos_jobs{kind="PostTrainingJob",state="Succeeded"} 2.0')
 
 
 async def test_jobs_are_listed_once(kube, tmp_path):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.jobs import make_document, make_job
+from support.jobs import make_document, make_inference_document, make_job
 from support.stage_processes import FINISH, make_process
 
 from cosmos_operator.errors import InvalidSpec, WorkspaceBusy
+from cosmos_operator.local import run as run_module
 from cosmos_operator.local.fingerprints import (
     fingerprint_paths,
     with_absolute_paths,
@@ -37,6 +38,7 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 
+EXPERIMENT = "video2world_instruction_push_tiny"
 SUPPORT = Path(__file__).parents[2] / "support"
 
 
@@ -289,3 +291,69 @@ def test_changed_number_of_steps_is_told_before_anything_runs(job_file, tmp_path
         "60 steps have another schedule of the learning rate (warm-up of 20 steps, constant to step 24, linear to 0 at "
         f"step 60) than the run of 40 steps in {run} (warm-up of 20 steps, linear to 0 at step 40)"
     ) in line
+
+
+# --- an InferenceJob -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inference_file(job_file):
+    """The YAML file of an InferenceJob with the item of the job beside it, and another."""
+    document = make_inference_document({"items.0.inputs.0.conditioning": "first.png"})
+    (item,) = document["spec"]["items"]
+    document["spec"]["items"].append({**item, "name": "more"})
+    path = job_file.parent / "more.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_inference_job_finds_the_model_and_the_videos_of_the_job_that_ran_before(
+    job_file, inference_file, tmp_path, capfd, monkeypatch
+):
+    workspace = tmp_path / "work"
+    finish_all(job_file, workspace)
+    assert run_job(job_file, workspace) == 0
+    (tmp_path / "dataset" / "new.mp4").write_bytes(b"since then the dataset has grown")
+    capfd.readouterr()
+    ran = []
+    monkeypatch.setattr(run_module, "run_process", lambda process, *_: ran.append(process) or 9)
+
+    assert run_job(inference_file, workspace) == 9
+
+    output = capfd.readouterr().out
+    assert "job more: 5 stages" in output
+    assert [process.stage for process in ran] == ["check-inputs"]
+    done = [line.split()[2] for line in output.splitlines() if "already done" in line]
+    assert done == ["fetch-model"]
+    check = ran[0].target
+    write_json(marker_path(check, ran[0].key), {"result": {}})
+    ran.clear()
+    assert run_job(inference_file, workspace) == 9
+    assert [process.stage for process in ran] == ["generate-more"]
+
+
+def test_inference_job_whose_job_never_ran_says_so(job_file, inference_file, tmp_path):
+    with pytest.raises(InvalidSpec, match=r"no job 'push' has run in .*; run its file first"):
+        run_job(inference_file, tmp_path / "work")
+
+    with pytest.raises(InvalidSpec, match=r"'push' has published no model in .*; run its file to"):
+        run_job(inference_file, tmp_path / "work", job_file)
+
+
+def test_published_model_that_is_not_in_the_workspace_is_named(inference_file, tmp_path):
+    document = make_inference_document({"model": {"published": "tiny"}, "experiment": EXPERIMENT})
+    document["spec"]["items"][0]["inputs"][0]["conditioning"] = "first.png"
+    inference_file.write_text(yaml.safe_dump(document))
+
+    missing = f"{tmp_path}/work/cosmos/checkpoints/tiny/model.pt"
+    with pytest.raises(InvalidSpec, match=f"spec.model.published: no file {missing}; give the"):
+        run_job(inference_file, tmp_path / "work")
+
+
+def test_file_of_another_job_is_refused(job_file, inference_file, tmp_path):
+    document = yaml.safe_load(job_file.read_text())
+    document["metadata"]["name"] = "other"
+    job_file.write_text(yaml.safe_dump(document))
+
+    with pytest.raises(InvalidSpec, match=r"spec\.model\.job: 'push', but .* has the job 'other'"):
+        run_job(inference_file, tmp_path / "work", job_file)

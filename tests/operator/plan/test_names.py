@@ -47,5 +47,7 @@ def test_long_names_are_cut_with_a_digest():
 
 
 def test_shared_objects_carry_no_job():
-    assert "cosmos.dev/job" not in labels(None, "embed-text", "0123")
-    assert labels("push", "train", "0123")["cosmos.dev/job"] == "push"
+    assert "cosmos.dev/job" not in labels("PostTrainingJob", None, "embed-text", "0123")
+    assert labels("PostTrainingJob", "push", "train", "0123")["cosmos.dev/job"] == "push"
+    ours = labels("InferenceJob", "push", "report", "0123")
+    assert (ours.get("cosmos.dev/job"), ours["cosmos.dev/inference-job"]) == (None, "push")

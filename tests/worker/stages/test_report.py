@@ -359,3 +359,17 @@ def test_report_says_what_the_encoder_lost_of_the_captions(tmp_path: Path) -> No
     assert "2 of 9 captions are longer than the text encoder reads" in page
     assert "3 of 9 captions have characters that the text encoder does not know; 1 are more" in page
     assert "1 clips were left out, since the encoder does not know their captions: train/7." in page
+
+
+def test_videos_of_a_model_that_no_known_run_trained_are_reported_without_a_training(
+    job: ReportConfig, tmp_path: Path
+) -> None:
+    changes = {"run_uri": None, "dataset_uri": None, "steps": None, "target_uri": str(tmp_path)}
+    result = report.run(job.model_copy(update=changes), Volumes())
+    page = PageParts(Path(result["report"]).read_text(encoding="utf-8"))
+
+    headings = {one.get("id") for one in page.attributes("h2")}
+    assert headings == {"figures", "videos"}
+    assert len(page.attributes("video")) > 1
+    assert "Post-training" not in page.text
+    assert result["table"] == report.run(job, Volumes())["table"]

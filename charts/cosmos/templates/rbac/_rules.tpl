@@ -2,13 +2,13 @@
 {{- define "cosmos.namespacedRules" -}}
 # jobs: delete is for spec.runPolicy.ttlSecondsAfterFinished; finalizers lets objects name a job as their owner
 - apiGroups: [cosmos.dev]
-  resources: [posttrainingjobs]
+  resources: [posttrainingjobs, inferencejobs]
   verbs: [get, list, watch, delete]
 - apiGroups: [cosmos.dev]
-  resources: [posttrainingjobs/status]
+  resources: [posttrainingjobs/status, inferencejobs/status]
   verbs: [get, patch]
 - apiGroups: [cosmos.dev]
-  resources: [posttrainingjobs/finalizers]
+  resources: [posttrainingjobs/finalizers, inferencejobs/finalizers]
   verbs: [update]
 # workloads are created and deleted; patch annotates that of a training with what a preemption would cost, and adds and
 # removes owners of a Job or ConfigMap that jobs share; what a job owns is deleted a while after its end

@@ -12,6 +12,9 @@ from cosmos_operator.plan.stages import Stage
 
 def check_backend(pass_: Pass) -> Backend | None:
     """The backend of the job's attempts; None if the cluster lacks it. Sets Accepted."""
+    if not pass_.has_training:
+        accept(pass_, "runs as Jobs")
+        return BACKENDS["Job"]
     wanted = pass_.job.spec.backend.type
     unfit = pass_.observed.unmanaged_kinds
     if wanted == "Auto" and pass_.previous.attempts:
@@ -36,7 +39,7 @@ def check_backend(pass_: Pass) -> Backend | None:
         pass_.propose_state("Pending", message)
         pass_.requeue_after(LONG_WAIT_S)
         return None
-    _accept(pass_, backend)
+    accept(pass_, f"runs as {backend.kind}")
     return backend
 
 
@@ -48,8 +51,8 @@ def _wait_for_newer_operator(pass_: Pass, wanted: str) -> None:
     pass_.requeue_after(pass_.settings.poll_seconds)
 
 
-def _accept(pass_: Pass, backend: Backend) -> None:
-    message = f"runs as {backend.kind}"
+def accept(pass_: Pass, message: str) -> None:
+    """Say that the job can be carried out, and which of its fields are left out."""
     if not pass_.ignored_fields:
         pass_.set_condition("Accepted", "True", "Valid", message)
         return

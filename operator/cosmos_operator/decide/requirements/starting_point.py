@@ -14,5 +14,5 @@ def check_starting_point(pass_: Pass) -> None:
     document = pass_.observed.starting_job
     if document is None or pass_.previous.attempts:
         return
-    if problem := describe_incompatibility(pass_.job, tuple(pass_.stages), document):
+    if problem := describe_incompatibility(pass_.training_job, tuple(pass_.stages), document):
         pass_.fail_job("IncompatibleCheckpoint", problem)

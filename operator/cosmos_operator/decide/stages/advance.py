@@ -14,7 +14,7 @@ from cosmos_operator.decide.training.attempts import Training
 from cosmos_operator.kube.objects import parse_time
 from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.edits import spec_key
-from cosmos_operator.plan.stages import CONDITIONS, Stage
+from cosmos_operator.plan.stages import CONDITIONS, GENERATE, Stage
 from cosmos_worker.errors import EXIT_USER_ERROR
 from cosmos_worker.storage.volumes import (
     MODEL_FILE,
@@ -26,6 +26,7 @@ NOTHING_TRAINED = (
     "nothing was trained: correct the files; or, as inference items cannot be changed, delete the job and create it "
     "again (what was prepared is used again)"
 )
+NOTHING_GENERATED = "nothing was generated: correct the files; or, as items cannot be changed, delete the job and create it again"
 
 
 def advance_stages(pass_: Pass, backend: Backend) -> None:
@@ -50,8 +51,7 @@ def advance_stages(pass_: Pass, backend: Backend) -> None:
         elif view.state == "Failed" and stage.kind not in ("generate", "report"):
             pass_.fail_job(view.reason, view.message)
         elif view.state == "Failed" and stage.kind == "report":
-            message = f"the model is published and the videos are generated, but {view.message}"
-            pass_.fail_job("ReportFailed", message)
+            pass_.fail_job("ReportFailed", f"all videos are there, but not the {view.message}")
         _propose_state(pass_, stage, view)
 
 
@@ -88,13 +88,14 @@ def _advance_check_of_inputs(pass_: Pass, stage: Stage) -> StageView:
     """
     if pass_.previous.attempts or pass_.conditions.is_true("Published"):
         return StageView("Succeeded", "NotNeeded")
-    if pass_.conditions.is_current(CONDITIONS[stage.kind]):
+    if not pass_.has_training or pass_.conditions.is_current(CONDITIONS[stage.kind]):
         view = _advance_unless_ready(pass_, stage)
     else:
         view = _advance_and_set_condition(pass_, stage)
     if view.state != "Failed" or view.ending is None or view.ending.exit_code != EXIT_USER_ERROR:
         return view
-    return replace(view, message=f"{view.message}; {NOTHING_TRAINED}")
+    advice = NOTHING_TRAINED if pass_.has_training else NOTHING_GENERATED
+    return replace(view, message=f"{view.message}; {advice}")
 
 
 def _advance_training(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
@@ -114,7 +115,7 @@ def _advance_training(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
 
 
 def _advance_inference_item(pass_: Pass, stage: Stage) -> StageView:
-    name = stage.name.removeprefix("generate-")
+    name = stage.name.removeprefix(GENERATE)
     before = next((one for one in pass_.previous.inference if one.name == name), None)
     if before is not None and before.state == "Succeeded":
         pass_.inference = (*pass_.inference, before)
@@ -166,7 +167,7 @@ def _training_message(pass_: Pass) -> str:
         parts.append(f"continued from {attempt.start_step} after {before}")
     if attempt.message:
         parts.append(attempt.message)
-    if attempt.spec_key not in (None, spec_key(pass_.job)):
+    if attempt.spec_key not in (None, spec_key(pass_.training_job)):
         parts.append("an edit of spec waits for the next attempt")
     return ", ".join(parts)
 

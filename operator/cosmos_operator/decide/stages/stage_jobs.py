@@ -111,9 +111,7 @@ def _view_of_succeeded(
     pass_: Pass, stage: Stage, workload: Manifest, state: WorkloadState
 ) -> StageView:
     """A success of before this job counts, unless the stage reads a folder that may have changed since."""
-    reads_claim = (
-        stage.kind == "prepare-dataset" and pass_.job.spec.dataset.source.claim is not None
-    )
+    reads_claim = stage.kind == "prepare-dataset" and pass_.job.dataset_claim is not None
     if reads_claim and _ended_before_this_job(pass_, stage, state):
         pass_.delete(
             workload,
@@ -266,7 +264,7 @@ def has_other_template(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
 
 def _has_queue_of_spec(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
     """True if a workload waits in the queue that the job names, or in the one that Kueue gives to those without."""
-    name = pass_.job.spec.scheduling.queue_name if is_queued(pass_.job, stage) else ""
+    name = pass_.job.queue_name if is_queued(pass_.job, stage) else ""
     found = labels_of(workload).get(QUEUE_LABEL) or ""
     return found == (name or "") or (not name and found == DEFAULT_QUEUE)
 

@@ -49,7 +49,7 @@ def append_attempt(pass_: Pass, backend: Backend, number: int, stage: Stage | No
         number=number,
         backend=backend.kind,
         workload=attempt_name(pass_.job.name, number),
-        spec_key=None if stage is None else spec_key(pass_.job),
+        spec_key=None if stage is None else spec_key(pass_.training_job),
         nodes=None if stage is None else stage.nodes,
         steps=None if stage is None else steps_of(stage),
         start_step=pass_.checkpoints.latest_step if pass_.checkpoints else None,

@@ -24,7 +24,9 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
         message = f"waits for pod {name_of(left_over[0])} of a deleted job of the same name"
         return StageView("Waiting", "NameConflict", message)
     avoided, config_map = nodes_to_avoid(pass_, stage), stage_name(pass_.job, stage)
-    attempt = TrainingAttempt(pass_.job, stage, config_map, pass_.settings, number, avoided)
+    attempt = TrainingAttempt(
+        pass_.training_job, stage, config_map, pass_.settings, number, avoided
+    )
     for manifest in (*_common_objects(pass_, stage, backend), *backend.build(attempt)):
         kind, name = manifest["kind"], name_of(manifest)
         found = pass_.observed.get(kind, name)
@@ -44,7 +46,7 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
 
 def restore_common_objects(pass_: Pass, stage: Stage, backend: Backend) -> None:
     """Create again what somebody deleted of the objects that all attempts use, while an attempt runs."""
-    if pass_.attempts[-1].spec_key not in (None, spec_key(pass_.job)):
+    if pass_.attempts[-1].spec_key not in (None, spec_key(pass_.training_job)):
         return  # they would be those of the next attempt
     for manifest in _common_objects(pass_, stage, backend):
         if pass_.observed.get(manifest["kind"], name_of(manifest)) is None:

@@ -15,7 +15,7 @@ EXIT_KILLED = 137
 def was_given_more(pass_: Pass) -> bool:
     """True if spec has been edited since an attempt that ran out of memory began."""
     last = pass_.attempts[-1]
-    return last.spec_key is not None and last.spec_key != spec_key(pass_.job)
+    return last.spec_key is not None and last.spec_key != spec_key(pass_.training_job)
 
 
 def describe_lack(pass_: Pass, stage: Stage) -> str:

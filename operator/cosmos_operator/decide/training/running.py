@@ -73,7 +73,7 @@ def _awaits_edited(pass_: Pass, stage: Stage, gang: Gang) -> bool:
     """True for an attempt that waits for its queue, or for its first pods, with what spec asks for no more."""
     assert gang.workload is not None
     attempt = pass_.attempts[-1]
-    if attempt.spec_key in (None, spec_key(pass_.job)):
+    if attempt.spec_key in (None, spec_key(pass_.training_job)):
         return False
     if waits_in_queue(pass_, gang.workload):
         return not gang.active

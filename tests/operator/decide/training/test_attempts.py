@@ -305,6 +305,22 @@ def test_two_failures_without_progress_end_the_job_early():
     assert len(simulation.attempts) == 2
 
 
+def test_raising_max_attempts_does_not_revive_a_failed_job():
+    simulation = training({"runPolicy": {"maxAttempts": 1}})
+    simulation.fail(simulation.running_attempt(), 1, step=20)
+    simulation.settle()
+    assert simulation.status["state"] == "Failed"
+
+    simulation.document["spec"]["runPolicy"]["maxAttempts"] = 3
+    simulation.document["metadata"]["generation"] = 2
+    simulation.pass_time(600)
+    simulation.settle()
+
+    assert outcomes(simulation) == ["Crashed"]
+    assert simulation.condition("Failed")["status"] == "True"
+    assert simulation.status["observedGeneration"] == 2
+
+
 def test_stalled_attempt_is_stopped_and_counted():
     simulation = training({"runPolicy": {"stallTimeoutSeconds": 60}})
     simulation.pass_time(61)

@@ -1,0 +1,60 @@
+"""The models that training and sampling start from: network, video tokenizer, text encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cosmos_operator.api.base import ApiModel, ArtifactName
+from cosmos_operator.api.source import Source
+
+BASE_MODEL = "Cosmos-Predict1-7B-Video2World"
+"""Name of the model of jobs that name none."""
+
+
+class BaseModelSpec(ApiModel):
+    """The model that the training starts from."""
+
+    name: ArtifactName = BASE_MODEL
+    """Name of the model. The experiment must be made for it (7B or 14B). Without a source it is also the name of the
+    repository on the Hugging Face Hub: NAME with a slash, otherwise nvidia/NAME."""
+    source: Source | None = None
+    """Source of the weights: a folder with model.pt, safetensors files, a diffusers model, or iter_*_model.pt of a
+    training. Omitted: the repository of that name on the Hugging Face Hub."""
+    lora_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Scale with which LoRA weights in the source are merged into the network's, above 0; NVIDIA's LoRA experiments
+    use 1. Omitted: the scale that the source states; a PEFT adapter in the folder always states its own."""
+
+
+class TokenizerSpec(ApiModel):
+    """The video tokenizer, which turns frames into latents and back."""
+
+    name: ArtifactName = "Cosmos-Tokenize1-CV8x8x8-720p"
+    """Name of the tokenizer. Without a source it is also the name of the repository on the Hugging Face Hub: NAME
+    with a slash, otherwise nvidia/NAME."""
+    source: Source | None = None
+    """Source of the tokenizer: a folder with encoder.jit, decoder.jit and mean_std.pt. Omitted: the repository of
+    that name on the Hugging Face Hub."""
+
+
+class TextEncoderSpec(ApiModel):
+    """The text encoder, whose embeddings of prompts condition the network."""
+
+    encoder: ArtifactName = "google-t5/t5-11b"
+    """Name of a T5 encoder. Its width must be net.text_channels of the experiment, 1024 for T5-11B. Without a
+    source it is also the name of the repository on the Hugging Face Hub."""
+    source: Source | None = None
+    """Source of the encoder: a folder that the library transformers can load. Omitted: the repository of that name
+    on the Hugging Face Hub."""
+    max_length: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Number of tokens after which captions are cut. Omitted: that of the experiment."""
+
+
+class EmbeddingsSpec(TextEncoderSpec):
+    """The text encoder, whose embeddings of captions and prompts condition the network."""
+
+    max_unknown_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Largest fraction of the captions that may be mostly unknown to the encoder, from 0 to 1: captions of which its
+    vocabulary lacks more than half of the characters. With more, the job fails; clips that have no other caption are
+    left out of the training."""
