@@ -76,7 +76,7 @@ def set_fields(document: dict[str, Any], changes: dict[str, Any]) -> None:
         elif value is None:
             target.pop(last)
         else:
-            target[last] = value
+            target[last] = _copied(value)
 
 
 def make_job(changes: dict[str, Any] | None = None, name: str = "push") -> PostTrainingJob:
@@ -91,3 +91,11 @@ def make_inference_job(changes: dict[str, Any] | None = None, name: str = "more"
     document = make_inference_document(changes)
     document["metadata"]["name"] = name
     return parse_inference_job(document)
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a value, or itself if it is too deep to be copied."""
+    try:
+        return copy.deepcopy(value)
+    except RecursionError:
+        return value
