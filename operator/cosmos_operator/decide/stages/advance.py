@@ -26,7 +26,10 @@ NOTHING_TRAINED = (
     "nothing was trained: correct the files; or, as inference items cannot be changed, delete the job and create it "
     "again (what was prepared is used again)"
 )
-NOTHING_GENERATED = "nothing was generated: correct the files; or, as items cannot be changed, delete the job and create it again"
+NOTHING_GENERATED = (
+    "nothing was generated: correct the files; or, as items cannot be changed, delete the job and create it "
+    "again"
+)
 
 
 def advance_stages(pass_: Pass, backend: Backend) -> None:

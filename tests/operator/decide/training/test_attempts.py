@@ -65,7 +65,7 @@ def test_mere_progress_is_written_only_now_and_then():
     report(simulation, 11)
     assert simulation.decide().status["progress"]["step"] == 10
 
-    simulation.pass_time(10)
+    simulation.pass_time(30)
     report(simulation, 12)
     assert simulation.decide().status["progress"]["step"] == 12
 

@@ -32,7 +32,7 @@ def test_node_whose_clock_is_wrong_is_not_called_stalled(behind_s):
 @pytest.mark.parametrize("behind_s", [HOUR, -HOUR, 0])
 def test_training_that_reports_nothing_new_is_stalled_whatever_the_clock(behind_s):
     simulation = training(TIMEOUT)
-    simulation.pass_time(20)
+    simulation.pass_time(40)
     skewed_report(simulation, 11, behind_s)
     simulation.pass_time(59)
     simulation.settle()
@@ -60,12 +60,12 @@ def test_training_that_hangs_before_its_first_step_is_stalled():
 
 def test_both_times_of_the_last_report_are_in_the_status():
     simulation = training(TIMEOUT)
-    simulation.pass_time(20)
+    simulation.pass_time(40)
     skewed_report(simulation, 11, HOUR)
 
     progress = simulation.status["progress"]
-    assert progress["lastReportTime"] == "2026-01-31T12:00:20Z"
-    assert progress["logTime"] == "2026-01-31T11:00:20Z"
+    assert progress["lastReportTime"] == "2026-01-31T12:00:40Z"
+    assert progress["logTime"] == "2026-01-31T11:00:40Z"
 
 
 def test_report_of_the_attempt_before_is_none_of_the_next():
