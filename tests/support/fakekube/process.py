@@ -208,15 +208,15 @@ class Files:
             key=lambda entry: -len(entry[0]),
         )
 
-    def config_text(self) -> str:
-        """The stage document."""
+    def config_files(self) -> dict[str, str]:
+        """The stage document, and what lies beside it: name → text."""
         for path, _, volume in self._mounts:
             if path == "/etc/cosmos" and "configMap" in volume:
                 name = volume["configMap"]["name"]
                 found = self._world.store.get(
                     "configmaps", self._pod["metadata"]["namespace"], name
                 )
-                return str(found["data"]["stage.yaml"])
+                return dict(found["data"])
         raise Stop(2, "ConfigError", "/etc/cosmos/stage.yaml: no such file")
 
     def path(self, address: str) -> str:

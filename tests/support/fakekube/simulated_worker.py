@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import yaml
 
+from cosmos_worker.config.document_version import HINTS_FILE, with_hints, without_version
 from support.fakekube.process import Process, Stop
 from support.fakekube.resources import Object
 from support.fakekube.simulated_training import train
@@ -38,8 +39,10 @@ UNITS = {"fetch-model": "files", "prepare-dataset": "clips", "embed-text": "capt
 async def run_container(process: Process) -> None:
     """Run what a container's command says; commands that are not the worker's succeed at once."""
     if process.command[:1] == ["cosmos-worker"]:
-        document = yaml.safe_load(process.files.config_text())
-        await _run_stage(process, process.command[1], document)
+        files, kind = process.files.config_files(), process.command[1]
+        document = without_version(yaml.safe_load(files["stage.yaml"]), "/etc/cosmos/stage.yaml")
+        hints = yaml.safe_load(files.get(HINTS_FILE, "{}"))
+        await _run_stage(process, kind, with_hints(kind, document, hints))
 
 
 async def _run_stage(process: Process, kind: str, document: Object) -> None:
