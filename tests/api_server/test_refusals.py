@@ -152,6 +152,11 @@ PACE = [
 ]
 """Changes that are admitted."""
 
+AFTER_THE_END = (
+    "spec.inference cannot grow once the job has ended; create an InferenceJob with spec.model.job"
+)
+"""Tried in test_schema.py."""
+
 
 def rule_messages(schema: dict[str, Any]) -> set[str]:
     """Messages of all rules below a schema."""
@@ -169,7 +174,7 @@ def create(jobs: Jobs, document: dict[str, Any]) -> tuple[int, str]:
 def test_every_rule_is_tried_below() -> None:
     tried = {message for _, message in (*CREATED, *EDITED)}
 
-    assert rule_messages(build_schema()) == tried | {AFTER_SUCCESS, AFTER_TRAINING}
+    assert rule_messages(build_schema()) == tried | {AFTER_SUCCESS, AFTER_TRAINING, AFTER_THE_END}
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{api_path(limit[0])}-{limit[1]}")

@@ -12,9 +12,9 @@ from support.before import read, running_job, stored_job
 from support.helm_chart import CHART, NAMESPACE, SWITCHES, find, render
 
 from cosmos_operator.api.crd import build_crd
-from cosmos_operator.api.parse import parse_job
 from cosmos_operator.kube.cluster import KubeCluster
 from cosmos_operator.kube.cluster import connect as connect_cluster
+from cosmos_operator.plan.job_plan import plan_job
 
 if TYPE_CHECKING:
     from harness.api_server import ApiServer
@@ -108,7 +108,9 @@ async def test_job_of_before_is_read_and_its_status_written(
         assert stored[part] == simulation.document[part], "what as_read says of the server is true"
     decision = simulation.settle()
 
-    assert parse_job(stored).name == "running"
+    plan = plan_job(stored)
+    assert plan.job is not None
+    assert plan.job.name == "running"
     assert decision.actions == ()
     manifest = {
         "apiVersion": stored["apiVersion"],

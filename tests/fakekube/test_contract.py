@@ -79,7 +79,7 @@ def test_selectors(api: Api) -> None:
 
 def test_status_is_apart(api: Api) -> None:
     path, made = make_job(api)
-    assert "status" not in made or "state" not in made.get("status", {})
+    assert made.get("status", {}).get("state", "Pending") == "Pending"
     change = {"status": {"message": "hello"}, "spec": {"runPolicy": {"suspend": True}}}
     status, changed = api.call("PATCH", f"{path}/status", change, "merge")
     assert status == 200

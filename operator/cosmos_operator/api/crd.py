@@ -56,7 +56,12 @@ INFERENCE_COLUMNS: Columns = (
     ("Message", "string", ".status.message", 1),
 )
 
-LASTING_DEFAULTS: dict[str, Any] = {"nodes": 1, "operator": "Equal", "state": "Pending"}
+LASTING_DEFAULTS: dict[str, Any] = {
+    "nodes": 1,
+    "operator": "Equal",
+    "state": "Pending",
+    "gpuResourceName": "nvidia.com/gpu",
+}
 """Fields whose defaults will never change, beside those that stand for nothing: false, 0, no text, an empty list."""
 
 

@@ -1,5 +1,6 @@
 """The CustomResourceDefinition: in step with the models, and within what the API server admits."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,13 @@ import yaml
 from support.jobs import make_document
 
 from cosmos_operator.api.base import RULES
-from cosmos_operator.api.crd import INFERENCE_JOB, POST_TRAINING_JOB, build_crd, build_schema
+from cosmos_operator.api.crd import (
+    INFERENCE_JOB,
+    POST_TRAINING_JOB,
+    build_crd,
+    build_crds,
+    build_schema,
+)
 from cosmos_operator.plan.render import to_yaml
 
 FILES = Path(__file__).parents[3] / "charts" / "cosmos" / "files"
@@ -154,3 +161,18 @@ def test_every_field_of_a_valid_document_is_in_the_schema():
         schema = build_schema(resource)["properties"]["spec"]
         check(document["spec"], schema, path.name)
     check(make_document()["spec"], build_schema()["properties"]["spec"], "spec")
+
+
+def test_rules_name_no_field_that_may_be_absent() -> None:
+    """A rule about a field that is omitted, and has no default in the CRD, would refuse every object without it."""
+    unsafe = []
+    for crd in build_crds():
+        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        for _, part in walk(schema):
+            properties = part.get("properties", {})
+            for rule in part.get("x-kubernetes-validations", ()):
+                for name in set(re.findall(r"\bself\.(\w+)", rule["rule"])) & set(properties):
+                    is_there = name in part.get("required", ()) or "default" in properties[name]
+                    if not is_there and f"has(self.{name})" not in rule["rule"]:
+                        unsafe.append(f"{rule['rule']}: {name}")
+    assert unsafe == []
