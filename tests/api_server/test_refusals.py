@@ -134,7 +134,8 @@ AFTER_TRAINING = (
 )
 AFTER_SUCCESS = (
     "the job has succeeded, which is final; create another PostTrainingJob with more steps and "
-    "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training"
+    "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training where the learning rate is constant "
+    "after its warm-up"
 )
 
 PACE = [

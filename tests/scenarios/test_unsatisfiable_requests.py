@@ -69,9 +69,8 @@ def test_published_name_of_another_job(world: ScenarioWorld) -> None:
     assert world.status("copies-name")["state"] == "Failed"
     assert not world.owned("copies-name")
 
-    # the advice is followed: another name in another job
-    world.delete("copies-name")
-    world.submit("copies-name", compute=compute, outputs={"name": "other-name"})
+    # the advice is followed: another name, and trying again
+    world.patch("copies-name", {"outputs": {"name": "other-name"}, "runPolicy": {"retry": 1}})
     world.wait_condition("copies-name", "Accepted", "Valid")
     for name in ("keeps-name", "copies-name"):
         world.delete(name)

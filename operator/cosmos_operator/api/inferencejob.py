@@ -262,7 +262,8 @@ class InferenceJobSpec(ApiModel):
     storage: Annotated[StorageSpec | None, Field(json_schema_extra=_fixed("storage"))] = None
     """Volumes of models, inputs and results. Omitted: with model.job those of the job, otherwise the claim cosmos."""
     scheduling: SchedulingSpec | None = None
-    """Nodes, priority and queue of the pods. Omitted: with model.job those of the job."""
+    """Nodes, priority and queue of the pods with GPUs; pods without GPUs take none of it, for them there is
+    podTemplate. Omitted: with model.job those of the job."""
     pod_template: PodTemplate | None = None
     """Changes of the pods of all stages, merged into the operator's as kubectl merges them; docs/pod-templates.md says
     what can be changed. Omitted: with model.job that of the job."""

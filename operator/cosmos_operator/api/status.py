@@ -84,7 +84,7 @@ class Condition(StatusModel):
     """One aspect of the job's state, for scripts to wait for."""
 
     type: ConditionType
-    """Aspect of the job, such as ModelReady; docs/operator.md explains each."""
+    """Aspect of the job, such as ModelReady; docs/conditions.md explains each."""
     status: Literal["True", "False", "Unknown"]
     """True, False, or Unknown while it is not decided."""
     reason: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9]*)$")]
@@ -259,7 +259,7 @@ class JobStatus(StatusModel):
     conditions: Annotated[
         tuple[Condition, ...], Field(json_schema_extra=_list_map("type", 32))
     ] = ()
-    """Aspects of the job's state that scripts can wait for; docs/operator.md explains each."""
+    """Aspects of the job's state that scripts can wait for; docs/conditions.md explains each."""
     start_time: Time | None = None
     """Time at which the operator first saw the job."""
     completion_time: Time | None = None

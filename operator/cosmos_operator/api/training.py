@@ -109,7 +109,8 @@ RESULT_RULES = (
         "!has(self.status) || !has(self.status.state) || self.status.state != 'Succeeded' || "
         f"(has({_STEPS}) == has({_OLD_STEPS}) && (!has({_STEPS}) || {_STEPS} == {_OLD_STEPS}))",
         "the job has succeeded, which is final; create another PostTrainingJob with more steps and "
-        "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training",
+        "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training where the learning rate is constant "
+        "after its warm-up",
     ),
     (
         "self.spec.outputs == oldSelf.spec.outputs || !has(self.status) || "

@@ -44,7 +44,7 @@ def _refuse(pass_: Pass, rival: Manifest, place: tuple[str, str, str]) -> None:
     claim, folder, name = place
     message = (
         f"spec.outputs.name: PostTrainingJob {name_of(rival)!r} publishes as {name!r} too, in folder {folder!r} of "
-        f"claim {claim!r}; give this job another spec.outputs.name"
+        f"claim {claim!r}; give this job another spec.outputs.name and raise its spec.runPolicy.retry"
     )
     pass_.set_condition("Accepted", "False", NAME_TAKEN, message)
     pass_.fail_job(NAME_TAKEN, message)
