@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, STAGE_LABEL
+from cosmos_operator.controller.trim import SHAPES, trim
 from cosmos_operator.decide.decide import decide
 from cosmos_operator.decide.decision import (
     AddOwner,
@@ -83,9 +84,13 @@ class Simulation:
             if self.attended and kind in ("PyTorchJob", "TrainJob"):
                 created = {"type": "Created", "status": "True", "reason": "Created", "message": ""}
                 one.setdefault("status", {"conditions": [created]})
-        observed = Observed(
-            objects=objects,
-            pods=tuple(copy.deepcopy(list(self.pods.values()))),
+        pods = [trim("Pod", pod) for pod in self.pods.values()]
+        observed = Observed(  # of what the cache keeps, not of whole objects
+            objects={
+                key: {"kind": key[0], **trim(key[0], one)} if key[0] in SHAPES else one
+                for key, one in objects.items()
+            },
+            pods=tuple(copy.deepcopy(pods)),
             claim_names=tuple(n for kind, n in self.objects if kind == "PersistentVolumeClaim"),
             served=self.served,
             logs=dict(self.logs),

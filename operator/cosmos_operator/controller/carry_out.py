@@ -149,6 +149,8 @@ class Executor:
         try:
             metadata = {**action.manifest["metadata"], "namespace": key.namespace}
             made = await self._cluster.create({**action.manifest, "metadata": metadata})
+            if target[0] not in INFORMED:
+                return False  # nothing watches it, such as a TrainingRuntime, whose name tells its content
             if made is None:
                 return await self._look_at(key, *target, memory)
             self._take(key, target[0], made)

@@ -17,7 +17,7 @@ from cosmos_operator.controller.kopf_watch import watch
 from cosmos_operator.controller.watch_audit import WatchAudit
 from cosmos_operator.errors import OperatorError, Refused
 from cosmos_operator.kube.cluster import KubeCluster
-from cosmos_operator.kube.kinds import JOB_KINDS, Manifest
+from cosmos_operator.kube.kinds import JOB_KINDS, JobKey, Manifest
 
 LEFT_OUT_S = 30.0
 """Seconds until a namespace that is left out is tried again."""
@@ -195,6 +195,11 @@ class NamespaceWatch:
                     logger.warning("cannot compare the watch of %s with a list: %s", kind, error)
 
     async def _make_up(self, kind: str, listed: list[Manifest]) -> None:
+        """Take over what a watch has not delivered: jobs that were changed, and those that are gone."""
+        names = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed}
+        for key, _ in list(self._cache.jobs(self.namespace)):
+            if key.kind == kind and (key.namespace, key.name) not in names:
+                await self._forget_if_gone(key)
         for metadata in (item["metadata"] for item in listed):
             namespace, name = metadata["namespace"], metadata["name"]
             if self._cache.version(kind, namespace, name) == metadata["resourceVersion"]:
@@ -203,6 +208,15 @@ class NamespaceWatch:
             news = self._cache.put(kind, job) if job is not None else None
             if news is not None:
                 self._deliver(news)
+
+    async def _forget_if_gone(self, key: JobKey) -> None:
+        """Remove a job from the cache that no list has any more, as its deletion would have."""
+        known = self._cache.get(key.kind, key.namespace, key.name)
+        if known is None or await self._cluster.get(key.kind, key.namespace, key.name) is not None:
+            return
+        news = self._cache.remove(key.kind, key.namespace, key.name, known["metadata"]["uid"])
+        if news is not None:
+            self._deliver(news)
 
 
 async def _first_of(tasks: list[asyncio.Task[None]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cosmos_operator.api.base import GROUP
+from cosmos_operator.kube.containers import DEFAULT_CONTAINER
 from cosmos_operator.kube.kinds import JOB_KINDS, Manifest
 
 ALL: Final = None
@@ -54,7 +55,9 @@ SHAPES: dict[str, Shape] = {
         },
     },
     "TrainJob": {
-        "spec": _fields("suspend", runtimePatches=_fields("manager")),
+        "spec": _fields(
+            "suspend", runtimeRef=_fields("kind name"), runtimePatches=_fields("manager")
+        ),
         "status": {**_WORKLOAD_STATUS, "jobsStatus": _ENDED_PODS},
     },
     "Pod": {"spec": _POD_SPEC, "status": _POD_STATUS},
@@ -73,7 +76,11 @@ SHAPES: dict[str, Shape] = {
 }
 """Fields beside apiVersion, kind and metadata that are kept of each kind."""
 
-_READ_POD_CONDITIONS = (("PodScheduled", "False"), ("DisruptionTarget", "True"))
+_READ_POD_CONDITIONS = (
+    ("PodScheduled", "False"),
+    ("PodScheduled", "True"),
+    ("DisruptionTarget", "True"),
+)
 _ENDS = ("Succeeded", "Failed")
 _ENDED_JOB: Shape = {
     "metadata": _fields("name namespace uid generation creationTimestamp deletionTimestamp"),
@@ -93,7 +100,11 @@ def trim(kind: str, manifest: Manifest) -> Manifest:
     shape = {**SHAPES[kind], "metadata": _METADATA}
     kept: Manifest = _pick(manifest, shape)
     annotations = manifest["metadata"].get("annotations") or {}
-    own = {name: value for name, value in annotations.items() if name.startswith(GROUP)}
+    own = {
+        name: value
+        for name, value in annotations.items()
+        if name.startswith(GROUP) or name == DEFAULT_CONTAINER
+    }
     if own:
         kept["metadata"]["annotations"] = own
     if kind == "Pod" and "status" in kept:

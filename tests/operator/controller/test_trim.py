@@ -44,6 +44,7 @@ def test_pod_keeps_what_decisions_read():
         "status": {
             "phase": "Running",
             "conditions": [
+                {"type": "PodScheduled", "status": "True"},
                 {"type": "PodScheduled", "status": "False", "message": "no node"},
                 {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
             ],

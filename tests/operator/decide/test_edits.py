@@ -7,6 +7,8 @@ import yaml
 from support.attempts import TWO_NODES, outcomes, run, training
 from support.decisions import Simulation
 
+from cosmos_operator.decide.decision import Delete
+
 MEMORY = {"compute.resources": {"limits": {"memory": "8Gi"}}, "compute.processesPerNode": 1}
 CONSTANT = {"training.overrides": ["optimizer.final_factor=1"]}
 """The learning rate stays as it is after the warm-up, so that a run may become longer."""
@@ -135,6 +137,25 @@ def test_attempt_in_a_queue_goes_to_the_queue_that_is_named_instead():
     assert outcomes(simulation) == ["Edited", "Running"]
     queue = simulation.running_attempt()["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
     assert queue == "team-b"
+
+
+def test_attempt_whose_deletion_was_refused_is_deleted_before_the_next_begins():
+    served = frozenset({"PyTorchJob", "LocalQueue", "Workload"})
+    simulation = Simulation({"scheduling": {"queueName": "team-a"}}, served=served)
+    simulation.extra["queue_names"] = ("team-a", "team-b")
+    simulation.prepare()
+    simulation.edit({"scheduling.queueName": "team-b"})
+    refused = simulation.decide()
+    assert any(isinstance(action, Delete) for action in refused.actions)
+    simulation.document["status"] = refused.status  # it is written before the actions
+
+    decision = simulation.step()
+    assert [action.kind for action in decision.actions if isinstance(action, Delete)] == [
+        "PyTorchJob"
+    ]
+    assert outcomes(simulation) == ["Edited"]
+    simulation.settle()
+    assert outcomes(simulation) == ["Edited", "Running"]
 
 
 def test_backend_may_change_and_takes_the_training_over():

@@ -99,7 +99,7 @@ def test_unknown_job_is_waited_for_five_minutes_and_then_refused():
     found = simulation.condition("ModelReady")
     assert found["reason"] == "JobNotFound"
     assert "no PostTrainingJob 'push' in this namespace (there: other)" in found["message"]
-    assert "within 5m00s of this job" in found["message"]
+    assert "create it within 5m00s, otherwise this job fails" in found["message"]
     assert simulation.status["state"] == "Pending"
 
     simulation.pass_time(301)
@@ -107,6 +107,27 @@ def test_unknown_job_is_waited_for_five_minutes_and_then_refused():
     failed = simulation.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "JobNotFound")
     assert "; create that job; once that is mended, spec.runPolicy.retry=1" in failed["message"]
+
+
+def test_job_that_is_deleted_while_it_is_waited_for_may_come_back_within_five_minutes():
+    simulation = InferenceSimulation(model_job=model_job())
+    simulation.settle()
+    simulation.pass_time(7200)
+    simulation.settle()
+
+    simulation.model_job = None
+    simulation.settle()
+    assert simulation.status["state"] == "Pending"
+    simulation.pass_time(200)
+    simulation.model_job = model_job()
+    simulation.settle()
+    assert simulation.condition("ModelReady")["reason"] == "WaitsForJob"
+
+    simulation.model_job = None
+    simulation.settle()
+    simulation.pass_time(301)
+    simulation.settle()
+    assert simulation.condition("Failed")["reason"] == "JobNotFound"
 
 
 def test_model_of_a_job_that_is_deleted_meanwhile_is_still_used():

@@ -197,10 +197,12 @@ def _stop(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
 
 def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     name = name_of(workload)
-    if waits_in_queue(pass_, workload) and not _has_queue_of_spec(pass_, stage, workload):
+    is_alone = owner_uids(workload) == {pass_.uid}  # others may wait in a queue of theirs
+    waits = waits_in_queue(pass_, workload)
+    if is_alone and waits and not _has_queue_of_spec(pass_, stage, workload):
         pass_.delete(workload, "it waits in another queue than the job names now")
         return _view_of_retried(pass_, f"{stage.name} is begun again with this job's settings")
-    if waits_in_queue(pass_, workload):
+    if waits:
         found = pass_.conditions.get("Admitted")
         return StageView("Blocked", "Queued", found.message if found else "", workload=workload)
     if node := _delete_stuck_job(pass_, workload):

@@ -10,7 +10,7 @@ from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.decide.training.outcomes import COUNTED
 from cosmos_operator.decide.training.pods import Gang
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.objects import format_time
+from cosmos_operator.kube.objects import format_time, is_being_deleted, read_state
 from cosmos_operator.kube.pods import Ending
 from cosmos_operator.plan.backend import BACKENDS, Backend
 from cosmos_operator.plan.edits import spec_key
@@ -121,6 +121,11 @@ def delete_earlier_workloads(pass_: Pass, backend: Backend, number: int) -> None
         workload = _own_workload(pass_, used.get(earlier, backend), earlier)
         if workload is not None:
             pass_.delete(workload, f"attempt {number} has ended since")
+
+
+def may_still_start(workload: Manifest) -> bool:
+    """True if a workload has not ended and nobody deletes it, so that its controller may make pods for it."""
+    return not is_being_deleted(workload) and read_state(workload).state in ("Active", "Suspended")
 
 
 def _own_workload(pass_: Pass, backend: Backend, number: int) -> Manifest | None:

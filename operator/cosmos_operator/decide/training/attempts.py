@@ -14,6 +14,7 @@ from cosmos_operator.decide.training.attempt_list import (
     append_attempt,
     delete_earlier_workloads,
     end_attempt,
+    may_still_start,
     note_others,
     recall_attempts,
     steps_of,
@@ -286,6 +287,10 @@ class Training:
         if outcome == "Succeeded":
             return self._finish(gang)
         workload = gang.workload
+        if workload is not None and not gang.pods and may_still_start(workload):
+            pass_.delete(workload, f"attempt {self.attempt.number}: {outcome}")
+            pass_.requeue_after(SHORT_WAIT_S)
+            return self._view_of_stopping(gang)
         if workload is not None and gang.active:  # nobody else ends what is left of it
             note_others(pass_, gang)
             pass_.delete(workload, f"attempt {self.attempt.number}: {outcome}")

@@ -179,7 +179,7 @@ def _has_lost_its_patches(workload: Manifest) -> bool:
     """True if somebody has written a TrainJob without the patch that describes our pods."""
     if workload["kind"] != "TrainJob":
         return False
-    if workload["spec"]["runtimeRef"].get("kind") == OWN_RUNTIME_KIND:
+    if (workload["spec"].get("runtimeRef") or {}).get("kind") == OWN_RUNTIME_KIND:
         return False  # the runtime holds the whole pod
     patches = workload["spec"].get("runtimePatches") or ()
     return all(patch.get("manager") != MANAGER for patch in patches)

@@ -152,3 +152,26 @@ def test_time_of_a_node_does_not_make_a_failure_that_of_an_earlier_job():
     simulation.settle()
 
     assert simulation.condition("Failed")["reason"] == "ConfigError"
+
+
+def test_job_that_waits_in_the_queue_of_another_is_left_to_it():
+    served = frozenset({"PyTorchJob", "LocalQueue", "Workload"})
+    changes = {
+        "scheduling": {"queueName": "team-a"},
+        "compute": {"preparation": {"gpus": 1}, "gpusPerNode": 1},
+    }
+    simulation = Simulation(changes, served=served)
+    simulation.extra["queue_names"] = ("team-a", "team-b")
+    for _ in range(4):
+        simulation.settle()
+        for job in [one for (kind, _), one in simulation.objects.items() if kind == "Job"]:
+            if not job["spec"]["suspend"] and "status" not in job:
+                simulation.succeed(job)
+    job = simulation.stage_job("embed-text")
+    assert job["spec"]["suspend"]
+    job["metadata"]["ownerReferences"].append(ANOTHER)
+
+    simulation.edit({"scheduling.queueName": "team-b"})
+    simulation.settle()
+    kept = simulation.stage_job("embed-text")["metadata"]
+    assert kept["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"

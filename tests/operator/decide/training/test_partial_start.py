@@ -9,6 +9,7 @@ from support.decisions import Simulation
 
 from cosmos_operator.api.status import Attempt
 from cosmos_operator.decide.training.backoff import partial_start_wait_s
+from cosmos_operator.kube.objects import format_time
 
 TWO_NODES = {"compute": {"nodes": 2, "processesPerNode": 1}}
 
@@ -49,6 +50,25 @@ def test_nodes_are_given_back_and_tried_again() -> None:
 def test_time_is_that_of_the_job(timeout: int) -> None:
     simulation = half_started({"runPolicy.partialStartTimeoutSeconds": timeout})
     simulation.pass_time(7100)
+    simulation.settle()
+
+    assert simulation.attempts[-1]["outcome"] == "Running"
+
+
+def test_time_counts_from_the_node_and_not_from_the_pods_creation() -> None:
+    simulation = Simulation(TWO_NODES)
+    simulation.prepare()
+    leader, worker = simulation.start_pods(simulation.running_attempt())
+    for pod in (leader, worker):
+        pod["status"] = {"phase": "Pending"}
+    worker["spec"].pop("nodeName")
+    simulation.pass_time(3600)
+    placed = {
+        "type": "PodScheduled",
+        "status": "True",
+        "lastTransitionTime": format_time(simulation.now),
+    }
+    leader["status"]["conditions"] = [placed]
     simulation.settle()
 
     assert simulation.attempts[-1]["outcome"] == "Running"
