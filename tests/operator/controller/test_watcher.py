@@ -244,3 +244,17 @@ async def test_jobs_are_listed_if_kopf_delivers_none(kube, tmp_path, monkeypatch
         task.cancel()
     await asyncio.gather(*running.tasks, return_exceptions=True)
     await cluster.close()
+
+
+async def test_job_whose_deletion_was_missed_leaves_the_cache(kube, tmp_path):
+    one = make_ptj(kube, "team-a", "one")
+    async with watching(kube, tmp_path) as op:
+        await op.until(lambda: one in op.keys)
+        gone = kube.get("posttrainingjobs.cosmos.dev", "one", "team-a")
+        gone["metadata"] |= {"name": "gone", "uid": "gone"}
+        op.cache.put("PostTrainingJob", gone)
+        assert {key.name for key, _ in op.cache.jobs()} == {"one", "gone"}
+
+        (watch,) = op.watcher._watches
+        await watch._make_up("PostTrainingJob", [])  # a list from before "one" was created
+        assert {key.name for key, _ in op.cache.jobs()} == {"one"}
