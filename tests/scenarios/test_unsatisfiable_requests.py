@@ -49,7 +49,12 @@ def test_more_gpus_than_any_node_has(world: ScenarioWorld) -> None:
             "experiment": "video2world_instruction_push_tiny",
             "overrides": ["trainer.micro_batch_size=1"],
         },
-        compute={"nodes": 1, "gpusPerNode": 16, "preparation": {"gpus": 0}},
+        compute={
+            "nodes": 1,
+            "gpusPerNode": 16,
+            "preparation": {"gpus": 0},
+            "image": world.cpu_image,
+        },
     )
     found = world.wait_condition("no-gpus", "Running", "Unschedulable")
 

@@ -52,6 +52,7 @@ class RealWorld(ScenarioWorld):
         self.images = {
             name: cluster.build_and_push(name) for name in ("cosmos-operator", "cosmos-worker-cpu")
         }
+        self.cpu_image = self.images["cosmos-worker-cpu"]
         cluster.make_namespace(NAMESPACE)
         self.folder = make_persistent_volume(
             f"{NAMESPACE}-{CLAIM}", namespace=NAMESPACE, claim=CLAIM, size="500Gi"

@@ -48,6 +48,8 @@ class Jobs(ABC):
     patience: float
     """Seconds after which something that should have happened is given up."""
     api: Api
+    cpu_image = "cosmos-worker-cpu:test"
+    """Image of the worker that every node has, also for jobs with GPUs."""
     steps = 20
     """Steps of a training that is to end soon, on one node, with a checkpoint every ten."""
 
