@@ -322,3 +322,27 @@ def test_field_of_a_newer_version_is_ignored_and_told():
     accepted = simulation.condition("Accepted")
     assert (accepted["status"], accepted["reason"]) == ("True", "FieldsIgnored")
     assert "spec.colour" in accepted["message"]
+
+
+def test_retry_before_there_is_a_model_again_waits_for_it():
+    simulation = InferenceSimulation(model_job=model_job("Published"))
+    for _ in range(6):
+        simulation.settle()
+        for (kind, _), one in list(simulation.objects.items()):
+            if kind == "Job" and "status" not in one:
+                if one["metadata"]["labels"]["cosmos.dev/stage"].startswith("generate"):
+                    simulation.fail(one, 2, "ConfigError")
+                else:
+                    simulation.succeed(one, result={"videos": 2})
+    assert simulation.status["state"] == "Failed"
+
+    for key in [key for key in simulation.objects if key[0] in ("Job", "ConfigMap")]:
+        simulation.objects.pop(key)  # as after the time for which finished jobs keep their objects
+    simulation.pods.clear()
+    simulation.model_job = model_job()
+    simulation.edit({"runPolicy.retry": 1})
+    simulation.settle()
+    simulation.settle()
+
+    assert simulation.condition("ModelReady")["reason"] == "WaitsForJob"
+    assert simulation.status["state"] == "Pending"
