@@ -78,12 +78,7 @@ class Observer:
         objects = {found: one for found, one in objects.items() if found[0] != "Pod"}
         if plan.job is None:
             return Observed(objects=objects, served=cache.served)
-        for kind, name in interests(plan, plan.job):
-            if (
-                kind not in (KIND, "LocalQueue")
-                and (one := cache.get(kind, key.namespace, name)) is not None
-            ):
-                objects[kind, name] = one
+        objects.update(self._interesting(key, plan, plan.job))
         objects.update(foreign)
         made = [
             one
@@ -120,6 +115,15 @@ class Observer:
             ),
             refusals=refusals,
         )
+
+    def _interesting(self, key: JobKey, plan: JobPlan, job: Job) -> dict[ObjectKey, Manifest]:
+        """Objects that the job uses without owning them, such as claims; not other jobs and queues."""
+        return {
+            (kind, name): one
+            for kind, name in interests(plan, job)
+            if kind not in (KIND, "LocalQueue")
+            and (one := self._cache.get(kind, key.namespace, name)) is not None
+        }
 
     def _rivals(self, key: JobKey, plan: JobPlan, job: Job) -> tuple[Manifest, ...]:
         """Jobs that publish under the name of a new job."""
