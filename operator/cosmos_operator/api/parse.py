@@ -24,6 +24,7 @@ from cosmos_operator.api.check_pods import FileJob
 from cosmos_operator.api.documents import Document, WrongYaml, read_documents
 from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.metadata import metadata_problems, name_for
+from cosmos_operator.api.pod_template import POD_FIELDS
 from cosmos_operator.api.training import TrainingSpec
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.api.wording import PATTERNS_IN_WORDS, advice_on, causes, kind_of
@@ -305,7 +306,12 @@ def _nearest(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     if model is None:
         return ""
     allowed = [field.alias or name for name, field in model.model_fields.items()]
-    near = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.0)
+    name = str(location[-1])
+    if (
+        name in POD_FIELDS and location[0] == "spec"
+    ):  # of Kubernetes, written where we have no field for it
+        return f"; give it as spec.podTemplate.spec.{name}; allowed here: {', '.join(allowed)}"
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.0)
     return f"; did you mean {near[0]!r}? allowed here: {', '.join(allowed)}"
 
 

@@ -79,6 +79,10 @@ def test_name_of_a_published_model_is_one_folder(name):
             "spec: unknown field 'trainning'; did you mean 'training'? allowed here: model, ",
         ),
         (
+            {"scheduling": {"affinity": {}}},
+            "spec.scheduling: unknown field 'affinity'; give it as spec.podTemplate.spec.affinity; allowed here: ",
+        ),
+        (
             {"inference.0.parameters": {"num_pixel_frames": 17}},
             "spec.inference[0].parameters: unknown field 'num_pixel_frames'; did you mean 'numPixelFrames'?",
         ),
@@ -126,6 +130,10 @@ def test_parse_says_where_what_and_what_to_do(changes, message):
     problems = problems_of(make_document(changes))
 
     assert any(message in problem for problem in problems), problems
+
+
+def test_field_of_pods_is_taken_where_the_message_sends_it():
+    parse_job(make_document({"podTemplate": {"spec": {"affinity": {}}}}))
 
 
 def test_parse_reports_all_problems_at_once():
