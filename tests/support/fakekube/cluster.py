@@ -126,7 +126,7 @@ class SimulatedCluster:
         self.loop.close()
         await self.kubelet.close()
         self.api.watches.drop()
-        await runner.cleanup()
+        await server.stop(runner)
 
     def _furnish(self) -> None:
         for name in ("default", "kube-system"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import time
@@ -346,3 +347,20 @@ async def start(server: FakeApiServer, port: int = 0) -> tuple[web.AppRunner, st
     await site.start()
     address = runner.addresses[0]
     return runner, f"http://{address[0]}:{address[1]}"
+
+
+async def stop(runner: web.AppRunner) -> None:
+    """Stop to listen, and cut every connection.
+
+    One that has just been accepted, or whose client reads no more, would outlive the event loop.
+    """
+    for site in list(runner.sites):
+        await site.stop()
+    await asyncio.sleep(0.01)  # accepted connections reach the server
+    server = runner.server
+    connections = [] if server is None else [each.transport for each in server.connections]
+    await runner.cleanup()
+    for connection in connections:
+        if isinstance(connection, asyncio.WriteTransport):
+            connection.abort()
+    await asyncio.sleep(0)
