@@ -110,7 +110,7 @@ async def make_namespace(api: Api, name: str) -> None:
 
 @dataclass
 class Finished:
-    """What a job leaves behind, as text that is copied with another name."""
+    """The objects that a job leaves behind, as text that is copied with another name."""
 
     job: str
     objects: list[tuple[str, str]] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Finished:
 
 
 async def read_finished(api: Api, label: str) -> Finished:
-    """What the job TEMPLATE has left.
+    """The objects that the job TEMPLATE has left.
 
     Args:
         api: the API server.

@@ -1,4 +1,4 @@
-"""What is measured: the life of one job, rest, a restart, jobs that are applied together."""
+"""The measurements: the life of one job, rest, a restart, jobs that are applied together."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Course:
-    """What the report says on the training of the model."""
+    """The report's sentences on the training of the model."""
 
     training: Training
     captions: Captions

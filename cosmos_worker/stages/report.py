@@ -49,7 +49,7 @@ def run(config: ReportConfig, volumes: Volumes) -> dict[str, Any]:
 
 
 def _read_course(config: ReportConfig, volumes: Volumes) -> Course | None:
-    """What is reported on the training; None if the model was not trained by a run that is known."""
+    """The report's part on the training; None if the model was not trained by a run that is known."""
     if config.run_uri is None or config.dataset_uri is None:
         return None
     run_folder, dataset = volumes.resolve(config.run_uri), volumes.resolve(config.dataset_uri)

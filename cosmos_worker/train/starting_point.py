@@ -103,7 +103,7 @@ def _inputs(config: TrainConfig) -> dict[str, Any]:
 
 
 def _describe_runs_of_other_options(config: TrainConfig, run: Path) -> list[str]:
-    """What differs in a run of the job that is asked for, which has another folder because of that."""
+    """The options in which another run of the job differs from this one, and for which it has another folder."""
     root = run.parents[2]
     asked = KEYED_NAME.match(root.name)
     if asked is None or not root.parent.is_dir():

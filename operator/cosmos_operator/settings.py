@@ -41,7 +41,7 @@ class LeaseSettings(ApiModel):
 
 
 class AllowedInJobs(ApiModel):
-    """What jobs may set of their pods; a job that sets more is not accepted."""
+    """Fields of their pods that jobs may set; a job that sets others is not accepted."""
 
     fields: tuple[str, ...] = ("*",)
     """Fields of pod templates, such as spec.tolerations, metadata.labels or spec.containers.env; * = all that a
@@ -92,7 +92,7 @@ class Settings(ApiModel):
     pod_security_context: dict[str, Any] = Field(default_factory=lambda: dict(POD_SECURITY))
     """Security context of every pod of a job; on OpenShift without user and group, which the platform chooses."""
     allow: AllowedInJobs = AllowedInJobs()
-    """What jobs may set of their pods."""
+    """Fields of their pods that jobs may set."""
     pod_environment: PodVariables = Field(default_factory=dict)
     """Environment variables of every pod of a job, such as NCCL_SOCKET_IFNAME or HTTPS_PROXY."""
     hub_endpoint: str = ""

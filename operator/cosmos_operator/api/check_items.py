@@ -17,7 +17,7 @@ DATASET_SCHEME = "dataset://"
 
 @dataclass(frozen=True)
 class ItemContext:
-    """What a job has for its items."""
+    """Facts about a job on which the check of its items depends."""
 
     field: str
     """Path of the list of items, such as spec.inference."""
@@ -99,7 +99,7 @@ def _check_file(address: str, context: ItemContext, where: str) -> list[str]:
 
 
 def check_address(address: str, where: str, volumes: tuple[str, ...]) -> list[str]:
-    """What is wrong with a volume address, or a path, of one of these volumes."""
+    """Problems of a volume address, or of a path, of one of these volumes."""
     match = ADDRESS.match(address)
     if match and match["volume"] not in volumes:
         allowed = ", ".join(f"{volume}://" for volume in volumes)

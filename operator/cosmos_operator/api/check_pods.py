@@ -31,7 +31,7 @@ def templates(job: FileJob) -> Iterator[tuple[str, Template]]:
 
 
 def check_pods(job: FileJob) -> list[str]:
-    """What the pod templates of a job cannot change, and two queues for one job."""
+    """Problems of a job's pod templates: fields that they cannot change, and two queues for one job."""
     gpu_name = (job.spec.compute or ComputeSpec()).gpu_resource_name
     problems = [
         problem

@@ -1,4 +1,4 @@
-"""What jobs of all kinds have in common: all that the operator reads to carry out their stages."""
+"""The part that jobs of all kinds have in common: all that the operator reads to carry out their stages."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Job(Protocol):
 
     @property
     def spec(self) -> JobSpec:
-        """Where and how its stages run."""
+        """Images, resources and placement of its stages."""
 
     @property
     def queue_name(self) -> str:

@@ -40,7 +40,7 @@ class Metadata(BaseModel):
 
 
 def metadata_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the metadata of a new object, each with its field."""
+    """Problems of the metadata of a new object, each with its field."""
     for name, value in metadata.items():
         where = f"metadata.{name}"
         if name not in FIELDS:
@@ -84,7 +84,7 @@ def _name_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _mapping_problems(field: str, value: object) -> Iterator[str]:
-    """What is wrong with labels or annotations."""
+    """Problems of labels or annotations."""
     if not isinstance(value, Mapping):
         yield f"metadata.{field}: expected a mapping (got {value!r})"
         return

@@ -43,7 +43,7 @@ MOVED_FIELDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class JobFile:
-    """What stands in a file."""
+    """The content of a file."""
 
     jobs: tuple[FileJob, ...]
     """Its jobs."""

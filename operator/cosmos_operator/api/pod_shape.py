@@ -90,7 +90,7 @@ def _list_problems(value: Any, type_: FieldType, where: str) -> Iterator[str]:  
 
 
 def _directive_problem(element: dict[str, Any], key: str) -> str:
-    """What is wrong with a directive in an element of a list; empty if nothing is, or there is none."""
+    """The problem of a directive in an element of a list; empty if it has none, or there is no directive."""
     if PATCH not in element:
         return ""
     if not key:

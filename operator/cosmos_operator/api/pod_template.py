@@ -158,7 +158,7 @@ def check_size(template: Template) -> None:
 
 
 def _excesses(value: Any, schema: Template, where: str) -> Iterator[str]:  # noqa: ANN401 - JSON
-    """What the API server refuses about a value by the schema of the CRD."""
+    """Problems for which the API server refuses a value, by the schema of the CRD."""
     if value is None and schema.get("nullable"):
         return
     place, kind = f"{where}: " if where else "", schema["type"]

@@ -1,4 +1,4 @@
-"""What a pod template may change, so that the job still works: the rest is refused by name. Pure."""
+"""Fields that a pod template may change, so that the job still works: others are refused by name. Pure."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ RESOURCE_RULES: dict[str, Any] = rules(
 
 
 def resource_problems(requests: dict[str, str], limits: dict[str, str]) -> list[str]:
-    """What is wrong with the requests and limits of a container, each with its field."""
+    """Problems of the requests and limits of a container, each with its field."""
     problems = []
     wrong: set[str] = set()
     for field, quantities in (("requests", requests), ("limits", limits)):
@@ -128,7 +128,7 @@ def resource_problems(requests: dict[str, str], limits: dict[str, str]) -> list[
 
 
 def _request_problem(name: str, request: str, limit: str | None) -> str:
-    """What is wrong with a request beside a limit of the same resource; empty if nothing is."""
+    """The problem of a request beside a limit of the same resource; empty if it has none."""
     if limit is not None and quantity_value(request) > quantity_value(limit):
         return f"is above its limit {limit}; raise the limit, or lower the request"
     if name in OVERCOMMITTED or (

@@ -16,7 +16,7 @@ _NOTHING = object()
 
 
 def lacking(served: Schema, own: Schema, path: str) -> Iterator[str]:
-    """What our schema has and that of the API server lacks.
+    """The parts of our schema that the API server's lacks.
 
     Args:
         served: schema of the API server.

@@ -51,7 +51,7 @@ def kind_of(value: object) -> str:
 
 
 def advice_on(kind: str, got: object) -> str:
-    """What to do about a value of another type than its field's."""
+    """Advice about a value of another type than its field's."""
     if kind == "string_type" and isinstance(got, bool | int | float):
         return "; put it in quotes as it is meant, YAML takes it for another type"
     if kind == "string_type" and isinstance(got, dict) and len(got) == 1:

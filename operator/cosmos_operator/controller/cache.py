@@ -280,7 +280,7 @@ def _labelled(manifest: Manifest) -> JobKey | None:
 
 
 def _places_of(key: JobKey) -> tuple[tuple[str, str, str], ...]:
-    """Where the objects of a job are found: those that it owns, and those that bear its name."""
+    """Index entries under which the objects of a job are found: those that it owns, and those that bear its name."""
     return (key.namespace, key.kind, key.name), (key.namespace, JOB_LABELS[key.kind], key.name)
 
 
@@ -319,7 +319,7 @@ def _read(kind: str, entry: Entry) -> Manifest:
 
 
 def _index_keys(namespace: str, entry: Entry) -> Iterator[tuple[str, str, str]]:
-    """Where an object other than a job is found: under its jobs, its label, the object that made it."""
+    """The index entries of an object other than a job: its jobs, its label, the object that made it."""
     if entry.publishes:
         yield namespace, PUBLISHES, entry.publishes
     if entry.wanted:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Memory:
-    """What the last pass over a job has learned from writes; the next pass learns it again if it is lost."""
+    """Knowledge that the last pass over a job has from its writes; the next pass gains it again if it is lost."""
 
     refusals: dict[ObjectKey, str] = field(default_factory=dict)
     """Objects that the API server refused to create, and why."""

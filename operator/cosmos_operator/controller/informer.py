@@ -62,7 +62,7 @@ class Source(Protocol):
         *,
         metadata_only: bool = False,
     ) -> AsyncIterator[Change]:
-        """What changes after a version."""
+        """Changes after a version."""
 
 
 @dataclass

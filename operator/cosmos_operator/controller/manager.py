@@ -57,7 +57,7 @@ LIBRARY_LOG_LEVELS = {
 
 @dataclass(frozen=True)
 class Parts:
-    """What passes over jobs need."""
+    """The objects that passes over jobs need."""
 
     cluster: KubeCluster
     cache: Cache
@@ -156,7 +156,7 @@ class Operator:
             yield "the watches have not delivered all existing objects yet"
 
     def details(self) -> Iterator[str]:
-        """What /readyz tells beside, one line each."""
+        """Remarks that /readyz tells beside, one line each."""
         holder = self._lease.other_holder
         if holder is not None:
             yield f"standby: the lease is held by {holder or 'nobody yet'}"

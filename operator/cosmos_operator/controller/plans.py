@@ -17,7 +17,7 @@ MAX_PLANS = 400
 
 @dataclass(frozen=True)
 class _Basis:
-    """What a plan follows from."""
+    """The inputs that a plan follows from."""
 
     wanted: bytes
     """Digest of the job without its status."""
@@ -26,7 +26,7 @@ class _Basis:
     """The training run that has begun, with which edits are compared."""
     is_publishing: bool
     others: str
-    """What else the plan was made of, such as the job that trained a model."""
+    """Other objects that the plan was made of, such as the job that trained a model."""
 
 
 _Known = tuple[_Basis, JobPlan]

@@ -1,4 +1,4 @@
-"""What a pass reads from the API server itself, since no watch delivers it: logs, events, nodes, storage classes.
+"""Reads of a pass from the API server itself, where no watch delivers: logs, events, nodes, storage classes.
 
 Each is read only when a pass needs it and the last answer is too old, and is remembered meanwhile.
 """

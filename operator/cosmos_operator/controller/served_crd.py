@@ -109,12 +109,12 @@ class ServedCrd:
         return fitted
 
     def problem(self, kind: str) -> str:
-        """What the API server's schema of a kind lacks, and what to do; empty if nothing."""
+        """A sentence on what the API server's schema of a kind lacks, and what to do; empty if it lacks nothing."""
         lacks = self._lacks.get(kind)
         return _describe(kind, lacks) if lacks else ""
 
     def problems(self) -> Iterator[str]:
-        """What the API server's schemas lack, one line a kind."""
+        """Sentences on what the API server's schemas lack, one line a kind."""
         for kind in self._own:
             if problem := self.problem(kind):
                 yield problem

@@ -1,4 +1,4 @@
-"""What is said about the end of a worker: that its memory was too small, and that others keep its pod alive. Pure."""
+"""Sentences about the end of a worker: that its memory was too small, and that others keep its pod alive. Pure."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def honour_retry(pass_: Pass) -> None:
 
 
 def retry_advice(pass_: Pass) -> str:
-    """What lets a failed job try again."""
+    """The edit that lets a failed job go on, as a sentence."""
     policy = pass_.job.spec.run_policy
     wanted = max(policy.retry, pass_.retry or 0) + 1
     return f"once that is mended, spec.runPolicy.retry={wanted} lets the job go on where it was"

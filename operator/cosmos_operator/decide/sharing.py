@@ -10,7 +10,7 @@ from cosmos_operator.kube.objects import is_being_deleted, name_of, owner_uids
 
 
 def give_up(manifest: Manifest, uid: str, reason: str) -> GiveUp | None:
-    """What a job does to give up its share of an object; None if it has none, or the object goes anyway.
+    """The action by which a job gives up its share of an object; None if it has none, or the object goes anyway.
 
     Args:
         manifest: the object.
@@ -27,7 +27,7 @@ def give_up(manifest: Manifest, uid: str, reason: str) -> GiveUp | None:
 def give_up_job(
     job: Manifest, config_map: Manifest | None, uid: str, reason: str
 ) -> tuple[GiveUp, ...]:
-    """What a job does to give up its share of a stage's Job, and of the ConfigMap that its pods mount.
+    """The actions by which a job gives up its share of a stage's Job, and of the ConfigMap that its pods mount.
 
     While others go on using the Job, its ConfigMap is never deleted.
     """

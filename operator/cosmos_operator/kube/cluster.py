@@ -240,7 +240,7 @@ class KubeCluster(Patches):
         *,
         metadata_only: bool = False,
     ) -> AsyncIterator[Change]:
-        """What changes after this resourceVersion, until the API server ends the watch; see ``read_changes``."""
+        """Changes after this resourceVersion, until the API server ends the watch; see ``read_changes``."""
         resource = await self._resource(kind)
         if resource is None:
             return

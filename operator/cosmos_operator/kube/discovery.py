@@ -1,4 +1,4 @@
-"""What the API server serves: groups, versions and the plurals of their kinds, in one request where it can tell."""
+"""Groups, versions and kinds that the API server serves, in one request where it can tell."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def discover(
 
 @dataclass
 class _Offer:
-    """What is known of the API server."""
+    """The groups and kinds that the API server has told of."""
 
     versions: set[str] | None = None
     """Groups with their versions; None = the server does not list them."""

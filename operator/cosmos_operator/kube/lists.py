@@ -112,7 +112,7 @@ async def count_objects(client: Client, path: str) -> int | None:
 
 
 async def read_changes(client: Client, selection: Selection, version: str) -> AsyncIterator[Change]:
-    """What changes in a selection after a version, until the API server ends the watch or falls silent.
+    """Changes in a selection after a version, until the API server ends the watch or falls silent.
 
     Raises:
         WatchExpired: list again.

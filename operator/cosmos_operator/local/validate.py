@@ -104,7 +104,7 @@ def _describe_stages(stages: Sequence[Stage]) -> Iterator[str]:
 
 
 def _describe_notes(job: FileJob, missing: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """What does not make a job wrong, but may surprise on a cluster."""
+    """Remarks on what does not make a job wrong, but may surprise on a cluster."""
     for where, absent in missing:
         yield f"note: {where}: {absent} is not on this machine; on a cluster it must be in the image"
     for where, template in templates(job):

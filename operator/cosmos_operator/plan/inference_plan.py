@@ -31,7 +31,7 @@ RECORD_FILE = "job.yaml"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What the cluster has of the PostTrainingJob that an InferenceJob names."""
+    """The PostTrainingJob that an InferenceJob names, as far as the cluster has it."""
 
     job: Manifest | None = None
     """The PostTrainingJob; None if there is none of that name."""

@@ -50,7 +50,7 @@ class JobPlan:
     ignored_fields: tuple[str, ...] = ()
     """Paths of fields that only a newer version of the operator knows."""
     obstacle: ModelObstacle | None = None
-    """What an InferenceJob waits for; None if its stages are planned."""
+    """The reason for which an InferenceJob waits; None if its stages are planned."""
     record: Manifest | None = None
     """A ConfigMap to create before anything begins; None if there is nothing to remember."""
 
@@ -76,7 +76,7 @@ def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
 
 
 def read_request(document: Manifest, *, was_accepted: bool) -> tuple[Manifest, tuple[str, ...]]:
-    """What a job asks for, as this version of the operator knows it, and the paths of fields that it does not know.
+    """The spec of a job, as this version of the operator knows it, and the paths of fields that it does not know.
 
     Args:
         document: the job as the API server has it, of any kind.

@@ -1,4 +1,4 @@
-"""What an installation does not allow in a job: fields of pod templates, images, Secrets, access to nodes. Pure."""
+"""Limits that an installation sets to its jobs: fields of pod templates, images, Secrets, access to nodes. Pure."""
 
 from __future__ import annotations
 

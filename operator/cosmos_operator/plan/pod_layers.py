@@ -1,4 +1,4 @@
-"""What is merged into the operator's own pod template, in which order, and what no template can change. Pure."""
+"""Merges the pod templates of chart, job and stage into the operator's own, in this order. Pure."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob, PostTrainingJobSpec, R
 
 @dataclass(frozen=True)
 class SamplingSpec:
-    """Where and how the stages of an InferenceJob run."""
+    """Images, resources and placement of the stages of an InferenceJob."""
 
     compute: ComputeSpec
     storage: StorageSpec

@@ -35,7 +35,7 @@ def starting_point(job: PostTrainingJob, document: TrainConfig, key: str) -> Sta
 
 
 def differing_training(old: TrainConfig, new: TrainConfig) -> list[str]:
-    """What decides the weights of two trainings and differs, as ``name (old -> new)``."""
+    """Differences of two trainings in what decides their weights, as ``name (old -> new)``."""
     inputs = [
         one.model_dump(mode="json", include=set(INPUTS_THAT_DECIDE_WEIGHTS)) for one in (old, new)
     ]

@@ -19,7 +19,7 @@ def was_given_more(pass_: Pass) -> bool:
 
 
 def describe_lack(pass_: Pass, stage: Stage) -> str:
-    """What ran out, what the attempt had, and which field to raise."""
+    """A sentence with the kind of memory that ran out, how much the attempt had, and the field to raise."""
     last = pass_.attempts[-1]
     step = pass_.checkpoints.latest_step if pass_.checkpoints else None
     where = f"step {step}" if step is not None else "its beginning"

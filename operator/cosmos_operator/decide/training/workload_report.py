@@ -1,4 +1,4 @@
-"""What a running attempt tells through its workload: the steps that a preemption would cost, and progress. Pure.
+"""The annotations of a running attempt's workload: the steps that a preemption would cost, and progress. Pure.
 
 Programs that choose what to preempt, and people, see the steps since the last checkpoint in an annotation. A TrainJob
 has a place for progress in its own status, which Kubeflow's tools show.
