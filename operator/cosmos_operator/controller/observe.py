@@ -20,7 +20,7 @@ from cosmos_operator.kube.pods import ending_of, is_over, obstacle_of, phase_of
 from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.plan.inference_plan import name_of_model_job, record_name
 from cosmos_operator.plan.job_plan import JobPlan
-from cosmos_operator.plan.render import build_claims, stage_name
+from cosmos_operator.plan.render import build_claims
 from cosmos_operator.plan.stages import CONDITIONS
 from cosmos_operator.plan.volumes import claim_fields
 from cosmos_operator.settings import Settings
@@ -190,7 +190,7 @@ def interests(plan: JobPlan, job: Job) -> frozenset[ObjectKey]:
     ready = {c.type for c in plan.previous.conditions if c.status == "True"}
     for stage in plan.stages:
         if stage.is_shared and CONDITIONS[stage.kind] not in ready:
-            name = stage_name(job, stage)
+            name = plan.object_names[stage.name]
             found |= {("Job", name), ("ConfigMap", name)}
     return frozenset(found)
 

@@ -15,7 +15,6 @@ from cosmos_operator.kube.objects import wants_suspension
 from cosmos_operator.kube.protocol import Cluster
 from cosmos_operator.plan.backend import BACKENDS
 from cosmos_operator.plan.job_plan import JobPlan
-from cosmos_operator.plan.render import stage_name
 from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
 
@@ -59,7 +58,7 @@ async def find_unmanaged_kinds(
 def _unsuspended(plan: JobPlan, job: PostTrainingJob, settings: Settings, kind: str) -> Manifest:
     """The workload of the job's first attempt, as if it were to start at once."""
     (stage,) = (stage for stage in plan.stages if stage.kind == "train")
-    attempt = TrainingAttempt(job, stage, stage_name(job, stage), settings, 1)
+    attempt = TrainingAttempt(job, stage, plan.object_names[stage.name], settings, 1)
     workload = copy.deepcopy(BACKENDS[kind].build(attempt)[-1])
     workload["metadata"]["namespace"] = plan.document["metadata"]["namespace"]
     holder = workload["spec"]["runPolicy"] if kind == "PyTorchJob" else workload["spec"]

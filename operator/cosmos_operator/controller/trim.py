@@ -62,7 +62,7 @@ SHAPES: dict[str, Shape] = {
     },
     "Pod": {"spec": _POD_SPEC, "status": _POD_STATUS},
     "ConfigMap": {},
-    "Service": {},
+    "Service": {"spec": _fields("selector")},
     "PersistentVolumeClaim": {
         "spec": _fields("accessModes storageClassName resources volumeName"),
         "status": _fields("phase"),

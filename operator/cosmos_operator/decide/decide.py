@@ -57,7 +57,15 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     if plan.job is None:
         return _decide_on_invalid_job(plan, conditions, now, settings)
     pass_ = Pass(
-        plan.document, plan.job, plan.stages, plan.previous, observed, now, settings, conditions
+        plan.document,
+        plan.job,
+        plan.stages,
+        plan.object_names,
+        plan.previous,
+        observed,
+        now,
+        settings,
+        conditions,
     )
     pass_.ignored_fields = plan.ignored_fields
     pass_.refused_edit = plan.refused_edit

@@ -73,6 +73,8 @@ class Pass:
     """The job as the API server has it."""
     job: Job
     stages: Sequence[Stage]
+    object_names: Mapping[str, str]
+    """Name of a stage → name of its ConfigMap, and of its Job unless it is the training."""
     previous: PostTrainingJobStatus
     """The status that the last pass wrote."""
     observed: Observed
@@ -247,19 +249,30 @@ class Pass:
             Delete(manifest["kind"], metadata["name"], metadata["uid"], reason, not at_once)
         )
 
-    def replaces_document(self, wanted: Manifest, found: Manifest) -> bool:
-        """Delete a ConfigMap whose document an edit has changed, to create it anew; no pod that uses it may run.
+    def replaces_outdated(self, wanted: Manifest, found: Manifest) -> bool:
+        """Delete what an edit has outdated, to create it anew: a stage's document, or the Service of another backend.
+
+        No pod that mounts the document may run.
 
         Returns:
-            False if it is as wanted, or no ConfigMap of a stage.
+            False if the object is as wanted.
         """
-        digests = [
-            (one["metadata"].get("annotations") or {}).get(DOCUMENT_ANNOTATION)
-            for one in (wanted, found)
-        ]
-        if wanted["kind"] != "ConfigMap" or None in digests or digests[0] == digests[1]:
+        if wanted["kind"] == "ConfigMap":
+            digests = [
+                (one["metadata"].get("annotations") or {}).get(DOCUMENT_ANNOTATION)
+                for one in (wanted, found)
+            ]
+            is_current, reason = (
+                None in digests or digests[0] == digests[1],
+                "its document has changed",
+            )
+        else:
+            selectors = [(one.get("spec") or {}).get("selector") for one in (wanted, found)]
+            is_current = wanted["kind"] != "Service" or selectors[0] == selectors[1]
+            reason = "it selects the pods of another backend"
+        if is_current:
             return False
-        self.delete(found, "its document has changed")
+        self.delete(found, reason)
         self.requeue_after(SHORT_WAIT_S)
         return True
 

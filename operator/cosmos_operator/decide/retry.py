@@ -7,9 +7,9 @@ from typing import Any
 
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
+from cosmos_operator.decide.stages.find_job import find_job
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import is_being_deleted, read_state
-from cosmos_operator.plan.render import stage_name
 
 
 def asks_for_retry(previous: PostTrainingJobStatus, document: Mapping[str, Any]) -> bool:
@@ -51,8 +51,8 @@ def _failed_jobs(pass_: Pass) -> list[Manifest]:
     """Jobs of stages other than the training that have failed for this job."""
     found = []
     for stage in pass_.stages:
-        job = pass_.observed.get("Job", stage_name(pass_.job, stage))
-        if stage.kind == "train" or job is None or not (stage.is_shared or pass_.owns(job)):
+        job = None if stage.kind == "train" else find_job(pass_, stage)
+        if job is None or not (stage.is_shared or pass_.owns(job)):
             continue
         if is_being_deleted(job) or read_state(job).state == "Failed":
             found.append(job)

@@ -20,7 +20,7 @@ from cosmos_operator.plan.edits import accept_edits
 from cosmos_operator.plan.inference_stages import plan_inference_stages
 from cosmos_operator.plan.job_plan import JobPlan, ModelObstacle, read_request
 from cosmos_operator.plan.permissions import permission_problems
-from cosmos_operator.plan.render import to_yaml
+from cosmos_operator.plan.render import object_names, to_yaml
 from cosmos_operator.plan.sampling_job import complete_job
 from cosmos_operator.plan.stages import plan_stages
 from cosmos_operator.settings import Settings
@@ -67,10 +67,13 @@ def plan_inference_job(
         plan = _plan_by_model(document, previous, job, source)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
+    settings = settings or Settings()
     # what it takes from the PostTrainingJob was allowed there
-    if problems := permission_problems(job, (settings or Settings()).allow):
+    if problems := permission_problems(job, settings.allow):
         return JobPlan(document, previous, problems=tuple(problems))
-    return replace(plan, ignored_fields=ignored)
+    assert plan.job is not None
+    names = object_names(plan.job, plan.stages, settings)
+    return replace(plan, object_names=names, ignored_fields=ignored)
 
 
 def _plan_by_model(

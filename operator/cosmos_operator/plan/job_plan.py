@@ -14,6 +14,7 @@ from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.edits import accept_edits
 from cosmos_operator.plan.permissions import permission_problems
+from cosmos_operator.plan.render import object_names
 from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_operator.settings import Settings
 
@@ -41,6 +42,8 @@ class JobPlan:
     """The job, parsed; None if it cannot be carried out."""
     stages: tuple[Stage, ...] = ()
     """The job's stages, in an order in which they can run."""
+    object_names: Mapping[str, str] = field(default_factory=dict)
+    """Name of a stage → name of its ConfigMap, and of its Job unless it is the training."""
     wrong_items: Mapping[str, str] = field(default_factory=dict)
     """Inference items that are left out, by name, and what is wrong with each."""
     refused_edit: str = ""
@@ -68,10 +71,12 @@ def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
         job, stages, refused_edit = accept_edits(job, stages, previous)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
-    if problems := permission_problems(job, (settings or Settings()).allow):
+    settings = settings or Settings()
+    if problems := permission_problems(job, settings.allow):
         return JobPlan(document, previous, problems=tuple(problems))
+    names = object_names(job, stages, settings)
     return JobPlan(
-        document, previous, job, stages, wrong_items, refused_edit, ignored_fields=ignored
+        document, previous, job, stages, names, wrong_items, refused_edit, ignored_fields=ignored
     )
 
 

@@ -28,8 +28,9 @@ def folder_name(name: str, key: str) -> str:
 def object_name(job: str | None, stage: str, key: str, variant: str = "") -> str:
     """Name of a stage's objects: ``<job>-<stage>-<key>``, or ``cosmos-<stage>-<key>-<variant>`` if jobs share it.
 
-    The variant of a shared stage stands for its claims and credentials: jobs with other claims share nothing. That of
-    an InferenceJob's own stages is ``ij``, so that a PostTrainingJob of the same name has other names.
+    The variant of a shared stage stands for its pod, with image, claims, Secrets and resources: who would run another
+    pod shares nothing but the files. That of an InferenceJob's own stages is ``ij``, so that a PostTrainingJob of the
+    same name has other names.
     """
     parts = (job or "cosmos", stage, key, variant)
     return shorten("-".join(part for part in parts if part))

@@ -23,9 +23,8 @@ from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.backend import Backend, choose_backend
 from cosmos_operator.plan.job import build_stage_job
 from cosmos_operator.plan.names import object_name
-from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, metadata, owner_of
+from cosmos_operator.plan.pod import CONFIG_FILE, build_pod_template, metadata, owner_of
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.volumes import build_mounts
 from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
 from cosmos_worker.config.document_version import HINTS_FILE, dump_document, dump_hints
@@ -35,6 +34,7 @@ from cosmos_worker.storage.volumes import (
 )
 
 EVERYTHING_SERVED = frozenset({"PyTorchJob", "TrainJob"})
+VARIANT_DIGITS = 10
 OWN_VARIANTS = {KIND: "", INFERENCE_KIND: "ij"}
 """Kind of a job → variant in the names of the stages that it shares with no other, see :func:`object_name`."""
 
@@ -53,8 +53,8 @@ def build_manifests(
     if any(stage.kind == "train" for stage in stages):
         manifests.append(build_leader_service(job, backend))
     for stage in stages:
-        manifests.append(build_config_map(job, stage))
-        name = stage_name(job, stage)
+        name = stage_name(job, stage, settings)
+        manifests.append(build_config_map(job, stage, name))
         if stage.kind == "train":
             assert isinstance(job, PostTrainingJob)
             manifests += backend.build(TrainingAttempt(job, stage, name, settings, attempt))
@@ -91,28 +91,25 @@ def build_claims(job: Job) -> list[Manifest]:
     return list(claims.values())
 
 
-def stage_name(job: Job, stage: Stage) -> str:
+def stage_name(job: Job, stage: Stage, settings: Settings) -> str:
     """Name of a stage's ConfigMap, and of its Job unless it is the training."""
-    variant = _variant(job, stage) if stage.is_shared else OWN_VARIANTS[job.kind]
+    variant = _variant(job, stage, settings) if stage.is_shared else OWN_VARIANTS[job.kind]
     return object_name(owner_of(job, stage), stage.name, stage.key, variant)
 
 
-def _variant(job: Job, stage: Stage) -> str:
-    """Hash of what differs between jobs with the same stage: claims, and credentials of the stages that download."""
-    mounts = [
-        [mount.claim_name, mount.sub_path, mount.mount_path]
-        for mount in build_mounts(job, stage.document)
-    ]
-    if stage.kind not in FETCHING:
-        return content_key([mounts, None])[:6]
-    token, keys = job.spec.credentials.hugging_face, job.spec.credentials.s3
-    # jobs without keys keep the names that they had before there were any
-    named = [] if keys is None else [keys.model_dump()]
-    return content_key([mounts, token and token.model_dump(), *named])[:6]
+def object_names(job: Job, stages: Iterable[Stage], settings: Settings) -> dict[str, str]:
+    """Name of each stage → name of its objects, see :func:`stage_name`."""
+    return {stage.name: stage_name(job, stage, settings) for stage in stages}
 
 
-def build_config_map(job: Job, stage: Stage) -> Manifest:
-    """The ConfigMap with a stage's document."""
+def _variant(job: Job, stage: Stage, settings: Settings) -> str:
+    """Hash of the pod that the job would run for a stage, whose result is the same for all jobs with its key."""
+    template = build_pod_template(job, stage, config_map="", settings=settings)
+    return content_key([template])[:VARIANT_DIGITS]
+
+
+def build_config_map(job: Job, stage: Stage, name: str) -> Manifest:
+    """The ConfigMap of this name with a stage's document."""
     document, hints = (
         dump_document(stage.kind, stage.document),
         dump_hints(stage.kind, stage.document),
@@ -120,7 +117,7 @@ def build_config_map(job: Job, stage: Stage) -> Manifest:
     data = {CONFIG_FILE: to_yaml([document])}
     if hints:
         data[HINTS_FILE] = to_yaml([hints])
-    header = metadata(job, stage, stage_name(job, stage))
+    header = metadata(job, stage, name)
     header["annotations"] = {DOCUMENT_ANNOTATION: content_key([document, hints])}
     return {
         "apiVersion": "v1",

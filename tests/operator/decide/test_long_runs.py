@@ -6,6 +6,7 @@ import pytest
 from support.attempts import TWO_NODES, outcomes, report, run, training
 from support.decisions import Simulation
 
+from cosmos_operator.api.labels import STAGE_LABEL
 from cosmos_operator.kube.objects import format_time
 
 QUEUED = {"scheduling": {"queueName": "team-a"}, "runPolicy": {"startDeadlineSeconds": 100}}
@@ -317,53 +318,93 @@ def corrected(simulation):
     simulation.settle()
 
 
-def collect_garbage(simulation):
-    """Delete the first job, and its owner references from the objects that others own as well."""
-    for one in simulation.objects.values():
-        owners = one["metadata"].get("ownerReferences", ())
-        if len(owners) > 1:
-            one["metadata"]["ownerReferences"] = [o for o in owners if o["uid"] != "job-uid"]
-    simulation.settle()
+def images_of_stage(simulation, stage):
+    """Image → names of the owners' uids, of the Jobs of a stage that are not being deleted."""
+    return {
+        image_of(one): [owner["uid"] for owner in one["metadata"]["ownerReferences"]]
+        for (kind, _), one in simulation.objects.items()
+        if kind == "Job"
+        and one["metadata"]["labels"][STAGE_LABEL] == stage
+        and "deletionTimestamp" not in one["metadata"]
+    }
 
 
-def test_job_that_cannot_start_is_not_taken_over_from_a_deleted_one():
+def test_image_that_cannot_be_pulled_keeps_no_job_with_another_image_from_its_stage():
     simulation = Simulation({"compute": {"image": "wrong", "nodes": 1}})
     simulation.settle()
-    uid = unpullable(simulation, simulation.stage_job("fetch-model"))
+    unpullable(simulation, simulation.stage_job("fetch-model"))
     assert simulation.condition("ModelReady")["reason"] == "ImagePullFailed"
 
-    corrected(simulation)
-    collect_garbage(simulation)
-    simulation.remove_deleted()
-    simulation.settle()
-
-    job = simulation.stage_job("fetch-model")
-    assert job["metadata"]["uid"] != uid
-    assert image_of(job) == "there"
-    assert simulation.condition("ModelReady")["status"] != "False"
+    corrected(simulation)  # another job, beside or after the first
+    assert images_of_stage(simulation, "fetch-model") == {
+        "wrong": ["job-uid"],
+        "there": ["another"],
+    }
+    assert simulation.condition("ModelReady")["status"] == "Unknown"
+    assert simulation.status["message"] == "runs fetch-model"
 
 
-def test_job_that_runs_is_taken_over_whatever_its_image():
+def test_job_with_another_image_runs_its_own_pod_of_a_stage_that_runs_for_others():
     simulation = Simulation({"compute": {"image": "other", "nodes": 1}})
     simulation.settle()
+    simulation.start_pods(simulation.stage_job("fetch-model"))
+    corrected(simulation)
+
+    assert sorted(images_of_stage(simulation, "fetch-model")) == ["other", "there"]
+
+
+def test_edit_of_an_image_that_cannot_be_pulled_leaves_the_job_to_the_others():
+    simulation = Simulation({"compute": {"image": "wrong", "nodes": 1}})
+    simulation.settle()
     job = simulation.stage_job("fetch-model")
-    simulation.start_pods(job)
-    corrected(simulation)
-    collect_garbage(simulation)
-
-    assert simulation.stage_job("fetch-model")["metadata"]["uid"] == job["metadata"]["uid"]
-
-
-def test_job_that_waits_for_others_too_is_left_to_them():
-    simulation = Simulation({"compute": {"image": "other", "nodes": 1}})
-    simulation.settle()
-    uid = unpullable(simulation, simulation.stage_job("fetch-model"))
-    corrected(simulation)
-    simulation.remove_deleted()
+    job["metadata"]["ownerReferences"].append({"uid": "another"})
+    unpullable(simulation, job)
+    simulation.edit({"compute.image": "there"})
     simulation.settle()
 
-    assert simulation.stage_job("fetch-model")["metadata"]["uid"] == uid
-    assert simulation.condition("ModelReady")["reason"] == "ImagePullFailed"
+    assert images_of_stage(simulation, "fetch-model") == {
+        "wrong": ["another"],
+        "there": ["job-uid"],
+    }
+    simulation.succeed(simulation.objects["Job", name_of_image(simulation, "there")])
+    simulation.settle()
+    assert simulation.condition("ModelReady")["status"] == "True"
+
+
+def test_edit_does_not_interrupt_a_stage_that_runs():
+    simulation = Simulation({"compute": {"image": "first", "nodes": 1}})
+    simulation.settle()
+    simulation.start_pods(simulation.stage_job("fetch-model"))
+    simulation.edit({"compute.image": "second"})
+    simulation.settle()
+    assert sorted(images_of_stage(simulation, "fetch-model")) == ["first"]
+
+    simulation.succeed(simulation.stage_job("fetch-model"))
+    simulation.settle()
+    assert simulation.condition("ModelReady")["status"] == "True"
+
+
+def test_edit_that_is_undone_goes_back_to_the_job_of_before():
+    simulation = Simulation({"compute": {"image": "first", "nodes": 1}})
+    simulation.settle()
+    job = simulation.stage_job("fetch-model")
+    job["metadata"]["ownerReferences"].append({"uid": "another"})
+    unpullable(simulation, job)
+    for image in ("second", "first"):
+        simulation.edit({"compute.image": image})
+        simulation.settle()
+
+    assert images_of_stage(simulation, "fetch-model") == {"first": ["another", "job-uid"]}
+
+
+def name_of_image(simulation, image):
+    """Name of the Job of fetch-model with an image."""
+    (name,) = [
+        name
+        for (kind, name), one in simulation.objects.items()
+        if kind == "Job" and "fetch-model" in name and image_of(one) == image
+    ]
+    return name
 
 
 def test_nodes_that_are_chosen_anew_count_for_a_stage_that_waits_for_one():

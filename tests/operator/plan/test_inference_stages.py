@@ -10,6 +10,7 @@ from cosmos_operator.plan.inference_stages import plan_inference_stages
 from cosmos_operator.plan.render import build_manifests, stage_name
 from cosmos_operator.plan.sampling_job import complete_job
 from cosmos_operator.plan.stages import plan_stages
+from cosmos_operator.settings import Settings
 
 OWN_MODEL = {
     "model": {"name": "Tiny", "source": {"path": "/data/model"}},
@@ -118,7 +119,9 @@ def test_names_and_labels_differ_from_those_of_a_job_of_the_same_name():
     mine, theirs = plan_inference_stages(complete), stages_of(job)
 
     for stage in mine:
-        same = stage_name(complete, stage) == stage_name(job, theirs[stage.name])
+        same = stage_name(complete, stage, Settings()) == stage_name(
+            job, theirs[stage.name], Settings()
+        )
         assert same is stage.is_shared, stage.name
     for manifest in build_manifests(complete, mine):
         labels = manifest["metadata"]["labels"]

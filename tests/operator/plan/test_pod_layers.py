@@ -15,7 +15,7 @@ from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.backend import BACKENDS
 from cosmos_operator.plan.pod import AvoidedNodes, build_pod_template
 from cosmos_operator.plan.render import build_manifests
-from cosmos_operator.plan.stages import Stage, plan_stages
+from cosmos_operator.plan.stages import SHARED_KINDS, Stage, plan_stages
 from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
 
@@ -288,13 +288,14 @@ def test_trainjob_gets_a_runtime_with_what_a_patch_cannot_carry(changes: Json) -
     assert carried == expected
 
 
-def test_key_does_not_depend_on_templates_but_the_digest_does() -> None:
+def test_key_does_not_depend_on_templates_but_digests_and_names_of_shared_stages_do() -> None:
     template = {"spec": {"tolerations": SPOT}}
     plain, changed = workloads(), workloads({"podTemplate": template})
 
     for name, one in plain.items():
         other = changed[name]["metadata"]
-        assert one["metadata"]["name"] == other["name"]
+        is_shared = name in SHARED_KINDS
+        assert (one["metadata"]["name"] == other["name"]) is not is_shared
         assert one["metadata"]["labels"] == other["labels"]
         if one["kind"] == "Job":
             digests = {m["annotations"][TEMPLATE_ANNOTATION] for m in (one["metadata"], other)}

@@ -68,7 +68,7 @@ def test_installation_without_secrets_gives_none():
 def test_jobs_with_other_keys_share_no_stage_that_fetches():
     def names(changes: dict | None) -> dict[str, str]:
         job = make_job(changes)
-        return {stage.name: stage_name(job, stage) for stage in plan_stages(job)}
+        return {stage.name: stage_name(job, stage, Settings()) for stage in plan_stages(job)}
 
     without, one, other = (
         names(changes and {"credentials.s3": changes})

@@ -67,7 +67,8 @@ def test_worker_of_the_last_release_reads_the_documents_of_today(example: str) -
     job = load_job(ROOT / f"examples/{example}.yaml")
     stages = {stage.name: stage for stage in plan_stages(job)}
     texts = {
-        name: build_config_map(job, stage)["data"]["stage.yaml"] for name, stage in stages.items()
+        name: build_config_map(job, stage, "stage")["data"]["stage.yaml"]
+        for name, stage in stages.items()
     }
 
     for name, text in texts.items():
@@ -181,7 +182,7 @@ def test_hints_stand_beside_the_document_and_unknown_ones_are_ignored(tmp_path: 
     (stage,) = (stage for stage in plan_stages(job) if stage.kind == "train")
     assert isinstance(stage.document, TrainConfig)
     assert stage.document.published_uri is not None
-    for name, text in build_config_map(job, stage)["data"].items():
+    for name, text in build_config_map(job, stage, "stage")["data"].items():
         (tmp_path / name).write_text(text)
     hints = tmp_path / "hints.yaml"
     assert load_stage_config("train", tmp_path / "stage.yaml", ()) == stage.document

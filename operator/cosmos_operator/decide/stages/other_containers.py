@@ -10,6 +10,7 @@ from __future__ import annotations
 from cosmos_operator.decide.decision import Delete
 from cosmos_operator.decide.endings import is_overdue, tell_others
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
+from cosmos_operator.decide.stages.find_job import find_job
 from cosmos_operator.decide.stages.results import add_note, keep_result
 from cosmos_operator.decide.stages.stage_pods import ended_pods
 from cosmos_operator.kube.containers import kept_alive_by
@@ -22,7 +23,6 @@ from cosmos_operator.kube.objects import (
 )
 from cosmos_operator.kube.pods import phase_of
 from cosmos_operator.plan.job import FATAL_EXIT_CODES
-from cosmos_operator.plan.render import stage_name
 from cosmos_operator.plan.stages import Stage
 
 
@@ -80,7 +80,7 @@ def end_kept_pods(pass_: Pass, stage: Stage, workload: Manifest, state: str) -> 
 
 def end_left_over(pass_: Pass, stage: Stage) -> None:
     """Delete what is left of the Job of a stage that has succeeded, if other containers keep it from ending."""
-    workload = pass_.observed.get("Job", stage_name(pass_.job, stage))
+    workload = find_job(pass_, stage)
     if workload is None or not pass_.owns(workload) or is_being_deleted(workload):
         return
     if read_state(workload).state in ("Succeeded", "Failed"):

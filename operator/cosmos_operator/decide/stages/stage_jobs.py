@@ -7,6 +7,7 @@ from cosmos_operator.decide.pass_state import LONG_WAIT_S, SHORT_WAIT_S, Pass, S
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
 from cosmos_operator.decide.requirements.unattended import DEFAULT_QUEUE, unattended_obstacle
+from cosmos_operator.decide.stages.find_job import find_job, give_up_earlier_jobs
 from cosmos_operator.decide.stages.other_containers import await_retry, end_kept_pods, judge
 from cosmos_operator.decide.stages.stage_pods import last_ending, pods_of
 from cosmos_operator.decide.training.progress import read_log
@@ -27,17 +28,18 @@ from cosmos_operator.kube.pods import (
     phase_of,
 )
 from cosmos_operator.plan.job import build_stage_job
-from cosmos_operator.plan.render import build_config_map, stage_name
+from cosmos_operator.plan.render import build_config_map
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import is_queued
 
 
 def advance_job(pass_: Pass, stage: Stage) -> StageView:
     """Read the state of a stage's Job, and create the Job if its turn has come."""
-    name = stage_name(pass_.job, stage)
-    workload = pass_.observed.get("Job", name)
+    workload = find_job(pass_, stage)
     if workload is None:
-        return _begin(pass_, stage, name)
+        return _begin(pass_, stage, pass_.object_names[stage.name])
+    name = name_of(workload)
+    give_up_earlier_jobs(pass_, stage, workload)
     state = judge(pass_, stage, workload)
     if is_being_deleted(workload) and state.state != "Succeeded":
         _delete_stuck_job(pass_, workload)
@@ -57,6 +59,8 @@ def advance_job(pass_: Pass, stage: Stage) -> StageView:
     if pass_.is_suspended:
         return _stop(pass_, stage, workload)
     _share(pass_, stage, workload)
+    if refused := pass_.creation_refused("ConfigMap", name):
+        return refused
     return _view_of_active(pass_, stage, workload)
 
 
@@ -81,11 +85,11 @@ def _begin(pass_: Pass, stage: Stage, name: str) -> StageView:
             "Waiting", "Waiting", "waits for the claims or the queue that the job needs"
         )
     pass_.results.pop(stage.name, None)
-    config_map = build_config_map(pass_.job, stage)
+    config_map = build_config_map(pass_.job, stage, name)
     found = pass_.observed.get("ConfigMap", name)
     if found is None:
         pass_.create(config_map, shared=stage.is_shared)
-    elif not stage.is_shared and pass_.replaces_document(config_map, found):
+    elif not stage.is_shared and pass_.replaces_outdated(config_map, found):
         return StageView("Waiting", "Starting", f"ConfigMap {name} is made anew")
     job = build_stage_job(pass_.job, stage, name, name, pass_.settings)
     pass_.create(job, shared=stage.is_shared)
@@ -99,7 +103,7 @@ def _restore_config_map(pass_: Pass, stage: Stage, name: str) -> None:
     """Create the ConfigMap of an existing Job again if somebody deleted it, and own a shared one."""
     config_map = pass_.observed.get("ConfigMap", name)
     if config_map is None:
-        pass_.create(build_config_map(pass_.job, stage), shared=stage.is_shared)
+        pass_.create(build_config_map(pass_.job, stage, name), shared=stage.is_shared)
     elif stage.is_shared and not pass_.owns(config_map):
         pass_.add_owner("ConfigMap", name)
 
@@ -127,7 +131,7 @@ def _view_of_failed(
 ) -> StageView:
     """A failure counts for this job if it came after it, and with the image and the resources that it asks for."""
     if reason := _reason_to_try_again(pass_, stage, workload, state):
-        pass_.delete(workload, reason)
+        _discard(pass_, stage, workload, reason)
         return _view_of_retried(pass_, f"{stage.name} is tried again: {reason}")
     _share(pass_, stage, workload)
     end_kept_pods(pass_, stage, workload, "Failed")
@@ -211,10 +215,9 @@ def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     if any(map(kept_alive_by, active)):
         return await_retry(pass_, stage, workload)
     obstacle = first_obstacle(active)
-    if obstacle is not None and _is_outdated(pass_, stage, workload):
-        pass_.delete(
-            workload, f"it does not start, and was created with other settings: {obstacle.message}"
-        )
+    if obstacle is not None and has_other_template(pass_, stage, workload):
+        reason = f"it does not start, and was created with other settings: {obstacle.message}"
+        _discard(pass_, stage, workload, reason)
         return _view_of_retried(pass_, f"{stage.name} is begun again with this job's settings")
     if obstacle is not None:
         pass_.requeue_after(LONG_WAIT_S)
@@ -246,14 +249,13 @@ def _delete_stuck_job(pass_: Pass, workload: Manifest) -> str:
     return node
 
 
-def _is_outdated(pass_: Pass, stage: Stage, workload: Manifest) -> bool:
-    """True if a Job was created with another image, or for other nodes, than this job asks for now.
-
-    A Job that other jobs use as well is left to them; deleted jobs stop counting once they are garbage-collected.
-    """
-    if owner_uids(workload) != {pass_.uid}:
-        return False
-    return has_other_template(pass_, stage, workload)
+def _discard(pass_: Pass, stage: Stage, workload: Manifest, reason: str) -> None:
+    """Delete a Job that is of no use; one of before an edit is left to the jobs that use it as well."""
+    is_used_by_others = pass_.owns(workload) and owner_uids(workload) != {pass_.uid}
+    if is_used_by_others and has_other_template(pass_, stage, workload):
+        pass_.give_up_job(workload, reason)
+    else:
+        pass_.delete(workload, reason)
 
 
 def has_other_template(pass_: Pass, stage: Stage, workload: Manifest) -> bool:

@@ -8,9 +8,9 @@ from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.training.node_avoidance import nodes_to_avoid
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of
-from cosmos_operator.plan.backend import Backend
+from cosmos_operator.plan.backend import BACKENDS, Backend
 from cosmos_operator.plan.edits import spec_key
-from cosmos_operator.plan.render import build_config_map, build_leader_service, stage_name
+from cosmos_operator.plan.render import build_config_map, build_leader_service
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt
 
@@ -23,7 +23,8 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
         pass_.requeue_after(SHORT_WAIT_S)
         message = f"waits for pod {name_of(left_over[0])} of a deleted job of the same name"
         return StageView("Waiting", "NameConflict", message)
-    avoided, config_map = nodes_to_avoid(pass_, stage), stage_name(pass_.job, stage)
+    avoided = nodes_to_avoid(pass_, stage)
+    config_map = pass_.object_names[stage.name]
     attempt = TrainingAttempt(
         pass_.training_job, stage, config_map, pass_.settings, number, avoided
     )
@@ -34,7 +35,7 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
             continue  # a Service of other people has the job's name: only the short log address is lost
         if found is not None and not pass_.owns(found):
             return pass_.name_conflict(kind, name)
-        if found is not None and pass_.replaces_document(manifest, found):
+        if found is not None and pass_.replaces_outdated(manifest, found):
             return StageView("Waiting", "Starting", f"{kind} {name} is made anew")
         if found is None:
             pass_.create(manifest)
@@ -44,18 +45,23 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
     return StageView("Running", "Starting", f"starts attempt {number}")
 
 
-def restore_common_objects(pass_: Pass, stage: Stage, backend: Backend) -> None:
-    """Create again what somebody deleted of the objects that all attempts use, while an attempt runs."""
-    if pass_.attempts[-1].spec_key not in (None, spec_key(pass_.training_job)):
+def restore_common_objects(pass_: Pass, stage: Stage) -> None:
+    """Create again what is missing, or of another backend, among what all attempts use, while an attempt runs."""
+    attempt = pass_.attempts[-1]
+    if attempt.spec_key not in (None, spec_key(pass_.training_job)):
         return  # they would be those of the next attempt
-    for manifest in _common_objects(pass_, stage, backend):
-        if pass_.observed.get(manifest["kind"], name_of(manifest)) is None:
+    for manifest in _common_objects(pass_, stage, BACKENDS[attempt.backend]):
+        found = pass_.observed.get(manifest["kind"], name_of(manifest))
+        if found is None:
             pass_.create(manifest)
+        elif manifest["kind"] == "Service" and pass_.owns(found):
+            pass_.replaces_outdated(manifest, found)
 
 
 def _common_objects(pass_: Pass, stage: Stage, backend: Backend) -> tuple[Manifest, Manifest]:
     """The objects that all attempts use: the ConfigMap that the pods mount, and the Service of the leader."""
-    return build_config_map(pass_.job, stage), build_leader_service(pass_.job, backend)
+    name = pass_.object_names[stage.name]
+    return build_config_map(pass_.job, stage, name), build_leader_service(pass_.job, backend)
 
 
 def _belongs_to_job_name(pass_: Pass, manifest: Manifest) -> bool:

@@ -169,7 +169,7 @@ class Training:
             return self._stop(gang, "DeadlineExceeded", pass_.failure.message)
         if view := self._take_results(gang):
             return view
-        restore_common_objects(pass_, self.stage, self.backend)
+        restore_common_objects(pass_, self.stage)
         result = check_running_attempt(pass_, self.stage, gang)
         if result.outcome is not None:
             if result.outcome == "DeadlineExceeded":
