@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from cosmos_worker.commands import add_commands
@@ -42,7 +43,7 @@ from cosmos_worker.runtime.stage_process import (
     stopping_at_once,
 )
 from cosmos_worker.stages import export
-from cosmos_worker.stages.run_stage import run_stage
+from cosmos_worker.stages.run_stage import lock_content, run_stage
 from cosmos_worker.storage.volumes import Volumes
 
 logger = logging.getLogger("cosmos_worker.cli")  # also when run as __main__
@@ -189,8 +190,12 @@ def _start_processes(options: argparse.Namespace, given: Sequence[str]) -> int:
         program = ["--module", "cosmos_worker.cli", *given]
         return launch.launch_program(program, options.num_gpus, os.environ)
     stage, config, overrides = options.command, options.config, options.overrides
-    load_stage_config(stage, config, overrides)  # a wrong document fails here, once
-    return launch.launch(stage, config, overrides, options.nproc_per_node)
+    document = load_stage_config(stage, config, overrides)  # a wrong one fails here, once
+    volumes = Volumes.from_environment(os.environ)
+    with ExitStack() as stack:
+        with stopping_at_once(stage):
+            stack.enter_context(lock_content(stage, document, volumes))
+        return launch.launch(stage, config, overrides, options.nproc_per_node)
 
 
 def _run_here(options: argparse.Namespace) -> Outcome:
@@ -198,7 +203,8 @@ def _run_here(options: argparse.Namespace) -> Outcome:
     if options.command in STAGE_CONFIGS:
         config = load_stage_config(options.command, options.config, options.overrides)
         with stopping_at_once(options.command):
-            return run_stage(options.command, config, Volumes.from_environment(os.environ))
+            volumes = Volumes.from_environment(os.environ)
+            return run_stage(options.command, config, volumes, is_alone=is_launched())
     with stopping_at_once(options.command):
         return export.run(options) if options.command == export.COMMAND else _sample(options)
 

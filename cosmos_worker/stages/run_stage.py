@@ -12,11 +12,14 @@ import json
 import logging
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from cosmos_worker.config.stages import StageConfig
 from cosmos_worker.errors import EXIT_OK
 from cosmos_worker.runtime.outcome import Outcome
 from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.storage.same_work import only_maker
 from cosmos_worker.storage.volumes import Volumes, marker_path, read_marker, write_json
 
 logger = logging.getLogger(__name__)
@@ -25,35 +28,70 @@ CHECKED_STAGES = ("prepare-dataset",)
 """Stages with a ``check_done``."""
 RENEWED_STAGES = ("fetch-model", "publish")
 """Stages with a ``find_lacking``; they run again where somebody has removed what they made."""
+SHARED_STAGES = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents", "generate")
+"""Stages of which several jobs may want the same result at the same time; the training locks its folder itself."""
 
 
-def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
+def run_stage(
+    stage: str, config: StageConfig, volumes: Volumes, *, is_alone: bool = False
+) -> Outcome:
     """Run a stage unless its completion marker exists, then write the marker.
+
+    Args:
+        stage: command of the worker.
+        config: its document.
+        volumes: where they are mounted.
+        is_alone: True if no other process can be at the same work, as its launcher holds the lock of its content.
 
     Raises:
         WorkerError: of the stage.
     """
+    if done := _find_done(stage, config, volumes):
+        return done
+    if is_alone:
+        return _run(stage, config, volumes)
+    with lock_content(stage, config, volumes):
+        return _find_done(stage, config, volumes) or _run(stage, config, volumes)
+
+
+def lock_content(stage: str, config: StageConfig, volumes: Volumes) -> AbstractContextManager[None]:
+    """A block in which no other pod makes what a stage makes; it begins once such a pod has ended."""
+    if stage not in SHARED_STAGES:
+        return nullcontext()
+    return only_maker(volumes.resolve(config.target_uri), config.key)
+
+
+def _find_done(stage: str, config: StageConfig, volumes: Volumes) -> Outcome | None:
+    """The outcome of a stage whose result is there; None if it is not."""
     target = volumes.resolve(config.target_uri)
     marker = read_marker(target, config.key)
-    name = f"cosmos_worker.stages.{stage.replace('-', '_')}"
     if marker is not None and stage in RENEWED_STAGES:
-        lacking = importlib.import_module(name).find_lacking(config, volumes, marker["result"])
+        lacking = _module(stage).find_lacking(config, volumes, marker["result"])
         if lacking is not None:
             logger.warning("%s was done, but %s is gone; running again", stage, lacking)
             marker = None
-    if marker is not None:
-        if stage in CHECKED_STAGES:
-            importlib.import_module(name).check_done(config, volumes)
-        logger.info("%s already done key=%s folder=%s", stage, config.key, target)
-        message = f"{stage} was already done"
-        return Outcome(EXIT_OK, "Succeeded", message, result=marker.get("result"))
-    module = importlib.import_module(name)
+    if marker is None:
+        return None
+    if stage in CHECKED_STAGES:
+        _module(stage).check_done(config, volumes)
+    logger.info("%s already done key=%s folder=%s", stage, config.key, target)
+    message = f"{stage} was already done"
+    return Outcome(EXIT_OK, "Succeeded", message, result=marker.get("result"))
+
+
+def _run(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
+    """Run a stage, and write its completion marker."""
     started = time.monotonic()
-    result = module.run(config, volumes)
+    result = _module(stage).run(config, volumes)
     seconds = time.monotonic() - started
     if ProcessGroup.from_environment(os.environ).is_main:
         document = {"stage": stage, "config": config.model_dump(mode="json"), "result": result}
-        write_json(marker_path(target, config.key), document)
+        path = marker_path(volumes.resolve(config.target_uri), config.key)
+        write_json(path, document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))
     said = [f"{stage} done in {seconds:.1f} s", *([result["note"]] if "note" in result else [])]
     return Outcome(EXIT_OK, "Succeeded", "; ".join(said), result=result)
+
+
+def _module(stage: str) -> Any:  # noqa: ANN401 - a module
+    return importlib.import_module(f"cosmos_worker.stages.{stage.replace('-', '_')}")

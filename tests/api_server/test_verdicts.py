@@ -127,6 +127,9 @@ VALID = {
     "labels and annotations": job('{name: t, labels: {a: "7", b.c/d: ""}, annotations: {A.b/c: "x y"}}'),
     "null label": job("{name: t, labels: {a: null}, annotations: }"),
     "finalizers": job("{name: t, finalizers: [a.b/c]}"),
+    "owner": job("{name: t, ownerReferences: [{apiVersion: v1, kind: A, name: b, uid: c, controller: true}]}"),
+    "no time of creation": job("{name: t, creationTimestamp: null}"),
+    "time of creation": job('{name: t, creationTimestamp: "2026-01-31T12:00:00Z"}'),
     **{f"image {text}": compute(f"image: {text}") for text in (
         "worker", "lab/worker:1.2", "Registry.example.com/lab/worker:latest", "localhost:5000/a/b__c:x_y",
         f"a.b/c@sha256:{DIGEST}", f"a.b/c:v1@sha256:{DIGEST}", "'[::1]:5000/a/b'", "MyOrg/worker")},
@@ -155,7 +158,7 @@ INVALID = {
     "fraction without quotes and zero": requests("cpu: .5"),
     **{f"memory {text}": limits(f"memory: {text}") for text in (
         "-8", '"-8"', "8 Gi", "8gi", "8GB", "1K", '"1e3Mi"', '"."', '""', '" 8Gi"', "1ki", "0x10Gi", "true", "[1]",
-        "1.1.1", "1i", '"1 000"', "12:30")},
+        "1.1.1", "1i", '"1 000"', "12:30", "9223372036854775808")},
     "negative shared memory": compute("sharedMemory: -8"),
     "negative shared memory in quotes": compute('sharedMemory: "-8"'),
     "claim without room": claim("size: 0"),
@@ -241,6 +244,9 @@ INVALID = {
     "annotation that is a boolean": job("{name: t, annotations: {a: true}}"),
     "key of an annotation": job('{name: t, annotations: {"a b": c}}'),
     "labels in a list": job("{name: t, labels: [a]}"),
+    "finalizer with a space": job("{name: t, finalizers: ['a b']}"),
+    "owner without a name": job("{name: t, ownerReferences: [{kind: A, apiVersion: v1, uid: a}]}"),
+    "time of creation in words": job("{name: t, creationTimestamp: yesterday}"),
     "selector with a space in its key": scheduling('nodeSelector: {"my label": x}'),
     "selector with a foreign letter": scheduling('nodeSelector: {zone: "z\u00fcrich"}'),
     "selector that is a boolean": scheduling("nodeSelector: {gpu: true}"),

@@ -17,6 +17,12 @@ NUMBERS = ("generation", "deletionGracePeriodSeconds")
 LISTS = ("finalizers", "ownerReferences", "managedFields")
 MAPPINGS = ("labels", "annotations")
 FIELDS = (*TEXTS, *NUMBERS, *LISTS, *MAPPINGS)
+OWNER_FIELDS, OWNER_SWITCHES = (
+    ("apiVersion", "kind", "name", "uid"),
+    ("controller", "blockOwnerDeletion"),
+)
+"""Fields of an owner reference: those that it must have, and those that it may have."""
+TIME_PATTERN = r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[-+]\d{2}:\d{2})"
 NUM_RANDOM = 5
 """Characters that the API server appends to ``generateName``."""
 
@@ -53,7 +59,11 @@ def metadata_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
         elif not isinstance(value, _type_of(name)) or isinstance(value, bool):
             wanted = {str: "a text", int: "a whole number", list: "a list"}[_type_of(name)]
             yield f"{where}: expected {wanted} (got {value!r}){_quotes(value)}"
+        elif name in _TIMES and not re.fullmatch(TIME_PATTERN, value):
+            yield f"{where}: {value!r} is no time; remove it, the API server sets it"
     yield from _name_problems(metadata)
+    yield from _finalizer_problems(metadata.get("finalizers"))
+    yield from _owner_problems(metadata.get("ownerReferences"))
 
 
 def name_for(metadata: Mapping[str, Any]) -> str | None:
@@ -81,6 +91,25 @@ def _name_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
         )
     elif start and not re.match(JOB_NAME_PATTERN, start + "x" * NUM_RANDOM):
         yield f"metadata.generateName: {start!r} begins no DNS label; use letters, digits and -"
+
+
+def _finalizer_problems(finalizers: object) -> Iterator[str]:
+    for number, one in enumerate(finalizers if isinstance(finalizers, list) else ()):
+        if not isinstance(one, str) or not re.match(KEY_PATTERN, one.lower()):
+            yield f"metadata.finalizers[{number}]: {one!r} is no name of a finalizer; use DOMAIN/NAME"
+
+
+def _owner_problems(owners: object) -> Iterator[str]:
+    for number, one in enumerate(owners if isinstance(owners, list) else ()):
+        where = f"metadata.ownerReferences[{number}]"
+        if not isinstance(one, Mapping):
+            yield f"{where}: expected a mapping (got {one!r})"
+            continue
+        missing = [name for name in OWNER_FIELDS if not one.get(name)]
+        if missing:
+            yield f"{where}: {', '.join(missing)} missing; give {', '.join(OWNER_FIELDS)}"
+        for name in one.keys() - {*OWNER_FIELDS, *OWNER_SWITCHES}:
+            yield f"{where}: unknown field {name!r}; use {', '.join((*OWNER_FIELDS, *OWNER_SWITCHES))}"
 
 
 def _mapping_problems(field: str, value: object) -> Iterator[str]:

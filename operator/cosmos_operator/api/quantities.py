@@ -27,6 +27,9 @@ GPU_ADVICE = (
     "not nvidia.com/gpu"
 )
 
+WHOLE_NUMBERS = range(-(1 << 63), 1 << 63)
+"""Numbers that JSON of Kubernetes has as whole ones."""
+
 _SUFFIXES = {
     "": Decimal(1),
     **{name: Decimal(1000) ** power for power, name in enumerate("num", -3)},
@@ -58,6 +61,8 @@ def _quantity_text(value: object) -> object:
         )
     if isinstance(value, bool) or not isinstance(value, int | str):
         return value
+    if isinstance(value, int) and value not in WHOLE_NUMBERS:
+        raise ValueError(f'{value} is above what a number can be; write "{value}" in quotes')
     quantity_value(str(value))
     return str(value)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cosmos_operator.api.status import PostTrainingJobStatus
+from cosmos_operator.decide.find_job import find_job
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass
-from cosmos_operator.decide.stages.find_job import find_job
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import is_being_deleted, read_state
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from cosmos_operator.decide.decision import Delete
 from cosmos_operator.decide.endings import is_overdue, tell_others
+from cosmos_operator.decide.find_job import find_job
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
-from cosmos_operator.decide.stages.find_job import find_job
 from cosmos_operator.decide.stages.results import add_note, keep_result
 from cosmos_operator.decide.stages.stage_pods import ended_pods
 from cosmos_operator.kube.containers import kept_alive_by

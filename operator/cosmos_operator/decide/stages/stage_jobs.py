@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cosmos_operator.api.labels import QUEUE_LABEL, TEMPLATE_ANNOTATION
+from cosmos_operator.decide.find_job import find_job, give_up_earlier_jobs
 from cosmos_operator.decide.pass_state import LONG_WAIT_S, SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
 from cosmos_operator.decide.requirements.unattended import DEFAULT_QUEUE, unattended_obstacle
-from cosmos_operator.decide.stages.find_job import find_job, give_up_earlier_jobs
 from cosmos_operator.decide.stages.other_containers import await_retry, end_kept_pods, judge
 from cosmos_operator.decide.stages.stage_pods import last_ending, pods_of
 from cosmos_operator.decide.training.progress import read_log

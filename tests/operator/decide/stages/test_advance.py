@@ -750,3 +750,23 @@ def test_report_that_fails_fails_the_job_which_keeps_everything_else_and_can_be_
     simulation.settle()
     finish_rest(simulation)
     assert simulation.condition("Succeeded")["status"] == "True"
+
+
+def test_document_that_a_quota_refuses_is_told_rather_than_the_pod_that_lacks_it():
+    simulation = Simulation()
+    simulation.settle()
+    name = simulation.stage_job("fetch-model")["metadata"]["name"]
+    del simulation.objects["ConfigMap", name]
+    refusal = "exceeded quota: q, requested: count/configmaps=1"
+    simulation.extra["refusals"] = {("ConfigMap", name): refusal}
+    simulation.extra["warnings"] = {("Job", name): "MountVolume.SetUp failed"}
+    decision = simulation.step()
+
+    found = simulation.condition("ModelReady")
+    assert (found["status"], found["reason"]) == ("False", "Refused")
+    assert refusal in found["message"]
+    assert ("ConfigMap", name) in [
+        (a.manifest["kind"], a.manifest["metadata"]["name"])
+        for a in decision.actions
+        if isinstance(a, Create)
+    ], "it is tried again"
