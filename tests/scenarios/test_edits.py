@@ -210,6 +210,32 @@ def test_backend_that_the_cluster_lacks_is_replaced(world: ScenarioWorld) -> Non
 
 
 @pytest.mark.in_process
+def test_log_address_of_a_job_follows_its_backend(world: ScenarioWorld) -> None:
+    world.submit("followed", **endless(world), backend={"type": "PyTorchJob"})
+    world.wait_step("followed", 5)
+    assert pods_of_service(world, "followed") == ["followed-1-master-0"]
+
+    world.patch("followed", {"backend": {"type": "Job"}, "runPolicy": {"suspend": True}})
+    world.wait_state("followed", "Suspended")
+    world.patch("followed", {"runPolicy": {"suspend": False}})
+    status = world.wait_step("followed", 10, attempt=2)
+
+    assert status["attempts"][1]["backend"] == "Job"
+    (pod,) = world.pods("followed", running=True)
+    assert pods_of_service(world, "followed") == [pod["metadata"]["name"]]
+    world.delete("followed")
+
+
+def pods_of_service(world: ScenarioWorld, name: str) -> list[str]:
+    """Names of the running pods that ``kubectl logs svc/NAME`` chooses from."""
+    services = world.list("/api/v1 services")
+    (service,) = [one for one in services if one["metadata"]["name"] == name]
+    selector = ",".join(f"{key}={value}" for key, value in service["spec"]["selector"].items())
+    pods = world.list("/api/v1 pods", selector)
+    return [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running"]
+
+
+@pytest.mark.in_process
 def test_claim_that_is_not_there_is_created_by_the_job(world: ScenarioWorld) -> None:
     world.submit("unclaimed", storage={"datasets": {"claimName": "archive-of-edits"}})
     found = world.wait_condition("unclaimed", "StorageReady", "ClaimNotFound")

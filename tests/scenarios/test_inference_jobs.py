@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from support.scenario_world import ITEM, InferenceJobs, ScenarioWorld
 
+from cosmos_operator.api.labels import STAGE_LABEL
+
 
 @pytest.fixture
 def jobs(world: ScenarioWorld) -> InferenceJobs:
@@ -125,3 +127,94 @@ def test_restarted_operator_carries_on(
     world.kill_operator()
     world.start_operator()
     jobs.wait_state("restart", "Succeeded")
+
+
+@pytest.mark.in_process
+def test_failed_item_is_tried_again_with_the_pods_that_it_is_given_then(
+    world: ScenarioWorld, jobs: InferenceJobs, trained: str
+) -> None:
+    world.lack_data("/mended/prompt", stage="generate-tried")
+    other = {**ITEM, "name": "tried", "parameters": {**ITEM["parameters"], "seed": 13}}
+    jobs.submit("retried", model={"job": trained}, items=[other])
+    failed = jobs.wait_state("retried", "Failed")
+    assert "spec.runPolicy.retry=1" in failed["message"]
+
+    template = {"metadata": {"labels": {"team": "vision"}}}
+    grace = {"generate": {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 45}}}}
+    jobs.patch("retried", {"podTemplate": template, "stages": grace, "runPolicy": {"retry": 1}})
+    status = jobs.wait_state("retried", "Succeeded")
+
+    assert status["retry"] == 1
+    assert [one["state"] for one in status["inference"]] == ["Succeeded"]
+    found = {
+        pod["metadata"]["labels"][STAGE_LABEL]: pod
+        for pod in world.list("/api/v1 pods", "cosmos.dev/inference-job=retried")
+    }
+    for name, seconds in (("generate-tried", 45), ("report", 30)):
+        assert found[name]["metadata"]["labels"]["team"] == "vision"
+        assert found[name]["spec"]["terminationGracePeriodSeconds"] == seconds
+    jobs.delete("retried")
+
+
+@pytest.mark.in_process
+def test_pod_templates_reach_the_pods_of_their_stages_and_items(
+    world: ScenarioWorld, jobs: InferenceJobs, trained: str
+) -> None:
+    templates = {
+        "podTemplate": {"metadata": {"labels": {"team": "vision"}}},
+        "stages": {"generate": {"podTemplate": {"metadata": {"labels": {"size": "small"}}}}},
+    }
+    large = {"podTemplate": {"metadata": {"labels": {"size": "large"}}}}
+    items = [
+        {**ITEM, "name": name, "parameters": {**ITEM["parameters"], "seed": seed}, **own}
+        for name, seed, own in (("plain", 17, {}), ("own", 19, large))
+    ]
+    jobs.submit("shaped", model={"job": trained}, items=items, **templates)
+    jobs.wait_state("shaped", "Succeeded")
+
+    found = {
+        labels[STAGE_LABEL]: (labels.get("team"), labels.get("size"))
+        for pod in world.list("/api/v1 pods", "cosmos.dev/inference-job=shaped")
+        for labels in [pod["metadata"]["labels"]]
+    }
+    assert found["generate-plain"] == ("vision", "small")
+    assert found["generate-own"] == ("vision", "large")
+    assert found["report"] == ("vision", None)
+
+
+@pytest.mark.in_process
+def test_job_that_is_made_anew_under_its_name_generates_its_own_videos(
+    world: ScenarioWorld, jobs: InferenceJobs, trained: str
+) -> None:
+    """Neither status, nor objects, nor files of the deleted job count for another content."""
+    addresses = []
+    for seed in (23, 29):
+        item = {**ITEM, "parameters": {**ITEM["parameters"], "seed": seed}}
+        jobs.submit("reborn", model={"job": trained}, items=[item])
+        (result,) = jobs.wait_state("reborn", "Succeeded")["inference"]
+        addresses.append(result["address"])
+        pods = world.list("/api/v1 pods", "cosmos.dev/inference-job=reborn")
+        assert [p for p in pods if p["metadata"]["labels"][STAGE_LABEL] == "generate-clip"]
+        jobs.delete("reborn")
+        world.wait("it is gone", lambda: jobs.job("reborn") is None)
+    assert addresses[0] != addresses[1]
+
+
+@pytest.mark.in_process
+def test_model_that_is_published_anew_under_its_name_is_sampled_anew(
+    world: ScenarioWorld, jobs: InferenceJobs
+) -> None:
+    """The files of the videos bear the key of the training that made the model, not its name alone."""
+    addresses = []
+    for seed in (3, 5):
+        training = world.document("phoenix")["spec"]["training"] | {"seed": seed}
+        world.submit("phoenix", training=training)
+        world.wait_state("phoenix", "Succeeded")
+        jobs.submit("of-phoenix", model={"job": "phoenix"})
+        (result,) = jobs.wait_state("of-phoenix", "Succeeded")["inference"]
+        addresses.append(result["address"])
+        jobs.delete("of-phoenix")
+        world.delete("phoenix")
+        world.wait("it is gone", lambda: world.job("phoenix") is None)
+        world.wait("and its objects", lambda: not world.owned("phoenix"))
+    assert addresses[0] != addresses[1]

@@ -48,3 +48,25 @@ def test_last_user_that_is_suspended_stops_the_stage_and_who_goes_on_begins_it_a
     for name in ("half-a", "half-b"):
         world.delete(name)
     world.wait("it goes with the job", lambda: owners(world) == [])
+
+
+@pytest.mark.in_process
+def test_image_that_cannot_be_pulled_stops_no_job_with_another_image(world: ScenarioWorld) -> None:
+    compute = {"nodes": 1, "processesPerNode": 1}
+    encoder = world.document("x")["spec"]["embeddings"] | {"encoder": "Shared-Too"}
+    world.submit("wrong-image", embeddings=encoder, compute={**compute, "image": IMAGE})
+    found = world.wait_condition("wrong-image", "ModelReady", "ImagePullFailed")
+    assert IMAGE in found["message"]
+    assert "spec.compute.image" in found["message"]
+
+    world.submit("right-image", embeddings=encoder, compute=compute)
+    world.wait_state("right-image", "Succeeded")
+    assert world.condition("wrong-image", "ModelReady")["reason"] == "ImagePullFailed"
+
+    world.patch("wrong-image", {"compute": {"image": None}})
+    world.wait_state("wrong-image", "Succeeded")
+    images = {
+        one["spec"]["template"]["spec"]["containers"][0]["image"]
+        for one in world.stage_jobs("fetch-model")
+    }
+    assert IMAGE not in images, "what could not start is gone"

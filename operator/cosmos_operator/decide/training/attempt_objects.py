@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cosmos_operator.api.base import KIND
 from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL
 from cosmos_operator.decide.pass_state import SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.training.node_avoidance import nodes_to_avoid
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of
+from cosmos_operator.kube.pods import phase_of
 from cosmos_operator.plan.backend import BACKENDS, Backend
 from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.render import build_config_map, build_leader_service
@@ -56,6 +59,13 @@ def restore_common_objects(pass_: Pass, stage: Stage) -> None:
             pass_.create(manifest)
         elif manifest["kind"] == "Service" and pass_.owns(found):
             pass_.replaces_outdated(manifest, found)
+
+
+def document_refused(pass_: Pass, stage: Stage, pods: Iterable[Manifest]) -> StageView | None:
+    """The view of an attempt whose pods wait for a ConfigMap that the API server refuses; None if they do not."""
+    if any(phase_of(pod) == "Running" for pod in pods):
+        return None
+    return pass_.creation_refused("ConfigMap", pass_.object_names[stage.name])
 
 
 def _common_objects(pass_: Pass, stage: Stage, backend: Backend) -> tuple[Manifest, Manifest]:

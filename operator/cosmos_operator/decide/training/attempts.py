@@ -20,7 +20,11 @@ from cosmos_operator.decide.training.attempt_list import (
     steps_of,
     update_attempt,
 )
-from cosmos_operator.decide.training.attempt_objects import create_attempt, restore_common_objects
+from cosmos_operator.decide.training.attempt_objects import (
+    create_attempt,
+    document_refused,
+    restore_common_objects,
+)
 from cosmos_operator.decide.training.gpu_hours import count_gpu_hours
 from cosmos_operator.decide.training.node_avoidance import silent_nodes
 from cosmos_operator.decide.training.out_of_memory import describe_lack, was_given_more
@@ -175,7 +179,7 @@ class Training:
             if result.outcome == "DeadlineExceeded":
                 pass_.fail_job("StartDeadlineExceeded", result.message)
             return self._stop(gang, result.outcome, result.message, node=result.node)
-        return result.view
+        return document_refused(pass_, self.stage, gang.pods) or result.view
 
     def _take_results(self, gang: Gang) -> StageView | None:
         """End an attempt by what its workers did, before its workload's controller has reported it.

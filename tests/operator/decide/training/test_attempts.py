@@ -621,3 +621,17 @@ def test_trainjob_that_lost_its_pod_is_told_with_what_to_do():
     assert found["reason"] == "RuntimePatchesLost"
     assert "'push-1'" in found["message"]
     assert "Kueue below 0.17" in found["message"]
+
+
+def test_document_that_a_quota_refuses_is_told_while_no_pod_runs():
+    simulation = Simulation()
+    simulation.prepare()
+    (name,) = [name for kind, name in simulation.objects if name.startswith("push-train-")]
+    del simulation.objects["ConfigMap", name]
+    refusal = "exceeded quota: q, requested: count/configmaps=1"
+    simulation.extra["refusals"] = {("ConfigMap", name): refusal}
+    simulation.step()
+    found = simulation.condition("Running")
+    assert (found["status"], found["reason"]) == ("False", "Refused")
+    assert refusal in simulation.status["message"]
+    assert simulation.attempts[-1]["outcome"] == "Running"
