@@ -38,7 +38,7 @@ _POD_STATUS = _fields(
     containerStatuses=_CONTAINER_STATUS,
     initContainerStatuses=_CONTAINER_STATUS,
 )
-_POD_SPEC = _fields("nodeName", containers=_CONTAINER, initContainers=_CONTAINER)
+_POD_SPEC = _fields("nodeName schedulerName", containers=_CONTAINER, initContainers=_CONTAINER)
 _ENDED_PODS = _fields("failed succeeded")
 _WORKLOAD_STATUS = _fields("startTime completionTime", conditions=_CONDITION)
 

@@ -154,3 +154,44 @@ def test_webhook_that_does_not_answer_is_told_with_what_to_do() -> None:
     simulation.settle()
     assert simulation.attempts[-1]["backend"] == "Job"
     assert simulation.workload_names("Job")
+
+
+@pytest.mark.parametrize("kind", ["PyTorchJob", "TrainJob"])
+def test_workload_that_was_noticed_but_never_has_a_pod_is_named(kind: str) -> None:
+    """As a TrainJob whose JobSet nobody carries out."""
+    simulation = Simulation({"backend.type": kind}, served=frozenset({kind}))
+    simulation.prepare()
+    simulation.pass_time(299)
+    simulation.settle()
+    assert simulation.condition("Running")["reason"] == "Starting"
+
+    simulation.pass_time(2)
+    simulation.settle()
+    running = simulation.condition("Running")
+    assert running["reason"] == "Unattended"
+    assert f"kubectl describe {kind.lower()} push-1" in running["message"]
+    assert ("JobSet" in running["message"]) == (kind == "TrainJob")
+
+
+@pytest.mark.parametrize("stage", ["fetch-model", "train"])
+def test_pod_that_no_scheduler_looks_at_is_named(stage: str) -> None:
+    changes = {"podTemplate": {"spec": {"schedulerName": "volcano"}}, "backend.type": "Job"}
+    simulation = Simulation(changes)
+    if stage == "train":
+        simulation.prepare()
+        workload = simulation.running_attempt()
+    else:
+        simulation.settle()
+        workload = simulation.stage_job(stage)
+    (pod,) = simulation.start_pods(workload, phase="Pending")
+    del pod["spec"]["nodeName"]
+    kind = "Running" if stage == "train" else "ModelReady"
+    simulation.pass_time(GRACE_S - 1)
+    simulation.settle()
+    assert simulation.condition(kind)["reason"] in ("Starting", "InProgress")
+
+    simulation.pass_time(2)
+    simulation.settle()
+    found = simulation.condition(kind)
+    assert (found["status"], found["reason"]) == ("False", "Unattended")
+    assert "start the scheduler 'volcano'" in found["message"]

@@ -7,7 +7,11 @@ from cosmos_operator.decide.find_job import find_job, give_up_earlier_jobs
 from cosmos_operator.decide.pass_state import LONG_WAIT_S, SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
-from cosmos_operator.decide.requirements.unattended import DEFAULT_QUEUE, unattended_obstacle
+from cosmos_operator.decide.requirements.unattended import (
+    DEFAULT_QUEUE,
+    unattended_obstacle,
+    unscheduled_obstacle,
+)
 from cosmos_operator.decide.stages.other_containers import await_retry, end_kept_pods, judge
 from cosmos_operator.decide.stages.stage_pods import last_ending, pods_of
 from cosmos_operator.decide.training.progress import read_log
@@ -228,7 +232,10 @@ def _view_of_active(pass_: Pass, stage: Stage, workload: Manifest) -> StageView:
     warnings = map(pass_.observed.warnings.get, _objects_with_warnings(name, active))
     if warning := next(filter(None, warnings), ""):
         return StageView("Blocked", "NotStarting", f"{stage.name}: {warning}", workload=workload)
-    if not active and (obstacle := unattended_obstacle(pass_, workload)):
+    obstacle = (
+        unscheduled_obstacle(pass_, active) if active else unattended_obstacle(pass_, workload)
+    )
+    if obstacle is not None:
         return StageView("Blocked", obstacle.reason, obstacle.message, workload=workload)
     logs = (read_log(pass_.observed.logs.get(name_of(pod), "")) for pod in active)
     units = next((log.units for log in logs if log.units), "")

@@ -8,7 +8,11 @@ from cosmos_operator.api.status import Outcome
 from cosmos_operator.decide.pass_state import LONG_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import admitted_at, waits_in_queue
-from cosmos_operator.decide.requirements.unattended import unattended_obstacle
+from cosmos_operator.decide.requirements.unattended import (
+    podless_obstacle,
+    unattended_obstacle,
+    unscheduled_obstacle,
+)
 from cosmos_operator.decide.training import backoff
 from cosmos_operator.decide.training.outcomes import outcome_of
 from cosmos_operator.decide.training.partial_start import partial_start_problem
@@ -170,9 +174,13 @@ def _obstacle(pass_: Pass, stage: Stage, gang: Gang) -> Obstacle | None:
     if len(gang.pods) < stage.nodes:
         keys.append((workload["kind"], name_of(workload)))
     warning = next((w for key in keys if (w := pass_.observed.warnings.get(key))), "")
-    if warning or gang.pods:
-        return Obstacle("NotStarting", warning) if warning else None
-    return unattended_obstacle(pass_, workload)
+    if warning:
+        return Obstacle("NotStarting", warning)
+    if gang.pods:
+        return unscheduled_obstacle(pass_, gang.active)
+    never_had_pods = pass_.attempts[-1].scheduled_time is None
+    podless = podless_obstacle(pass_, workload) if never_had_pods else None
+    return unattended_obstacle(pass_, workload) or podless
 
 
 def _has_lost_its_patches(workload: Manifest) -> bool:
