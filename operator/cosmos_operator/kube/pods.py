@@ -20,10 +20,18 @@ from cosmos_operator.kube.containers import (
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of, parse_time, seconds_since
 
-IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-"""Reasons of a waiting container whose image cannot be pulled."""
-CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-"""Reasons of a waiting container that cannot be created, such as a missing Secret."""
+IMAGE_REASONS = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+)
+"""Reasons of a waiting container whose image cannot be pulled, as the kubelet has them."""
+COMING_REASONS = ("", "ContainerCreating", "PodInitializing")
+"""Reasons of a waiting container with which nothing is wrong; all others say why it cannot be created."""
 CRASHES = "CrashLoopBackOff"
 """Reason of a waiting container that has ended and is started again: in our pods only native sidecars are."""
 FOREIGN_REMEDY = (
@@ -222,7 +230,8 @@ def _obstacle_of_container(pod: Manifest, status: Manifest, *, is_ours: bool) ->
     where = f"pod {name_of(pod)}" + ("" if is_ours else f", container {name!r}, which is not ours")
     if reason in IMAGE_REASONS:
         remedy = (
-            "set spec.compute.image or the chart's worker image to one that the nodes can pull"
+            "set spec.compute.image or the chart's worker image to one that the nodes can pull, or give the Secret of its "
+            "registry (imagePullSecrets of the pod template or of the chart)"
             if is_ours
             else PULL_REMEDIES.get(name, FOREIGN_REMEDY)
         )
@@ -230,16 +239,16 @@ def _obstacle_of_container(pod: Manifest, status: Manifest, *, is_ours: bool) ->
             "ImagePullFailed",
             f"{where}: image {image!r} cannot be pulled: {message or reason}; {remedy}",
         )
-    if reason in CONFIG_REASONS:
-        remedy = "create what is missing in the job's namespace"
-        text = f"{where}: the container cannot be created: {message or reason}; {remedy}"
-        return Obstacle("ContainerNotCreated", text)
     if reason == CRASHES:
         last = (status.get("lastState") or {}).get("terminated") or {}
         code = last.get("exitCode", "?")
         text = f"{where}: it ends again and again with exit code {code}; {FOREIGN_REMEDY}"
         return Obstacle("ContainerCrashes", text)
-    return None
+    if reason in COMING_REASONS:
+        return None
+    remedy = "create what is missing in the job's namespace, or mend what refuses it on the node"
+    text = f"{where}: the container cannot be created ({reason}): {message or reason}; {remedy}"
+    return Obstacle("ContainerNotCreated", text)
 
 
 def first_obstacle(pods: Iterable[Manifest]) -> Obstacle | None:

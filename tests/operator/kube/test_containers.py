@@ -178,3 +178,27 @@ def test_memory_limit_is_that_of_the_worker():
     assert memory_limit(found) == ""
     found["spec"]["containers"][1]["resources"] = {"limits": {"memory": "2Gi"}}
     assert memory_limit(found) == "2Gi"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("SignatureValidationFailed", "ImagePullFailed"),
+        ("RegistryUnavailable", "ImagePullFailed"),
+        ("ImageInspectError", "ImagePullFailed"),
+        ("CreateContainerError", "ContainerNotCreated"),
+        ("PreStartHookError", "ContainerNotCreated"),
+        ("ReasonOfALaterKubelet", "ContainerNotCreated"),
+    ],
+)
+def test_every_reason_of_a_container_that_does_not_come_is_told(reason: str, expected: str):
+    found = obstacle_of(pod({"worker": waiting(reason, "the node's words")}, "Pending"))
+
+    assert found is not None
+    assert found.reason == expected
+    assert "the node's words" in found.message
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_container_that_is_being_made_is_no_obstacle(reason: str):
+    assert obstacle_of(pod({"worker": waiting(reason)}, "Pending")) is None
