@@ -230,8 +230,8 @@ def _obstacle_of_container(pod: Manifest, status: Manifest, *, is_ours: bool) ->
     where = f"pod {name_of(pod)}" + ("" if is_ours else f", container {name!r}, which is not ours")
     if reason in IMAGE_REASONS:
         remedy = (
-            "set spec.compute.image or the chart's worker image to one that the nodes can pull, or give the Secret of its "
-            "registry (imagePullSecrets of the pod template or of the chart)"
+            "set spec.compute.image or the chart's worker image to one that the nodes can pull, or give the Secret of "
+            "its registry (imagePullSecrets of the pod template or of the chart)"
             if is_ours
             else PULL_REMEDIES.get(name, FOREIGN_REMEDY)
         )
