@@ -59,7 +59,7 @@ def metadata_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
         elif not isinstance(value, _type_of(name)) or isinstance(value, bool):
             wanted = {str: "a text", int: "a whole number", list: "a list"}[_type_of(name)]
             yield f"{where}: expected {wanted} (got {value!r}){_quotes(value)}"
-        elif name in _TIMES and not re.fullmatch(TIME_PATTERN, value):
+        elif name in _TIMES and not re.fullmatch(TIME_PATTERN, str(value)):
             yield f"{where}: {value!r} is no time; remove it, the API server sets it"
     yield from _name_problems(metadata)
     yield from _finalizer_problems(metadata.get("finalizers"))
