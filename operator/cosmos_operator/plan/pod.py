@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cosmos_operator.api.job import Job
@@ -11,7 +11,7 @@ from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.pod_layers import keep_away, merged, worker_of
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.volumes import build_mounts, mount_path
+from cosmos_operator.plan.volumes import Mount, build_mounts, mount_path
 from cosmos_operator.settings import Settings
 from cosmos_worker.runtime.outcome import TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
@@ -205,8 +205,9 @@ def _volume_mounts(job: Job, stage: Stage) -> list[Manifest]:
     ]
     if _needs_shared_memory(stage):
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a mount
-    names = _claim_volumes(job, stage)
-    for mount in build_mounts(job, stage.document):
+    found = build_mounts(job, stage.document)
+    names = _claim_volumes(found)
+    for mount in found:
         entry: Manifest = {"name": names[mount.claim_name], "mountPath": mount.mount_path}
         if mount.sub_path:
             entry["subPath"] = mount.sub_path
@@ -224,12 +225,12 @@ def _volumes(job: Job, stage: Stage, config_map: str) -> list[Manifest]:
     if _needs_shared_memory(stage):
         memory = {"medium": "Memory", "sizeLimit": job.spec.compute.shared_memory}
         volumes.append({"name": "shared-memory", "emptyDir": memory})
-    for claim, name in _claim_volumes(job, stage).items():
+    for claim, name in _claim_volumes(build_mounts(job, stage.document)).items():
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
     return volumes
 
 
-def _claim_volumes(job: Job, stage: Stage) -> dict[str, str]:
+def _claim_volumes(mounts: Iterable[Mount]) -> dict[str, str]:
     """Claim → name of its volume in the pod; each claim is attached once."""
-    claims = dict.fromkeys(mount.claim_name for mount in build_mounts(job, stage.document))
+    claims = dict.fromkeys(mount.claim_name for mount in mounts)
     return {claim: f"claim-{number}" for number, claim in enumerate(claims)}

@@ -20,7 +20,9 @@ def layers(job: Job, stage: Stage, settings: Settings) -> Iterator[Template]:
     """Changes of a stage's pods, later ones before earlier ones: installation, short fields, job, stage, item."""
     if settings.pod_template is not None:
         yield settings.pod_template
-    yield {"metadata": _inherited_metadata(job, stage), "spec": _short_fields(job, stage)}
+    inherited, short = _inherited_metadata(job, stage), _short_fields(job, stage)
+    if any(inherited.values()) or short:
+        yield {"metadata": inherited, "spec": short}
     own = getattr(job.spec.stages, stage.kind.replace("-", "_")).pod_template
     item = next((one for one in job.spec.inference if f"generate-{one.name}" == stage.name), None)
     for template in (job.spec.pod_template, own, None if item is None else item.pod_template):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cosmos_operator.api.check_items import uses_dataset
 from cosmos_operator.api.status import ConditionType
@@ -58,7 +59,7 @@ class Stage:
         """True if other jobs with the same inputs use the same result."""
         return self.kind in SHARED_KINDS
 
-    @property
+    @cached_property
     def volumes(self) -> dict[str, bool]:
         """Volumes that the stage uses → True if it writes there."""
         return used_volumes(self.document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,11 @@ def mount_path(volume: str) -> str:
 
 def used_volumes(document: StageConfig) -> dict[str, bool]:
     """Volumes that a document names → True if the stage writes there, which is where its target lies."""
-    matches = [ADDRESS.match(text) for text in _texts(document.model_dump())]
+    return _volumes_in(_texts(document.model_dump()), document)
+
+
+def _volumes_in(texts: Iterable[str], document: StageConfig) -> dict[str, bool]:
+    matches = [ADDRESS.match(text) for text in texts]
     names = {match["volume"] for match in matches if match}
     target = document.target_uri.partition("://")[0]
     return {name: name == target for name in VOLUMES if name in names}
@@ -60,12 +64,11 @@ def used_volumes(document: StageConfig) -> dict[str, bool]:
 
 def build_mounts(job: Job, document: StageConfig) -> tuple[Mount, ...]:
     """All mounts of a stage's pod: the volumes and the claims that its document names."""
-    mounts = []
-    for volume, writes in used_volumes(document).items():
+    mounts, texts = [], tuple(_texts(document.model_dump()))
+    for volume, writes in _volumes_in(texts, document).items():
         spec = getattr(job.spec.storage, volume)
         sub_path = volume if spec.sub_path is None else spec.sub_path
         mounts.append(Mount(spec.claim_name, sub_path, mount_path(volume), not writes, volume))
-    texts = tuple(_texts(document.model_dump()))
     dataset = job.dataset_claim
     for claim in dict.fromkeys(named_claims(job).values()):
         path = f"{CLAIM_ROOT}/{claim}"

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import cache_latents
 from cosmos_worker.stages.cache_latents import own_windows
+from cosmos_worker.stages.run_stage import run_stage
+from cosmos_worker.storage.same_work import only_maker
 from cosmos_worker.storage.volumes import (
     SUMMARY_FILE,
     VIDEO_READER_VERSION,
@@ -361,6 +364,28 @@ def test_two_processes_leave_one_marker(tmp_path, tokenizer_folder):
     assert marker["result"]["windows"] == 9
     assert message["reason"] == "Succeeded"
     assert message["result"] == marker["result"]
+
+
+@pytest.mark.multiproc
+def test_processes_of_a_pod_wait_for_another_pod_that_makes_the_same(tmp_path, tokenizer_folder):
+    dataset = write_dataset(tmp_path / "data", {"train/a": (0, 5, 8)})
+    config = make_config(dataset, tokenizer_folder, tmp_path / "out")
+    document, log = tmp_path / "stage.yaml", tmp_path / "log"
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "cosmos_worker.cli", "cache-latents"]
+    command += ["--config", str(document), "--nproc-per-node", "2"]
+    environment = {**os.environ, "COSMOS_TERMINATION_LOG": str(tmp_path / "termination.json")}
+    with only_maker(tmp_path / "out", config.key):
+        with log.open("wb") as stream:
+            process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
+        while "another process makes the same" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        run_stage("cache-latents", config, Volumes(), is_alone=True)
+
+    assert process.wait(60) == 0
+    message = json.loads((tmp_path / "termination.json").read_text())
+    assert message["message"] == "cache-latents was already done"
 
 
 def test_latents_of_another_video_reader_are_not_used(tmp_path, monkeypatch):
