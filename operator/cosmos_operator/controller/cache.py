@@ -67,6 +67,8 @@ class Cache:
     def __init__(self) -> None:
         self.served: frozenset[str] = frozenset()
         """The ``OPTIONAL_KINDS`` that the API server has."""
+        self.awaiting_kinds: set[JobKey] = set()
+        """Jobs that need one which it has not."""
         self._objects: dict[Place, dict[str, Entry]] = {}
         self._found: dict[tuple[str, str, str], dict[ObjectKey, None]] = {}
         self._retired: set[JobKey] = set()

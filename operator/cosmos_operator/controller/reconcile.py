@@ -130,6 +130,7 @@ class Reconciler:
         now = self._clock()
         observed = await self._observer.observe(key, plan, now, memory.refusals, memory.foreign)
         decision = self._fitted(key, decide(plan, observed, now, self._settings))
+        self._note_awaited_kind(key, is_awaited=decision.awaits_kind)
         if _has_no_pass(plan, decision) and await self._executor.begin(
             key, decision.actions, memory
         ):
@@ -201,7 +202,15 @@ class Reconciler:
         self._cache.retire(key)
         self._forget(key)
 
+    def _note_awaited_kind(self, key: JobKey, *, is_awaited: bool) -> None:
+        """Note whether the job needs a kind that the API server has not; the watcher then looks for it more often."""
+        if is_awaited:
+            self._cache.awaiting_kinds.add(key)
+        else:
+            self._cache.awaiting_kinds.discard(key)
+
     def _forget(self, key: JobKey) -> None:
+        self._note_awaited_kind(key, is_awaited=False)
         self._memories.pop(key, None)
         self._plans.forget(key)
         self._pace.forget(key)

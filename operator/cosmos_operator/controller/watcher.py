@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from cosmos_operator.settings import Settings
 SERVED_POLL_S = 90.0
 """Seconds between two requests for the kinds that the API server has."""
 MISSING_POLL_S = 5.0
-"""The same while it has no PostTrainingJob and the operator has nothing to do."""
+"""The same while a job needs a kind that it has not, or it has no PostTrainingJob."""
 FIRST_RETRY_S = 1.0
 """Seconds until the kinds are asked for again where the API server did not answer."""
 ROUNDS = 12
@@ -140,16 +141,19 @@ class Watcher:
     async def _until_kinds_change(
         self, kinds: frozenset[str], tasks: list[asyncio.Task[None]]
     ) -> None:
-        poll_s = SERVED_POLL_S if kinds & set(JOB_KINDS) else MISSING_POLL_S
+        asked_at = time.monotonic()
         while True:
             if tasks:
-                done, _ = await asyncio.wait(tasks, timeout=poll_s)
+                done, _ = await asyncio.wait(tasks, timeout=MISSING_POLL_S)
                 for task in done:
                     task.result()
             else:
-                await asyncio.sleep(poll_s)
-            if await self._served_kinds() != kinds:
-                return
+                await asyncio.sleep(MISSING_POLL_S)
+            is_awaited = self._cache.awaiting_kinds or not kinds & set(JOB_KINDS)
+            if is_awaited or time.monotonic() - asked_at >= SERVED_POLL_S:
+                if await self._served_kinds() != kinds:
+                    return
+                asked_at = time.monotonic()
 
     async def _served_kinds(self) -> frozenset[str]:
         optional = {*JOB_KINDS, *OPTIONAL_KINDS}

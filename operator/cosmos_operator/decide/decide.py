@@ -78,7 +78,7 @@ def decide(plan: JobPlan, observed: Observed, now: datetime, settings: Settings)
     pass_.fail_items(plan.wrong_items)
     status = build_status(pass_)
     events = transition_events(plan.previous, status)
-    return Decision(tuple(pass_.actions), status, events, pass_.requeue_after_s)
+    return Decision(tuple(pass_.actions), status, events, pass_.requeue_after_s, pass_.awaits_kind)
 
 
 def _advance(pass_: Pass, plan: JobPlan) -> None:

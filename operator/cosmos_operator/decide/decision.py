@@ -103,3 +103,5 @@ class Decision:
     events: tuple[Event, ...] = ()
     requeue_after_s: float | None = None
     """Seconds after which the job wants another pass even if nothing happens; None = only when something happens."""
+    awaits_kind: bool = False
+    """True if the job needs a kind that the API server has not, until somebody installs it."""

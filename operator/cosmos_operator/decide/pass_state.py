@@ -101,6 +101,8 @@ class Pass:
     inference: tuple[InferenceResult, ...] = ()
     outputs: tuple[Output, ...] = ()
     failure: Failure | None = None
+    awaits_kind: bool = False
+    """True if the job needs a kind that the API server has not."""
     ignored_fields: Sequence[str] = ()
     """Paths of fields of the job that only a newer version of the operator knows."""
     lacks_requirements: bool = False

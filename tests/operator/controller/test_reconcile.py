@@ -88,6 +88,21 @@ async def test_invalid_job_is_planned_once(kube, rig, calls):
     assert calls == ["plan_job", "parse_job"]
 
 
+@pytest.mark.parametrize(
+    "needs", [{"backend.type": "PyTorchJob"}, {"scheduling.queueName": "a", "backend.type": "Job"}]
+)
+async def test_job_that_needs_a_missing_kind_is_noted_until_it_needs_it_no_more(kube, rig, needs):
+    make_ptj(kube, "one", needs)
+    await rig.sync()
+    await rig.reconcile("one")
+    assert rig.cache.awaiting_kinds == {key_of("one")}
+
+    kube.call(lambda: kube.store.delete(PTJS, "default", "one"))
+    await rig.sync()
+    await rig.reconcile("one")
+    assert rig.cache.awaiting_kinds == set()
+
+
 async def test_deleted_job_is_not_planned(rig, calls):
     assert await rig.reconcile("one") == (None, [])
     assert calls == []

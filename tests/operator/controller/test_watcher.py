@@ -13,7 +13,7 @@ from support.jobs import make_document
 from support.passes import PTJS
 
 from cosmos_operator.api.crd import build_crd
-from cosmos_operator.controller import informer, namespace_watch
+from cosmos_operator.controller import informer, namespace_watch, watcher
 from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.metrics import Metrics
 from cosmos_operator.controller.router import Router
@@ -258,3 +258,16 @@ async def test_job_whose_deletion_was_missed_leaves_the_cache(kube, tmp_path):
         (watch,) = op.watcher._watches
         await watch._make_up("PostTrainingJob", [])  # a list from before "one" was created
         assert {key.name for key, _ in op.cache.jobs()} == {"one"}
+
+
+async def test_kind_that_a_job_needs_is_noticed_soon(kube, tmp_path, monkeypatch):
+    monkeypatch.setattr(watcher, "MISSING_POLL_S", 0.1)
+    key = make_ptj(kube, "team-a", "one")
+    async with watching(kube, tmp_path) as op:
+        await op.until(lambda: op.watcher.is_caught_up and key in op.keys)
+        kube.install("PyTorchJob")
+        await asyncio.sleep(0.5)
+        assert "PyTorchJob" not in op.watcher._cache.served, "nobody needs it"
+
+        op.watcher._cache.awaiting_kinds.add(key)
+        await op.until(lambda: "PyTorchJob" in op.watcher._cache.served)

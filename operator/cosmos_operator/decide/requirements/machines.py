@@ -35,6 +35,7 @@ def check_backend(pass_: Pass) -> Backend | None:
             f"spec.backend.type: {backend.kind} needs {backend.needs}, which this cluster lacks; install it, or "
             f"set it to one that this cluster has ({available})"
         )
+        pass_.awaits_kind = True
         pass_.set_condition("Accepted", "False", "BackendUnavailable", message)
         pass_.propose_state("Pending", message)
         pass_.requeue_after(LONG_WAIT_S)

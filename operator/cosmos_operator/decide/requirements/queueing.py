@@ -27,6 +27,7 @@ def check_queue(pass_: Pass) -> bool:
             f"spec.scheduling.queueName: {name!r} needs Kueue (CustomResourceDefinition localqueues.kueue.x-k8s.io), "
             "which this cluster lacks; install it, or remove the name"
         )
+        pass_.awaits_kind = True
         return _lacks_queue(pass_, "QueueingUnavailable", message)
     if name not in pass_.observed.queue_names:
         available = ", ".join(pass_.observed.queue_names) or "none"
