@@ -13,9 +13,12 @@ from cosmos_operator.plan.keys import source_key
 from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import TokenizerRuntime
 from cosmos_worker.config.source import HuggingFaceSource, S3Source, Source, UrlSource
 from cosmos_worker.config.stages import Artifact, ArtifactKind
 from cosmos_worker.storage.volumes import content_key
+
+RUNTIMES: dict[str, TokenizerRuntime] = {"Native": "native", "TorchScript": "torchscript"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Inputs:
         return self.dataset_source.path or f"{self.dataset_folder}/data"
 
     @property
+    def tokenizer_runtime(self) -> TokenizerRuntime:
+        """What computes the tokenizer, in the words of the stage documents."""
+        return RUNTIMES[self.job.spec.tokenizer.runtime]
+
+    @property
     def published_uri(self) -> str:
         """Volume address of the published model's folder."""
         return f"checkpoints://{self.job.published_name}"
@@ -66,7 +74,6 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
     source = _source(spec.dataset.source, "datasets")
     dataset_key = source_key("dataset", source, fingerprints)
     name = spec.dataset.name or _source_name(source)
-    text_key = content_key([encoder.target_uri, experiment.text.max_length])
     return Inputs(
         job=job,
         experiment=experiment,
@@ -77,9 +84,15 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
-        text_store=f"embeddings://{folder_name(f'text-{spec.embeddings.encoder}', text_key)}",
+        text_store=text_store_of(encoder, experiment),
         fingerprints=fingerprints,
     )
+
+
+def text_store_of(encoder: Artifact, experiment: Experiment) -> str:
+    """Volume address of the text embeddings of an encoder, at the length of the experiment."""
+    key = content_key([encoder.target_uri, experiment.text.max_length])
+    return f"embeddings://{folder_name(f'text-{encoder.name}', key)}"
 
 
 def auxiliary_artifacts(

@@ -51,7 +51,9 @@ def generate(inputs: SamplingInputs, item: InferenceItem) -> GenerateConfig:
         sigma_data=experiment.diffusion.sigma_data,
         tokenizer_uri=inputs.tokenizer.target_uri,
         tokenizer=experiment.tokenizer,
+        tokenizer_runtime=inputs.tokenizer_runtime,
         encoder_uri=inputs.encoder.target_uri,
+        embeddings_uri=inputs.text_store,
         inputs=tuple(
             GenerateInput(
                 prompt=entry.prompt,

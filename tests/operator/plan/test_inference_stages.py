@@ -66,6 +66,7 @@ def test_item_of_a_source_has_the_key_of_a_base_item_of_a_job():
     mine = plan({**OWN_MODEL, "fit": "Crop", "items": [item]})["generate-one"]
 
     assert mine.key == stages_of(theirs)["generate-one"].key
+    assert mine.document.embeddings_uri == stages_of(theirs)["embed-text"].document.target_uri
     assert mine.document.target_uri.startswith("checkpoints://generated-with-Tiny-")
     assert job.spec.dataset.fit == "Crop"
 
@@ -99,6 +100,21 @@ def test_omitted_blocks_are_those_of_the_job():
     assert complete.spec.scheduling.queue_name == "gpus"
     assert (complete.spec.compute.image, complete.spec.compute.nodes) == ("worker:7", 1)
     assert {one.name: one.gpus for one in stages}["generate-after"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "runtime"),
+    [
+        ({}, "torchscript"),
+        ({"tokenizer": {"name": "T", "source": {"path": "/t"}}}, "native"),
+        ({"tokenizer": {"name": "T", "source": {"path": "/t"}, "runtime": "TorchScript"}}, "torchscript"),
+    ],
+)  # fmt: skip
+def test_runtime_of_the_tokenizer_is_that_of_the_block_that_names_it(given, runtime):
+    changes = {"model": {"published": "mine"}, "experiment": OWN_MODEL["experiment"], **given}
+    found = plan(changes) if given else plan(job=make_job({"tokenizer.runtime": "TorchScript"}))
+
+    assert found["generate-after"].document.tokenizer_runtime == runtime
 
 
 def test_given_blocks_take_the_place_of_those_of_the_job():
