@@ -8,15 +8,13 @@ from cosmos_operator.api.inference import SamplingParameters
 from cosmos_operator.plan.inputs import Inputs
 from cosmos_operator.plan.keys import run_key, stage_key
 from cosmos_operator.plan.training_run import run_address, starting_point
+from cosmos_worker.config.choices import DatasetLayout, Fit, FrameRate
 from cosmos_worker.config.sampling import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.config.stages import (
     Artifact,
     CacheLatentsConfig,
-    DatasetLayout,
     EmbedTextConfig,
     FetchModelConfig,
-    Fit,
-    FrameRate,
     PrepareDatasetConfig,
     PublishConfig,
     StageConfig,
