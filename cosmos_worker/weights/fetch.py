@@ -30,6 +30,7 @@ from cosmos_worker.sources.folder import (
 from cosmos_worker.sources.hub import download_repository
 from cosmos_worker.storage.file_digests import stamp
 from cosmos_worker.storage.files import shorten
+from cosmos_worker.storage.links import leads_outside
 from cosmos_worker.storage.volumes import (
     Volumes,
     write_json,
@@ -84,6 +85,7 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
     if artifact.source.path is not None:
         path = volumes.resolve(artifact.source.path)
         files = files_of_path(artifact, path)
+        _refuse_links_outside(artifact, path, files)
         check(artifact.kind, files, path if path.is_dir() else None)
         fetched = Fetched(place_files(files, target, artifact.name, move=False))
         if artifact.kind == "model":
@@ -97,6 +99,20 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
     if artifact.kind == "model":
         _check_loads(artifact, target, fetched.files)
     return fetched
+
+
+def _refuse_links_outside(artifact: Artifact, folder: Path, files: Mapping[str, Path]) -> None:
+    """Refuse files of a folder that are links to something outside of it.
+
+    Raises:
+        DataError: one is.
+    """
+    for file in files.values() if folder.is_dir() else ():
+        if file.is_relative_to(folder) and leads_outside(folder, file.relative_to(folder)):
+            raise DataError(
+                f"{artifact.name}: {file} is a link to something outside of {folder}, which is not followed; copy the "
+                "file into the folder"
+            )
 
 
 def _write_record(record: Path, artifact: Artifact, fetched: Fetched) -> None:
