@@ -83,7 +83,7 @@ class JitTokenizer:
                 )
                 module = torch.jit.load(path, map_location=self._device)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip().splitlines() or ["RuntimeError"])[0]
             raise CheckpointError(
                 f"{path}: not a TorchScript file ({reason}); run fetch-model again"
             ) from None

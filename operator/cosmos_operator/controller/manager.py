@@ -39,6 +39,7 @@ from cosmos_operator.errors import OperatorError
 from cosmos_operator.kube.cluster import KubeCluster, connect
 from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.settings import Settings, load_settings
+from cosmos_worker.config.log_lines import LineFormatter
 from cosmos_worker.errors import EXIT_BUG, EXIT_OK
 
 MAX_PASS_S = 300.0
@@ -299,7 +300,7 @@ def configure_logging(level: str, log_format: str) -> None:
         logging.getLogger(name).setLevel(library_level)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(LineFormatter):
     """Writes lines like those of the worker, with the time in UTC to the second."""
 
     converter = staticmethod(time.gmtime)
