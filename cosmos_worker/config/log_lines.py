@@ -1,4 +1,4 @@
-"""Texts of anybody's files as log lines and messages show them: no forged lines, no terminal escapes, no endless lines.
+"""Texts of anybody as log lines and messages show them: no forged lines, terminal escapes, endless lines or secrets.
 
 This is done once, where a record becomes a line and where an error becomes an outcome, not where a text is quoted.
 No torch here.
@@ -7,6 +7,8 @@ No torch here.
 from __future__ import annotations
 
 import logging
+
+from cosmos_worker.config.addresses import redacted
 
 MAX_LINE_BYTES = 4000
 """Bytes of a log line in UTF-8; container runtimes cut longer ones in two."""
@@ -49,4 +51,4 @@ class LineFormatter(logging.Formatter):
         first, *others = super().format(record).split("\n")
         more = [line for part in others for line in part.splitlines() or [""]]
         lines = [first, *(f"{INDENT}{line}" for line in more)]
-        return "\n".join(cut(escaped(line)) for line in lines)
+        return "\n".join(cut(escaped(redacted(line))) for line in lines)

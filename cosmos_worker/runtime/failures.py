@@ -23,7 +23,7 @@ import pickle
 import re
 import signal
 
-from cosmos_worker.config.addresses import without_secrets
+from cosmos_worker.config.addresses import redacted
 from cosmos_worker.config.log_lines import MAX_MESSAGE, escaped, escaped_lines
 from cosmos_worker.errors import (
     EXIT_BUG,
@@ -95,7 +95,7 @@ def one_line(text: str) -> str:
 
 def _said(error: BaseException) -> str:
     """The message of an error of ours, which may have several lines: without control characters, and cut."""
-    return escaped_lines(str(error))[:MAX_MESSAGE]
+    return escaped_lines(redacted(str(error)))[:MAX_MESSAGE]
 
 
 def classify_text(text: str) -> tuple[int, str] | None:
@@ -142,7 +142,7 @@ def classify(error: BaseException) -> Outcome:
         reason = "Stopped" if isinstance(error, StopRequested) else type(error).__name__
         return Outcome(error.exit_code, reason, _said(error))
     exit_code, reason = _classify_foreign(error)
-    text = one_line(without_secrets(str(error)))
+    text = one_line(redacted(str(error)))
     if isinstance(error, pickle.UnpicklingError):
         text = describe_load_error(error)
     if reason == "PermissionError":

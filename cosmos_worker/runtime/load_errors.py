@@ -10,6 +10,7 @@ import pickle
 import re
 import struct
 
+from cosmos_worker.config.addresses import redacted
 from cosmos_worker.config.log_lines import escaped
 
 LOAD_ERRORS = (
@@ -57,4 +58,4 @@ def describe_load_error(error: BaseException) -> str:
         detail = " ".join(match["detail"].split()) if match else ""
         found = f": {escaped(detail)[:MAX_REASON]}" if detail and not _ADVICE.search(detail) else ""
         return f"refused: it holds something else than tensors{found}"
-    return escaped(" ".join(text.split()))[:MAX_REASON] or type(error).__name__
+    return escaped(" ".join(redacted(text).split()))[:MAX_REASON] or type(error).__name__

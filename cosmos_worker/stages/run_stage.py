@@ -13,6 +13,7 @@ import logging
 import os
 import time
 
+from cosmos_worker.config.addresses import recorded
 from cosmos_worker.config.stages import StageConfig
 from cosmos_worker.errors import EXIT_OK
 from cosmos_worker.runtime.outcome import Outcome
@@ -52,7 +53,11 @@ def run_stage(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
     result = module.run(config, volumes)
     seconds = time.monotonic() - started
     if ProcessGroup.from_environment(os.environ).is_main:
-        document = {"stage": stage, "config": config.model_dump(mode="json"), "result": result}
+        document = {
+            "stage": stage,
+            "config": recorded(config.model_dump(mode="json")),
+            "result": result,
+        }
         write_json(marker_path(target, config.key), document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))
     said = [f"{stage} done in {seconds:.1f} s", *([result["note"]] if "note" in result else [])]

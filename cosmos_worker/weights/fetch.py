@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosmos_worker.config.addresses import recorded
 from cosmos_worker.config.source import HuggingFaceSource, S3Source
 from cosmos_worker.config.stages import Artifact
 from cosmos_worker.errors import CheckpointError, DataError
@@ -120,7 +121,7 @@ def _write_record(record: Path, artifact: Artifact, fetched: Fetched) -> None:
     files = {
         name: {**facts, **stamp(record.parent / name)} for name, facts in fetched.files.items()
     }
-    source = artifact.source.model_dump(mode="json")
+    source = recorded(artifact.source.model_dump(mode="json"))
     write_json(record, {"source": source, "commit": fetched.commit, "files": files})
 
 
@@ -149,7 +150,11 @@ def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     if not record.is_file():
         return None
     held = json.loads(record.read_text(encoding="utf-8"))
-    if held["source"] != artifact.source.model_dump(mode="json"):
+    wanted = artifact.source.model_dump(mode="json")
+    if held["source"] not in (
+        recorded(wanted),
+        wanted,
+    ):  # the latter by versions that recorded whole addresses
         return None
     files: Facts = {
         name: {key: facts[key] for key in ("size_bytes", "sha256")}

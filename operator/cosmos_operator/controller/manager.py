@@ -39,7 +39,8 @@ from cosmos_operator.errors import OperatorError
 from cosmos_operator.kube.cluster import KubeCluster, connect
 from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.settings import Settings, load_settings
-from cosmos_worker.config.log_lines import LineFormatter
+from cosmos_worker.config.addresses import redacted
+from cosmos_worker.config.log_lines import LineFormatter, cut
 from cosmos_worker.errors import EXIT_BUG, EXIT_OK
 
 MAX_PASS_S = 300.0
@@ -317,10 +318,10 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": cut(redacted(record.getMessage())),
         }
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = redacted(self.formatException(record.exc_info))
         return json.dumps(line)
 
 

@@ -71,3 +71,14 @@ def test_every_text_becomes_safe_lines(text: str):
         assert line.isprintable()
         assert len(cut(line).encode()) <= MAX_LINE_BYTES
     assert all(line.isprintable() for line in escaped_lines(text).split("\n"))
+
+
+def test_log_line_shows_no_password_of_an_address(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2hunter2")
+    found = lines_of(
+        "tracker=%s",
+        "http://u:hunter2@h/?s=hunter2",
+        error=ValueError("key hunter2hunter2 https://h/?hunter2"),
+    )
+
+    assert "hunter2" not in "\n".join(found)
