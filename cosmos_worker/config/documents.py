@@ -14,7 +14,7 @@ from pydantic import (
 
 from cosmos_worker.config.addresses import without_secrets
 from cosmos_worker.config.moved_options import moved_option
-from cosmos_worker.config.source import REPOSITORY_PATTERN, REVISION_PATTERN
+from cosmos_worker.config.source import PATH_OF_NAMES, REPOSITORY_PATTERN, REVISION_PATTERN
 from cosmos_worker.config.values import FOLDER_PATTERN, PATH_PATTERN, shortened, shown_value
 from cosmos_worker.errors import ConfigError
 
@@ -22,6 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 PATTERN_WORDS = {
     PATH_PATTERN: "has a control character, such as a line break, which no path has here",
     FOLDER_PATTERN: "is not the name of one folder; use letters, digits and ._-, beginning with a letter or a digit",
+    PATH_OF_NAMES: "is no repository of the Hugging Face Hub; use OWNER/NAME",
     REPOSITORY_PATTERN: "is no repository of the Hugging Face Hub; use OWNER/NAME",
     REVISION_PATTERN: "is no revision; use the name of a branch or a tag, or a commit",
 }

@@ -18,6 +18,8 @@ from cosmos_worker.config.values import (
 
 REPOSITORY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$"
 """OWNER/NAME."""
+PATH_OF_NAMES = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
+"""Names of folders behind one another: the Hub itself says what is no repository."""
 REVISION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._+@-]*(/[A-Za-z0-9_][A-Za-z0-9._+@-]*)*$"
 """A branch, tag or commit."""
 S3_URI = r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9](/.*)?$"
@@ -40,7 +42,7 @@ class UrlSource(Model):
 class HuggingFaceSource(Model):
     """A repository on the Hugging Face Hub."""
 
-    repo: Annotated[str, Field(pattern=REPOSITORY_PATTERN)]
+    repo: Annotated[str, Field(max_length=128, pattern=PATH_OF_NAMES)]
     """owner/name."""
     revision: Annotated[str, Field(max_length=128, pattern=REVISION_PATTERN)] = "main"
     """Branch, tag or commit; a commit makes the job reproducible."""
