@@ -6,9 +6,9 @@ Defaults of the values live here and in the experiments. No torch here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cosmos_worker.config.network import (
     LATENT_SCALE,
@@ -29,6 +29,7 @@ from cosmos_worker.config.training import (
     TrainerConfig,
 )
 from cosmos_worker.config.values import (
+    FolderName,
     Model,
     unfit_sizes,
 )
@@ -57,15 +58,15 @@ class CompatConfig(Model):
 class Experiment(Model):
     """A named, complete description of the numbers of a post-training run."""
 
-    name: str
+    name: FolderName
     """Name, as in the reference's experiment=NAME."""
-    project: str = "posttraining"
+    project: FolderName = "posttraining"
     """First folder under the output root."""
-    group: str = "diffusion_video2world_instruction"
+    group: FolderName = "diffusion_video2world_instruction"
     """Second folder under the output root."""
     net: NetConfig
     video: VideoConfig
-    buckets: tuple[VideoConfig, ...] = ()
+    buckets: Annotated[tuple[VideoConfig, ...], Field(max_length=64)] = ()
     """Windows of several sizes and lengths in one run, in place of video: each clip goes to the bucket that fits it."""
     tokenizer: TokenizerConfig
     text: TextConfig = TextConfig()

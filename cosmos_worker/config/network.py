@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from cosmos_worker.config.values import (
+    Float,
     Fraction,
     Model,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
 )
 
@@ -36,7 +39,7 @@ class NetConfig(Model):
     """Attention heads; must divide model_channels into an even head size."""
     latent_channels: PositiveInt = 16
     """Channels of the tokenizer's latent, in and out."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: PositiveFloat = 4.0
     """Hidden width of the MLP in units of model_channels."""
     text_channels: PositiveInt = 1024
     """Width of the text embeddings (T5-11B: 1024)."""
@@ -48,11 +51,11 @@ class NetConfig(Model):
     """Largest latent height and width that the position tables admit."""
     max_latent_frames: PositiveInt = 128
     """Largest number of latent frames that the position tables admit."""
-    rope_ratio_t: float = 2.0
+    rope_ratio_t: PositiveFloat = 2.0
     """NTK extrapolation ratio of the rotary embedding over time."""
-    rope_ratio_h: float = 1.0
+    rope_ratio_h: PositiveFloat = 1.0
     """NTK extrapolation ratio of the rotary embedding over rows."""
-    rope_ratio_w: float = 1.0
+    rope_ratio_w: PositiveFloat = 1.0
     """NTK extrapolation ratio of the rotary embedding over columns."""
     extra_pos_emb: Literal["auto", "learnable", "none"] = "auto"
     """Learnable absolute position embedding added in every block; auto = as the checkpoint has it."""
@@ -81,7 +84,7 @@ class VideoConfig(Model):
     """Rows in pixels, a multiple of 16."""
     width: PositiveInt
     """Columns in pixels, a multiple of 16."""
-    fps: Annotated[float, Field(gt=0)] | None = None
+    fps: PositiveFloat | None = None
     """Frames per second given to the network; null = as the video says."""
     window_stride: PositiveInt = 1
     """Pixel frames between the starts of neighbouring windows."""
@@ -125,9 +128,9 @@ class TextConfig(Model):
 class ConditioningConfig(Model):
     """Known latent frames: the frames of the sample itself that the network is shown while it denoises the others."""
 
-    min_cond_latent_frames: Annotated[int, Field(ge=0)] = 0
+    min_cond_latent_frames: NonNegativeInt = 0
     """Fewest known latent frames of a sample; their number is drawn uniformly between this and the most."""
-    max_cond_latent_frames: Annotated[int, Field(ge=0)] = 1
+    max_cond_latent_frames: NonNegativeInt = 1
     """Most known latent frames of a sample."""
     flag_dropout: Fraction = 0.2
     """Share of samples whose known frames are hidden from the network, so that it learns to generate without them."""
@@ -145,13 +148,13 @@ class ConditioningConfig(Model):
 class DiffusionConfig(Model):
     """Noise levels and loss of the training (EDM, Karras et al. 2022)."""
 
-    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    sigma_data: PositiveFloat = 0.5
     """Standard deviation of the latents given to the network."""
-    p_mean: float = 0.0
+    p_mean: Float = 0.0
     """Mean of ln sigma; sigma is the standard deviation of the noise on the latents."""
-    p_std: Annotated[float, Field(gt=0)] = 1.0
+    p_std: PositiveFloat = 1.0
     """Standard deviation of ln sigma."""
-    sigma_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    sigma_multiplier: PositiveFloat = 1.0
     """Factor on every sigma; adjust_video_noise of the reference is the square root of the latent frames, 4 for 16."""
     use_logvar: bool = True
     """Weigh the loss by an uncertainty v that is learned for each noise level, as loss exp(-v) + v (Kendall and

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -21,6 +20,8 @@ from cosmos_worker.config.documents import describe_errors, load_yaml, parse_doc
 from cosmos_worker.config.experiment import check_changes
 from cosmos_worker.config.moved_options import moved_option
 from cosmos_worker.config.stages import STAGE_CONFIGS, StageConfig, TrainConfig
+from cosmos_worker.config.values import MAX_TEXT, shortened
+from cosmos_worker.config.yaml_reader import WrongYaml, read_value
 from cosmos_worker.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -61,35 +62,37 @@ def _check_path(model: type[BaseModel], path: str, override: str) -> None:
     for part in path.split("."):
         if current is None or part not in current.model_fields:
             if moved := moved_option(path):
-                raise ConfigError(f"override {override!r}: {path} is no option any more; {moved}")
+                raise ConfigError(
+                    f"override {shortened(override)!r}: {path} is no option any more; {moved}"
+                )
             near = _nearest(path, all_keys(model))
             allowed = ", ".join(current.model_fields) if current else "nothing below a value"
             raise ConfigError(
-                f"override {override!r}: unknown key {part!r} in {path!r}; did you mean {near!r}? "
+                f"override {shortened(override)!r}: unknown key {part!r} in {path!r}; did you mean {near!r}? "
                 f"allowed here: {allowed}"
             )
         current = nested_model(current.model_fields[part])
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Split ``key.sub=value``; the value is YAML, so 1e-4 and [1, 2] and null work.
+    """Split ``key.sub=value``; the value is YAML as in the file of a job, so 1e-4 and [1, 2] and null work.
 
     Raises:
-        ConfigError: no '=' or not YAML.
+        ConfigError: no '=', too long, or not YAML.
     """
+    if len(override) > MAX_TEXT:
+        raise ConfigError(
+            f"override {shortened(override)!r}: has {len(override)} characters; at most {MAX_TEXT} are read"
+        )
     path, separator, text = override.partition("=")
     if not separator or not path:
-        raise ConfigError(f"override {override!r}: expected key.sub=value")
+        raise ConfigError(f"override {shortened(override)!r}: expected key.sub=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
-            value = float(value)
-        except ValueError:
-            return path, value
-    return path, value
+        return path, read_value(text)
+    except WrongYaml as error:
+        raise ConfigError(
+            f"override {shortened(override)!r}: {shortened(text)!r} is not a YAML value ({error})"
+        ) from None
 
 
 def apply_overrides(document: M, overrides: Sequence[str]) -> M:
@@ -104,10 +107,15 @@ def apply_overrides(document: M, overrides: Sequence[str]) -> M:
         _check_path(type(document), path, override)
         *parents, last = path.split(".")
         target = values
-        for part in parents:
-            if target[part] is None:
+        for number, part in enumerate(parents, start=1):
+            if target.get(part) is None:
                 target[part] = {}
             target = target[part]
+            if not isinstance(target, dict):  # an override before it gives a single value
+                raise ConfigError(
+                    f"override {shortened(override)!r}: {'.'.join(parents[:number])} is set to the value "
+                    f"{shortened(str(target))!r} by another override, so that it has no {last!r}; remove one of them"
+                )
         target[last] = value
     try:
         return type(document).model_validate(values)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from cosmos_worker.config.network import check_video_size
 from cosmos_worker.config.values import (
     Caption,
     Model,
+    NonNegativeFloat,
+    PositiveFloat,
     PositiveInt,
+    Seed,
 )
 
 DEFAULT_NEGATIVE_PROMPT = (
@@ -25,14 +28,14 @@ class SamplingConfig(Model):
 
     num_steps: PositiveInt = 35
     """Sampler steps."""
-    guidance: Annotated[float, Field(ge=0)] = 7.0
+    guidance: NonNegativeFloat = 7.0
     """g in F_cond + g (F_cond - F_uncond); 0 = no second pass."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of the initial noise; sample i of a list uses a stream of its own."""
     num_pixel_frames: PositiveInt = 121
     height: PositiveInt = 704
     width: PositiveInt = 1280
-    fps: Annotated[float, Field(gt=0)] = 24.0
+    fps: PositiveFloat = 24.0
     """Frames per second given to the network and written to the file."""
     num_input_frames: Literal[1, 9] = 1
     """Known pixel frames: 1 (one latent frame) or 9 (two)."""
@@ -45,8 +48,8 @@ class SamplingConfig(Model):
     """Text of the second pass; null = a default of ours; empty = the embedding of ''."""
     sampler: Literal["edm_euler", "res_2ab", "res_2mid", "res_1euler"] = "edm_euler"
     """edm_euler: the reference's inference; res_*: its multistep solvers in x0 space."""
-    sigma_max: Annotated[float, Field(gt=0)] = 80.0
-    sigma_min: Annotated[float, Field(gt=0)] = 0.0002
+    sigma_max: PositiveFloat = 80.0
+    sigma_min: PositiveFloat = 0.0002
     known_frames: Literal["correct", "legacy"] = "correct"
     """legacy repeats the reference's wrong inverse preconditioning of known frames."""
     pixel_range: Literal["exact", "legacy"] = "exact"

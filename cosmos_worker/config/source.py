@@ -13,8 +13,15 @@ from pydantic import (
 
 from cosmos_worker.config.values import (
     Model,
+    PathText,
 )
 
+REPOSITORY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$"
+"""OWNER/NAME."""
+PATH_OF_NAMES = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
+"""Names of folders behind one another: the Hub itself says what is no repository."""
+REVISION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._+@-]*(/[A-Za-z0-9_][A-Za-z0-9._+@-]*)*$"
+"""A branch, tag or commit."""
 S3_URI = r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9](/.*)?$"
 """s3://BUCKET or s3://BUCKET/KEY."""
 
@@ -26,7 +33,7 @@ S3_ENDPOINT = r"^https?://[A-Za-z0-9._\-\[\]:]+(/[A-Za-z0-9._~/-]*)?$"
 class UrlSource(Model):
     """A tar archive behind a URL."""
 
-    url: str
+    url: PathText
     """http, https or file address of a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
     sha256: str | None = None
     """Expected SHA-256 of the archive, 64 hex digits; null = not checked."""
@@ -35,16 +42,16 @@ class UrlSource(Model):
 class HuggingFaceSource(Model):
     """A repository on the Hugging Face Hub."""
 
-    repo: str
+    repo: Annotated[str, Field(max_length=128, pattern=PATH_OF_NAMES)]
     """owner/name."""
-    revision: str = "main"
+    revision: Annotated[str, Field(max_length=128, pattern=REVISION_PATTERN)] = "main"
     """Branch, tag or commit; a commit makes the job reproducible."""
 
 
 class S3Source(Model):
     """Objects in a bucket of Amazon S3 or a store that is compatible with it."""
 
-    uri: Annotated[str, Field(pattern=S3_URI)]
+    uri: Annotated[str, Field(max_length=1300, pattern=S3_URI)]
     """s3://BUCKET/PREFIX for all objects below a prefix, or the address of a single one: a .tar, .tar.gz, .tgz,
     .tar.bz2 or .tar.xz, or a model's .pt or .safetensors."""
     endpoint: Annotated[str, Field(pattern=S3_ENDPOINT)] | None = None
@@ -56,7 +63,7 @@ class S3Source(Model):
 class Source(Model):
     """The place that files come from: exactly one of the fields."""
 
-    path: str | None = None
+    path: PathText | None = None
     """A folder that the worker can already see: a plain path or a volume address."""
     url: UrlSource | None = None
     """A tar archive behind a URL."""

@@ -11,7 +11,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    PositiveFloat,
     model_validator,
 )
 
@@ -29,8 +28,12 @@ from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.source import Source
 from cosmos_worker.config.values import (
     Caption,
+    FolderName,
     Fraction,
     Model,
+    NonNegativeInt,
+    PathText,
+    PositiveFloat,
     PositiveInt,
 )
 
@@ -38,9 +41,9 @@ from cosmos_worker.config.values import (
 class StageConfig(Model):
     """The part that all stage documents have."""
 
-    key: str
+    key: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9._-]*$")]
     """Content key: names the completion marker complete-<key>.json in the target folder."""
-    target_uri: str
+    target_uri: PathText
     """Folder that the stage writes."""
 
 
@@ -58,7 +61,7 @@ class Artifact(Model):
     name: str
     """Name for messages, such as Cosmos-Predict1-7B-Video2World."""
     source: Source
-    target_uri: str
+    target_uri: PathText
     """Folder that receives the files."""
 
 
@@ -72,19 +75,19 @@ class PrepareDatasetConfig(StageConfig):
     """prepare-dataset: fetch, check every clip, write index.jsonl, summary.json, report.md."""
 
     source: Source
-    data_uri: str
+    data_uri: PathText
     """Folder that receives a fetched archive or repository; unused for a path source."""
     layout: DatasetLayout
     """bridge: annotation/{train,val,test}/*.json; videos: videos/*.mp4 with metas/*.txt; lerobot: meta/info.json with
     parquet files; jsonl: a list of videos and captions (*.jsonl, metadata.csv, prompts.txt with videos.txt)."""
     video: VideoConfig
-    buckets: tuple[VideoConfig, ...] = ()
+    buckets: Annotated[tuple[VideoConfig, ...], Field(max_length=64)] = ()
     """Windows of several sizes; empty = those of video."""
     max_bad_fraction: Fraction = 0.05
     """Fail if a larger share of the clips is unusable."""
     min_clips: PositiveInt = 1
     """Fail if fewer training windows than this remain (one global batch)."""
-    camera: Annotated[int, Field(ge=0)] = 0
+    camera: NonNegativeInt = 0
     """Index into the annotation's list of videos (layout bridge)."""
     camera_name: str | None = None
     """Feature with the videos, such as observation.images.front (layout lerobot); null = the only one."""
@@ -95,7 +98,7 @@ class PrepareDatasetConfig(StageConfig):
     """The way in which frames of another aspect ratio are brought to the window's size."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training episodes that becomes the split val, if the source has none."""
-    validation_seed: Annotated[int, Field(ge=0)] = 0
+    validation_seed: NonNegativeInt = 0
     """Seed of the draw of these episodes."""
     num_workers: PositiveInt | None = None
     """Videos that are checked at the same time; null = as many as this container has CPUs."""
@@ -131,9 +134,9 @@ class PrepareDatasetConfig(StageConfig):
 class EmbedTextConfig(StageConfig):
     """embed-text: one T5 embedding per distinct caption; target_uri is shared by all jobs of one encoder."""
 
-    dataset_uri: str
+    dataset_uri: PathText
     """Folder with the dataset's index."""
-    encoder_uri: str
+    encoder_uri: PathText
     """Folder of a T5 encoder that transformers can load."""
     max_length: PositiveInt = 512
     batch_size: PositiveInt = 16
@@ -145,18 +148,18 @@ class EmbedTextConfig(StageConfig):
     """Further texts to embed, such as prompts of the inference list."""
     import_pickles: bool = False
     """Take over the reference's .pickle files that lie beside the dataset's captions; they must be of this encoder."""
-    export_pickles_uri: str | None = None
+    export_pickles_uri: PathText | None = None
     """Folder that receives the embeddings as the reference's .pickle files too; null = not written."""
 
 
 class CacheLatentsConfig(StageConfig):
     """cache-latents: every window of the index through the tokenizer, once."""
 
-    dataset_uri: str
-    tokenizer_uri: str
+    dataset_uri: PathText
+    tokenizer_uri: PathText
     """Folder with encoder.jit, decoder.jit, mean_std.pt; or the word 'embedded'."""
     video: VideoConfig
-    buckets: tuple[VideoConfig, ...] = ()
+    buckets: Annotated[tuple[VideoConfig, ...], Field(max_length=64)] = ()
     """Those of prepare-dataset."""
     fit: Fit = "stretch"
     """That of prepare-dataset."""
@@ -168,7 +171,7 @@ class CacheLatentsConfig(StageConfig):
 class StartFrom(Model):
     """A checkpoint of another run, which the training takes over whole: weights, optimizer, average, step."""
 
-    run_uri: str
+    run_uri: PathText
     """Folder of the run: output root/PROJECT/GROUP/NAME."""
     step: PositiveInt | None = None
     """Step of the checkpoint; null = the latest."""
@@ -178,16 +181,16 @@ class TrainConfig(StageConfig):
     """train: target_uri is the output root; the run lies in PROJECT/GROUP/NAME below it."""
 
     experiment: Experiment
-    run_name: str
+    run_name: FolderName
     """NAME of the run's folder."""
-    model_uri: str | None
+    model_uri: PathText | None
     """Weights to start from: a file, or a folder with any form that can be loaded; null with trainer.init=random."""
     model_lora_scale: PositiveFloat | None = None
     """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
-    dataset_uri: str
-    embeddings_uri: str
-    latents_uri: str
-    tokenizer_uri: str | None = None
+    dataset_uri: PathText
+    embeddings_uri: PathText
+    latents_uri: PathText
+    tokenizer_uri: PathText | None = None
     """Folder of the tokenizer, or the word 'embedded', for trainer.sample_every_steps; null = no sample videos."""
     tokenizer_runtime: TokenizerRuntime = "native"
     """That of cache-latents."""
@@ -195,18 +198,18 @@ class TrainConfig(StageConfig):
     """Checkpoint to begin with, unless the run has a later one of its own; null = begin with the weights."""
     job: str | None = None
     """Name of the job that publishes what is trained; null = nobody does."""
-    published_uri: str | None = None
+    published_uri: PathText | None = None
     """Folder in which that job publishes, where no other one may have; null = not checked."""
 
 
 class PublishConfig(StageConfig):
     """publish: target_uri is the published folder; it receives model.pt and model.json."""
 
-    run_uri: str
+    run_uri: PathText
     """Folder of the run: output root/PROJECT/GROUP/NAME."""
     job: str
     """Name of the job; a published model is replaced by the job that published it only."""
-    name: str
+    name: FolderName
     """Name of the published model."""
     net: NetConfig
     weights: Literal["ema", "reg"] = "ema"
@@ -222,9 +225,9 @@ class GenerateInput(Model):
     """One video to generate."""
 
     prompt: Caption
-    visual_input_uri: str
+    visual_input_uri: PathText
     """Image or video whose frames are known."""
-    ground_truth_uri: str | None = None
+    ground_truth_uri: PathText | None = None
     """Video to compare with; null = none."""
     id: str | None = None
     """File name of the result without suffix; null = its position in the list."""
@@ -233,11 +236,11 @@ class GenerateInput(Model):
 class GuardrailsConfig(Model):
     """Models that judge prompts and videos; all of them are used."""
 
-    folder_uri: str
+    folder_uri: PathText
     """Folder with the word lists, blocklist/, and with video_content_safety_filter/safety_filter.pt."""
-    text_classifier_uri: str
+    text_classifier_uri: PathText
     """Folder of a chat model of the Llama Guard kind."""
-    image_encoder_uri: str
+    image_encoder_uri: PathText
     """Folder of the SigLIP model whose features the video filter takes."""
     face_blur: bool = False
     """Blur faces, which face_blur_filter/Resnet50_Final.pth in the same folder finds."""
@@ -250,7 +253,7 @@ class ItemConfig(Model):
     """Name of the inference item."""
     inputs: tuple[GenerateInput, ...] = ()
     """Inputs given in the job."""
-    inputs_file_uri: str | None = None
+    inputs_file_uri: PathText | None = None
     """JSONL of {visual_input, prompt[, ground_truth, id]}; paths are relative to the file."""
     sampling: SamplingConfig
     fit: Fit = "stretch"
@@ -260,7 +263,7 @@ class ItemConfig(Model):
     videos of the item have one rate."""
     metrics: tuple[Literal["psnr", "push"], ...] = ()
     """psnr: against ground truth and copied first frame; push: instruction following of the push example."""
-    prompt_upsampler_uri: str | None = None
+    prompt_upsampler_uri: PathText | None = None
     """Folder of a vision-language model that writes longer prompts; null = prompts as they are."""
     guardrails: GuardrailsConfig | None = None
     """Models that judge prompts and videos; null = none does."""
@@ -271,20 +274,20 @@ class CheckInputsConfig(StageConfig):
 
     net: NetConfig
     tokenizer: TokenizerConfig
-    encoder_uri: str | None = None
+    encoder_uri: PathText | None = None
     """Folder of the text encoder, whose tokenizer finds words of prompts that it does not know; null = not checked."""
     items: tuple[ItemConfig, ...]
     """In the order of the job."""
     job: str | None = None
     """Name of the job that publishes what is trained; null = nobody does."""
-    published_uri: str | None = None
+    published_uri: PathText | None = None
     """Folder in which that job publishes, where no other one may have; null = not checked."""
 
 
 class GenerateConfig(ItemConfig, StageConfig):
     """generate: Video2World samples as <id>.mp4 and <id>.json, and generated.jsonl."""
 
-    checkpoint_uri: str
+    checkpoint_uri: PathText
     """Weights of the network: a file, or a folder with any form that can be loaded."""
     checkpoint_lora_scale: PositiveFloat | None = None
     """Factor of LoRA corrections in these weights, which are merged; null = as they say, or there are none."""
@@ -292,13 +295,13 @@ class GenerateConfig(ItemConfig, StageConfig):
     text: TextConfig
     text_padding: TextPadding = "pad"
     """The form of the text context: pad or trim, as in the training of these weights."""
-    sigma_data: float = 0.5
-    tokenizer_uri: str
+    sigma_data: PositiveFloat = 0.5
+    tokenizer_uri: PathText
     tokenizer: TokenizerConfig
     tokenizer_runtime: TokenizerRuntime = "native"
     """native = nothing in the tokenizer's files is run; torchscript = the programs in them are."""
-    encoder_uri: str
-    embeddings_uri: str | None = None
+    encoder_uri: PathText
+    embeddings_uri: PathText | None = None
     """Folder in which embed-text stores embeddings of this encoder; only texts that are not there are computed. null =
     all are."""
     context_parallel: PositiveInt = 1
@@ -315,13 +318,13 @@ class ReportConfig(StageConfig):
     """report: report.html from generated videos, and from the run that trained their model."""
 
     job_name: str
-    run_uri: str | None
+    run_uri: PathText | None
     """Folder of the run; null = the model was not trained by a run that is known."""
     steps: PositiveInt | None = None
     """Steps of the run that the report is about; null = all that it has done."""
-    dataset_uri: str | None
+    dataset_uri: PathText | None
     """Folder with the index of the run's dataset; null without a run."""
-    generated: tuple[tuple[str, str], ...]
+    generated: tuple[tuple[str, PathText], ...]
     """(inference item name, folder) in the order of the job."""
     max_videos: PositiveInt = 12
     """Generated videos that are shown per inference item."""

@@ -14,22 +14,26 @@ from pydantic import Field, model_validator
 from cosmos_worker.config.values import (
     Fraction,
     Model,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
+    Seed,
 )
 
 
 class OptimizerConfig(Model):
     """AdamW, its schedule and clipping."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 2**-14.3
+    learning_rate: PositiveFloat = 2**-14.3
     """Peak learning rate."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    weight_decay: NonNegativeFloat = 0.1
     """Decoupled weight decay, on all parameters as in the reference."""
     beta1: Fraction = 0.9
     """Decay of the first moment."""
     beta2: Fraction = 0.99
     """Decay of the second moment."""
-    eps: Annotated[float, Field(gt=0)] = 1e-10
+    eps: PositiveFloat = 1e-10
     """Added to the root of the second moment."""
     implementation: Literal["torch", "apex"] = "torch"
     """Implementation of the update: PyTorch's fused AdamW, or apex's FusedAdam, which must be installed and needs CUDA
@@ -37,9 +41,9 @@ class OptimizerConfig(Model):
     state_bits: Literal[32, 8] = 32
     """Bits of each moment. 8 takes a quarter of the memory, rounds by blocks of 256 values, and needs torchao; weights
     whose rows are not whole blocks keep float32."""
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    clip_norm: PositiveFloat = 1.0
     """Largest global gradient norm."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: NonNegativeInt | None = None
     """Steps of linear warm-up; null = min(2500, 5 % of max_steps), of the first max_steps where a run of a constant
     rate is continued to another. The reference has 2500."""
     final_factor: Fraction = 1.0
@@ -71,9 +75,9 @@ class LoraConfig(Model):
     Exported weights contain it, and it lies beside them alone.
     """
 
-    rank: Annotated[int, Field(ge=0)] = 0
+    rank: NonNegativeInt = 0
     """Rank of the corrections; 0 = no adaptation, all weights are trained."""
-    alpha: Annotated[float, Field(gt=0)] = 8.0
+    alpha: PositiveFloat = 8.0
     """Corrections are scaled by alpha / rank."""
     targets: Annotated[tuple[Literal["q", "k", "v", "out", "mlp"], ...], Field(min_length=1)] = (
         "q",
@@ -111,7 +115,7 @@ class TrainerConfig(Model):
     """Held-out windows whose loss is taken, spread over the held-out clips and the same each time; null = all."""
     validation_draws: PositiveInt = 1
     """Fixed noise draws per held-out window."""
-    validation_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    validation_sigmas: Annotated[tuple[PositiveFloat, ...], Field(max_length=64)] = ()
     """Noise levels at which each held-out loss is reported separately too; noise, known frames and text are the same in
     every run, so that runs and experiments can be compared."""
     keep_best: bool = False
@@ -125,13 +129,13 @@ class TrainerConfig(Model):
     """Sampler steps of a sample video."""
     trackers: tuple[TrackerName, ...] | None = None
     """Trackers that receive figures and sample videos beside metrics.jsonl; null = tensorboard, if it is installed."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the data order, the noise and fresh weights."""
     init: Literal["checkpoint", "random"] = "checkpoint"
     """Start from the model's weights or from random ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device; auto = CUDA if there is one."""
-    threads_per_process: Annotated[int, Field(ge=1)] | None = None
+    threads_per_process: PositiveInt | None = None
     """CPU threads of each process; null = leave to PyTorch."""
 
     @model_validator(mode="after")

@@ -1,10 +1,12 @@
-"""Values that options are made of: bounded numbers, sizes in bytes as people write them, sizes for float8.
+"""Values that options are made of: bounded numbers and texts, names of folders, sizes in bytes, sizes for float8.
 
-No torch here.
+Every number and every text of a document has a bound, so that no job can ask for a count that takes forever; those of
+the resource (``operator/cosmos_operator/api/base.py``) are the same. No torch here.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated
@@ -13,17 +15,73 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cosmos_worker.config.captions import normalise_caption
 
+MAX_COUNT = 1_000_000_000
+"""Largest number of steps, samples, frames, or of anything else that is counted."""
+MAX_FLOAT = 1e12
+"""Largest factor, rate or noise level."""
+MAX_TEXT = 1 << 16
+"""Characters of the longest text, such as a caption."""
+MAX_OVERRIDE = 512
+"""Characters of an override in a job."""
+MAX_OVERRIDES = 64
+MAX_PATH = 4096
+"""Characters of the longest path or address of a stage document."""
+MAX_ADDRESS = 1024
+"""The same of a job, from which longer ones are made."""
+MAX_NAME = 128
+"""Characters of a name of a folder."""
+MAX_SHOWN = 200
+"""Characters of a value that a message quotes."""
+PATH_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+"""A path or an address: no control characters."""
+FOLDER_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+"""Name of one folder or file: neither hidden, nor '..', nor a path."""
+
 
 class Model(BaseModel):
-    """Base of all documents: unknown keys are errors, values cannot be changed."""
+    """Base of all documents: unknown keys are errors, values cannot be changed, texts and numbers have bounds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        str_max_length=MAX_TEXT,
+        allow_inf_nan=False,
+    )
 
 
-PositiveInt = Annotated[int, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+"""Seed of random numbers: what PyTorch takes."""
+PositiveFloat = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=MAX_FLOAT)]
+Float = Annotated[float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, Field(max_length=MAX_PATH, pattern=PATH_PATTERN)]
+"""A path, a volume address, or a URL."""
+FolderName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=FOLDER_PATTERN)]
+"""Name that becomes one folder or file of its own."""
 Caption = Annotated[str, AfterValidator(normalise_caption)]
 """A caption or prompt in its one form; may be empty."""
+
+
+def shortened(text: str, max_length: int = MAX_SHOWN) -> str:
+    """A text as messages quote it: the beginning of a long one."""
+    return text if len(text) <= max_length else f"{text[:max_length]}..."
+
+
+def shown_value(value: object) -> str:
+    """A plain value as messages quote it; integers of thousands of digits have no text in Python."""
+    if isinstance(value, int) and abs(value) >= 1 << 64:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
+
+
+def divisors(number: int) -> list[int]:
+    """The divisors of a positive number, the smallest first, in time that grows with its square root."""
+    low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return low + [number // n for n in reversed(low) if n * n != number]
 
 
 GIB = 2**30

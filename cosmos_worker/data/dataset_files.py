@@ -10,7 +10,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +22,8 @@ from cosmos_worker.data.text_files import (
     printable,
     raise_if_volume,
 )
+from cosmos_worker.errors import DataError
+from cosmos_worker.storage.links import leads_outside
 
 VIDEO_ENDINGS = frozenset(
     (
@@ -42,6 +44,7 @@ VIDEO_ENDINGS = frozenset(
 """Endings of files that are taken for videos, in small letters."""
 IGNORED_ENDINGS = frozenset((".pickle",))
 """Files that belong to clips: embeddings of the reference."""
+LINK_OUTSIDE = "a link to something outside of the dataset's folder, which is not followed; copy it into the folder"
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
 """Longest name and path that Linux takes."""
 MAX_KINDS = 20
@@ -106,6 +109,9 @@ class _Walk:
             return
         name, ending = f"{_prefix(folder)}{entry.name}", ending_of(entry.name)
         kind = _kind_of(entry)
+        if entry.is_symlink() and kind in ("file", "folder") and leads_outside(self.root, name):
+            self.bad.append(BadClip(name, "file_unreadable", LINK_OUTSIDE))
+            return
         if ending not in self.endings:
             if kind == "folder":
                 yield name
@@ -141,7 +147,25 @@ def find_files(root: Path, folder: str, endings: Collection[str]) -> FoundFiles:
     """
     if not (root / folder).is_dir():
         return FoundFiles(())
+    if leads_outside(root, folder):
+        return FoundFiles((), bad=(BadClip(folder, "file_unreadable", LINK_OUTSIDE),))
     return _Walk(root, folder, endings).run()
+
+
+def refuse_links(root: Path, names: Iterable[str]) -> None:
+    """Refuse a dataset of which a list or a document is a link to something outside of its folder.
+
+    Args:
+        root: the dataset's root.
+        names: files that are read, relative to it.
+
+    Raises:
+        DataError: one of them is.
+        OSError: the volume does not tell.
+    """
+    for name in names:
+        if leads_outside(root, name):
+            raise DataError(f"{root / name}: is {LINK_OUTSIDE}")
 
 
 def _prefix(folder: str) -> str:
@@ -252,6 +276,8 @@ def find_video(root: Path, path: str, name: str, where: str) -> str:
     if mode is not None and not stat.S_ISREG(mode):
         value = f"{where} {form!r} is {kind_of_file(mode)}, not a file"
         raise BadClip(name, "file_unreadable", value)
+    if mode is not None and leads_outside(root, form):
+        raise BadClip(name, "video_outside", f"{where} {form!r} is {LINK_OUTSIDE}")
     return form
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.addresses import recorded
 from cosmos_worker.config.network import VideoConfig
 from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.buckets import stretch
@@ -48,7 +49,7 @@ def summarize(
     return {
         "video_reader": VIDEO_READER_VERSION,
         "layout": config.layout,
-        "source": config.source.model_dump(mode="json", exclude_none=True),
+        "source": recorded(config.source.model_dump(mode="json", exclude_none=True)),
         "video": config.video.model_dump(mode="json"),
         "camera": config.camera,
         "camera_name": config.camera_name,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.runtime.imports import importing_transformers
+from cosmos_worker.runtime.load_errors import LOAD_ERRORS, describe_load_error
 from cosmos_worker.storage.file_kinds import refuse_pointers_in
 from cosmos_worker.text.t5 import update_digest
 
@@ -171,16 +172,15 @@ def loading(folder: Path, role: str) -> Iterator[None]:
     try:
         with importing_transformers():
             yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:500]
-        raise CheckpointError(
-            f"{folder}: transformers cannot load the {role} ({reason}); fetch it again"
-        ) from None
     except ImportError as error:
         reason = " ".join(str(error).split())[:500]
         raise CheckpointError(
             f"{folder}: the {role} needs a package that is not installed ({reason}); "
             "install the extra 'guardrails' of this package"
+        ) from None
+    except (*LOAD_ERRORS, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}: transformers cannot load the {role} ({describe_load_error(error)}); fetch it again"
         ) from None
 
 

@@ -19,9 +19,12 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import re
 import signal
 
+from cosmos_worker.config.addresses import redacted
+from cosmos_worker.config.log_lines import MAX_MESSAGE, escaped, escaped_lines
 from cosmos_worker.errors import (
     EXIT_BUG,
     EXIT_CONTINUE,
@@ -34,6 +37,7 @@ from cosmos_worker.errors import (
     StopRequested,
     WorkerError,
 )
+from cosmos_worker.runtime.load_errors import describe_load_error
 from cosmos_worker.runtime.outcome import (
     Exit,
     Outcome,
@@ -85,8 +89,13 @@ ABORTED = EXIT_SIGNAL + signal.SIGABRT
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks."""
-    return " ".join(text.split())
+    """A text without line breaks and control characters."""
+    return escaped(" ".join(text.split()))
+
+
+def _said(error: BaseException) -> str:
+    """The message of an error of ours, which may have several lines: without control characters, and cut."""
+    return escaped_lines(redacted(str(error)))[:MAX_MESSAGE]
 
 
 def classify_text(text: str) -> tuple[int, str] | None:
@@ -117,6 +126,8 @@ def _classify_foreign(error: BaseException) -> tuple[int, str]:
         if error.errno in NOT_ALLOWED:
             return EXIT_USER_ERROR, "PermissionError"
         return EXIT_RETRY, "OSError"
+    if isinstance(error, pickle.UnpicklingError):  # a library has refused to run what a file says
+        return EXIT_USER_ERROR, "CheckpointError"
     return EXIT_BUG, "Bug"
 
 
@@ -127,11 +138,13 @@ def classify(error: BaseException) -> Outcome:
         if cause is not None:  # a write "failed" because the GPU that was read did
             exit_code, reason = _classify_foreign(cause)
             if reason in ("GpuFault", "OutOfMemory"):
-                return Outcome(exit_code, reason, str(error))
+                return Outcome(exit_code, reason, _said(error))
         reason = "Stopped" if isinstance(error, StopRequested) else type(error).__name__
-        return Outcome(error.exit_code, reason, str(error))
+        return Outcome(error.exit_code, reason, _said(error))
     exit_code, reason = _classify_foreign(error)
-    text = one_line(str(error))
+    text = one_line(redacted(str(error)))
+    if isinstance(error, pickle.UnpicklingError):
+        text = describe_load_error(error)
     if reason == "PermissionError":
         text = f"{text}; it must be writable by uid {os.getuid()}, gid {os.getgid()}"
     elif reason != "OSError":

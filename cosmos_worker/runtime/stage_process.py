@@ -12,6 +12,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
+from cosmos_worker.config.log_lines import LineFormatter
 from cosmos_worker.errors import EXIT_CONTINUE, EXIT_OK
 from cosmos_worker.runtime import last_lines
 from cosmos_worker.runtime.failures import classify
@@ -37,11 +38,13 @@ def configure_logging(is_launcher: bool = False) -> None:
     logging.Formatter.converter = time.gmtime
     rank = read_rank(os.environ)
     who = "launcher" if is_launcher else f"rank={rank}"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        LineFormatter(f"%(asctime)s %(levelname)s {who} %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    )
     logging.basicConfig(
         level=logging.INFO if is_launcher or rank == "0" else logging.WARNING,
-        format=f"%(asctime)s %(levelname)s {who} %(name)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%SZ",
-        stream=sys.stderr,
+        handlers=[handler],
         force=True,
     )
     last_lines.install()

@@ -1,23 +1,24 @@
 """Extract tar archives, from a URL as a stream or from a file, without trusting their content.
 
-Only plain files and folders of an archive are written, with our own permissions; links, devices and names
-that leave the folder are refused with the member's name.
+Only plain files and folders of an archive are written, with our own permissions; links, devices, sparse files and names
+that leave the folder are refused with the member's name, and so is an archive that is not whole (``tar_stream.py``).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tarfile
-import zlib
-from lzma import LZMAError
+import unicodedata
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from cosmos_worker.config.addresses import shown_address
 from cosmos_worker.config.source import UrlSource
-from cosmos_worker.errors import DataError
+from cosmos_worker.config.values import shortened
+from cosmos_worker.errors import DataError, RetryableError
 from cosmos_worker.runtime.failures import one_line
+from cosmos_worker.sources.tar_stream import Counted, Readable, TarStream
 from cosmos_worker.sources.url import Download
 from cosmos_worker.storage.file_kinds import GIT_LFS
 
@@ -25,31 +26,13 @@ logger = logging.getLogger(__name__)
 
 ZIP = b"PK\x03\x04"
 UNDECODABLE = "\ufffd"
-PEEK_BYTES = 1024
-"""Bytes by which something else than an archive is recognised."""
+MAX_MEMBERS = 2_000_000
+MAX_FILE_BYTES = 1 << 40
+MAX_NAME_BYTES = 255
+"""Longest name of one file that file systems have."""
+MAX_PATH_BYTES = 1024
 MAX_SAID = 200
 """Characters of a text instead of an archive that a message quotes."""
-
-
-class Readable(Protocol):
-    """A stream that an archive is read from."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most ``size``; empty at the end."""
-        ...
-
-
-class _WithFirstBytes:
-    """A stream that keeps its first bytes."""
-
-    def __init__(self, stream: Readable) -> None:
-        self._stream = stream
-        self.first = b""
-
-    def read(self, size: int = -1, /) -> bytes:
-        content = self._stream.read(size)
-        self.first += content[: PEEK_BYTES - len(self.first)]
-        return content
 
 
 def extract_url(source: UrlSource, folder: Path) -> None:
@@ -91,32 +74,43 @@ def extract_tar(stream: Readable, folder: Path, name: str) -> int:
     """Write the plain files of a tar stream of any compression below ``folder``; returns their number.
 
     Raises:
-        DataError: not a tar, or a member that is refused.
+        DataError: not a whole tar, a member that is refused, or more than an archive may have.
+        RetryableError: the disk has too little room.
     """
-    num_files = 0
-    seen: set[PurePosixPath] = set()
-    with_first_bytes = _WithFirstBytes(stream)
+    names = MemberNames(name)
+    counted = Counted(stream)
     try:
-        # typeshed wants more of a stream than the read() that mode "r|" uses
-        with tarfile.open(fileobj=with_first_bytes, mode="r|*") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                path = check_member(member, seen, name)
+        with TarStream(counted) as archive:
+            for member in archive.members():
+                path = names.check(member)
                 if member.isdir():
                     (folder / path).mkdir(parents=True, exist_ok=True)
                     continue
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                content = archive.extractfile(member)
-                assert content is not None  # a plain file has content
+                _check_room(member, (folder / path).parent, name)
                 with (folder / path).open("xb") as output:
-                    shutil.copyfileobj(content, output, 1 << 20)
-                num_files += 1
-    except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
-        if not seen and (other := _describe_other(with_first_bytes.first)) is not None:
+                    shutil.copyfileobj(archive.content(member), output, 1 << 20)
+    except tarfile.TarError as error:
+        if not names.files and (other := _describe_other(counted.first)) is not None:
             raise DataError(f"{name}: {other}") from None
         raise DataError(
             f"{name}: damaged or no tar archive: {error}; give a .tar, .tar.gz, .tar.bz2 or .tar.xz"
         ) from None
-    return num_files
+    return len(names.files)
+
+
+def _check_room(member: tarfile.TarInfo, folder: Path, name: str) -> None:
+    """Refuse a file that is larger than what the disk has left, before it fills it for everybody.
+
+    Raises:
+        RetryableError: with both sizes.
+    """
+    free = shutil.disk_usage(folder).free
+    if member.size > free:
+        raise RetryableError(
+            f"{name}: member {shown_name(member.name)} has {member.size} bytes, and {folder} has {free} left; make "
+            "room and run again"
+        )
 
 
 def _describe_other(first: bytes) -> str | None:
@@ -138,28 +132,91 @@ def _describe_other(first: bytes) -> str | None:
     )
 
 
-def check_member(member: tarfile.TarInfo, seen: set[PurePosixPath], name: str) -> PurePosixPath:
-    """The member's path inside the folder, if it may be written; adds files to ``seen``.
+class MemberNames:
+    """The names in an archive: each is checked, and a file has one of its own.
 
-    Raises:
-        DataError: a link, device, absolute path, path with '..' or a second file of the same name.
+    Args:
+        archive: address of the archive, for messages.
+
+    Attributes:
+        files: names of the files so far.
     """
-    path = PurePosixPath(member.name)
-    problem = ""
+
+    def __init__(self, archive: str) -> None:
+        self._archive = archive
+        self._num_members = 0
+        self._folders: set[str] = set()
+        self.files: set[str] = set()
+
+    def check(self, member: tarfile.TarInfo) -> PurePosixPath:
+        """The member's path inside the folder, if it may be written; it is taken from then on.
+
+        Raises:
+            DataError: a link, device, sparse file, a path that leaves the folder, a second file of the same name, or
+                more members than an archive may have.
+        """
+        self._num_members += 1
+        if self._num_members > MAX_MEMBERS:
+            raise DataError(
+                f"{self._archive}: has more than {MAX_MEMBERS} members; pack a folder of fewer files"
+            )
+        path = PurePosixPath(member.name.replace("\0", "?"))
+        if (
+            problem := _wrong_kind(member)
+            or _wrong_path(member.name, path)
+            or self._clash(member, path)
+        ):
+            raise DataError(
+                f"{self._archive}: member {shown_name(member.name)} {problem}; "
+                "pack plain files with relative paths only"
+            )
+        own = [str(parent) for parent in path.parents][:-1]
+        self._folders.update([str(path), *own] if member.isdir() else own)
+        if member.isreg():
+            self.files.add(str(path))
+        return path
+
+    def _clash(self, member: tarfile.TarInfo, path: PurePosixPath) -> str:
+        """The reason why the path is not free; empty if it is."""
+        if any(str(parent) in self.files for parent in path.parents):
+            return "lies in a file"
+        if member.isdir():
+            return "is a folder and a file" if str(path) in self.files else ""
+        if not path.parts:
+            return "has no name"
+        if str(path) in self.files:
+            return "comes twice"
+        return "is a file and a folder" if str(path) in self._folders else ""
+
+
+def _wrong_kind(member: tarfile.TarInfo) -> str:
+    """The reason why a member of this kind is refused; empty if it is plain."""
     if member.issym() or member.islnk():
-        problem = f"is a link to {member.linkname!r}"
-    elif not member.isreg() and not member.isdir():
-        problem = "is a device or pipe"
-    elif path.is_absolute():
-        problem = "has an absolute path"
-    elif ".." in path.parts:
-        problem = "leaves the folder"
-    elif member.isreg() and (path in seen or not path.parts):
-        problem = "comes twice" if path.parts else "has no name"
-    if problem:
-        raise DataError(
-            f"{name}: member {member.name!r} {problem}; pack plain files with relative paths only"
-        )
-    if member.isreg():
-        seen.add(path)
-    return path
+        return f"is a link to {shown_name(member.linkname)}"
+    if not member.isreg() and not member.isdir():
+        return "is a device or pipe"
+    if member.issparse():
+        return "is a sparse file, whose size says nothing about the archive's"
+    if not 0 <= member.size <= MAX_FILE_BYTES:
+        return f"has {member.size} bytes (at most {MAX_FILE_BYTES})"
+    return ""
+
+
+def _wrong_path(name: str, path: PurePosixPath) -> str:
+    """The reason why a path is refused; empty if it is plain."""
+    if path.is_absolute():
+        return "has an absolute path"
+    if ".." in path.parts:
+        return "leaves the folder"
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        return "has a control character in its name"
+    if len(os.fsencode(str(path))) > MAX_PATH_BYTES:
+        return f"has a path of more than {MAX_PATH_BYTES} bytes"
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts):
+        return f"has a name of more than {MAX_NAME_BYTES} bytes"
+    return ""
+
+
+def shown_name(name: str) -> str:
+    """A member's name as messages quote it."""
+    return repr(shortened(name))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cosmos_worker.config.addresses import shown_address
+from cosmos_worker.config.addresses import recorded, shown_address
 from cosmos_worker.config.source import S3Source, Source
 from cosmos_worker.errors import DataError
 from cosmos_worker.sources.archive import (
@@ -78,13 +78,17 @@ def is_fetched(source: Source, folder: Path) -> bool:
     record = folder / RECORD_FILE
     if record.is_file():
         present = json.loads(record.read_text(encoding="utf-8"))
-        if present == source.model_dump(mode="json", exclude_none=True):
+        wanted = source.model_dump(mode="json", exclude_none=True)
+        if present in (
+            recorded(wanted),
+            wanted,
+        ):  # the latter by versions that recorded whole addresses
             return True
     elif not folder.is_dir() or not any(folder.iterdir()):
         return False
     else:
         present = "files of unknown origin"
-    wanted = source.model_dump(exclude_none=True)
+    wanted = source.model_dump(mode="json", exclude_none=True)
     raise DataError(
         f"{folder}: already holds {_shown(present)}, not {_shown(wanted)}; remove the folder or fetch into another one"
     )
@@ -156,7 +160,7 @@ def _fetch_objects(source: Source, address: S3Source, folder: Path) -> None:
 
 def _publish(source: Source, content: Path, folder: Path) -> None:
     """Give complete content its final name, unless another job was faster with the same."""
-    write_json(content / RECORD_FILE, source.model_dump(mode="json", exclude_none=True))
+    write_json(content / RECORD_FILE, recorded(source.model_dump(mode="json", exclude_none=True)))
     try:
         content.rename(folder)
     except OSError as error:

@@ -20,6 +20,7 @@ from cosmos_worker.data.changed_source import (
     write_source,
 )
 from cosmos_worker.data.check import CheckedClips, check_clips
+from cosmos_worker.data.dataset_files import refuse_links
 from cosmos_worker.data.git_lfs import refuse_dataset_of_pointers
 from cosmos_worker.data.held_out import hold_out
 from cosmos_worker.data.index import write_index
@@ -76,7 +77,9 @@ def examine(config: PrepareDatasetConfig, volumes: Volumes, journal_path: Path) 
     folder = locate_dataset(config.source, volumes.resolve(config.data_uri), volumes)
     num_workers = config.num_workers or available_cpus()
     root = find_root(folder, config.layout)
-    files = stamp_files(root, list_files(root, config.layout))  # before they are read
+    names = list_files(root, config.layout)
+    refuse_links(root, names)
+    files = stamp_files(root, names)  # before they are read
     refuse_dataset_of_pointers(root, files, config.max_bad_fraction)
     listing = list_clips(config, root, num_workers)
     videos = stamp_files(root, {one.video for one in listing.candidates} - files.keys())

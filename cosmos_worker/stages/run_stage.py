@@ -15,6 +15,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from cosmos_worker.config.addresses import recorded
 from cosmos_worker.config.stages import StageConfig
 from cosmos_worker.errors import EXIT_OK
 from cosmos_worker.runtime.outcome import Outcome
@@ -85,7 +86,11 @@ def _run(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
     result = _module(stage).run(config, volumes)
     seconds = time.monotonic() - started
     if ProcessGroup.from_environment(os.environ).is_main:
-        document = {"stage": stage, "config": config.model_dump(mode="json"), "result": result}
+        document = {
+            "stage": stage,
+            "config": recorded(config.model_dump(mode="json")),
+            "result": result,
+        }
         path = marker_path(volumes.resolve(config.target_uri), config.key)
         write_json(path, document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from cosmos_worker.config.values import FOLDER_PATTERN, PATH_PATTERN
 from cosmos_worker.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -84,11 +85,11 @@ class Volumes:
         """Turn ``volume://path`` or a plain path into a path on this machine.
 
         Raises:
-            ConfigError: unknown volume, volume without a mount, or a path that leaves its volume.
+            ConfigError: unknown volume, volume without a mount, a path that leaves its volume, or no path at all.
         """
         match = ADDRESS.match(address)
         if match is None:
-            return Path(address).expanduser()
+            return expanded_path(address)
         volume, relative = match["volume"], match["path"]
         if volume not in VOLUMES:
             raise ConfigError(
@@ -103,6 +104,24 @@ class Volumes:
         if not path.is_relative_to(os.path.normpath(root)):
             raise ConfigError(f"{address}: leaves the volume {volume!r}; remove '..'")
         return path
+
+
+def expanded_path(text: str) -> Path:
+    """A plain path, with ``~`` and ``~user`` as the home folder that they stand for.
+
+    Raises:
+        ConfigError: no user of this name, or a control character.
+    """
+    if not re.fullmatch(PATH_PATTERN, text):
+        raise ConfigError(f"{text!r}: has a control character, which no path has here; correct it")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise ConfigError(
+            f"{text}: this machine knows no home folder of {user!r}; give the whole path, or ./{text} for a folder of "
+            "this name"
+        ) from None
 
 
 # --- files that are either whole or absent ---------------------------------------------------
@@ -200,7 +219,16 @@ def read_marker(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def run_folder(output_root: Path, project: str, group: str, name: str) -> Path:
-    """``${OUTPUT_ROOT}/PROJECT/GROUP/NAME``, as the reference lays it out."""
+    """``${OUTPUT_ROOT}/PROJECT/GROUP/NAME``, as the reference lays it out.
+
+    Raises:
+        ConfigError: one of them is more or less than the name of one folder.
+    """
+    for part in (project, group, name):
+        if not re.fullmatch(FOLDER_PATTERN, part):
+            raise ConfigError(
+                f"{part!r}: is not the name of one folder; use letters, digits and ._-"
+            )
     return output_root / project / group / name
 
 

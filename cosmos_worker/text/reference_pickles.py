@@ -13,6 +13,7 @@ import logging
 import math
 import pickle
 import pickletools
+import reprlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosmos_worker.config.values import MAX_SHOWN, shortened
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.volumes import atomic_write
 
@@ -33,6 +35,9 @@ MAX_BYTES = 1 << 26
 """Largest file that is read; 512 tokens of T5-11B take 1 MiB."""
 REMEDY = "delete the file, or switch import_pickles off to compute the embedding"
 BYTE_ORDERS = "<>=|"
+MAX_DIMS = 8
+REFUSED_OPCODES = frozenset(("SETITEM", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET"))
+"""Instructions of pickles that ask for the hash of what they hold, which can take longer than any training."""
 Embedding = NDArray[np.float16]
 
 
@@ -45,13 +50,13 @@ class _DtypeStandIn:
 
     def __init__(self, code: object, *_: object) -> None:
         if code not in ("f2", "<f2", ">f2", "float16"):
-            raise pickle.UnpicklingError(f"an array of type {code!r}, expected float16")
+            raise pickle.UnpicklingError(f"an array of type {_brief(code)}, expected float16")
         self.order = ">" if code == ">f2" else "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         order = state[1]
         if not isinstance(order, str) or len(order) != 1 or order not in BYTE_ORDERS:
-            raise pickle.UnpicklingError(f"an array with byte order {order!r}")
+            raise pickle.UnpicklingError(f"an array with byte order {_brief(order)}")
         if order in "<>":
             self.order = order
 
@@ -67,13 +72,20 @@ class _ArrayStandIn:
         self.array = _array_of(content, dtype, shape, "F" if is_fortran else "C")
 
 
+def _brief(value: object) -> str:
+    """A value of any size and depth in a few words: a tuple can hold itself so often that it has no end."""
+    return reprlib.repr(value)[:MAX_SHOWN]
+
+
 def _array_of(content: object, dtype: object, shape: object, order: str) -> Embedding:
     if not isinstance(dtype, _DtypeStandIn) or not isinstance(content, bytes | bytearray):
         raise pickle.UnpicklingError("an array that is not plain float16 bytes")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n > 0 for n in shape):
-        raise pickle.UnpicklingError(f"an array of shape {shape!r}")
-    if len(content) != 2 * math.prod(shape):
-        raise pickle.UnpicklingError(f"{len(content)} bytes for an array of shape {shape}")
+    if not isinstance(shape, tuple) or not all(
+        type(n) is int and 0 < n <= MAX_BYTES for n in shape
+    ):
+        raise pickle.UnpicklingError(f"an array of shape {_brief(shape)}")
+    if len(shape) > MAX_DIMS or len(content) != 2 * math.prod(shape):
+        raise pickle.UnpicklingError(f"{len(content)} bytes for an array of shape {_brief(shape)}")
     flat = np.frombuffer(bytes(content), np.dtype(f"{dtype.order}f2"))
     return np.ascontiguousarray(
         flat.reshape(shape, order="F" if order == "F" else "C"), dtype=np.float16
@@ -113,7 +125,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         stand_in = STAND_INS.get((module, name))
         if stand_in is None:
-            raise _ForbiddenGlobal(f"{module}.{name}")
+            raise _ForbiddenGlobal(shortened(f"{module}.{name}"))
         return lambda *arguments: stand_in(*arguments)  # a fresh object: BUILD could set attributes
 
 
@@ -127,6 +139,8 @@ def _load(path: Path) -> object:
             "ignore", DeprecationWarning
         )  # wrong escapes in the text of damaged files
         for opcode, argument, _ in pickletools.genops(content):
+            if opcode.name in REFUSED_OPCODES:
+                raise pickle.UnpicklingError(f"an instruction {opcode.name}, which no array needs")
             if "PUT" in opcode.name and isinstance(argument, int) and argument > len(content):
                 raise pickle.UnpicklingError(f"memo index {argument}")  # takes that much memory
     return _ArrayUnpickler(io.BytesIO(content)).load()

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.runtime.imports import importing_transformers
+from cosmos_worker.runtime.load_errors import LOAD_ERRORS, describe_load_error
 from cosmos_worker.storage.file_kinds import refuse_pointers_in
 from cosmos_worker.text.tokens import TextTokenizer
 
@@ -137,10 +138,9 @@ class T5Encoder:
             loaded: Any = T5EncoderModel.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
+        except (*LOAD_ERRORS, SafetensorError) as error:
             raise CheckpointError(
-                f"{folder}: transformers cannot load it ({reason}); fetch the encoder again"
+                f"{folder}: transformers cannot load it ({describe_load_error(error)}); fetch the encoder again"
             ) from None
         model, report = loaded
         missing = sorted(set(report["missing_keys"]) - TIED_KEYS)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.runtime.imports import importing_transformers
+from cosmos_worker.runtime.load_errors import LOAD_ERRORS, describe_load_error
 
 MOSTLY_UNKNOWN = 0.5
 """Share of unknown characters above which an embedding no longer follows the text."""
@@ -67,10 +68,9 @@ class TextTokenizer:
 
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
+        except (*LOAD_ERRORS, SafetensorError) as error:
             raise CheckpointError(
-                f"{folder}: transformers cannot load it ({reason}); fetch the encoder again"
+                f"{folder}: transformers cannot load it ({describe_load_error(error)}); fetch the encoder again"
             ) from None
 
     @property

@@ -117,7 +117,7 @@ def _load_program(path: Path, device: torch.device, dtype: torch.dtype) -> nn.Mo
             warnings.filterwarnings("ignore", r"`torch\.jit\.load` is (deprecated|not supported)")
             module = torch.jit.load(path, map_location=device)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or ["RuntimeError"])[0]
         raise CheckpointError(f"{path}: not a TorchScript file ({reason}); {REMEDY}") from None
     loaded: nn.Module = module.to(dtype).eval()
     return loaded

@@ -63,14 +63,18 @@ def with_initial_warmup(run: Path, experiment: Experiment) -> Experiment:
 def is_beyond(run: Path, experiment: Experiment) -> bool:
     """True if a run has done more steps than an experiment asks for and still has the weights of the asked step.
 
+    A run of other options is refused here, before anything is written into its folder.
+
     Raises:
         CheckpointError: it has done more, and they are not kept; or it was trained with other options.
     """
     states, asked = list_states(run), experiment.trainer.max_steps
-    if not states or states[-1][0] <= asked:
+    if not states:
         return False
     done, folder = states[-1]
     check_same_options(SavedState(folder, read_progress(folder)), experiment)
+    if done <= asked:
+        return False
     kinds = ("reg", "ema") if experiment.ema.enabled else ("reg",)
     kept = set.intersection(*(set(list_exports(run, kind)) for kind in kinds))
     if asked not in kept:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosmos_worker.config.addresses import recorded
 from cosmos_worker.config.source import HuggingFaceSource, S3Source
 from cosmos_worker.config.stages import Artifact
 from cosmos_worker.errors import CheckpointError, DataError
@@ -30,6 +31,7 @@ from cosmos_worker.sources.folder import (
 from cosmos_worker.sources.hub import download_repository
 from cosmos_worker.storage.file_digests import stamp
 from cosmos_worker.storage.files import shorten
+from cosmos_worker.storage.links import leads_outside
 from cosmos_worker.storage.volumes import (
     Volumes,
     write_json,
@@ -84,6 +86,7 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
     if artifact.source.path is not None:
         path = volumes.resolve(artifact.source.path)
         files = files_of_path(artifact, path)
+        _refuse_links_outside(artifact, path, files)
         check(artifact.kind, files, path if path.is_dir() else None)
         fetched = Fetched(place_files(files, target, artifact.name, move=False))
         if artifact.kind == "model":
@@ -99,12 +102,26 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
     return fetched
 
 
+def _refuse_links_outside(artifact: Artifact, folder: Path, files: Mapping[str, Path]) -> None:
+    """Refuse files of a folder that are links to something outside of it.
+
+    Raises:
+        DataError: one is.
+    """
+    for file in files.values() if folder.is_dir() else ():
+        if file.is_relative_to(folder) and leads_outside(folder, file.relative_to(folder)):
+            raise DataError(
+                f"{artifact.name}: {file} is a link to something outside of {folder}, which is not followed; copy the "
+                "file into the folder"
+            )
+
+
 def _write_record(record: Path, artifact: Artifact, fetched: Fetched) -> None:
     """Write the source of the files, and the facts by which they are known again."""
     files = {
         name: {**facts, **stamp(record.parent / name)} for name, facts in fetched.files.items()
     }
-    source = artifact.source.model_dump(mode="json")
+    source = recorded(artifact.source.model_dump(mode="json"))
     write_json(record, {"source": source, "commit": fetched.commit, "files": files})
 
 
@@ -133,7 +150,11 @@ def _fetched_before(artifact: Artifact, record: Path) -> Fetched | None:
     if not record.is_file():
         return None
     held = json.loads(record.read_text(encoding="utf-8"))
-    if held["source"] != artifact.source.model_dump(mode="json"):
+    wanted = artifact.source.model_dump(mode="json")
+    if held["source"] not in (
+        recorded(wanted),
+        wanted,
+    ):  # the latter by versions that recorded whole addresses
         return None
     files: Facts = {
         name: {key: facts[key] for key in ("size_bytes", "sha256")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.runtime.load_errors import LOAD_ERRORS, describe_load_error
 from cosmos_worker.storage.file_kinds import (
     SAFETENSORS,
     TORCH_ZIP,
@@ -86,15 +86,7 @@ def read_saved(path: Path, remedy: str) -> Any:  # noqa: ANN401 - what the file 
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; {remedy}") from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except LOAD_ERRORS as error:
         raise CheckpointError(
-            f"{path}: cannot be read as a file of torch tensors ({reason}); {remedy}"
+            f"{path}: cannot be read as a file of torch tensors ({describe_load_error(error)}); {remedy}"
         ) from None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cosmos_operator.errors import OperatorError
-from cosmos_worker.errors import EXIT_OK
+from cosmos_worker.errors import EXIT_OK, UserError
 
 JOB_HELP = "YAML file of a PostTrainingJob or an InferenceJob"
 Command = Callable[[argparse.Namespace], int]
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except OperatorError as error:
+    except (OperatorError, UserError) as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough

@@ -32,7 +32,7 @@ JOB_NEEDS: Needs = {
         for plural in (PLURAL, INFERENCE_PLURAL)
         for below, verbs in {
             "": ("get", "list", "watch", "delete"),
-            "/status": ("get", "patch"),
+            "/status": ("patch",),
             "/finalizers": ("update",),
         }.items()
     },
@@ -44,16 +44,16 @@ JOB_NEEDS: Needs = {
     ("", "configmaps"): ("get", "list", "watch", "create", "delete", "patch"),
     ("", "services"): ("get", "list", "watch", "create", "delete"),
     ("", "persistentvolumeclaims"): ("get", "list", "watch", "create"),
-    ("", "pods"): ("get", "list", "watch", "delete"),
+    ("", "pods"): ("list", "watch", "delete"),
     ("", "pods/log"): ("get",),
-    ("", "events"): ("get", "list", "create", "patch"),
-    ("kueue.x-k8s.io", "localqueues"): ("get", "list", "watch"),
-    ("kueue.x-k8s.io", "workloads"): ("get", "list", "watch"),
+    ("", "events"): ("list", "create"),
+    ("kueue.x-k8s.io", "localqueues"): ("list", "watch"),
+    ("kueue.x-k8s.io", "workloads"): ("list", "watch"),
 }
 """Rights that the operator needs in the namespaces of jobs."""
 CLUSTER_NEEDS: Needs = {
-    ("", "nodes"): ("get", "list"),
-    ("storage.k8s.io", "storageclasses"): ("get", "list"),
+    ("", "nodes"): ("list",),
+    ("storage.k8s.io", "storageclasses"): ("get",),
     ("coordination.k8s.io", "leases"): ("list",),
 }
 """Rights that the operator needs in the whole cluster, if canListNodes is true."""

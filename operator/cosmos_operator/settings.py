@@ -52,6 +52,10 @@ class AllowedInJobs(ApiModel):
     """True demands the digest of each image."""
     secrets: tuple[str, ...] = ("*",)
     """Secrets that jobs may name, with * for any characters."""
+    service_accounts: tuple[str, ...] = ("*",)
+    """Service accounts that pod templates may name, with * for any characters."""
+    priority_classes: tuple[str, ...] = ("*",)
+    """Priority classes that jobs may name, with * for any characters."""
     host_access: bool = False
     """True allows what opens the node to a pod, such as hostPath, hostNetwork, hostPID and privileged containers."""
 

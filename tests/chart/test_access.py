@@ -6,8 +6,8 @@ from support.helm_chart import NAMESPACE, find, find_one, render
 NAMESPACED = {
     "posttrainingjobs.cosmos.dev": "get list watch delete",
     "inferencejobs.cosmos.dev": "get list watch delete",
-    "posttrainingjobs/status.cosmos.dev": "get patch",
-    "inferencejobs/status.cosmos.dev": "get patch",
+    "posttrainingjobs/status.cosmos.dev": "patch",
+    "inferencejobs/status.cosmos.dev": "patch",
     "posttrainingjobs/finalizers.cosmos.dev": "update",
     "inferencejobs/finalizers.cosmos.dev": "update",
     "jobs.batch": "get list watch create delete patch",
@@ -18,15 +18,15 @@ NAMESPACED = {
     "configmaps": "get list watch create delete patch",
     "services": "get list watch create delete",
     "persistentvolumeclaims": "get list watch create",
-    "pods": "get list watch delete",
+    "pods": "list watch delete",
     "pods/log": "get",
-    "events": "get list create patch",
-    "localqueues.kueue.x-k8s.io": "get list watch",
-    "workloads.kueue.x-k8s.io": "get list watch",
+    "events": "list create",
+    "localqueues.kueue.x-k8s.io": "list watch",
+    "workloads.kueue.x-k8s.io": "list watch",
 }
 CLUSTER = {
-    "nodes": "get list",
-    "storageclasses.storage.k8s.io": "get list",
+    "nodes": "list",
+    "storageclasses.storage.k8s.io": "get",
     "leases.coordination.k8s.io": "list",
 }
 SCOPES = [
@@ -109,6 +109,7 @@ def test_lease_is_the_operators_own(values):
     assert create["verbs"] == ["create", "list"]
     assert rest["resourceNames"] == ["cosmos-operator"]
     assert rest["resources"] == ["leases"]
+    assert rest["verbs"] == ["get", "update"]
 
 
 def test_operator_may_delete_what_it_gives_further_owners():

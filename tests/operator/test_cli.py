@@ -1,14 +1,16 @@
 """The command line; tests of imports and help run it as a process."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import yaml
-from support.jobs import make_document
+from support.jobs import make_document, make_job
 
 from cosmos_operator.api.crd import build_crds
 from cosmos_operator.cli import main
+from cosmos_operator.errors import InvalidSpec
 
 
 @pytest.fixture
@@ -200,3 +202,62 @@ def test_run_of_a_job_that_is_not_there_is_a_user_error(tmp_path, capsys):
     assert main(["run", str(tmp_path / "job.yaml")]) == 2
 
     assert "no such file" in capsys.readouterr().err
+
+
+HOSTILE_LINES = {
+    "!!int abc": "'abc' is no !!int",
+    "2001-99-99": "spec.training",
+    "9" * 5000: "at most 512",
+    "[" * 400: "not a YAML value",
+    "{" * 400: "not a YAML value",
+    "[&a {x: 1}, {<<: [*a, *a]}]": "has an anchor or an alias",
+    "!e!x 5": "not a YAML value",
+    '"\\ud800"': "not",
+    ".inf": "is no number that Kubernetes has",
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE_LINES, ids=lambda value: value[:20])
+def test_hostile_override_is_answered_with_its_line(tmp_path, capsys, value):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(make_document({"training.overrides": [f"video.fps={value}"]})))
+
+    assert main(["validate", str(path)]) == 2
+
+    error = capsys.readouterr().err
+    assert HOSTILE_LINES[value] in error
+    assert "(line " in error
+    assert max(map(len, error.splitlines())) < 1000
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("~nosuchuser/model", "knows no home folder of '~nosuchuser'"),
+        ("a\0b", "has a control character"),
+        ("a\nb", "has a control character"),
+        ("x" * 300, "is not on this machine"),
+    ],
+)
+def test_hostile_path_is_answered(tmp_path, capsys, source, message):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(make_document({"model.source": {"path": source}})))
+
+    code = main(["validate", str(path)])
+
+    said = capsys.readouterr()
+    assert (message in said.err) if code else (message in said.out)
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "x" * 300, "a\0b"])
+def test_what_is_no_plain_file_is_no_job(tmp_path, capsys, name):
+    os.mkfifo(tmp_path / "pipe")
+
+    assert main(["validate", str(tmp_path / name)]) == 2
+    assert "give the YAML file of a job" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a/../b", "a//b", "../b", "a/.b", "a/..", "/a"])
+def test_name_of_an_artifact_that_leaves_its_folder_is_refused(name):
+    with pytest.raises(InvalidSpec, match=r"spec\.model\.name"):
+        make_job({"model.name": name})

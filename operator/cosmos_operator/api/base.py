@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from cosmos_worker.config.values import MAX_ADDRESS, MAX_COUNT, MAX_NAME, PATH_PATTERN
+
 GROUP = "cosmos.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -78,17 +80,16 @@ def unchanged(field: str) -> str:
     )
 
 
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
 SecondsOrZero = Annotated[int, Field(ge=0, le=31_536_000)]
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 ArtifactName = Annotated[
-    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")
+    str, Field(min_length=1, max_length=MAX_NAME, pattern=rf"^{_NAME}(/{_NAME})*$")
 ]
-"""Name of a model, tokenizer, encoder or dataset."""
-PublishedName = Annotated[
-    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-]
+"""Name of a model, tokenizer, encoder or dataset: a folder, or several behind one another."""
+PublishedName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=f"^{_NAME}$")]
 """Name of a published model: one folder."""
 ItemName = Annotated[
     str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
@@ -113,7 +114,7 @@ Labels = Annotated[
     ),
 ]
 """Labels that a node must have."""
-Address = Annotated[str, Field(min_length=1, max_length=1024)]
+Address = Annotated[str, Field(min_length=1, max_length=MAX_ADDRESS, pattern=PATH_PATTERN)]
 """A path or a volume address."""
 RelativeFolder = Annotated[
     str,

@@ -10,6 +10,7 @@ from cosmos_operator.api.training import TrainingSpec
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import get_experiment
+from cosmos_worker.config.values import divisors
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.storage.volumes import VOLUMES, WEIGHT_SUFFIXES
 
@@ -143,8 +144,8 @@ def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
     total = trainer.global_batch_size
     if total % unit == 0:
         return []
-    most = min(total // processes, MAX_MICRO_BATCH)
-    usable = [size for size in range(1, most + 1) if total % (size * processes) == 0]
+    per_process = divisors(total // processes) if total % processes == 0 else []
+    usable = [size for size in per_process if size <= MAX_MICRO_BATCH]
     advice = [f"override trainer.global_batch_size with a multiple of {unit}"]
     if usable:
         advice.append(f"trainer.micro_batch_size with one of {', '.join(map(str, usable))}")

@@ -35,7 +35,9 @@ from cosmos_operator.api.prompts_and_guards import GuardrailsSpec, PromptUpsampl
 from cosmos_operator.api.quantities import EXTENDED_NAME_PATTERN, Quantity
 from cosmos_operator.api.source import Source
 from cosmos_operator.api.status import InferenceJobStatus
+from cosmos_operator.api.training import Override
 from cosmos_operator.api.v1alpha1 import SOURCES
+from cosmos_worker.config.values import MAX_NAME, MAX_OVERRIDES
 
 OF_THE_JOB = ("experiment", "overrides", "fit", "tokenizer", "embeddings")
 """Fields of spec that decide how the model was trained, so that they come from spec.model.job where it is given."""
@@ -223,16 +225,13 @@ class InferenceJobSpec(ApiModel):
     ]
     """Sets of videos to generate, as in spec.inference of a PostTrainingJob."""
     experiment: Annotated[
-        Annotated[str, Field(min_length=1, max_length=128)] | None,
+        Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None,
         Field(json_schema_extra=_fixed("experiment")),
     ] = None
     """Name of the experiment that the model was trained with, or that its network has, which decides network and
     sampling options that are not given here. Omitted, with model.job only: that of the job."""
     overrides: Annotated[
-        Annotated[
-            tuple[Annotated[str, Field(min_length=3, max_length=512)], ...], Field(max_length=64)
-        ]
-        | None,
+        Annotated[tuple[Override, ...], Field(max_length=MAX_OVERRIDES)] | None,
         Field(json_schema_extra=_fixed("overrides")),
     ] = None
     """Options of the experiment to change, each as key.sub=value, such as video.fps=10. Omitted: none, or with

@@ -21,7 +21,6 @@ from cosmos_operator.api.bounds import check_bounds
 from cosmos_operator.api.check import check_job, check_training
 from cosmos_operator.api.check_inference_job import check_inference_job
 from cosmos_operator.api.check_pods import FileJob
-from cosmos_operator.api.documents import Document, WrongYaml, read_documents
 from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.metadata import metadata_problems, name_for
 from cosmos_operator.api.pod_template import POD_FIELDS
@@ -30,6 +29,10 @@ from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.api.wording import PATTERNS_IN_WORDS, advice_on, causes, kind_of
 from cosmos_operator.errors import InvalidSpec
 from cosmos_worker.config.addresses import without_secrets
+from cosmos_worker.config.documents import read_small_text
+from cosmos_worker.config.values import shortened, shown_value
+from cosmos_worker.config.yaml_reader import Document, WrongYaml, read_documents
+from cosmos_worker.errors import ConfigError
 
 MAX_FILE_BYTES = 1 << 20
 FIELD_OF_PROBLEM = re.compile(r"(metadata|spec|kind|apiVersion)[^:\s]*")
@@ -100,18 +103,12 @@ def _read(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        InvalidSpec: no such file, or not a text of a sensible size.
+        InvalidSpec: no such file, or not a text of a sensible size (1 MiB).
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidSpec([f"{path}: {path.stat().st_size} bytes; a job has at most 1 MiB"])
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise InvalidSpec([f"{path}: no such file; give the YAML file of a job"]) from None
-    except IsADirectoryError:
-        raise InvalidSpec([f"{path}: is a folder; give the YAML file of a job"]) from None
-    except UnicodeDecodeError as error:
-        raise InvalidSpec([f"{path}: not YAML: no text in UTF-8 ({error})"]) from None
+        return read_small_text(path, MAX_FILE_BYTES)
+    except ConfigError as error:
+        raise InvalidSpec([f"{error}; give the YAML file of a job"]) from None
 
 
 def _items(document: Document) -> list[Document]:
@@ -279,9 +276,9 @@ def _describe(problem: ErrorDetails, root: type[BaseModel]) -> list[str]:
     message = problem["msg"].removeprefix("Value error, ")
     pattern = str(problem.get("ctx", {}).get("pattern"))
     message = PATTERNS_IN_WORDS.get(pattern, message)
-    got = without_secrets(got) if isinstance(got, str) else got
+    got = without_secrets(shortened(got)) if isinstance(got, str) else got
     if isinstance(got, str | int | float | bool) or got is None:
-        return [f"{where}: {message} (got {got!r}){advice_on(problem['type'], got)}"]
+        return [f"{where}: {message} (got {shown_value(got)}){advice_on(problem['type'], got)}"]
     if problem["type"] == "value_error":
         return [f"{where}: {line}" for line in message.splitlines()]
     return [f"{where}: {message} (got a {kind_of(got)}){advice_on(problem['type'], got)}"]

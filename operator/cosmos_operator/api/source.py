@@ -13,7 +13,13 @@ from cosmos_operator.api.base import (
     RelativeFolder,
     rules,
 )
-from cosmos_worker.config.source import S3_ENDPOINT, S3_URI
+from cosmos_worker.config.source import (
+    REPOSITORY_PATTERN,
+    REVISION_PATTERN,
+    S3_ENDPOINT,
+    S3_URI,
+)
+from cosmos_worker.config.values import MAX_ADDRESS
 
 
 class ClaimFolder(ApiModel):
@@ -29,7 +35,9 @@ class ClaimFolder(ApiModel):
 class Archive(ApiModel):
     """A tar archive that is downloaded from a URL."""
 
-    url: Annotated[str, Field(max_length=1024, pattern=r"^(https?|file)://.+$")]
+    url: Annotated[
+        str, Field(max_length=MAX_ADDRESS, pattern=r"^(https?|file)://[^\x00-\x1f\x7f]+$")
+    ]
     """URL of the archive: a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz, by https, http or file."""
     sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 that the archive must have, as 64 hexadecimal digits. Omitted: it is not checked."""
@@ -38,9 +46,9 @@ class Archive(ApiModel):
 class Repository(ApiModel):
     """A repository on the Hugging Face Hub."""
 
-    repo: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
+    repo: Annotated[str, Field(max_length=128, pattern=REPOSITORY_PATTERN)]
     """Repository as OWNER/NAME."""
-    revision: Annotated[str, Field(min_length=1, max_length=128)] = "main"
+    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=REVISION_PATTERN)] = "main"
     """Branch, tag or commit of the repository; only a commit makes the job reproducible."""
 
 

@@ -17,9 +17,11 @@ from cosmos_operator.api.base import (
     rules,
     unchanged,
 )
+from cosmos_worker.config.values import MAX_NAME, MAX_OVERRIDE, MAX_OVERRIDES
 
 OVERRIDE_PATTERN = r"(?s)^[A-Za-z_][A-Za-z0-9_.]*=.*$"
 """KEY=VALUE, with no space around =."""
+Override = Annotated[str, Field(min_length=3, max_length=MAX_OVERRIDE, pattern=OVERRIDE_PATTERN)]
 
 
 class TrainingSpec(ApiModel):
@@ -34,12 +36,12 @@ class TrainingSpec(ApiModel):
         )
     )
 
-    experiment: Annotated[str, Field(min_length=1, max_length=128)]
+    experiment: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     """Name of the experiment, such as video2world_instruction_bridge_57frames; it decides every option of the
     training that is not given here. All experiments and their options are in docs/experiments.md."""
     overrides: Annotated[
-        tuple[Annotated[str, Field(min_length=3, max_length=512, pattern=OVERRIDE_PATTERN)], ...],
-        Field(max_length=64),
+        tuple[Override, ...],
+        Field(max_length=MAX_OVERRIDES),
     ] = ()
     """Options of the experiment to change, each as key.sub=value, such as optimizer.learning_rate=1e-5. Once the
     training has begun, only those may change that do not decide its weights, such as trainer.micro_batch_size and

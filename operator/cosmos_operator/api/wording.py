@@ -15,6 +15,7 @@ from cosmos_operator.api.base import (
 from cosmos_operator.api.image import IMAGE_PATTERN
 from cosmos_operator.api.quantities import EXTENDED_NAME_PATTERN
 from cosmos_operator.api.training import OVERRIDE_PATTERN
+from cosmos_worker.config.documents import PATTERN_WORDS
 
 PATTERNS_IN_WORDS = {
     SUBDOMAIN_PATTERN: "is no name of a Kubernetes object; use lower-case letters and digits, with - and . between",
@@ -26,6 +27,7 @@ PATTERNS_IN_WORDS = {
     EXTENDED_NAME_PATTERN: "is no resource of a device; use DOMAIN/NAME, such as nvidia.com/gpu",
     IMAGE_PATTERN: "is no image; use REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST, the repository in "
     "lower case",
+    **PATTERN_WORDS,
     JOB_NAME_PATTERN: "is no name of a job; use lower-case letters, digits and -, beginning with a letter",
 }
 """Pattern of a field → what a text that does not match it is told."""

@@ -58,14 +58,15 @@ class InferencePlans:
         is_published = job is not None and "Published" in news_for_inference(job)
         if name is not None and not has_record and not is_published:
             available = self._cache.names(KIND, key.namespace)
-            return plan_inference_job(document, ModelSource(job, available=available))
+            return await self._plans.make(
+                plan_inference_job, document, ModelSource(job, available=available)
+            )
         basis = "record" if has_record or job is None else str(job["metadata"]["uid"])
         if found := self._plans.recall(key, wanted, document, basis):
             return found
         source = ModelSource() if name is None else await self._read(key, name, has_record)
-        return self._plans.remember(
-            key, wanted, plan_inference_job(document, source, self._settings), basis
-        )
+        plan = await self._plans.make(plan_inference_job, document, source, self._settings)
+        return self._plans.remember(key, wanted, plan, basis)
 
     def _has_record(self, key: JobKey, document: Manifest) -> bool:
         found = self._cache.get("ConfigMap", key.namespace, record_name(key.name))

@@ -29,6 +29,7 @@ from cosmos_operator.controller.lease import (
 from cosmos_operator.controller.metrics import Metrics
 from cosmos_operator.controller.neighbours import Neighbours
 from cosmos_operator.controller.orphans import OrphanCollector
+from cosmos_operator.controller.planning_process import PlanningProcess
 from cosmos_operator.controller.reconcile import Reconciler
 from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.served_crd import ServedCrd
@@ -38,6 +39,8 @@ from cosmos_operator.errors import OperatorError
 from cosmos_operator.kube.cluster import KubeCluster, connect
 from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.settings import Settings, load_settings
+from cosmos_worker.config.addresses import redacted
+from cosmos_worker.config.log_lines import LineFormatter, cut
 from cosmos_worker.errors import EXIT_BUG, EXIT_OK
 
 MAX_PASS_S = 300.0
@@ -68,6 +71,8 @@ class Parts:
     """Asks for a pass over a job."""
     crd: ServedCrd
     """The schemas of the API server, which a status must fit."""
+    planner: PlanningProcess
+    """Plans the jobs, with limits."""
 
 
 MakeHandle = Callable[[Parts], Handle]
@@ -85,6 +90,7 @@ def make_reconcile(parts: Parts) -> Handle:
         parts.metrics,
         parts.wake,
         crd=parts.crd,
+        planner=parts.planner,
     ).reconcile
 
 
@@ -100,8 +106,10 @@ class Operator:
         router = Router(cache)
         self._crd = ServedCrd(cluster)
         self._metrics.follow_crd(self._crd.num_lacking)
+        self._planner = PlanningProcess()
+        wake = self._queue.add
         self._handle = make_handle(
-            Parts(cluster, cache, router, settings, self._metrics, self._queue.add, self._crd)
+            Parts(cluster, cache, router, settings, self._metrics, wake, self._crd, self._planner)
         )
         self._metrics.follow_queue(self._queue)
         self._lease = Lease(
@@ -135,6 +143,7 @@ class Operator:
             self._metrics.note_leader(is_leader=False)
             with suppress(OperatorError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._lease.release(), RELEASE_S)
+            await self._planner.stop()
             await self._health.stop()
 
     def problems(self) -> Iterator[str]:
@@ -292,7 +301,7 @@ def configure_logging(level: str, log_format: str) -> None:
         logging.getLogger(name).setLevel(library_level)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(LineFormatter):
     """Writes lines like those of the worker, with the time in UTC to the second."""
 
     converter = staticmethod(time.gmtime)
@@ -309,10 +318,10 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": cut(redacted(record.getMessage())),
         }
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = redacted(self.formatException(record.exc_info))
         return json.dumps(line)
 
 

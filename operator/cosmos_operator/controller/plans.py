@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cosmos_operator.api.status import PostTrainingJobStatus, TrainingRun, read_status
+from cosmos_operator.controller.planning_process import InlinePlanner, Planner, PlanningFailed
 from cosmos_operator.kube.kinds import JobKey, Manifest
 from cosmos_operator.plan.edits import is_publishing
 from cosmos_operator.plan.job_plan import JobPlan, plan_job
 from cosmos_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MAX_PLANS = 400
 """Plans that are remembered; each takes about 70 kB."""
@@ -37,22 +42,49 @@ class Plans:
 
     Args:
         settings: settings of the installation.
+        planner: makes them; omitted: in this process.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, planner: Planner | None = None) -> None:
+        self._settings, self._planner = settings, planner or InlinePlanner()
         self._plans: OrderedDict[JobKey, _Known] = OrderedDict()
 
-    def plan(self, key: JobKey, wanted: bytes, document: Manifest) -> JobPlan:
+    async def plan(self, key: JobKey, wanted: bytes, document: Manifest) -> JobPlan:
         """The plan of a PostTrainingJob.
 
         Args:
             key: the job.
             wanted: digest of all of its document but the status.
             document: its document.
+
+        Raises:
+            ClusterUnavailable: try again later.
         """
-        found = self.recall(key, wanted, document)
-        return found or self.remember(key, wanted, plan_job(document, self._settings))
+        if found := self.recall(key, wanted, document):
+            return found
+        plan = await self.make(plan_job, document, self._settings)
+        return self.remember(key, wanted, plan)
+
+    async def make(
+        self, function: Callable[..., JobPlan], document: Manifest, *arguments: object
+    ) -> JobPlan:
+        """The plan that a function makes of a job; one that cannot be made is a problem of this job alone.
+
+        Args:
+            function: of ``plan``, which takes the document and the arguments.
+            document: the job.
+            arguments: what else the function takes.
+
+        Raises:
+            ClusterUnavailable: try again later.
+        """
+        try:
+            return await self._planner.run(function, document, *arguments)
+        except PlanningFailed as error:
+            name = document["metadata"].get("name")
+            logger.error("%s: cannot be planned: %s", name, error)
+            problem = f"job: cannot be planned: {error}; make the job simpler"
+            return JobPlan(document, read_status(document), problems=(problem,))
 
     def recall(
         self, key: JobKey, wanted: bytes, document: Manifest, others: str = ""

@@ -17,6 +17,7 @@ from cosmos_operator.controller.event_manifest import build_event
 from cosmos_operator.controller.inference_plans import InferencePlans, news_for_inference
 from cosmos_operator.controller.informer import INFORMED, OURS
 from cosmos_operator.controller.observe import Observer, interests
+from cosmos_operator.controller.planning_process import Planner
 from cosmos_operator.controller.plans import Plans
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
@@ -67,6 +68,7 @@ class Reconciler:
         wake: asks for a pass over another job, of which this one has changed an object.
         clock: gives the time of a pass.
         crd: the schemas of the API server, which a status must fit.
+        planner: plans the jobs; omitted: in this process.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Reconciler:
         clock: Callable[[], datetime] = utc_now,
         *,
         crd: ServedCrd | None = None,
+        planner: Planner | None = None,
     ) -> None:
         self._crd = crd or ServedCrd(cluster)
         self._told: set[tuple[str, str]] = set()
@@ -88,7 +91,7 @@ class Reconciler:
         self._executor = Executor(cluster, cache, router, wake)
         self._reads = RareReads(cluster, settings)
         self._observer = Observer(cluster, cache, self._reads, settings)
-        self._plans, self._pace = Plans(settings), StatusPace()
+        self._plans, self._pace = Plans(settings, planner), StatusPace()
         self._inference_plans = InferencePlans(cluster, cache, self._plans, settings)
         self._wake = wake
         self._memories: dict[JobKey, Memory] = {}
@@ -171,7 +174,7 @@ class Reconciler:
         wanted = self._cache.wanted(key)
         if key.kind == INFERENCE_KIND:
             return await self._inference_plans.plan(key, wanted, document)
-        return self._plans.plan(key, wanted, document)
+        return await self._plans.plan(key, wanted, document)
 
     def _is_over(self, key: JobKey) -> bool:
         document = self._cache.get(key.kind, key.namespace, key.name)

@@ -5,7 +5,6 @@ What the worker did is read from its own container, see :mod:`cosmos_operator.ku
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from cosmos_operator.kube.containers import (
 )
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of, parse_time, seconds_since
+from cosmos_operator.kube.termination import read_message, shown
 
 IMAGE_REASONS = (
     "ErrImagePull",
@@ -153,7 +153,7 @@ def _ending_of_init_container(pod: Manifest, status: Manifest, disruption: str) 
     """The ending of a pod in which an init container failed, such as one that waited for another pod in vain."""
     ended, name = status["state"]["terminated"], status["name"]
     exit_code, words = int(ended["exitCode"]), str(ended.get("message", "")).strip()
-    last = words.rsplit("\n", 1)[-1] or ended.get("reason", "")
+    last = shown(words.rsplit("\n", 1)[-1]) or ended.get("reason", "")
     return Ending(
         exit_code,
         INIT_FAILED,
@@ -168,30 +168,23 @@ def _ending_of_init_container(pod: Manifest, status: Manifest, disruption: str) 
 def _read_ending(ended: Manifest, node: str, disruption: str) -> Ending:
     exit_code, reason = int(ended.get("exitCode", 0)), str(ended.get("reason", ""))
     text = str(ended.get("message", ""))
-    try:
-        said = json.loads(text)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        last = text.strip().rsplit("\n", 1)[-1]
+    said = read_message(text)
+    if said is None:
+        last = shown(text.strip().rsplit("\n", 1)[-1])
         return Ending(exit_code, reason, last, node=node, disruption=disruption)
     if reason != "OOMKilled":
-        reason = str(said.get("reason", reason))
+        reason = said.reason or reason
     return Ending(
         exit_code,
         reason,
-        str(said.get("message", "")),
-        step=_number(said.get("step")),
-        checkpoint=_number(said.get("checkpoint")),
-        node=node or str(said.get("node", "")),
-        result=said.get("result") if isinstance(said.get("result"), dict) else None,
+        said.message,
+        step=said.step,
+        checkpoint=said.checkpoint,
+        node=node or said.node,
+        result=said.result,
         disruption=disruption,
-        lines=tuple(map(str, said.get("lines") or ())),
+        lines=said.lines,
     )
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)

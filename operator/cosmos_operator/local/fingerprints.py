@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +15,11 @@ from cosmos_operator.api.inferencejob import InferenceJob
 from cosmos_operator.api.source import Source
 from cosmos_operator.api.v1alpha1 import SOURCES, PostTrainingJob, PostTrainingJobSpec
 from cosmos_operator.errors import InvalidSpec
+from cosmos_worker.config.values import shortened
+from cosmos_worker.errors import ConfigError
 from cosmos_worker.storage.volumes import (
     ADDRESS,
+    expanded_path,
     sha256_of_file,
 )
 
@@ -32,10 +36,18 @@ def with_absolute_paths(job: J, folder: Path) -> J:
     Args:
         job: the job.
         folder: folder of the job's file, to which relative paths are relative.
+
+    Raises:
+        InvalidSpec: a path that cannot be one.
     """
 
     def absolute(path: str) -> str:
-        return str((folder / Path(path).expanduser()).resolve())
+        try:
+            return str((folder / expanded_path(path)).resolve())
+        except (ConfigError, OSError, RuntimeError) as error:  # the last of a circle of links
+            raise InvalidSpec(
+                [f"{job.name}: {shortened(path)!r} is no path of this machine: {error}"]
+            ) from None
 
     def local(address: str | None) -> str | None:
         return address if address is None or ADDRESS.match(address) else absolute(address)
@@ -104,7 +116,7 @@ def missing_paths(job: FileJob) -> list[tuple[str, str]]:
     return [
         (where, path)
         for where, path in local_paths(job)
-        if not ADDRESS.match(path) and not Path(path).exists()
+        if not ADDRESS.match(path) and not os.path.exists(path)  # noqa: PTH110 - False for too long a name
     ]
 
 

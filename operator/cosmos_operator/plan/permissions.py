@@ -1,10 +1,12 @@
-"""Limits that an installation sets to its jobs: fields of pod templates, images, Secrets, access to nodes. Pure."""
+"""Limits that an installation sets to its jobs: fields of pod templates, names of objects, access to nodes. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
+
+from pydantic.alias_generators import to_snake
 
 from cosmos_operator.api.check_pods import FileJob, templates
 from cosmos_operator.api.credentials import CredentialsSpec
@@ -34,6 +36,11 @@ def permission_problems(job: FileJob, allowed: AllowedInJobs) -> list[str]:
                 for path, what in host_access(template.get("spec"), f"{where}.spec")
             ]
     problems += _names("Secret", _secrets(job), allowed.secrets, "jobs.allow.secrets")
+    for kind, field, patterns, setting in (
+        ("service account", "serviceAccountName", allowed.service_accounts, "serviceAccounts"),
+        ("priority class", "priorityClassName", allowed.priority_classes, "priorityClasses"),
+    ):
+        problems += _names(kind, _named(job, field), patterns, f"jobs.allow.{setting}")
     images = list(_images(job))
     problems += _names("image", images, allowed.images, "jobs.allow.images")
     if allowed.image_digests:
@@ -116,6 +123,15 @@ def _secrets(job: FileJob) -> Iterator[Found]:
             for one in inner if isinstance(inner, list) else [inner]:
                 if isinstance(one, dict) and one.get("name") and _holds_secret(name, path):
                     yield path, str(one["name"])
+
+
+def _named(job: FileJob, field: str) -> Iterator[Found]:
+    """The names that a job gives in a field of its pods, and of its scheduling."""
+    if value := getattr(job.spec.scheduling, to_snake(field), None):
+        yield f"spec.scheduling.{field}", value
+    for where, template in templates(job):
+        if value := (template.get("spec") or {}).get(field):
+            yield f"{where}.spec.{field}", str(value)
 
 
 def _holds_secret(name: str, path: str) -> bool:

@@ -166,5 +166,14 @@ def test_frames_can_be_resampled_at_the_rate_of_the_windows():
 def test_enormous_batch_is_refused_at_once():
     overrides = ["trainer.global_batch_size=1000000000000000001", "trainer.micro_batch_size=1"]
 
-    with pytest.raises(InvalidSpec, match=r"do not divide the global batch of 1000000000000000001"):
+    with pytest.raises(
+        InvalidSpec, match=r"less than or equal to 1000000000 \(got 1000000000000000001"
+    ):
         make_job({"training.overrides": overrides})
+
+
+def test_batch_that_is_not_divided_names_the_micro_batches_that_divide_it():
+    overrides = ["trainer.global_batch_size=12", "trainer.micro_batch_size=4"]
+
+    with pytest.raises(InvalidSpec, match=r"trainer.micro_batch_size with one of 1, 2, 3, 6$"):
+        make_job({"training.overrides": overrides, "compute.processesPerNode": 2})

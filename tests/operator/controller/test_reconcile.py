@@ -108,13 +108,35 @@ async def test_deleted_job_is_not_planned(rig, calls):
     assert calls == []
 
 
+async def test_job_that_cannot_be_planned_is_told_and_the_others_go_on(kube, rig, monkeypatch):
+    original = plans.plan_job
+
+    def plan(document, settings):
+        if document["metadata"]["name"] == "bad":
+            raise RecursionError("maximum recursion depth exceeded")
+        return original(document, settings)
+
+    monkeypatch.setattr(plans, "plan_job", plan)
+    make_ptj(kube, "bad")
+    make_ptj(kube, "good", {"runPolicy.suspend": True})
+    await rig.sync()
+
+    await rig.reconcile("bad")
+    await rig.reconcile("good")
+
+    status = kube.get(PTJS, "bad")["status"]
+    assert status["state"] == "Failed"
+    assert "job: cannot be planned: a bug in the operator" in status["message"]
+    assert kube.get(PTJS, "good")["status"]["state"] == "Suspended"
+
+
 def test_only_one_module_plans():
     package = Path(cosmos_operator.__file__).parent
     users = {
         path.relative_to(package).as_posix()
         for folder in ("controller", "decide")
         for path in (package / folder).rglob("*.py")
-        if "plan_job(" in path.read_text() or "plan_stages" in path.read_text()
+        if "import JobPlan, plan_job" in path.read_text() or "plan_stages" in path.read_text()
     }
     assert users == {"controller/plans.py"}
 

@@ -131,6 +131,25 @@ def test_secrets() -> None:
     assert len(found(changes, secrets=("p*", "hub")).splitlines()) == 5
 
 
+def test_service_accounts_and_priority_classes() -> None:
+    changes = {
+        **spec(serviceAccountName="admin", priorityClassName="system-node-critical"),
+        "scheduling": {"priorityClassName": "urgent"},
+    }
+
+    refused = found(
+        changes, serviceAccounts=("ml-*",), priorityClasses=("batch", "low-*")
+    ).splitlines()
+    assert [line.partition(":")[0] for line in refused] == [
+        "spec.podTemplate.spec.serviceAccountName",
+        "spec.scheduling.priorityClassName",
+        "spec.podTemplate.spec.priorityClassName",
+    ]
+    assert "jobs.allow.serviceAccounts of the chart); allowed: ml-*" in refused[0]
+    assert found(changes, serviceAccounts=("admin",), priorityClasses=("system-*", "urgent")) == ""
+    assert found(changes) == ""
+
+
 def test_job_outside_is_not_accepted_and_nothing_is_started() -> None:
     simulation = Simulation(spec(hostNetwork=True))
     simulation.settle()

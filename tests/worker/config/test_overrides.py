@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from cosmos_worker.config.presets import (
     get_experiment,
 )
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.storage.volumes import run_folder
 
 BRIDGE = "video2world_instruction_bridge_57frames"
 
@@ -188,3 +190,77 @@ def test_values_of_overrides_are_yaml(text: str, value: object) -> None:
 def test_abbreviated_key_is_told_by_its_initials():
     with pytest.raises(ConfigError, match=r"did you mean 'optimizer\.learning_rate'"):
         get_experiment("video2world_instruction_push_tiny", ["optimizer.lr=1e-5"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer=5", "trainer.log_every_steps=1"],
+            "trainer is set to the value '5' by another override",
+        ),
+        (["net=[1]", "net.num_heads=1"], r"net is set to the value '\[1\]' by another override"),
+        (["trainer={}", "trainer.seed.x=1"], "unknown key 'x'"),
+        (["video.fps=.nan"], "is no number that Kubernetes has"),
+        (["video.fps=nan"], "should be a finite number"),
+        (["video.fps=1e400"], "should be a finite number"),
+        (["optimizer.learning_rate=1e300"], "less than or equal to"),
+        (["trainer.max_steps=" + "9" * 400], "unable to parse|less than or equal"),
+        (["trainer.seed=9223372036854775808"], "less than 9223372036854775808"),
+        (["trainer.max_steps=1000000001"], "less than or equal to 1000000000"),
+        (["trainer.max_steps=2001-99-99"], "valid integer"),
+        (["trainer.trackers=[&a wandb, *a]"], "has an anchor or an alias"),
+        (["video.fps=!!float abc"], "'abc' is no !!float"),
+        (["project=../../OUTSIDE"], "is not the name of one folder"),
+        (["project=/tmp/OUTSIDE"], "is not the name of one folder"),
+        (["group=.."], "is not the name of one folder"),
+        (["group=a/b"], "is not the name of one folder"),
+        (["group=a\x00b"], "not YAML"),
+        (['group="a\\nb"'], "is not the name of one folder"),
+        (["project=''"], "at least 1 character"),
+        (["project=.hidden"], "is not the name of one folder"),
+        (["x" * 70_000], "has 70000 characters"),
+    ],
+)
+def test_hostile_override_is_refused_in_short_lines(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        get_experiment("video2world_instruction_push_tiny", overrides)
+
+    assert max(map(len, str(raised.value).splitlines())) < 1000
+
+
+def test_run_of_a_path_as_name_is_refused(tmp_path: Path) -> None:
+    for wrong in ("..", "a/b", "/etc", "a\n", ""):
+        with pytest.raises(ConfigError, match="not the name of one folder"):
+            run_folder(tmp_path, "project", "group", wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: " + "[" * 3000 + "]" * 3000, "not YAML"),
+        ("a: " + "9" * 5000, "not YAML: Exceeds the limit"),
+        ("a: 2001-99-99", "not YAML: month must be in 1..12"),
+        ("a: !!int abc", "not YAML"),
+        ("a: !!python/object:os.system x", "not YAML"),
+        ("a: &a {x: 1}\nb: {<<: *a}", "merges another mapping"),
+        ("{a: 1", "not YAML"),
+    ],
+)
+def test_hostile_stage_document_is_refused_in_a_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "stage.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match=message) as raised:
+        load_stage_config("train", path, [])
+
+    assert "\n" not in str(raised.value)
+
+
+def test_pipe_is_no_stage_document(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(ConfigError, match="is a pipe or a device"):
+        load_stage_config("train", tmp_path / "pipe", [])

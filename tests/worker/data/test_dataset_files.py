@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clips import add_bridge_clip, add_folder_clip, annotation, write_clip
 
-from cosmos_worker.data.dataset_files import MAX_KINDS, find_files, find_video
+from cosmos_worker.data.dataset_files import MAX_KINDS, find_files, find_video, refuse_links
 from cosmos_worker.data.layouts.bridge import (
     list_bridge,
     read_annotation,
@@ -213,12 +213,61 @@ def test_links_to_folders_are_entered_once(tmp_path: Path):
     }
 
 
-def test_a_linked_folder_is_read(tmp_path: Path):
-    add_folder_clip(tmp_path / "elsewhere", "a", "a caption")
+def test_link_to_a_folder_of_the_dataset_is_read(tmp_path: Path):
+    add_folder_clip(tmp_path / "data/elsewhere", "a", "a caption")
     (tmp_path / "data/videos").mkdir(parents=True)
-    (tmp_path / "data/videos/link").symlink_to(tmp_path / "elsewhere/videos")
+    (tmp_path / "data/videos/link").symlink_to(tmp_path / "data/elsewhere/videos")
+    (tmp_path / "root").symlink_to("data")
 
-    assert find_files(tmp_path / "data", "videos", {".mp4"}).names == ("videos/link/a.mp4",)
+    for root in ("data", "root"):
+        assert find_files(tmp_path / root, "videos", {".mp4"}).names == ("videos/link/a.mp4",)
+
+
+@pytest.mark.parametrize("link", ["videos/link", "videos/link.mp4", "videos"])
+def test_link_out_of_the_dataset_is_not_followed(tmp_path: Path, link: str):
+    add_folder_clip(tmp_path / "elsewhere", "a", "a caption")
+    (tmp_path / "data" / link).parent.mkdir(parents=True)
+    target = "elsewhere/videos/a.mp4" if link.endswith(".mp4") else "elsewhere/videos"
+    (tmp_path / "data" / link).symlink_to(tmp_path / target)
+
+    found = find_files(tmp_path / "data", "videos", {".mp4"})
+
+    assert found.names == ()
+    assert [(one.file, one.reason) for one in found.bad] == [(link, "file_unreadable")]
+    assert "outside of the dataset's folder" in found.bad[0].value
+
+
+@pytest.mark.parametrize("link", ["a.mp4", "in"])
+def test_document_that_names_a_link_out_of_the_dataset_is_refused(tmp_path: Path, link: str):
+    add_folder_clip(tmp_path / "elsewhere", "a", "a caption")
+    (tmp_path / "data").mkdir()
+    target = "elsewhere/videos/a.mp4" if link == "a.mp4" else "elsewhere/videos"
+    (tmp_path / "data" / link).symlink_to(tmp_path / target)
+
+    with pytest.raises(BadClip) as raised:
+        find_video(tmp_path / "data", "a.mp4" if link == "a.mp4" else "in/a.mp4", "x.json", "video")
+
+    assert raised.value.reason == "video_outside"
+
+
+def test_list_that_is_a_link_out_of_the_dataset_is_refused(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/metadata.csv").symlink_to("/proc/self/environ")
+
+    with pytest.raises(DataError, match=r"metadata\.csv: is a link to something outside"):
+        refuse_links(tmp_path / "data", ["metadata.csv"])
+
+
+def test_snapshot_of_a_repository_leads_to_its_blobs_alone(tmp_path: Path):
+    snapshot, blobs = tmp_path / "repo/snapshots/c0ffee", tmp_path / "repo/blobs"
+    for folder in (snapshot / "videos", blobs):
+        folder.mkdir(parents=True)
+    (blobs / "1").write_bytes(b"")
+    (tmp_path / "other").write_bytes(b"")
+    (snapshot / "videos/a.mp4").symlink_to("../../../blobs/1")
+    (snapshot / "videos/b.mp4").symlink_to("../../../../other")
+
+    assert find_files(snapshot, "videos", {".mp4"}).names == ("videos/a.mp4",)
 
 
 @pytest.mark.parametrize(

@@ -195,3 +195,34 @@ def test_read_pickles_refuses_embeddings_of_another_encoder(
         DataError, match=rf"1\.pickle: embedding \(5, 8\).*L <= {max_length}, {dim}"
     ):
         read_pickles(tmp_path, find_caption_files(tmp_path), ["push left"], dim, max_length)
+
+
+def nested(levels: int) -> bytes:
+    """Instructions for a tuple that holds the tuple of the level below twice."""
+    return b"(t" + b"".join(b"q%c0h%ch%c\x86" % (n, n, n) for n in range(levels))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02}" + nested(60) + b"K\x01s.", "an instruction SETITEM"),
+        (b"\x80\x02}(" + nested(60) + b"K\x01u.", "an instruction SETITEMS"),
+        (b"\x80\x02(" + nested(60) + b"K\x01d.", "an instruction DICT"),
+        (b"\x80\x04\x8f(" + nested(60) + b"\x90.", "an instruction ADDITEMS"),
+        (b"\x80\x04(" + nested(60) + b"\x91.", "an instruction FROZENSET"),
+        (b"\x80\x02cnumpy\ndtype\n" + nested(60) + b"\x85R.", "an array of type"),
+        (b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00f2\x85R(K\x03" + nested(60) + b"tb.", "byte order"),
+        (b"\x80\x02(ios\nsystem\n.", r"asks for os\.system"),
+        (b"\x80\x02" + nested(60) + b".", "got tuple, expected a list"),
+    ],
+)  # fmt: skip
+def test_pickle_without_an_end_is_refused_at_once(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "a.pickle"
+    path.write_bytes(content)
+
+    with pytest.raises(DataError, match=message) as caught:
+        read_pickle(path)
+
+    assert len(str(caught.value)) < 1000

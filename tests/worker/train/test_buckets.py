@@ -193,8 +193,21 @@ def test_continuing_with_other_buckets_is_refused(inputs: Path, whole: Path) -> 
     changed = (WIDE, TALL.model_copy(update={"fps": 7}))
     values = bucket_experiment(max_steps=STEPS).model_dump() | {"buckets": changed}
 
+    config = train_config(inputs, Experiment.model_validate(values), whole)
+    before = contents(whole)
+
     with pytest.raises(CheckpointError, match=r"was trained with other options: buckets \("):
-        train_stage.run(train_config(inputs, Experiment.model_validate(values), whole), VOLUMES)
+        train_stage.run(config, VOLUMES)
+    assert contents(whole) == before  # its config.yaml too
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of each file below a folder, by name."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files
+    }
 
 
 def test_bucket_smaller_than_a_batch_is_refused_before_training(

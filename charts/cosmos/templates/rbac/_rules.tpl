@@ -6,7 +6,7 @@
   verbs: [get, list, watch, delete]
 - apiGroups: [cosmos.dev]
   resources: [posttrainingjobs/status, inferencejobs/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [cosmos.dev]
   resources: [posttrainingjobs/finalizers, inferencejobs/finalizers]
   verbs: [update]
@@ -40,16 +40,16 @@
 # has failed and that other containers keep, so that its Job tries again
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
 - apiGroups: [""]
   resources: [events]
-  verbs: [get, list, create, patch]
+  verbs: [list, create]
 - apiGroups: [kueue.x-k8s.io]
   resources: [localqueues, workloads]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 
 {{- /* Rights in the whole cluster: to read the GPUs of nodes, how a storage class binds claims, and which other
@@ -57,10 +57,10 @@ installations watch which namespaces. */}}
 {{- define "cosmos.clusterRules" -}}
 - apiGroups: [""]
   resources: [nodes]
-  verbs: [get, list]
+  verbs: [list]
 - apiGroups: [storage.k8s.io]
   resources: [storageclasses]
-  verbs: [get, list]
+  verbs: [get]
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [list]

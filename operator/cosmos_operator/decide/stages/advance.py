@@ -12,6 +12,7 @@ from cosmos_operator.decide.stages.results import note_result, note_training
 from cosmos_operator.decide.stages.stage_jobs import advance_job
 from cosmos_operator.decide.training.attempts import Training
 from cosmos_operator.kube.objects import parse_time
+from cosmos_operator.kube.termination import count_of
 from cosmos_operator.plan.backend import Backend
 from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.stages import CONDITIONS, GENERATE, Stage
@@ -178,7 +179,7 @@ def _training_message(pass_: Pass) -> str:
 def _add_model_output(pass_: Pass, stage: Stage, view: StageView) -> None:
     document, result = stage.document, (view.ending.result or {}) if view.ending else {}
     published = result.get("step", getattr(document, "step", None))
-    step = published if isinstance(published, int) else None
+    step = count_of(published)
     address = f"{document.target_uri}/{MODEL_FILE}"
     _set_output(pass_, Output.model_construct(name="model", address=address, step=step))
 
@@ -192,17 +193,13 @@ def _inference_result(name: str, stage: Stage, view: StageView) -> InferenceResu
     ending = view.ending
     result = (ending.result or {}) if ending else {}
 
-    def count(key: str) -> int | None:
-        value = result.get(key)
-        return value if isinstance(value, int) else None
-
     return InferenceResult.model_construct(
         name=name,
         state="Pending" if view.state == "Waiting" or view.state == "Blocked" else view.state,
         address=stage.document.target_uri if view.state == "Succeeded" else None,
-        num_videos=count("videos"),
-        num_blocked=count("blocked"),
-        num_with_faces=count("with_faces"),
+        num_videos=count_of(result.get("videos")),
+        num_blocked=count_of(result.get("blocked")),
+        num_with_faces=count_of(result.get("with_faces")),
         duration_seconds=_duration_seconds(view),
         message="" if view.state in ("Succeeded", "Running") else view.message[:MAX_ITEM_MESSAGE],
     )

@@ -7,6 +7,7 @@ from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.plan.edits import spec_key
 from cosmos_operator.plan.stages import Stage
 from cosmos_worker.config.stages import TrainConfig
+from cosmos_worker.config.values import divisors
 
 EXIT_KILLED = 137
 """Exit code of a process that the kernel killed, which it does where the memory of a container runs out."""
@@ -57,11 +58,7 @@ def _lack_of_gpu(pass_: Pass, stage: Stage) -> str:
     trainer, parallel = stage.document.experiment.trainer, stage.document.experiment.parallel
     ways = []
     if trainer.micro_batch_size > 1:
-        fewer = next(
-            n
-            for n in range(trainer.micro_batch_size - 1, 0, -1)
-            if trainer.micro_batch_size % n == 0
-        )
+        fewer = divisors(trainer.micro_batch_size)[-2]
         ways.append(f"trainer.micro_batch_size={fewer} (it had {trainer.micro_batch_size})")
     if parallel.activation_checkpointing == "none":
         ways.append("parallel.activation_checkpointing=block (it had none)")

@@ -12,19 +12,35 @@ from cosmos_operator.kube.objects import (
     format_time,
     parse_time,
 )
+from cosmos_operator.kube.termination import shown
 from cosmos_operator.plan.stages import Stage
 from cosmos_worker.config.stages import TrainConfig
 
-_STAMP = r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) \w+ rank=0 \S+ "
-_STEP = re.compile(
-    _STAMP + r"step=(?P<step>\d+)/(?P<total>\d+) (?:validation_)?loss=(?P<loss>\S+)(?P<rest>.*)"
+# with bounds: the worker's image is the job's, and whatever its log says, no pass may fail of it
+_COUNT = r"[0-9]{1,12}"
+_STAMP = (
+    r"(?P<time>20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?Z) "
+    r"\w{1,16} rank=0 \S{1,128} "
 )
-_SAVED = re.compile(_STAMP + r"(?P<what>checkpoint|continued) step=(?P<step>\d+)\b")
-_UNITS = re.compile(_STAMP + r"(?P<name>\S+) (?P<unit>[a-z_]+)=(?P<done>\d+)/(?P<total>\d+)\b")
+_STEP = re.compile(
+    _STAMP
+    + rf"step=(?P<step>{_COUNT})/(?P<total>{_COUNT}) (?:validation_)?loss=(?P<loss>\S+)(?P<rest>.*)"
+)
+_SAVED = re.compile(_STAMP + rf"(?P<what>checkpoint|continued) step=(?P<step>{_COUNT})\b")
+_UNITS = re.compile(
+    _STAMP
+    + rf"(?P<name>\S{{1,64}}) (?P<unit>[a-z_]{{1,64}})=(?P<done>{_COUNT})/(?P<total>{_COUNT})\b"
+)
 _STARTED = re.compile(_STAMP + r"training parameters=")
 _NOTE = re.compile(_STAMP + r"note: (?P<note>.+)")
 _SPEED = re.compile(r"samples/s=(\S+)")
-_DECIMAL = re.compile(r"^-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?$")
+_DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?")
+MAX_DECIMAL = 32
+_DURATION = re.compile(r"[0-9]{1,9}(:[0-9]{1,9}){0,2}")
+MAX_NOTE = 500
+"""Characters of a note of the worker."""
+MAX_LOG_LINE = 8192
+"""Characters of a line that are looked at."""
 _ETA = re.compile(r"eta=(\S+)")
 
 
@@ -52,7 +68,10 @@ class LogFacts:
 def read_log(text: str) -> LogFacts:
     """The latest facts in the lines of a log; lines of other forms are passed over."""
     facts: dict[str, str | int | None] = {}
-    for line in text.splitlines():
+    for whole in text.splitlines():
+        line = whole[:MAX_LOG_LINE]
+        if not _has_time(line):
+            continue
         if match := _STEP.match(line):
             facts |= _step_facts(match)
         elif match := _SAVED.match(line):
@@ -64,11 +83,21 @@ def read_log(text: str) -> LogFacts:
         elif match := _STARTED.match(line):
             facts["report_time"] = match["time"]
         elif match := _NOTE.match(line):
-            facts["note"] = match["note"]
+            facts["note"] = shown(match["note"], MAX_NOTE)
         elif match := _UNITS.match(line):
-            facts["units"] = f"{match['name']} {match['unit']}={match['done']}/{match['total']}"
+            units = f"{match['name']} {match['unit']}={match['done']}/{match['total']}"
+            facts["units"] = shown(units)
             facts["report_time"] = match["time"]
     return LogFacts(**facts)  # type: ignore[arg-type]  # names and types are those of the patterns above
+
+
+def _has_time(line: str) -> bool:
+    """True if a line begins with a time, which a date such as February 30 is not."""
+    try:
+        parse_time(line.partition(" ")[0])
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _step_facts(match: re.Match[str]) -> dict[str, str | int | None]:
@@ -88,13 +117,11 @@ def _step_facts(match: re.Match[str]) -> dict[str, str | int | None]:
 
 def _seconds(text: str) -> int | None:
     """A time such as 1:02:03 or 2:03 in seconds; None if it is not one."""
-    try:
-        parts = [int(part) for part in text.split(":")]
-    except ValueError:
+    if not _DURATION.fullmatch(text):
         return None
     total = 0
-    for part in parts:
-        total = total * 60 + part
+    for part in text.split(":"):
+        total = total * 60 + int(part)
     return total
 
 
@@ -166,4 +193,5 @@ def _was_just_written(pass_: Pass, before: Progress) -> bool:
 
 def _decimal(text: str | None) -> str | None:
     """The text if it is a decimal number, otherwise None; the log may say nan."""
-    return text if text is not None and _DECIMAL.match(text) else None
+    is_decimal = text is not None and len(text) <= MAX_DECIMAL and _DECIMAL.fullmatch(text)
+    return text if is_decimal else None

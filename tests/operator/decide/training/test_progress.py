@@ -6,6 +6,9 @@ import pytest
 from support.attempts import outcomes, report, training
 from support.decisions import Simulation
 
+from cosmos_operator.decide.training import progress
+from cosmos_operator.decide.training.progress import LogFacts, read_log
+
 TIMEOUT = {"runPolicy": {"stallTimeoutSeconds": 60}}
 HOUR = 3600.0
 
@@ -85,3 +88,45 @@ def test_report_of_the_attempt_before_is_none_of_the_next():
     report(simulation, 13)
     simulation.settle()
     assert simulation.status["progress"]["step"] == 13
+
+
+STAMP = "2026-01-31T12:00:00Z INFO rank=0 cosmos_worker.train.trainer "
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        STAMP + f"step={'9' * 5000}/10 loss=0.5 samples/s=1 eta=1:00",
+        STAMP + f"step=1/{'9' * 5000} loss=0.5 samples/s=1 eta=1:00",
+        STAMP + f"checkpoint step={'9' * 5000}",
+        STAMP + "step=\u0661/\u0662 loss=0.5 samples/s=1 eta=1:00",
+        STAMP.replace("01-31", "02-30") + "step=1/2 loss=0.5 samples/s=1 eta=1:00",
+        STAMP.replace("12:00", "29:00") + "step=1/2 loss=0.5 samples/s=1 eta=1:00",
+        STAMP.replace("2026", "\u0662\u0660\u0662\u0666") + "step=1/2 loss=0.5",
+        "[" * 4000,
+        "\0" * 100,
+    ],
+    ids=range(9),
+)
+def test_line_with_impossible_numbers_is_passed_over(line):
+    assert read_log(f"{line}\n") == LogFacts()
+
+
+def test_impossible_parts_of_a_line_are_left_out():
+    facts = read_log(
+        STAMP + f"step=1/2 loss={'9' * 5000} samples/s=-{'1' * 99} eta={'9' * 5000}:1\n"
+    )
+
+    assert (facts.step, facts.total_steps) == (1, 2)
+    assert (progress._decimal(facts.loss), progress._decimal(facts.samples_per_second)) == (
+        None,
+        None,
+    )
+    assert facts.eta_s is None
+
+
+def test_note_has_neither_control_characters_nor_thousands():
+    facts = read_log(STAMP + "note: a\x1b[31m" + "b" * 5000 + "\n")
+
+    assert facts.note.startswith("a\\x1b[31mbbb")
+    assert len(facts.note) == 500

@@ -27,6 +27,8 @@ _INTEGER = re.compile(
 _BASES = {"x": 16, "b": 2, "o": 8, "d": 10}
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INTEGERS = range(-(1 << 63), 1 << 64)
+MAX_DIGITS = 64
+"""Digits of the largest integer, in base 2."""
 _WHOLE_BELOW = 1e21
 """Bound below which JSON of Go has a float without exponent, so that a whole one is read as an integer."""
 _TAG = "tag:yaml.org,2002:"
@@ -69,6 +71,8 @@ def _integer(digits: str) -> int | None:
     if match is None:
         return None
     form = str(match.lastgroup)
+    if len(match[form].lstrip("0")) > MAX_DIGITS:
+        return None
     number = int(match[form], _BASES[form])
     number = -number if match[1] == "-" else number
     return number if number in _INTEGERS else None

@@ -1,22 +1,29 @@
-"""The YAML documents of a file as ``kubectl`` and the API server read them, with the line of each value.
+"""The YAML of job files and of overrides as ``kubectl`` and the API server read it, with the line of each value.
 
 PyYAML splits the text into events; what they mean is decided here, because its own values are not those of
-Kubernetes: ``1e3`` is a text there, ``on`` as a key stays a boolean, a repeated key is lost without a word.
+Kubernetes: ``1e3`` is a text there, ``on`` as a key stays a boolean, a repeated key is lost without a word; and a few
+lines of aliases and merges are gigabytes. So the number of values is bounded, and an override, which is one line, has
+neither aliases nor merges. No torch here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from cosmos_operator.api.yaml_scalars import key_text, plain_value, tagged_value
+from cosmos_worker.config.yaml_scalars import key_text, plain_value, tagged_value
 
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
-"""Bound on the values of a file, those that aliases repeat included."""
+"""Bound on the values of a file, those that aliases and merges repeat included."""
+MAX_VALUE_DEPTH = 8
+"""Levels of a value on one line; no option has more than three."""
+MAX_KEY = 1024
+"""Characters of a key."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """LibYAML where PyYAML has it: the parser that Kubernetes' own was translated from."""
 
@@ -51,9 +58,28 @@ def read_documents(text: str) -> list[Document]:
     Raises:
         WrongYaml: with the line and what is wrong there.
     """
-    reader = _Reader(text)
+    with _said_with_line(text):
+        return list(_Reader(text).documents())
+
+
+def read_value(text: str) -> Any:  # noqa: ANN401 - any YAML value
+    """The value of a text on its own, such as that of an override: without anchors, aliases and merges.
+
+    Raises:
+        WrongYaml: with the line and what is wrong there.
+    """
+    with _said_with_line(text):
+        found = list(_Reader(text, is_plain=True).documents())
+    if len(found) > 1:
+        raise WrongYaml(f"line {found[1].line}: a second document; give one value")
+    return found[0].value if found else None
+
+
+@contextmanager
+def _said_with_line(text: str) -> Iterator[None]:
+    """A block in which errors of the parser become :class:`WrongYaml` with their line."""
     try:
-        return list(reader.documents())
+        yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
@@ -63,6 +89,8 @@ def read_documents(text: str) -> list[Document]:
         raise WrongYaml(f"line {line}: not YAML: {error.reason}: #x{error.character:04x}") from None
     except yaml.YAMLError as error:
         raise WrongYaml(f"not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeEncodeError:  # half of a pair of UTF-16
+        raise WrongYaml("not YAML: a character that UTF-8 does not have; remove it") from None
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
@@ -75,9 +103,16 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Reader:
-    """Builds the values of one text from its events."""
+    """Builds the values of one text from its events.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        text: the text.
+        is_plain: anchors, aliases and merges are refused.
+    """
+
+    def __init__(self, text: str, *, is_plain: bool = False) -> None:
+        self.is_plain = is_plain
+        self.max_depth = MAX_VALUE_DEPTH if is_plain else MAX_DEPTH
         # a byte order mark, and the line ends of Windows, mean nothing
         self.events: Iterator[yaml.Event] = yaml.parse(text.removeprefix("\ufeff"), Loader=LOADER)
         self.anchors: dict[str, Any] = {}
@@ -97,10 +132,15 @@ class _Reader:
 
     def _value(self, event: yaml.Event, at: Location) -> Any:  # noqa: ANN401 - any YAML value
         self._count(event, 1)
-        if len(at) > MAX_DEPTH:
-            raise _wrong(event, f"more than {MAX_DEPTH} levels of blocks; no resource has so many")
+        if len(at) > self.max_depth:
+            raise _wrong(
+                event,
+                f"more than {self.max_depth} levels of blocks; no resource and no option has so many",
+            )
+        if self.is_plain and getattr(event, "anchor", None):
+            raise _wrong(event, "has an anchor or an alias (& or *); write the value itself")
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
+            return self._alias(event, at)
         if isinstance(event, yaml.ScalarEvent):
             value: Any = _scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -111,11 +151,16 @@ class _Reader:
             self.anchors[anchor] = value
         return value
 
-    def _alias(self, event: yaml.AliasEvent) -> Any:  # noqa: ANN401 - any YAML value
+    def _alias(self, event: yaml.AliasEvent, at: Location) -> Any:  # noqa: ANN401 - any YAML value
         if event.anchor not in self.anchors:
             raise _wrong(event, f"*{event.anchor} has no anchor &{event.anchor} before it")
         value = self.anchors[event.anchor]
         self._count(event, _size(value))
+        if len(at) + _depth(value) > MAX_DEPTH:
+            raise _wrong(
+                event,
+                f"more than {MAX_DEPTH} levels of blocks with what *{event.anchor} stands for",
+            )
         return value
 
     def _sequence(self, at: Location) -> list[Any]:
@@ -131,7 +176,9 @@ class _Reader:
         merged: list[dict[str, Any]] = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if _is_merge(event):
-                merged += _merged_mappings(event, self._value(next(self.events), at))
+                if self.is_plain:
+                    raise _wrong(event, "merges another mapping (<<); write the values themselves")
+                merged += _merged_mappings(event, self._value(next(self.events), (*at, "<<")))
                 continue
             key = self._key(event, at)
             if key in found:
@@ -141,15 +188,23 @@ class _Reader:
             self.lines[place] = _line(event)
             found[key] = self._value(next(self.events), place)
         for block in merged:
-            found = {**block, **found}
+            for key, value in block.items():
+                found.setdefault(key, value)
         return found
 
     def _key(self, event: yaml.Event, at: Location) -> str:
+        if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+            raise _wrong(event, "a key is a list or a mapping; give a text")
         key = self._value(event, at)
         if isinstance(key, dict | list):
             raise _wrong(event, "a key is a list or a mapping; give a text")
         try:
-            return key_text(key)
+            text = key_text(key)
+            if len(text) > MAX_KEY:
+                raise ValueError(
+                    f"a key of {len(text)} characters; no resource has longer ones than {MAX_KEY}"
+                )
+            return text
         except ValueError as error:
             raise _wrong(event, str(error)) from None
 
@@ -188,6 +243,14 @@ def _size(value: Any) -> int:  # noqa: ANN401 - any YAML value
     if isinstance(value, dict):
         return 1 + sum(map(_size, value.values()))
     return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+
+
+def _depth(value: Any) -> int:  # noqa: ANN401 - any YAML value
+    """Levels of blocks of a value; 0 for a scalar."""
+    if not isinstance(value, dict | list):
+        return 0
+    items = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, items), default=0)
 
 
 def _line(event: yaml.Event) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from cosmos_operator.api import documents
-from cosmos_operator.api.documents import WrongYaml, read_documents
+from cosmos_worker.config import yaml_reader
+from cosmos_worker.config.yaml_reader import WrongYaml, read_documents, read_value
 
 SCALARS = [
     *((text, True) for text in ("y", "Y", "yes", "on", "ON", "true", "TRUE", '!!bool "yes"')),
@@ -29,7 +29,7 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Both parsers that PyYAML may have."""
     if not hasattr(yaml, request.param):
         pytest.skip(f"this PyYAML has no {request.param}")
-    monkeypatch.setattr(documents, "LOADER", getattr(yaml, request.param))
+    monkeypatch.setattr(yaml_reader, "LOADER", getattr(yaml, request.param))
 
 
 @pytest.mark.parametrize(("text", "value"), SCALARS, ids=[text for text, _ in SCALARS])
@@ -90,6 +90,19 @@ def test_line_of_a_value_or_of_what_is_around_it() -> None:
         ("a: [\n", r"line \d: not YAML"),
         ("a: 1\nb: x\x07y\n", "line 2: not YAML"),
         ("a: " + "{a: " * 70 + "}" * 70, "line 1: more than 64 levels"),
+        ("a: " + "[" * 5000, "line 1: (more than 64 levels|not YAML)"),
+        ("a: " + "{" * 5000, "line 1: (a key is a list or a mapping|not YAML)"),
+        ("a: " + "{<<: " * 5000, "line 1: more than 64 levels"),
+        ("? " * 5000 + "a", "line 1: a key is a list or a mapping"),
+        (
+            "\n".join(
+                ["a0: &a0 [x]"]
+                + [f"a{n}: &a{n} {'[' * 40}*a{n - 1}{']' * 40}" for n in range(1, 30)]
+            ),
+            "line 3: more than 64 levels of blocks with what",
+        ),
+        ("k" * 1100 + ": 1", "line 1: (a key of 1100 characters|not YAML)"),
+        ("? " + "k" * 1100 + "\n: 1", "line 1: a key of 1100 characters"),
     ],
 )
 def test_wrong_texts(loader: None, text: str, message: str) -> None:
@@ -103,3 +116,49 @@ def test_aliases_that_repeat_aliases_are_bounded(loader: None) -> None:
 
     with pytest.raises(WrongYaml, match="more than 100000 values"):
         read_documents("\n".join(lines))
+
+
+def test_merges_that_repeat_merges_are_bounded(loader: None) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 12)]
+
+    assert read_documents("\n".join(lines[:4]))[0].value["a3"] == {"x": 1}
+    with pytest.raises(WrongYaml, match="more than 100000 values"):
+        read_documents("\n".join([*lines, *(f"b{n}: *a11" for n in range(50_000))]))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("", None), ("5", 5), ("1e-4", 0.0001), ("[1, 2]", [1, 2]), ("{a: {b: x}}", {"a": {"b": "x"}}),
+     ("2001-99-99", "2001-99-99"), ("9" * 5000, "9" * 5000), ("0x" + "f" * 5000, "0x" + "f" * 5000)],
+)  # fmt: skip
+def test_single_values(loader: None, text: str, value: object) -> None:
+    assert read_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[&a {x: 1}, {<<: *a}]", "line 1: has an anchor or an alias"),
+        ("&a 5", "line 1: has an anchor or an alias"),
+        ("*a", "line 1: has an anchor or an alias"),
+        ("{<<: {a: 1}}", r"line 1: merges another mapping \(<<\)"),
+        ("{<<: [{a: 1}]}", r"line 1: merges another mapping"),
+        ("[" * 20 + "]" * 20, "line 1: more than 8 levels"),
+        ("{" * 400, "line 1: a key is a list or a mapping"),
+        ("1\n--- 2", "line 2: a second document"),
+        ("!!int abc", "line 1: 'abc' is no !!int"),
+        ("!!float .nan", r"line 1: \.nan is no number"),
+        ("!!bool 7", "line 1: '7' is no !!bool"),
+        ("!!binary /w==", "line 1: !!binary is no text in base64"),
+        ("!x!y 5", "line 1: not YAML"),
+        ("!<", "line 1: not YAML"),
+        ("a\0b", "line 1: not YAML"),
+        ("\ud800", "not YAML: .*character"),
+        (".inf", r"line 1: \.inf is no number"),
+        ("{a: 1, a: 2}", "line 1: key 'a' is given twice"),
+    ],
+)
+def test_wrong_single_values(loader: None, text: str, message: str) -> None:
+    with pytest.raises(WrongYaml, match=message):
+        read_value(text)
