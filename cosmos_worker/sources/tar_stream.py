@@ -13,7 +13,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 GZIP, BZIP2, XZ, LZMA = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00"
 PEEK_BYTES = 1024
@@ -27,6 +27,8 @@ MAX_RATIO = 200
 """Bytes that may come out of one byte; videos come to 1, annotations to 50."""
 FREE_BYTES = 256 << 20
 """Bytes that may come out of any archive, whatever its size."""
+END_OF_ARCHIVE: type[tarfile.TarError] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+"""Says that a header is the block of zeros that ends an archive; typeshed does not have it."""
 HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -57,16 +59,16 @@ class _Member(tarfile.TarInfo):
     """The header of a member; a damaged one is an error, not the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Read a header.
 
         Raises:
             DamagedArchive: it is cut off, its sum is wrong, or it is too large.
-            tarfile.EOFHeaderError: the block of zeros that ends an archive.
+            END_OF_ARCHIVE: the block of zeros that ends an archive.
         """
         try:
             found = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
+        except END_OF_ARCHIVE:
             raise
         except tarfile.HeaderError as error:
             said = (
@@ -144,12 +146,14 @@ class _Decompressed:
         first = source.read(max(map(len, (GZIP, BZIP2, XZ, LZMA))))
         while first and len(first) < len(XZ) and (more := source.read(len(XZ) - len(first))):
             first += more
-        stream = _Rewound(first, source)
+        stream: Any = _Rewound(
+            first, source
+        )  # typeshed wants more of a stream than the read() that is used
         self._content: Readable = stream
         if first.startswith(GZIP):
-            self._content = gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[arg-type]
+            self._content = gzip.GzipFile(fileobj=stream, mode="rb")
         elif first.startswith(BZIP2):
-            self._content = bz2.BZ2File(stream)  # type: ignore[arg-type]
+            self._content = bz2.BZ2File(stream)
         elif first.startswith((XZ, LZMA)):
             self._content = _XzReader(stream)
 
