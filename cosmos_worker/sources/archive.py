@@ -17,7 +17,6 @@ from cosmos_worker.config.addresses import shown_address
 from cosmos_worker.config.source import UrlSource
 from cosmos_worker.config.values import shortened
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.runtime.failures import one_line
 from cosmos_worker.sources.tar_stream import Counted, Readable, TarStream
 from cosmos_worker.sources.url import Download
 from cosmos_worker.storage.file_kinds import GIT_LFS
@@ -122,7 +121,7 @@ def _describe_other(first: bytes) -> str | None:
         )
     if first.startswith(ZIP):
         return "a zip archive; pack the files as .tar, .tar.gz, .tar.bz2 or .tar.xz"
-    said = one_line(first.decode("utf-8", errors="replace")).removesuffix(UNDECODABLE)
+    said = " ".join(first.decode("utf-8", errors="replace").split()).removesuffix(UNDECODABLE)
     if not said or UNDECODABLE in said or not said.isprintable():
         return None
     kind = "JSON" if said[0] in "{[" else "text"

@@ -224,5 +224,5 @@ def _refusal(error: urllib.error.HTTPError) -> str:
         return f"{text} with {page}"
     said = body.decode("utf-8", errors="replace")
     match = re.search(r"<Message>(.*?)</Message>", said, re.DOTALL)  # of a store's signed addresses
-    said = one_line(match[1] if match else said)
+    said = " ".join((match[1] if match else said).split())
     return f"{text}: {said[:MAX_SAID]}" if said.isprintable() and said else text
