@@ -15,7 +15,6 @@ from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.runtime.process_group import ProcessGroup
-from cosmos_worker.text.embeddings import pad_text
 from cosmos_worker.train.data import Batch
 from cosmos_worker.train.noise import draw_noise, sample_generator
 from cosmos_worker.train.parallelize import accelerate, parallelize
@@ -114,11 +113,7 @@ def random_batch(experiment: Experiment, samples: int) -> tuple[Batch, Noise]:
     )
     generator = torch.Generator().manual_seed(SEED)
     latents = torch.randn(samples, *shape, generator=generator) * experiment.diffusion.sigma_data
-    length = min(TEXT_TOKENS, experiment.text.max_length)
-    captions = [
-        torch.randn(length, net.text_channels, generator=generator).half().numpy()
-        for _ in range(samples)
-    ]
-    text = pad_text(captions, experiment.text.max_length, experiment.text_padding)
+    text = torch.zeros(samples, experiment.text.max_length, net.text_channels)
+    text[:, :TEXT_TOKENS].normal_(generator=generator)
     batch = Batch(latents, text, torch.full((samples,), FPS))
     return batch, draw_noise(shape, experiment, "train", 0, range(samples))
