@@ -14,7 +14,7 @@ from cosmos_worker.train.step import batch_loss
 
 CPU = torch.device("cpu")
 UNCOUNTED = 0.08
-"""Modulations, which the formula leaves out, are such a share of this small network's operations, and next to nothing of the 7B's."""
+"""Share of the modulations, which the formula leaves out, in this small network; next to nothing in the 7B."""
 
 
 @pytest.mark.parametrize("samples", [1, 3])
