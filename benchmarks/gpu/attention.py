@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ def measure(job: Job, window: str) -> None:
             )
 
 
-def _measure_one(job: Job, window: str, name: str, others: int) -> dict[str, float | None]:
+def _measure_one(job: Job, window: str, name: str, others: int) -> dict[str, Any]:
     """Milliseconds and rates of one kernel."""
     experiment, device = job.sizes.windows[window], job.device
     net, tokens = experiment.net, tokens_per_sample(experiment)

@@ -62,7 +62,8 @@ def _flash3() -> Attend:
 
     def attend(q_BNLK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor) -> Tensor:
         out = attention(*(one.transpose(1, 2) for one in (q_BNLK, k_BNSK, v_BNSK)))
-        return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)
+        first: Tensor = out[0] if isinstance(out, tuple) else out
+        return first.transpose(1, 2)
 
     return attend
 

@@ -17,7 +17,7 @@ from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train.data import Batch
 from cosmos_worker.train.noise import draw_noise, sample_generator
-from cosmos_worker.train.parallelize import accelerate, parallelize
+from cosmos_worker.train.parallelize import _block_runner, accelerate, parallelize
 from cosmos_worker.train.step import use_bfloat16
 
 SEED = 0
@@ -68,6 +68,7 @@ def build(experiment: Experiment, device: torch.device) -> CosmosModel:
     accelerate(model, experiment.acceleration, device)
     processes = ProcessGroup(device_type="cuda" if device.type == "cuda" else "cpu")
     parallelize(model, experiment.parallel, processes, None, dtype)
+    model.net.run_block = _block_runner(experiment.parallel.activation_checkpointing)
     model = model.to_empty(device=device)
     fill(model, device)
     return model
@@ -87,7 +88,7 @@ def fill(
 def compile_blocks(model: CosmosModel, sizes: Sizes, checkpointing: str = "none") -> None:
     """Compile each block; tiny sizes are traced, not compiled, to be quick.
 
-    With selective checkpointing what is computed again is part of what is compiled, which then decides about it.
+    Selective checkpointing is compiled with the block: around it, it would not see the block's products.
     """
     backend = "inductor" if sizes.device_type == "cuda" else "eager"
     run_block = model.net.run_block

@@ -134,7 +134,8 @@ class MeasuringProcess:
                 if kind == "broken":
                     self._end()
                 if kind in ("end", "broken"):
-                    return value
+                    failure: str | None = value
+                    return failure
                 hear((kind, value))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return f"the measuring process ended by itself with exit code {self._end()}"

@@ -8,7 +8,7 @@ of which luck decides (2.6e-4), four times that.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,20 +227,19 @@ def _training(path: Path, setting: Setting) -> Iterator[Check]:
     loss.total.backward()
     gradients = under(wanted, "grads")
     got = {name: one.grad for name, one in model.named_parameters() if name in gradients}
+    flat, wanted_flat = _flat(got, gradients), _flat(gradients, gradients)
     if not setting.is_float32:
         predicted = result.x0_pred_BCTHW
         yield Check("x0", predicted, wanted["x0_pred"], relative=BFLOAT16["x0"])
         yield Check("loss", loss.edm, wanted["edm_loss_mean"], relative=BFLOAT16["loss"])
-        both = [_flat(some, gradients) for some in (got, gradients)]
-        yield Check("all gradients", *both, relative=BFLOAT16["gradients"])
+        yield Check("all gradients", flat, wanted_flat, relative=BFLOAT16["gradients"])
         return
     yield Check("x0", result.x0_pred_BCTHW, wanted["x0_pred"], atol=5e-6, rtol=1e-5)
     yield Check("loss", loss.edm, wanted["edm_loss_mean"], atol=1e-6, rtol=2e-6)
-    both = [_flat(some, gradients) for some in (got, gradients)]
-    yield Check("all gradients", *both, atol=2e-5, rtol=1e-4)
+    yield Check("all gradients", flat, wanted_flat, atol=2e-5, rtol=1e-4)
 
 
-def _flat(tensors: dict[str, Tensor | None], like: Tensors) -> Tensor:
+def _flat(tensors: Mapping[str, Tensor | None], like: Tensors) -> Tensor:
     """All values, in one order; zeros where there is no gradient."""
     parts = []
     for name, reference in like.items():

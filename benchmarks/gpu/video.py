@@ -106,7 +106,9 @@ def sample_window(
     shape = (1, experiment.net.latent_channels, frames, video.height // 8, video.width // 8)
     known = torch.randn(shape, generator=generator) * diffusion.sigma_data
     length, width = experiment.text.max_length, experiment.net.text_channels
-    texts = [torch.randn(1, length, width, generator=generator).to(device) for _ in range(PASSES)]
+    text, negative = (
+        torch.randn(1, length, width, generator=generator).to(device) for _ in range(PASSES)
+    )
     sampling = SamplingConfig(
         num_steps=num_steps,
         num_pixel_frames=video.num_pixel_frames,
@@ -122,7 +124,7 @@ def sample_window(
         None,
         torch.bfloat16 if use_bfloat16(diffusion, device) else torch.float32,
     )
-    latents = sample_latents(net, ["0"], known.to(device), *texts, settings, on_step)
+    latents = sample_latents(net, ["0"], known.to(device), text, negative, settings, on_step)
     if not bool(latents.isfinite().all()):
         raise FloatingPointError("the sampler's latents are not finite")
     return latents

@@ -56,7 +56,8 @@ def test_parts_are_listed_and_chosen_by_words(capsys: pytest.CaptureFixture[str]
 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
-    assert "60 s  training step: short, linear=float8" in lines[0]
+    assert "   15 s  tokenizer network: short" in lines
+    assert "   60 s  training step: short, linear=float8" in lines
 
 
 def test_word_of_no_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

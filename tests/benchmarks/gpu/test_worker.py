@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import device, rates, steps
+from benchmarks.gpu.network import Variant, build, random_batch
 from benchmarks.gpu.parts import Part, all_parts
 from benchmarks.gpu.sizes import TINY, TRUE
 from benchmarks.gpu.worker import Job, NotHere, carry_out
+from cosmos_worker.model.layers import DiTBlock
+from cosmos_worker.train.step import batch_loss
 
 
 def make_job(folder: Path, device_type: str = "cpu") -> tuple[Job, list[tuple[str, Any]]]:
@@ -58,29 +62,48 @@ def test_machine_without_gpu_is_told(tmp_path: Path) -> None:
         device.tell_facts(job)
 
 
-def test_attention_kernel_and_checkpointing_of_a_row_are_used(
+def test_row_of_the_training_step_is_measured_with_its_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    build = steps.build
-
-    def see(experiment, where):
-        seen.append((experiment.parallel.activation_checkpointing, experiment.acceleration.linear))
-        flags = torch.backends.cuda
-        seen.append((flags.math_sdp_enabled(), flags.flash_sdp_enabled()))
-        return build(experiment, where)
-
-    monkeypatch.setattr(steps, "build", see)
+    seen = count_forward(monkeypatch)
     job, said = make_job(tmp_path)
 
-    options = {"compiled": False, "attention": "math", "checkpointing": "block", "samples": 2}
-    steps.measure(job, "short", options)
+    steps.measure(job, "short", {"compiled": False, "attention": "math", "samples": 2})
 
-    assert seen == [("block", "plain"), (True, False)]
+    assert set(seen) == {(True, False)}
     (row,) = [value for kind, value in said if kind == "row"]
     assert (row["blocks"], row["samples"], row["attention"]) == ("2 of 2", 2, "math")
     assert row["forward and backward ms"] > 0
     assert row["planned GiB"] > 0
+
+
+@pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("selective", 2), ("block", 2)])
+def test_blocks_of_a_row_are_computed_again_as_it_says(
+    monkeypatch: pytest.MonkeyPatch, checkpointing: str, times: int
+) -> None:
+    seen = count_forward(monkeypatch)
+    experiment = Variant(checkpointing=checkpointing).apply(TINY.stack("short"))
+    batch, noise = random_batch(experiment, 1)
+    device = torch.device("cpu")
+
+    model = build(experiment, device)
+    batch_loss(model, batch, noise, experiment.diffusion, device).total.backward()
+
+    assert len(seen) == times * experiment.net.num_blocks
+
+
+def count_forward(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
+    """Of each forward pass of a block: whether the kernels math and flash may be used."""
+    seen = []
+    forward = DiTBlock.forward
+
+    def see(self: DiTBlock, *inputs: object) -> Tensor:
+        flags = torch.backends.cuda
+        seen.append((flags.math_sdp_enabled(), flags.flash_sdp_enabled()))
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(DiTBlock, "forward", see)
+    return seen
 
 
 def test_true_sizes_are_the_7b() -> None:
