@@ -19,7 +19,7 @@ UNCOUNTED = 0.08
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_operations_of_a_step_are_those_that_pytorch_counts(samples: int) -> None:
-    experiment = Variant(samples=samples).apply(TINY.stack("long", 2))
+    experiment = Variant(compiled=False, samples=samples).apply(TINY.stack("long", 2))
     model = build(experiment, CPU)
     batch, noise = random_batch(experiment, samples)
 

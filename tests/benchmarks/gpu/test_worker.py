@@ -82,7 +82,7 @@ def test_blocks_of_a_row_are_computed_again_as_it_says(
     monkeypatch: pytest.MonkeyPatch, checkpointing: str, times: int
 ) -> None:
     seen = count_forward(monkeypatch)
-    experiment = Variant(checkpointing=checkpointing).apply(TINY.stack("short"))
+    experiment = Variant(compiled=False, checkpointing=checkpointing).apply(TINY.stack("short"))
     batch, noise = random_batch(experiment, 1)
     device = torch.device("cpu")
 
