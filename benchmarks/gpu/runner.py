@@ -128,7 +128,7 @@ class MeasuringProcess:
         deadline = time.monotonic() + limit_s
         connection = self._open()
         try:
-            connection.send((part, limit_s, figures))
+            connection.send((part, figures))
             while connection.poll(max(0.0, deadline - time.monotonic())):
                 kind, value = connection.recv()
                 if kind == "broken":

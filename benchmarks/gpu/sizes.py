@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from benchmarks.gpu.parts import LONG, SHORT
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.network import NetConfig, TextConfig, TokenizerConfig, VideoConfig
+from cosmos_worker.config.network import (
+    DiffusionConfig,
+    NetConfig,
+    TextConfig,
+    TokenizerConfig,
+    VideoConfig,
+)
 from cosmos_worker.config.presets import (
     BRIDGE_57,
     BRIDGE_57_1GPU,
@@ -82,21 +89,22 @@ _NET = NetConfig(
 )
 
 
-def _tiny(name: str, frames: int, size: int) -> Experiment:
+def _tiny(name: str, frames: int, compute_dtype: Literal["float32", "bfloat16"]) -> Experiment:
     return Experiment(
         name=name,
         net=_NET,
-        video=VideoConfig(num_pixel_frames=frames, height=size, width=size),
+        video=VideoConfig(num_pixel_frames=frames, height=32, width=32),
         tokenizer=TokenizerConfig(chunk_pixel_frames=frames),
         text=TextConfig(max_length=16),
+        diffusion=DiffusionConfig(compute_dtype=compute_dtype),
         ema=WITHOUT_AVERAGE,
     )
 
 
-_SHORT = _tiny("tiny", 17, 32)
+_SHORT = _tiny("tiny", 17, "float32")
 TINY = Sizes(
     "cpu",
-    windows={SHORT: _SHORT, LONG: _tiny("tiny_long", 33, 32)},
+    windows={SHORT: _SHORT, LONG: _tiny("tiny_long", 33, "bfloat16")},
     blocks={SHORT: 2, LONG: 1},
     whole={
         "all weights": _SHORT.model_copy(

@@ -30,12 +30,12 @@ def measure(job: Job, window: str, compiled: bool) -> None:
     """One row: a video of a window by 35 steps with guidance."""
     whole = job.sizes.windows[window]
     experiment = whole.model_copy(update={"ema": job.sizes.stack(window).ema})
-    forget_peak(job.device)
     model = build(_without_checkpointing(experiment), job.device)
     if use_bfloat16(experiment.diffusion, job.device):
         model.net.blocks.to(torch.bfloat16)
     if compiled:
         compile_blocks(model, job.sizes)
+    forget_peak(job.device)
     num_steps = job.sizes.sampler_steps[window]
     per_step = _median_step(model.net.eval(), experiment, job.device, num_steps)
     flops = sample_flops(experiment)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ class Job:
         sizes: of networks and videos.
         folder: an empty folder on the disk, removed afterwards.
         figures: numbers that earlier parts have found for later ones, by name.
-        deadline: monotonic time at which the part must have ended.
         tell: sends a kind of message (row, figure, problem, note) and its value.
     """
 
@@ -46,7 +44,6 @@ class Job:
     sizes: Sizes
     folder: Path
     figures: dict[str, float]
-    deadline: float
     tell: Callable[[str, Any], None]
 
     def row(self, **cells: object) -> None:
@@ -66,28 +63,20 @@ class Job:
         """Add a line below the part's table."""
         self.tell("note", text)
 
-    @property
-    def time_left_s(self) -> float:
-        """Seconds until the part must have ended."""
-        return self.deadline - time.monotonic()
-
 
 def serve(connection: Connection, sizes: Sizes, folder: Path) -> None:
     """Carry out the parts that arrive, until None does.
 
     Args:
-        connection: receives (part, seconds left, figures); sends (kind, value) of :class:`Job`, and in the end of
+        connection: receives (part, figures); sends (kind, value) of :class:`Job`, and in the end of
             each part ("end", why it failed or None), or ("broken", the same) after which the device cannot be used.
         sizes: of all parts.
         folder: on the disk, where parts may write.
     """
     device = torch.device(sizes.device_type)
     while (request := connection.recv()) is not None:
-        part, seconds_left, figures = request
-        deadline = time.monotonic() + seconds_left
-        job = Job(
-            device, sizes, folder, figures, deadline, lambda *message: connection.send(message)
-        )
+        part, figures = request
+        job = Job(device, sizes, folder, figures, lambda *message: connection.send(message))
         failure = carry_out(part, job)
         if not _clean_up(device):
             connection.send(("broken", failure))

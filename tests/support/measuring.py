@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 def serve(connection: Connection) -> None:
     """As ``benchmarks.gpu.worker.serve``: a row of the process's number, then the end that the part asks for."""
     while (request := connection.recv()) is not None:
-        part, _, _ = request
+        part, _ = request
         connection.send(("row", {"process": os.getpid()}))
         match part.arguments.get("does"):
             case "crash":
