@@ -4,6 +4,8 @@
 # make browser      the report in a browser (Chromium)
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
 # make gpu          the tests that need a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
+# make bench-gpu    measures on one GPU within MINUTES=5, see docs/benchmarks.md; make gpu-wheels GPU_PYTHON=3.12 downloads
+#                   what such a machine without a network lacks
 # make images       the images, with docker, podman or buildah; REGISTRY=registry.example.com/team PUSH=1 pushes them, and
 #                   docker/images.sh has the other variables
 # make chart        the chart as dist/cosmos-VERSION.tgz; REGISTRY=… PUSH=1 pushes it to oci://REGISTRY/charts
@@ -21,7 +23,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
-  api-server api-server-programs cluster gpu lint dataset images chart constraints clean
+  api-server api-server-programs cluster gpu bench-gpu gpu-wheels lint dataset images chart constraints clean
 
 setup: $(READY)
 
@@ -77,6 +79,17 @@ cluster: $(READY)
 
 gpu: $(READY)
 	$(BIN)/pytest -v -s -rs --timeout 7200 -m gpu $(if $(GPU_FOLDER),--basetemp $(GPU_FOLDER)) tests/gpu tests/worker
+
+# on a bare machine with the Python that is there
+BENCH_PYTHON ?= $(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON))
+MINUTES ?= 5
+
+bench-gpu:
+	$(BENCH_PYTHON) -m benchmarks.gpu --minutes $(MINUTES) $(BENCH_OPTIONS)
+
+gpu-wheels: $(READY)
+	@test -n "$(GPU_PYTHON)" || { echo "gpu-wheels: which Python has the GPU's machine? GPU_PYTHON=3.12"; exit 2; }
+	$(BIN)/python -m benchmarks.gpu.wheels --python $(GPU_PYTHON) $(if $(GPU_MACHINE),--machine $(GPU_MACHINE))
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

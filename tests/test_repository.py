@@ -44,6 +44,14 @@ def test_top_level_holds_nothing_else() -> None:
     assert {name.split("/")[0] for name in tracked_files()} <= TOP_LEVEL
 
 
+def test_tracked_files_can_travel_to_a_machine_with_a_gpu() -> None:
+    """64 MiB of files may go there, the wheels of ``make gpu-wheels`` (6 MiB) and local changes among them."""
+    sizes = {name: (ROOT / name).lstat().st_size for name in tracked_files()}
+
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) < 56 * 2**20, f"the largest files are {largest}"
+
+
 def test_operator_folder_is_not_a_package() -> None:
     """A package called operator would hide the standard library's."""
     assert not (ROOT / "operator" / "__init__.py").exists()

@@ -1,7 +1,8 @@
 """Time and memory of each stage of the worker: for the 7B model on one GPU, for the quickstart's on a CPU.
 
 Weights and latents are random: sizes, speed and memory are real, what is learned is not. ``make gpu`` prints the
-figures that docs/benchmarks.md wants.
+figures that docs/benchmarks.md wants. Where a GPU is at hand for minutes only, ``make bench-gpu`` measures what matters
+most of them in that time; this file is what shows that the stages themselves work, as processes.
 """
 
 from __future__ import annotations
