@@ -10,6 +10,7 @@ torch here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ CHECKS_OF_NAME = {
 ADDITIONS: dict[str, dict[str, Addition]] = {
     "train": {
         "experiment.trainer.save_every_minutes": Addition(2, (None,)),
+        "experiment.trainer.validation_windows": Addition(2, (), is_hint=True),
         "start_from": Addition(2, (None,)),
         **CHECKS_OF_NAME,
     },
@@ -104,8 +106,15 @@ def dump_hints(stage: str, document: StageConfig) -> dict[str, Any]:
 
 def with_hints(stage: str, document: dict[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
     """A document with the hints that this worker knows; those of newer versions are ignored."""
-    known = {path for path, addition in ADDITIONS.get(stage, {}).items() if addition.is_hint}
-    return {**document, **{path: value for path, value in hints.items() if path in known}}
+    values = copy.deepcopy(document)
+    for path, addition in ADDITIONS.get(stage, {}).items():
+        if addition.is_hint and path in hints:
+            *blocks, name = path.split(".")
+            block = values
+            for one in blocks:
+                block = block.setdefault(one, {})
+            block[name] = hints[path]
+    return values
 
 
 def without_version(document: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ TRAINER_PACE = (
     "keep_exports",
     "log_every_steps",
     "validate_every_steps",
+    "validation_windows",
     "validation_draws",
     "validation_sigmas",
     "keep_best",

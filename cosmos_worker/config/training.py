@@ -107,13 +107,16 @@ class TrainerConfig(Model):
     """Steps between log lines."""
     validate_every_steps: PositiveInt | None = None
     """Steps between held-out losses, beside those before the first step and after the last; null = only these."""
-    validation_draws: PositiveInt = 4
+    validation_windows: PositiveInt | None = 64
+    """Held-out windows whose loss is taken, spread over the held-out clips and the same each time; null = all."""
+    validation_draws: PositiveInt = 1
     """Fixed noise draws per held-out window."""
     validation_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Noise levels at which each held-out loss is reported separately too; noise, known frames and text are the same in
     every run, so that runs and experiments can be compared."""
     keep_best: bool = False
-    """Measure the held-out loss at every checkpoint, and keep the checkpoint and exports with the lowest."""
+    """Measure the held-out loss at every checkpoint, and keep the checkpoint and exports with the lowest: that of the
+    averaged weights where there is an average."""
     sample_every_steps: PositiveInt | None = None
     """Steps between sample videos of held-out windows, the first before training; null = none."""
     sample_count: PositiveInt = 2

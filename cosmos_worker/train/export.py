@@ -8,11 +8,13 @@ the held-out loss of its step, so a run that was killed between a checkpoint and
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.train.checkpoint import list_states, read_progress
+from cosmos_worker.train.validation import HeldOutLoss
 from cosmos_worker.weights.adapter import (
     Adapter,
     write_adapter,
@@ -126,16 +129,28 @@ def prune_exports(run: Path, keep: int, spared: Collection[int] = ()) -> None:
                 shutil.rmtree(path.with_name(adapter_name(step, weights)), ignore_errors=True)
 
 
-LOSS = "validation_loss"
-"""Key of the held-out loss in a checkpoint's progress."""
+LOSS, WEIGHTS = "validation_loss", "validation_weights"
+"""Keys of the held-out loss in a checkpoint's progress, and of the weights that it was taken with: reg or ema."""
+
+
+def judged_loss(found: HeldOutLoss) -> dict[str, Any]:
+    """The entries of a checkpoint's progress by which the best one is found; none if the loss is not finite.
+
+    Args:
+        found: the held-out losses of the checkpoint's weights. The average is judged, if its loss was taken.
+    """
+    found = found.rounded()
+    loss, weights = (found.loss, "reg") if found.of_average is None else (found.of_average, "ema")
+    return {LOSS: loss, WEIGHTS: weights} if math.isfinite(loss) else {}
 
 
 @dataclass(frozen=True)
 class Best:
-    """Step of a checkpoint and its held-out loss."""
+    """Step of a checkpoint, its held-out loss, and the weights that it was taken with: reg or ema."""
 
     step: int
     validation_loss: float
+    validation_weights: str = "reg"
 
 
 def read_best(run: Path) -> Best:
@@ -152,7 +167,7 @@ def read_best(run: Path) -> Best:
         )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Best(int(document["step"]), float(document["validation_loss"]))
+        return _best(int(document["step"]), document)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); choose a step") from None
 
@@ -161,9 +176,11 @@ def update_best(run: Path, done_steps: int) -> Best | None:
     """Find the best checkpoint up to the steps done and write it to best.json; None = none has a held-out loss.
 
     Of equal losses the earlier step counts. A best step after the steps done is ignored: its checkpoint was deleted
-    before the run was continued from an earlier one.
+    before the run was continued from an earlier one. Losses of the average are not compared with others, which a run
+    has if an earlier version began it.
     """
     found = [best for best in (*_of_states(run), *_noted(run)) if best.step <= done_steps]
+    found = [best for best in found if best.validation_weights == "ema"] or found
     path = run / EXPORT_FOLDER / BEST_FILE
     if not found:
         path.unlink(missing_ok=True)
@@ -176,7 +193,11 @@ def update_best(run: Path, done_steps: int) -> Best | None:
 
 def _of_states(run: Path) -> list[Best]:
     documents = [(step, read_progress(folder)) for step, folder in list_states(run)]
-    return [Best(step, document[LOSS]) for step, document in documents if LOSS in document]
+    return [_best(step, document) for step, document in documents if LOSS in document]
+
+
+def _best(step: int, document: Mapping[str, Any]) -> Best:
+    return Best(step, float(document[LOSS]), str(document.get(WEIGHTS, "reg")))
 
 
 def _noted(run: Path) -> list[Best]:

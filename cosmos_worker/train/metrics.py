@@ -120,11 +120,17 @@ class MetricsLog:
         """Report held-out losses; those at noise levels in the order of the option."""
         found = found.rounded()
         record: dict[str, Any] = {"step": step, "validation_loss": found.loss}
+        of_average = ""
+        if found.of_average is not None:
+            record["validation_loss_ema"] = found.of_average
+            of_average = f" validation_loss_ema={found.of_average:.4f}"
         levels = {f"{sigma:g}": value for sigma, value in found.by_sigma.items()}
         if levels:
             record["validation_loss_by_sigma"] = levels
         self._append(record)
-        shown = "".join(f" sigma_{sigma}={value:.4f}" for sigma, value in levels.items())
+        shown = of_average + "".join(
+            f" sigma_{sigma}={value:.4f}" for sigma, value in levels.items()
+        )
         if self._bar.disable:
             self._say(f"step={step}/{self.max_steps} validation_loss={found.loss:.4f}{shown}")
         else:

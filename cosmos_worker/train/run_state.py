@@ -6,7 +6,6 @@ It knows neither batches nor losses: ``trainer.py`` decides when a checkpoint is
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from cosmos_worker.train.checkpoint import (
     wait_for_state,
 )
 from cosmos_worker.train.ema import PowerEma
-from cosmos_worker.train.export import LOSS, list_exports
+from cosmos_worker.train.export import judged_loss, list_exports
 from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.same_run import check_same_options
@@ -164,8 +163,8 @@ class RunState:
             "data_order": self._order.state(self.done_steps),
             "experiment": options_that_decide_weights(self.experiment),
         }
-        if held_out_loss is not None and math.isfinite(held_out_loss.loss):
-            progress[LOSS] = held_out_loss.rounded().loss
+        if held_out_loss is not None:
+            progress |= judged_loss(held_out_loss)
         self.finish_save()
         self.saver.changes.wait()  # two sets of whole weights may not fit into the memory
         exports = self._exports() if exports_weights else None

@@ -42,7 +42,7 @@ from cosmos_worker.train.save_timer import SaveTimer
 from cosmos_worker.train.saver import Saver
 from cosmos_worker.train.step import LossSums, StepResult, train_step
 from cosmos_worker.train.trackers.opening import open_trackers
-from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
+from cosmos_worker.train.validation import HeldOutLoss, describe_held_out, held_out_loss
 from cosmos_worker.weights.weight_change import read_change
 
 logger = logging.getLogger(__name__)
@@ -191,6 +191,8 @@ class Trainer:
         self.order = BucketOrder(whole, self.dataset.members)
         for line in self.order.describe():
             logger.info("%s", line)
+        if len(self.held_out):
+            logger.info("%s", describe_held_out(self.held_out, options))
         self.positions = micro_batch_positions(
             options.global_batch_size,
             options.micro_batch_size,
@@ -289,10 +291,11 @@ class Trainer:
         return found
 
     def validation_loss(self) -> HeldOutLoss | None:
-        """The held-out losses of the weights as they are; None if nothing is held out."""
+        """The held-out losses of the weights, and of their average if it is judged; None if nothing is held out."""
         if not len(self.held_out):
             return None
-        return held_out_loss(self.model, self.held_out, self.experiment, self.processes)
+        ema = self.state.ema if self.experiment.trainer.keep_best else None
+        return held_out_loss(self.model, self.held_out, self.experiment, self.processes, ema)
 
     def sample(self) -> None:
         """Make and report sample videos; nothing if they were not asked for."""

@@ -12,11 +12,14 @@ from typing import TypeVar
 import torch
 
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.training import TrainerConfig
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
+from cosmos_worker.model.dtensor import reshard
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train.data import WindowDataset
+from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.noise import (
     draw_noise,
     draw_noise_of_level,
@@ -24,6 +27,7 @@ from cosmos_worker.train.noise import (
 from cosmos_worker.train.step import batch_loss
 
 D = TypeVar("D")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,12 @@ class HeldOutLoss:
     Attributes:
         loss: at noise drawn as in training.
         by_sigma: at each of ``trainer.validation_sigmas``.
+        of_average: as ``loss``, with the averaged weights; None = not taken.
     """
 
     loss: float
     by_sigma: dict[float, float] = field(default_factory=dict)
+    of_average: float | None = None
 
     def rounded(self) -> HeldOutLoss:
         """Losses rounded to the six significant digits that are written, so that all files agree."""
@@ -45,7 +51,8 @@ class HeldOutLoss:
             return float(f"{value:.6g}")
 
         levels = {sigma: digits(value) for sigma, value in self.by_sigma.items()}
-        return HeldOutLoss(digits(self.loss), levels)
+        average = None if self.of_average is None else digits(self.of_average)
+        return HeldOutLoss(digits(self.loss), levels, average)
 
 
 def check_held_out(experiment: Experiment, held_out: WindowDataset) -> None:
@@ -63,19 +70,68 @@ def check_held_out(experiment: Experiment, held_out: WindowDataset) -> None:
         )
 
 
+def choose_windows(held_out: WindowDataset, count: int | None) -> list[int]:
+    """Numbers of the held-out windows whose loss is taken, ascending: as many of each clip, evenly over its length.
+
+    Args:
+        held_out: all held-out windows.
+        count: how many at most; None = all. With more clips than that, every so many-th clip gives one.
+    """
+    of_clips: dict[str, list[int]] = {}
+    for number, window in enumerate(held_out.windows):
+        of_clips.setdefault(window.clip_id, []).append(number)
+    wanted = len(held_out) if count is None else min(count, len(held_out))
+    quotas = dict.fromkeys(of_clips, 0)
+    while wanted:
+        unspent = [clip for clip, numbers in of_clips.items() if quotas[clip] < len(numbers)]
+        for clip in _evenly(unspent, min(wanted, len(unspent))):
+            quotas[clip] += 1
+            wanted -= 1
+    return sorted(
+        number for clip, numbers in of_clips.items() for number in _evenly(numbers, quotas[clip])
+    )
+
+
+def _evenly(items: Sequence[T], count: int) -> list[T]:
+    """So many of the items, each from the middle of an equal part of them."""
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+
+
+def describe_held_out(held_out: WindowDataset, options: TrainerConfig) -> str:
+    """One log line: of how many of the held-out windows the losses are taken."""
+    chosen = choose_windows(held_out, options.validation_windows)
+    clips = {held_out.windows[number].clip_id for number in chosen}
+    all_clips = {window.clip_id for window in held_out.windows}
+    hint = "" if len(chosen) == len(held_out) else "; trainer.validation_windows sets how many"
+    return (
+        f"held-out losses windows={len(chosen)} of {len(held_out)} clips={len(clips)} of {len(all_clips)} "
+        f"draws={options.validation_draws}{hint}"
+    )
+
+
 @torch.no_grad()
 def held_out_loss(
     model: CosmosModel,
     held_out: WindowDataset,
     experiment: Experiment,
     processes: ProcessGroup,
+    ema: PowerEma | None = None,
 ) -> HeldOutLoss:
-    """Losses with the weights as they are now, not their average; the processes divide the windows.
+    """Losses over the chosen windows, with the weights as they are now; the processes divide the windows.
 
     Losses at noise levels are comparable between experiments: one known frame with the noise of sampling, nothing
     dropped, the mean over generated frames only, noise that depends on window and level only.
+
+    Args:
+        model: the network, sharded or not.
+        held_out: all held-out windows.
+        experiment: of the run.
+        processes: of the run; all of them call this.
+        ema: the average, if its loss is to be taken too; None = it is not.
     """
     options = experiment.trainer
+    chosen = choose_windows(held_out, options.validation_windows)
+    batches = _micro_batches(held_out, chosen, options.micro_batch_size)
 
     def of_training(shape: Sequence[int], samples: Sequence[int], draw: int) -> Noise:
         return draw_noise(shape, experiment, "validation", draw, samples)
@@ -91,7 +147,6 @@ def held_out_loss(
         *,
         only_generated: bool,
     ) -> float:
-        batches = _micro_batches(held_out, options.micro_batch_size)
         work = [(samples, draw) for samples in batches for draw in draws]
         totals = torch.zeros(2, device=processes.device)
         for i in range(-(-len(work) // processes.data_size)):
@@ -113,22 +168,28 @@ def held_out_loss(
         total, count = processes.mean(totals).tolist()
         return float(total / count)
 
-    loss = mean(
-        range(options.validation_draws),
-        of_training,
-        only_generated=not experiment.compat.known_frames_in_loss,
-    )
+    def at_noise_of_training() -> float:
+        draws = range(options.validation_draws)
+        only_generated = not experiment.compat.known_frames_in_loss
+        return mean(draws, of_training, only_generated=only_generated)
+
+    loss = at_noise_of_training()
     levels = {
         sigma: mean([sigma], of_level, only_generated=True) for sigma in options.validation_sigmas
     }
-    return HeldOutLoss(loss, levels)
+    if ema is None:
+        return HeldOutLoss(loss, levels)
+    with ema.in_use(model):
+        of_average = at_noise_of_training()
+    reshard(model)
+    return HeldOutLoss(loss, levels, of_average)
 
 
-def _micro_batches(held_out: WindowDataset, size: int) -> list[list[int]]:
-    """All held-out windows by number, at most ``size`` together, each batch of one bucket."""
-    return [
-        samples.tolist()
-        for members in held_out.members.values()
-        for samples in members.split(size)
-        if len(samples)
-    ]
+def _micro_batches(held_out: WindowDataset, chosen: Sequence[int], size: int) -> list[list[int]]:
+    """The chosen windows by number, at most ``size`` together, each batch of one bucket."""
+    wanted = set(chosen)
+    batches = []
+    for members in held_out.members.values():
+        own = [number for number in members.tolist() if number in wanted]
+        batches += [own[i : i + size] for i in range(0, len(own), size)]
+    return batches

@@ -192,3 +192,20 @@ def test_hints_stand_beside_the_document_and_unknown_ones_are_ignored(tmp_path: 
     read = load_stage_config("train", tmp_path / "stage.yaml", ())
     assert isinstance(read, TrainConfig)
     assert (read.job, read.published_uri) == (None, None)
+
+
+@pytest.mark.parametrize("windows", ["null", "3"])
+def test_hint_inside_a_block_reaches_the_worker(tmp_path: Path, windows: str) -> None:
+    job = load_job(ROOT / "examples/quickstart.yaml")
+    overrides = [*job.spec.training.overrides, f"trainer.validation_windows={windows}"]
+    training = job.spec.training.model_copy(update={"overrides": overrides})
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"training": training})})
+    (stage,) = (stage for stage in plan_stages(job) if stage.kind == "train")
+    for name, text in build_config_map(job, stage)["data"].items():
+        (tmp_path / name).write_text(text)
+
+    read = load_stage_config("train", tmp_path / "stage.yaml", ())
+
+    assert "validation_windows" not in (tmp_path / "stage.yaml").read_text()
+    assert isinstance(read, TrainConfig)
+    assert read.experiment.trainer.validation_windows == yaml.safe_load(windows)

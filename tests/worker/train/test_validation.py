@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from pydantic import ValidationError
@@ -19,7 +20,8 @@ from support.training import (
 
 from cosmos_worker.config.experiment import CompatConfig, Experiment
 from cosmos_worker.config.stages import PublishConfig
-from cosmos_worker.data.index import Clip, write_index
+from cosmos_worker.config.training import EmaConfig
+from cosmos_worker.data.index import Clip, Window, write_index
 from cosmos_worker.errors import CheckpointError, ConfigError
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.stages import publish
@@ -37,12 +39,14 @@ from cosmos_worker.train.checkpoint import (
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.export import (
     Best,
+    judged_loss,
     list_exports,
     read_best,
     update_best,
 )
 from cosmos_worker.train.trainer import Trainer
-from cosmos_worker.train.validation import HeldOutLoss, held_out_loss
+from cosmos_worker.train.validation import HeldOutLoss, choose_windows, held_out_loss
+from cosmos_worker.weights.load import read_weight_file
 
 VOLUMES = Volumes()
 ALONE = ProcessGroup(0, 1)
@@ -143,6 +147,86 @@ def test_held_out_losses_need_held_out_clips(tmp_path: Path, options: dict[str, 
     assert not (run_path(tmp_path / "out") / "metrics.jsonl").exists(), "nothing was begun"
 
 
+# --- how many windows ------------------------------------------------------------------------
+
+
+def held_out_of(lengths: dict[str, int]) -> WindowDataset:
+    """A dataset of which only the windows are asked for: so many of each clip."""
+    windows = [Window(clip, i, None) for clip, count in lengths.items() for i in range(count)]
+    return cast("WindowDataset", FakeHeldOut(windows))
+
+
+class FakeHeldOut:
+    """Stands for the held-out windows of a dataset."""
+
+    def __init__(self, windows: list[Window]) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+def chosen_of(lengths: dict[str, int], count: int | None) -> dict[str, list[int]]:
+    """First frames of the chosen windows by clip, where windows begin at 0, 1, 2 and so on."""
+    held_out, found = held_out_of(lengths), dict[str, list[int]]()
+    for number in choose_windows(held_out, count):
+        window = held_out.windows[number]
+        found.setdefault(window.clip_id, []).append(window.start)
+    return found
+
+
+def test_windows_of_all_clips_are_chosen_before_a_second_of_one() -> None:
+    assert chosen_of({"a": 9, "b": 1, "c": 5}, 3) == {"a": [4], "b": [0], "c": [2]}
+    assert chosen_of({"a": 9, "b": 1, "c": 5}, 8) == {"a": [1, 4, 7], "b": [0], "c": [0, 1, 3, 4]}
+
+
+def test_clips_are_chosen_evenly_where_there_are_more_of_them() -> None:
+    lengths = {f"{i}": 2 for i in range(100)}
+
+    assert list(chosen_of(lengths, 4)) == ["12", "37", "62", "87"]
+
+
+@pytest.mark.parametrize("count", [None, 15, 64])
+def test_all_windows_are_chosen_where_there_are_not_more(count: int | None) -> None:
+    assert chosen_of({"a": 9, "b": 1, "c": 5}, count) == {
+        "a": list(range(9)),
+        "b": [0],
+        "c": list(range(5)),
+    }
+
+
+@pytest.mark.parametrize("count", range(1, 15))
+def test_as_many_windows_are_chosen_as_asked_for(count: int) -> None:
+    chosen = choose_windows(held_out_of({"a": 9, "b": 1, "c": 5}), count)
+
+    assert len(set(chosen)) == count
+
+
+def test_loss_is_that_of_the_chosen_windows(inputs: Path) -> None:
+    first, both = (
+        take_losses(inputs, small_experiment(validation_windows=count, validation_sigmas=(0.5,)))
+        for count in (1, None)
+    )
+    chosen = small_experiment(validation_windows=2, validation_sigmas=(0.5,))
+
+    assert take_losses(inputs, chosen) == both
+    assert first.loss != pytest.approx(both.loss, rel=1e-3)
+    assert first.by_sigma[0.5] != pytest.approx(both.by_sigma[0.5], rel=1e-3)
+
+
+def test_log_tells_of_how_many_windows_losses_are_taken(
+    inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    experiment = small_experiment(max_steps=1, validation_windows=1)
+    train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
+
+    assert (
+        "held-out losses windows=1 of 2 clips=1 of 2 draws=1; trainer.validation_windows sets how many"
+        in caplog.messages
+    )
+
+
 # --- the best checkpoint ---------------------------------------------------------------------
 
 
@@ -179,12 +263,63 @@ def test_best_checkpoint_outlives_those_that_are_newer(
 
 def test_every_checkpoint_has_the_loss_of_its_weights(inputs: Path, tmp_path: Path) -> None:
     experiment = small_experiment(max_steps=4, keep_best=True)
+    experiment = experiment.model_copy(update={"ema": EmaConfig(enabled=False)})
     train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
 
     run = run_path(tmp_path)
     saved = {step: read_progress(folder)["validation_loss"] for step, folder in list_states(run)}
     assert saved == {r["step"]: r["validation_loss"] for r in records(tmp_path) if r["step"]}
     assert read_best(run).validation_loss == min(saved.values())
+
+
+def test_average_is_judged_where_there_is_one(inputs: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(max_steps=4, keep_best=True)
+    train_stage.run(train_config(inputs, experiment, tmp_path), VOLUMES)
+
+    run = run_path(tmp_path)
+    saved = {step: read_progress(folder) for step, folder in list_states(run)}
+    told = {r["step"]: r["validation_loss_ema"] for r in records(tmp_path) if r["step"]}
+    assert {step: one["validation_loss"] for step, one in saved.items()} == told
+    assert all(one["validation_weights"] == "ema" for one in saved.values())
+    assert all(r["validation_loss_ema"] != r["validation_loss"] for r in records(tmp_path)[1:])
+    assert read_best(run).validation_weights == "ema"
+    average = {**small_model().state_dict(), **read_weight_file(list_exports(run, "ema")[4])}
+    model = small_model()
+    model.load_state_dict(average)
+    folders = (inputs / name for name in ("index", "text", "latents"))
+    again = held_out_loss(model, WindowDataset(*folders, "val", experiment), experiment, ALONE)
+    assert again.loss == pytest.approx(told[4], rel=1e-5)
+
+
+def test_loss_of_the_average_leaves_the_weights_as_they_are(inputs: Path, tmp_path: Path) -> None:
+    for folder, keeps_best in ((tmp_path / "plain", False), (tmp_path / "best", True)):
+        folder.mkdir()
+        experiment = small_experiment(max_steps=4, keep_best=keeps_best, validate_every_steps=1)
+        train_stage.run(train_config(inputs, experiment, folder), VOLUMES)
+
+    for weights in ("reg", "ema"):
+        plain, best = (
+            list_exports(run_path(tmp_path / name), weights)[4].read_bytes()
+            for name in ("plain", "best")
+        )
+        assert plain == best
+
+
+def test_losses_of_weights_and_of_their_average_are_not_compared(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for step, loss in ((2, {"validation_loss": 0.1}), (4, judged_loss(HeldOutLoss(0.2, {}, 0.3)))):
+        (tmp_path / "checkpoints" / f"iter_{step:09d}_reg_model.pt").touch()
+        folder = tmp_path / "state" / f"iter_{step:09d}"
+        folder.mkdir(parents=True)
+        (folder / "complete.json").touch()
+        write_json(folder / "progress.json", {"step": step, **loss})
+
+    assert update_best(tmp_path, 2) == Best(2, 0.1)
+    assert update_best(tmp_path, 4) == Best(4, 0.3, "ema")
+
+
+def test_a_loss_that_is_not_finite_is_not_judged() -> None:
+    assert judged_loss(HeldOutLoss(0.2, {}, float("nan"))) == {}
 
 
 def test_best_checkpoint_is_known_after_a_restart(
