@@ -6,7 +6,8 @@ There are three kinds of commands:
 * ``export`` and ``video2world`` take their options from the command line and are stopped and reported like stages;
 * those of ``commands.py`` print what they find.
 
-``train`` with words after ``--`` is the reference's command line. ``--help`` imports no torch.
+``train`` with words after ``--`` is the reference's command line. ``arguments.py`` has the options of all commands.
+What a command needs is imported once it is known which one it is: ``--help`` imports neither torch nor pydantic.
 """
 
 from __future__ import annotations
@@ -18,15 +19,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from cosmos_worker.commands import add_commands
-from cosmos_worker.config.overrides import load_stage_config
-from cosmos_worker.config.stages import STAGE_CONFIGS
+from cosmos_worker.arguments import PROCESS_COMMANDS, STAGE_HELP, VIDEO2WORLD, parse
 from cosmos_worker.errors import EXIT_OK, EXIT_SIGNAL, WorkerError
-from cosmos_worker.reference import train as reference_train
 from cosmos_worker.reference import video2world_flags
-from cosmos_worker.runtime import launch
 from cosmos_worker.runtime.failures import classify
 from cosmos_worker.runtime.outcome import Outcome
 from cosmos_worker.runtime.process_group import ProcessGroup, is_started_by_torchrun
@@ -42,96 +38,30 @@ from cosmos_worker.runtime.stage_process import (
     stopping_at_once,
 )
 from cosmos_worker.stages import export
-from cosmos_worker.stages.run_stage import run_stage
-from cosmos_worker.storage.volumes import Volumes
 
 logger = logging.getLogger("cosmos_worker.cli")  # also when run as __main__
-
-STAGE_HELP = {
-    "fetch-model": "fetch weights, tokenizer and text encoder",
-    "prepare-dataset": "fetch and check a dataset, write its index",
-    "embed-text": "compute T5 embeddings of all captions",
-    "cache-latents": "encode every window of the dataset",
-    "check-inputs": "read all that the inference items name, before the training",
-    "train": "post-train the model",
-    "publish": "publish a checkpoint as <name>/model.pt",
-    "generate": "sample videos from a checkpoint",
-    "report": "write report.html of a run and its videos",
-}
-PARALLEL_STAGES = ("train", "cache-latents", "generate")
-"""Stages that several processes can share."""
-VIDEO2WORLD = video2world_flags.COMMAND
-VIDEO2WORLD_HELP = "sample videos by the flags of the reference's inference command"
-PROCESS_COMMANDS = (*STAGE_CONFIGS, export.COMMAND, VIDEO2WORLD)
-"""Commands that are stopped by signals and report their end as a stage does; the others print what they find."""
-
-assert set(STAGE_HELP) == set(STAGE_CONFIGS)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The argument parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="cosmos-worker", description="Stages of a Cosmos post-training job."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
-    for stage, text in STAGE_HELP.items():
-        _add_stage_arguments(commands.add_parser(stage, help=text, description=text), stage)
-    add_commands(commands)
-    export.add_arguments(
-        commands.add_parser(export.COMMAND, help=export.HELP, description=export.HELP)
-    )
-    video2world_flags.add_flags(
-        commands.add_parser(VIDEO2WORLD, help=VIDEO2WORLD_HELP, description=VIDEO2WORLD_HELP)
-    )
-    return parser
-
-
-def _add_stage_arguments(command: argparse.ArgumentParser, stage: str) -> None:
-    command.add_argument("--config", type=Path, required=True, help="stage document (YAML)")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a value",
-    )
-    if stage in PARALLEL_STAGES:
-        command.add_argument(
-            "--nproc-per-node",
-            type=int,
-            default=None,
-            metavar="N",
-            help="start N processes through torchrun",
-        )
-
-
-def _parse(given: Sequence[str]) -> argparse.Namespace:
-    """Options of a command line; KEY=VALUE of a command that prints may stand anywhere, also after its options."""
-    parser = build_parser()
-    options, others = parser.parse_known_args(given)
-    takes_any = options.command not in PROCESS_COMMANDS and hasattr(options, "overrides")
-    wrong = [one for one in others if not takes_any or one.startswith("-") or "=" not in one]
-    if wrong:
-        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if others:
-        options.overrides = [*options.overrides, *others]
-    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``cosmos-worker``; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if reference_train.is_reference(given):
+    if is_reference(given):
         return _train_as_reference(given)
-    options = _parse(given)
+    options = parse(given)
     if options.command in PROCESS_COMMANDS:
         return _run_as_process(options, given)
     return _run_printing(options)
 
 
+def is_reference(arguments: Sequence[str]) -> bool:
+    """True if the command line is written as the reference's trainer's: train with words after ``--``."""
+    return bool(arguments) and arguments[0] == "train" and "--" in arguments
+
+
 def _train_as_reference(arguments: Sequence[str]) -> int:
     """Train as a command line of the reference says."""
+    from cosmos_worker.reference import train as reference_train
+
     configure_logging()
     try:
         own = reference_train.write_document(arguments, os.environ)
@@ -142,9 +72,11 @@ def _train_as_reference(arguments: Sequence[str]) -> int:
 
 def _run_printing(options: argparse.Namespace) -> int:
     """Run a command whose result is what it prints."""
+    from cosmos_worker.commands import PRINTING
+
     configure_logging()
     try:
-        options.run(options)
+        PRINTING[options.command](options)
     except (WorkerError, OSError) as error:
         return report_end(classify(error))
     except KeyboardInterrupt:
@@ -184,6 +116,9 @@ def _starts_processes(options: argparse.Namespace) -> bool:
 
 def _start_processes(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Start the processes of this node with the same command line; returns the exit code of the first that failed."""
+    from cosmos_worker.config.overrides import load_stage_config
+    from cosmos_worker.runtime import launch
+
     if options.command == VIDEO2WORLD:
         video2world_flags.check_flags(options)
         program = ["--module", "cosmos_worker.cli", *given]
@@ -195,7 +130,11 @@ def _start_processes(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 def _run_here(options: argparse.Namespace) -> Outcome:
     """Run the command in this process."""
-    if options.command in STAGE_CONFIGS:
+    if options.command in STAGE_HELP:
+        from cosmos_worker.config.overrides import load_stage_config
+        from cosmos_worker.stages.run_stage import run_stage
+        from cosmos_worker.storage.volumes import Volumes
+
         config = load_stage_config(options.command, options.config, options.overrides)
         with stopping_at_once(options.command):
             return run_stage(options.command, config, Volumes.from_environment(os.environ))

@@ -1,4 +1,4 @@
-"""Commands beside the stages: list the presets, plan memory, look at the machine. ``--help`` imports no torch."""
+"""Commands beside the stages: list the presets, plan memory, look at the machine. No torch is loaded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from cosmos_worker.arguments import CHECK, CHECK_DATASET, EXPERIMENTS, PLAN
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import (
     PRESETS,
@@ -32,7 +32,6 @@ from cosmos_worker.memory.sizes import (
     trained_parameters,
 )
 from cosmos_worker.runtime.machine_check import (
-    NEEDS,
     Line,
     Needs,
     check_machine,
@@ -44,69 +43,6 @@ from cosmos_worker.runtime.machine_check import (
 from cosmos_worker.stages import check_dataset
 from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import Volumes
-
-Subparsers = Any  # argparse gives its type no public name
-
-
-def add_commands(subparsers: Subparsers) -> None:
-    """Add the commands; each sets ``run``, a function of the parsed options that prints its result."""
-
-    def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> Any:  # noqa: ANN401
-        command = subparsers.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
-        return command
-
-    add("experiments", _experiments, "list the experiments, their sizes and the GPUs they need")
-    _add_plan_arguments(add("plan", _plan, "memory per GPU of a training, before it is started"))
-    _add_check_arguments(
-        add(
-            "check",
-            _check,
-            "devices, packages and disks of this machine, and what a document needs",
-        )
-    )
-    text = "the report of prepare-dataset on a folder, without a job; nothing is written into the folder"
-    check_dataset.add_arguments(add(check_dataset.COMMAND, _check_dataset, text))
-
-
-def _add_plan_arguments(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--experiment", required=True, metavar="NAME", help="see cosmos-worker experiments")
-    add("overrides", nargs="*", metavar="KEY=VALUE", help="options of the experiment")
-    add("--gpus", type=_count, required=True, metavar="N", help="GPUs over all nodes")
-    add("--gpus-per-node", type=_count, default=8, metavar="M", help="default: 8")
-    add("--gpu-memory", type=_size, required=True, metavar="SIZE", help="of one GPU, such as 80GiB")
-
-
-def _add_check_arguments(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--needs", default="", metavar="A,B", help=f"items that must be there: {', '.join(NEEDS)}")
-    add(
-        "--document",
-        type=Path,
-        metavar="STAGE.yaml",
-        help="stage document that must be able to run",
-    )
-    add(
-        "--disk",
-        action="append",
-        default=[],
-        metavar="FOLDER[=SIZE]",
-        help="folder that must be writable and have so much free space, such as /data=500GiB",
-    )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _write(lines: Iterator[str] | Sequence[str]) -> None:
@@ -301,3 +237,12 @@ def _check(options: argparse.Namespace) -> None:
 
 def _check_dataset(options: argparse.Namespace) -> None:
     check_dataset.run(options, _write)
+
+
+PRINTING: dict[str, Callable[[argparse.Namespace], None]] = {
+    EXPERIMENTS: _experiments,
+    PLAN: _plan,
+    CHECK: _check,
+    CHECK_DATASET: _check_dataset,
+}
+"""Commands whose result is what they print."""

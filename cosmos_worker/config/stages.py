@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from cosmos_worker.config.choices import DatasetLayout, Fit, FrameRate
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.network import (
     NetConfig,
@@ -58,13 +59,6 @@ class Artifact(Model):
     source: Source
     target_uri: str
     """Folder that receives the files."""
-
-
-DatasetLayout = Literal["bridge", "videos", "lerobot", "jsonl"]
-FrameRate = Literal["constant", "resample"]
-Fit = Literal["stretch", "crop", "pad"]
-"""stretch: each side by its own factor; crop: fill the window and cut what protrudes, in equal parts; pad: fit into the
-window and fill with black."""
 
 
 class FetchModelConfig(StageConfig):

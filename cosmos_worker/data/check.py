@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosmos_worker.config.choices import FrameRate
 from cosmos_worker.config.network import VideoConfig
-from cosmos_worker.config.stages import FrameRate
 from cosmos_worker.data.buckets import choose_bucket
 from cosmos_worker.data.index import Clip, window_starts
 from cosmos_worker.data.journal import Journal

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from cosmos_worker.config.stages import Fit, PrepareDatasetConfig
+from cosmos_worker.config.choices import Fit
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.buckets import bucket_sizes
 from cosmos_worker.data.index import Clip
 

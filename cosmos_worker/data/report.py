@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.config.stages import Fit, PrepareDatasetConfig
+from cosmos_worker.config.choices import Fit
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.check import CheckedClips
 from cosmos_worker.data.distortion import (
     REPORTED_ABOVE,

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosmos_worker.config.choices import Fit
 from cosmos_worker.config.network import VideoConfig
-from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.index import Clip, DatasetIndex, Window
 from cosmos_worker.data.video.decoding import Frames
 from cosmos_worker.data.video.entry_points import numbered_frames

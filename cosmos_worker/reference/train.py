@@ -44,11 +44,6 @@ def variable(name: str) -> str:
     return f"COSMOS_TRAIN_{name.upper()}"
 
 
-def is_reference(arguments: Sequence[str]) -> bool:
-    """True if the command line is written as the reference's: train with words after ``--``."""
-    return bool(arguments) and arguments[0] == "train" and "--" in arguments
-
-
 @dataclass(frozen=True)
 class Request:
     """A command line, read."""

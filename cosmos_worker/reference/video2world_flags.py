@@ -9,20 +9,17 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cosmos_worker.config.network import NetConfig
-from cosmos_worker.config.presets import (
-    NET_7B,
-    NET_14B,
-)
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.storage.volumes import FACE_FILE
+
+if TYPE_CHECKING:
+    from cosmos_worker.config.network import NetConfig
 
 COMMAND = "video2world"
 NETWORK_NAME = re.compile(r"Cosmos-Predict1-(?P<size>7B|14B)-Video2World([_-].*)?")
 """Folder names that state the network: those of the released models, also with a suffix such as _post-trained."""
-NETWORKS = {"7B": NET_7B, "14B": NET_14B}
 DEFAULT_NAME = "output"
 
 
@@ -147,8 +144,10 @@ def check_flags(options: argparse.Namespace) -> None:
 
 def named_network(folder: str) -> NetConfig | None:
     """The network that the name of a folder states; None for other names."""
+    from cosmos_worker.config.presets import NET_7B, NET_14B
+
     match = NETWORK_NAME.fullmatch(Path(folder).name)
-    return None if match is None else NETWORKS[match["size"]]
+    return None if match is None else {"7B": NET_7B, "14B": NET_14B}[match["size"]]
 
 
 def sampling_values(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.choices import Fit
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.index import read_index
 from cosmos_worker.data.video.files import (
     read_video,

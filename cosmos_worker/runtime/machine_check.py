@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmos_worker.config.choices import NEEDS
 from cosmos_worker.config.document_version import VERSION_KEY
 from cosmos_worker.config.documents import load_yaml
 from cosmos_worker.config.experiment import Experiment
@@ -66,7 +67,6 @@ ITEMS: dict[str, Item] = {
 TOKEN = "hf-token"  # noqa: S105 - the name of an item
 TOKEN_REMEDY = "set HF_TOKEN (spec.credentials.huggingFace)"  # noqa: S105 - advice
 DISK_REMEDY = "free space, use a larger volume, or one that this user may write"
-NEEDS = (*ITEMS, TOKEN)
 
 
 @dataclass(frozen=True)

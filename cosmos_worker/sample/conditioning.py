@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cosmos_worker.config.choices import Fit
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.config.stages import Fit
 from cosmos_worker.data.distortion import Distortion, describe_distortion
 from cosmos_worker.data.video.files import open_video
 from cosmos_worker.data.video.fit import (

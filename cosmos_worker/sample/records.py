@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosmos_worker.config.choices import Fit
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.config.stages import Fit, GenerateConfig
+from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.data.video.files import (
     read_video,
     read_window,

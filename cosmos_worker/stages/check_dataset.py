@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from cosmos_worker.config.choices import DatasetLayout
 from cosmos_worker.config.documents import parse_document
 from cosmos_worker.config.presets import get_experiment
-from cosmos_worker.config.stages import DatasetLayout, Fit, FrameRate, PrepareDatasetConfig
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import Volumes
 
 COMMAND = "check-dataset"
-DEFAULT_EXPERIMENT = "video2world_instruction_bridge_57frames"
 CELL_BORDER = re.compile(r"(?<!\\)\|")
 MAX_CELL = 60
 """Columns of a terminal that a narrow cell is padded to at most."""
@@ -32,36 +32,11 @@ OPTIONS = (
 """Options that are fields of the stage document; what is not given has the document's default."""
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add folder and options to the command's parser."""
-    add = command.add_argument
-    add("folder", metavar="FOLDER", help="the dataset, or a folder at most three above it")
-    add("overrides", nargs="*", metavar="KEY=VALUE", help="options of the experiment")
-    add("--experiment", default=DEFAULT_EXPERIMENT, metavar="NAME",
-        help="its windows and batch size count; see cosmos-worker experiments (default: %(default)s)")  # fmt: skip
-    add("--layout", type=str.lower, choices=get_args(DatasetLayout),
-        help="default: what the folder looks like")  # fmt: skip
-    add("--camera", type=int, metavar="N", help="index into an annotation's videos (layout bridge)")
-    add("--camera-name", metavar="NAME", help="feature with the videos (layout lerobot)")
-    add("--frame-rate", type=str.lower, choices=get_args(FrameRate),
-        help="clips must have a constant rate, or are resampled to video.fps (default: constant)")  # fmt: skip
-    add("--fit", type=str.lower, choices=get_args(Fit),
-        help="how clips of another aspect ratio fill the window (default: stretch)")  # fmt: skip
-    add("--validation-fraction", type=float, metavar="SHARE",
-        help="share of the training episodes to hold out, if there is no split val")  # fmt: skip
-    add("--validation-seed", type=int, metavar="N", help="seed of their draw (default: 0)")
-    add("--max-bad-fraction", type=float, metavar="SHARE",
-        help="share of unusable clips up to which the dataset passes (default: 0.05)")  # fmt: skip
-    add("--num-workers", type=int, metavar="N",
-        help="clips that are checked at the same time (default: one a CPU)")  # fmt: skip
-    add("--json", action="store_true", help="print one JSON object instead of the report")
-
-
 def run(options: argparse.Namespace, write: Callable[[Sequence[str]], None]) -> None:
     """Print the report, or one JSON object with ``usable``, ``reason``, the summary and all dropped clips.
 
     Args:
-        options: of :func:`add_arguments`.
+        options: folder, experiment, overrides, layout and OPTIONS, as ``cosmos_worker/arguments.py`` reads them.
         write: prints lines.
 
     Raises:

@@ -32,6 +32,42 @@ print([name for name in ("torch", "numpy", "transformers") if name in sys.module
     assert result.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("command", ["validate", "render"])
+def test_reading_a_job_loads_no_torch(command, job_file):
+    program = """
+import sys
+from cosmos_operator.cli import main
+code = main(sys.argv[1:])
+loaded = [name for name in ("torch", "numpy", "transformers", "av") if name in sys.modules]
+sys.exit(code or ", ".join(loaded) or 0)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, command, str(job_file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["run", "render", "validate", "crd", "fields"])
+def test_help_of_every_command_loads_no_library(command):
+    program = """
+import contextlib, sys
+from cosmos_operator.cli import main
+with contextlib.suppress(SystemExit):
+    main([sys.argv[1], "--help"])
+sys.exit(", ".join(name for name in ("torch", "pydantic", "yaml") if name in sys.modules) or 0)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, command], capture_output=True, text=True, check=False
+    )
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: cosmos {command}")
+
+
 def test_help_names_the_commands():
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "cosmos_operator.cli", "--help"],

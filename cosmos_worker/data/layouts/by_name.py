@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_worker.config.stages import DatasetLayout, PrepareDatasetConfig
+from cosmos_worker.config.choices import DatasetLayout
+from cosmos_worker.config.stages import PrepareDatasetConfig
 from cosmos_worker.data.index import SPLIT_NAMES
 from cosmos_worker.data.layouts.bridge import (
     ANNOTATION_FOLDER,

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cosmos_worker.config.stages import DatasetLayout
+from cosmos_worker.config.choices import DatasetLayout
 from cosmos_worker.data.dataset_files import VIDEO_ENDINGS
 from cosmos_worker.data.layouts.bridge import ANNOTATION_FOLDER
 from cosmos_worker.data.layouts.candidate import SEARCH_DEPTH

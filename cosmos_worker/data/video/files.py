@@ -18,7 +18,7 @@ import av
 import numpy as np
 import torch
 
-from cosmos_worker.config.stages import Fit
+from cosmos_worker.config.choices import Fit
 from cosmos_worker.data.video.decoding import Decoder, Frames
 from cosmos_worker.data.video.entry_points import (
     EntryPoint,

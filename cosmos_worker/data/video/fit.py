@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cosmos_worker.config.stages import Fit
+from cosmos_worker.config.choices import Fit
 
 Frames = NDArray[np.uint8]
 

@@ -7,14 +7,12 @@ from typing import Literal, TypeVar
 from cosmos_operator.plan.inputs import Inputs
 from cosmos_operator.plan.keys import run_key, stage_key
 from cosmos_operator.plan.training_run import run_address, starting_point
+from cosmos_worker.config.choices import DatasetLayout, Fit, FrameRate
 from cosmos_worker.config.stages import (
     Artifact,
     CacheLatentsConfig,
-    DatasetLayout,
     EmbedTextConfig,
     FetchModelConfig,
-    Fit,
-    FrameRate,
     PrepareDatasetConfig,
     PublishConfig,
     StageConfig,

@@ -11,8 +11,8 @@ from av.bitstream import BitStreamFilterContext
 from support.clips import write_clip, write_clip_with_times
 from support.numbered_videos import Kind, add_video, encode, number_of, stream_copy, write_numbered
 
+from cosmos_worker.config.choices import FrameRate
 from cosmos_worker.config.network import VideoConfig
-from cosmos_worker.config.stages import FrameRate
 from cosmos_worker.data import check
 from cosmos_worker.data.check import CheckedClips, check_clips
 from cosmos_worker.data.index import Clip

@@ -19,7 +19,8 @@ from support.faces import write_face_detector
 from support.generation import TINY_NET, generate_config, moving_square, write_clips, write_models
 from support.training import CORRECTED, with_correction
 
-from cosmos_worker.cli import build_parser, main
+from cosmos_worker.arguments import build_parser
+from cosmos_worker.cli import main
 from cosmos_worker.config.presets import (
     NET_7B,
     NET_14B,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from support.clips import write_clip
 from support.tiny_tokenizer import write_script, write_tiny_tokenizer
 
+from cosmos_worker.config.choices import Fit
 from cosmos_worker.config.network import TokenizerConfig, VideoConfig
-from cosmos_worker.config.stages import CacheLatentsConfig, Fit
+from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data.index import Clip, Window, read_index, write_index
 from cosmos_worker.data.video.files import read_window
 from cosmos_worker.errors import DataError, RetryableError

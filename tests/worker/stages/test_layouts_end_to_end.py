@@ -19,12 +19,12 @@ from support.text_encoders import write_t5
 from support.tiny_tokenizer import write_tiny_tokenizer
 from support.training import SMALL_NET, run_path, small_experiment, train_config, write_model
 
+from cosmos_worker.config.choices import DatasetLayout
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.network import TextConfig, VideoConfig
 from cosmos_worker.config.source import Source
 from cosmos_worker.config.stages import (
     CacheLatentsConfig,
-    DatasetLayout,
     EmbedTextConfig,
     PrepareDatasetConfig,
 )

@@ -7,7 +7,7 @@ import pytest
 from support.clips import write_bridge_dataset, write_videos_dataset
 from support.lerobot_datasets import Layout, recordings, write_lerobot
 
-from cosmos_worker.config.stages import DatasetLayout
+from cosmos_worker.config.choices import DatasetLayout
 from cosmos_worker.data.layouts.by_name import find_root
 from cosmos_worker.data.layouts.detect import recognise_layout
 from cosmos_worker.errors import DataError
