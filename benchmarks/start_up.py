@@ -1,0 +1,110 @@
+"""Measure how long commands take to answer, and a training to its first step: ``python benchmarks/start_up.py``.
+
+Each is a process of its own, started anew each round. The clock is the processor time of these processes, which other
+programs on the machine lengthen little; a wall's clock would measure them. The reference is a process that only
+imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from side_by_side import ROOT, Comparison, add_options, alternate, finish
+
+REFERENCE = "python -c 'import torch'"
+JOB = "examples/quickstart.yaml"
+FIRST_STEP = "step=1/"
+
+
+def processor_time() -> float:
+    """Seconds of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def runs(*arguments: str) -> Callable[[], None]:
+    """Work that runs Python with these arguments to its end."""
+
+    def run() -> None:
+        subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+        )
+
+    return run
+
+
+def trains_one_step(document: Path, target: Path) -> Callable[[], None]:
+    """Work that starts a training and ends it when it tells its first step."""
+    command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
+
+    def run() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if FIRST_STEP in line:
+                    process.kill()
+                    return
+        raise RuntimeError("".join(said))
+
+    return run
+
+
+def write_training(folder: Path) -> tuple[Path, Path]:
+    """Inputs of a training of a tiny network, whose step takes milliseconds; its document and target folder."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.training import (
+        small_experiment,
+        train_config,
+        write_model,
+        write_training_inputs,
+    )
+
+    write_training_inputs(folder / "inputs")
+    write_model(folder / "inputs" / "model.pt")
+    target = folder / "out"
+    experiment = small_experiment(max_steps=10_000, save_every_steps=10_000)
+    config = train_config(folder / "inputs", experiment, target)
+    document = folder / "train.yaml"
+    document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return document, target
+
+
+def main() -> None:
+    """Measure all commands, print the table with seconds and ratios."""
+    options = add_options(argparse.ArgumentParser(description=__doc__), rounds=5).parse_args()
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "operator"), str(ROOT)])
+    with tempfile.TemporaryDirectory(prefix="start-up.") as temporary:
+        document, target = write_training(Path(temporary))
+        ways = {
+            REFERENCE: runs("-c", "import torch"),
+            "python -c pass": runs("-c", "pass"),
+            "cosmos --help": runs("-m", "cosmos_operator.cli", "--help"),
+            "cosmos validate": runs("-m", "cosmos_operator.cli", "validate", JOB),
+            "cosmos-worker --help": runs("-m", "cosmos_worker.cli", "--help"),
+            "cosmos-worker train --help": runs("-m", "cosmos_worker.cli", "train", "--help"),
+            "cosmos-worker train, to the end of its first step": trains_one_step(document, target),
+        }
+        seconds = alternate(ways, options.rounds, options.warm_up, processor_time)
+    print("| process | processor time |\n|---|---|")
+    for name, times in seconds.items():
+        print(f"| `{name}` | {statistics.median(times):.3f} s |")
+    print()
+    options.clock = "processor"
+    finish("start-up", [Comparison("start", REFERENCE, seconds)], options, {"job": JOB})
+
+
+if __name__ == "__main__":
+    main()
