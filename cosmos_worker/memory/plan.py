@@ -246,10 +246,12 @@ def saving_bytes(setup: Setup) -> int:
     """Bytes of host memory on the main process's node from the beginning of a save until it is written.
 
     Every process copies the tensors that it writes; together the processes write each tensor once, sharded or not. The
-    main process also has the whole weights in float32, the averaged ones beside them, and the file that it writes.
+    main process also has the file that it exports; with LoRA the frozen weights too, of which some are merged in
+    float32.
     """
     ema = setup.experiment.ema.enabled
     share = ceil(saved_bytes(setup.experiment) / setup.num_gpus)
     whole = net_size(setup.experiment.net).parameters * FLOAT_BYTES
     file = whole if ema else whole // FLOAT_BYTES * BFLOAT_BYTES
-    return min(setup.num_gpus, setup.gpus_per_node) * share + whole * (2 if ema else 1) + file
+    frozen = whole if setup.experiment.lora.rank else 0
+    return min(setup.num_gpus, setup.gpus_per_node) * share + frozen + file

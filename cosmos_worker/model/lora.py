@@ -100,13 +100,15 @@ def lora_scales(model: nn.Module) -> dict[str, float]:
     return {name: layer.scale for name, layer in _lora_layers(model)}
 
 
-def merge_lora(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
+def merge_lora(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> Mapping[str, Tensor]:
     """Whole weights with their corrections added, under the names of a network without any; empty gives empty.
 
     Args:
         state: whole weights by name; not changed.
-        scales: of :func:`lora_scales`.
+        scales: of :func:`lora_scales`; empty gives the state itself, whose tensors are not read.
     """
+    if not scales:
+        return state
     merged = dict(state)
     for name, scale in scales.items():
         if f"{name}.weight" in merged:

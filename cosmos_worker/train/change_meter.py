@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.weights.adapter import Adapter
+from cosmos_worker.weights.tensors import describe
 from cosmos_worker.weights.weight_change import (
     NOTHING_TRAINED,
     describe_change,
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exports:
-    """Whole weights on the CPU of the main process, copied so that the training does not change them.
+    """Whole weights for the main process, which the training does not change; read when they are asked for.
 
     Attributes:
         regular: weights by name.
@@ -44,6 +44,10 @@ class Exports:
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
     lora_scales: Mapping[str, float] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
+
+
+Compose = Callable[[Path], Exports]
+"""The whole weights of a checkpoint from the folder of its shards."""
 
 
 class ChangeMeter:
@@ -85,16 +89,21 @@ class ChangeMeter:
     def _is_stopping(self) -> bool:
         return self._is_dropped or self._stop.requested
 
-    def begin(self, step: int, exports: Exports) -> None:
-        """Begin to measure the weights of a step whose checkpoint is complete."""
+    def begin(self, step: int, open_weights: Callable[[], Exports]) -> None:
+        """Begin to measure the weights of a step whose checkpoint is complete, and stays until this is done.
+
+        Args:
+            step: optimizer steps done.
+            open_weights: opens the weights; called in the thread that measures.
+        """
         self.wait()
         if self._open_base is None or self._is_stopping():
             return
         self._begun_step = step
-        self._pending = self._thread.submit(self._measure, self._open_base, step, exports)
+        self._pending = self._thread.submit(self._measure, self._open_base, step, open_weights)
 
     def wait(self) -> None:
-        """Wait for the measurement in progress, after which its copy of the weights is freed."""
+        """Wait for the measurement in progress, which reads the checkpoint that it measures."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -106,10 +115,13 @@ class ChangeMeter:
         return not read_change(self.run, step)
 
     def _measure(
-        self, open_base: Callable[[], Mapping[str, Tensor]], step: int, exports: Exports
+        self,
+        open_base: Callable[[], Mapping[str, Tensor]],
+        step: int,
+        open_weights: Callable[[], Exports],
     ) -> None:
         try:
-            changes = self._changes_of(open_base, exports)
+            changes = self._changes_of(open_base, open_weights())
             if changes is not None:
                 write_change(self.run, step, changes)
         except (
@@ -134,5 +146,5 @@ class ChangeMeter:
         weights: dict[str, Mapping[str, Tensor]] = {"reg": merge_lora(exports.regular, scales)}
         if average is not None:
             weights["ema"] = merge_lora(average, scales)
-        dtypes: dict[str, torch.dtype] = {name: one.dtype for name, one in exports.regular.items()}
+        dtypes = {name: describe(exports.regular, name).dtype for name in exports.regular}
         return measure_changes(weights, open_base(), dtypes, exports.frozen, self._is_stopping)

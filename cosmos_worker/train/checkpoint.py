@@ -68,6 +68,11 @@ def _temporary(run: Path, step: int) -> Path:
     return run / STATE_FOLDER / f".iter_{step:09d}{TEMPORARY_SUFFIX}"
 
 
+def state_path(run: Path, step: int) -> Path:
+    """The folder of the complete checkpoint of a step."""
+    return run / STATE_FOLDER / f"iter_{step:09d}"
+
+
 def begin_state(run: Path, step: int) -> Path:
     """An empty folder for the shards of a step, under a temporary name; the main process calls this.
 
@@ -105,7 +110,7 @@ def complete_state(run: Path, step: int, progress: dict[str, Any], shards: Files
         RetryableError: disk full or another failed write; earlier checkpoints are intact.
     """
     parent, temporary = run / STATE_FOLDER, _temporary(run, step)
-    final = parent / f"iter_{step:09d}"
+    final = state_path(run, step)
     with reporting_full_disk(parent):
         write_json(temporary / PROGRESS_FILE, {**progress, "step": step})
         own = {PROGRESS_FILE: _describe(temporary / PROGRESS_FILE)}

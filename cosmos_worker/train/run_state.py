@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import options_that_decide_weights
@@ -17,7 +18,7 @@ from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import gather_to_main
 from cosmos_worker.model.lora import corrections_of, lora_scales
 from cosmos_worker.runtime.outcome import PositionFile
-from cosmos_worker.train.change_meter import Exports
+from cosmos_worker.train.change_meter import Compose, Exports
 from cosmos_worker.train.checkpoint import (
     SavedState,
     check_files,
@@ -31,6 +32,7 @@ from cosmos_worker.train.order import DataOrder
 from cosmos_worker.train.same_run import check_same_options
 from cosmos_worker.train.saver import Saver
 from cosmos_worker.train.validation import HeldOutLoss
+from cosmos_worker.train.written_weights import read_weights
 from cosmos_worker.weights.adapter import Adapter
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,8 @@ class RunState:
         self.ema = PowerEma(model, ema.rate, source_dtype) if ema.enabled else None
         self.done_steps = 0
         self.saved_step = self._begun_step = self._exported_step = -1
+        self._frozen: dict[str, Tensor] | None = None
+        """Whole frozen weights on the main process, elsewhere nothing; None = not needed so far."""
 
     def finish_step(self) -> None:
         """Take the weights of an optimizer update into the average, and count the step."""
@@ -166,9 +170,8 @@ class RunState:
         if held_out_loss is not None:
             progress |= judged_loss(held_out_loss)
         self.finish_save()
-        self.saver.changes.wait()  # two sets of whole weights may not fit into the memory
-        exports = self._exports() if exports_weights else None
-        self.saver.begin(self.done_steps, self._tensors(), exports, progress)
+        compose = self._composer() if exports_weights else None
+        self.saver.begin(self.done_steps, self._tensors(), compose, progress)
         self._begun_step = self.done_steps
         if exports_weights:
             self._exported_step = self.done_steps
@@ -189,31 +192,41 @@ class RunState:
         self.begin_save(held_out_loss)
         self.finish_save()
 
-    def _exports(self) -> Exports:
-        """The whole weights, gathered on the main process; elsewhere nothing."""
-        is_main = self.saver.processes.is_main
-        state = gather_to_main(self.model.state_dict(), is_main)
-        whole = {"reg": state}
-        if self.ema is not None:
-            whole["ema"] = {**state, **gather_to_main(self.ema.average, is_main)}
-        lora = self.experiment.lora
-        adapters = {
-            kind: Adapter(corrections_of(weights, self.model), lora.alpha, self.base)
-            for kind, weights in whole.items()
-            if lora.rank and is_main
-        }
-        scales = lora_scales(self.model)
+    def _composer(self) -> Compose:
+        """A function that makes the whole weights of written shards, for the thread of the main process that exports.
+
+        All processes call this: the first time it gathers the frozen weights, which checkpoints do not contain.
+        """
+        if self._frozen is None:
+            kept = {} if self._saves_frozen else self._frozen_parameters()
+            self._frozen = gather_to_main(kept, self.saver.processes.is_main)
+        lora, scales = self.experiment.lora, lora_scales(self.model)
+        names, unsaved = list(self.model.state_dict()), self._frozen
         trained = {name for name, one in self.model.named_parameters() if one.requires_grad}
         trained |= {f"{name}.weight" for name in scales}  # once merged
-        frozen = frozenset(set(state) - trained if scales else ())
-        return Exports(state, whole.get("ema"), adapters, scales, frozen)
+        frozen = frozenset(set(names) - trained if scales else ())
+
+        def compose(shards: Path) -> Exports:
+            regular, average = read_weights(shards, names, unsaved)
+            whole = {"reg": regular, **({} if average is None else {"ema": average})}
+            adapters = {
+                kind: Adapter(corrections_of(weights, self.model), lora.alpha, self.base)
+                for kind, weights in whole.items()
+                if lora.rank
+            }
+            return Exports(regular, average, adapters, scales, frozen)
+
+        return compose
+
+    def _frozen_parameters(self) -> dict[str, Tensor]:
+        return {name: one for name, one in self.model.named_parameters() if not one.requires_grad}
 
     def finish_changes(self) -> None:
         """Wait for the weight change of the last checkpoint; measure it now if a stop had prevented that."""
         changes, processes = self.saver.changes, self.saver.processes
         changes.wait()
         if processes.from_main(changes.lacks(self.saved_step)):
-            exports = self._exports()
+            compose = self._composer()
             if processes.is_main:
-                changes.begin(self.saved_step, exports)
+                self.saver.begin_change(self.saved_step, compose)
                 changes.wait()

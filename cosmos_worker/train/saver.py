@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosmos_worker.errors import RetryableError
+from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.model.dtensor import is_dtensor
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.storage.files import reporting_full_disk
 from cosmos_worker.train import export
-from cosmos_worker.train.change_meter import ChangeMeter, Exports
+from cosmos_worker.train.change_meter import ChangeMeter, Compose, Exports
 from cosmos_worker.train.checkpoint import (
+    SHARDS_FOLDER,
     STATE_FOLDER,
     Files,
     begin_state,
@@ -33,6 +35,7 @@ from cosmos_worker.train.checkpoint import (
     discard_state,
     prune_states,
     shards_path,
+    state_path,
 )
 from cosmos_worker.train.export import (
     prune_exports,
@@ -112,11 +115,22 @@ def _tensors_in(entry: object) -> Iterator[Tensor]:
             yield from _tensors_in(value)
 
 
+@contextmanager
+def _reading_what_was_written() -> Iterator[None]:
+    """Inside, files of this save that cannot be read are an error after which the training may be started again."""
+    try:
+        yield
+    except (CheckpointError, OSError) as error:
+        raise RetryableError(
+            f"what was just written cannot be read for the export: {error}; earlier checkpoints are intact"
+        ) from error
+
+
 @dataclass(frozen=True)
 class _Pending:
     step: int
     progress: dict[str, Any]
-    exports: Exports | None
+    compose: Compose | None
     written: Future[Files]
 
 
@@ -157,11 +171,16 @@ class Saver:
         return self._pending is not None and self._pending.written.done()
 
     def begin(
-        self, step: int, tensors: dict[str, Any], exports: Exports | None, progress: dict[str, Any]
+        self, step: int, tensors: dict[str, Any], compose: Compose | None, progress: dict[str, Any]
     ) -> None:
         """Copy what this process writes to the CPU and begin to write; an earlier checkpoint is completed first.
 
-        Without exports it writes only what is needed to continue.
+        Args:
+            step: optimizer steps done.
+            tensors: all that the checkpoint contains.
+            compose: makes whole weights of the written shards, for the exports; called by the main process, in the
+                thread that writes. None = only what is needed to continue is written.
+            progress: what the checkpoint says beside its tensors.
 
         Raises:
             RetryableError: a failed write, here or of the earlier checkpoint; complete ones are intact.
@@ -174,17 +193,19 @@ class Saver:
 
         own = tensors_to_write(tensors, self.processes.rank, self.processes.world_size)
         staged = copy_to_cpu(own)
-        written = self._thread.submit(self._write, step, staged, exports)
-        self._pending = _Pending(step, progress, exports, written)
+        written = self._thread.submit(self._write, step, staged, compose)
+        self._pending = _Pending(step, progress, compose, written)
 
-    def _write(self, step: int, staged: dict[str, Any], exports: Exports | None) -> Files:
+    def _write(self, step: int, staged: dict[str, Any], compose: Compose | None) -> Files:
         from cosmos_worker.train.shard_files import save_shards
 
         # shards before exports: in this collective the others would wait for a main process that still exports
         with reporting_full_disk(self.run / STATE_FOLDER):
             save_shards(shards_path(self.run, step), staged, self._group.handle)
-        if self.processes.is_main and exports is not None:
-            self._export(step, exports)
+        staged.clear()  # before the main process reads whole weights
+        if self.processes.is_main and compose is not None:
+            with _reading_what_was_written():
+                self._export(step, compose(shards_path(self.run, step)))
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
 
     def _export(self, step: int, exports: Exports) -> None:
@@ -212,14 +233,20 @@ class Saver:
             shards.update(some)
         with self._failing_together(pending.step):
             if self.processes.is_main:
+                self.changes.wait()  # it reads a checkpoint that may be pruned now
                 folder = complete_state(self.run, pending.step, pending.progress, shards)
                 spared = self.update_best(pending.step)
                 prune_states(self.run, self.keep_last, spared)
                 prune_exports(self.run, self.keep_exports, spared)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
-        if self.processes.is_main and pending.exports is not None:
-            self.changes.begin(pending.step, pending.exports)
+        if self.processes.is_main and pending.compose is not None:
+            self.begin_change(pending.step, pending.compose)
         return pending.step
+
+    def begin_change(self, step: int, compose: Compose) -> None:
+        """Begin to measure the weights of a complete checkpoint, on the main process."""
+        shards = state_path(self.run, step) / SHARDS_FOLDER
+        self.changes.begin(step, partial(compose, shards))
 
     def update_best(self, done_steps: int) -> tuple[int, ...]:
         """Write the best checkpoint so far to best.json, if it is to be kept; returns its step, or nothing."""

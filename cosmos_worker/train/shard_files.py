@@ -6,6 +6,7 @@ Its import takes seconds, so other modules import it inside the functions that s
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -25,8 +26,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
 
 from cosmos_worker.errors import CheckpointError
+from cosmos_worker.model.dtensor import is_dtensor, local_part
+
+logger = logging.getLogger(__name__)
 
 Tensors = dict[str, Any]
 
@@ -55,18 +60,48 @@ def _options(with_frozen: bool) -> StateDictOptions:
 
 
 def copy_to_cpu(tensors: Tensors) -> Tensors:
-    """A copy that the training does not change, each tensor copied once; a DTensor stays one."""
-    return {name: _copy(value) for name, value in tensors.items()}
+    """A copy that the training does not change, each tensor copied once; a DTensor stays one.
+
+    Tensors of a GPU are copied into page-locked memory, all of them before anything waits. PyTorch keeps this memory
+    for the next copy once these tensors are gone. Where there is too little of it, they are copied one by one.
+    """
+    copies = {name: _copy(value) for name, value in tensors.items()}
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
+    return copies
 
 
 def _copy(value: object) -> object:
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        return _copy_tensor(value.detach())
     if isinstance(value, dict):
         return {name: _copy(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_copy(one) for one in value)
     return copy.deepcopy(value)
+
+
+def _copy_tensor(tensor: Tensor) -> Tensor:
+    own = local_part(tensor)
+    locked = _page_locked_like(own) if _is_on_gpu(own) else None
+    if locked is None:
+        return tensor.to("cpu", copy=True)
+    locked.copy_(own, non_blocking=True)
+    return DTensor(locked, tensor._spec, requires_grad=False) if is_dtensor(tensor) else locked
+
+
+def _is_on_gpu(tensor: Tensor) -> bool:
+    """True for a plain tensor of a GPU; quantised moments, which are tensors of a class of their own, are none."""
+    return tensor.is_cuda and type(tensor) in (Tensor, nn.Parameter)
+
+
+def _page_locked_like(tensor: Tensor) -> Tensor | None:
+    """Page-locked memory of a tensor's shape and type; None if the system gives none."""
+    try:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    except RuntimeError as error:
+        logger.debug("no page-locked memory for %d bytes: %s", tensor.nbytes, error)
+        return None
 
 
 def save_shards(folder: Path, tensors: Tensors, group: dist.ProcessGroup | None) -> None:

@@ -129,16 +129,18 @@ def is_dcp(path: PurePath) -> bool:
     return path.name == METADATA_FILE
 
 
-def read_dcp_metadata(path: Path) -> dict[str, StoredTensor]:
+def read_dcp_metadata(path: Path, is_own_state: bool = False) -> dict[str, StoredTensor]:
     """The tensors of a folder by name.
 
     Args:
         path: ``.metadata`` of the folder.
+        is_own_state: the folder is asked for as a part of a training's checkpoint, not as a model.
 
     Raises:
-        CheckpointError: damaged, of a training of ours, or more than such metadata.
+        CheckpointError: damaged, of a training of ours that was taken for a model, or more than such metadata.
     """
-    refuse_own_state(path.parent)
+    if not is_own_state:
+        refuse_own_state(path.parent)
     if is_pointer(path):
         raise CheckpointError(describe_pointer(path))
     try:
@@ -216,13 +218,14 @@ class DcpTensors(LazyMapping):
 
     Args:
         path: ``.metadata`` of the folder.
+        is_own_state: see :func:`read_dcp_metadata`.
 
     Raises:
         CheckpointError: damaged metadata, a missing or truncated file, or blocks that do not make up their tensor.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._folder, self._tensors = path.parent, read_dcp_metadata(path)
+    def __init__(self, path: Path, is_own_state: bool = False) -> None:
+        self._folder, self._tensors = path.parent, read_dcp_metadata(path, is_own_state)
         sizes: dict[str, int] = {}
         for name, tensor in self._tensors.items():
             if not isinstance(getattr(torch, tensor.dtype, None), torch.dtype):

@@ -10,7 +10,7 @@ time, and the network is built without memory until it is filled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -48,13 +48,11 @@ from cosmos_worker.weights.tensor_files import open_tensors
 from cosmos_worker.weights.tensor_names import own_names
 from cosmos_worker.weights.tensors import (
     LOGVAR_PREFIX,
-    Described,
     FiniteCheck,
-    LazyMapping,
+    Overlaid,
     Prefer,
     Renamed,
     count_not_finite,
-    describe,
     refuse_not_finite,
 )
 from cosmos_worker.weights.torch_file import EXTRA_STATE_SUFFIX
@@ -107,7 +105,8 @@ def read_network_tensors(
     tensors = DcpTensors(file) if is_dcp(file) else open_tensors(file, is_known, prefer)
     beside = file.parent.parent / LOGVAR_FILE
     if file.parent.name == TRANSFORMER_FOLDER and beside.is_file():
-        tensors = _Joined(tensors, open_tensors(beside, is_known))
+        head = open_tensors(beside, is_known)
+        tensors = Overlaid([*tensors, *head], (head, tensors))
     kept = [name for name in tensors if not name.endswith(EXTRA_STATE_SUFFIX)]
     names = own_names(kept, file, prefer)
     taken = {ours: name for name, ours in names.items()}
@@ -117,26 +116,6 @@ def read_network_tensors(
             f"{file}: {twice} and {taken[names[twice]]} are one tensor of the network; save it once"
         )
     return dequantise(Renamed(tensors, taken), file)
-
-
-class _Joined(LazyMapping):
-    """The tensors of two files together."""
-
-    def __init__(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
-        self._of = {**dict.fromkeys(first, first), **dict.fromkeys(second, second)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._of[name][name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._of)
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    def describe(self, name: str) -> Described:
-        """See :class:`LazyMapping`."""
-        return describe(self._of[name], name)
 
 
 def open_model(

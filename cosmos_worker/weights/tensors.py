@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -63,6 +63,31 @@ class Renamed(LazyMapping):
     def describe(self, name: str) -> Described:
         """See :class:`LazyMapping`."""
         return describe(self._source, self._names[name])
+
+
+class Overlaid(LazyMapping):
+    """Tensors of several sources; of those with the same name that of the first source.
+
+    Args:
+        names: of the tensors, in their order.
+        sources: each name is in one of them at least.
+    """
+
+    def __init__(self, names: Iterable[str], sources: Sequence[Mapping[str, Tensor]]) -> None:
+        self._of = {name: next(one for one in sources if name in one) for name in names}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._of[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def describe(self, name: str) -> Described:
+        """See :class:`LazyMapping`."""
+        return describe(self._of[name], name)
 
 
 def describe(tensors: Mapping[str, Tensor], name: str) -> Described:

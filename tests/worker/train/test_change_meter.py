@@ -67,7 +67,7 @@ def test_base_is_opened_once_the_checkpoint_is_complete(tmp_path: Path) -> None:
 
     here = ProcessGroup(0, 1)
     saver = Saver(tmp_path, here, keep_last=9, keep_exports=9, open_base=open_base)
-    saver.begin(1, {"model": {"net.weight": torch.ones(2)}}, EXPORTS, {})
+    saver.begin(1, {"model": {"net.weight": torch.ones(2)}}, lambda _: EXPORTS, {})
     assert saver.finish() == 1
     saver.changes.wait()
 
@@ -94,10 +94,10 @@ def test_what_is_measured_is_given_up_when_the_training_stops(tmp_path: Path) ->
     meter = ChangeMeter(tmp_path, lambda: base)
 
     with meter.until_stopped(stop):
-        meter.begin(1, EXPORTS)
+        meter.begin(1, lambda: EXPORTS)
         meter.wait()
         assert base.reads.total() == 1
-        meter.begin(2, EXPORTS)
+        meter.begin(2, lambda: EXPORTS)
         meter.wait()
 
     assert base.reads.total() == 1

@@ -33,7 +33,7 @@ STATE = {"net.weight": torch.arange(4.0)}
 
 def save(run: Path, step: int, state: dict[str, torch.Tensor] = STATE, **progress: str) -> Path:
     saver = Saver(run, ProcessGroup(0, 1), keep_last=9, keep_exports=9)
-    saver.begin(step, {"model": state}, Exports(STATE, None), progress)
+    saver.begin(step, {"model": state}, lambda _: Exports(STATE, None), progress)
     assert saver.finish() == step
     return list_states(run)[-1][1]
 
@@ -63,7 +63,7 @@ def test_state_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
 def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
     saver = Saver(tmp_path, ProcessGroup(0, 1), keep_last=9, keep_exports=9)
     weight = torch.zeros(3)
-    saver.begin(1, {"model": {"net.weight": weight}}, Exports(STATE, None), {})
+    saver.begin(1, {"model": {"net.weight": weight}}, lambda _: Exports(STATE, None), {})
     weight += 1
 
     assert saver.finish() == 1

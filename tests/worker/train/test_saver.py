@@ -26,7 +26,7 @@ with join_processes("cpu", 1) as processes:
         print(group._get_backend(processes.device).options._timeout)
     weights = {f"net.{n}": torch.full((4,), float(n)) for n in range(4)}
     for step in (1, 2):
-        saver.begin(step, {"model": weights}, Exports(weights, None), {})
+        saver.begin(step, {"model": weights}, lambda shards: Exports(weights, None), {})
         while not saver.has_written:
             time.sleep(0.01)
         try:

@@ -17,8 +17,41 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cosmos_worker.config.experiment import OptimizerConfig
 from cosmos_worker.model.dtensor import local_part
+from cosmos_worker.train import shard_files
 from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.shard_files import collect, copy_to_cpu, load_shards, save_shards
+
+
+def test_copies_of_a_gpu_go_through_page_locked_memory_and_keep_their_placement(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor | None:
+        if tensor.numel() == 1:
+            return None  # there is no more of it
+        locked.append(torch.empty(tensor.shape, dtype=tensor.dtype))
+        return locked[-1]
+
+    monkeypatch.setattr(shard_files, "_is_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(shard_files, "_page_locked_like", note)
+    mesh = init_device_mesh("cpu", (1,))
+    tensors = {
+        "plain": torch.arange(6.0).reshape(2, 3).T,
+        "sharded": distribute_tensor(torch.arange(6.0).reshape(3, 2), mesh, [Shard(0)]),
+        "whole": distribute_tensor(torch.arange(4), mesh, [Replicate()]),
+        "step": torch.tensor(3.0),
+    }
+
+    copies = copy_to_cpu(tensors)
+
+    assert len(locked) == 3
+    for (name, before), after in zip(tensors.items(), copies.values(), strict=True):
+        assert torch.equal(local_part(before), local_part(after))
+        assert local_part(after).data_ptr() != local_part(before).data_ptr(), name
+        assert getattr(after, "placements", None) == getattr(before, "placements", None)
+    assert copies["sharded"].device_mesh == mesh
+    assert torch.equal(copies["sharded"].full_tensor(), tensors["sharded"].full_tensor())
 
 
 @pytest.fixture
