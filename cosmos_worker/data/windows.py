@@ -26,44 +26,71 @@ from cosmos_worker.data.video.files import (
     picture_of,
 )
 from cosmos_worker.data.video.fit import resize_frames
+from cosmos_worker.runtime.cgroup import available_cpus, available_memory
 
-DECODE_BYTES = 1 << 30
-"""Most memory of a process for pixels that wait to be encoded."""
+DECODE_SHARE = 0.1
+"""Share of the memory for pixels that wait to be encoded, of all processes of a node together."""
+LONGEST_RUN = 8
+"""Windows' lengths after which a run may end although its frames go on: the threads then share a long clip, and decode
+an eighth of it twice."""
 POLL_S = 0.1
 """Seconds after which a waiting thread looks whether the caller still takes windows."""
 
 
-def num_ahead(video: VideoConfig, batch_size: int, cpus: int) -> int:
-    """Batches that are decoded while one is encoded: one a CPU, as far as DECODE_BYTES go."""
+@dataclass(frozen=True)
+class Means:
+    """What a process may use to decode ahead.
+
+    Attributes:
+        cpus: threads that decode.
+        num_bytes: most memory for pixels that wait, about.
+        pins: the pixels of a batch lie in page-locked memory, from which a GPU copies while it computes.
+    """
+
+    cpus: int
+    num_bytes: int
+    pins: bool = False
+
+
+def own_means(num_processes: int, pins: bool = False) -> Means:
+    """The share of this process, one of several of its node, in the CPUs and the memory of the container."""
+    num_bytes = int(available_memory() * DECODE_SHARE) // num_processes
+    return Means(max(1, available_cpus() // num_processes), num_bytes, pins)
+
+
+def num_ahead(video: VideoConfig, batch_size: int, means: Means) -> int:
+    """Batches that are decoded while one is encoded: one a CPU, as far as the memory goes."""
     window_bytes = 3 * video.num_pixel_frames * video.height * video.width
-    return max(1, min(cpus, DECODE_BYTES // (batch_size * window_bytes)))
+    return max(1, min(means.cpus, means.num_bytes // (batch_size * window_bytes)))
 
 
 def decode_ahead(
     index: DatasetIndex,
     batches: Sequence[Sequence[Window]],
     video: VideoConfig,
-    cpus: int,
+    means: Means,
     fit: Fit = "stretch",
 ) -> Iterator[tuple[Sequence[Window], Tensor]]:
     """Batches with their pixels, uint8 (B, T, H, W, 3), decoded in threads while the caller encodes earlier ones.
 
-    A clip is decoded once for all windows of it that follow each other, however they are batched.
+    A frame is decoded and resized once for all windows that follow each other, however they are batched, but for a few
+    where a long clip is cut for the threads.
 
     Raises:
         DataError: a clip that cannot be read.
         OSError: the volume does not give its content.
     """
     batch_size = max((len(batch) for batch in batches), default=1)
-    budget = num_ahead(video, batch_size, cpus) * batch_size
-    runs = list(cut_runs(index, [window for batch in batches for window in batch]))
-    with closing(_decode_runs(index, runs, video, fit, cpus, budget)) as windows:
+    budget = num_ahead(video, batch_size, means) * batch_size
+    length = video.num_pixel_frames
+    runs = list(cut_runs(index, [window for batch in batches for window in batch], length))
+    with closing(_decode_runs(index, runs, video, fit, means.cpus, budget)) as windows:
         for batch in batches:
-            size = (len(batch), video.num_pixel_frames, video.height, video.width, 3)
-            pixels = np.empty(size, dtype=np.uint8)
-            for number in range(len(batch)):
-                pixels[number] = next(windows)
-            yield batch, torch.from_numpy(pixels)
+            size = (len(batch), length, video.height, video.width, 3)
+            pixels = torch.empty(size, dtype=torch.uint8, pin_memory=means.pins)
+            for one in pixels.numpy():
+                one[:] = next(windows)
+            yield batch, pixels
 
 
 # --- runs of windows that are decoded in one go ------------------------------------------------
@@ -71,17 +98,17 @@ def decode_ahead(
 
 @dataclass(frozen=True)
 class Run:
-    """Windows of one clip, ascending, before all of which decoding begins at the same place."""
+    """Windows of one clip, ascending, whose frames are decoded from one place on."""
 
     clip: Clip
     windows: list[Window]
 
 
-def cut_runs(index: DatasetIndex, windows: Sequence[Window]) -> Iterator[Run]:
-    """The windows as runs, in their order."""
+def cut_runs(index: DatasetIndex, windows: Sequence[Window], length: int) -> Iterator[Run]:
+    """The windows, each of ``length`` frames, as runs, in their order."""
     run: Run | None = None
     for window in windows:
-        if run is None or not _continues_run(run, window):
+        if run is None or not _continues_run(run, window, length):
             if run is not None:
                 yield run
             run = Run(index.clip(window.clip_id), [])
@@ -90,17 +117,24 @@ def cut_runs(index: DatasetIndex, windows: Sequence[Window]) -> Iterator[Run]:
         yield run
 
 
-def _continues_run(run: Run, window: Window) -> bool:
-    last = run.windows[-1]
-    if window.clip_id != last.clip_id or window.start < last.start:
+def _continues_run(run: Run, window: Window, length: int) -> bool:
+    """True if decoding goes on to this window: it needs frames that are there, or could not begin nearer to it."""
+    clip, before = run.clip, run.windows[-1]
+    if window.clip_id != before.clip_id or window.start < before.start:
         return False
-    return _entry(run.clip, run.windows[0]) == _entry(run.clip, window)
-
-
-def _entry(clip: Clip, window: Window) -> int:
-    """Number of entry points before a window."""
+    begin = clip.frames_in_file(run.windows[0].start, 1)[0]
     first = clip.frames_in_file(window.start, 1)[0]
-    return bisect_right(clip.entry_points, first, key=lambda entry: entry[0])
+    if _entry(clip, first) == _entry(clip, begin):
+        return True
+    last = clip.frames_in_file(before.start, length)[-1]
+    if first > last:
+        return _entry(clip, first) == _entry(clip, last + 1)
+    return first - begin < LONGEST_RUN * (last - clip.frames_in_file(before.start, 1)[0] + 1)
+
+
+def _entry(clip: Clip, frame: int) -> int:
+    """Number of entry points up to a frame of the file."""
+    return bisect_right(clip.entry_points, frame, key=lambda entry: entry[0])
 
 
 def read_run(

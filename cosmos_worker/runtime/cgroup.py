@@ -43,6 +43,21 @@ def count_oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> int:
     return 0
 
 
+def available_memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> int:
+    """Bytes of memory that this process may use: the machine's, or the limit of its container if that is less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        for path in _group_files(
+            mount, membership, "memory", "memory.limit_in_bytes", "memory.max"
+        ):
+            if path.is_file():
+                limit = path.read_text(encoding="utf-8").strip()
+                return machine if limit == "max" else min(machine, int(limit))
+    except OSError:  # no such files on this system
+        return machine
+    return machine
+
+
 def available_cpus(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> int:
     """CPUs that this process may keep busy, at least 1: its affinity, and the limit of its container rounded up."""
     allowed = len(os.sched_getaffinity(0))

@@ -25,9 +25,8 @@ from cosmos_worker.config.network import LATENT_SCALE, TokenizerConfig, VideoCon
 from cosmos_worker.config.stages import CacheLatentsConfig
 from cosmos_worker.data.buckets import bucket_sizes, group_windows
 from cosmos_worker.data.index import DatasetIndex, Window, read_index
-from cosmos_worker.data.windows import decode_ahead
+from cosmos_worker.data.windows import decode_ahead, own_means
 from cosmos_worker.errors import DataError, RetryableError
-from cosmos_worker.runtime.cgroup import available_cpus
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.runtime.progress import Progress
 from cosmos_worker.storage.volumes import (
@@ -107,13 +106,18 @@ def run(config: CacheLatentsConfig, volumes: Volumes) -> dict[str, Any]:
 def _tokenizer(
     config: CacheLatentsConfig, volumes: Volumes, processes: ProcessGroup
 ) -> base.VideoTokenizer:
-    device = "cpu"
-    if torch.cuda.is_available():
-        device = f"cuda:{processes.local_rank}"
+    device = _device(processes)
+    if device.type == "cuda":
         torch.cuda.set_device(device)  # for constants of the scripts that name no device index
     if config.tokenizer_uri == EMBEDDED:
         return load_tokenizer(EMBEDDED, config.tokenizer, device)
     return load_tokenizer(volumes.resolve(config.tokenizer_uri), config.tokenizer, device)
+
+
+def _device(processes: ProcessGroup) -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device(f"cuda:{processes.local_rank}")
+    return torch.device("cpu")
 
 
 def _encode(
@@ -132,13 +136,17 @@ def _encode(
     ]
     num_windows = sum(map(len, todo))
     progress = Progress("cache-latents", num_windows, "windows")
-    cpus = max(1, available_cpus() // processes.local_world_size)
+    device = _device(processes)
+    means = own_means(processes.local_world_size, pins=device.type == "cuda")
     for part, windows in zip(parts, todo, strict=True):
         writer.begin_shards(part.per_shard)
         batches = [windows[start : start + size] for start in range(0, len(windows), size)]
-        pixels = decode_ahead(index, batches, part.video, cpus, config.fit)
+        pixels = decode_ahead(index, batches, part.video, means, config.fit)
         for batch, pixels_BTHWC in pixels:
-            latents_BCTHW = tokenizer.encode(base.video_from_pixels(pixels_BTHWC)).to(dtype).cpu()
+            on_device = pixels_BTHWC.to(
+                device, non_blocking=True
+            )  # as uint8: a quarter of the bytes
+            latents_BCTHW = tokenizer.encode(base.video_from_pixels(on_device)).to(dtype).cpu()
             for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
                 writer.add(window.window_id, latent_CTHW)
             progress.advance(len(batch))

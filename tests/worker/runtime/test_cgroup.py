@@ -9,6 +9,7 @@ import pytest
 
 from cosmos_worker.runtime.cgroup import (
     available_cpus,
+    available_memory,
     count_oom_kills,
 )
 
@@ -85,3 +86,26 @@ def test_cpus_are_those_that_the_container_may_use(
 
 def test_system_without_control_groups_has_the_cpus_of_the_process(tmp_path: Path) -> None:
     assert available_cpus(tmp_path, tmp_path / "absent") == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "4096000\n"}, 4096000),
+        ("0::/kubepods/pod1/c1\n", {"memory.max": "4096000\n"}, 4096000),
+        ("5:memory:/pod/c\n", {"memory/pod/c/memory.limit_in_bytes": "8192\n"}, 8192),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("5:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ("4:pids:/x\n", {}, None),
+    ],
+)
+def test_memory_is_that_of_the_container_or_of_the_machine(
+    tmp_path: Path, membership: str, files: dict[str, str], expected: int | None
+) -> None:
+    (tmp_path / "membership").write_text(membership)
+    write_files(tmp_path / "mount", files)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    found = available_memory(tmp_path / "mount", tmp_path / "membership")
+
+    assert found == (machine if expected is None else expected)

@@ -43,7 +43,7 @@ from cosmos_worker.data.video.files import (
     read_window,
 )
 from cosmos_worker.data.video.fit import resize_frames
-from cosmos_worker.data.windows import decode_ahead
+from cosmos_worker.data.windows import Means, decode_ahead
 from cosmos_worker.sample.conditioning import read_known_frames
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.stages import cache_latents
@@ -295,7 +295,7 @@ def test_training_reads_the_true_frames_however_they_are_batched(
         for clip in index.clips
     }
 
-    for batch, pixels in decode_ahead(index, batches, VIDEO, cpus):
+    for batch, pixels in decode_ahead(index, batches, VIDEO, Means(cpus, 1 << 30)):
         for window, window_pixels in zip(batch, pixels.numpy(), strict=True):
             truth = small[window.clip_id][window.start : window.start + 9]
             np.testing.assert_array_equal(window_pixels, truth, err_msg=window.window_id)
