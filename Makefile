@@ -6,6 +6,7 @@
 # make gpu          the tests that need a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make bench-gpu    measures on one GPU within MINUTES=5, see docs/benchmarks.md; make gpu-wheels GPU_PYTHON=3.12 downloads
 #                   what such a machine without a network lacks
+# make bench        the benchmarks that a CPU can do; figures in bench/*.json, tables in bench/*.md
 # make images       the images, with docker, podman or buildah; REGISTRY=registry.example.com/team PUSH=1 pushes them, and
 #                   docker/images.sh has the other variables
 # make chart        the chart as dist/cosmos-VERSION.tgz; REGISTRY=… PUSH=1 pushes it to oci://REGISTRY/charts
@@ -23,7 +24,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
-  api-server api-server-programs cluster gpu bench-gpu gpu-wheels lint dataset images chart constraints clean
+  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels FORCE lint dataset images chart constraints clean
 
 setup: $(READY)
 
@@ -90,6 +91,21 @@ bench-gpu:
 gpu-wheels: $(READY)
 	@test -n "$(GPU_PYTHON)" || { echo "gpu-wheels: which Python has the GPU's machine? GPU_PYTHON=3.12"; exit 2; }
 	$(BIN)/python -m benchmarks.gpu.wheels --python $(GPU_PYTHON) $(if $(GPU_MACHINE),--machine $(GPU_MACHINE))
+
+# each is a program of its own; ROUNDS_name keeps all of them together under 15 minutes on 2 idle cores
+BENCHMARKS := $(filter $(notdir $(basename $(wildcard benchmarks/*.py))), \
+  start_up preparation whole_loop training_step sampling)
+ROUNDS_start_up := --rounds 3
+ROUNDS_preparation := --rounds 1
+
+bench: $(BENCHMARKS:%=bench/%.json)
+
+bench/%.json: benchmarks/%.py FORCE | $(READY)
+	@mkdir -p bench
+	$(BIN)/python $< $(ROUNDS_$*) --json $@ > bench/$*.md
+	@cat bench/$*.md
+
+FORCE:
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -43,6 +43,9 @@ TOKENIZER = EXAMPLE / "checkpoints" / "Cosmos-Tiny-Tokenizer-CV8x8x8"
 ENCODER = EXAMPLE / "checkpoints" / "Cosmos-Tiny-T5"
 EXPERIMENT = get_experiment("video2world_instruction_push_tiny", ())
 REFERENCE = "the reference's way: decode, resize, encode in the loop, batch 1"
+CHECKS = {1: "check, one process", 2: "check, two processes"}
+CACHES = {1: "latents, one process", 2: "latents, two processes"}
+"""Number of processes → name of the way."""
 Timed = Callable[[Path], float]
 
 
@@ -146,12 +149,12 @@ def main() -> None:
         index = read_index(folder)
         windows = [one for split in cache_latents.SPLITS for one in index.windows(split)]
         tokenizer = load_tokenizer(TOKENIZER, EXPERIMENT.tokenizer, "cpu")
-        checks = measure({f"check, {n} processes": check(n) for n in (1, 2)}, options.rounds)
+        checks = measure({CHECKS[n]: check(n) for n in CHECKS}, options.rounds)
         texts = measure({"embed": embed(folder)}, options.rounds)
         cached = measure(
             {
                 REFERENCE: encode_in_the_loop(index, windows, tokenizer),
-                **{f"latents, {n} processes": latents(folder, n) for n in (1, 2)},
+                **{CACHES[n]: latents(folder, n) for n in CACHES},
             },
             options.rounds,
         )
@@ -161,7 +164,7 @@ def main() -> None:
     print_rates("windows", len(windows), cached)
     print()
     comparisons = [
-        Comparison("check", "check, 1 processes", checks),
+        Comparison("check", CHECKS[1], checks),
         Comparison("latents", REFERENCE, cached),
     ]
     facts = {"clips": len(index.clips), "windows": len(windows), "video": EXPERIMENT.video}
