@@ -56,9 +56,11 @@ ADDITIONS: dict[str, dict[str, Addition]] = {
     "train": {
         "experiment.trainer.save_every_minutes": Addition(2, (None,)),
         "start_from": Addition(2, (None,)),
+        "experiment.acceleration.compile": Addition(3, ("auto",)),
         **CHECKS_OF_NAME,
     },
     "check-inputs": CHECKS_OF_NAME,
+    "generate": {"compile": Addition(3, ("auto",))},
     "report": {
         name: Addition(2, (), later=(None,), is_option=False) for name in ("run_uri", "dataset_uri")
     },

@@ -43,6 +43,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         "experiment.parallel",
         "experiment.optimizer.implementation",
         "experiment.acceleration.attention",
+        "experiment.acceleration.compile",
         *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
     ),
     "publish": (),
@@ -53,6 +54,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         "context_parallel",
         "offload",
         "device",
+        "compile",
     ),
     "report": (),
 }
