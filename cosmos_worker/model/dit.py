@@ -179,8 +179,8 @@ class CosmosDiT(nn.Module):
         )
         emb_BD, lora_B3D = self.embed_timestep(c_noise_B)
         angles = own(self.pos_embedder(size, fps_B, self.rope_dtype), 1)
-        angles_B1LK = torch.cat([angles, angles], dim=-1)[:, None]
-        rotation = (angles_B1LK.cos(), angles_B1LK.sin())
+        angles_B1Lk = angles[:, None]
+        rotation = (angles_B1Lk.cos(), angles_B1Lk.sin())
         extra_1LD = None
         if self.extra_pos_embedder is not None:
             extra_1LD = own(self.extra_pos_embedder(size), 1)
