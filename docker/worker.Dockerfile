@@ -18,10 +18,11 @@
 ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04
 ARG BUILD_IMAGE=nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04
 
-# gcc and Python's headers stay: triton compiles the launchers of its kernels when they first run. Without the InfiniBand
+# gcc, g++ and Python's headers stay: the network's blocks are compiled when they first run (acceleration.compile), and
+# triton compiles the launchers of its kernels. The image for CPUs has no compiler: its blocks run as they are. Without the InfiniBand
 # libraries NCCL would take TCP between nodes, and not say so.
 FROM ${BASE_IMAGE} AS python
-ARG SYSTEM_PACKAGES="ca-certificates gcc ibverbs-providers libc6-dev python3 python3-dev python3-venv"
+ARG SYSTEM_PACKAGES="ca-certificates g++ gcc ibverbs-providers libc6-dev python3 python3-dev python3-venv"
 RUN if [ -n "${SYSTEM_PACKAGES}" ]; then \
       apt-get update && apt-get install -y --no-install-recommends ${SYSTEM_PACKAGES} && rm -rf /var/lib/apt/lists/*; \
     fi

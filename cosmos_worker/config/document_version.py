@@ -60,12 +60,17 @@ ADDITIONS: dict[str, dict[str, Addition]] = {
         "experiment.trainer.save_every_minutes": Addition(2, (None,)),
         "experiment.trainer.validation_windows": Addition(2, (), is_hint=True),
         "start_from": Addition(2, (None,)),
+        "experiment.acceleration.compile": Addition(2, ("auto",)),
         **CHECKS_OF_NAME,
         **TOKENIZER_RUNTIME,
     },
     "check-inputs": CHECKS_OF_NAME,
     "cache-latents": TOKENIZER_RUNTIME,
-    "generate": {**TOKENIZER_RUNTIME, "embeddings_uri": Addition(2, (None,), is_hint=True)},
+    "generate": {
+        **TOKENIZER_RUNTIME,
+        "embeddings_uri": Addition(2, (None,), is_hint=True),
+        "compile": Addition(2, ("auto",)),
+    },
     "report": {
         name: Addition(2, (), later=(None,), is_option=False) for name in ("run_uri", "dataset_uri")
     },

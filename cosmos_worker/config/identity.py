@@ -81,6 +81,6 @@ def _without_pace(experiment: Experiment) -> dict[str, Any]:
             "tokenizer": {"batch_size"},
             "optimizer": {"implementation"},
             "parallel": True,
-            "acceleration": {"attention"},
+            "acceleration": {"attention", "compile"},
         },
     )

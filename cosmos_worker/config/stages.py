@@ -26,6 +26,7 @@ from cosmos_worker.config.network import (
 )
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.source import Source
+from cosmos_worker.config.training import CompileChoice
 from cosmos_worker.config.values import (
     Caption,
     FolderName,
@@ -312,6 +313,8 @@ class GenerateConfig(ItemConfig, StageConfig):
     """The device; auto = CUDA if there is one."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
+    compile: CompileChoice = "auto"
+    """torch.compile of each block of the network; auto = on CUDA, where it can be done."""
 
 
 class ReportConfig(StageConfig):

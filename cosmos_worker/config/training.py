@@ -162,8 +162,11 @@ class ParallelConfig(Model):
     all but the results of matrix products and attention."""
 
 
+CompileChoice = Literal["auto", "enabled", "disabled"]
+
+
 class AccelerationConfig(Model):
-    """Faster kernels of libraries that need not be installed; asked for and absent is an error."""
+    """Faster kernels, compiled here or of libraries that need not be installed; asked for and absent is an error."""
 
     attention: Literal["torch", "transformer_engine"] = "torch"
     """Implementation of attention. Transformer Engine needs CUDA and bfloat16; results differ by rounding."""
@@ -172,6 +175,10 @@ class AccelerationConfig(Model):
     backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. transformer_engine_float8:
     the same by Transformer Engine 2.16 or later; needs such a GPU, sides and tokens of each sample that are multiples
     of 16, and no selective activation checkpointing. Neither with LoRA."""
+    compile: CompileChoice = "auto"
+    """torch.compile of each block, in training and in sampling; results differ by rounding. auto: on CUDA, and on a CPU
+    in trainings that are long enough to make up for the minutes of compiling; blocks run as they are, and the log
+    says why, where they cannot be compiled, as without a C++ compiler. enabled: such a thing is an error."""
 
 
 BLOCK_SIZE = 256

@@ -86,7 +86,7 @@ def activation_bytes(
     recomputed = block_activation_bytes(net, tokens, text_tokens, width, float8_inputs) - kept
     gradients = int(tokens * D * (2 * net.mlp_ratio * width + 2 * FLOAT_BYTES))
     positions = 0 if net.extra_pos_emb == "none" else FLOAT_BYTES
-    rotation = 2 * FLOAT_BYTES * tokens * net.head_dim
+    rotation = FLOAT_BYTES * tokens * net.head_dim  # cosine and sine of half a head
     outside = tokens * D * (positions + 2 * FLOAT_BYTES + width) + rotation
     return net.num_blocks * kept + recomputed + gradients + outside
 

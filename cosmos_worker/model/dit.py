@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from cosmos_worker.config.flops import NUM_MASK_CHANNELS
 from cosmos_worker.config.network import NetConfig
 from cosmos_worker.model.context_parallel import gather_result, own_frames
 from cosmos_worker.model.layers import (
@@ -27,8 +28,6 @@ from cosmos_worker.model.layers import (
 )
 from cosmos_worker.model.rope import LearnablePositions, RotaryPositions
 
-NUM_MASK_CHANNELS = 2
-"""Condition mask and padding mask, concatenated to the latent."""
 NUM_LOGVAR_CHANNELS = 128
 
 
@@ -36,10 +35,9 @@ RunBlock = Callable[..., Tensor]
 """Runs a block on its inputs and returns its output; activation checkpointing is one."""
 
 
-def call(block: nn.Module, *inputs: object) -> Tensor:
+def call(block: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Run a block so that autograd keeps all activations that its backward pass needs."""
-    out: Tensor = block(*inputs)
-    return out
+    return block(*inputs)
 
 
 class PatchEmbed(nn.Module):
@@ -181,8 +179,8 @@ class CosmosDiT(nn.Module):
         )
         emb_BD, lora_B3D = self.embed_timestep(c_noise_B)
         angles = own(self.pos_embedder(size, fps_B, self.rope_dtype), 1)
-        angles_B1LK = torch.cat([angles, angles], dim=-1)[:, None]
-        rotation = (angles_B1LK.cos(), angles_B1LK.sin())
+        angles_B1Lk = angles[:, None]
+        rotation = (angles_B1Lk.cos(), angles_B1Lk.sin())
         extra_1LD = None
         if self.extra_pos_embedder is not None:
             extra_1LD = own(self.extra_pos_embedder(size), 1)

@@ -57,7 +57,7 @@ class Attention(nn.Module):
     def forward(
         self, x_BLD: Tensor, context_BSD: Tensor, rotation: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        """Attend from x to context; ``rotation`` = (cos, sin), each (B, 1, L, K), turns q and k."""
+        """Attend from x to context; ``rotation`` = (cos, sin), each (B, 1, L, K/2), turns q and k."""
 
         def heads(projection: nn.Sequential, source: Tensor) -> Tensor:
             split = projection[0](source).unflatten(-1, (self.num_heads, -1))
@@ -112,7 +112,7 @@ def adaln_modulation(model_channels: int, lora_dim: int, num_outputs: int) -> nn
 def modulate(x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
     """LayerNorm without weights, then x (1 + scale) + shift."""
     normed = F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=NORM_EPS)
-    return normed * (1 + scale_BD[:, None]) + shift_BD[:, None]
+    return torch.addcmul(shift_BD[:, None], normed, 1 + scale_BD[:, None])
 
 
 class SubLayer(nn.Module):

@@ -5,6 +5,8 @@ B batch, T latent frames, H W token rows and columns, L = T*H*W tokens, K head d
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -80,12 +82,49 @@ class RotaryPositions(nn.Module):
         return torch.cat(parts, dim=-1).flatten(1, 3)
 
 
-def rotate(x_BNLK: Tensor, cos_B1LK: Tensor, sin_B1LK: Tensor) -> Tensor:
-    """Rotate halves: x cos + [-x2, x1] sin, in float32, result in the dtype of x."""
+def rotate(x_BNLK: Tensor, cos_B1Lk: Tensor, sin_B1Lk: Tensor) -> Tensor:
+    """Rotate halves: x cos + [-x2, x1] sin, in float32, result in the dtype of x.
+
+    Args:
+        x_BNLK: queries or keys.
+        cos_B1Lk: of the angles, which both halves of a head share; k = K/2.
+        sin_B1Lk: the same.
+    """
     x = x_BNLK.float()
+    if torch.compiler.is_compiling():  # the compiler fuses all of it
+        rotated = torch.cat(_halves(x, cos_B1Lk, sin_B1Lk), dim=-1)
+    else:
+        rotated = _Rotation.apply(x, cos_B1Lk, sin_B1Lk)
+    return rotated.to(x_BNLK.dtype)
+
+
+def _halves(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     first, second = x.chunk(2, dim=-1)
-    rotated = torch.cat([-second, first], dim=-1)
-    return (x * cos_B1LK + rotated * sin_B1LK).to(x_BNLK.dtype)
+    return first * cos - second * sin, second * cos + first * sin
+
+
+class _Rotation(torch.autograd.Function):
+    """The rotation, written half by half into its result; its gradient is the rotation back. Angles have none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # noqa: ANN401 - autograd's
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, sign=1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - autograd's
+        return _rotated(grad, *ctx.saved_tensors, sign=-1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    out = torch.empty_like(x)
+    out_first, out_second = out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=out_first)
+    out_first.addcmul_(second, sin, value=-sign)
+    torch.mul(second, cos, out=out_second)
+    out_second.addcmul_(first, sin, value=sign)
+    return out
 
 
 class LearnablePositions(nn.Module):

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from cosmos_worker.errors import ConfigError, StopRequested
+from cosmos_worker.runtime.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
@@ -213,6 +214,8 @@ def join_processes(device: str, threads: int | None) -> Iterator[ProcessGroup]:
     processes = ProcessGroup.from_environment(os.environ, "cuda" if use_cuda else "cpu")
     if use_cuda:
         torch.cuda.set_device(processes.device)
+    else:
+        keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     if processes.world_size > 1:

@@ -27,6 +27,11 @@ from cosmos_worker.config.stages import GenerateConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.guardrails.apply import FilteredFrames, FrameGuardrails, Guardrails
 from cosmos_worker.guardrails.verdict import Blocked
+from cosmos_worker.model.compiled_blocks import (
+    compile_blocks,
+    decide_to_compile,
+    keep_compiled_code,
+)
 from cosmos_worker.runtime.process_group import (
     ProcessGroup,
     check_context_parallel,
@@ -136,8 +141,14 @@ def _load_models(
     checkpoint, device = volumes.resolve(config.checkpoint_uri), processes.device
     first_device = HOST if "network" in config.offload else device
     net = load_network(checkpoint, config.net, first_device, config.checkpoint_lora_scale, dtype)
+    obstacles = []
     if processes.context.handle is not None:
         net.share_frames(processes.context.handle)
+        obstacles = [f"context_parallel={config.context_parallel}"]
+    keep_compiled_code(volumes.resolve(config.target_uri), processes.rank)
+    if decide_to_compile(config.compile, device, pays=False, obstacles=obstacles):
+        any_length = config.text_padding == "trim"
+        compile_blocks(net, any_length=any_length, is_strict=config.compile == "enabled")
     return Models(net, tokenizer, device, config.offload)
 
 

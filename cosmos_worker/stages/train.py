@@ -16,6 +16,7 @@ from torch import Tensor
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.stages import TrainConfig
 from cosmos_worker.errors import ConfigError, FolderInUseError
+from cosmos_worker.model.compiled_blocks import keep_compiled_code
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.runtime.outcome import PositionFile
@@ -47,6 +48,7 @@ from cosmos_worker.train.parallelize import (
     accelerate,
     form_shard_mesh,
     parallelize,
+    run_blocks,
     share_frames,
 )
 from cosmos_worker.train.same_run import is_beyond, with_initial_warmup
@@ -97,6 +99,7 @@ def build_model(
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     accelerate(model, experiment.acceleration, device)
+    run_blocks(model, experiment, device)
     parallelize(model, experiment.parallel, processes, mesh, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state, weights)
@@ -246,6 +249,7 @@ def _open_trainer(
     weights = volumes.resolve(config.model_uri) if config.model_uri else None
     processes = share_frames(experiment, processes)
     load = tokenizer_loader(config, volumes, processes.device)
+    keep_compiled_code(folder, processes.rank)
     samples = open_samples(folder, held_out, experiment, load, processes)
     model = build_model(experiment, weights, processes, config.model_lora_scale)
     logger.info("training %s", describe_run(experiment, model, dataset, processes))

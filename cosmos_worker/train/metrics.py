@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cosmos_worker.storage.volumes import (
     METRICS_FILE,
     atomic_write,
 )
+from cosmos_worker.train.time_use import Interval
 from cosmos_worker.train.trackers.tracker import Trackers
 from cosmos_worker.train.validation import HeldOutLoss
 
@@ -53,8 +53,8 @@ class MetricsLog:
         self.path = run / METRICS_FILE
         self.max_steps = max_steps
         self.samples_per_step = samples_per_step
-        self._started, self._first_step = time.monotonic(), first_step
-        self._last, self._last_step = self._started, first_step
+        self._first_step, self._last_step = first_step, first_step
+        self._step_seconds = 0.0
         self._drop_after(first_step)
         self._bar = tqdm(
             total=max_steps,
@@ -83,26 +83,34 @@ class MetricsLog:
             logger.info(message)
 
     def step(
-        self, step: int, values: dict[str, float], by_bucket: Mapping[str, float] | None = None
+        self,
+        step: int,
+        values: dict[str, float],
+        interval: Interval,
+        speed: Mapping[str, float],
+        by_bucket: Mapping[str, float] | None = None,
     ) -> None:
         """Report means over the steps since the last report.
 
         Args:
             step: steps done.
             values: loss, edm_loss, mse, learning_rate, grad_norm.
+            interval: the time since the last report; seconds per step and the time that is left count steps only.
+            speed: further figures of these steps, such as tokens_per_second.
             by_bucket: loss of the steps of each bucket that had one; nothing without buckets.
         """
-        now = time.monotonic()
-        seconds = (now - self._last) / (step - self._last_step)
-        overall = (now - self._started) / (step - self._first_step)
-        eta = overall * (self.max_steps - step)
-        self._last, self._last_step = now, step
-        rate = self.samples_per_step / seconds
+        seconds = interval.step_seconds / (step - self._last_step)
+        self._step_seconds += interval.step_seconds
+        eta = self._step_seconds / (step - self._first_step) * (self.max_steps - step)
+        self._last_step = step
+        rate = self.samples_per_step / max(seconds, 1e-9)
+        figures = {**speed, **interval.shares()}
         record: dict[str, Any] = {
             "step": step,
             **_rounded(values),
             "seconds_per_step": round(seconds, 4),
             "samples_per_second": round(rate, 3),
+            **figures,
         }
         if by_bucket:
             record["loss_by_bucket"] = _rounded(by_bucket)
@@ -110,6 +118,7 @@ class MetricsLog:
         self._bar.update(step - self._bar.n)
         self._bar.set_postfix_str(f"loss={values['loss']:.4f} {rate:.1f} samples/s")
         shown = "".join(f" bucket_{name}={value:.4f}" for name, value in (by_bucket or {}).items())
+        shown += "".join(f" {name}={value:g}" for name, value in figures.items())
         self._say(
             f"step={step}/{self.max_steps} loss={values['loss']:.4f} lr={values['learning_rate']:.2e} "
             f"grad_norm={values['grad_norm']:.3f} s/step={seconds:.3f} samples/s={rate:.2f} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
-    noop_context_fn,
 )
 
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.flops import run_flops
 from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.model.compiled_blocks import compile_blocks, decide_to_compile
 from cosmos_worker.model.dit import CosmosModel, RunBlock, call
 from cosmos_worker.model.dtensor import is_sharded
 from cosmos_worker.runtime.process_group import ProcessGroup
@@ -43,6 +44,9 @@ KEPT_OPERATIONS = frozenset(
     }
 )
 """Operations whose results selective activation checkpointing keeps, so that they are not computed twice."""
+CPU_FLOPS_THAT_PAY = 10**15
+"""Operations of a training from which on blocks are compiled on a CPU: an hour or more of one core, of which compiling
+saves minutes and takes one or two."""
 
 
 def share_frames(experiment: Experiment, processes: ProcessGroup) -> ProcessGroup:
@@ -95,7 +99,7 @@ def parallelize(
     shard_mesh: DeviceMesh | None,
     product_dtype: torch.dtype,
 ) -> None:
-    """Apply context parallelism, activation checkpointing and FSDP2 in place, before the network has weights.
+    """Apply context parallelism and FSDP2 in place, before the network has weights.
 
     Args:
         model: on the meta device if it is to be sharded; DDP is added by :func:`replicate` once it has weights.
@@ -106,7 +110,6 @@ def parallelize(
     """
     if processes.context.handle is not None:
         model.net.share_frames(processes.context.handle)
-    model.net.run_block = _block_runner(config.activation_checkpointing)
     if shard_mesh is None:
         return
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # takes seconds
@@ -119,32 +122,60 @@ def parallelize(
     fully_shard(model, mesh=shard_mesh)
 
 
+def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device) -> None:
+    """Let the blocks keep or compute again their activations, and compile them if the experiment says so, in place.
+
+    Args:
+        model: with its corrections and kernels, before :func:`parallelize`.
+        experiment: options.
+        device: where the blocks run.
+
+    Raises:
+        ConfigError: acceleration.compile is enabled, and they cannot be compiled here.
+    """
+    options, kernels = experiment.parallel, experiment.acceleration
+    run = _block_runner(options.activation_checkpointing)
+    obstacles = [
+        name
+        for name, is_one in {
+            f"parallel.context_parallel={options.context_parallel}": options.context_parallel > 1,
+            f"acceleration.attention={kernels.attention}": kernels.attention != "torch",
+            f"acceleration.linear={kernels.linear}": kernels.linear == "transformer_engine_float8",
+        }.items()
+        if is_one
+    ]
+    pays = run_flops(experiment) >= CPU_FLOPS_THAT_PAY
+    if decide_to_compile(kernels.compile, device, pays, obstacles):
+        any_length = experiment.text_padding == "trim"
+        is_strict = kernels.compile == "enabled"
+        compile_blocks(model.net, run, any_length=any_length, is_strict=is_strict)
+    else:
+        model.net.run_block = run
+
+
 def replicate(model: CosmosModel, processes: ProcessGroup) -> nn.Module:
     """The module to call in training: DDP around the network, or the network itself if it is sharded or alone."""
     if processes.world_size == 1 or is_sharded(model):
         return model
-    return DistributedDataParallel(model)
+    # gradients lie in the buckets that are reduced, so none is copied there and back
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def _block_runner(kind: str) -> RunBlock:
     if kind == "none":
         return call
-    contexts: Callable[[], Any] = noop_context_fn
-    if kind == "selective":
-        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-    return partial(_run_checkpointed, contexts)
+    if kind == "block":
+        return partial(_run_checkpointed, {})
+    contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+    return partial(_run_checkpointed, {"context_fn": contexts})
 
 
-def _run_checkpointed(contexts: Callable[[], Any], block: nn.Module, *inputs: object) -> Tensor:
+def _run_checkpointed(
+    options: Mapping[str, Any], block: Callable[..., Tensor], *inputs: object
+) -> Tensor:
     if not torch.is_grad_enabled():
         return call(block, *inputs)
-    return checkpoint(
-        partial(call, block),
-        *inputs,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=contexts,
-    )
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 def _keep_products(

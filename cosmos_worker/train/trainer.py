@@ -40,7 +40,9 @@ from cosmos_worker.train.run_state import RunState
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.save_timer import SaveTimer
 from cosmos_worker.train.saver import Saver
+from cosmos_worker.train.speed import SpeedMeter
 from cosmos_worker.train.step import LossSums, StepResult, train_step
+from cosmos_worker.train.time_use import TimeUse
 from cosmos_worker.train.trackers.opening import open_trackers
 from cosmos_worker.train.validation import HeldOutLoss, describe_held_out, held_out_loss
 from cosmos_worker.weights.weight_change import read_change
@@ -66,6 +68,7 @@ def train(trainer: Trainer, stop: StopSignal) -> dict[str, Any]:
             result["validation_loss_before"] = _rounded(trainer.validate())
             trainer.sample()
         trainer.save_timer.restart()
+        trainer.time.take()  # what came before the first step
         result |= _train_to_max_steps(trainer, stop)
         held_out = trainer.validate()
         result["validation_loss_after"] = _rounded(held_out)
@@ -94,7 +97,8 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
         if shared.is_stopping:
             trainer.saver.changes.drop()
         if shared.is_checkpoint_written:
-            state.finish_save()
+            with trainer.time.of("saving"):
+                state.finish_save()
         if shared.is_stopping:
             state.save()
             raise StopRequested(
@@ -106,7 +110,8 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
                 held_out = trainer.validate()
             if is_due(state.done_steps, options.sample_every_steps):
                 trainer.sample()
-        _begin_save_if_due(trainer, shared, held_out)
+        with trainer.time.of("saving"):
+            _begin_save_if_due(trainer, shared, held_out)
     return means
 
 
@@ -208,6 +213,8 @@ class Trainer:
         )
         self.save_timer = SaveTimer(options.save_every_minutes, self.clock)
         self._log: MetricsLog | None = None
+        self.time = TimeUse()
+        self._work = SpeedMeter(self.experiment, self.dataset, processes)
 
     @property
     def is_done(self) -> bool:
@@ -224,12 +231,15 @@ class Trainer:
         """
         step, experiment = self.state.done_steps, self.experiment
         samples = self.order.batch(step)
+        self._work.add(self.order.bucket(step))
+        with self.time.of("data"):
+            micro_batches = [self._micro_batch(samples, one) for one in self.positions]
         rate = learning_rate(experiment.optimizer, experiment.trainer.max_steps, step)
         set_learning_rate(self.state.optimizer, rate)
         result = train_step(
             self.parallel,
             self.state.optimizer,
-            [self._micro_batch(samples, positions) for positions in self.positions],
+            micro_batches,
             experiment,
             self.processes.device,
             lambda: f"step {step + 1}, windows {self._names(samples)}",
@@ -280,12 +290,15 @@ class Trainer:
 
     def report(self, values: dict[str, float], by_bucket: dict[str, float]) -> None:
         """Report the means since the last report, see :meth:`MetricsLog.step`."""
+        interval = self.time.take()
+        speed = self._work.take(interval.step_seconds)
         if self._log:
-            self._log.step(self.state.done_steps, values, by_bucket)
+            self._log.step(self.state.done_steps, values, interval, speed, by_bucket)
 
     def validate(self) -> HeldOutLoss | None:
         """Take and report the held-out losses; None if nothing is held out."""
-        found = self.validation_loss()
+        with self.time.of("validating"):
+            found = self.validation_loss()
         if self._log and found is not None:
             self._log.validation(self.state.done_steps, found)
         return found
@@ -301,7 +314,8 @@ class Trainer:
         """Make and report sample videos; nothing if they were not asked for."""
         if self.samples is None:
             return
-        paths = self.samples.write(self.model, self.state.ema, self.state.done_steps)
+        with self.time.of("sampling"):
+            paths = self.samples.write(self.model, self.state.ema, self.state.done_steps)
         if self._log:
             self._log.videos(self.state.done_steps, paths)
 

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cosmos_worker.config.presets import PUSH_TINY
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.training import (
+    AccelerationConfig,
     LoraConfig,
     ParallelConfig,
 )
@@ -36,6 +37,7 @@ from cosmos_worker.train.noise import (
 from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.parallelize import (
     parallelize,
+    run_blocks,
 )
 from cosmos_worker.train.step import batch_loss, train_step
 
@@ -78,8 +80,13 @@ def test_training_step_is_all_on_the_gpu(
     monkeypatch: pytest.MonkeyPatch, lora: bool, checkpointing: str
 ) -> None:
     parallel = ParallelConfig(activation_checkpointing=checkpointing)
+    kernels = AccelerationConfig(
+        compile="disabled"
+    )  # no code can be made for a device that is not there
+    experiment = PUSH_TINY.model_copy(update={"parallel": parallel, "acceleration": kernels})
     with fake_cuda(monkeypatch):
         model = model_on_cuda(lora=lora)
+        run_blocks(model, experiment, CUDA)
         parallelize(model, parallel, ProcessGroup(), None, torch.bfloat16)
         optimizer = build_optimizer(model, PUSH_TINY.optimizer)
         average = PowerEma(model, PUSH_TINY.ema.rate, torch.float32)

@@ -46,6 +46,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         "experiment.parallel",
         "experiment.optimizer.implementation",
         "experiment.acceleration.attention",
+        "experiment.acceleration.compile",
         *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
     ),
     "publish": (),
@@ -58,6 +59,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         "context_parallel",
         "offload",
         "device",
+        "compile",
     ),
     "report": (),
 }

@@ -74,6 +74,7 @@ def generate(inputs: SamplingInputs, item: InferenceItem) -> GenerateConfig:
         offload=tuple(OFFLOAD[model] for model in item.offload),
         device="cuda" if item.num_gpus(inputs.gpus_per_node) else "cpu",
         compute_dtype=experiment.diffusion.compute_dtype,
+        compile=experiment.acceleration.compile,
         prompt_upsampler_uri=(
             inputs.auxiliary_models["prompt_upsampler"].target_uri
             if item.prompt_upsampler
