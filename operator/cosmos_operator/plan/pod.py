@@ -11,7 +11,7 @@ from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.pod_layers import keep_away, merged, worker_of
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.volumes import build_mounts, mount_path
+from cosmos_operator.plan.volumes import mount_path
 from cosmos_operator.settings import Settings
 from cosmos_worker.runtime.outcome import TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
@@ -206,7 +206,7 @@ def _volume_mounts(job: Job, stage: Stage) -> list[Manifest]:
     if _needs_shared_memory(stage):
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a mount
     names = _claim_volumes(job, stage)
-    for mount in build_mounts(job, stage.document):
+    for mount in stage.mounts(job):
         entry: Manifest = {"name": names[mount.claim_name], "mountPath": mount.mount_path}
         if mount.sub_path:
             entry["subPath"] = mount.sub_path
@@ -231,5 +231,5 @@ def _volumes(job: Job, stage: Stage, config_map: str) -> list[Manifest]:
 
 def _claim_volumes(job: Job, stage: Stage) -> dict[str, str]:
     """Claim → name of its volume in the pod; each claim is attached once."""
-    claims = dict.fromkeys(mount.claim_name for mount in build_mounts(job, stage.document))
+    claims = dict.fromkeys(mount.claim_name for mount in stage.mounts(job))
     return {claim: f"claim-{number}" for number, claim in enumerate(claims)}

@@ -25,7 +25,6 @@ from cosmos_operator.plan.job import build_stage_job
 from cosmos_operator.plan.names import object_name
 from cosmos_operator.plan.pod import CONFIG_FILE, FETCHING, metadata, owner_of
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.volumes import build_mounts
 from cosmos_operator.plan.workload import TrainingAttempt
 from cosmos_operator.settings import Settings
 from cosmos_worker.config.document_version import HINTS_FILE, dump_document, dump_hints
@@ -99,10 +98,7 @@ def stage_name(job: Job, stage: Stage) -> str:
 
 def _variant(job: Job, stage: Stage) -> str:
     """Hash of what differs between jobs with the same stage: claims, and credentials of the stages that download."""
-    mounts = [
-        [mount.claim_name, mount.sub_path, mount.mount_path]
-        for mount in build_mounts(job, stage.document)
-    ]
+    mounts = [[mount.claim_name, mount.sub_path, mount.mount_path] for mount in stage.mounts(job)]
     if stage.kind not in FETCHING:
         return content_key([mounts, None])[:6]
     token, keys = job.spec.credentials.hugging_face, job.spec.credentials.s3

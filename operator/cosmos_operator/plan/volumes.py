@@ -50,22 +50,40 @@ def mount_path(volume: str) -> str:
     return f"{MOUNT_ROOT}/{volume}"
 
 
-def used_volumes(document: StageConfig) -> dict[str, bool]:
-    """Volumes that a document names → True if the stage writes there, which is where its target lies."""
-    matches = [ADDRESS.match(text) for text in _texts(document.model_dump())]
+def texts_of(document: StageConfig) -> tuple[str, ...]:
+    """All texts in a document, of which some are addresses."""
+    return tuple(_texts(document.model_dump()))
+
+
+def used_volumes(document: StageConfig, texts: tuple[str, ...]) -> dict[str, bool]:
+    """Volumes that a document names → True if the stage writes there, which is where its target lies.
+
+    Args:
+        document: the document.
+        texts: see :func:`texts_of`.
+    """
+    matches = [ADDRESS.match(text) for text in texts]
     names = {match["volume"] for match in matches if match}
     target = document.target_uri.partition("://")[0]
     return {name: name == target for name in VOLUMES if name in names}
 
 
-def build_mounts(job: Job, document: StageConfig) -> tuple[Mount, ...]:
-    """All mounts of a stage's pod: the volumes and the claims that its document names."""
+def build_mounts(
+    job: Job, document: StageConfig, texts: tuple[str, ...], volumes: Mapping[str, bool]
+) -> tuple[Mount, ...]:
+    """All mounts of a stage's pod: the volumes and the claims that its document names.
+
+    Args:
+        job: the job.
+        document: the stage's document.
+        texts: see :func:`texts_of`.
+        volumes: see :func:`used_volumes`.
+    """
     mounts = []
-    for volume, writes in used_volumes(document).items():
+    for volume, writes in volumes.items():
         spec = getattr(job.spec.storage, volume)
         sub_path = volume if spec.sub_path is None else spec.sub_path
         mounts.append(Mount(spec.claim_name, sub_path, mount_path(volume), not writes, volume))
-    texts = tuple(_texts(document.model_dump()))
     dataset = job.dataset_claim
     for claim in dict.fromkeys(named_claims(job).values()):
         path = f"{CLAIM_ROOT}/{claim}"

@@ -27,7 +27,8 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
     attempt = TrainingAttempt(
         pass_.training_job, stage, config_map, pass_.settings, number, avoided
     )
-    for manifest in (*_common_objects(pass_, stage, backend), *backend.build(attempt)):
+    common = (build_config_map(pass_.job, stage), build_leader_service(pass_.job, backend))
+    for manifest in (*common, *backend.build(attempt)):
         kind, name = manifest["kind"], name_of(manifest)
         found = pass_.observed.get(kind, name)
         if kind == "Service" and found is not None and not _belongs_to_job_name(pass_, found):
@@ -48,14 +49,11 @@ def restore_common_objects(pass_: Pass, stage: Stage, backend: Backend) -> None:
     """Create again what somebody deleted of the objects that all attempts use, while an attempt runs."""
     if pass_.attempts[-1].spec_key not in (None, spec_key(pass_.training_job)):
         return  # they would be those of the next attempt
-    for manifest in _common_objects(pass_, stage, backend):
-        if pass_.observed.get(manifest["kind"], name_of(manifest)) is None:
-            pass_.create(manifest)
-
-
-def _common_objects(pass_: Pass, stage: Stage, backend: Backend) -> tuple[Manifest, Manifest]:
-    """The objects that all attempts use: the ConfigMap that the pods mount, and the Service of the leader."""
-    return build_config_map(pass_.job, stage), build_leader_service(pass_.job, backend)
+    if pass_.observed.get("ConfigMap", stage_name(pass_.job, stage)) is None:
+        pass_.create(build_config_map(pass_.job, stage))
+    service = build_leader_service(pass_.job, backend)
+    if pass_.observed.get("Service", name_of(service)) is None:
+        pass_.create(service)
 
 
 def _belongs_to_job_name(pass_: Pass, manifest: Manifest) -> bool:
