@@ -82,7 +82,7 @@ def of_today(experiment: Values) -> Values:
 
 def as_before(experiment: Values) -> Values:
     """An experiment of today with the options of earlier versions, whose content keys are still in use."""
-    values = copy.deepcopy(experiment)
+    values = {name: dict(one) if isinstance(one, dict) else one for name, one in experiment.items()}
     compat = values.pop("compat")
     for switch, (group, name, value_without, value_with) in SWITCHES.items():
         values[group][name] = value_with if compat[switch] else value_without

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cosmos_worker.config.experiment import Experiment, check_changes
 from cosmos_worker.config.network import (
@@ -187,6 +188,12 @@ def get_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: unknown name (with the nearest one), a bad override, or one of what the checkpoint decides.
     """
+    return _find_experiment(name, tuple(overrides))
+
+
+@lru_cache(maxsize=256)
+def _find_experiment(name: str, overrides: tuple[str, ...]) -> Experiment:
+    """See :func:`get_experiment`; an operator asks for the same few again and again."""
     if name not in EXPERIMENTS:
         near = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.0)
         raise ConfigError(

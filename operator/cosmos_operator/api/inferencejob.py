@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
 
 from cosmos_operator.api.base import (
     INFERENCE_KIND,
@@ -36,7 +35,7 @@ from cosmos_operator.api.quantities import EXTENDED_NAME_PATTERN, Quantity
 from cosmos_operator.api.source import Source
 from cosmos_operator.api.status import InferenceJobStatus
 from cosmos_operator.api.training import Override
-from cosmos_operator.api.v1alpha1 import SOURCES
+from cosmos_operator.api.v1alpha1 import PATHS_OF_SOURCES
 from cosmos_worker.config.values import MAX_NAME, MAX_OVERRIDES
 
 OF_THE_JOB = ("experiment", "overrides", "fit", "tokenizer", "embeddings")
@@ -324,11 +323,10 @@ class InferenceJob(ApiModel):
     def sources(self) -> tuple[tuple[str, Source], ...]:
         """(field, source) of every source that the job names itself."""
         found = []
-        for block, fields in SOURCES.items():
-            for field in fields:
-                source = getattr(getattr(self.spec, block, None), field, None)
-                if source is not None:
-                    found.append((f"spec.{to_camel(block)}.{to_camel(field)}", source))
+        for path, block, field in PATHS_OF_SOURCES:
+            source = getattr(getattr(self.spec, block, None), field, None)
+            if source is not None:
+                found.append((path, source))
         return tuple(found)
 
     @property

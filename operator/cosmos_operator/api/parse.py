@@ -10,6 +10,7 @@ import typing
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +229,21 @@ def without_nulls(value: Any, model: type[BaseModel] | None) -> Any:  # noqa: AN
         return [without_nulls(one, model) for one in value]
     if not isinstance(value, Mapping):
         return value
-    fields = {} if model is None else model.model_fields
-    known = {field.alias or name: field.annotation for name, field in fields.items()}
+    known = {} if model is None else _values_of(model)
+    kept = {}
+    for name, one in value.items():
+        is_free, nested = known.get(name, (False, None))
+        if one is not None or (model is not None and name not in known):
+            kept[name] = one if is_free else without_nulls(one, nested)
+    return kept
+
+
+@cache
+def _values_of(model: type[BaseModel]) -> dict[str, tuple[bool, type[BaseModel] | None]]:
+    """Name of each field of a model in documents → whether it takes any JSON, and the model of its value."""
     return {
-        name: one if _is_free(known.get(name)) else without_nulls(one, _nested(known.get(name)))
-        for name, one in value.items()
-        if one is not None or (model is not None and name not in known)
+        field.alias or name: (_is_free(field.annotation), _nested(field.annotation))
+        for name, field in model.model_fields.items()
     }
 
 

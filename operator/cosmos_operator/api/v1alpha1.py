@@ -285,12 +285,17 @@ SOURCES = {
     "guardrails": ("source", "text_classifier", "image_encoder"),
 }
 """Block of a job → its fields that hold sources of files."""
+PATHS_OF_SOURCES = tuple(
+    (f"spec.{to_camel(block)}.{to_camel(field)}", block, field)
+    for block, fields in SOURCES.items()
+    for field in fields
+)
+"""The same fields: path in a document, block, field."""
 
 
 def sources(job: PostTrainingJob) -> Iterator[tuple[str, Source]]:
     """(field, source) of every source that a job names."""
-    for name, fields in SOURCES.items():
-        for field in fields:
-            source = getattr(getattr(job.spec, name), field)
-            if source is not None:
-                yield f"spec.{to_camel(name)}.{to_camel(field)}", source
+    for path, block, field in PATHS_OF_SOURCES:
+        source = getattr(getattr(job.spec, block), field)
+        if source is not None:
+            yield path, source

@@ -15,7 +15,7 @@ from sys import intern
 
 from cosmos_operator.api.base import GROUP, KIND
 from cosmos_operator.api.labels import JOB_LABELS
-from cosmos_operator.controller.trim import has_ended, trim
+from cosmos_operator.controller.trim import has_ended, is_new, trim
 from cosmos_operator.kube.kinds import JOB_KINDS, JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import conditions_of, labels_of
 from cosmos_operator.kube.pods import is_over
@@ -52,7 +52,7 @@ class News:
     users: tuple[JobKey, ...]
     controller: ObjectKey | None
     is_new_job: bool = False
-    """True for a job without a status: it has had no pass."""
+    """True for a job that has had no pass."""
 
 
 PUBLISHES = "publishes"
@@ -155,7 +155,7 @@ class Cache:
             same = before.wanted == entry.wanted if kind in JOB_KINDS else before.text == entry.text
             if same:
                 return None
-        is_new_job = kind in JOB_KINDS and not kept.get("status")
+        is_new_job = kind in JOB_KINDS and is_new(kept)
         return News(kind, namespace, name, entry.users, entry.controller, is_new_job)
 
     def remove(

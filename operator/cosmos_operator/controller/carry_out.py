@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from cosmos_operator.api.labels import JOB_NAME_LABEL, MANAGED_BY, MANAGED_LABEL
 from cosmos_operator.controller.cache import Cache, News
@@ -55,9 +56,13 @@ class Executor:
         self._cluster, self._cache, self._router, self._wake = cluster, cache, router, wake
         self._without_progress: set[str] = set()
         self._creations: dict[tuple[str, ObjectKey], asyncio.Event] = {}
+        # many jobs become owners of one object: at the same time, each patch would conflict with the others
+        self._patching: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
 
     async def begin(self, key: JobKey, actions: tuple[Action, ...], memory: Memory) -> bool:
-        """Create once what a new job needs and nobody else has begun to create.
+        """Create once, all of it at the same time, what a new job needs and nobody else has begun to create.
 
         Returns:
             False if there is no such object, or the job has begun before.
@@ -72,7 +77,12 @@ class Executor:
             and (key.namespace, _key_of(one)) not in self._creations
             and self._cache.get(one.manifest["kind"], key.namespace, name_of(one.manifest)) is None
         )
-        await self.carry_out(key, mine, memory)
+        tries = await asyncio.gather(*(self._try(key, action, memory) for action in mine))
+        memory.refusals = {
+            _key_of(action): refusal
+            for action, (_, refusal) in zip(mine, tries, strict=True)
+            if refusal
+        }
         return bool(mine)
 
     async def carry_out(self, key: JobKey, actions: tuple[Action, ...], memory: Memory) -> bool:
@@ -85,15 +95,22 @@ class Executor:
         refused: dict[ObjectKey, str] = {}
         has_found = False
         for action in actions:
-            try:
-                has_found |= await self._execute(key, action, memory)
-            except Refused as error:
-                target = _key_of(action)
-                logger.warning("%s: %s %s: %s", key.namespace, *target, error)
-                refused[target] = error.message
+            was_there, refusal = await self._try(key, action, memory)
+            has_found |= was_there
+            if refusal:
+                refused[_key_of(action)] = refusal
         has_learned = refused != memory.refusals or has_found
         memory.refusals = refused
         return has_learned
+
+    async def _try(self, key: JobKey, action: Action, memory: Memory) -> tuple[bool, str]:
+        """Carry out an action; returns what ``_execute`` does, and the reason if the API server refuses it."""
+        try:
+            return await self._execute(key, action, memory), ""
+        except Refused as error:
+            target = _key_of(action)
+            logger.warning("%s: %s %s: %s", key.namespace, *target, error)
+            return False, error.message or "no reason given"
 
     async def _execute(self, key: JobKey, action: Action, memory: Memory) -> bool:
         """Carry out an action; True if an object was there of which the cache did not know."""
@@ -101,9 +118,10 @@ class Executor:
         if isinstance(action, Create):
             return await self._create(key, action, memory)
         if isinstance(action, AddOwner):
-            changed = await self._cluster.add_owner(
-                kind, namespace, name, action.owner, uid=action.uid
-            )
+            async with self._patching.setdefault((namespace, kind, name), asyncio.Lock()):
+                changed = await self._cluster.add_owner(
+                    kind, namespace, name, action.owner, uid=action.uid
+                )
             if changed is not None:
                 self._take(key, kind, changed)
         elif isinstance(action, GiveUp):

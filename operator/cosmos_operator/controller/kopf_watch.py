@@ -1,5 +1,7 @@
 """The watches, run by kopf: the only module that imports it. Its handlers deliver events and decide nothing.
 
+kopf lists what there is, and then watches. Of its lists the objects are taken before it sees them (``listed_pages``).
+
 Only ``on.event`` handlers are used, so kopf writes nothing to the cluster: no finalizer, no annotation. It runs in
 a thread with an event loop of its own, because at its end it cancels every task of the loop that it runs in.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +18,7 @@ import aiohttp
 import kopf
 from kopf._cogs.structs.credentials import Vault  # operator(vault=...) takes one; not exported
 
+from cosmos_operator.controller.listed_pages import Handover, TakePage, make_response_class
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.client import UNCOMPRESSED, Connection
 from cosmos_operator.kube.kinds import KINDS, Manifest
@@ -32,8 +35,8 @@ STOP_S = 10.0
 
 Connect = Callable[[], Awaitable[Connection]]
 """Gives address and credentials of the API server."""
-Deliver = Callable[[str, str | None, Manifest], object]
-"""Receives an event: kind of the object; ADDED, MODIFIED, DELETED, or None for the first list; the object."""
+Deliver = Callable[[str, str, Manifest], object]
+"""Receives an event: kind of the object; ADDED, MODIFIED or DELETED; the object."""
 
 
 def build_settings() -> kopf.OperatorSettings:
@@ -75,13 +78,18 @@ class _NothingStored(kopf.DiffBaseStorage):
 
 
 def register(
-    registry: kopf.OperatorRegistry, kinds: Iterable[str], deliver: Deliver, connect: Connect
+    registry: kopf.OperatorRegistry,
+    kinds: Collection[str],
+    deliver: Deliver,
+    take_page: TakePage,
+    connect: Connect,
 ) -> None:
     """Register the handlers of these kinds, and that of the login, with kopf."""
+    response_class = make_response_class(kinds, take_page)
 
     @kopf.on.login(registry=registry, id="login")
     async def login(**_: object) -> kopf.AiohttpSession:
-        return _session(_connection_info(await connect()))
+        return _session(_connection_info(await connect()), response_class)
 
     for kind in kinds:
         resource = KINDS[kind]
@@ -95,14 +103,19 @@ def register(
 
 
 async def watch(
-    kinds: Iterable[str], namespaces: Sequence[str], deliver: Deliver, connect: Connect
+    kinds: Collection[str],
+    namespaces: Sequence[str],
+    deliver: Deliver,
+    take_page: TakePage,
+    connect: Connect,
 ) -> None:
-    """Watch these kinds until cancelled; events arrive in the caller's event loop.
+    """Watch these kinds until cancelled; lists and events arrive in the caller's event loop.
 
     Args:
         kinds: those of ``kinds.KINDS`` that the API server has.
         namespaces: namespaces to watch; empty = all.
         deliver: called with each event.
+        take_page: called with each page of the lists with which watches begin, before their first event.
         connect: gives address and credentials; called again whenever the API server rejects the credentials.
 
     Raises:
@@ -114,6 +127,7 @@ async def watch(
         kinds,
         namespaces,
         deliver=lambda *event: loop.call_soon_threadsafe(deliver, *event),
+        take_page=Handover(loop, take_page).take,
         connect=lambda: asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(_await(connect), loop)
         ),
@@ -148,15 +162,16 @@ class _Watches:
 
     def __init__(
         self,
-        kinds: Iterable[str],
+        kinds: Collection[str],
         namespaces: Sequence[str],
         *,
         deliver: Deliver,
+        take_page: TakePage,
         connect: Connect,
     ) -> None:
         self._namespaces = namespaces
         self._registry = kopf.OperatorRegistry()
-        register(self._registry, kinds, deliver, connect)
+        register(self._registry, kinds, deliver, take_page, connect)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._is_stopped = False
@@ -193,7 +208,8 @@ def _handler(kind: str, deliver: Deliver) -> Callable[..., Coroutine[None, None,
     """A handler of kopf that delivers the events of one kind."""
 
     async def deliver_event(*, event: kopf.RawEvent, **_: object) -> None:
-        deliver(kind, event["type"], dict(event["object"]))
+        if event["type"] is not None:  # listed; its page has been taken
+            deliver(kind, event["type"], dict(event["object"]))
 
     return deliver_event
 
@@ -214,13 +230,16 @@ def _resolve_end(ended: asyncio.Future[None], error: BaseException | None) -> No
         )
 
 
-def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
-    """A session like kopf's own, but for uncompressed answers."""
+def _session(
+    info: kopf.ConnectionInfo, response_class: type[aiohttp.ClientResponse]
+) -> kopf.AiohttpSession:
+    """A session like kopf's own, but for uncompressed answers of this class."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
         headers={**info.as_http_headers(), **UNCOMPRESSED},
         proxy=info.proxy_url,
         trust_env=bool(info.trust_env),
+        response_class=response_class,
     )
     return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 

@@ -10,10 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from cosmos_operator.controller.cache import Cache, News
 from cosmos_operator.controller.informer import INFORMED, Informer
 from cosmos_operator.controller.kopf_watch import watch
+from cosmos_operator.controller.listed_pages import ListedPage
 from cosmos_operator.controller.watch_audit import WatchAudit
 from cosmos_operator.errors import OperatorError, Refused
 from cosmos_operator.kube.cluster import KubeCluster
@@ -23,12 +26,11 @@ LEFT_OUT_S = 30.0
 """Seconds until a namespace that is left out is tried again."""
 RETRY_S = 2.0
 """Seconds until it is tried again where the API server did not answer."""
-POLL_S = 0.05
-"""Seconds between two looks at how many jobs kopf has delivered."""
-RECOUNT_S = 1.0
-"""Seconds without a job from kopf after which the jobs are counted again."""
-QUIET_S = 6.0
-"""Seconds without a job from kopf after which the jobs are listed instead of waited for."""
+QUIET_S = 60.0
+"""Seconds without a page of jobs from kopf after which the jobs are listed instead of waited for; long, since two lists
+at the same time would slow down a busy API server even more."""
+JOBS_AT_ONCE = 20
+"""Jobs of a page that are taken into the cache before anything else may run."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class NamespaceWatch:
             Informer(cluster, cache, kind, namespace, deliver) for kind in INFORMED if kind in kinds
         ]
         self._audit = WatchAudit()
+        self._lists = {kind: _List() for kind in self._job_kinds}
 
     @property
     def kinds(self) -> list[str]:
@@ -95,14 +98,14 @@ class NamespaceWatch:
 
     async def _watch(self) -> None:
         """Fill the cache with everything, and keep it up to date until a watch ends."""
-        wanted = {}
         for kind in self._job_kinds:
             self._audit.forget(kind)
-            wanted[kind] = await self._cluster.count(kind, self.namespace)
+            self._lists[kind] = _List(heard_at=time.monotonic())
         namespaces = () if self.namespace is None else (self.namespace,)
-        jobs = watch(self._job_kinds, namespaces, self._deliver_job, self._cluster.connection)
+        connect = self._cluster.connection
+        jobs = watch(self._job_kinds, namespaces, self._deliver_job, self._take_page, connect)
         tasks = [asyncio.create_task(jobs, name="kopf")]
-        filling = asyncio.create_task(self._fill(wanted), name="filling")
+        filling = asyncio.create_task(self._fill(), name="filling")
         try:
             await _first_of([*tasks, filling])
             self.is_synced, self.problem = True, ""
@@ -115,15 +118,12 @@ class NamespaceWatch:
                 task.cancel()
             await asyncio.gather(*tasks, filling, return_exceptions=True)
 
-    async def _fill(self, wanted: dict[str, int | None]) -> None:
-        """Wait until kopf has delivered the jobs, and list everything else into the cache.
+    async def _fill(self) -> None:
+        """Wait until kopf has listed the jobs, and list everything else into the cache.
 
         Pods come last: whether one that has ended is of use is known from its job.
-
-        Args:
-            wanted: kind of jobs → how many there are; None = not known.
         """
-        first = [self._fill_jobs(kind, number) for kind, number in wanted.items()]
+        first = [self._fill_jobs(kind) for kind in self._job_kinds]
         first += [each.list() for each in self._informers if each.kind != "Pod"]
         tasks = [asyncio.create_task(each) for each in first]
         try:
@@ -137,38 +137,41 @@ class NamespaceWatch:
             if informer.kind == "Pod":
                 await informer.list()
 
-    async def _fill_jobs(self, kind: str, wanted: int | None) -> None:
-        """Wait until kopf has delivered the jobs of a kind; list them if it does not."""
-        if not await self._has_delivered(kind, wanted):
-            await self._informer_of_jobs(kind).list()
-            return
-        names = set(self._audit.known(kind))
-        for news in self._cache.keep_only(kind, self.namespace, names, ""):
-            self._deliver(news)
-
-    async def _has_delivered(self, kind: str, wanted: int | None) -> bool:
-        """Wait until kopf has delivered as many jobs as there are; False if it delivers none for a while."""
-        num_known, heard_at = self._audit.num_known(kind), time.monotonic()
-        recount_at = heard_at + RECOUNT_S
-        while wanted is None or num_known < wanted:
-            await asyncio.sleep(POLL_S)
-            before, num_known = num_known, self._audit.num_known(kind)
-            now = time.monotonic()
-            if num_known != before:
-                heard_at, recount_at = now, now + RECOUNT_S
-            elif now - heard_at >= QUIET_S or wanted is None:
-                return False
-            elif now >= recount_at:  # some may have gone since they were counted
-                recount_at = now + RECOUNT_S
-                wanted = await self._cluster.count(kind, self.namespace)
-        return True
+    async def _fill_jobs(self, kind: str) -> None:
+        """Wait until kopf has listed the jobs of a kind; list them if it does not."""
+        listed = self._lists[kind]
+        while not listed.is_complete.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(listed.is_complete.wait(), QUIET_S)
+            if time.monotonic() - listed.heard_at >= QUIET_S and not listed.is_complete.is_set():
+                await self._informer_of_jobs(kind).list()
+                return
 
     # --- jobs ------------------------------------------------------------------------------------
 
     def _informer_of_jobs(self, kind: str) -> Informer:
         return Informer(self._cluster, self._cache, kind, self.namespace, self._deliver)
 
-    def _deliver_job(self, kind: str, event_type: str | None, job: Manifest) -> None:
+    async def _take_page(self, page: ListedPage) -> None:
+        """Take over a page of kopf's list of jobs; with the last one, forget the jobs that were not in the list."""
+        listed = self._lists[page.kind]
+        if page.is_first:
+            listed.names.clear()
+        for number, job in enumerate(page.items):
+            if number % JOBS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            listed.names.add((job["metadata"]["namespace"], job["metadata"]["name"]))
+            self._deliver_job(page.kind, "ADDED", job)
+        listed.heard_at = time.monotonic()
+        if page.is_last:
+            for news in self._cache.keep_only(
+                page.kind, self.namespace, listed.names, page.version
+            ):
+                self._deliver(news)
+            listed.names.clear()
+            listed.is_complete.set()
+
+    def _deliver_job(self, kind: str, event_type: str, job: Manifest) -> None:
         metadata = job["metadata"]
         namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
         version, is_deleted = metadata["resourceVersion"], event_type == "DELETED"
@@ -217,6 +220,17 @@ class NamespaceWatch:
         news = self._cache.remove(key.kind, key.namespace, key.name, known["metadata"]["uid"])
         if news is not None:
             self._deliver(news)
+
+
+@dataclass
+class _List:
+    """The list of jobs with which kopf's watch begins."""
+
+    heard_at: float = 0.0
+    """Time of its last page, or of its beginning, on the monotonic clock."""
+    names: set[tuple[str, str]] = field(default_factory=set)
+    """Namespaces and names of the jobs in its pages so far."""
+    is_complete: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def _first_of(tasks: list[asyncio.Task[None]]) -> None:

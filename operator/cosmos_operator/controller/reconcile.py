@@ -23,7 +23,7 @@ from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.controller.router import Router
 from cosmos_operator.controller.served_crd import ServedCrd
 from cosmos_operator.controller.status_pace import StatusPace
-from cosmos_operator.controller.trim import has_ended, was_edited
+from cosmos_operator.controller.trim import has_ended, is_new, was_edited
 from cosmos_operator.decide.decide import decide, is_finished
 from cosmos_operator.decide.decision import Decision, Event
 from cosmos_operator.errors import Conflict, Refused
@@ -326,5 +326,5 @@ class Reconciler:
 
 
 def _has_no_pass(plan: JobPlan, decision: Decision) -> bool:
-    """True for a job without a status whose training does not begin at once: no attempt must begin unrecorded."""
-    return not plan.document.get("status") and not (decision.status or {}).get("attempts")
+    """True for a new job whose training does not begin at once: no attempt must begin unrecorded."""
+    return is_new(plan.document) and not (decision.status or {}).get("attempts")

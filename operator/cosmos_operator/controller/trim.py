@@ -128,6 +128,11 @@ def has_ended(job: Manifest) -> bool:
     return "Succeeded" in ends or ("Failed" in ends and not is_told)
 
 
+def is_new(job: Manifest) -> bool:
+    """True for a job that has had no pass: of its status there is what the API server fills in, if anything."""
+    return not (job.get("status") or {}).get("conditions")
+
+
 def was_edited(job: Manifest) -> bool:
     """True if the specification of a job has changed since its status was written."""
     generation = job["metadata"].get("generation", 0)

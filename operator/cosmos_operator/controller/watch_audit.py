@@ -100,16 +100,6 @@ class WatchAudit:
         suspects = self._kinds.get(kind, _Kind()).suspects.values()
         return max((now - each.since for each in suspects if each.is_confirmed), default=0.0)
 
-    def num_known(self, kind: str) -> int:
-        """Number of objects that exist according to the watch."""
-        state = self._kinds.get(kind)
-        return len(state.delivered) if state else 0
-
-    def known(self, kind: str) -> list[tuple[str, str]]:
-        """Namespaces and names of the objects that exist according to the watch."""
-        state = self._kinds.get(kind)
-        return [(namespace, name) for namespace, name, _ in state.delivered] if state else []
-
     def forget(self, kind: str) -> None:
         """Forget a kind that is no longer watched, or whose watch is begun anew."""
         self._kinds.pop(kind, None)

@@ -114,10 +114,15 @@ class WorkQueue:
         self._timers[key] = self._scheduler.call_later(max(seconds, 0.0), self._expire, key)
 
     async def run(self) -> None:
-        """Carry out passes until ``close``."""
+        """Carry out passes until ``close``.
+
+        As many workers again take new jobs only: a first pass does not wait for others that wait for the API server.
+        """
         self._tasks = [
-            asyncio.create_task(self._work(), name=f"queue worker {index}")
-            for index in range(self._num_workers)
+            asyncio.create_task(
+                self._work(only_new=index >= self._num_workers), name=f"queue worker {index}"
+            )
+            for index in range(2 * self._num_workers)
         ]
         try:
             await asyncio.gather(*self._tasks)
@@ -148,9 +153,9 @@ class WorkQueue:
         self._timers.pop(key, None)
         self.add(key)
 
-    async def _work(self) -> None:
+    async def _work(self, *, only_new: bool) -> None:
         while not self._is_closed:
-            waiting = self._new or self._waiting
+            waiting = self._new if only_new else self._new or self._waiting
             if not waiting:
                 self._wake_up.clear()
                 await self._wake_up.wait()

@@ -19,7 +19,6 @@ from cosmos_operator.kube.lists import (
     Change,
     Page,
     Selection,
-    count_objects,
     read_changes,
     read_pages,
 )
@@ -203,13 +202,6 @@ class KubeCluster(Patches):
         """All objects with these labels, without spec and status where the server can omit them."""
         pages = self.pages(kind, namespace, labels, metadata_only=True)
         return [item async for page in pages for item in page.items]
-
-    async def count(self, kind: str, namespace: str | None) -> int | None:
-        """Number of objects of a kind; None if the API server does not tell."""
-        resource = await self._resource(kind)
-        if resource is None:
-            return 0
-        return await count_objects(self._client, object_path(resource, namespace))
 
     async def pages(
         self,

@@ -93,24 +93,6 @@ async def read_pages(client: Client, selection: Selection) -> AsyncIterator[Page
             return
 
 
-async def count_objects(client: Client, path: str) -> int | None:
-    """Number of objects under a path, 0 if the kind is not served; None if the API server does not tell.
-
-    Raises:
-        ClusterUnavailable: try again later.
-        Refused: our account may not list them.
-    """
-    answer = await client.request("GET", path, (("limit", "1"),), accept=METADATA_LIST)
-    if answer.status == 404:
-        return 0
-    document = answer.read(f"count {path}")
-    metadata, num_items = document.get("metadata") or {}, len(document.get("items") or ())
-    if not metadata.get("continue"):
-        return num_items
-    rest = metadata.get("remainingItemCount")
-    return None if rest is None else num_items + int(rest)
-
-
 async def read_changes(client: Client, selection: Selection, version: str) -> AsyncIterator[Change]:
     """Changes in a selection after a version, until the API server ends the watch or falls silent.
 

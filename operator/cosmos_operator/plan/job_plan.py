@@ -65,9 +65,10 @@ def plan_job(document: Manifest, settings: Settings | None = None) -> JobPlan:
     pass has accepted, wrong items fail alone.
     """
     previous = read_status(document)
-    request, ignored = read_request(document, was_accepted=previous.was_accepted)
     try:
-        job, stages, wrong_items = _plan(request, tolerant=previous.was_accepted)
+        (job, stages, wrong_items), ignored = _plan_request(
+            document, was_accepted=previous.was_accepted
+        )
         job, stages, refused_edit = accept_edits(job, stages, previous)
     except InvalidSpec as error:
         return JobPlan(document, previous, problems=error.problems)
@@ -87,10 +88,15 @@ def read_request(document: Manifest, *, was_accepted: bool) -> tuple[Manifest, t
         document: the job as the API server has it, of any kind.
         was_accepted: True if an earlier pass has accepted it, perhaps one of an earlier version.
     """
-    request = {name: value for name, value in document.items() if name != "status"}
-    if was_accepted and isinstance(request.get("spec"), dict):
-        request["spec"] = _without_empty_defaults(request["spec"])
-    return without_unknown_fields(request)
+    return without_unknown_fields(_wanted(document, was_accepted=was_accepted))
+
+
+def _wanted(document: Manifest, *, was_accepted: bool) -> Manifest:
+    """All of a job but its status."""
+    wanted = {name: value for name, value in document.items() if name != "status"}
+    if was_accepted and isinstance(wanted.get("spec"), dict):
+        wanted["spec"] = _without_empty_defaults(wanted["spec"])
+    return wanted
 
 
 def _without_empty_defaults(spec: Manifest) -> Manifest:
@@ -111,13 +117,26 @@ Planned = tuple[PostTrainingJob, tuple[Stage, ...], dict[str, str]]
 """A job, its stages, and the items that were left out."""
 
 
-def _plan(document: Manifest, *, tolerant: bool) -> Planned:
+def _plan_request(document: Manifest, *, was_accepted: bool) -> tuple[Planned, tuple[str, ...]]:
+    """The plan of a job, and the paths of fields that this version does not know; most jobs have none of them."""
+    wanted = _wanted(document, was_accepted=was_accepted)
     try:
-        return _plan_strictly(document)
-    except InvalidSpec:
-        items = document["spec"].get("inference") or []
-        if not tolerant or not items:
-            raise
+        return _plan_strictly(wanted), ()
+    except InvalidSpec as error:
+        request, ignored = without_unknown_fields(wanted)
+        if not ignored:
+            return _plan_tolerantly(wanted, error, tolerant=was_accepted), ()
+    try:
+        return _plan_strictly(request), ignored
+    except InvalidSpec as error:
+        return _plan_tolerantly(request, error, tolerant=was_accepted), ignored
+
+
+def _plan_tolerantly(document: Manifest, error: InvalidSpec, *, tolerant: bool) -> Planned:
+    """The plan of a wrong job without its wrong items, if that is allowed and it has any items."""
+    items = document["spec"].get("inference") or []
+    if not tolerant or not items:
+        raise error
     return _plan_without_wrong_items(document, items)
 
 

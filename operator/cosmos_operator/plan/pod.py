@@ -11,7 +11,7 @@ from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.names import labels
 from cosmos_operator.plan.pod_layers import keep_away, merged, worker_of
 from cosmos_operator.plan.stages import Stage
-from cosmos_operator.plan.volumes import Mount, build_mounts, mount_path
+from cosmos_operator.plan.volumes import Mount, mount_path
 from cosmos_operator.settings import Settings
 from cosmos_worker.runtime.outcome import TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
@@ -205,7 +205,7 @@ def _volume_mounts(job: Job, stage: Stage) -> list[Manifest]:
     ]
     if _needs_shared_memory(stage):
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a mount
-    found = build_mounts(job, stage.document)
+    found = stage.mounts(job)
     names = _claim_volumes(found)
     for mount in found:
         entry: Manifest = {"name": names[mount.claim_name], "mountPath": mount.mount_path}
@@ -225,7 +225,7 @@ def _volumes(job: Job, stage: Stage, config_map: str) -> list[Manifest]:
     if _needs_shared_memory(stage):
         memory = {"medium": "Memory", "sizeLimit": job.spec.compute.shared_memory}
         volumes.append({"name": "shared-memory", "emptyDir": memory})
-    for claim, name in _claim_volumes(build_mounts(job, stage.document)).items():
+    for claim, name in _claim_volumes(stage.mounts(job)).items():
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
     return volumes
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cosmos_operator.api.check_items import uses_dataset
+from cosmos_operator.api.job import Job
 from cosmos_operator.api.status import ConditionType
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.plan import sampling_doc, worker_doc
 from cosmos_operator.plan.inputs import Inputs, read_inputs
 from cosmos_operator.plan.sampling_inputs import SamplingInputs, Trained, sampling_of_training
-from cosmos_operator.plan.volumes import used_volumes
+from cosmos_operator.plan.volumes import Mount, build_mounts, texts_of, used_volumes
 from cosmos_worker.config.stages import Artifact, GenerateConfig, StageConfig
 
 SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
@@ -62,7 +63,15 @@ class Stage:
     @cached_property
     def volumes(self) -> dict[str, bool]:
         """Volumes that the stage uses → True if it writes there."""
-        return used_volumes(self.document)
+        return used_volumes(self.document, self._texts)
+
+    def mounts(self, job: Job) -> tuple[Mount, ...]:
+        """Folders of claims that are mounted in the pods of the stage as one of a job."""
+        return build_mounts(job, self.document, self._texts, self.volumes)
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        return texts_of(self.document)
 
 
 def plan_stages(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,22 +50,37 @@ def mount_path(volume: str) -> str:
     return f"{MOUNT_ROOT}/{volume}"
 
 
-def used_volumes(document: StageConfig) -> dict[str, bool]:
-    """Volumes that a document names → True if the stage writes there, which is where its target lies."""
-    return _volumes_in(_texts(document.model_dump()), document)
+def texts_of(document: StageConfig) -> tuple[str, ...]:
+    """All texts in a document, of which some are addresses."""
+    return tuple(_texts(document.model_dump()))
 
 
-def _volumes_in(texts: Iterable[str], document: StageConfig) -> dict[str, bool]:
+def used_volumes(document: StageConfig, texts: tuple[str, ...]) -> dict[str, bool]:
+    """Volumes that a document names → True if the stage writes there, which is where its target lies.
+
+    Args:
+        document: the document.
+        texts: see :func:`texts_of`.
+    """
     matches = [ADDRESS.match(text) for text in texts]
     names = {match["volume"] for match in matches if match}
     target = document.target_uri.partition("://")[0]
     return {name: name == target for name in VOLUMES if name in names}
 
 
-def build_mounts(job: Job, document: StageConfig) -> tuple[Mount, ...]:
-    """All mounts of a stage's pod: the volumes and the claims that its document names."""
-    mounts, texts = [], tuple(_texts(document.model_dump()))
-    for volume, writes in _volumes_in(texts, document).items():
+def build_mounts(
+    job: Job, document: StageConfig, texts: tuple[str, ...], volumes: Mapping[str, bool]
+) -> tuple[Mount, ...]:
+    """All mounts of a stage's pod: the volumes and the claims that its document names.
+
+    Args:
+        job: the job.
+        document: the stage's document.
+        texts: see :func:`texts_of`.
+        volumes: see :func:`used_volumes`.
+    """
+    mounts = []
+    for volume, writes in volumes.items():
         spec = getattr(job.spec.storage, volume)
         sub_path = volume if spec.sub_path is None else spec.sub_path
         mounts.append(Mount(spec.claim_name, sub_path, mount_path(volume), not writes, volume))

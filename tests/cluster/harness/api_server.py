@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import build, packages, training_operator
+from harness import build, training_operator
 from harness.certs import certificates, kubeconfig_document
 from harness.control_plane import api_server_command, etcd_command
 from harness.errors import HarnessError
@@ -48,7 +48,7 @@ def missing() -> list[str]:
     found = [tool for tool in TOOLS if not shutil.which(tool)]
     if not build.kubernetes_is_built():
         found.append("kube-apiserver")
-    if packages.etcd_folder() is None:
+    if not build.etcd_is_built():
         found.append("etcd")
     if not training_operator.crd_file().exists():
         found.append("the CustomResourceDefinition of PyTorchJobs")
@@ -56,7 +56,7 @@ def missing() -> list[str]:
 
 
 def build_programs() -> None:
-    """Make what is missing: from Go modules, and etcd from a Debian package if it is not installed.
+    """Make what is missing, from Go modules.
 
     Raises:
         HarnessError: something is missing that is not made here.
@@ -65,9 +65,8 @@ def build_programs() -> None:
         return
     with build.shared_objects():
         build.kubernetes()
+        build.etcd()
         training_operator.controller().build()
-    if packages.etcd_folder() is None:
-        packages.debian()
     left = missing()
     if left:
         raise HarnessError(f"missing, and not built by this command: {', '.join(left)}")
@@ -141,7 +140,7 @@ def _free_ports(number: int) -> list[int]:
 
 def start_program(command: list[str], log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
     """Start a program of Kubernetes or etcd, which ends with the stack at the latest."""
-    folders = [build.kubernetes(), packages.etcd_folder(), os.environ["PATH"]]
+    folders = [build.kubernetes(), build.etcd(), os.environ["PATH"]]
     environment = {**os.environ, "PATH": ":".join(map(str, folders))}
     with log.open("wb") as output:
         process = subprocess.Popen(

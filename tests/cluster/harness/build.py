@@ -1,4 +1,4 @@
-"""Programs of Go: Kubernetes from its modules, and a pause program."""
+"""Programs of Go: Kubernetes and etcd from their modules, and a pause program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from harness.commands import run
-from harness.constants import GO_VERSION, KUBERNETES_VERSION
+from harness.constants import ETCD_VERSION, GO_VERSION, KUBERNETES_VERSION
 from harness.errors import HarnessError
 from harness.paths import HARNESS, artifact, artifact_path, cache, lock
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 KUBERNETES_MODULE = HARNESS / "kubernetes"
 VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+ETCD_MODULE = HARNESS / "etcd"
 PAUSE_SOURCE = HARNESS / "pause" / "main.go"
 
 _objects_are_shared: ContextVar[bool] = ContextVar("objects are shared", default=False)
@@ -67,6 +68,27 @@ def kubernetes() -> Path:
 def kubernetes_is_built() -> bool:
     """True if the cache has Kubernetes' programs, so that no compiler is needed."""
     return artifact_path("kubernetes", _kubernetes_ingredients()).is_dir()
+
+
+def etcd() -> Path:
+    """The folder with etcd."""
+
+    def make(folder: Path) -> None:
+        logger.info("etcd %s is built from its module: a minute", ETCD_VERSION)
+        arguments = ["-mod=readonly", "-trimpath", "-ldflags", "-s -w", "tool"]
+        install(arguments, folder / "bin", ETCD_MODULE)
+        (folder / "bin" / "server").rename(folder / "bin" / "etcd")
+
+    return artifact("etcd", _etcd_ingredients(), make) / "bin"
+
+
+def etcd_is_built() -> bool:
+    """True if the cache has etcd, so that no compiler is needed."""
+    return artifact_path("etcd", _etcd_ingredients()).is_dir()
+
+
+def _etcd_ingredients() -> list[str | bytes | Path]:
+    return [ETCD_MODULE / "go.mod", ETCD_MODULE / "go.sum", GO_VERSION]
 
 
 def pause() -> Path:

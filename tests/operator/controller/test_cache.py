@@ -251,3 +251,17 @@ def test_objects_of_jobs_of_two_kinds_with_one_name_are_told_apart() -> None:
     assert names(cache.of_job(key("one"))) == ["a"]
     assert names(cache.of_job(other)) == ["b", "c"]
     assert cache.users_of("n", ("Job", "b")) == (other,)
+
+
+@pytest.mark.parametrize("status", [{}, {"state": "Pending"}])  # the API server fills in the state
+def test_job_without_a_pass_is_new(status):
+    cache = Cache()
+    news = cache.put(PTJ, ptj("one", **status))
+    assert news is not None
+    assert news.is_new_job
+
+    accepted = [{"type": "Accepted", "status": "True", "reason": "Valid"}]
+    edited = ptj("one", 2, state="Preparing", conditions=accepted)
+    news = cache.put(PTJ, {**edited, "spec": {}})
+    assert news is not None
+    assert not news.is_new_job

@@ -17,6 +17,7 @@ from cosmos_operator.controller.kopf_watch import (
     register,
     watch,
 )
+from cosmos_operator.controller.listed_pages import ListedPage
 from cosmos_operator.errors import ClusterUnavailable
 from cosmos_operator.kube.client import Connection
 
@@ -75,7 +76,15 @@ class Watching:
     def __init__(self, kube: FakeKube, kinds: list[str], namespaces: tuple[str, ...] = ()) -> None:
         self.kube, self.num_logins = kube, 0
         self.events: list[tuple[str, bool]] = []
-        self.task = asyncio.create_task(watch(kinds, namespaces, self.deliver, self.connect))
+        self.pages: list[ListedPage] = []
+        self.task = asyncio.create_task(
+            watch(kinds, namespaces, self.deliver, self.take, self.connect)
+        )
+
+    async def take(self, page: ListedPage) -> None:
+        self.pages.append(page)
+        for body in page.items:
+            self.deliver(page.kind, "ADDED", body)
 
     def deliver(self, kind: str, event_type: str | None, body: dict[str, Any]) -> None:
         self.events.append((body["metadata"]["name"], event_type == "DELETED"))
@@ -126,6 +135,20 @@ async def test_events_arrive_and_nothing_is_written(kube):
     assert job is not None
     assert not job["metadata"].get("finalizers")
     assert not job["metadata"].get("annotations")
+
+
+async def test_lists_are_taken_before_kopf_makes_events_of_them(kube):
+    for number in range(5):
+        make_job(kube, f"job-{number}")
+    watching = Watching(kube, ["PostTrainingJob"])
+    await watching.until("job-4")
+    make_job(kube, "later")
+    await watching.until("later")
+    await watching.stop()
+
+    (page,) = watching.pages
+    assert (len(page.items), page.is_first, page.is_last) == (5, True, True)
+    assert len(watching.events) == 6, "each job once"
 
 
 async def test_only_the_given_namespaces_are_watched(kube):
@@ -182,7 +205,10 @@ def test_kopf_is_told_of_every_kind_once():
     async def connect() -> Connection:
         raise AssertionError
 
-    register(registry, ["Job", "Pod"], print, connect)
+    async def take(page: ListedPage) -> None:
+        raise AssertionError
+
+    register(registry, ["Job", "Pod"], print, take, connect)
 
     handlers = registry._watching.get_all_handlers()
     assert sorted(handler.id for handler in handlers) == ["watch-jobs", "watch-pods"]

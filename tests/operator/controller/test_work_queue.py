@@ -154,6 +154,17 @@ async def test_new_keys_go_before_all_others_and_wait_once():
     await rig.close()
 
 
+async def test_new_key_does_not_wait_for_workers_that_are_busy():
+    rig = Rig(workers=1)
+    await rig.add(ONE)
+
+    rig.queue.add(TWO, is_new=True)
+    await settle()
+
+    assert rig.passes.begun == [ONE, TWO]
+    await rig.close()
+
+
 async def test_earliest_of_several_times_wins():
     rig = Rig()
 

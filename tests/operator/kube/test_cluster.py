@@ -120,22 +120,6 @@ async def test_only_groups_that_the_server_has_are_asked_for_their_kinds(rig):
     assert len(rig.api.requests) == 2
 
 
-@pytest.mark.parametrize(
-    ("body", "number"),
-    [
-        ({"metadata": {}, "items": []}, 0),
-        ({"metadata": {}, "items": [{}]}, 1),
-        ({"metadata": {"continue": "more", "remainingItemCount": 41}, "items": [{}]}, 42),
-        ({"metadata": {"continue": "more"}, "items": [{}]}, None),
-    ],
-)
-async def test_objects_are_counted_with_one_request(rig, body, number):
-    rig.api.on("GET /api/v1/pods", Answer(body=body))
-
-    assert await rig.cluster.count("Pod", None) == number
-    assert rig.last.query["limit"] == "1"
-
-
 @pytest.mark.parametrize("version", ["v1beta1", "v1beta2"])
 async def test_queues_are_read_in_the_version_that_is_served(rig, version):
     root = f"/apis/kueue.x-k8s.io/{version}"

@@ -31,7 +31,11 @@ def create_attempt(pass_: Pass, stage: Stage, backend: Backend) -> StageView:
     attempt = TrainingAttempt(
         pass_.training_job, stage, config_map, pass_.settings, number, avoided
     )
-    for manifest in (*_common_objects(pass_, stage, backend), *backend.build(attempt)):
+    common = (
+        build_config_map(pass_.job, stage, config_map),
+        build_leader_service(pass_.job, backend),
+    )
+    for manifest in (*common, *backend.build(attempt)):
         kind, name = manifest["kind"], name_of(manifest)
         found = pass_.observed.get(kind, name)
         if kind == "Service" and found is not None and not _belongs_to_job_name(pass_, found):
@@ -53,12 +57,15 @@ def restore_common_objects(pass_: Pass, stage: Stage) -> None:
     attempt = pass_.attempts[-1]
     if attempt.spec_key not in (None, spec_key(pass_.training_job)):
         return  # they would be those of the next attempt
-    for manifest in _common_objects(pass_, stage, BACKENDS[attempt.backend]):
-        found = pass_.observed.get(manifest["kind"], name_of(manifest))
-        if found is None:
-            pass_.create(manifest)
-        elif manifest["kind"] == "Service" and pass_.owns(found):
-            pass_.replaces_outdated(manifest, found)
+    name = pass_.object_names[stage.name]
+    if pass_.observed.get("ConfigMap", name) is None:
+        pass_.create(build_config_map(pass_.job, stage, name))
+    service = build_leader_service(pass_.job, BACKENDS[attempt.backend])
+    found = pass_.observed.get("Service", name_of(service))
+    if found is None:
+        pass_.create(service)
+    elif pass_.owns(found):
+        pass_.replaces_outdated(service, found)
 
 
 def document_refused(pass_: Pass, stage: Stage, pods: Iterable[Manifest]) -> StageView | None:
@@ -66,12 +73,6 @@ def document_refused(pass_: Pass, stage: Stage, pods: Iterable[Manifest]) -> Sta
     if any(phase_of(pod) == "Running" for pod in pods):
         return None
     return pass_.creation_refused("ConfigMap", pass_.object_names[stage.name])
-
-
-def _common_objects(pass_: Pass, stage: Stage, backend: Backend) -> tuple[Manifest, Manifest]:
-    """The objects that all attempts use: the ConfigMap that the pods mount, and the Service of the leader."""
-    name = pass_.object_names[stage.name]
-    return build_config_map(pass_.job, stage, name), build_leader_service(pass_.job, backend)
 
 
 def _belongs_to_job_name(pass_: Pass, manifest: Manifest) -> bool:
