@@ -113,7 +113,8 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - autograd's
-        return _rotated(grad, *ctx.saved_tensors, sign=-1), None, None
+        cos, sin = ctx.saved_tensors
+        return _rotated(grad, cos, sin, sign=-1), None, None
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:

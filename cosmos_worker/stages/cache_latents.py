@@ -121,12 +121,6 @@ def _device(processes: ProcessGroup) -> torch.device:
     return torch.device("cpu")
 
 
-def _device(processes: ProcessGroup) -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device(f"cuda:{processes.local_rank}")
-    return torch.device("cpu")
-
-
 def _encode(
     index: DatasetIndex,
     parts: Sequence[Part],
