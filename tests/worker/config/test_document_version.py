@@ -202,7 +202,7 @@ def test_hint_inside_a_block_reaches_the_worker(tmp_path: Path, windows: str) ->
     training = job.spec.training.model_copy(update={"overrides": overrides})
     job = job.model_copy(update={"spec": job.spec.model_copy(update={"training": training})})
     (stage,) = (stage for stage in plan_stages(job) if stage.kind == "train")
-    for name, text in build_config_map(job, stage)["data"].items():
+    for name, text in build_config_map(job, stage, "stage")["data"].items():
         (tmp_path / name).write_text(text)
 
     read = load_stage_config("train", tmp_path / "stage.yaml", ())
