@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from benchmarks.gpu.sizes import Sizes
 from cosmos_worker.config.experiment import Experiment
-from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
+from cosmos_worker.config.training import AccelerationConfig, CompileChoice, ParallelConfig
 from cosmos_worker.diffusion.edm import Noise
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train.data import Batch
 from cosmos_worker.train.noise import draw_noise, sample_generator
-from cosmos_worker.train.parallelize import _block_runner, accelerate, parallelize
+from cosmos_worker.train.parallelize import accelerate, parallelize, run_blocks
 from cosmos_worker.train.step import use_bfloat16
 
 SEED = 0
@@ -53,9 +51,16 @@ class Variant:
             update={
                 "trainer": trainer,
                 "parallel": ParallelConfig(activation_checkpointing=self.checkpointing),
-                "acceleration": AccelerationConfig(linear=self.linear),
+                "acceleration": AccelerationConfig(
+                    linear=self.linear, compile=compile_choice(self.compiled)
+                ),
             }
         )
+
+
+def compile_choice(compiled: bool) -> CompileChoice:
+    """The option with which blocks are compiled, or it is an error; or are not."""
+    return "enabled" if compiled else "disabled"
 
 
 def build(experiment: Experiment, device: torch.device) -> CosmosModel:
@@ -66,9 +71,9 @@ def build(experiment: Experiment, device: torch.device) -> CosmosModel:
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     accelerate(model, experiment.acceleration, device)
+    run_blocks(model, experiment, device)
     processes = ProcessGroup(device_type="cuda" if device.type == "cuda" else "cpu")
     parallelize(model, experiment.parallel, processes, None, dtype)
-    model.net.run_block = _block_runner(experiment.parallel.activation_checkpointing)
     model = model.to_empty(device=device)
     fill(model, device)
     return model
@@ -83,24 +88,6 @@ def fill(
         model.init_weights(generator)
     own = seed if lora_seed is None else lora_seed
     init_lora(model, lambda name: sample_generator(own, "lora", name))
-
-
-def compile_blocks(model: CosmosModel, sizes: Sizes, checkpointing: str = "none") -> None:
-    """Compile each block; tiny sizes are traced, not compiled, to be quick.
-
-    Selective checkpointing is compiled with the block: around it, it would not see the block's products.
-    """
-    backend = "inductor" if sizes.device_type == "cuda" else "eager"
-    run_block = model.net.run_block
-
-    def run(block: torch.nn.Module, *inputs: object) -> Tensor:
-        return run_block(block, *inputs)
-
-    if checkpointing == "selective":
-        model.net.run_block = torch.compile(run, backend=backend, dynamic=False)
-        return
-    for block in model.net.blocks.values():
-        block.compile(backend=backend, dynamic=False)
 
 
 def random_batch(experiment: Experiment, samples: int) -> tuple[Batch, Noise]:

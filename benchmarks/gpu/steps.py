@@ -17,7 +17,7 @@ from benchmarks.gpu.device import (
     reserved_gib,
 )
 from benchmarks.gpu.flops import step_flops
-from benchmarks.gpu.network import Variant, build, compile_blocks, random_batch
+from benchmarks.gpu.network import Variant, build, random_batch
 from benchmarks.gpu.worker import Job
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.values import GIB
@@ -77,8 +77,6 @@ def _measure(
     model = build(experiment, device)
     if variant.attention == kernels.FLASH3:
         kernels.use(model, attend)
-    if variant.compiled:
-        compile_blocks(model, job.sizes, variant.checkpointing)
     batch, noise = random_batch(experiment, variant.samples)
 
     def passes() -> None:

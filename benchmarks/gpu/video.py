@@ -11,12 +11,13 @@ from torch import Tensor
 
 from benchmarks.gpu.device import forget_peak, name_of, peak_gib, peak_rate, synchronise
 from benchmarks.gpu.flops import sample_flops
-from benchmarks.gpu.network import FPS, SEED, build, compile_blocks
+from benchmarks.gpu.network import FPS, SEED, build, compile_choice
 from benchmarks.gpu.rates import PRODUCT_RATE
 from benchmarks.gpu.tokenizer import decode_figure
 from benchmarks.gpu.worker import Job
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.sampling import SamplingConfig
+from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
 from cosmos_worker.diffusion.samplers import OnStep
 from cosmos_worker.model.dit import CosmosDiT
 from cosmos_worker.sample.sampler import Settings, sample_latents
@@ -30,11 +31,9 @@ def measure(job: Job, window: str, compiled: bool) -> None:
     """One row: a video of a window by 35 steps with guidance."""
     whole = job.sizes.windows[window]
     experiment = whole.model_copy(update={"ema": job.sizes.stack(window).ema})
-    model = build(_without_checkpointing(experiment), job.device)
+    model = build(_for_sampling(experiment, compiled), job.device)
     if use_bfloat16(experiment.diffusion, job.device):
         model.net.blocks.to(torch.bfloat16)
-    if compiled:
-        compile_blocks(model, job.sizes)
     forget_peak(job.device)
     num_steps = job.sizes.sampler_steps[window]
     per_step = _median_step(model.net.eval(), experiment, job.device, num_steps)
@@ -67,11 +66,9 @@ def measure(job: Job, window: str, compiled: bool) -> None:
     )
 
 
-def _without_checkpointing(experiment: Experiment) -> Experiment:
-    parallel = experiment.parallel.model_copy(
-        update={"activation_checkpointing": "none", "sharding": "none"}
-    )
-    return experiment.model_copy(update={"parallel": parallel})
+def _for_sampling(experiment: Experiment, compiled: bool) -> Experiment:
+    kernels = AccelerationConfig(compile=compile_choice(compiled))
+    return experiment.model_copy(update={"parallel": ParallelConfig(), "acceleration": kernels})
 
 
 def _median_step(

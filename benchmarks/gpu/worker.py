@@ -74,6 +74,8 @@ def serve(connection: Connection, sizes: Sizes, folder: Path) -> None:
         folder: on the disk, where parts may write.
     """
     device = torch.device(sizes.device_type)
+    if device.type == "cpu":  # tiny sizes, for trial: compiling would take most of the time
+        torch.compiler.set_stance("force_eager")
     while (request := connection.recv()) is not None:
         part, figures = request
         job = Job(device, sizes, folder, figures, lambda *message: connection.send(message))
