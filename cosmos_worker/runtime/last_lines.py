@@ -21,7 +21,7 @@ class LastLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the last line of a record."""
-        self._lines.append(self.format(record).splitlines()[-1][:MAX_LINE])
+        self._lines.append(self.format(record).splitlines()[-1].lstrip()[:MAX_LINE])
 
     def lines(self) -> list[str]:
         """The lines, the oldest first."""
