@@ -52,13 +52,17 @@ CHECKS_OF_NAME = {
         "published_uri",
     )  # an older worker finds a name that is taken when it publishes
 }
+TOKENIZER_RUNTIME = {"tokenizer_runtime": Addition(2, ("native",), is_hint=True)}
+"""An older worker always runs the programs in a tokenizer's files, which give the same numbers within rounding."""
 ADDITIONS: dict[str, dict[str, Addition]] = {
     "train": {
         "experiment.trainer.save_every_minutes": Addition(2, (None,)),
         "start_from": Addition(2, (None,)),
         **CHECKS_OF_NAME,
+        **TOKENIZER_RUNTIME,
     },
     "check-inputs": CHECKS_OF_NAME,
+    **{stage: TOKENIZER_RUNTIME for stage in ("cache-latents", "generate")},
     "report": {
         name: Addition(2, (), later=(None,), is_option=False) for name in ("run_uri", "dataset_uri")
     },

@@ -160,6 +160,10 @@ class DiffusionConfig(Model):
     """Type of the network's matrix products; auto = bfloat16 on CUDA, float32 on CPU."""
 
 
+TokenizerRuntime = Literal["native", "torchscript"]
+"""What computes a tokenizer: our own network with the weights of the files, or the TorchScript programs in them."""
+
+
 class TokenizerConfig(Model):
     """Encoding of windows of video as latents."""
 

@@ -21,6 +21,7 @@ from cosmos_worker.config.network import (
     TextConfig,
     TextPadding,
     TokenizerConfig,
+    TokenizerRuntime,
     VideoConfig,
 )
 from cosmos_worker.config.sampling import SamplingConfig
@@ -166,6 +167,8 @@ class CacheLatentsConfig(StageConfig):
     fit: Fit = "stretch"
     """That of prepare-dataset."""
     tokenizer: TokenizerConfig
+    tokenizer_runtime: TokenizerRuntime = "native"
+    """native = nothing in the tokenizer's files is run; torchscript = the programs in them are."""
 
 
 class StartFrom(Model):
@@ -192,6 +195,8 @@ class TrainConfig(StageConfig):
     latents_uri: str
     tokenizer_uri: str | None = None
     """Folder of the tokenizer, or the word 'embedded', for trainer.sample_every_steps; null = no sample videos."""
+    tokenizer_runtime: TokenizerRuntime = "native"
+    """That of cache-latents."""
     start_from: StartFrom | None = None
     """Checkpoint to begin with, unless the run has a later one of its own; null = begin with the weights."""
     job: str | None = None
@@ -296,6 +301,8 @@ class GenerateConfig(ItemConfig, StageConfig):
     sigma_data: float = 0.5
     tokenizer_uri: str
     tokenizer: TokenizerConfig
+    tokenizer_runtime: TokenizerRuntime = "native"
+    """native = nothing in the tokenizer's files is run; torchscript = the programs in them are."""
     encoder_uri: str
     context_parallel: PositiveInt = 1
     """Neighbouring processes that share the latent frames of a video; must divide the frames and the processes."""

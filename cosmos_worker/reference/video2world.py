@@ -107,6 +107,7 @@ def build_config(
         "sigma_data": sigma_data,
         "tokenizer_uri": str(root / options.tokenizer_dir),
         "tokenizer": tokenizer,
+        "tokenizer_runtime": options.tokenizer_runtime,
         "encoder_uri": str(root / options.text_encoder_dir),
         "inputs": [
             {"prompt": one.prompt, "visual_input_uri": str(one.visual_input), "id": one.id}

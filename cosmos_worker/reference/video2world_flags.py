@@ -44,6 +44,12 @@ def _add_models(command: argparse.ArgumentParser) -> None:
         help="folder of the weights below checkpoint_dir; its name or its model.json says which network it is",
     )
     add("--tokenizer_dir", default="Cosmos-Tokenize1-CV8x8x8-720p", metavar="NAME")
+    add(
+        "--tokenizer_runtime",
+        choices=("native", "torchscript"),
+        default="native",
+        help="ours: torchscript runs the programs in the tokenizer's files, as the reference does",
+    )
     add("--text_encoder_dir", default="google-t5/t5-11b", metavar="NAME", help="ours")
     add(
         "--experiment",

@@ -113,7 +113,8 @@ def _tokenizer(
         torch.cuda.set_device(device)  # for constants of the scripts that name no device index
     if config.tokenizer_uri == EMBEDDED:
         return load_tokenizer(EMBEDDED, config.tokenizer, device)
-    return load_tokenizer(volumes.resolve(config.tokenizer_uri), config.tokenizer, device)
+    folder = volumes.resolve(config.tokenizer_uri)
+    return load_tokenizer(folder, config.tokenizer, device, config.tokenizer_runtime)
 
 
 def _encode(

@@ -106,7 +106,7 @@ def _load_tokenizer(
     folder: Path | Literal["embedded"] = EMBEDDED
     if config.tokenizer_uri != EMBEDDED:
         folder = volumes.resolve(config.tokenizer_uri)
-    tokenizer = load_tokenizer(folder, config.tokenizer, device)
+    tokenizer = load_tokenizer(folder, config.tokenizer, device, config.tokenizer_runtime)
     if tokenizer.latent_channels != config.net.latent_channels:
         raise CheckpointError(
             f"{config.tokenizer_uri}: the tokenizer has {tokenizer.latent_channels} latent channels, the "

@@ -188,7 +188,9 @@ def tokenizer_loader(
     if uri is None:
         return None
     folder: Path | Literal["embedded"] = EMBEDDED if uri == EMBEDDED else volumes.resolve(uri)
-    return lambda: load_tokenizer(folder, config.experiment.tokenizer, device)
+    return lambda: load_tokenizer(
+        folder, config.experiment.tokenizer, device, config.tokenizer_runtime
+    )
 
 
 def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:

@@ -1,26 +1,20 @@
-"""Tokenizers from their files: NVIDIA's encoder.jit, decoder.jit (TorchScript) and mean_std.pt, or the embedded one.
+"""Tokenizers from their files: NVIDIA's encoder.jit, decoder.jit and mean_std.pt, or the embedded one.
 
-Source: cosmos_predict1 loads the same files. Differs: normalisation and results are float32, and a single frame can
-be encoded.
+Source: cosmos_predict1 loads the same files. Differs: our own network with their weights computes, unless
+their programs are asked for; normalisation and results are float32, and a single frame can be encoded.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from pathlib import Path
 from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-from cosmos_worker.config.network import LATENT_SCALE, TokenizerConfig
+from cosmos_worker.config.network import LATENT_SCALE, TokenizerConfig, TokenizerRuntime
 from cosmos_worker.errors import CheckpointError, ConfigError
-from cosmos_worker.storage.file_kinds import (
-    TORCH_ZIP,
-    recognise_file,
-    refuse_pointers,
-)
 from cosmos_worker.storage.volumes import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -28,24 +22,28 @@ from cosmos_worker.storage.volumes import (
     sha256_of_file,
 )
 from cosmos_worker.tokenizer import tokenizer
+from cosmos_worker.tokenizer.modules import CHANNELS, load_modules
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
 from cosmos_worker.tokenizer.wavelet import EmbeddedTokenizer
 from cosmos_worker.weights.tensor_files import read_saved
-from cosmos_worker.weights.torch_zip import check_program
 
-CHANNELS = 16
-"""Latent channels of the released continuous tokenizers."""
 TIME_SLOTS = 16
 """Latent frames of a chunk that mean_std.pt has statistics for."""
 
 
-class JitTokenizer:
-    """The released tokenizer: encoder, decoder and statistics of one folder.
+class FileTokenizer:
+    """The tokenizer of one folder: encoder, decoder and statistics of their results.
 
     Computes in ``config.dtype`` on CUDA and in float32 on CPU.
     """
 
-    def __init__(self, folder: Path, config: TokenizerConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TokenizerConfig,
+        device: torch.device,
+        runtime: TokenizerRuntime = "native",
+    ) -> None:
         """Load the files.
 
         Raises:
@@ -69,25 +67,9 @@ class JitTokenizer:
                 f"tokenizer.chunk_pixel_frames: {config.chunk_pixel_frames} is more than the statistics of "
                 f"{self._files[MEAN_STD_FILE]} cover; use at most {tokenizer.pixel_frames(TIME_SLOTS)}"
             )
-        self._encoder = self._load_module(self._files[ENCODER_FILE])
-        self._decoder = self._load_module(self._files[DECODER_FILE])
-
-    def _load_module(self, path: Path) -> torch.jit.ScriptModule:
-        refuse_pointers([path])
-        if recognise_file(path) == TORCH_ZIP:
-            check_program(path, "run fetch-model again")
-        try:
-            with warnings.catch_warnings():  # NVIDIA releases TorchScript, whatever PyTorch advises
-                warnings.filterwarnings(
-                    "ignore", r"`torch\.jit\.load` is (deprecated|not supported)"
-                )
-                module = torch.jit.load(path, map_location=self._device)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(
-                f"{path}: not a TorchScript file ({reason}); run fetch-model again"
-            ) from None
-        return module.to(self._dtype).eval()
+        self._encoder, self._decoder = load_modules(
+            self._files[ENCODER_FILE], self._files[DECODER_FILE], runtime, device, self._dtype
+        )
 
     @property
     def latent_channels(self) -> int:
@@ -210,7 +192,10 @@ EMBEDDED: Final = "embedded"
 
 
 def load_tokenizer(
-    folder: Path | Literal["embedded"], config: TokenizerConfig, device: torch.device | str
+    folder: Path | Literal["embedded"],
+    config: TokenizerConfig,
+    device: torch.device | str,
+    runtime: TokenizerRuntime = "native",
 ) -> VideoTokenizer:
     """Load the tokenizer of a folder with encoder.jit, decoder.jit and mean_std.pt, or make the embedded one.
 
@@ -218,10 +203,11 @@ def load_tokenizer(
         folder: folder, or the word "embedded".
         config: chunk, type and batch size.
         device: where to compute.
+        runtime: our network with the weights of the files, or the programs in them; the embedded one has none.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another kind.
     """
     if str(folder) == EMBEDDED:
         return EmbeddedTokenizer(config, torch.device(device))
-    return JitTokenizer(Path(folder), config, torch.device(device))
+    return FileTokenizer(Path(folder), config, torch.device(device), runtime)

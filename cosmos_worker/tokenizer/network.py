@@ -1,6 +1,6 @@
 """The network of Cosmos-Tokenize1-CV8x8x8: encoder and decoder on Haar wavelet patches, and its weights by name.
 
-Names of parameters are those of the released files, so that ``torch.jit.load(...).state_dict()`` loads as well.
+Names of parameters are those of the released files. Their shapes say the shape of the network.
 The module knows no normalisation and no chunks: those belong to the tokenizer that uses it.
 Legend: B videos, C channels, T frames, H rows, W columns of the level at hand.
 
@@ -10,6 +10,7 @@ Source: cosmos_predict1's continuous video tokenizer CV8x8x8; diffusers Autoenco
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,11 @@ from cosmos_worker.tokenizer.layers import (
     factorised_conv,
     patcher_buffers,
 )
+
+CONV_DIMS = 5
+"""Of the weight of a convolution over frames, rows and columns."""
+CONSTANTS_TOLERANCE = 4e-3
+"""Of the wavelet constants in released files, which are bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,55 @@ class AutoencoderConfig:
                 f"{sorted(levels)}; only attention in the middle is implemented"
             )
         return config
+
+    @classmethod
+    def from_weights(cls, shapes: Mapping[str, tuple[int, ...]]) -> AutoencoderConfig:
+        """Read the shape of an autoencoder from the shapes of its weights.
+
+        Args:
+            shapes: by name, of encoder and decoder together.
+
+        Raises:
+            CheckpointError: without file and advice: a weight is absent that each such autoencoder has, or has a
+                shape that none has.
+        """
+
+        def out_channels(name: str) -> int:
+            shape = shapes.get(f"{name}.conv3d.weight")
+            if shape is None or len(shape) != CONV_DIMS or 0 in shape:
+                got = "is absent" if shape is None else f"is {shape} instead of 5 sizes"
+                raise CheckpointError(f"{name}.conv3d.weight {got}")
+            return shape[0]
+
+        def count(pattern: str) -> int:
+            numbers = {int(m[1]) for name in shapes if (m := re.match(pattern, name))}
+            return len(numbers)
+
+        channels = out_channels("encoder.conv_in.0")
+        patch_channels = shapes["encoder.conv_in.0.conv3d.weight"][1]
+        patch_size = next((2**n for n in range(5) if 3 * 8**n == patch_channels), None)
+        if patch_size is None:
+            raise CheckpointError(
+                f"encoder.conv_in.0.conv3d.weight takes {patch_channels} channels, which are no patches of three "
+                "colours: 3 x 8^n"
+            )
+        levels = count(r"encoder\.down\.(\d+)\.")
+        widths = [out_channels(f"encoder.down.{i}.block.0.conv1.0") for i in range(levels)]
+        uneven = [width for width in widths if width % channels]
+        if uneven:
+            raise CheckpointError(
+                f"the widths {widths} of encoder.down are no multiples of the {channels} channels of encoder.conv_in"
+            )
+        return cls(
+            channels=channels,
+            channels_mult=tuple(width // channels for width in widths),
+            num_res_blocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
+            patch_size=patch_size,
+            z_channels=out_channels("encoder.conv_out.0"),
+            latent_channels=out_channels("quant_conv"),
+            spatial_compression=patch_size << count(r"encoder\.down\.(\d+)\.downsample\.conv1\."),
+            temporal_compression=patch_size << count(r"encoder\.down\.(\d+)\.downsample\.conv2\."),
+        )
 
     @property
     def rounds(self) -> int:
@@ -180,17 +235,22 @@ class CausalVideoAutoencoder(nn.Module):
 
 
 def load_autoencoder(
-    state_dict: Mapping[str, Tensor], config: AutoencoderConfig
+    state_dict: Mapping[str, Tensor],
+    config: AutoencoderConfig,
+    where: str = "tokenizer weights",
+    remedy: str = "give the configuration with which they were made",
 ) -> CausalVideoAutoencoder:
     """Build an autoencoder in evaluation mode from given weights, whose memory it shares.
 
     Args:
-        state_dict: names as in the released files; the union of the state dicts of encoder.jit and decoder.jit
-            serves. The wavelet constants may be absent.
+        state_dict: names as in the released files, of encoder.jit and decoder.jit together. The wavelet constants may
+            be absent.
         config: shape.
+        where: files of the weights, for messages.
+        remedy: ends the messages.
 
     Raises:
-        CheckpointError: names that are missing or unknown, or another shape.
+        CheckpointError: names that are missing or unknown, another shape, or another transform than Haar's.
     """
     with torch.device("meta"):
         network = CausalVideoAutoencoder(config)
@@ -208,11 +268,17 @@ def load_autoencoder(
         for name, shape in wanted.items()
         if name in given and tuple(given[name].shape) != shape
     ]
+    problems += [
+        f"{name} is {given[name].tolist()} instead of Haar's {value.tolist()}"
+        for name, value in constants.items()
+        if name in given
+        and given[name].shape == value.shape
+        and not torch.allclose(given[name].float(), value.float(), atol=CONSTANTS_TOLERANCE)
+    ]
     if problems:
         shown = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
         raise CheckpointError(
-            f"tokenizer weights: {len(problems)} entries do not fit the configuration: {shown}; "
-            "give the configuration with which they were made"
+            f"{where}: {len(problems)} entries do not fit the network: {shown}; {remedy}"
         )
     network.load_state_dict(given, strict=True, assign=True)
     return network.eval().requires_grad_(False)

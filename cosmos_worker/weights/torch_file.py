@@ -67,11 +67,16 @@ def read_torch_file(path: Path, is_known: bool = False, prefer: Prefer = "averag
         raise CheckpointError(
             f"{path}: a TorchScript program, not weights; save the state_dict() of the network by torch.save"
         )
-    content = _read_content(path, records)
+    content = read_content(path, records)
     return TorchTensors(path, _tensors_of(unwrap(content, path, prefer), path), records, is_known)
 
 
-def _read_content(path: Path, records: Mapping[str, Record]) -> Any:  # noqa: ANN401 - what the file holds
+def read_content(path: Path, records: Mapping[str, Record], stand_in: type[Inert] = Inert) -> Any:  # noqa: ANN401 - what the file holds
+    """What the pickle of a file describes, see :func:`read_pickle`.
+
+    Raises:
+        CheckpointError: no pickle, a damaged one, or a file of a machine with another byte order.
+    """
     record, order = records.get(PICKLE), records.get("byteorder")
     problem = None
     if record is None:
@@ -80,7 +85,7 @@ def _read_content(path: Path, records: Mapping[str, Record]) -> Any:  # noqa: AN
         problem = "it was written on a machine with another byte order"
     else:
         try:
-            return read_pickle(_read(path, record, records))
+            return read_pickle(_read(path, record, records), stand_in)
         except pickle.UnpicklingError as error:
             problem = " ".join(str(error).split())[:200]
     raise CheckpointError(

@@ -143,8 +143,12 @@ class Inert:
         """Of a set."""
 
 
-def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
+def read_pickle(content: bytes, stand_in: type[Inert] = Inert) -> Any:  # noqa: ANN401 - what the file holds
     """Read a pickle as dicts, lists, numbers, texts, :class:`TensorRef` and :class:`Inert`.
+
+    Args:
+        content: the pickle.
+        stand_in: class of what stands for objects of unknown classes.
 
     Raises:
         pickle.UnpicklingError: damaged, or larger than anything that torch.save writes for a network.
@@ -152,7 +156,7 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
     if len(content) > MAX_PICKLE_BYTES:
         raise pickle.UnpicklingError(f"a pickle of {len(content)} bytes")
     try:
-        return _Unpickler(io.BytesIO(content), encoding="utf-8").load()
+        return _Unpickler(content, stand_in).load()
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -160,12 +164,16 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
 
 
 class _Unpickler(InertUnpickler):
+    def __init__(self, content: bytes, stand_in: type[Inert]) -> None:
+        super().__init__(io.BytesIO(content), encoding="utf-8")
+        self._stand_in = stand_in
+
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a class or a function
         """The stand-in for a name; a new one each time, as a pickle can set its attributes."""
         found = _known(module, name)
         if found is not None:
             return found
-        return type("Inert", (Inert,), {"name": f"{module}.{name}"})
+        return type("Inert", (self._stand_in,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> StorageRef:  # noqa: ANN401 - what the file says
         """The storage of tensors: ("storage", type, key, device, number of elements)."""

@@ -53,7 +53,11 @@ class Record:
 
 
 def read_records(
-    path: Path, remedy: str, start: int = 0, length: int | None = None
+    path: Path,
+    remedy: str,
+    start: int = 0,
+    length: int | None = None,
+    left_out: tuple[str, ...] = (),
 ) -> Mapping[str, Record]:
     """The records of a zip file by name; they are stored, whole, inside of the file, and apart from each other.
 
@@ -62,13 +66,14 @@ def read_records(
         remedy: ends the messages, such as ``fetch the model again``.
         start: position in the file at which the zip file begins.
         length: bytes of the zip file; None = to the end.
+        left_out: folders of records that are neither checked nor returned, such as ``code/``.
 
     Raises:
         CheckpointError: no such file, or not such a zip file.
     """
     try:
         with _open_part(path, start, length) as stream:
-            return _check_records(path, stream, start)
+            return _check_records(path, stream, start, left_out)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; {remedy}") from None
     except _DamagedError as error:
@@ -141,19 +146,23 @@ def _open_part(path: Path, start: int, length: int | None) -> Iterator[BinaryIO]
         yield cast(BinaryIO, io.BufferedReader(_Part(stream, start, size)))
 
 
-def _check_records(path: Path, stream: BinaryIO, start: int) -> dict[str, Record]:
+def _check_records(
+    path: Path, stream: BinaryIO, start: int, left_out: tuple[str, ...]
+) -> dict[str, Record]:
     with zipfile.ZipFile(stream) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         end = archive.start_dir
     found: dict[str, Record] = {}
     for entry in entries:
+        name = entry.filename.partition("/")[2] or entry.filename
+        if name.startswith(left_out):
+            continue
         _check_entry(path, entry)
         offset = _data_offset(stream, entry)
         if offset + entry.file_size > end:
             raise _DamagedError(
                 f"record {entry.filename!r} does not end before the list of records"
             )
-        name = entry.filename.partition("/")[2] or entry.filename
         if name in found:
             raise _DamagedError(f"two records are called {name!r}")
         found[name] = Record(name, start + offset, entry.file_size, entry.CRC)

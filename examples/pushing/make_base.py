@@ -121,6 +121,7 @@ def prepare(
             tokenizer_uri=str(TOKENIZER),
             video=experiment.video,
             tokenizer=experiment.tokenizer,
+            tokenizer_runtime="torchscript",
         ),
         work,
     )

@@ -191,6 +191,7 @@ def sampling_document(folder: Path, weights: Path, experiment: Experiment) -> di
         text=experiment.text,
         tokenizer_uri=str(folder / "tokenizer"),
         tokenizer=experiment.tokenizer,
+        tokenizer_runtime="torchscript",
         encoder_uri=str(folder / "encoder"),
         inputs=({"prompt": "push 1", "visual_input_uri": str(folder / "clip.mp4")},),
         sampling={

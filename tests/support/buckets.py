@@ -86,6 +86,7 @@ def cache_config(
         video=experiment.video,
         buckets=experiment.buckets,
         tokenizer=experiment.tokenizer,
+        tokenizer_runtime="torchscript",
     )
 
 

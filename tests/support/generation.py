@@ -117,6 +117,7 @@ def generate_config(
         "text": {"max_length": 24},
         "tokenizer_uri": str(models / "tokenizer"),
         "tokenizer": {"chunk_pixel_frames": NUM_FRAMES, "dtype": "float32"},
+        "tokenizer_runtime": "torchscript",
         "encoder_uri": str(models / "encoder"),
         "inputs": tuple(inputs),
         "sampling": sampling,

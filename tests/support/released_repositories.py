@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from cosmos_worker.config.network import NetConfig
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.weights.load import save_weight_file
-from support.tiny_tokenizer import Encoder, write_script, write_tiny_tokenizer
+from support.released_tokenizer import write_released_tokenizer
+from support.tiny_tokenizer import Encoder, write_script
 
 MODEL = "nvidia/Cosmos-Predict1-7B-Video2World"
 TOKENIZER = "nvidia/Cosmos-Tokenize1-CV8x8x8-720p"
@@ -52,7 +53,7 @@ def _write_model(folder: Path, net: NetConfig) -> None:
 
 def _write_tokenizer(folder: Path) -> None:
     """TorchScript and statistics in bfloat16, and the whole as a third script."""
-    write_tiny_tokenizer(folder, torch.bfloat16)
+    write_released_tokenizer(folder, torch.bfloat16)
     write_script(Encoder(), folder / "autoencoder.jit", torch.bfloat16)
     torch.save({}, folder / "model.pt")
     (folder / "config.json").write_text("{}")

@@ -187,6 +187,7 @@ def train_config(
         embeddings_uri=str(root / "text"),
         latents_uri=str(root / "latents"),
         tokenizer_uri=None if tokenizer is None else str(tokenizer),
+        tokenizer_runtime="torchscript",
     )
 
 

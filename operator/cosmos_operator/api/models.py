@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,11 @@ class TokenizerSpec(ApiModel):
     source: Source | None = None
     """Source of the tokenizer: a folder with encoder.jit, decoder.jit and mean_std.pt. Omitted: the repository of
     that name on the Hugging Face Hub."""
+    runtime: Literal["Native", "TorchScript"] = "Native"
+    """What encodes and decodes. Native: our own network with the weights out of encoder.jit and decoder.jit, of which
+    nothing is run; it must be the network of Cosmos-Tokenize1-CV8x8x8. TorchScript: the programs in these files are
+    run, of any network; a program can do whatever the worker can, so use it for files that you trust. For the same
+    network both give the same numbers within rounding, and the same latents are used."""
 
 
 class TextEncoderSpec(ApiModel):

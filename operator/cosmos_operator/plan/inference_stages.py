@@ -14,7 +14,7 @@ from cosmos_operator.api.check_inference_job import (
 from cosmos_operator.api.models import BASE_MODEL, TextEncoderSpec, TokenizerSpec
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.plan import sampling_doc, worker_doc
-from cosmos_operator.plan.inputs import artifact, auxiliary_artifacts, read_inputs
+from cosmos_operator.plan.inputs import RUNTIMES, artifact, auxiliary_artifacts, read_inputs
 from cosmos_operator.plan.sampling_inputs import SamplingInputs, Weights, sampling_of_training
 from cosmos_operator.plan.sampling_job import SamplingJob
 from cosmos_operator.plan.stages import Stage, plan_report, plan_samples, plan_training
@@ -108,6 +108,7 @@ def _of_model(
         base=weights,
         published=weights,
         tokenizer=tokenizer,
+        tokenizer_runtime=RUNTIMES[tokens.runtime],
         encoder=encoder,
         auxiliary_models=auxiliary,
         guardrails=job.guardrails,

@@ -13,9 +13,12 @@ from cosmos_operator.plan.keys import source_key
 from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import TokenizerRuntime
 from cosmos_worker.config.source import HuggingFaceSource, S3Source, Source, UrlSource
 from cosmos_worker.config.stages import Artifact, ArtifactKind
 from cosmos_worker.storage.volumes import content_key
+
+RUNTIMES: dict[str, TokenizerRuntime] = {"Native": "native", "TorchScript": "torchscript"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Inputs:
     def dataset_root(self) -> str:
         """Address of the dataset's own files, the root of dataset:// addresses."""
         return self.dataset_source.path or f"{self.dataset_folder}/data"
+
+    @property
+    def tokenizer_runtime(self) -> TokenizerRuntime:
+        """What computes the tokenizer, in the words of the stage documents."""
+        return RUNTIMES[self.job.spec.tokenizer.runtime]
 
     @property
     def published_uri(self) -> str:

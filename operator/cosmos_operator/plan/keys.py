@@ -28,15 +28,18 @@ from cosmos_worker.storage.volumes import (
 
 PUBLISHED_NAME = ("job", "published_uri")
 """Fields by which a stage checks, before the training, that the published name is free."""
+SAME_WITHIN_ROUNDING = ("tokenizer_runtime",)
+"""Options whose values give the same numbers within rounding, as another GPU does; latents of before stay valid."""
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "fetch-model": (),
     "prepare-dataset": ("min_clips", "num_workers"),
     # generate encodes texts that the store lacks, so a longer inference list repeats nothing
     "embed-text": ("batch_size", "extra_captions"),
-    "cache-latents": ("tokenizer.batch_size",),
+    "cache-latents": ("tokenizer.batch_size", *SAME_WITHIN_ROUNDING),
     "check-inputs": ("tokenizer.batch_size", *PUBLISHED_NAME),
     "train": (
         "tokenizer_uri",  # decodes what people look at
+        *SAME_WITHIN_ROUNDING,
         "start_from",  # a checkpoint of the same training
         *PUBLISHED_NAME,
         "experiment.tokenizer.batch_size",
@@ -48,6 +51,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "publish": (),
     "generate": (
         "tokenizer.batch_size",
+        *SAME_WITHIN_ROUNDING,
         "sampling.batch_size",
         "text.dropout",
         "context_parallel",

@@ -51,6 +51,7 @@ def generate(inputs: SamplingInputs, item: InferenceItem) -> GenerateConfig:
         sigma_data=experiment.diffusion.sigma_data,
         tokenizer_uri=inputs.tokenizer.target_uri,
         tokenizer=experiment.tokenizer,
+        tokenizer_runtime=inputs.tokenizer_runtime,
         encoder_uri=inputs.encoder.target_uri,
         inputs=tuple(
             GenerateInput(

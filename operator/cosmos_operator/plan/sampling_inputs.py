@@ -9,6 +9,7 @@ from cosmos_operator.api.inference import InferenceItem
 from cosmos_operator.api.prompts_and_guards import GuardrailsSpec
 from cosmos_operator.plan.inputs import Inputs
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.network import TokenizerRuntime
 from cosmos_worker.config.stages import Artifact, PublishConfig, TrainConfig
 from cosmos_worker.storage.volumes import MODEL_FILE
 
@@ -55,6 +56,7 @@ class SamplingInputs:
     published: Weights
     """Weights of all other items."""
     tokenizer: Artifact
+    tokenizer_runtime: TokenizerRuntime
     encoder: Artifact
     auxiliary_models: Mapping[str, Artifact]
     """Kind of artifact → the prompt upsampler and the guardrails."""
@@ -85,6 +87,7 @@ def sampling_of_training(inputs: Inputs, trained: Trained) -> SamplingInputs:
         base=Weights(inputs.model.target_uri, spec.model.lora_scale),
         published=Weights(f"{published.target_uri}/{MODEL_FILE}", needs=(published.key,)),
         tokenizer=inputs.tokenizer,
+        tokenizer_runtime=inputs.tokenizer_runtime,
         encoder=inputs.encoder,
         auxiliary_models=inputs.auxiliary_models,
         guardrails=spec.guardrails,

@@ -108,6 +108,7 @@ def cache_latents(inputs: Inputs, dataset: PrepareDatasetConfig) -> CacheLatents
         buckets=inputs.experiment.buckets,
         fit=FITS[inputs.job.spec.dataset.fit],
         tokenizer=inputs.experiment.tokenizer,
+        tokenizer_runtime=inputs.tokenizer_runtime,
     )
     return keyed("cache-latents", document, "embeddings://latents-{key}")
 
@@ -131,6 +132,7 @@ def train(
         tokenizer_uri=inputs.tokenizer.target_uri
         if experiment.trainer.sample_every_steps
         else None,
+        tokenizer_runtime=inputs.tokenizer_runtime,
         job=inputs.job.name,
         published_uri=inputs.published_uri,
     )

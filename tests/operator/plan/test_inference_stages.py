@@ -100,6 +100,21 @@ def test_omitted_blocks_are_those_of_the_job():
     assert {one.name: one.gpus for one in stages}["generate-after"] == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "runtime"),
+    [
+        ({}, "torchscript"),
+        ({"tokenizer": {"name": "T", "source": {"path": "/t"}}}, "native"),
+        ({"tokenizer": {"name": "T", "source": {"path": "/t"}, "runtime": "TorchScript"}}, "torchscript"),
+    ],
+)  # fmt: skip
+def test_runtime_of_the_tokenizer_is_that_of_the_block_that_names_it(given, runtime):
+    changes = {"model": {"published": "mine"}, "experiment": OWN_MODEL["experiment"], **given}
+    found = plan(changes) if given else plan(job=make_job({"tokenizer.runtime": "TorchScript"}))
+
+    assert found["generate-after"].document.tokenizer_runtime == runtime
+
+
 def test_given_blocks_take_the_place_of_those_of_the_job():
     job = make_job({"compute": {"processesPerNode": 2, "image": "worker:7"}})
     changes = {"compute": {"gpus": 2}, "storage": {"models": {"claimName": "other"}}}

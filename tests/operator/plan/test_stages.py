@@ -80,6 +80,7 @@ def test_plan_lists_the_stages_in_an_order_in_which_they_can_run():
             {"tokenizer.source": {"path": "/other"}},
             {"fetch-model", "cache-latents", "generate-before"} | AFTER,
         ),
+        ({"tokenizer.runtime": "TorchScript"}, set()),
         (
             {"embeddings.source": {"path": "/other"}},
             {"fetch-model", "embed-text", "check-inputs", "generate-before"} | AFTER,
@@ -311,6 +312,17 @@ def test_training_that_samples_knows_the_tokenizer():
     tokenizer = sampling["train"].document.tokenizer_uri
     assert tokenizer == sampling["cache-latents"].document.tokenizer_uri
     assert "models" in sampling["train"].volumes
+
+
+@pytest.mark.parametrize(
+    ("changes", "runtime"),
+    [({}, "native"), ({"tokenizer.runtime": "TorchScript"}, "torchscript")],
+)
+def test_programs_of_the_tokenizer_are_run_where_it_is_asked_for_alone(changes, runtime):
+    stages = {stage.name: stage.document for stage in plan_stages(make_job(changes))}
+
+    using = ("cache-latents", "train", "generate-before", "generate-after")
+    assert {stages[name].tokenizer_runtime for name in using} == {runtime}
 
 
 def test_best_checkpoint_is_published_where_it_is_asked_for():

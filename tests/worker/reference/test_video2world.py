@@ -69,7 +69,8 @@ def clip(tmp_path: Path) -> Path:
 def flags(tree: Path, folder: Path, *more: str) -> list[str]:
     return [
         *("video2world", "--checkpoint_dir", str(tree), "--diffusion_transformer_dir", NAME),
-        *("--tokenizer_dir", "tokenizer", "--text_encoder_dir", "encoder"),
+        *("--tokenizer_dir", "tokenizer", "--tokenizer_runtime", "torchscript"),
+        *("--text_encoder_dir", "encoder"),
         *("--video_save_folder", str(folder), *SMALL, *UNGUARDED, *more),
     ]
 

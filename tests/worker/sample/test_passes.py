@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(folder: Path, device: str = "cpu", offload: tuple[str, ...] = ()) -> Models:
     config = TokenizerConfig(chunk_pixel_frames=NUM_FRAMES, dtype="float32")
     with torchscript_allowed():
-        tokenizer = load_tokenizer(folder / "tokenizer", config, device)
+        tokenizer = load_tokenizer(folder / "tokenizer", config, device, "torchscript")
     net = load_network(folder / "model.pt", TINY_NET, device)
     return Models(net, tokenizer, torch.device(device), offload)
 

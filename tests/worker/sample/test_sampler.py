@@ -60,7 +60,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> CosmosDiT:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> VideoTokenizer:
     folder = write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
     with torchscript_allowed():
-        return load_tokenizer(folder, TOKENIZER_CONFIG, "cpu")
+        return load_tokenizer(folder, TOKENIZER_CONFIG, "cpu", "torchscript")
 
 
 def embedding(seed: int, num_tokens: int = 5):

@@ -67,6 +67,7 @@ def make_config(dataset, tokenizer_uri, target, **changes):
         "tokenizer_uri": str(tokenizer_uri),
         "video": VIDEO,
         "tokenizer": TOKENIZER,
+        "tokenizer_runtime": "torchscript",
     }
     return CacheLatentsConfig(**{**values, **changes})
 
@@ -98,7 +99,7 @@ def test_latents_are_those_of_the_windows_decoded_one_by_one(tmp_path, tokenizer
     cache_latents.run(config, Volumes())
 
     store, index = LatentStore(tmp_path / "out"), read_index(dataset)
-    tokenizer = load_tokenizer(tokenizer_folder, TOKENIZER, "cpu")
+    tokenizer = load_tokenizer(tokenizer_folder, TOKENIZER, "cpu", "torchscript")
     for window in index.windows("train"):
         path = index.video_path(index.clip(window.clip_id))
         pixels = torch.from_numpy(read_window(path, window.start, 9, 16, 32))
@@ -122,7 +123,7 @@ def test_latents_are_those_of_cropped_or_padded_windows(tmp_path, tokenizer_fold
         found.append(LatentStore(tmp_path / fit).get("train/a@0"))
 
         pixels = torch.from_numpy(read_window(path, 0, 9, 32, 16, fit))
-        tokenizer = load_tokenizer(tokenizer_folder, TOKENIZER, "cpu")
+        tokenizer = load_tokenizer(tokenizer_folder, TOKENIZER, "cpu", "torchscript")
         torch.testing.assert_close(found[-1], tokenizer.encode(video_from_pixels(pixels[None]))[0])
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[1], found[2])

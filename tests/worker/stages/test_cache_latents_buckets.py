@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_latents_are_those_of_the_windows_in_the_size_of_their_bucket(inputs: Path) -> None:
     store, index = LatentStore(inputs / "latents"), read_index(inputs / "index")
-    tokenizer = load_tokenizer(inputs / "tokenizer", EXPERIMENT.tokenizer, "cpu")
+    tokenizer = load_tokenizer(inputs / "tokenizer", EXPERIMENT.tokenizer, "cpu", "torchscript")
 
     windows = [window for split in ("train", "val") for window in index.windows(split)]
     assert sorted(store.window_ids) == sorted(window.window_id for window in windows)

@@ -39,7 +39,7 @@ from cosmos_worker.storage.volumes import (
     Volumes,
     sha256_of_file,
 )
-from cosmos_worker.tokenizer.load import JitTokenizer
+from cosmos_worker.tokenizer.load import FileTokenizer
 from cosmos_worker.weights.adapter import (
     Adapter,
     write_adapter,
@@ -373,9 +373,11 @@ def test_generate_keeps_offloaded_models_in_host_memory(
     models: Path, clips: list[Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    move = JitTokenizer.move
+    move = FileTokenizer.move
     monkeypatch.setattr(
-        JitTokenizer, "move", lambda self, device: (told.append(str(device)), move(self, device))[1]
+        FileTokenizer,
+        "move",
+        lambda self, device: (told.append(str(device)), move(self, device))[1],
     )
     offload = ("tokenizer", "network")
     config = generate_config(models, tmp_path, job_inputs(clips)[:2], offload=offload)

@@ -217,6 +217,7 @@ def test_samples_have_the_frames_and_captions_of_their_clips(
         CacheLatentsConfig(
             **common, target_uri=str(tmp_path / "latents"), video=experiment.video,
             tokenizer_uri=str(models / "tokenizer"), tokenizer=experiment.tokenizer,
+        tokenizer_runtime="torchscript",
         ),
         VOLUMES,
     )  # fmt: skip
@@ -236,7 +237,9 @@ def test_samples_have_the_frames_and_captions_of_their_clips(
 def check_frames(root: Path, models: Path, clips: Clips) -> dict[str, torch.Tensor]:
     """The latents of every window are those of its frames; returns them by window."""
     index, store = read_index(root / "index"), LatentStore(root / "latents")
-    tokenizer = load_tokenizer(models / "tokenizer", make_experiment().tokenizer, "cpu")
+    tokenizer = load_tokenizer(
+        models / "tokenizer", make_experiment().tokenizer, "cpu", "torchscript"
+    )
     assert {clip.clip_id: clip.captions for clip in index.clips} == {
         name: clip.captions for name, clip in clips.items()
     }

@@ -21,7 +21,7 @@ from cosmos_worker.storage.file_kinds import (
     refuse_pointers_in,
 )
 from cosmos_worker.text.t5 import encoder_identity
-from cosmos_worker.tokenizer.load import JitTokenizer
+from cosmos_worker.tokenizer.load import FileTokenizer
 from cosmos_worker.weights.load import read_weight_file
 from cosmos_worker.weights.tensor_files import read_saved
 
@@ -33,7 +33,7 @@ def write_tokenizer(folder: Path) -> None:
     torch.save((torch.zeros(256), torch.ones(256)), folder / "mean_std.pt")
     for name in ("encoder.jit", "decoder.jit"):
         (folder / name).write_text(POINTER)
-    JitTokenizer(folder, TokenizerConfig(chunk_pixel_frames=9), torch.device("cpu"))
+    FileTokenizer(folder, TokenizerConfig(chunk_pixel_frames=9), torch.device("cpu"))
 
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -1,5 +1,3 @@
-import warnings
-
 import pytest
 import torch
 from support.tiny_tokenizer import (
@@ -7,7 +5,6 @@ from support.tiny_tokenizer import (
     Encoder,
     cosine_basis,
     tiny_mean_std,
-    torchscript_allowed,
     write_script,
     write_tiny_tokenizer,
 )
@@ -15,11 +12,6 @@ from support.tiny_tokenizer import (
 from cosmos_worker.config.network import TokenizerConfig
 from cosmos_worker.errors import CheckpointError, ConfigError, DataError
 from cosmos_worker.tokenizer.load import load_tokenizer
-from cosmos_worker.tokenizer.network import (
-    AutoencoderConfig,
-    CausalVideoAutoencoder,
-    load_autoencoder,
-)
 
 CONFIG = TokenizerConfig(chunk_pixel_frames=17, dtype="bfloat16", batch_size=2)
 
@@ -52,7 +44,7 @@ def blocky_video(num_frames, batch=1):
 
 
 def test_encode_normalises_each_channel_and_latent_frame(folder):
-    tokenizer = load_tokenizer(folder, CONFIG, "cpu")
+    tokenizer = load_tokenizer(folder, CONFIG, "cpu", "torchscript")
     video = random_video(17)
     mean, std = (values.view(16, 16)[None, :, :3, None, None] for values in tiny_mean_std())
 
@@ -66,7 +58,7 @@ def test_encode_normalises_each_channel_and_latent_frame(folder):
 
 @pytest.mark.parametrize("num_frames", [1, 9, 17, 34])
 def test_decode_inverts_encode(folder, num_frames):
-    tokenizer = load_tokenizer(folder, CONFIG, "cpu")
+    tokenizer = load_tokenizer(folder, CONFIG, "cpu", "torchscript")
     video = blocky_video(num_frames, batch=3)
 
     latent = tokenizer.encode(video)
@@ -78,14 +70,14 @@ def test_decode_inverts_encode(folder, num_frames):
 
 
 def test_a_single_frame_is_encoded_as_the_first_of_a_chunk(folder):
-    tokenizer = load_tokenizer(folder, CONFIG, "cpu")
+    tokenizer = load_tokenizer(folder, CONFIG, "cpu", "torchscript")
     video = random_video(17)
 
     torch.testing.assert_close(tokenizer.encode(video[:, :, :1]), tokenizer.encode(video)[:, :, :1])
 
 
 def test_each_chunk_is_normalised_from_the_first_time_slot(folder):
-    tokenizer = load_tokenizer(folder, CONFIG, "cpu")
+    tokenizer = load_tokenizer(folder, CONFIG, "cpu", "torchscript")
     video = random_video(51, batch=2)
 
     latent = tokenizer.encode(video)
@@ -100,26 +92,28 @@ def test_calls_hold_at_most_the_configured_number_of_chunks(own_folder):
             return video[:, :1, ::8, ::8, ::8].repeat(1, 16, 1, 1, 1), torch.zeros(1)
 
     write_script(Counting(), own_folder / "encoder.jit")
-    tokenizer = load_tokenizer(own_folder, CONFIG, "cpu")
+    tokenizer = load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
     assert tokenizer.encode(random_video(34, batch=3)).shape == (3, 16, 6, 2, 3)
 
 
 def test_statistics_may_be_lists_of_numbers(own_folder):
-    expected = load_tokenizer(own_folder, CONFIG, "cpu").encode(torch.zeros(1, 3, 9, 16, 16))
+    expected = load_tokenizer(own_folder, CONFIG, "cpu", "torchscript").encode(
+        torch.zeros(1, 3, 9, 16, 16)
+    )
     torch.save(tuple(values.tolist() for values in tiny_mean_std()), own_folder / "mean_std.pt")
 
-    tokenizer = load_tokenizer(own_folder, CONFIG, "cpu")
+    tokenizer = load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
     torch.testing.assert_close(tokenizer.encode(torch.zeros(1, 3, 9, 16, 16)), expected)
 
 
 def test_digest_follows_the_files_that_decide_latents(own_folder):
-    before = load_tokenizer(own_folder, CONFIG, "cpu").digest
+    before = load_tokenizer(own_folder, CONFIG, "cpu", "torchscript").digest
     mean, std = tiny_mean_std()
     torch.save((mean + 1, std), own_folder / "mean_std.pt")
 
-    assert load_tokenizer(own_folder, CONFIG, "cpu").digest != before
+    assert load_tokenizer(own_folder, CONFIG, "cpu", "torchscript").digest != before
 
 
 def test_missing_files_are_all_named(own_folder):
@@ -127,7 +121,7 @@ def test_missing_files_are_all_named(own_folder):
     (own_folder / "mean_std.pt").unlink()
 
     with pytest.raises(CheckpointError, match=r"no encoder\.jit, mean_std\.pt; a tokenizer folder"):
-        load_tokenizer(own_folder, CONFIG, "cpu")
+        load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
 
 def test_a_damaged_script_is_named(own_folder):
@@ -135,7 +129,7 @@ def test_a_damaged_script_is_named(own_folder):
     path.write_bytes(path.read_bytes()[:100])
 
     with pytest.raises(CheckpointError, match=r"decoder\.jit: not a TorchScript file"):
-        load_tokenizer(own_folder, CONFIG, "cpu")
+        load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +149,7 @@ def test_wrong_statistics_are_refused(own_folder, pair, message):
     torch.save(pair, own_folder / "mean_std.pt")
 
     with pytest.raises(CheckpointError, match=message):
-        load_tokenizer(own_folder, CONFIG, "cpu")
+        load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip archive", b"PK\x03\x04 truncated"])
@@ -165,7 +159,7 @@ def test_damaged_statistics_are_named(own_folder, content):
     with pytest.raises(
         CheckpointError, match=r"mean_std\.pt: cannot be read as a file of torch tensors"
     ):
-        load_tokenizer(own_folder, CONFIG, "cpu")
+        load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
 
 def test_statistics_that_would_run_code_are_refused(own_folder):
@@ -174,7 +168,7 @@ def test_statistics_that_would_run_code_are_refused(own_folder):
     with pytest.raises(
         CheckpointError, match=r"mean_std\.pt: cannot be read as a file of torch tensors"
     ):
-        load_tokenizer(own_folder, CONFIG, "cpu")
+        load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
 
 def test_a_chunk_longer_than_the_statistics_is_refused(folder):
@@ -190,7 +184,7 @@ def test_an_encoder_of_another_compression_is_named(own_folder):
             return video[:, :1, ::8, ::16, ::16].repeat(1, 16, 1, 1, 1)
 
     write_script(Coarse(), own_folder / "encoder.jit")
-    tokenizer = load_tokenizer(own_folder, CONFIG, "cpu")
+    tokenizer = load_tokenizer(own_folder, CONFIG, "cpu", "torchscript")
 
     with pytest.raises(CheckpointError, match=r"encoder\.jit: returned shape .* instead of"):
         tokenizer.encode(random_video(9))
@@ -198,25 +192,10 @@ def test_an_encoder_of_another_compression_is_named(own_folder):
 
 def test_wrong_video_size_is_refused_before_the_encoder_runs(folder):
     with pytest.raises(DataError, match=r"T=20: use a multiple of the chunk 17: 17 or 34"):
-        load_tokenizer(folder, CONFIG, "cpu").encode(random_video(20))
+        load_tokenizer(folder, CONFIG, "cpu", "torchscript").encode(random_video(20))
 
 
 def test_tiny_tokenizer_patterns_are_orthonormal():
     basis = cosine_basis().reshape(16, 3 * CELL**3)
 
     torch.testing.assert_close(basis @ basis.T, torch.eye(16), atol=1e-5, rtol=0)
-
-
-def test_released_weights_load_into_the_plain_network(tmp_path):
-    config = AutoencoderConfig(channels=4, num_res_blocks=1)
-    network = CausalVideoAutoencoder(config).eval().requires_grad_(False)
-    video = random_video(9)
-    network.forward = network.encode
-    with torchscript_allowed():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes are constants of a trace
-        torch.jit.save(torch.jit.trace(network, video, check_trace=False), tmp_path / "all.jit")
-        state = torch.jit.load(tmp_path / "all.jit").state_dict()
-
-    loaded = load_autoencoder(state, config)
-
-    assert torch.equal(loaded.encode(video), network.encode(video))

@@ -99,7 +99,7 @@ def test_sampling_changes_no_bit_of_the_training(inputs: Path, tmp_path: Path) -
 def sample_videos(inputs: Path, run: Path, **trainer: object) -> SampleVideos:
     experiment = small_experiment(**SAMPLING, **trainer)
     folders = (inputs / name for name in ("index", "text", "latents"))
-    tokenizer = load_tokenizer(inputs / "tokenizer", experiment.tokenizer, "cpu")
+    tokenizer = load_tokenizer(inputs / "tokenizer", experiment.tokenizer, "cpu", "torchscript")
     held_out = WindowDataset(*folders, "val", experiment)
     alone = ProcessGroup(0, 1)
     return SampleVideos(run, held_out, experiment, tokenizer, alone)
