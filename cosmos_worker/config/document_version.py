@@ -62,7 +62,8 @@ ADDITIONS: dict[str, dict[str, Addition]] = {
         **TOKENIZER_RUNTIME,
     },
     "check-inputs": CHECKS_OF_NAME,
-    **{stage: TOKENIZER_RUNTIME for stage in ("cache-latents", "generate")},
+    "cache-latents": TOKENIZER_RUNTIME,
+    "generate": {**TOKENIZER_RUNTIME, "embeddings_uri": Addition(2, (None,), is_hint=True)},
     "report": {
         name: Addition(2, (), later=(None,), is_option=False) for name in ("run_uri", "dataset_uri")
     },

@@ -13,6 +13,12 @@ from cosmos_worker.config.values import (
     PositiveInt,
 )
 
+DEFAULT_NEGATIVE_PROMPT = (
+    "A bad recording: blurred, noisy, blocky, flickering or frozen, with a shaking camera, wrong exposure and dull "
+    "colours; objects melt, jump, vanish or pass through each other, and the motion obeys no physics."
+)
+"""The text that guidance moves away from where none is named."""
+
 
 class SamplingConfig(Model):
     """Parameters of one inference item."""
@@ -52,6 +58,13 @@ class SamplingConfig(Model):
     def _sizes_fit(self) -> Self:
         check_video_size(self.num_pixel_frames, self.height, self.width)
         return self
+
+    @property
+    def guided_away_from(self) -> str | None:
+        """The text that guidance moves away from; None without guidance."""
+        if self.guidance == 0:
+            return None
+        return DEFAULT_NEGATIVE_PROMPT if self.negative_prompt is None else self.negative_prompt
 
     @property
     def total_pixel_frames(self) -> int:

@@ -62,6 +62,22 @@ def guide(cond_fn: NetFn, uncond_fn: NetFn, guidance: float) -> NetFn:
     return guided
 
 
+def guide_in_one_batch(fn: NetFn, guidance: float) -> NetFn:
+    """Classifier-free guidance as `guide`, by one call with twice the batch in place of two.
+
+    Args:
+        fn: takes (2B, ...), of which the first half is with the condition and the second without.
+        guidance: factor, above 0.
+    """
+
+    def guided(x_BCTHW: Tensor, level_B: Tensor) -> Tensor:
+        both = fn(torch.cat([x_BCTHW, x_BCTHW]), torch.cat([level_B, level_B]))
+        cond, uncond = both.chunk(2)
+        return cond + guidance * (cond - uncond)
+
+    return guided
+
+
 def _denoise(
     net_fn: NetFn,
     x_BCTHW: Tensor,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from cosmos_worker.config.stages import GenerateConfig
-from cosmos_worker.errors import CheckpointError
+from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.guardrails import upsampler
 from cosmos_worker.guardrails.apply import Guardrails
 from cosmos_worker.guardrails.pretrained import give_back_memory
@@ -24,16 +25,11 @@ from cosmos_worker.guardrails.verdict import VIDEO_FILTER, Blocked
 from cosmos_worker.sample.conditioning import read_last_known_frame
 from cosmos_worker.sample.inputs import SampleInput
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.text.t5 import T5Encoder
-from cosmos_worker.text.tokens import MOSTLY_UNKNOWN, TextTokenizer, shown
+from cosmos_worker.text.embeddings import CaptionFacts, EmbeddingStore
+from cosmos_worker.text.t5 import T5Encoder, encoder_identity, read_encoder_config
+from cosmos_worker.text.tokens import MOSTLY_UNKNOWN, TextFacts, shown
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_NEGATIVE_PROMPT = (
-    "A bad recording: blurred, noisy, blocky, flickering or frozen, with a shaking camera, wrong exposure and dull "
-    "colours; objects melt, jump, vanish or pass through each other, and the motion obeys no physics."
-)
-"""The text that guidance moves away from where a job names none."""
 
 Embedding = NDArray[np.float16]
 """Hidden states of one text, shape (L, D): L tokens, D text width."""
@@ -137,38 +133,66 @@ def _is_prompt_blocked(record: Mapping[str, Any]) -> bool:
 def embed_prompts(
     config: GenerateConfig, volumes: Volumes, device: torch.device, prompts: Sequence[str]
 ) -> PromptEmbeddings:
-    """Embed the final prompts, and the negative prompt if there is guidance; the encoder is freed on return.
+    """Embed the final prompts, and the negative prompt if there is guidance.
+
+    Embeddings that embed-text has stored are taken from there. The encoder is loaded for the other texts only, and
+    freed on return.
 
     Raises:
         CheckpointError: the encoder cannot be loaded, or is not the one that the network was trained with.
         DataError: a text that the encoder cannot embed.
     """
-    sampling = config.sampling
-    texts = list(dict.fromkeys(prompts))
-    if sampling.guidance > 0:
-        negative = sampling.negative_prompt
-        texts.append(DEFAULT_NEGATIVE_PROMPT if negative is None else negative)
-    encoder = T5Encoder(volumes.resolve(config.encoder_uri), device)
-    if encoder.dim != config.net.text_channels:
+    negative = config.sampling.guided_away_from
+    texts = list(dict.fromkeys([*prompts, *([] if negative is None else [negative])]))
+    folder = volumes.resolve(config.encoder_uri)
+    dim = read_encoder_config(folder)["d_model"]
+    if dim != config.net.text_channels:
         raise CheckpointError(
-            f"{config.encoder_uri}: embeddings are {encoder.dim} wide, the network takes "
+            f"{config.encoder_uri}: embeddings are {dim} wide, the network takes "
             f"{config.net.text_channels} (net.text_channels); use the encoder that the model was trained with"
         )
-    embeddings = encoder.encode(texts, config.text.max_length)
+    embeddings, facts = _read_stored(config, volumes, folder, texts)
+    missing = [text for text in texts if text not in embeddings]
+    logger.info(
+        "prompts texts=%d stored=%d to_compute=%d", len(texts), len(embeddings), len(missing)
+    )
+    if missing:
+        encoder = T5Encoder(folder, device)
+        computed = encoder.encode(missing, config.text.max_length)
+        embeddings |= zip(missing, computed, strict=True)
+        facts |= zip(missing, encoder.tokenizer.facts(missing), strict=True)
     return PromptEmbeddings(
-        by_prompt=dict(zip(texts, embeddings, strict=True)),
-        negative_LD=embeddings[-1] if sampling.guidance > 0 else None,
-        unknown=unknown_shares(encoder.tokenizer, texts),
+        by_prompt=embeddings,
+        negative_LD=None if negative is None else embeddings[negative],
+        unknown=unknown_shares({text: facts[text] for text in texts}),
     )
 
 
-def unknown_shares(tokenizer: TextTokenizer, texts: Sequence[str]) -> dict[str, float]:
+def _read_stored(
+    config: GenerateConfig, volumes: Volumes, encoder: Path, texts: Sequence[str]
+) -> tuple[dict[str, Embedding], dict[str, TextFacts]]:
+    """The embeddings and the facts of those texts of which embed-text has stored both; of a damaged store none."""
+    embeddings: dict[str, Embedding] = {}
+    facts: dict[str, TextFacts] = {}
+    if config.embeddings_uri is None:
+        return embeddings, facts
+    folder = volumes.resolve(config.embeddings_uri)
+    identity = encoder_identity(encoder, config.text.max_length)
+    try:
+        store, stored_facts = EmbeddingStore(folder, identity), CaptionFacts(folder, identity)
+        for text in texts:
+            found = stored_facts.get(text)
+            if text in store and found is not None:
+                embeddings[text], facts[text] = store.get(text), found
+    except DataError as error:
+        logger.warning("stored embeddings are not used, all prompts are computed: %s", error)
+        return {}, {}
+    return embeddings, facts
+
+
+def unknown_shares(facts: Mapping[str, TextFacts]) -> dict[str, float]:
     """Text → share of its characters that the encoder does not know, of the texts that have some; each is logged."""
-    shares = {
-        text: round(facts.unknown, 4)
-        for text, facts in zip(texts, tokenizer.facts(texts), strict=True)
-        if facts.unknown
-    }
+    shares = {text: round(one.unknown, 4) for text, one in facts.items() if one.unknown}
     for text, share in shares.items():
         advice = (
             "the result does not follow it; write it in a language that the encoder knows"

@@ -28,6 +28,7 @@ from cosmos_worker.diffusion.samplers import (
     Solver,
     edm_euler_sigmas,
     guide,
+    guide_in_one_batch,
     sample_edm_euler,
     sample_res,
 )
@@ -40,6 +41,9 @@ Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """(c_in x, c_noise (B,), text, mask (B, 1, T, H, W), fps (B,)) → F, such as :class:`CosmosDiT`."""
 RES_SOLVERS: dict[str, Solver] = {"res_2ab": "2ab", "res_2mid": "2mid", "res_1euler": "1euler"}
 """Samplers of the RES family → their solvers; the other sampler is edm_euler."""
+MAX_POSITIONS_IN_ONE_BATCH = 1 << 15
+"""Latent pixels of a batch of videos up to which guidance is one evaluation: three videos of 57 frames of 256x320,
+which are 7,680 tokens of the released networks. Beyond that each evaluation fills a GPU by itself."""
 
 
 @dataclass(frozen=True)
@@ -193,23 +197,19 @@ def sample_latents(
     known = KnownFrames(known_BCTHW, num_known, augment_noise)
     fps_B = torch.tensor(settings.fps or [sampling.fps] * len(names), device=device)
 
-    def bind(text: Tensor) -> NetFn:
-        return _bind_network(net, known.mask_B1THW, fps_B, text, settings.compute_dtype)
+    def bind(text: Tensor, frames: KnownFrames) -> NetFn:
+        fps = fps_B.repeat(len(text) // len(fps_B))
+        return _bind_network(net, frames.mask_B1THW, fps, text, settings.compute_dtype)
 
-    cond = bind(text_BSD)
-    uncond = cond if negative_BSD is None else bind(negative_BSD)
-    guidance = 0.0 if negative_BSD is None else sampling.guidance
-    if sampling.sampler == "edm_euler":
-        net_fn = guide(cond, uncond, guidance)
+    is_res = sampling.sampler in RES_SOLVERS
+    guided = _bind_guided(bind, known, text_BSD, negative_BSD, settings, is_res)
+    if not is_res:
         sigmas = edm_euler_sigmas(sampling.num_steps, sampling.sigma_min, sampling.sigma_max)
         return sample_edm_euler(
-            net_fn, noise, known, sigmas, sigma_data, sampling.known_frames, on_step
+            guided, noise, known, sigmas, sigma_data, sampling.known_frames, on_step
         )
-    x0_fn = guide(
-        _bind_denoiser(cond, known, sigma_data), _bind_denoiser(uncond, known, sigma_data), guidance
-    )
     return sample_res(
-        x0_fn,
+        guided,
         noise * sampling.sigma_max,
         sampling.num_steps,
         sampling.sigma_min,
@@ -217,6 +217,51 @@ def sample_latents(
         solver=RES_SOLVERS[sampling.sampler],
         on_step=on_step,
     )
+
+
+def _bind_guided(
+    bind: Callable[[Tensor, KnownFrames], NetFn],
+    known: KnownFrames,
+    text_BSD: Tensor,
+    negative_BSD: Tensor | None,
+    settings: Settings,
+    is_res: bool,
+) -> NetFn:
+    """The function that the sampler evaluates, with guidance: F, or for the RES solvers x0.
+
+    With few tokens, the evaluations with and without the prompt are one with twice the batch: it reads the weights
+    once, and has half as many kernels to start.
+
+    Args:
+        bind: F with text and known frames bound.
+        known: of the B videos.
+        text_BSD: text contexts.
+        negative_BSD: text contexts that guidance moves away from; None = no guidance.
+        settings: sampling and sigma_data are used.
+        is_res: x0 is wanted in place of F.
+    """
+
+    def evaluate(text: Tensor, frames: KnownFrames) -> NetFn:
+        net_fn = bind(text, frames)
+        return _bind_denoiser(net_fn, frames, settings.sigma_data) if is_res else net_fn
+
+    cond, guidance = evaluate(text_BSD, known), settings.sampling.guidance
+    if negative_BSD is None or guidance == 0:
+        return cond
+    if text_BSD.shape == negative_BSD.shape and _has_few_positions(known):
+        twice = replace(
+            known,
+            latent_BCTHW=torch.cat([known.latent_BCTHW] * 2),
+            augment_noise_BCTHW=torch.cat([known.augment_noise_BCTHW] * 2),
+        )
+        return guide_in_one_batch(evaluate(torch.cat([text_BSD, negative_BSD]), twice), guidance)
+    return guide(cond, evaluate(negative_BSD, known), guidance)
+
+
+def _has_few_positions(known: KnownFrames) -> bool:
+    """True if twice the batch is worth its memory; the same on every machine, so that results are too."""
+    B, _, T, H, W = known.latent_BCTHW.shape
+    return B * T * H * W <= MAX_POSITIONS_IN_ONE_BATCH
 
 
 def _bind_network(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cosmos_worker.config.sampling import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.config.stages import EmbedTextConfig
 from cosmos_worker.data.captions import (
     CAPTION_UNKNOWN,
@@ -110,7 +111,8 @@ def _check_words(
         len(texts), counts.truncated, counts.with_unknown, counts.unknown, config.max_length,
     )  # fmt: skip
     check_captions(facts, index.captions, config.max_unknown_fraction, folder)
-    check_prompts(facts, config.extra_captions, folder)
+    prompts = [text for text in config.extra_captions if text != DEFAULT_NEGATIVE_PROMPT]
+    check_prompts(facts, prompts, folder)  # the negative one that nobody wrote is nobody's fault
     dropped = leave_out_unknown(index, facts).dropped
     if dropped:
         logger.warning(

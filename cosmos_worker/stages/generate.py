@@ -77,7 +77,7 @@ def run(config: GenerateConfig, volumes: Volumes) -> dict[str, Any]:
         if plan.batches:
             writes = processes.context.is_main
             guardrails = _load_guardrails(config, volumes, device) if writes else None
-            models = _load_models(config, volumes, tokenizer, processes)
+            models = _load_models(config, volumes, tokenizer, processes, plan.compute_dtype)
             target = volumes.resolve(config.target_uri)
             found |= _sample_batches(config, target, plan, models, guardrails, processes)
         results = [found[one.id] for one in plan.inputs]
@@ -131,10 +131,11 @@ def _load_models(
     volumes: Volumes,
     tokenizer: VideoTokenizer,
     processes: ProcessGroup,
+    dtype: torch.dtype,
 ) -> Models:
     checkpoint, device = volumes.resolve(config.checkpoint_uri), processes.device
     first_device = HOST if "network" in config.offload else device
-    net = load_network(checkpoint, config.net, first_device, config.checkpoint_lora_scale)
+    net = load_network(checkpoint, config.net, first_device, config.checkpoint_lora_scale, dtype)
     if processes.context.handle is not None:
         net.share_frames(processes.context.handle)
     return Models(net, tokenizer, device, config.offload)

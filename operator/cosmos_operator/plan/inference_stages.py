@@ -14,7 +14,13 @@ from cosmos_operator.api.check_inference_job import (
 from cosmos_operator.api.models import BASE_MODEL, TextEncoderSpec, TokenizerSpec
 from cosmos_operator.errors import InvalidSpec
 from cosmos_operator.plan import sampling_doc, worker_doc
-from cosmos_operator.plan.inputs import RUNTIMES, artifact, auxiliary_artifacts, read_inputs
+from cosmos_operator.plan.inputs import (
+    RUNTIMES,
+    artifact,
+    auxiliary_artifacts,
+    read_inputs,
+    text_store_of,
+)
 from cosmos_operator.plan.sampling_inputs import SamplingInputs, Weights, sampling_of_training
 from cosmos_operator.plan.sampling_job import SamplingJob
 from cosmos_operator.plan.stages import Stage, plan_report, plan_samples, plan_training
@@ -101,15 +107,17 @@ def _of_model(
         fetched = artifact("model", model.name or BASE_MODEL, model.source, fingerprints)
         address, artifacts = fetched.target_uri, (fetched, *artifacts)
         weights = Weights(address, model.lora_scale)
+    experiment = resolve_sampling_experiment(job.request, None)
     sampling = SamplingInputs(
         job_name=job.name,
         items=job.spec.inference,
-        experiment=resolve_sampling_experiment(job.request, None),
+        experiment=experiment,
         base=weights,
         published=weights,
         tokenizer=tokenizer,
         tokenizer_runtime=RUNTIMES[tokens.runtime],
         encoder=encoder,
+        text_store=text_store_of(encoder, experiment),
         auxiliary_models=auxiliary,
         guardrails=job.guardrails,
         fit=request.fit or "Stretch",

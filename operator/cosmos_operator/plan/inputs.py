@@ -74,7 +74,6 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
     source = _source(spec.dataset.source, "datasets")
     dataset_key = source_key("dataset", source, fingerprints)
     name = spec.dataset.name or _source_name(source)
-    text_key = content_key([encoder.target_uri, experiment.text.max_length])
     return Inputs(
         job=job,
         experiment=experiment,
@@ -85,9 +84,15 @@ def read_inputs(job: PostTrainingJob, fingerprints: Mapping[str, str]) -> Inputs
         dataset_source=source,
         dataset_key=dataset_key,
         dataset_folder=f"datasets://{folder_name(name, dataset_key)}",
-        text_store=f"embeddings://{folder_name(f'text-{spec.embeddings.encoder}', text_key)}",
+        text_store=text_store_of(encoder, experiment),
         fingerprints=fingerprints,
     )
+
+
+def text_store_of(encoder: Artifact, experiment: Experiment) -> str:
+    """Volume address of the text embeddings of an encoder, at the length of the experiment."""
+    key = content_key([encoder.target_uri, experiment.text.max_length])
+    return f"embeddings://{folder_name(f'text-{encoder.name}', key)}"
 
 
 def auxiliary_artifacts(

@@ -52,6 +52,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
     "generate": (
         "tokenizer.batch_size",
         *SAME_WITHIN_ROUNDING,
+        "embeddings_uri",  # of the same encoder
         "sampling.batch_size",
         "text.dropout",
         "context_parallel",

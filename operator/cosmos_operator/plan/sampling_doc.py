@@ -53,6 +53,7 @@ def generate(inputs: SamplingInputs, item: InferenceItem) -> GenerateConfig:
         tokenizer=experiment.tokenizer,
         tokenizer_runtime=inputs.tokenizer_runtime,
         encoder_uri=inputs.encoder.target_uri,
+        embeddings_uri=inputs.text_store,
         inputs=tuple(
             GenerateInput(
                 prompt=entry.prompt,

@@ -58,6 +58,8 @@ class SamplingInputs:
     tokenizer: Artifact
     tokenizer_runtime: TokenizerRuntime
     encoder: Artifact
+    text_store: str
+    """Volume address of the text embeddings of this encoder, which may be empty."""
     auxiliary_models: Mapping[str, Artifact]
     """Kind of artifact → the prompt upsampler and the guardrails."""
     guardrails: GuardrailsSpec
@@ -89,6 +91,7 @@ def sampling_of_training(inputs: Inputs, trained: Trained) -> SamplingInputs:
         tokenizer=inputs.tokenizer,
         tokenizer_runtime=inputs.tokenizer_runtime,
         encoder=inputs.encoder,
+        text_store=inputs.text_store,
         auxiliary_models=inputs.auxiliary_models,
         guardrails=spec.guardrails,
         fit=spec.dataset.fit,

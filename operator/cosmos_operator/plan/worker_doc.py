@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
+from cosmos_operator.api.inference import SamplingParameters
 from cosmos_operator.plan.inputs import Inputs
 from cosmos_operator.plan.keys import run_key, stage_key
 from cosmos_operator.plan.training_run import run_address, starting_point
+from cosmos_worker.config.sampling import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.config.stages import (
     Artifact,
     CacheLatentsConfig,
@@ -83,7 +85,7 @@ def embed_text(inputs: Inputs, dataset: PrepareDatasetConfig) -> EmbedTextConfig
     """Embeddings of the dataset's captions and of the prompts in the job."""
     items = inputs.job.spec.inference
     prompts = [entry.prompt for item in items for entry in item.inputs or ()]
-    negatives = [item.parameters.negative_prompt for item in items]
+    negatives = [negative_prompt(item.parameters) for item in items]
     texts = dict.fromkeys([*prompts, *(text for text in negatives if text is not None)])
     document = EmbedTextConfig(
         key="",
@@ -95,6 +97,14 @@ def embed_text(inputs: Inputs, dataset: PrepareDatasetConfig) -> EmbedTextConfig
         extra_captions=tuple(texts),
     )
     return keyed("embed-text", document, inputs.text_store)
+
+
+def negative_prompt(parameters: SamplingParameters) -> str | None:
+    """The text that guidance moves away from; None without guidance."""
+    if parameters.guidance == 0:
+        return None
+    given = parameters.negative_prompt
+    return DEFAULT_NEGATIVE_PROMPT if given is None else given
 
 
 def cache_latents(inputs: Inputs, dataset: PrepareDatasetConfig) -> CacheLatentsConfig:

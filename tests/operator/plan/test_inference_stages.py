@@ -65,6 +65,7 @@ def test_item_of_a_source_has_the_key_of_a_base_item_of_a_job():
     mine = plan({**OWN_MODEL, "fit": "Crop", "items": [item]})["generate-one"]
 
     assert mine.key == stages_of(theirs)["generate-one"].key
+    assert mine.document.embeddings_uri == stages_of(theirs)["embed-text"].document.target_uri
     assert mine.document.target_uri.startswith("checkpoints://generated-with-Tiny-")
     assert job.spec.dataset.fit == "Crop"
 

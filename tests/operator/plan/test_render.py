@@ -113,11 +113,13 @@ def test_every_workload_finds_its_document_and_its_mounts():
             volumes = {volume["name"]: volume for volume in pod["volumes"]}
             mounts = {m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
             assert {m["name"] for m in pod["containers"][0]["volumeMounts"]} == set(volumes)
-            document = documents[volumes["config"]["configMap"]["name"]]["stage.yaml"]
+            files = documents[volumes["config"]["configMap"]["name"]]
+            document = files["stage.yaml"]
             kind = pod["containers"][0]["command"][1]
             STAGE_CONFIGS[kind].model_validate(yaml.safe_load(document))
             for volume in ("models", "datasets", "embeddings", "checkpoints"):
-                assert (f"{volume}://" in document) == (f"/mnt/cosmos/{volume}" in mounts)
+                is_named = f"{volume}://" in document + files.get("hints.yaml", "")
+                assert is_named == (f"/mnt/cosmos/{volume}" in mounts)
 
 
 def test_only_the_target_of_a_stage_can_be_written():

@@ -8,6 +8,7 @@ from support.jobs import make_job
 from cosmos_operator.local.validate import describe_numbers
 from cosmos_operator.plan import keys
 from cosmos_operator.plan.stages import plan_stages
+from cosmos_worker.config.sampling import DEFAULT_NEGATIVE_PROMPT
 from cosmos_worker.config.stages import STAGE_CONFIGS
 from cosmos_worker.storage.volumes import ADDRESS
 
@@ -476,8 +477,29 @@ def test_random_weights_need_no_model():
 def test_prompts_of_the_job_are_embedded_with_the_captions():
     assert plan_stages(make_job())[2].document.extra_captions == (
         "push the red cube left",
+        DEFAULT_NEGATIVE_PROMPT,
         "blurry",
     )
+
+
+def test_texts_that_guidance_moves_away_from_are_embedded_where_there_is_guidance():
+    changes = {
+        f"inference.{i}.parameters": {"guidance": 0, "negativePrompt": "flat"} for i in (0, 1)
+    }
+    plain = plan_stages(make_job(changes))[2].document
+    changes["inference.1.parameters"] = {"guidance": 1, "negativePrompt": ""}
+    guided = plan_stages(make_job(changes))[2].document
+
+    assert plain.extra_captions == ("push the red cube left",)
+    assert guided.extra_captions == ("push the red cube left", "")
+
+
+def test_sampling_looks_for_prompts_where_the_captions_are_embedded():
+    stages = {stage.name: stage.document for stage in plan_stages(make_job())}
+
+    store = stages["embed-text"].target_uri
+    assert {stages[f"generate-{name}"].embeddings_uri for name in ("before", "after")} == {store}
+    assert store == stages["train"].embeddings_uri
 
 
 def test_prompts_of_the_job_are_embedded_in_the_form_of_captions():
@@ -489,7 +511,11 @@ def test_prompts_of_the_job_are_embedded_in_the_form_of_captions():
     )
 
     stages = {stage.name: stage.document for stage in plan_stages(job)}
-    assert stages["embed-text"].extra_captions == ("pouss\u00e9", "flo\u00fa")
+    texts = stages["embed-text"].extra_captions
+    assert [text for text in texts if text != DEFAULT_NEGATIVE_PROMPT] == [
+        "pouss\u00e9",
+        "flo\u00fa",
+    ]
     assert stages["generate-after"].inputs[0].prompt == "pouss\u00e9"
     assert stages["generate-after"].sampling.negative_prompt == "flo\u00fa"
 

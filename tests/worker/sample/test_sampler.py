@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,6 +140,72 @@ def test_generate_latents_is_repeatable_and_depends_on_seed_text_and_guidance(
     assert not torch.equal(first, generate_with(seed=2))
     assert not torch.equal(first, generate_with(text_seed=1))
     assert not torch.equal(first, generate_with(guidance=3.0))
+
+
+class CountedNet(torch.nn.Module):
+    """A network that counts the videos of each of its evaluations."""
+
+    def __init__(self, net: CosmosDiT) -> None:
+        super().__init__()
+        self.net, self.sizes = net, list[int]()
+
+    def forward(self, x_BCTHW: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x_BCTHW))
+        return self.net(x_BCTHW, *rest)
+
+
+@pytest.mark.parametrize("known_frames", ["correct", "legacy"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_guidance_in_one_batch_equals_two_evaluations(
+    net: CosmosDiT, tokenizer: VideoTokenizer, monkeypatch: pytest.MonkeyPatch, sampler: str, known_frames: str
+) -> None:  # fmt: skip
+    samples = [make_sample("0"), make_sample("1", text_seed=1)]
+    samples[1] = dataclasses.replace(samples[1], fps=9.0)
+    settings = make_settings(guidance=3.0, sampler=sampler, known_frames=known_frames)
+
+    counted = CountedNet(net)
+    in_one = generate(counted, tokenizer, samples, settings)
+    monkeypatch.setattr("cosmos_worker.sample.sampler.MAX_POSITIONS_IN_ONE_BATCH", 0)
+    counted_two = CountedNet(net)
+    in_two = generate(counted_two, tokenizer, samples, settings)
+
+    torch.testing.assert_close(in_one, in_two, rtol=1e-4, atol=1e-5)
+    assert set(counted.sizes) == {4}
+    assert set(counted_two.sizes) == {2}
+    assert len(counted_two.sizes) == 2 * len(counted.sizes)
+
+
+def test_texts_of_other_lengths_are_evaluated_apart_since_zeros_would_be_seen(
+    net: CosmosDiT, tokenizer: VideoTokenizer
+) -> None:
+    counted = CountedNet(net)
+    settings = dataclasses.replace(
+        make_settings(guidance=3.0, padding="trim"), negative_LD=embedding(9, num_tokens=3)
+    )
+
+    generate(counted, tokenizer, [make_sample("0")], settings)
+
+    assert set(counted.sizes) == {1}
+
+
+def test_network_in_its_compute_type_computes_the_same_bits(
+    tmp_path: Path, tokenizer: VideoTokenizer
+) -> None:
+    path = write_tiny_model(tmp_path)
+    settings = dataclasses.replace(make_settings(guidance=3.0), compute_dtype=torch.bfloat16)
+    small, large = (
+        load_network(path, TINY_NET, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)
+    )
+
+    samples = [make_sample("0")]
+    latents = generate(small, tokenizer, samples, settings)
+
+    assert torch.equal(latents, generate(large, tokenizer, samples, settings))
+    kept = {name for name, one in small.named_parameters() if one.dtype == torch.float32}
+    assert kept == {name for name, one in small.named_parameters() if one.ndim == 1}
+    assert small.pos_embedder.seq.dtype == torch.float32
+    bytes_of = [sum(p.nbytes for p in one.parameters()) for one in (small, large)]
+    assert bytes_of[0] < 0.51 * bytes_of[1]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -98,6 +98,18 @@ def test_unknown_captions_within_the_limit_are_counted_and_told(
     assert f"cannot tell them apart, such as {CHINESE[0]!r} = {CHINESE[1]!r}" in caplog.text
 
 
+def test_negative_prompt_that_nobody_wrote_fails_no_job(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_dataset(tmp_path / "index", [[text] for text in KNOWN])
+    config = make_config(dataset, encoder, extra_captions=(CHINESE[0],))
+    with pytest.raises(DataError, match="1 of 1 prompts are more than half unknown"):
+        embed_text.run(config, VOLUMES)
+    monkeypatch.setattr(embed_text, "DEFAULT_NEGATIVE_PROMPT", CHINESE[0])
+
+    assert embed_text.run(config, VOLUMES)["unknown"] == 1
+
+
 def test_words_are_checked_where_everything_was_embedded(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
