@@ -1,25 +1,16 @@
-"""The autoencoder against an independent one, diffusers' AutoencoderKLCosmos, with the same weights, in float32.
-
-Three levels and patches of 4, as the released ones have: for others diffusers puts the decoder's upsampling elsewhere,
-since it counts the levels from the other end.
-"""
+"""The autoencoder against an independent one, diffusers' AutoencoderKLCosmos, with the same weights, in float32."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from autoencoders import random_autoencoder, their_autoencoder, their_name
 from torch import Tensor
 from torch.testing import assert_close
 
-from cosmos_worker.tokenizer.network import (
-    AutoencoderConfig,
-    CausalVideoAutoencoder,
-    load_autoencoder,
-)
+from cosmos_worker.tokenizer.network import AutoencoderConfig, load_autoencoder
 
 TINY = AutoencoderConfig(channels=8, num_res_blocks=1)
 CASES = [
@@ -31,57 +22,6 @@ CASES = [
 ]
 RELATIVE_TO_PEAK = 5e-6
 """Float32 sums in another order: convolutions there, sums and differences here, for the wavelet."""
-
-RENAMED = [
-    (r"\.mid\.block_(\d)\.", lambda m: f".mid_block.resnets.{int(m[1]) - 1}."),
-    (r"\.mid\.attn_1\.0\.", ".mid_block.attentions.0."),
-    (r"\.mid\.attn_1\.1\.", ".mid_block.temp_attentions.0."),
-    (r"\.([qkv])\.conv3d\.", r".to_\1."),
-    (r"\.proj_out\.conv3d\.", ".to_out.0."),
-    (r"\.(down|up)\.(\d)\.block\.(\d)\.", r".\1_blocks.\2.resnets.\3."),
-    (r"\.(down|up)\.(\d)\.(down|up)sample\.", r".\1_blocks.\2.\3samplers.0."),
-    (r"\.nin_shortcut\.conv3d\.", ".conv_shortcut."),
-    (r"\.0\.conv3d\.", ".conv_s."),
-    (r"\.1\.conv3d\.", ".conv_t."),
-    (r"\.conv3d\.", "."),
-]
-"""Patterns of our names → names of diffusers, applied in this order."""
-
-
-def their_name(name: str, num_levels: int) -> str:
-    """Diffusers' name of a parameter; it counts the decoder's levels from the other end."""
-    for pattern, there in RENAMED:
-        name = re.sub(pattern, there, name)
-    return re.sub(r"\.up_blocks\.(\d)", lambda m: f".up_blocks.{num_levels - 1 - int(m[1])}", name)
-
-
-def their_autoencoder(ours: CausalVideoAutoencoder) -> Any:
-    """Diffusers' autoencoder with our weights, all of them and no others."""
-    from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
-
-    config = ours.config
-    theirs = AutoencoderKLCosmos(
-        latent_channels=config.latent_channels,
-        encoder_block_out_channels=(config.channels, *config.widths),
-        decode_block_out_channels=(*config.widths, config.widths[-1]),
-        num_layers=config.num_res_blocks,
-        patch_size=config.patch_size,
-        spatial_compression_ratio=config.spatial_compression,
-        temporal_compression_ratio=config.temporal_compression,
-    )
-    levels = len(config.channels_mult)
-    state = {their_name(name, levels): p for name, p in ours.named_parameters()}
-    theirs.load_state_dict(state, strict=True)
-    return theirs.eval()
-
-
-def random_autoencoder(config: AutoencoderConfig) -> CausalVideoAutoencoder:
-    """Fresh weights, moved so that norms and biases matter."""
-    torch.manual_seed(0)
-    network = CausalVideoAutoencoder(config).eval().requires_grad_(False)
-    for parameter in network.parameters():
-        parameter += 0.05 * torch.randn_like(parameter)
-    return network
 
 
 def assert_same(got: Tensor, expected: Tensor) -> None:
