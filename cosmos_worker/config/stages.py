@@ -305,8 +305,7 @@ class GenerateConfig(ItemConfig, StageConfig):
     """native = nothing in the tokenizer's files is run; torchscript = the programs in them are."""
     encoder_uri: str
     embeddings_uri: str | None = None
-    """Folder in which embed-text stores embeddings of this encoder; only texts that are not there are computed. null =
-    all are."""
+    """Folder of stored embeddings of this encoder; only texts that are not there are computed; null = all are."""
     context_parallel: PositiveInt = 1
     """Neighbouring processes that share the latent frames of a video; must divide the frames and the processes."""
     offload: tuple[Literal["tokenizer", "network"], ...] = ()
