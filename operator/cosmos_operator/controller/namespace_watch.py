@@ -100,6 +100,8 @@ class NamespaceWatch:
         """Fill the cache with everything, and keep it up to date until a watch ends."""
         for kind in self._job_kinds:
             self._audit.forget(kind)
+            async for _ in self._cluster.pages(kind, self.namespace, metadata_only=True):
+                break  # a refusal is told at once; kopf would try again and again
             self._lists[kind] = _List(heard_at=time.monotonic())
         namespaces = () if self.namespace is None else (self.namespace,)
         connect = self._cluster.connection
