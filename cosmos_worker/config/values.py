@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cosmos_worker.config.captions import normalise_caption
 
@@ -38,6 +38,11 @@ FOLDER_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 """Name of one folder or file: neither hidden, nor '..', nor a path."""
 
 
+def _normalised(value: object) -> object:
+    """A text in its one form, before its length is looked at: that of a text that is none has no meaning."""
+    return normalise_caption(value) if isinstance(value, str) else value
+
+
 class Model(BaseModel):
     """Base of all documents: unknown keys are errors, values cannot be changed, texts and numbers have bounds."""
 
@@ -62,7 +67,7 @@ PathText = Annotated[str, Field(max_length=MAX_PATH, pattern=PATH_PATTERN)]
 """A path, a volume address, or a URL."""
 FolderName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=FOLDER_PATTERN)]
 """Name that becomes one folder or file of its own."""
-Caption = Annotated[str, AfterValidator(normalise_caption)]
+Caption = Annotated[str, BeforeValidator(_normalised)]
 """A caption or prompt in its one form; may be empty."""
 
 
