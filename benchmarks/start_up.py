@@ -22,8 +22,12 @@ import yaml
 from side_by_side import ROOT, Comparison, add_options, alternate, finish
 
 REFERENCE = "python -c 'import torch'"
+CONTINUED = "cosmos-worker train, from a checkpoint to its next step"
 JOB = "examples/quickstart.yaml"
-FIRST_STEP = "step=1/"
+SAVED_STEP = 100
+FIRST_STEP, NEXT_STEP = " step=1/", f" step={SAVED_STEP + 1}/"
+CHECKPOINT = f"checkpoint step={SAVED_STEP} "
+"""What the log says at these."""
 
 
 def processor_time() -> float:
@@ -43,18 +47,26 @@ def runs(*arguments: str) -> Callable[[], None]:
     return run
 
 
-def trains_one_step(document: Path, target: Path) -> Callable[[], None]:
-    """Work that starts a training and ends it when it tells its first step."""
+def trains(document: Path, target: Path, until: str, continues: bool = False) -> Callable[[], None]:
+    """Work that starts a training and kills it when it says something.
+
+    Args:
+        document: of the training.
+        target: its folder.
+        until: part of a line of its log.
+        continues: it goes on from the checkpoint in its folder; False = it begins anew.
+    """
     command = [sys.executable, "-m", "cosmos_worker.cli", "train", "--config", str(document)]
 
     def run() -> None:
-        shutil.rmtree(target, ignore_errors=True)
+        if not continues:
+            shutil.rmtree(target, ignore_errors=True)
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             said = []
             for line in process.stderr:
                 said.append(line)
-                if FIRST_STEP in line:
+                if until in line:
                     process.kill()
                     return
         raise RuntimeError("".join(said))
@@ -75,7 +87,7 @@ def write_training(folder: Path) -> tuple[Path, Path]:
     write_training_inputs(folder / "inputs")
     write_model(folder / "inputs" / "model.pt")
     target = folder / "out"
-    experiment = small_experiment(max_steps=10_000, save_every_steps=10_000)
+    experiment = small_experiment(max_steps=10_000, save_every_steps=SAVED_STEP)
     config = train_config(folder / "inputs", experiment, target)
     document = folder / "train.yaml"
     document.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -95,9 +107,12 @@ def main() -> None:
             "cosmos validate": runs("-m", "cosmos_operator.cli", "validate", JOB),
             "cosmos-worker --help": runs("-m", "cosmos_worker.cli", "--help"),
             "cosmos-worker train --help": runs("-m", "cosmos_worker.cli", "train", "--help"),
-            "cosmos-worker train, to the end of its first step": trains_one_step(document, target),
+            "cosmos-worker train, to its first step": trains(document, target, FIRST_STEP),
         }
         seconds = alternate(ways, options.rounds, options.warm_up, processor_time)
+        trains(document, target, CHECKPOINT)()
+        ways = {CONTINUED: trains(document, target, NEXT_STEP, continues=True)}
+        seconds |= alternate(ways, options.rounds, options.warm_up, processor_time)
     print("| process | processor time |\n|---|---|")
     for name, times in seconds.items():
         print(f"| `{name}` | {statistics.median(times):.3f} s |")

@@ -1,7 +1,7 @@
 """Whole weights for exports, read tensor by tensor from the shards of a checkpoint that all processes have written.
 
-Nothing is gathered over the network, and no process holds all weights in float32: the main process reads, in a thread
-beside the training, what lies on the volume anyway.
+Nothing is gathered while the training waits, and no process holds more than the file that it exports: the main process
+reads, in a thread beside the training, what lies on the volume anyway.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
-from start_up import FIRST_STEP, processor_time, runs, write_training
+from start_up import SAVED_STEP, processor_time, runs, trains, write_training
 
 from cosmos_worker.config.stages import TrainConfig
 
@@ -24,4 +25,9 @@ def test_training_logs_its_first_step(tmp_path: Path) -> None:
     config = TrainConfig.model_validate(yaml.safe_load(document.read_text()))
     assert config.target_uri == str(target)
     assert config.experiment.trainer.log_every_steps == 1
-    assert FIRST_STEP == "step=1/"
+    assert config.experiment.trainer.save_every_steps == SAVED_STEP
+
+
+def test_process_that_ends_before_it_says_so_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"absent\.yaml: no such file"):
+        trains(tmp_path / "absent.yaml", tmp_path / "out", "step=1/")()

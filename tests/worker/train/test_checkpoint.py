@@ -74,6 +74,21 @@ def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
     assert torch.equal(loaded["model"]["net.weight"], torch.zeros(3))
 
 
+@pytest.mark.parametrize("error", [CheckpointError("damaged"), OSError(5, "Input/output error")])
+def test_shards_that_cannot_be_read_again_fail_the_save(tmp_path: Path, error: Exception) -> None:
+    def fail(shards: Path) -> Exports:
+        assert (shards / ".metadata").is_file()
+        raise error
+
+    saver = Saver(tmp_path, ProcessGroup(0, 1), keep_last=9, keep_exports=9)
+    saver.begin(1, {"model": {"net.weight": torch.ones(2)}}, fail, {})
+
+    with pytest.raises(RetryableError, match="what was just written cannot be read for the export"):
+        saver.finish()
+    assert find_latest_state(tmp_path) is None
+    assert not list((tmp_path / "state").iterdir())
+
+
 def test_no_state_is_none(tmp_path: Path) -> None:
     assert find_latest_state(tmp_path) is None
 
