@@ -261,6 +261,7 @@ def test_archive_with_a_digest_is_known_by_it_alone():
         ("optimizer.implementation=apex", False),
         ("trainer.log_every_steps=1", False),
         ("acceleration.attention=transformer_engine", False),
+        ("acceleration.compile=enabled", False),
         ("acceleration.linear=float8", True),
         ("optimizer.state_bits=8", True),
         ("trainer.sample_every_steps=5", False),
@@ -539,6 +540,14 @@ def test_sampling_follows_the_item_and_otherwise_the_experiment():
     assert item.device == "cpu"
     given = make_job({"inference.0.parameters": {**parameters, "fps": 5}})
     assert not sampled(given).fps_of_inputs
+
+
+def test_blocks_are_compiled_in_sampling_as_in_training_with_the_same_result():
+    change = {"training.overrides": ["acceleration.compile=disabled"]}
+    plain, changed = sampled(make_job()), sampled(make_job(change))
+
+    assert (plain.compile, changed.compile) == ("auto", "disabled")
+    assert plain.key == changed.key
 
 
 @pytest.mark.parametrize(
