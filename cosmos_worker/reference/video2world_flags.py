@@ -75,7 +75,18 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
         metavar="FILE.jsonl",
         help='lines of {"visual_input": PATH, "prompt": TEXT} instead of one prompt and input',
     )
-    add("--negative_prompt", metavar="TEXT", help="default: a text of ours")
+    negative = command.add_mutually_exclusive_group()
+    negative.add_argument(
+        "--negative_prompt",
+        metavar="TEXT",
+        help="default: a text of ours, which is not the reference's: other videos",
+    )
+    negative.add_argument(
+        "--negative_prompt_file",
+        type=Path,
+        metavar="FILE",
+        help="ours: file with that text, UTF-8, such as the reference's default",
+    )
     add(
         "--video_save_name",
         metavar="NAME",
@@ -168,8 +179,27 @@ def sampling_values(options: argparse.Namespace) -> dict[str, Any]:
         "width": options.width,
         "fps": options.fps,
         "num_input_frames": options.num_input_frames,
-        "negative_prompt": options.negative_prompt,
+        "negative_prompt": _negative_prompt(options),
     }
+
+
+def _negative_prompt(options: argparse.Namespace) -> str | None:
+    """The text that guidance moves away from; None = the default of ours.
+
+    Raises:
+        ConfigError: a file that cannot be read as UTF-8 text.
+    """
+    path: Path | None = options.negative_prompt_file
+    if path is None:
+        text: str | None = options.negative_prompt
+        return text
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(
+            f"--negative_prompt_file: {path}: {reason}; give a text file in UTF-8"
+        ) from None
 
 
 def offloaded_models(options: argparse.Namespace) -> tuple[Literal["tokenizer", "network"], ...]:

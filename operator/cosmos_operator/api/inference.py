@@ -79,7 +79,8 @@ class SamplingParameters(ApiModel):
     input_frames: Literal["First", "Last"] = "Last"
     """Frames of a conditioning video that are used: the First or the Last numInputFrames."""
     negative_prompt: NegativePrompt | None = None
-    """Prompt whose content the video is guided away from. Omitted: a default text that describes bad recordings."""
+    """Prompt whose content the video is guided away from. Omitted: a default text that describes bad recordings, which
+    is not the default of NVIDIA's script: for its videos, give its text."""
     sampler: Literal["EdmEuler", "Res2Ab", "Res2Mid", "Res1Euler"] = "EdmEuler"
     """Solver of the diffusion. EdmEuler: that of NVIDIA's inference. Res1Euler, Res2Ab, Res2Mid: the RES solvers of its
     training code, of first order, of second order by the step before, and of second order by a step between."""

@@ -25,11 +25,13 @@ from cosmos_worker.config.presets import (
     NET_7B,
     NET_14B,
 )
+from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.data.video.files import (
     open_video,
     read_video,
 )
-from cosmos_worker.reference.video2world_flags import named_network
+from cosmos_worker.errors import ConfigError
+from cosmos_worker.reference.video2world_flags import named_network, sampling_values
 from cosmos_worker.stages import generate
 from cosmos_worker.storage.volumes import (
     FACE_FILE,
@@ -272,6 +274,24 @@ def test_defaults_are_the_references() -> None:
     assert (options.num_input_frames, options.num_gpus) == (1, 1)
     assert options.tokenizer_dir == "Cosmos-Tokenize1-CV8x8x8-720p"
     assert isinstance(options, argparse.Namespace)
+
+
+def test_negative_prompt_is_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "negative.txt"
+    file.write_text("\ufeff blurry \n", encoding="utf-8")
+    options = build_parser().parse_args(["video2world", "--negative_prompt_file", str(file)])
+
+    assert SamplingConfig(**sampling_values(options)).guided_away_from == "blurry"
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"--negative_prompt_file: .*negative\.txt: No such file"):
+        sampling_values(options)
+
+
+def test_negative_prompt_is_given_once() -> None:
+    given = ["--negative_prompt", "a", "--negative_prompt_file", "b"]
+
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["video2world", *given])
 
 
 def test_help_imports_no_torch() -> None:
