@@ -1,4 +1,4 @@
-"""Words that options may have, also for the parser of the command line, which answers before pydantic is loaded."""
+"""Words and characters that options may have, for what answers before pydantic is loaded: the command line's parser."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ NEEDS = (
     "driver", "torch", "cuda", "nccl", "te", "te-fp8", "apex", "torchao", "av", "shm", "hf-token",
 )  # fmt: skip
 """Items that a job can need of a machine; ``runtime/machine_check.py`` looks for them."""
+
+PATH_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+"""A path or an address: no control characters."""
+FOLDER_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+"""Name of one folder or file: neither hidden, nor '..', nor a path."""

@@ -13,9 +13,13 @@ from pydantic import (
 )
 
 from cosmos_worker.config.addresses import without_secrets
+from cosmos_worker.config.choices import FOLDER_PATTERN, PATH_PATTERN
 from cosmos_worker.config.moved_options import moved_option
 from cosmos_worker.config.source import PATH_OF_NAMES, REPOSITORY_PATTERN, REVISION_PATTERN
-from cosmos_worker.config.values import FOLDER_PATTERN, PATH_PATTERN, shortened, shown_value
+from cosmos_worker.config.values import (
+    shortened,
+    shown_value,
+)
 from cosmos_worker.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cosmos_worker.config.captions import normalise_caption
+from cosmos_worker.config.choices import FOLDER_PATTERN, PATH_PATTERN
 
 MAX_COUNT = 1_000_000_000
 """Largest number of steps, samples, frames, or of anything else that is counted."""
@@ -32,10 +33,6 @@ MAX_NAME = 128
 """Characters of a name of a folder."""
 MAX_SHOWN = 200
 """Characters of a value that a message quotes."""
-PATH_PATTERN = r"^[^\x00-\x1f\x7f]*$"
-"""A path or an address: no control characters."""
-FOLDER_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
-"""Name of one folder or file: neither hidden, nor '..', nor a path."""
 
 
 def _normalised(value: object) -> object:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from cosmos_worker.config.values import FOLDER_PATTERN, PATH_PATTERN
+from cosmos_worker.config.choices import FOLDER_PATTERN, PATH_PATTERN
 from cosmos_worker.errors import ConfigError
 
 logger = logging.getLogger(__name__)

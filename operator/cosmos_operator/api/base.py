@@ -10,7 +10,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from cosmos_worker.config.values import MAX_ADDRESS, MAX_COUNT, MAX_NAME, PATH_PATTERN
+from cosmos_worker.config.choices import PATH_PATTERN
+from cosmos_worker.config.values import (
+    MAX_ADDRESS,
+    MAX_COUNT,
+    MAX_NAME,
+)
 
 GROUP = "cosmos.dev"
 VERSION = "v1alpha1"
