@@ -78,7 +78,7 @@ def test_plan_counts_the_memory_of_the_node(capsys: pytest.CaptureFixture[str]) 
     (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("host")]
     assert line == (
         "host memory       13.5 GiB for pages of the weight file, which can be taken back; "
-        "188.7 GiB on the first node until a checkpoint is written (estimate)"
+        "134.8 GiB on the first node until a checkpoint is written (estimate)"
     )
 
 
