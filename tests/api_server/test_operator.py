@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from support.api_client import Api, connect, prepared
+from support.api_client import Api, connect, prepared, wait_for
 from support.operator_process import OperatorProcess
 from support.scenario_world import CLAIM, Jobs
 
@@ -45,7 +45,7 @@ def operated(
     api: Api, api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Jobs]:
     """Jobs with a running operator, which ends in order after the tests of this file."""
-    assert api.call("GET", api.jobs)[0] == 200, "the resources are installed"
+    wait_for(lambda: api.call("GET", api.jobs)[0] == 200)  # 429 while it fills its memory
     with prepared(connect(api_server.kubeconfig)) as own:
         folder = tmp_path_factory.mktemp("operator")
         kubeconfig = api_server.kubeconfig

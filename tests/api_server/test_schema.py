@@ -45,7 +45,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model.name": "x" * 129}, "spec.model.name: Too long: may not be more than 128 bytes"),
     ({"model.name": "a b"},
      'spec.model.name: Invalid value: "a b": spec.model.name in body should match '
-     "'^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$'"),
+     "'^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)*$'"),
     ({"compute.sharedMemory": "lots"},
      'spec.compute.sharedMemory: Invalid value: "lots": spec.compute.sharedMemory in body should match '
      f"'{QUANTITY_PATTERN}'"),

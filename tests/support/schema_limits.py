@@ -35,7 +35,7 @@ BREAKERS: dict[str, Callable[[Schema], Any]] = {
     "minimum": lambda schema: schema["minimum"] - (0 if schema.get("exclusiveMinimum") else 1),
     "maxLength": lambda schema: "a" * (schema["maxLength"] + 1),
     "minLength": lambda schema: "",
-    "pattern": lambda schema: "?!",
+    "pattern": lambda schema: "?!\x01",
     "multipleOf": lambda schema: schema.get("minimum", 0) + 1,
     "maxItems": lambda schema: [
         _example(schema["items"], i) for i in range(schema["maxItems"] + 1)
