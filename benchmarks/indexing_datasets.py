@@ -1,4 +1,6 @@
-"""Measure prepare-dataset building an index: ``python benchmarks/indexing_datasets.py FOLDER TRAJECTORIES WORKERS``.
+"""Measure prepare-dataset building an index.
+
+Run ``.venv/bin/python benchmarks/indexing_datasets.py FOLDER TRAJECTORIES WORKERS``.
 
 Writes a bridge dataset whose trajectories share 8 real clips of 256x320 (hard links), unless FOLDER holds one, and
 prints one JSON line. A second run with other WORKERS indexes the same dataset anew.
@@ -6,6 +8,7 @@ prints one JSON line. A second run with other WORKERS indexes the same dataset a
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -84,4 +87,11 @@ def main(folder: Path, num_trajectories: int, num_workers: int) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, help="folder of the dataset; written if it does not exist"
+    )
+    parser.add_argument("trajectories", type=int, help="number of trajectories that are written")
+    parser.add_argument("workers", type=int, help="processes that build the index")
+    options = parser.parse_args()
+    main(options.folder, options.trajectories, options.workers)

@@ -129,8 +129,12 @@ def measure(read: Read, starts: Sequence[int], truth: Frames) -> tuple[int, floa
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=600)
-    parser.add_argument("--windows", type=int, default=40)
+    parser.add_argument(
+        "--frames", type=int, default=600, help="frames of a clip, 57 or more (default 600)"
+    )
+    parser.add_argument(
+        "--windows", type=int, default=40, help="random windows of each clip (default 40)"
+    )
     options = parser.parse_args()
     choose = random.Random(0)
     starts = [choose.randrange(options.frames - WINDOW + 1) for _ in range(options.windows)]

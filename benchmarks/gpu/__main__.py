@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--disk",
         type=Path,
-        help="folder for checkpoints, 60 GiB for all parts; default: a temporary one below --output",
+        help="folder for checkpoints, 55 GiB for all parts; default: a temporary one below --output",
     )
     parser.add_argument(
         "--wheels",

@@ -20,8 +20,9 @@ class BaseModelSpec(ApiModel):
     """Name of the model. The experiment must be made for it (7B or 14B). Without a source it is also the name of the
     repository on the Hugging Face Hub: NAME with a slash, otherwise nvidia/NAME."""
     source: Source | None = None
-    """Source of the weights: a folder with model.pt, safetensors files, a diffusers model, or iter_*_model.pt of a
-    training. Omitted: the repository of that name on the Hugging Face Hub."""
+    """Source of the weights: a folder with model.pt, safetensors files, a diffusers model, a checkpoint of
+    torch.distributed.checkpoint, or iter_*_model.pt of a training. Omitted: the repository of that name on the Hugging
+    Face Hub."""
     lora_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Scale with which LoRA weights in the source are merged into the network's, above 0; NVIDIA's LoRA experiments
     use 1. Omitted: the scale that the source states; a PEFT adapter in the folder always states its own."""
