@@ -151,6 +151,11 @@ class Experiment(Model):
                 "optimizer.implementation: 'apex' updates whole weights, which parallel.sharding "
                 f"{self.parallel.sharding!r} spreads over processes; use 'torch', or parallel.sharding=none"
             )
+        obstacles = obstacles_to_compiling(self)
+        if acceleration.compile == "enabled" and obstacles:
+            raise ValueError(
+                f"acceleration.compile: 'enabled' does not admit {', '.join(obstacles)}; use 'auto'"
+            )
         problems = [*_engine_float8_problems(self)]
         if problems:
             raise ValueError(
@@ -158,6 +163,17 @@ class Experiment(Model):
                 "change that, or use 'float8' or 'plain'"
             )
         return self
+
+
+def obstacles_to_compiling(experiment: Experiment) -> list[str]:
+    """Options, written as overrides, with which the blocks of a training are not compiled."""
+    share, kernels = experiment.parallel.context_parallel, experiment.acceleration
+    found = {
+        f"parallel.context_parallel={share}": share > 1,
+        f"acceleration.attention={kernels.attention}": kernels.attention != "torch",
+        f"acceleration.linear={kernels.linear}": kernels.linear == "transformer_engine_float8",
+    }
+    return [option for option, is_one in found.items() if is_one]
 
 
 def check_changes(before: Experiment, after: Experiment) -> None:
@@ -218,8 +234,11 @@ def _window_problems(experiment: Experiment, video: VideoConfig, where: str) -> 
             f"conditioning.max_cond_latent_frames: {known} leaves no frame to generate of {total} latent frames{of}"
         )
     share = experiment.parallel.context_parallel
-    if experiment.buckets and total % share:
-        yield f"parallel.context_parallel: {share} does not divide the {total} latent frames of {where}"
+    if total % share:
+        yield (
+            f"parallel.context_parallel: {share} does not divide the {total} latent frames of {where}; use a number "
+            "that does"
+        )
     net = experiment.net
     if total > net.max_latent_frames:
         yield (

@@ -89,7 +89,7 @@ def divisors(number: int) -> list[int]:
 GIB = 2**30
 PREFIXES = "kmgtp"
 SIZE = re.compile(
-    r"^(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[kmgtp])?(?P<binary>i)?b?$", re.IGNORECASE
+    r"^(?P<number>\d+(\.\d+)?)\s*((?P<prefix>[kmgtp])(?P<binary>i)?b?|b)$", re.IGNORECASE
 )
 
 
@@ -97,7 +97,7 @@ def parse_size(text: str) -> int:
     """Bytes of ``80GiB``, ``80Gi``, ``80GB`` or ``1.5TB``; GiB is 2^30, GB is 10^9.
 
     Raises:
-        ValueError: not a positive size.
+        ValueError: not a positive size with its unit.
     """
     match = SIZE.match(text.strip())
     size = 0

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.experiment import Experiment, obstacles_to_compiling
 from cosmos_worker.config.flops import run_flops
 from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
 from cosmos_worker.errors import ConfigError
@@ -135,17 +135,8 @@ def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device)
     """
     options, kernels = experiment.parallel, experiment.acceleration
     run = _block_runner(options.activation_checkpointing)
-    obstacles = [
-        name
-        for name, is_one in {
-            f"parallel.context_parallel={options.context_parallel}": options.context_parallel > 1,
-            f"acceleration.attention={kernels.attention}": kernels.attention != "torch",
-            f"acceleration.linear={kernels.linear}": kernels.linear == "transformer_engine_float8",
-        }.items()
-        if is_one
-    ]
     pays = run_flops(experiment) >= CPU_FLOPS_THAT_PAY
-    if decide_to_compile(kernels.compile, device, pays, obstacles):
+    if decide_to_compile(kernels.compile, device, pays, obstacles_to_compiling(experiment)):
         any_length = experiment.text_padding == "trim"
         is_strict = kernels.compile == "enabled"
         compile_blocks(model.net, run, any_length=any_length, is_strict=is_strict)

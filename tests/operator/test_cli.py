@@ -92,6 +92,31 @@ def test_validate_summarises_a_valid_job(job_file, capsys):
     assert "note: spec.model.source.path: /data/model is not on this machine" in output
 
 
+def test_validate_counts_the_processes_that_share_frames_once(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    overrides = ["parallel.context_parallel=3", "trainer.micro_batch_size=1"]
+    changes = {"training.overrides": overrides, "compute.processesPerNode": 12}
+    path.write_text(yaml.safe_dump(make_document(changes)))
+
+    assert main(["validate", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "training: 1 node x 12 processes on cpu" in output
+    assert "batch: 4 groups of 3 processes x 1 sample x 4 accumulated = 16; 40 steps" in output
+
+
+def test_validate_counts_in_the_right_number(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    compute = {"nodes": 1, "gpusPerNode": 1}
+    path.write_text(yaml.safe_dump(make_document({"compute": compute, "training.steps": 1})))
+
+    assert main(["validate", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "training: 1 node x 1 process on cuda" in output
+    assert "batch: 1 process x 8 samples x 2 accumulated = 16; 1 step = 16 samples" in output
+    assert "1 x 1 GPU  " in output
+    assert "1 x 1 GPUs" not in output
+
+
 def test_validate_tells_what_an_installation_must_allow(tmp_path, capsys):
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(make_document({"podTemplate": {"spec": {"hostIPC": True}}})))

@@ -103,7 +103,7 @@ def test_plan_that_does_not_fit_is_exit_code_2_with_advice(
     [
         (["--gpus", "0"], "got '0'; expected a whole number of at least 1"),
         (["optimizer.eps", "--gpus", "8"], "expected key.sub=value"),
-        (["parallel.context_parallel=3", "--gpus", "8"], "3 does not divide 8 GPUs"),
+        (["parallel.context_parallel=4", "--gpus", "6"], "4 does not divide 6 GPUs"),
     ],
 )
 def test_bad_arguments_are_explained(
@@ -118,12 +118,13 @@ def test_bad_arguments_are_explained(
     assert message in capsys.readouterr().err
 
 
-def test_bad_size_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("size", ["80 gigs", "80"])
+def test_bad_size_is_explained(capsys: pytest.CaptureFixture[str], size: str) -> None:
     with pytest.raises(SystemExit) as leave:
-        main(["plan", "--experiment", BRIDGE, "--gpus", "8", "--gpu-memory", "80 gigs"])
+        main(["plan", "--experiment", BRIDGE, "--gpus", "8", "--gpu-memory", size])
 
     assert leave.value.code == 2
-    assert "size: got '80 gigs'; write a number and a unit" in capsys.readouterr().err
+    assert f"size: got '{size}'; write a number and a unit" in capsys.readouterr().err
 
 
 # --- check ---------------------------------------------------------------------------------------

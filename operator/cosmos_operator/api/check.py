@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
+
 from cosmos_operator.api.check_items import ItemContext, check_address, check_items, check_sampling
 from cosmos_operator.api.check_models import model_problems
 from cosmos_operator.api.check_pods import check_pods
@@ -12,6 +16,7 @@ from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.presets import get_experiment
 from cosmos_worker.config.values import divisors
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.storage.files import counted
 from cosmos_worker.storage.volumes import VOLUMES, WEIGHT_SUFFIXES
 
 MAX_MICRO_BATCH = 1024
@@ -50,6 +55,12 @@ def resolve_experiment(job: PostTrainingJob) -> Experiment:
     return get_experiment(spec.training.experiment, [*spec.training.overrides, *given])
 
 
+def num_data_groups(job: PostTrainingJob, experiment: Experiment) -> int:
+    """Groups of processes that see different samples; context parallelism lets several processes share theirs."""
+    compute = job.spec.compute
+    return compute.nodes * compute.num_processes_per_node // experiment.parallel.context_parallel
+
+
 def check_training(training: TrainingSpec) -> list[str]:
     """Problems of the experiment's name and of the overrides, one line each."""
     try:
@@ -78,8 +89,13 @@ def _check_overrides(training: TrainingSpec) -> list[str]:
             get_experiment(training.experiment, [override])
         except ConfigError as error:
             where = f"spec.training.overrides[{number}]"
-            problems += [f"{where}: {line}" for line in str(error).splitlines()]
+            problems += [f"{where}: {_without_place(line)}" for line in str(error).splitlines()]
     return problems
+
+
+def _without_place(line: str) -> str:
+    """A problem of an override without the word in front that its field says already."""
+    return re.sub(r"^overrides(\.|: )", "", line)
 
 
 def check_job(job: PostTrainingJob) -> list[str]:
@@ -96,6 +112,7 @@ def check_job(job: PostTrainingJob) -> list[str]:
         return [f"spec.training.{line}" for line in str(error).splitlines()] + problems
     problems += model_problems(job, experiment)
     problems += _check_batch(job, experiment) + _check_step(job, experiment)
+    problems += _check_weights(job, experiment)
     problems += _check_adapter(job, experiment) + _check_frame_rate(job, experiment)
     return problems + check_sampling(items, context, experiment)
 
@@ -140,20 +157,37 @@ def _check_starting_point(job: PostTrainingJob) -> list[str]:
 def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
     compute, trainer = job.spec.compute, experiment.trainer
     processes = compute.nodes * compute.num_processes_per_node
-    unit = processes * trainer.micro_batch_size
-    total = trainer.global_batch_size
+    share = experiment.parallel.context_parallel
+    machines = (
+        f"{counted(compute.nodes, 'node')} x "
+        f"{counted(compute.num_processes_per_node, 'process', 'processes')}"
+    )
+    if processes % share:
+        frames = [experiment.latent_frames(video) for video in experiment.windows]
+        shares = divisors(math.gcd(processes, *frames))
+        return [
+            f"spec.compute: parallel.context_parallel={share} does not divide {machines} = {processes}; use a multiple "
+            f"of {share} processes, or override parallel.context_parallel with {_one_of(shares)}"
+        ]
+    groups, total = num_data_groups(job, experiment), trainer.global_batch_size
+    unit = groups * trainer.micro_batch_size
     if total % unit == 0:
         return []
-    per_process = divisors(total // processes) if total % processes == 0 else []
-    usable = [size for size in per_process if size <= MAX_MICRO_BATCH]
+    per_group = divisors(total // groups) if total % groups == 0 else []
+    usable = [size for size in per_group if size <= MAX_MICRO_BATCH]
     advice = [f"override trainer.global_batch_size with a multiple of {unit}"]
     if usable:
-        advice.append(f"trainer.micro_batch_size with one of {', '.join(map(str, usable))}")
+        advice.append(f"trainer.micro_batch_size with {_one_of(usable)}")
+    shared = f" / parallel.context_parallel {share}" if share > 1 else ""
     return [
-        f"spec.compute: {compute.nodes} nodes x {compute.num_processes_per_node} processes x micro-batch "
-        f"{trainer.micro_batch_size} = {unit} samples do not divide the global batch of {total}; "
-        + " or ".join(advice)
+        f"spec.compute: {machines}{shared} x micro-batch {trainer.micro_batch_size} = {unit} samples "
+        f"do not divide the global batch of {total}; " + " or ".join(advice)
     ]
+
+
+def _one_of(numbers: Sequence[int]) -> str:
+    """Numbers of which one is to be taken, in words."""
+    return f"{'one of ' if len(numbers) > 1 else ''}{', '.join(map(str, numbers))}"
 
 
 def _check_step(job: PostTrainingJob, experiment: Experiment) -> list[str]:
@@ -171,6 +205,17 @@ def _check_step(job: PostTrainingJob, experiment: Experiment) -> list[str]:
             f"{trainer.save_every_steps} up to {trainer.max_steps}, or {trainer.max_steps}"
         ]
     return []
+
+
+def _check_weights(job: PostTrainingJob, experiment: Experiment) -> list[str]:
+    outputs = job.spec.outputs
+    if outputs.weights != "Ema" or experiment.ema.enabled:
+        return []
+    given = "'Ema'" if "weights" in outputs.model_fields_set else "'Ema' (the default)"
+    return [
+        f"spec.outputs.weights: {given}, but the experiment keeps no average (ema.enabled=false); set "
+        "spec.outputs.weights: Regular"
+    ]
 
 
 def _check_adapter(job: PostTrainingJob, experiment: Experiment) -> list[str]:

@@ -131,6 +131,8 @@ def experiment_page() -> str:
     note = (
         "Written from the models by `cosmos fields experiment`; a test keeps this page in step with them. "
         "`cosmos-worker experiments` prints the memory that each needs; [memory.md](memory.md) says how it is computed."
+        " '80 GB' is a GPU's trade name, counted as 80 GiB; give `cosmos-worker plan` what `nvidia-smi` shows, such as "
+        "`81559MiB`."
     )
     change = (
         "Change an option with `training.overrides: [key.sub=value]`; values are YAML, so that `null`, `1e-4` and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cosmos_operator.api.check import resolve_experiment
+from cosmos_operator.api.check import num_data_groups, resolve_experiment
 from cosmos_operator.api.check_inference_job import check_inference_job
 from cosmos_operator.api.check_pods import FileJob, templates
 from cosmos_operator.api.inferencejob import InferenceJob
@@ -25,6 +25,7 @@ from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_worker.config.addresses import without_secrets
 from cosmos_worker.config.source import Source
 from cosmos_worker.config.stages import FetchModelConfig, PrepareDatasetConfig
+from cosmos_worker.storage.files import counted
 
 
 def describe_file(path: Path, model_job: Path | None = None) -> Iterator[str]:
@@ -98,7 +99,7 @@ def _describe_stages(stages: Sequence[Stage]) -> Iterator[str]:
     yield from (f"  {line}" for line in describe_downloads(stages))
     width = max(len(stage.name) for stage in stages)
     for stage in stages:
-        gpus = f"{stage.nodes} x {stage.gpus} GPUs" if stage.gpus else "CPU"
+        gpus = f"{stage.nodes} x {counted(stage.gpus, 'GPU')}" if stage.gpus else "CPU"
         after = f"after {', '.join(stage.depends_on)}" if stage.depends_on else ""
         yield f"  {stage.name:<{width}}  {stage.key}  {gpus:<10}  {after}".rstrip()
 
@@ -137,8 +138,9 @@ def _address(source: Source) -> str:
 def describe_numbers(job: PostTrainingJob) -> Iterator[str]:
     """Lines on the experiment, the machines and the arithmetic of the batches."""
     experiment, compute = resolve_experiment(job), job.spec.compute
-    trainer, processes = experiment.trainer, compute.nodes * compute.num_processes_per_node
-    accumulation = trainer.global_batch_size // (trainer.micro_batch_size * processes)
+    trainer, share = experiment.trainer, experiment.parallel.context_parallel
+    groups = num_data_groups(job, experiment)
+    accumulation = trainer.global_batch_size // (trainer.micro_batch_size * groups)
     samples = trainer.max_steps * trainer.global_batch_size
     windows = " or ".join(
         f"{video.num_pixel_frames} frames, {video.height}x{video.width} pixels"
@@ -146,11 +148,18 @@ def describe_numbers(job: PostTrainingJob) -> Iterator[str]:
     )
     yield f"experiment {experiment.name}: windows of {windows}"
     yield (
-        f"training: {compute.nodes} node{'s' if compute.nodes > 1 else ''} x "
-        f"{compute.num_processes_per_node} processes on {trainer.device}"
+        f"training: {counted(compute.nodes, 'node')} x {_processes(compute.num_processes_per_node)} on {trainer.device}"
+    )
+    sharing = f"{counted(groups, 'group')} of {_processes(share)}"
+    yield (
+        f"batch: {sharing if share > 1 else _processes(groups)} x {counted(trainer.micro_batch_size, 'sample')} x "
+        f"{accumulation} accumulated = {trainer.global_batch_size}; {counted(trainer.max_steps, 'step')} = "
+        f"{counted(samples, 'sample')}"
     )
     yield (
-        f"batch: {processes} processes x {trainer.micro_batch_size} samples x {accumulation} accumulated = "
-        f"{trainer.global_batch_size}; {trainer.max_steps} steps = {samples} samples"
+        f"checkpoints: every {counted(trainer.save_every_steps, 'step')}, the last {trainer.keep_last} kept"
     )
-    yield f"checkpoints: every {trainer.save_every_steps} steps, the last {trainer.keep_last} kept"
+
+
+def _processes(number: int) -> str:
+    return counted(number, "process", "processes")

@@ -3,8 +3,9 @@
 import pytest
 from support.jobs import make_job
 
-from cosmos_operator.api.check import resolve_experiment
+from cosmos_operator.api.check import num_data_groups, resolve_experiment
 from cosmos_operator.errors import InvalidSpec
+from cosmos_worker.config.presets import PRESETS, Preset
 
 
 def test_fields_of_the_job_reach_the_experiment():
@@ -50,12 +51,35 @@ def test_device_follows_the_gpus():
             {"training.overrides": ["text.dropout=0", "optimiser.eps=1"]},
             r"spec\.training\.overrides\[1\]: .*did you mean 'optimizer\.eps'",
         ),
-        ({"training.overrides": ["text.dropout=2"]}, r"overrides\[0\]: .*text\.dropout.*\(got 2\)"),
+        ({"training.overrides": ["text.dropout=2"]}, r"spec\.training\.overrides\[0\]: text\.dropout: .*\(got 2\)"),
+        (
+            {"training.overrides": ["text.dropout=0", "trainer.global_batch_size=9"]},
+            r"spec\.training\.overrides\[1\]: trainer\.global_batch_size: 9 is not a multiple of",
+        ),
         ({"training.overrides": ["nonsense"]}, r"overrides\[0\]: .*use KEY=VALUE without spaces"),
         (
             {"compute.processesPerNode": 3},
-            r"spec\.compute: 1 nodes x 3 processes x micro-batch 8 = 24 samples do not divide the global "
+            r"spec\.compute: 1 node x 3 processes x micro-batch 8 = 24 samples do not divide the global "
             r"batch of 16; override trainer\.global_batch_size with a multiple of 24",
+        ),
+        (
+            {"training.overrides": ["parallel.context_parallel=3"], "compute.nodes": 2, "compute.processesPerNode": 4},
+            r"spec\.compute: parallel\.context_parallel=3 does not divide 2 nodes x 4 processes = 8; use a multiple of "
+            r"3 processes, or override parallel\.context_parallel with 1$",
+        ),
+        (
+            {"training.overrides": ["parallel.context_parallel=3"], "compute.processesPerNode": 9},
+            r"spec\.compute: 1 node x 9 processes / parallel\.context_parallel 3 x micro-batch 8 = 24 samples do not "
+            r"divide the global batch of 16; override trainer\.global_batch_size with a multiple of 24$",
+        ),
+        (
+            {"training.overrides": ["ema.enabled=false"], "outputs.weights": "Ema"},
+            r"spec\.outputs\.weights: 'Ema', but the experiment keeps no average \(ema\.enabled=false\); set "
+            r"spec\.outputs\.weights: Regular$",
+        ),
+        (
+            {"training.overrides": ["ema.enabled=false"]},
+            r"spec\.outputs\.weights: 'Ema' \(the default\), but the experiment keeps no average",
         ),
         (
             {"tokenizer.source": {"s3": {"uri": "s3://lab/model.pt"}}},
@@ -177,3 +201,49 @@ def test_batch_that_is_not_divided_names_the_micro_batches_that_divide_it():
 
     with pytest.raises(InvalidSpec, match=r"trainer.micro_batch_size with one of 1, 2, 3, 6$"):
         make_job({"training.overrides": overrides, "compute.processesPerNode": 2})
+
+
+def job_of(preset: Preset, changes=None):
+    """A job that trains a preset on the GPUs that it is made for, eight of them or fewer in each node."""
+    gpus = preset.hardware.num_gpus
+    per_node = min(gpus, 8)
+    return make_job(
+        {
+            "training": {"experiment": preset.experiment.name},
+            "compute": {"nodes": gpus // per_node, "gpusPerNode": per_node},
+            "embeddings": {"encoder": "google-t5/t5-11b"},
+            "inference": [],
+            **(changes or {}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [preset for preset in PRESETS if preset.hardware],
+    ids=lambda preset: preset.experiment.name,
+)
+def test_preset_is_a_valid_job_on_its_own_gpus(preset):
+    weights = "Ema" if preset.experiment.ema.enabled else "Regular"
+
+    job_of(preset, {"outputs.weights": weights})
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [preset for preset in PRESETS if not preset.experiment.ema.enabled],
+    ids=lambda preset: preset.experiment.name,
+)
+def test_preset_without_an_average_publishes_its_regular_weights(preset):
+    with pytest.raises(
+        InvalidSpec, match=r"keeps no average .*; set spec\.outputs\.weights: Regular$"
+    ):
+        job_of(preset)
+
+
+def test_processes_that_share_frames_see_the_same_samples():
+    overrides = ["parallel.context_parallel=3", "trainer.micro_batch_size=4"]
+
+    job = make_job({"training.overrides": overrides, "compute.processesPerNode": 12})
+
+    assert num_data_groups(job, resolve_experiment(job)) == 4

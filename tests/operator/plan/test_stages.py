@@ -257,7 +257,6 @@ def test_archive_with_a_digest_is_known_by_it_alone():
     ("override", "changes"),
     [
         ("parallel.sharding=full", False),
-        ("parallel.context_parallel=3", False),
         ("optimizer.implementation=apex", False),
         ("trainer.log_every_steps=1", False),
         ("acceleration.attention=transformer_engine", False),
@@ -281,6 +280,16 @@ def test_how_a_training_runs_does_not_decide_its_key(override, changes):
     )
 
     assert (plain.key != changed.key) is changes
+
+
+def test_processes_that_share_frames_do_not_decide_the_key_of_a_training():
+    shared = {"training.overrides": ["parallel.context_parallel=3"], "compute.processesPerNode": 6}
+    plain, changed = (
+        next(stage for stage in plan_stages(make_job(change)) if stage.kind == "train")
+        for change in (None, shared)
+    )
+
+    assert plain.key == changed.key
 
 
 def test_buckets_decide_index_latents_and_training():

@@ -73,7 +73,7 @@ def test_experiment_without_buckets_trains_on_its_video() -> None:
         (
             ((17, 128, 160), (9, 128, 160)),
             ("parallel.context_parallel=3",),
-            r"parallel\.context_parallel: 3 does not divide the 2 latent frames of buckets\.1",
+            r"parallel\.context_parallel: 3 does not divide the 2 latent frames of buckets\.1; use a number that does",
         ),
         (
             ((17, 128, 160), (9, 128, 160), (17, 128, 160)),

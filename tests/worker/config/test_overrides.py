@@ -94,6 +94,10 @@ def test_override_may_set_null() -> None:
         ),
         ("optimizer.learning_rate=0", r"optimizer\.learning_rate: .*greater than 0.*got 0"),
         ("video.num_pixel_frames=58", r"58 is not 8n\+1; use 57 or 65"),
+        (
+            "parallel.context_parallel=3",
+            r"parallel\.context_parallel: 3 does not divide the 8 latent frames of video; use a number that does",
+        ),
         ("video.height=250", r"height: 250 is not a multiple of 16; use 240 or 256"),
         ("net.num_heads=30", r"num_heads: 30 does not divide model_channels 4096"),
         (
@@ -155,6 +159,25 @@ def test_moved_option_is_answered_with_what_is_used_instead(path: str) -> None:
         get_experiment(BRIDGE, [f"{path}=1"])
     with pytest.raises(ConfigError, match="is no option any more; "):
         apply_overrides(document, [f"experiment.{path}=1"])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "parallel.context_parallel=2",
+        "acceleration.attention=transformer_engine",
+        "acceleration.linear=transformer_engine_float8",
+    ],
+)
+def test_options_that_are_not_compiled_do_not_go_with_compiling_everywhere(option: str) -> None:
+    overrides = [option, "parallel.activation_checkpointing=block"]
+
+    with pytest.raises(
+        ConfigError,
+        match=f"acceleration\\.compile: 'enabled' does not admit {option}; use 'auto'",
+    ):
+        get_experiment(BRIDGE, [*overrides, "acceleration.compile=enabled"])
+    get_experiment(BRIDGE, [*overrides, "acceleration.compile=auto"])
 
 
 def test_unknown_experiment_names_the_nearest() -> None:

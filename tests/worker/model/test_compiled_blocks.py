@@ -90,11 +90,11 @@ def test_nothing_is_tried_where_nothing_is_compiled(
 
 
 def test_options_without_compiling_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"not made for parallel\.context_parallel=2"):
-        run_blocks(small_model(), _experiment("enabled", context_parallel=2), CPU)
+    with pytest.raises(ConfigError, match=r"not made for parallel\.context_parallel=3"):
+        run_blocks(small_model(), _experiment("enabled", context_parallel=3), CPU)
 
     model = small_model()
-    run_blocks(model, _experiment("auto", context_parallel=2), CUDA)
+    run_blocks(model, _experiment("auto", context_parallel=3), CUDA)
     assert model.net.run_block is call
 
 

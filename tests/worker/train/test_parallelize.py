@@ -152,7 +152,7 @@ def test_activation_checkpointing_changes_no_bit(
     ],
 )
 def test_sizes_that_do_not_divide_are_refused(options: dict[str, object], message: str) -> None:
-    chosen = experiment(**options)
+    chosen = experiment().model_copy(update={"parallel": ParallelConfig(**options)})
 
     with pytest.raises(ConfigError, match=message):
         form_shard_mesh(chosen.parallel, share_frames(chosen, ProcessGroup(0, 8)))
