@@ -42,14 +42,15 @@ def run_stage(
         stage: command of the worker.
         config: its document.
         volumes: where they are mounted.
-        is_alone: True if no other process can be at the same work, as its launcher holds the lock of its content.
+        is_alone: True if no other process can be at the same work, as its launcher holds the lock of its content. A
+            group that something else has started takes no lock: its processes would wait for each other.
 
     Raises:
         WorkerError: of the stage.
     """
     if done := _find_done(stage, config, volumes):
         return done
-    if is_alone:
+    if is_alone or ProcessGroup.from_environment(os.environ).world_size > 1:
         return _run(stage, config, volumes)
     with lock_content(stage, config, volumes):
         return _find_done(stage, config, volumes) or _run(stage, config, volumes)

@@ -55,6 +55,7 @@ CLASSES = (
     "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata",
     "TensorProperties", "StorageMeta", "_StorageInfo", "_MEM_FORMAT_ENCODING", "MEM_FORMAT_ENCODING", "ShardMetadata",
 )  # fmt: skip
+ENUMERATIONS = ("_MEM_FORMAT_ENCODING", "MEM_FORMAT_ENCODING")
 OTHER_NAMES = {
     "torch": None,  # types of tensors, and Size
     "torch.serialization": ("_get_layout",),
@@ -109,11 +110,21 @@ class _StandIn:
             self.values = state
 
 
+def _member(enumeration: object, name: object) -> _StandIn:
+    """The stand-in for a member of an enumeration, as Python 3.11.0 to 3.11.3 pickle one; nothing else has attributes."""
+    kind = getattr(enumeration, "kind", "")
+    if kind not in ENUMERATIONS or not isinstance(name, str):
+        raise pickle.UnpicklingError("it names builtins.getattr")
+    return _StandIn(name)
+
+
 class _Unpickler(InertUnpickler):
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         """The stand-in for a name, a new one each time, as a pickle can set its attributes."""
         if module in MODULES and name in CLASSES:
             return type(name, (_StandIn,), {"kind": name})
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         admitted = OTHER_NAMES.get(module, ())
         if admitted is None and name == "Size":
             return lambda sizes=(): tuple(sizes)

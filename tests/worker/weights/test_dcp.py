@@ -104,6 +104,36 @@ def test_metadata_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not Path("/tmp/cosmos-executed").exists()
 
 
+class Attribute:
+    def __reduce__(self) -> tuple[object, tuple[object, str]]:
+        return getattr, (Path, "home")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_members_of_enumerations_as_python_3_11_0_pickles_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.checkpoint import metadata
+
+    def reduce(member: Any, _: object) -> tuple[object, tuple[type, str]]:
+        return getattr, (type(member), member.name)
+
+    monkeypatch.setattr(metadata._MEM_FORMAT_ENCODING, "__reduce_ex__", reduce)
+    folder = save_dcp(tmp_path / "dcp", weights())
+    assert b"getattr" in (folder / ".metadata").read_bytes()
+
+    check_loads(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attribute_of_anything_else_is_refused(tmp_path: Path) -> None:
+    folder = save_dcp(tmp_path / "dcp", weights())
+    (folder / ".metadata").write_bytes(pickle.dumps({"a": Attribute()}))
+
+    with pytest.raises(CheckpointError, match="it names builtins.getattr"):
+        read_weight_file(folder)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("place", ["", "shards"])
 def test_state_of_a_training_is_no_model(tmp_path: Path, place: str) -> None:
