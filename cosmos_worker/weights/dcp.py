@@ -111,7 +111,7 @@ class _StandIn:
 
 
 def _member(enumeration: object, name: object) -> _StandIn:
-    """The stand-in for a member of an enumeration, as Python 3.11.0 to 3.11.3 pickle one; nothing else has attributes."""
+    """The stand-in for a member of an enumeration, as Python 3.11.0 to 3.11.3 pickle one; nothing else has any."""
     kind = getattr(enumeration, "kind", "")
     if kind not in ENUMERATIONS or not isinstance(name, str):
         raise pickle.UnpicklingError("it names builtins.getattr")

@@ -130,7 +130,7 @@ def test_attribute_of_anything_else_is_refused(tmp_path: Path) -> None:
     folder = save_dcp(tmp_path / "dcp", weights())
     (folder / ".metadata").write_bytes(pickle.dumps({"a": Attribute()}))
 
-    with pytest.raises(CheckpointError, match="it names builtins.getattr"):
+    with pytest.raises(CheckpointError, match=r"it names builtins\.getattr"):
         read_weight_file(folder)
 
 
