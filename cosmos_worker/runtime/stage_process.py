@@ -120,8 +120,10 @@ def report_end(outcome: Outcome) -> int:
 
 
 def exit_process(exit_code: int) -> NoReturn:
-    """Exit; a training process that failed does so at once, as its libraries may wait for peers when they unload."""
-    if exit_code != EXIT_OK and is_launched():
+    """Exit; a process of a launcher does so at once: its libraries may wait for peers, or abort, as they unload."""
+    if is_launched():
         logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(exit_code)
     sys.exit(exit_code)
