@@ -23,7 +23,7 @@ from cosmos_worker.sources.s3_download import (
     ObjectRecords,
     download_objects,
 )
-from cosmos_worker.storage.files import counted, take_lock
+from cosmos_worker.storage.files import counted, is_same_file, take_lock
 from cosmos_worker.storage.volumes import WEIGHT_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def locked_download(partial: Path) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if take_lock(handle, path):
-                if not _is_same_file(handle, path):  # removed meanwhile
+                if not is_same_file(handle, path):  # removed meanwhile
                     continue
                 for left in partial.glob(f"{EXTRACTED}*"):
                     shutil.rmtree(left, ignore_errors=True)
@@ -137,14 +137,6 @@ def locked_download(partial: Path) -> Iterator[None]:
             logger.info("%s: another process downloads the same; waiting for it", partial)
             has_logged = True
         time.sleep(LOCK_WAIT_S)
-
-
-def _is_same_file(handle: int, path: Path) -> bool:
-    """True if the locked file still has this name, and was not removed meanwhile."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 # --- names of objects --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,14 @@ def take_lock(handle: int, path: Path) -> bool:
             "with a lock daemon"
         ) from error
     return True
+
+
+def is_same_file(handle: int, path: Path) -> bool:
+    """True if the locked file still has this name, and was not removed meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.storage.files import take_lock
+from cosmos_worker.storage.files import is_same_file, take_lock
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def _lock(path: Path, folder: Path) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            is_ours = take_lock(handle, path) and _is_same_file(handle, path)
+            is_ours = take_lock(handle, path) and is_same_file(handle, path)
         except ConfigError as error:
             os.close(handle)
             logger.warning("%s; going on without a lock", error)
@@ -59,11 +59,3 @@ def _lock(path: Path, folder: Path) -> int | None:
             logger.info("%s: another process makes the same; waiting for it", folder)
             has_logged = True
         time.sleep(LOCK_WAIT_S)
-
-
-def _is_same_file(handle: int, path: Path) -> bool:
-    """True if the locked file still has this name, and was not removed meanwhile."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
