@@ -70,8 +70,12 @@ def run_ours(model: CosmosModel, given: Inputs) -> Tensor:
     return out
 
 
-def their_network(model: CosmosModel) -> nn.Module:
-    """Diffusers' network with the weights of ours; it takes the padding mask with the condition mask.
+def their_network(model: CosmosModel, takes_padding_mask: bool = True) -> nn.Module:
+    """Diffusers' network with the weights of ours.
+
+    Args:
+        model: ours.
+        takes_padding_mask: the padding mask comes with the condition mask; False = as its pipeline runs it.
 
     Raises:
         RuntimeError: a weight is missing or left over.
@@ -80,7 +84,8 @@ def their_network(model: CosmosModel) -> nn.Module:
 
     net = model.net.config
     config = {k: v for k, v in build_config(net, True).items() if not k.startswith("_")}
-    config |= {"concat_padding_mask": False, "in_channels": net.latent_channels + 2}
+    if takes_padding_mask:
+        config |= {"concat_padding_mask": False, "in_channels": net.latent_channels + 2}
     theirs: nn.Module = CosmosTransformer3DModel(**config)
     names = diffusers_names(net.num_blocks)
     state = {names[name]: one.clone() for name, one in model.state_dict().items() if name in names}

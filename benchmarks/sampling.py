@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,16 +26,17 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from autoencoders import random_autoencoder, their_autoencoder
+from networks import our_network, their_network
 from side_by_side import Comparison, add_options, compare, finish
 
 from cosmos_worker.config.network import NetConfig, TextConfig
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.model.dit import CosmosDiT, CosmosModel
+from cosmos_worker.model.compiled_blocks import compile_blocks
+from cosmos_worker.model.dit import CosmosDiT
 from cosmos_worker.sample import sampler
 from cosmos_worker.sample.passes import Models, generate_videos
 from cosmos_worker.sample.sampler import Sample, Settings
 from cosmos_worker.tokenizer.network import AutoencoderConfig, CausalVideoAutoencoder
-from cosmos_worker.weights.diffusers import build_config, diffusers_names
 
 REFERENCE = "diffusers, eager"
 LARGE = NetConfig(model_channels=1024, num_blocks=4, num_heads=8)
@@ -90,7 +90,7 @@ class Unguarded:
 
 @dataclass(frozen=True)
 class Given:
-    """What a video is made of: a frame (C, H, W) in [-1, 1], embeddings (L, D), and the noise that ours draws."""
+    """Inputs of a video: a frame (C, H, W) in [-1, 1], embeddings (L, D), and the noise that ours draws."""
 
     frame_CHW: Tensor
     text_LD: Any
@@ -106,41 +106,6 @@ def given_inputs(net: NetConfig) -> Given:
     noise, _ = sampler.draw_sample_noise(0, ["video"], shape, torch.device("cpu"))
     frame = torch.from_numpy(random.uniform(-1, 1, (3, HEIGHT, WIDTH)).astype(np.float32))
     return Given(frame, texts[0], texts[1], noise)
-
-
-def our_network(net: NetConfig) -> CosmosDiT:
-    """Random weights that let every layer do something."""
-    model = CosmosModel(net, extra_pos_emb=True)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        model.init_weights(generator)
-        for parameter in model.parameters():
-            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
-    return model.net
-
-
-def their_network(ours: CosmosDiT) -> Any:  # noqa: ANN401 - diffusers has no types
-    """Diffusers' network with the same weights, all of them and no others."""
-    from diffusers.models.transformers.transformer_cosmos import CosmosTransformer3DModel
-
-    config = build_config(ours.config, True)
-    theirs = CosmosTransformer3DModel(**{k: v for k, v in config.items() if not k.startswith("_")})
-    names = diffusers_names(ours.config.num_blocks)
-    state = {f"net.{name}": one for name, one in ours.state_dict().items()}
-    theirs.load_state_dict({names[k]: one.clone() for k, one in state.items() if k in names})
-    return theirs
-
-
-def compile_ours(net: CosmosDiT) -> CosmosDiT:
-    """A copy whose blocks are compiled.
-
-    Raises:
-        ImportError: this version does not compile blocks.
-    """
-    compile_blocks = importlib.import_module("cosmos_worker.model.compiled_blocks").compile_blocks
-    other = copy.deepcopy(net)
-    compile_blocks(other)
-    return other
 
 
 Make = Callable[[], Any]
@@ -202,36 +167,30 @@ def make_theirs(
     return make
 
 
-def ways_of(
-    net: NetConfig, dtype: torch.dtype, compiled: bool
-) -> tuple[dict[str, Make], dict[str, str]]:
-    """Name → one video of that way, all shown to be the same video; and ways that cannot run here, with the reason."""
-    given, ours, network = given_inputs(net), our_network(net), random_autoencoder(TOKENIZER)
+def ways_of(net: NetConfig, dtype: torch.dtype, compiled: bool) -> dict[str, Make]:
+    """Name → one video of that way, all shown to be the same video."""
+    given, model, network = given_inputs(net), our_network(net), random_autoencoder(TOKENIZER)
+    ours = model.net
     tokenizer = NetworkTokenizer(network)
     vae = their_autoencoder(network, latents_mean=None, latents_std=None)
-    theirs = their_network(ours)
+    theirs = their_network(model, takes_padding_mask=False)
     one, two = 1 << 15, 0
     ways = {
         REFERENCE: make_theirs(theirs, vae, given, dtype),
         "ours, two evaluations a step": make_ours(ours, tokenizer, given, dtype, two),
         "ours, eager": make_ours(ours, tokenizer, given, dtype, one),
     }
-    left_out: dict[str, str] = {}
     if compiled:
         ways["diffusers, compiled"] = make_theirs(theirs, vae, given, dtype, compiled=True)
-        name = "ours, compiled"
-        try:
-            compiled_ours = compile_ours(ours)
-        except ImportError:
-            left_out[name] = "not made here"
-        else:
-            ways[name] = make_ours(compiled_ours, tokenizer, given, dtype, one)
+        compiled_ours = copy.deepcopy(ours)
+        compile_blocks(compiled_ours)
+        ways["ours, compiled"] = make_ours(compiled_ours, tokenizer, given, dtype, one)
     videos = {name: make() for name, make in ways.items()}
     for name, video in videos.items():
         difference = np.abs(video.astype(float) - videos[REFERENCE].astype(float)).mean()
         print(f"{dtype}: {name}: differs by {difference:.3f} of 255", file=sys.stderr)
         assert difference < SAME_PIXELS, f"{name} makes another video"
-    return ways, left_out
+    return ways
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -245,8 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     net = TINY if options.tiny else LARGE
     comparisons: list[Comparison] = []
     for dtype in [options.dtype] if options.dtype else ["float32", "bfloat16"]:
-        ways, left_out = ways_of(net, getattr(torch, dtype), options.without != "compiled")
-        comparisons.append(compare(dtype, ways, options, REFERENCE, not_measured=left_out))
+        ways = ways_of(net, getattr(torch, dtype), options.without != "compiled")
+        comparisons.append(compare(dtype, ways, options, REFERENCE))
     facts = {
         "network": net.model_dump(), "frames": FRAMES, "height": HEIGHT, "width": WIDTH,
         "steps": STEPS, "text_tokens": TEXT_TOKENS, "guidance": GUIDANCE,
