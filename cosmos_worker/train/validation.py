@@ -28,6 +28,8 @@ from cosmos_worker.train.step import batch_loss
 
 D = TypeVar("D")
 T = TypeVar("T")
+NoiseOf = Callable[[Sequence[int], Sequence[int], D], Noise]
+"""Noise for latents of a shape (C, T, H, W), of these windows, in this draw."""
 
 
 @dataclass(frozen=True)
@@ -141,32 +143,11 @@ def held_out_loss(
         names = [held_out.windows[sample].window_id for sample in samples]
         return draw_noise_of_level(shape, sigma, known, names)
 
-    def mean(
-        draws: Sequence[D],
-        noise_of: Callable[[Sequence[int], Sequence[int], D], Noise],
-        *,
-        only_generated: bool,
-    ) -> float:
+    def mean(draws: Sequence[D], noise_of: NoiseOf[D], *, only_generated: bool) -> float:
         work = [(samples, draw) for samples in batches for draw in draws]
-        totals = torch.zeros(2, device=processes.device)
-        for i in range(-(-len(work) // processes.data_size)):
-            item = i * processes.data_size + processes.data_rank
-            # the network may be sharded over all processes, so those without work repeat some
-            samples, draw = work[item % len(work)]
-            batch = held_out.batch(samples)
-            noise = noise_of(batch.x0_BCTHW.shape[1:], samples, draw)
-            loss = batch_loss(
-                model,
-                batch,
-                noise,
-                experiment.diffusion,
-                processes.device,
-                only_generated=only_generated,
-            )
-            if item < len(work):
-                totals += torch.stack([loss.edm, torch.ones_like(loss.edm)]) * len(samples)
-        total, count = processes.mean(totals).tolist()
-        return float(total / count)
+        return _mean_loss(
+            model, held_out, experiment, processes, work, noise_of, only_generated=only_generated
+        )
 
     def at_noise_of_training() -> float:
         draws = range(options.validation_draws)
@@ -183,6 +164,38 @@ def held_out_loss(
         of_average = at_noise_of_training()
     reshard(model)
     return HeldOutLoss(loss, levels, of_average)
+
+
+def _mean_loss(
+    model: CosmosModel,
+    held_out: WindowDataset,
+    experiment: Experiment,
+    processes: ProcessGroup,
+    work: Sequence[tuple[Sequence[int], D]],
+    noise_of: NoiseOf[D],
+    *,
+    only_generated: bool,
+) -> float:
+    """The mean over batches of windows, each with a draw of noise, which the processes divide."""
+    totals = torch.zeros(2, device=processes.device)
+    for i in range(-(-len(work) // processes.data_size)):
+        item = i * processes.data_size + processes.data_rank
+        # the network may be sharded over all processes, so those without work repeat some
+        samples, draw = work[item % len(work)]
+        batch = held_out.batch(samples)
+        noise = noise_of(batch.x0_BCTHW.shape[1:], samples, draw)
+        loss = batch_loss(
+            model,
+            batch,
+            noise,
+            experiment.diffusion,
+            processes.device,
+            only_generated=only_generated,
+        )
+        if item < len(work):
+            totals += torch.stack([loss.edm, torch.ones_like(loss.edm)]) * len(samples)
+    total, count = processes.mean(totals).tolist()
+    return float(total / count)
 
 
 def _micro_batches(held_out: WindowDataset, chosen: Sequence[int], size: int) -> list[list[int]]:

@@ -80,17 +80,9 @@ class Observer:
             return Observed(objects=objects, served=cache.served)
         objects.update(self._interesting(key, plan, plan.job))
         objects.update(foreign)
-        made = [
-            one
-            for kind, name in objects
-            if kind in WORKLOAD_KINDS
-            for one in cache.made_by(key.namespace, kind, name)
-        ]
+        made = self._made_by_workloads(key, objects)
         pods.update({name_of(one): one for one in made if one["kind"] == "Pod"})
         unbound = _unbound_claims(plan.job, objects)
-        told_stages = {
-            one.name for one in plan.previous.stages if one.state in ("Succeeded", "Failed")
-        }
         return Observed(
             objects=objects,
             pods=tuple(pods[name] for name in sorted(pods)),
@@ -106,7 +98,7 @@ class Observer:
             queue_workloads=tuple(one for one in made if one["kind"] == "Workload"),
             logs=await self._reads.logs(
                 key,
-                choose_logs(pods.values(), objects, told_stages),
+                choose_logs(pods.values(), objects, _told_stages(plan)),
                 now,
                 plan.job.spec.run_policy.stall_timeout_seconds,
             ),
@@ -115,6 +107,15 @@ class Observer:
             ),
             refusals=refusals,
         )
+
+    def _made_by_workloads(self, key: JobKey, objects: Iterable[ObjectKey]) -> list[Manifest]:
+        """Pods of the job's workloads, and what Kueue has made for these."""
+        return [
+            one
+            for kind, name in objects
+            if kind in WORKLOAD_KINDS
+            for one in self._cache.made_by(key.namespace, kind, name)
+        ]
 
     def _interesting(self, key: JobKey, plan: JobPlan, job: Job) -> dict[ObjectKey, Manifest]:
         """Objects that the job uses without owning them, such as claims; not other jobs and queues."""
@@ -201,6 +202,11 @@ def _raises_questions(pod: Manifest) -> bool:
     if obstacle is not None and obstacle.reason == "Unschedulable":
         return True
     return ending is not None and ending.exit_code != 0
+
+
+def _told_stages(plan: JobPlan) -> set[str]:
+    """Stages whose result the status tells already."""
+    return {one.name for one in plan.previous.stages if one.state in ("Succeeded", "Failed")}
 
 
 def _unbound_claims(job: Job, objects: Mapping[ObjectKey, Manifest]) -> list[Manifest]:
