@@ -145,7 +145,7 @@ def _measure(options: argparse.Namespace, parts: Sequence[Part], began: float) -
 
 
 def describe(outcome: object, elapsed_s: float) -> str:
-    """What is printed of a part: its title, how it ended, and its rows."""
+    """The lines that are printed of a part: its title, how it ended, and its rows."""
     from benchmarks.gpu.report import cell
     from benchmarks.gpu.runner import Outcome
 

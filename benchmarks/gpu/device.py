@@ -45,7 +45,7 @@ def name_of(device: torch.device) -> str:
 
 
 def tell_facts(job: Job) -> None:
-    """What is measured on: device, software, packages that are there.
+    """Tell device, software and packages of this machine.
 
     Raises:
         RuntimeError: there is no CUDA device.

@@ -25,7 +25,7 @@ Message = tuple[str, Any]
 
 @dataclass
 class Outcome:
-    """What became of a part.
+    """The end of a part.
 
     Attributes:
         part: the part.

@@ -26,7 +26,7 @@ from cosmos_worker.config.training import EmaConfig, LoraConfig, OptimizerConfig
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured.
+    """Sizes of the networks and inputs that are measured.
 
     Attributes:
         device_type: cuda or cpu.

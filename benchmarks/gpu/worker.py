@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Job:
-    """What a part is given, and where it tells what it has found.
+    """Inputs of a part, and the place for its results.
 
     Attributes:
         device: to measure.

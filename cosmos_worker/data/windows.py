@@ -39,7 +39,7 @@ POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Means:
-    """What a process may use to decode ahead.
+    """Threads and memory that a process may use to decode ahead.
 
     Attributes:
         cpus: threads that decode.

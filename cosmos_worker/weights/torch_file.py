@@ -72,7 +72,7 @@ def read_torch_file(path: Path, is_known: bool = False, prefer: Prefer = "averag
 
 
 def read_content(path: Path, records: Mapping[str, Record], stand_in: type[Inert] = Inert) -> Any:  # noqa: ANN401 - what the file holds
-    """What the pickle of a file describes, see :func:`read_pickle`.
+    """The objects in the pickle of a file, see :func:`read_pickle`.
 
     Raises:
         CheckpointError: no pickle, a damaged one, or a file of a machine with another byte order.

@@ -47,7 +47,7 @@ class Inputs:
 
     @property
     def tokenizer_runtime(self) -> TokenizerRuntime:
-        """What computes the tokenizer, in the words of the stage documents."""
+        """The runtime of the tokenizer, in the words of the stage documents."""
         return RUNTIMES[self.job.spec.tokenizer.runtime]
 
     @property
