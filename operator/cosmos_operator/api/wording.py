@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -17,6 +19,8 @@ from cosmos_operator.api.quantities import EXTENDED_NAME_PATTERN
 from cosmos_operator.api.training import OVERRIDE_PATTERN
 from cosmos_worker.config.documents import PATTERN_WORDS
 
+QUOTED = re.compile(r"[+-]?[0-9.]{1,20}(e[+-]?[0-9]+)?|true|false|yes|no|on|off", re.IGNORECASE)
+"""A text that would be a number or a truth value without its quotes."""
 PATTERNS_IN_WORDS = {
     SUBDOMAIN_PATTERN: "is no name of a Kubernetes object; use lower-case letters and digits, with - and . between",
     KEY_PATTERN: "is no key of a label; use NAME or DOMAIN/NAME, of letters and digits with -_. between",
@@ -60,5 +64,5 @@ def advice_on(kind: str, got: object) -> str:
         ((name, value),) = got.items()
         return f"; write it as one text, such as {name}={value}"
     if kind in ("int_type", "float_type", "bool_type") and isinstance(got, str):
-        return "; a value in quotes is a text, remove them"
+        return "; a value in quotes is a text, remove them" if QUOTED.fullmatch(got) else ""
     return ""
