@@ -98,6 +98,7 @@ def compiled_ways(
     other = our_network(ours.net.config)
     compile_blocks(other.net)
     peer = their_network(ours)
+    # diffusers is typed in part
     peer.compile_repeated_blocks(fullgraph=True)  # type: ignore[operator]
     step = step_of(
         lambda: run_ours(other, given), given.target_BCTHW, [*other.parameters()], bfloat16

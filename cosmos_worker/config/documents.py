@@ -108,6 +108,7 @@ def read_small_text(path: Path, max_bytes: int) -> str:
         raise ConfigError(f"{str(path)!r}: cannot be read: {error}; check the path") from None
 
 
+# a base that is chosen at run time; the one of C is faster
 class _DocumentLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads the documents that :func:`yaml.safe_dump` writes: all of YAML but merges, which multiply."""
 

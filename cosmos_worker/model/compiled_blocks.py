@@ -67,6 +67,7 @@ def compile_blocks(
     )
     for block in net.blocks.values():
         assert isinstance(block, DiTBlock)
+        # a method of this one block, so that hooks of FSDP stay outside
         block.forward = partial(compiled, block)  # type: ignore[method-assign]
     net.run_block = call
 
