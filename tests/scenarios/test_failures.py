@@ -136,8 +136,11 @@ def test_suspended_job_saves_and_resumes_where_it_stopped(
         step = world.status(survivor)["attempts"][-1]["endStep"]
         world.patch(survivor, {"runPolicy": {"suspend": True}})
         world.wait("its pods are gone", lambda: not world.pods(survivor))
-        status = world.wait_state(survivor, "Suspended")
-        assert status["checkpoints"]["latestStep"] >= step, "it saved when it was stopped"
+        world.wait_state(survivor, "Suspended")
+        world.wait(
+            "the status tells the save of its end",
+            lambda: world.status(survivor)["checkpoints"]["latestStep"] >= step,
+        )
         pace = {"suspend": False, "maxAttempts": 5, "stallTimeoutSeconds": 900}
         world.patch(survivor, {"runPolicy": pace})
 

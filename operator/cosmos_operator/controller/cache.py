@@ -8,6 +8,7 @@ none that has ended as well. All methods are for the event loop's thread.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -55,6 +56,8 @@ class News:
     """True for a job that has had no pass."""
 
 
+DEPARTED_S = 60.0
+"""Seconds for which the end of a pod that is gone can be read: a pass follows its deletion within seconds."""
 PUBLISHES = "publishes"
 """Word under which jobs are found by the names of their models."""
 Place = tuple[str, str]
@@ -72,6 +75,7 @@ class Cache:
         self._objects: dict[Place, dict[str, Entry]] = {}
         self._found: dict[tuple[str, str, str], dict[ObjectKey, None]] = {}
         self._retired: set[JobKey] = set()
+        self._departed: dict[JobKey, dict[str, tuple[float, str]]] = {}
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -107,6 +111,14 @@ class Cache:
         for place in _places_of(key):
             found |= self._found.get(place, {})
         return self._read_all(key.namespace, found)
+
+    def departed(self, key: JobKey) -> list[Manifest]:
+        """Pods of a job that had ended when they were deleted, a short while ago.
+
+        Kubernetes may delete a pod right after its worker has ended, before any pass could read what it said last.
+        """
+        self._forget_departed()
+        return [json.loads(text) for _, text in self._departed.get(key, {}).values()]
 
     def publishing(self, namespace: str, name: str) -> tuple[Manifest, ...]:
         """The jobs of a namespace that publish a model of this name."""
@@ -159,13 +171,32 @@ class Cache:
         return News(kind, namespace, name, entry.users, entry.controller, is_new_job)
 
     def remove(
-        self, kind: str, namespace: str, name: str, uid: str, version: str = ""
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        uid: str,
+        version: str = "",
+        last: Manifest | None = None,
     ) -> News | None:
-        """Take note that an object has gone; None if another one of its name is there, or it was of no use."""
+        """Take note that an object has gone; None if another one of its name is there, or it was of no use.
+
+        Args:
+            kind: its kind.
+            namespace: its namespace.
+            name: its name.
+            uid: its uid.
+            version: resourceVersion of its deletion; empty = not known.
+            last: the object as it was when it was deleted; None = not known.
+        """
         entry = self._objects.get((kind, namespace), {}).get(name)
         if entry is None or entry.uid != uid or _is_older(version, entry.version):
             return None
         self._drop(kind, namespace, name)
+        if kind == "Pod" and entry.labelled is not None and last is not None and is_over(last):
+            self._forget_departed()
+            text = _make_entry(kind, trim(kind, last), uid, version).text
+            self._departed.setdefault(entry.labelled, {})[uid] = time.monotonic(), text
         if kind in JOB_KINDS:
             self._retired.discard(JobKey(kind, namespace, name))
         return News(kind, namespace, name, entry.users, entry.controller)
@@ -217,6 +248,15 @@ class Cache:
         return any(self._found.get(place) for place in _places_of(key))
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _forget_departed(self) -> None:
+        oldest = time.monotonic() - DEPARTED_S
+        for key, pods in list(self._departed.items()):
+            kept = {uid: one for uid, one in pods.items() if one[0] >= oldest}
+            if kept:
+                self._departed[key] = kept
+            else:
+                del self._departed[key]
 
     def _has_ended(self, key: JobKey) -> bool:
         entry = self._objects.get((key.kind, key.namespace), {}).get(key.name)

@@ -138,10 +138,11 @@ class Informer:
             self.version, self.heard_at = change.version, time.monotonic()
             if change.type == "DELETED":
                 metadata = change.body["metadata"]
-                where, name = metadata.get("namespace", ""), metadata["name"]
-                self._take(
-                    self.cache.remove(self.kind, where, name, metadata["uid"], change.version)
+                where, name, uid = metadata.get("namespace", ""), metadata["name"], metadata["uid"]
+                gone = self.cache.remove(
+                    self.kind, where, name, uid, change.version, last=change.body
                 )
+                self._take(gone)
             elif change.type != "BOOKMARK":
                 self._take(self.cache.put(self.kind, change.body))
 

@@ -86,6 +86,7 @@ class Observer:
         return Observed(
             objects=objects,
             pods=tuple(pods[name] for name in sorted(pods)),
+            departed_pods=tuple(cache.departed(key)),
             claim_names=cache.names("PersistentVolumeClaim", key.namespace),
             storage_classes=await self._storage_classes(unbound),
             nodes=await self._nodes(plan, pods.values()),

@@ -17,6 +17,8 @@ class Observed:
     """Workloads, ConfigMaps and Services of the job and of its shared stages; all claims of the namespace."""
     pods: tuple[Manifest, ...] = ()
     """Pods of these workloads."""
+    departed_pods: tuple[Manifest, ...] = ()
+    """Pods of the job that had ended when they were deleted, a short while ago."""
     claim_names: tuple[str, ...] = ()
     """Names of all claims of the namespace, for messages."""
     storage_classes: Mapping[str, Manifest] | None = field(default_factory=dict)

@@ -265,3 +265,24 @@ def test_job_without_a_pass_is_new(status):
     news = cache.put(PTJ, {**edited, "spec": {}})
     assert news is not None
     assert not news.is_new_job
+
+
+def test_pod_that_had_ended_when_it_was_deleted_is_read_for_a_while(monkeypatch):
+    """Kubernetes deletes a pod at once when its worker has ended, often before the end was looked at."""
+    cache, now = Cache(), 0.0
+    monkeypatch.setattr("cosmos_operator.controller.cache.time.monotonic", lambda: now)
+    for name in ("own", "cut-off"):
+        cache.put("Pod", pod(name, "own", "Running", label="one"))
+    cache.put("Pod", pod("shared", "shared", "Running"))
+
+    cache.remove("Pod", "n", "own", "u-own", "2", last=pod("own", "own", "Succeeded", 2, "one"))
+    cache.remove(
+        "Pod", "n", "cut-off", "u-cut-off", "2", last=pod("cut-off", "own", "Running", 2, "one")
+    )
+    cache.remove("Pod", "n", "shared", "u-shared", "2", last=pod("shared", "shared", "Failed", 2))
+
+    (found,) = cache.departed(key("one"))
+    assert (found["metadata"]["name"], found["status"]["phase"]) == ("own", "Succeeded")
+    assert cache.departed(key("two")) == []
+    now = 61.0
+    assert cache.departed(key("one")) == []

@@ -65,7 +65,7 @@ def steps_of(stage: Stage) -> int:
 
 def update_attempt(pass_: Pass, stage: Stage, gang: Gang) -> None:
     """Update steps, checkpoints and note of the latest attempt from its log and from the endings of its pods."""
-    facts, endings = gang.facts, gang.endings
+    facts, endings = gang.facts, (*gang.endings, *gang.last_words)
     known = pass_.checkpoints.latest_step if pass_.checkpoints else None
     saved_step = _maximum([known, facts.checkpoint, *(ending.checkpoint for ending in endings)])
     if saved_step is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cosmos_operator.api.labels import ATTEMPT_LABEL, JOB_LABEL
@@ -16,7 +16,7 @@ from cosmos_operator.decide.training.progress import (
 )
 from cosmos_operator.kube.containers import kept_alive_by
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.kube.objects import name_of, parse_time
+from cosmos_operator.kube.objects import labels_of, name_of, parse_time
 from cosmos_operator.kube.pods import (
     Ending,
     deleted_at,
@@ -48,6 +48,8 @@ class Gang:
     """Facts in the leader's log."""
     has_log: bool
     """True if the leader's log could be read."""
+    last_words: tuple[Ending, ...] = ()
+    """Endings of pods that are gone by now, which tell the last step and the last save."""
 
     @property
     def working(self) -> tuple[Manifest, ...]:
@@ -132,7 +134,21 @@ def read_gang(pass_: Pass, backend: Backend, attempt: Attempt) -> Gang:
     active = tuple(pod for pod in going if pod not in stuck)
     endings = tuple(ending for pod in pods if (ending := _read_ending(pod)) is not None)
     facts = read_log(text or "")
-    return Gang(workload, pods, leader, active, stuck, endings, facts, text is not None)
+    last_words = tuple(_read_last_words(pass_, attempt, labels))
+    return Gang(workload, pods, leader, active, stuck, endings, facts, text is not None, last_words)
+
+
+def _read_last_words(pass_: Pass, attempt: Attempt, labels: Mapping[str, str]) -> Iterator[Ending]:
+    """Endings of the attempt's pods that have gone; not of those of an earlier job of the same name."""
+    if attempt.start_time is None:
+        return
+    began = parse_time(attempt.start_time)
+    for pod in pass_.observed.departed_pods:
+        is_own = labels.items() <= labels_of(pod).items()
+        if is_own and parse_time(pod["metadata"]["creationTimestamp"]) >= began:
+            ending = _read_ending(pod)
+            if ending is not None:
+                yield ending
 
 
 def _read_ending(pod: Manifest) -> Ending | None:

@@ -635,3 +635,26 @@ def test_document_that_a_quota_refuses_is_told_while_no_pod_runs():
     assert (found["status"], found["reason"]) == ("False", "Refused")
     assert refusal in simulation.status["message"]
     assert simulation.attempts[-1]["outcome"] == "Running"
+
+
+@pytest.mark.parametrize("is_of_an_earlier_job", [False, True])
+def test_save_of_a_pod_that_is_gone_is_told(is_of_an_earlier_job):
+    """A suspended training saves as it ends, and its pod is deleted before a pass can read that."""
+    simulation = training()
+    simulation.document["spec"]["runPolicy"] = {"suspend": True}
+    simulation.step()
+    (pod,) = simulation.pods_of("push-1")
+    simulation.end_pod(pod, 75, "Stopped", step=17, checkpoint=17)
+    if is_of_an_earlier_job:
+        earlier = simulation.now - timedelta(days=1)
+        pod["metadata"]["creationTimestamp"] = format_time(earlier)
+    simulation.extra["departed_pods"] = (simulation.pods.pop(pod["metadata"]["name"]),)
+    simulation.objects.pop(("PyTorchJob", "push-1"))
+    simulation.settle()
+
+    (attempt,) = simulation.attempts
+    assert attempt["outcome"] == "Suspended"
+    if is_of_an_earlier_job:
+        assert (attempt["endStep"], simulation.status.get("checkpoints")) == (10, None)
+    else:
+        assert (attempt["endStep"], simulation.status["checkpoints"]["latestStep"]) == (17, 17)
