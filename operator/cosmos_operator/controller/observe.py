@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -11,7 +10,7 @@ from cosmos_operator.api.job import Job
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.log_choice import choose_logs
-from cosmos_operator.controller.queue_check import find_unmanaged_kinds
+from cosmos_operator.controller.queue_check import QueueCheck
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, JobKey, Manifest, ObjectKey
 from cosmos_operator.kube.objects import name_of, owner_uids, read_state, seconds_since
@@ -27,8 +26,6 @@ from cosmos_operator.settings import Settings
 
 LATE_AFTER_S = 3.0
 """Age from which on an object that does not start is asked for its warnings."""
-UNMANAGED_S = 300.0
-"""Seconds for which it is remembered which kinds a queue manages."""
 CONTROL_PLANE_TAINT = "node-role.kubernetes.io/control-plane"
 """Taint of nodes that run no jobs."""
 OUTCOMES_OF_NODES = ("GpuFault", "NodeLost")
@@ -48,9 +45,8 @@ class Observer:
     def __init__(
         self, cluster: Cluster, cache: Cache, reads: RareReads, settings: Settings
     ) -> None:
-        self._cluster, self._cache = cluster, cache
-        self._reads, self._settings = reads, settings
-        self._unmanaged: dict[tuple[str, str], tuple[float, frozenset[str]]] = {}
+        self._cache, self._reads, self._settings = cache, reads, settings
+        self._queue_check = QueueCheck(cluster, settings)
 
     async def observe(
         self,
@@ -92,7 +88,7 @@ class Observer:
             nodes=await self._nodes(plan, pods.values()),
             served=cache.served,
             num_nodes=await self._num_nodes(plan.job, objects),
-            unmanaged_kinds=await self._unmanaged_kinds(plan, plan.job),
+            unmanaged_kinds=await self._queue_check.unmanaged_kinds(plan, cache.served),
             other_jobs=self._rivals(key, plan, plan.job),
             starting_job=await self._starting_job(key, plan, plan.job),
             queue_names=cache.names("LocalQueue", key.namespace),
@@ -144,17 +140,6 @@ class Observer:
             all(taint["key"] != CONTROL_PLANE_TAINT for taint in node["spec"].get("taints") or ())
             for node in await self._reads.nodes()
         )
-
-    async def _unmanaged_kinds(self, plan: JobPlan, job: Job) -> frozenset[str]:
-        """Kinds that the job's queue does not manage; asked for once in a while for each queue."""
-        place = (plan.document["metadata"]["namespace"], job.queue_name or "")
-        until, found = self._unmanaged.get(place, (0.0, frozenset()))
-        if job.queue_name and not plan.previous.attempts and time.monotonic() >= until:
-            found = await find_unmanaged_kinds(
-                self._cluster, plan, self._settings, self._cache.served
-            )
-            self._unmanaged[place] = (time.monotonic() + UNMANAGED_S, found)
-        return found
 
     async def _starting_job(self, key: JobKey, plan: JobPlan, job: Job) -> Manifest | None:
         """The job whose checkpoint the training is to begin with; None once it has begun."""

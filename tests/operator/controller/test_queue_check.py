@@ -10,7 +10,7 @@ import pytest
 from support.fakekube import FakeKube
 from support.jobs import make_document
 
-from cosmos_operator.controller.queue_check import find_unmanaged_kinds
+from cosmos_operator.controller.queue_check import QueueCheck
 from cosmos_operator.kube.cluster import KubeCluster, connect
 from cosmos_operator.plan.backend import choose_backend
 from cosmos_operator.plan.job_plan import JobPlan, plan_job
@@ -41,7 +41,7 @@ def plan(changes: dict[str, Any]) -> JobPlan:
 
 
 async def unmanaged(cluster: KubeCluster, changes: dict[str, Any]) -> frozenset[str]:
-    return await find_unmanaged_kinds(cluster, plan(changes), Settings(), SERVED)
+    return await QueueCheck(cluster, Settings()).unmanaged_kinds(plan(changes), SERVED)
 
 
 async def test_kind_that_nobody_suspends_is_not_managed(
@@ -75,3 +75,21 @@ async def test_refused_dry_run_leaves_the_choice_as_it_is(
     kube.refuse(lambda call: call.verb == "create", 403, "Forbidden", "no")
 
     assert await unmanaged(cluster, QUEUED) == frozenset()
+
+
+async def test_answer_is_remembered_for_a_while_and_only_where_one_was_given(
+    kube: FakeKube, cluster: KubeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, num_calls = QueueCheck(cluster, Settings()), len(kube.calls())
+    chosen = plan({**QUEUED, "backend.type": "PyTorchJob"})
+    assert await check.unmanaged_kinds(chosen, SERVED) == frozenset(), "asks nothing"
+
+    assert await check.unmanaged_kinds(plan(QUEUED), SERVED) == {"PyTorchJob"}
+    assert await check.unmanaged_kinds(plan(QUEUED), SERVED) == {"PyTorchJob"}
+    assert len(kube.calls()) == num_calls + 1
+
+    monkeypatch.setattr("cosmos_operator.controller.queue_check.REMEMBERED_S", 0.0)
+    check = QueueCheck(cluster, Settings())
+    assert await check.unmanaged_kinds(plan(QUEUED), SERVED) == {"PyTorchJob"}
+    kube.manage(PYTORCHJOBS)  # Kueue was configured anew
+    assert await check.unmanaged_kinds(plan(QUEUED), SERVED) == frozenset()
