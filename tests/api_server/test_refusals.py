@@ -132,6 +132,11 @@ AFTER_TRAINING = (
     "outputs cannot be changed once the model is being published; create another PostTrainingJob with "
     "spec.checkpoints.from.job: NAME OF THIS ONE, which takes its training over"
 )
+AFTER_ACCEPTANCE = (
+    "outputs.name cannot be changed once the job is accepted, because the name is reserved for it, unless the job "
+    "has failed; create another PostTrainingJob with spec.checkpoints.from.job: NAME OF THIS ONE, which takes its "
+    "training over"
+)
 AFTER_SUCCESS = (
     "the job has succeeded, which is final; create another PostTrainingJob with more steps and "
     "spec.checkpoints.from.job: NAME OF THIS ONE, which continues its training where the learning rate is constant "
@@ -175,7 +180,12 @@ def create(jobs: Jobs, document: dict[str, Any]) -> tuple[int, str]:
 def test_every_rule_is_tried_below() -> None:
     tried = {message for _, message in (*CREATED, *EDITED)}
 
-    assert rule_messages(build_schema()) == tried | {AFTER_SUCCESS, AFTER_TRAINING, AFTER_THE_END}
+    assert rule_messages(build_schema()) == tried | {
+        AFTER_ACCEPTANCE,
+        AFTER_SUCCESS,
+        AFTER_TRAINING,
+        AFTER_THE_END,
+    }
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{api_path(limit[0])}-{limit[1]}")
@@ -248,6 +258,34 @@ def write_status(jobs: Jobs, name: str, status: dict[str, Any]) -> None:
     path = f"{jobs.api.jobs}/{name}/status"
     code, answer = jobs.api.call("PATCH", path, {"status": status}, kind="merge")
     assert code == 200, answer
+
+
+ACCEPTED = {"type": "Accepted", "lastTransitionTime": "2026-01-31T12:00:00Z", "message": ""}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "is_reserved"),
+    [
+        ("True", "Valid", True),
+        ("False", "NotAdmittedAnyMore", True),
+        ("False", "PublishedNameTaken", False),
+        ("False", "InvalidSpec", False),
+    ],
+)
+def test_name_of_the_model_is_fixed_once_the_job_is_accepted(
+    jobs: Jobs, status: str, reason: str, is_reserved: bool
+) -> None:
+    name = f"rules-{reason.lower()}"
+    jobs.submit(name, runPolicy={"suspend": True}, outputs={"name": "first"})
+    write_status(jobs, name, {"conditions": [{**ACCEPTED, "status": status, "reason": reason}]})
+
+    for change in ({"name": "second"}, {"name": None}):
+        code, message = edit(jobs, name, {"outputs": change})
+        assert code == (422 if is_reserved else 200), message
+        assert (AFTER_ACCEPTANCE in message) == is_reserved
+    assert edit(jobs, name, {"outputs": {"weights": "Regular"}})[0] == 200
+    write_status(jobs, name, {"state": "Failed"})
+    assert edit(jobs, name, {"outputs": {"name": "second"}})[0] == 200
 
 
 def test_steps_may_go_back_to_those_that_the_run_is_trained_to(jobs: Jobs) -> None:

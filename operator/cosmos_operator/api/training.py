@@ -100,7 +100,20 @@ class CheckpointsSpec(ApiModel):
 
 _STEPS, _OLD_STEPS = "self.spec.training.steps", "oldSelf.spec.training.steps"
 _PUBLISHED = "self.status.conditions.exists(c, c.type == 'Published' && c.status == 'True')"
+_NAME, _OLD_NAME = "self.spec.outputs.name", "oldSelf.spec.outputs.name"
+_ACCEPTED = (
+    "self.status.conditions.exists(c, c.type == 'Accepted' && (c.status == 'True' || "
+    "c.reason == 'NotAdmittedAnyMore'))"
+)
 RESULT_RULES = (
+    (
+        f"(has({_NAME}) == has({_OLD_NAME}) && (!has({_NAME}) || {_NAME} == {_OLD_NAME})) || "
+        f"!has(self.status) || !has(self.status.conditions) || !{_ACCEPTED} || "
+        "(has(self.status.state) && self.status.state == 'Failed')",
+        "outputs.name cannot be changed once the job is accepted, because the name is reserved for it, unless the job "
+        "has failed; create another PostTrainingJob with spec.checkpoints.from.job: NAME OF THIS ONE, which takes its "
+        "training over",
+    ),
     (
         # back to the number that the run is trained to, if the operator has refused a growth
         f"!has({_OLD_STEPS}) || (has({_STEPS}) && ({_STEPS} >= {_OLD_STEPS} || (has(self.status) && "

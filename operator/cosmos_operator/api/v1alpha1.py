@@ -219,7 +219,8 @@ class PostTrainingJobSpec(ApiModel):
     )
     """Models that block unsafe prompts and videos."""
     outputs: OutputsSpec = OutputsSpec()
-    """Model that the job publishes, and its report. It may be changed until the model is being published."""
+    """Model that the job publishes, and its report. It may be changed until the model is being published, but for
+    its name, which is fixed while an accepted job has not failed."""
 
 
 _HAS_ENDED = (

@@ -124,8 +124,10 @@ class Observer:
         }
 
     def _rivals(self, key: JobKey, plan: JobPlan, job: Job) -> tuple[Manifest, ...]:
-        """Jobs that publish under the name of a new job."""
-        if plan.previous.was_accepted or not isinstance(job, PostTrainingJob):
+        """Jobs that publish under the name of a job that is new, or has failed and is told to try again."""
+        previous = plan.previous
+        has_failed = any((c.type, c.status) == ("Failed", "True") for c in previous.conditions)
+        if (previous.was_accepted and not has_failed) or not isinstance(job, PostTrainingJob):
             return ()
         return self._cache.publishing(key.namespace, job.published_name)
 

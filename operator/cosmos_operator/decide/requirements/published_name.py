@@ -14,9 +14,10 @@ from cosmos_operator.plan.volumes import volume_folder
 def check_published_name(pass_: Pass) -> bool:
     """True if the job's name is free for it to publish under; otherwise fails the job, or lets it wait.
 
-    It is looked for until the job is accepted: from then on the name is this job's.
+    It is looked for until the job is accepted: from then on the name is this job's. A job that has failed gives the
+    name up, so that it is looked for again when the job is told to try again.
     """
-    if pass_.previous.was_accepted:
+    if pass_.previous.was_accepted and not pass_.is_retrying:
         return True
     mine = _place(pass_.document)
     rivals = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.attempts import training
 from support.decisions import Simulation
 from support.jobs import make_document
 
@@ -106,3 +107,23 @@ def test_accepted_job_keeps_its_name() -> None:
     found.settle()
 
     assert found.status["state"] == "Preparing"
+
+
+@pytest.mark.parametrize("name", ["push", "free"])
+def test_failed_job_that_tries_again_asks_for_its_name_again(name: str) -> None:
+    """It gave the name up when it failed, and another job may have taken it since."""
+    found = training({"runPolicy": {"maxAttempts": 1}, "outputs": {"name": "push"}})
+    found.fail(found.running_attempt(), 1, step=20, checkpoint=20)
+    found.settle()
+
+    found.extra["other_jobs"] = (other([ACCEPTED]),)
+    found.edit({"runPolicy.retry": 1, "outputs.name": name})
+    found.settle()
+
+    if name == "free":
+        assert found.status["state"] == "Training"
+        return
+    assert found.status["state"] == "Failed"
+    assert "PostTrainingJob 'first' publishes as 'push' too" in found.status["message"]
+    assert [one["outcome"] for one in found.attempts] == ["Crashed"]
+    assert found.status["checkpoints"]["latestStep"] == 20
