@@ -33,8 +33,8 @@ INFORMED: Mapping[str, Mapping[str, str]] = {
     "Workload": {},
 }
 """Kind that passes look at → labels that those of its objects have."""
-METADATA_ONLY = ("ConfigMap", "Service")
-"""Kinds of which it matters only that they are there, and whose they are."""
+METADATA_ONLY = ("ConfigMap",)
+"""Kinds of which it matters only that they are there, and whose they are: of these trim.py keeps nothing else."""
 
 logger = logging.getLogger(__name__)
 

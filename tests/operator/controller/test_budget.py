@@ -67,4 +67,6 @@ def test_requests_over_the_life_of_a_job(world: FakeWorld) -> None:
     found -= Counter({"get posttrainingjobs": polls, "create posttrainingjobs": 1})
     assert found["create jobs"] == found["create configmaps"] == 9, "eight stages and the item"
     assert found.total() < MAX_REQUESTS, found
+    assert found["create services"] == 1, found
+    assert found["delete services"] == 0, found
     assert found["list events"] == found["list nodes"] == found["get pods"] == 0, found

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosmos_operator.controller.trim import has_ended, trim, was_edited
+from cosmos_operator.controller.informer import INFORMED, METADATA_ONLY
+from cosmos_operator.controller.trim import SHAPES, has_ended, trim, was_edited
 
 META: dict[str, Any] = {"name": "x", "namespace": "n", "uid": "u"}
 
@@ -97,3 +98,8 @@ def test_end_is_final_and_an_edit_afterwards_is_seen():
     assert not was_edited(job(1))
     assert not has_ended(job(1, "Succeeded", "Unknown"))
     assert not has_ended({"metadata": META})
+
+
+def test_nothing_is_kept_of_what_is_not_asked_for():
+    assert set(METADATA_ONLY) <= set(INFORMED)
+    assert {kind: SHAPES[kind] for kind in METADATA_ONLY} == {kind: {} for kind in METADATA_ONLY}

@@ -22,6 +22,7 @@ VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.3", "platform": "li
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+PARTIAL = "PartialObjectMetadata"
 ACCEPTED = (MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
@@ -38,6 +39,14 @@ class Call:
     query: dict[str, str]
     at: float = 0.0
     """Time of the call on the monotonic clock."""
+    only_metadata: bool = False
+    """True: the client asks for the metadata of objects alone."""
+
+    def shown(self, obj: Object) -> Object:
+        """An object of a list or a watch as the client asks for it."""
+        if not self.only_metadata:
+            return obj
+        return {"apiVersion": "meta.k8s.io/v1", "kind": PARTIAL, "metadata": obj["metadata"]}
 
     def has(self, option: str) -> bool:
         """True if an option of the query is on."""
@@ -164,7 +173,9 @@ class FakeApiServer:
             verb = "watch" if query.get("watch") in ("1", "true", "True") else "list"
         if verb == "delete" and not name:
             verb = "deletecollection"
-        return Call(verb, resource, namespace, name, subresource, query, time.monotonic())
+        only_metadata = PARTIAL in request.headers.get("Accept", "")
+        now = time.monotonic()
+        return Call(verb, resource, namespace, name, subresource, query, now, only_metadata)
 
     async def _answer(self, call: Call, request: web.Request) -> web.StreamResponse:
         if call.verb == "watch":
@@ -199,7 +210,7 @@ class FakeApiServer:
             "kind": f"{resource.kind}List",
             "apiVersion": resource.api_version,
             "metadata": {"resourceVersion": str(self.store.version)},
-            "items": [obj for obj in found if labels(obj) and fields(obj)],
+            "items": [call.shown(obj) for obj in found if labels(obj) and fields(obj)],
         }
 
     def _create(self, call: Call, obj: Object) -> web.Response:

@@ -69,7 +69,7 @@ class Watches:
         starts_with_list = call.has("sendInitialEvents")
         if asked in ("", "0") or starts_with_list:
             found = self.store.list(call.resource.key, call.namespace)
-            lines = [_line("ADDED", obj) for obj in found if test(obj)]
+            lines = [_line("ADDED", call.shown(obj)) for obj in found if test(obj)]
             return [*lines, self._bookmark(call, END_OF_LIST)] if starts_with_list else lines
         since = int(asked)
         if since < self.store.oldest:
@@ -123,6 +123,7 @@ def _line_for(event: Event, call: Call, test: Test) -> bytes | None:
         return None
     was = event.previous is not None and test(event.previous)
     now = event.type != "DELETED" and test(event.obj)
-    if now:
-        return event.line("MODIFIED" if was else "ADDED")
-    return event.line("DELETED") if was else None
+    if not (now or was):
+        return None
+    kind = "DELETED" if not now else "MODIFIED" if was else "ADDED"
+    return _line(kind, call.shown(event.obj)) if call.only_metadata else event.line(kind)
