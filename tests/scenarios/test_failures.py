@@ -70,6 +70,23 @@ def break_attempts(world: ScenarioWorld, name: str, harm: Callable[[], object]) 
     return ended
 
 
+@pytest.mark.in_process
+def test_operator_that_is_started_anew_touches_nothing_of_a_running_training(
+    world: ScenarioWorld, survivor: str
+) -> None:
+    def objects() -> list[str]:
+        owned = world.owned(survivor)
+        return sorted(f"{one['metadata']['name']} {one['metadata']['uid']}" for one in owned)
+
+    get_on(world, survivor)
+    before = objects()
+    world.kill_operator()
+    world.start_operator()
+    world.wait_step(survivor, world.status(survivor)["progress"]["step"] + 20)
+
+    assert objects() == before
+
+
 def test_deleted_trainer_pod_costs_an_attempt_but_no_steps(
     world: ScenarioWorld, survivor: str
 ) -> None:
