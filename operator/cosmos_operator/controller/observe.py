@@ -10,6 +10,7 @@ from cosmos_operator.api.job import Job
 from cosmos_operator.api.v1alpha1 import PostTrainingJob
 from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.log_choice import choose_logs
+from cosmos_operator.controller.planning_process import InlinePlanner, Planner, PlanningFailed
 from cosmos_operator.controller.queue_check import QueueCheck
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.kube.kinds import WORKLOAD_KINDS, JobKey, Manifest, ObjectKey
@@ -21,6 +22,7 @@ from cosmos_operator.plan.inference_plan import name_of_model_job, record_name
 from cosmos_operator.plan.job_plan import JobPlan
 from cosmos_operator.plan.render import build_claims
 from cosmos_operator.plan.stages import CONDITIONS
+from cosmos_operator.plan.starting_job import FIELD, describe_incompatibility
 from cosmos_operator.plan.volumes import claim_fields
 from cosmos_operator.settings import Settings
 
@@ -40,12 +42,19 @@ class Observer:
         cache: the objects that the watches deliver.
         reads: what is read on demand.
         settings: settings of the installation, which say what the operator may read.
+        planner: compares a job with the one whose checkpoint it begins with; omitted: in this process.
     """
 
     def __init__(
-        self, cluster: Cluster, cache: Cache, reads: RareReads, settings: Settings
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        reads: RareReads,
+        settings: Settings,
+        planner: Planner | None = None,
     ) -> None:
         self._cache, self._reads, self._settings = cache, reads, settings
+        self._planner = planner or InlinePlanner()
         self._queue_check = QueueCheck(cluster, settings)
 
     async def observe(
@@ -90,7 +99,7 @@ class Observer:
             num_nodes=await self._num_nodes(plan.job, objects),
             unmanaged_kinds=await self._queue_check.unmanaged_kinds(plan, cache.served),
             other_jobs=self._rivals(key, plan, plan.job),
-            starting_job=await self._starting_job(key, plan, plan.job),
+            starting_problem=await self._starting_problem(key, plan, plan.job),
             queue_names=cache.names("LocalQueue", key.namespace),
             queue_workloads=tuple(one for one in made if one["kind"] == "Workload"),
             logs=await self._reads.logs(
@@ -143,12 +152,18 @@ class Observer:
             for node in await self._reads.nodes()
         )
 
-    async def _starting_job(self, key: JobKey, plan: JobPlan, job: Job) -> Manifest | None:
-        """The job whose checkpoint the training is to begin with; None once it has begun."""
+    async def _starting_problem(self, key: JobKey, plan: JobPlan, job: Job) -> str:
+        """The reason for which the training cannot begin with the checkpoint of the job that it names."""
         start = job.spec.checkpoints.start_from if isinstance(job, PostTrainingJob) else None
         if plan.previous.attempts or start is None or start.job is None:
-            return None
-        return await self._reads.other_job(key, start.job)
+            return ""
+        other = await self._reads.other_job(key, start.job)
+        if other is None:
+            return ""
+        try:
+            return await self._planner.run(describe_incompatibility, job, plan.stages, other)
+        except PlanningFailed as error:
+            return f"{FIELD}: the operator cannot plan {start.job!r}: {error}"
 
     async def _storage_classes(self, unbound: list[Manifest]) -> dict[str, Manifest] | None:
         if not self._settings.can_list_nodes:

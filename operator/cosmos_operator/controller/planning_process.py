@@ -16,11 +16,11 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 from cosmos_operator.errors import ClusterUnavailable
-from cosmos_operator.plan.job_plan import JobPlan
 
+T = TypeVar("T")
 MAX_PLAN_S = 20.0
 """Seconds that one plan may take; all but those of hostile jobs take a few hundredths."""
 MAX_START_S = 60.0
@@ -40,7 +40,7 @@ class PlanningFailed(Exception):  # noqa: N818 - it says what happened
 class Planner(Protocol):
     """Runs the pure functions that plan jobs."""
 
-    async def run(self, function: Callable[..., JobPlan], *arguments: Any) -> JobPlan:  # noqa: ANN401
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
         """The result of a function.
 
         Raises:
@@ -52,7 +52,7 @@ class Planner(Protocol):
 class InlinePlanner:
     """Plans in this process, without limits: for tests and for what runs once."""
 
-    async def run(self, function: Callable[..., JobPlan], *arguments: Any) -> JobPlan:  # noqa: ANN401
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
         """The result of a function."""
         try:
             return function(*arguments)
@@ -75,7 +75,7 @@ class PlanningProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
 
-    async def run(self, function: Callable[..., JobPlan], *arguments: Any) -> JobPlan:  # noqa: ANN401
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
         """The result of a function of this package.
 
         Raises:
@@ -102,8 +102,8 @@ class PlanningProcess:
                 raise
         if not said:
             raise PlanningFailed(value)
-        assert isinstance(value, JobPlan)
-        return value
+        result: T = value
+        return result
 
     async def stop(self) -> None:
         """End the process, if there is one."""

@@ -90,7 +90,7 @@ class Reconciler:
         self._settings, self._counters, self._clock = settings, counters, clock
         self._executor = Executor(cluster, cache, router, wake)
         self._reads = RareReads(cluster, settings)
-        self._observer = Observer(cluster, cache, self._reads, settings)
+        self._observer = Observer(cluster, cache, self._reads, settings, planner)
         self._plans, self._pace = Plans(settings, planner), StatusPace()
         self._inference_plans = InferencePlans(cluster, cache, self._plans, settings)
         self._wake = wake

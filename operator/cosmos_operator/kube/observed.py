@@ -41,8 +41,9 @@ class Observed:
     """Name of a pod → last lines of its log."""
     warnings: Mapping[ObjectKey, str] = field(default_factory=dict)
     """Object that does not start → message of its latest warning event."""
-    starting_job: Manifest | None = None
-    """The PostTrainingJob whose checkpoint the training is to begin with, until it has begun."""
+    starting_problem: str = ""
+    """Reason for which the training cannot begin with the checkpoint of the PostTrainingJob that it names; empty if it
+    can, or has begun, or that job is not there."""
     refusals: Mapping[ObjectKey, str] = field(default_factory=dict)
     """Object → reason for which the API server refused to create it, in the last pass."""
 

@@ -6,6 +6,7 @@ from support.jobs import make_document
 
 from cosmos_operator.controller.cache import Cache
 from cosmos_operator.controller.observe import CONTROL_PLANE_TAINT, Observer
+from cosmos_operator.controller.planning_process import PlanningFailed
 from cosmos_operator.controller.rare_reads import RareReads
 from cosmos_operator.kube.kinds import JobKey
 from cosmos_operator.plan.job_plan import plan_job
@@ -67,3 +68,45 @@ async def test_nodes_are_not_read_where_they_make_no_difference_or_may_not_be_re
 
     assert (await observed(cluster, mode, changes, **settings)).num_nodes is None
     assert "Node" not in cluster.listed
+
+
+class OneJob:
+    """A cluster with one job."""
+
+    def __init__(self, document):
+        self.document = document
+
+    async def get(self, kind, namespace, name):
+        return self.document if (kind, name) == ("PostTrainingJob", "first") else None
+
+
+class Unable:
+    """Plans nothing, as if every plan took too long."""
+
+    async def run(self, function, *arguments):
+        raise PlanningFailed("it takes longer than 20 s")
+
+
+@pytest.mark.parametrize(
+    ("changes", "planner", "problem"),
+    [
+        ({"training.seed": 7}, None, "another training: trainer.seed"),
+        ({}, None, ""),
+        ({}, Unable(), "spec.checkpoints.from.job: the operator cannot plan 'first': it takes"),
+    ],
+)
+async def test_job_whose_checkpoint_is_begun_with_is_compared_under_the_limits_of_plans(
+    changes, planner, problem
+):
+    first = make_document(changes)
+    first["metadata"] |= {"name": "first", "namespace": "lab", "uid": "u"}
+    document = make_document({"checkpoints.from": {"job": "first"}})
+    document["metadata"]["namespace"] = "lab"
+    settings, cache, cluster = Settings(), Cache(), OneJob(first)
+    observer = Observer(cluster, cache, RareReads(cluster, settings), settings, planner)
+    key = JobKey("PostTrainingJob", "lab", "push")
+
+    found = await observer.observe(key, plan_job(document), START, {}, {})
+
+    assert problem in found.starting_problem
+    assert bool(problem) == bool(found.starting_problem)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cosmos_operator.decide.pass_state import Pass
-from cosmos_operator.plan.starting_job import describe_incompatibility
 
 
 def check_starting_point(pass_: Pass) -> None:
@@ -11,8 +10,6 @@ def check_starting_point(pass_: Pass) -> None:
 
     A job that does not exist any more may have left its checkpoints: then the worker decides, as it does for a folder.
     """
-    document = pass_.observed.starting_job
-    if document is None or pass_.previous.attempts:
-        return
-    if problem := describe_incompatibility(pass_.training_job, tuple(pass_.stages), document):
+    problem = pass_.observed.starting_problem
+    if problem and not pass_.previous.attempts:
         pass_.fail_job("IncompatibleCheckpoint", problem)
