@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
 import select
 import signal
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -90,12 +90,11 @@ def _run_child(
             for line in lines:
                 _record(json.loads(line), number, outcomes)
                 number, end = number + 1, monotonic() + WALL_S
-    has_ended = os.waitpid(child, os.WNOHANG if not ready else 0)
     if not ready:
         os.kill(child, signal.SIGKILL)
-        has_ended = os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
     if number < len(inputs):
-        said = f"no answer within {WALL_S:g} s" if not ready else _describe_end(has_ended[1])
+        said = f"no answer within {WALL_S:g} s" if not ready else _describe_end(status)
         outcomes.faults.append(Fault(number, said))
         number += 1
     return number
@@ -120,9 +119,8 @@ def _record(said: dict[str, Any], number: int, outcomes: Outcomes) -> None:
 def _try_in_child(
     attempt: Try, inputs: Sequence[Any], first: int, folder: Path, memory: int, writer: int
 ) -> None:
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, sys.stderr.fileno() if sys.stderr.fileno() > 0 else 2)
-    os.dup2(silent, 2)
+    faulthandler.disable()  # of pytest: the parent tells of a crash
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     for one in inputs[first:]:
