@@ -126,6 +126,7 @@ def operated(api: Api, kubeconfig: Path, folder: Path) -> Iterator[OperatorProce
     """An operator that watches the namespace of ``api`` during the block."""
     operator = OperatorProcess(folder, kubeconfig, watchNamespaces=[api.namespace])
     operator.start()
+    wait_for(lambda: "delivered all existing objects" in operator.log(), 120)
     try:
         yield operator
     finally:

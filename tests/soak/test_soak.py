@@ -48,6 +48,8 @@ def test_churn_keeps_its_level_and_leaves_nothing(tmp_path):
         claims = world.api.core("persistentvolumeclaims")
         world.api.call("POST", claims, {"metadata": {"name": CLAIM}, "spec": spec})
         world.start_operator()
+        begun = "delivered all existing objects"
+        world.wait("the operator has begun", lambda: begun in world.operator_log(), 120)
         churn = Churn(world, 0)
         for _ in range(40):
             churn.step()
