@@ -38,8 +38,7 @@ class Target:
     mutate: Callable[[Any, random.Random], Any]
     attempt: Callable[[Any, Path], str]
     """Tries an input, see ``limits.Try``."""
-    weight: int = 1
-    """Share of the time."""
+    weight: int = 1  # share of the time
 
     def inputs(self, folder: Path, seed: int, number: int) -> list[Any]:
         """Examples, kept cases of the corpus, and mutations of both; the same for the same seed."""
