@@ -7,6 +7,9 @@
 # make bench-gpu    measures on one GPU within MINUTES=5, see docs/benchmarks.md; make gpu-wheels GPU_PYTHON=3.12 downloads
 #                   what such a machine without a network lacks
 # make bench        the benchmarks that a CPU can do; figures in bench/*.json, tables in bench/*.md
+# make fuzz         damaged and hostile inputs for everything that reads other people's files, for MINUTES=5; make fuzz-jobs
+#                   gives NUMBER=10000 mutated jobs to a real API server with an operator
+# make soak         churn of jobs on the running cluster of tests/cluster/harness for MINUTES=60, with a verdict on growth
 # make images       the images, with docker, podman or buildah; REGISTRY=registry.example.com/team PUSH=1 pushes them, and
 #                   docker/images.sh has the other variables
 # make chart        the chart as dist/cosmos-VERSION.tgz; REGISTRY=… PUSH=1 pushes it to oci://REGISTRY/charts
@@ -24,7 +27,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
-  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels FORCE lint dataset images chart constraints clean
+  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels fuzz fuzz-jobs soak FORCE lint dataset images chart constraints clean
 
 setup: $(READY)
 
@@ -80,6 +83,19 @@ cluster: $(READY)
 
 gpu: $(READY)
 	$(BIN)/pytest -v -s -rs --timeout 7200 -m gpu $(if $(GPU_FOLDER),--basetemp $(GPU_FOLDER)) tests/gpu tests/worker
+
+SEED ?= 0
+NUMBER ?= 10000
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED)
+
+fuzz-jobs: $(READY) api-server-programs
+	PYTHONPATH=tests:tests/cluster $(BIN)/python -m fuzz.resources --number $(NUMBER) --seed $(SEED)
+
+soak: MINUTES = 60
+soak: $(READY)
+	PYTHONPATH=tests:tests/cluster $(BIN)/python -m soak --minutes $(MINUTES) --seed $(SEED)
 
 # on a bare machine with the Python that is there
 BENCH_PYTHON ?= $(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON))

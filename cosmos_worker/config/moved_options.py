@@ -80,6 +80,35 @@ def of_today(experiment: Values) -> Values:
     return {**values, "compat": compat} if compat else values
 
 
+def document_of_today(stage: str, document: Values) -> Values:
+    """A stage document that an operator of an earlier version has written whole, with the options of today.
+
+    The documents of a job that runs while the operator is upgraded stay as they are. A document in which a person has
+    written some earlier option is left alone, and refused with the advice of ``MOVED_OPTIONS``.
+
+    Raises:
+        ConfigError: it has a value that no option of today stands for.
+    """
+    experiment, text = document.get("experiment"), document.get("text")
+    if stage == "train" and isinstance(experiment, dict) and _is_of_before(experiment):
+        return {**document, "experiment": of_today(experiment)}
+    is_generate = stage == "generate" and isinstance(text, dict) and "padding" in text
+    if is_generate and "text_padding" not in document:
+        rest = {name: value for name, value in text.items() if name != "padding"}
+        return {**document, "text": rest, "text_padding": text["padding"]}
+    return document
+
+
+def _is_of_before(experiment: Values) -> bool:
+    """True for an experiment that has all options of the first version."""
+    places = [(group, name) for group, name, _, _ in SWITCHES.values()]
+    places += [("conditioning", name) for name in NOISE] + [("optimizer", "start_factor")]
+    return all(
+        isinstance(experiment.get(group), dict) and name in experiment[group]
+        for group, name in places
+    )
+
+
 def as_before(experiment: Values) -> Values:
     """An experiment of today with the options of earlier versions, whose content keys are still in use."""
     values = {name: dict(one) if isinstance(one, dict) else one for name, one in experiment.items()}

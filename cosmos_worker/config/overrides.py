@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from cosmos_worker.config.document_version import HINTS_FILE, with_hints, without_version
 from cosmos_worker.config.documents import describe_errors, load_yaml, parse_document
 from cosmos_worker.config.experiment import check_changes
-from cosmos_worker.config.moved_options import moved_option
+from cosmos_worker.config.moved_options import document_of_today, moved_option
 from cosmos_worker.config.stages import STAGE_CONFIGS, StageConfig, TrainConfig
 from cosmos_worker.config.values import MAX_TEXT, shortened
 from cosmos_worker.config.yaml_reader import WrongYaml, read_value
@@ -137,6 +137,7 @@ def load_stage_config(stage: str, path: Path, overrides: Sequence[str]) -> Stage
     hints = path.with_name(HINTS_FILE)
     if hints.is_file():
         values = with_hints(stage, values, load_yaml(hints) or {})
+    values = document_of_today(stage, values)
     config = parse_document(STAGE_CONFIGS[stage], values, str(path))
     changed = apply_overrides(config, overrides)
     if isinstance(config, TrainConfig) and isinstance(changed, TrainConfig):

@@ -1,4 +1,4 @@
-"""The command ``cosmos``: run, render, validate, crd, fields. Imports no torch.
+"""The command ``cosmos``: run, render, validate, prune, crd, fields. Imports no torch.
 
 The only file of ``cosmos`` that turns errors into exit codes.
 """
@@ -60,6 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
             help="for an InferenceJob: YAML file of the PostTrainingJob that its spec.model.job names "
             "(default: as it was run in the workspace)",
         )
+    _add_prune(
+        add(
+            "prune",
+            _prune,
+            "say what in a workspace, or on the claims of a cluster, belongs to no job; remove it with --delete",
+        )
+    )
     add("crd", _crd, "print the CustomResourceDefinitions")
     fields = add(
         "fields", _fields, "print all fields of a job, or all options of an experiment, as Markdown"
@@ -105,6 +112,18 @@ def _validate(options: argparse.Namespace) -> int:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
     return EXIT_OK
+
+
+def _add_prune(command: argparse.ArgumentParser) -> None:
+    from cosmos_operator.local.prune_arguments import add_arguments
+
+    add_arguments(command)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from cosmos_operator.local.prune_command import run_prune
+
+    return run_prune(options)
 
 
 def _crd(options: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ sys.exit(code or ", ".join(loaded) or 0)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["run", "render", "validate", "crd", "fields"])
+@pytest.mark.parametrize("command", ["run", "render", "validate", "prune", "crd", "fields"])
 def test_help_of_every_command_loads_no_library(command):
     program = """
 import contextlib, sys

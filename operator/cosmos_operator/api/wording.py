@@ -21,6 +21,8 @@ from cosmos_worker.config.documents import PATTERN_WORDS
 
 QUOTED = re.compile(r"[+-]?[0-9.]{1,20}(e[+-]?[0-9]+)?|true|false|yes|no|on|off", re.IGNORECASE)
 """A text that would be a number or a truth value without its quotes."""
+MAX_EXAMPLE = 200
+"""Characters of a value up to which advice repeats it."""
 PATTERNS_IN_WORDS = {
     SUBDOMAIN_PATTERN: "is no name of a Kubernetes object; use lower-case letters and digits, with - and . between",
     KEY_PATTERN: "is no key of a label; use NAME or DOMAIN/NAME, of letters and digits with -_. between",
@@ -62,7 +64,9 @@ def advice_on(kind: str, got: object) -> str:
         return "; put it in quotes as it is meant, YAML takes it for another type"
     if kind == "string_type" and isinstance(got, dict) and len(got) == 1:
         ((name, value),) = got.items()
-        return f"; write it as one text, such as {name}={value}"
+        example = f"{name}={value}"
+        shows = example.isprintable() and len(example) <= MAX_EXAMPLE
+        return "; write it as one text" + (f", such as {example}" if shows else "")
     if kind in ("int_type", "float_type", "bool_type") and isinstance(got, str):
         return "; a value in quotes is a text, remove them" if QUOTED.fullmatch(got) else ""
     return ""

@@ -92,7 +92,7 @@ def order(processes: Sequence[StageProcess]) -> tuple[StageProcess, ...]:
 def _build_process(
     manifest: Manifest, documents: Mapping[str, Manifest], workspace: Path
 ) -> StageProcess:
-    metadata, pod = manifest["metadata"], _pod_spec(manifest)
+    metadata, pod = manifest["metadata"], pod_spec(manifest)
     stage = metadata["labels"][STAGE_LABEL]
     folder = workspace / STAGES_FOLDER / stage
     folders = _mounted_folders(pod, workspace, folder)
@@ -123,7 +123,7 @@ def _build_process(
     )
 
 
-def _pod_spec(manifest: Manifest) -> Manifest:
+def pod_spec(manifest: Manifest) -> Manifest:
     """The pod of a Job, or of a PyTorchJob's master: one machine is one node."""
     spec = manifest["spec"]
     if manifest["kind"] == "PyTorchJob":

@@ -134,10 +134,18 @@ def _plan_request(document: Manifest, *, was_accepted: bool) -> tuple[Planned, t
 
 def _plan_tolerantly(document: Manifest, error: InvalidSpec, *, tolerant: bool) -> Planned:
     """The plan of a wrong job without its wrong items, if that is allowed and it has any items."""
-    items = document["spec"].get("inference") or []
-    if not tolerant or not items:
+    spec = document.get("spec")
+    items = spec.get("inference") if isinstance(spec, dict) else None
+    if not tolerant or not items or not _have_names(items):
         raise error
     return _plan_without_wrong_items(document, items)
+
+
+def _have_names(items: object) -> bool:
+    """True for a list of items that can be told by their names."""
+    return isinstance(items, list) and all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in items
+    )
 
 
 def _plan_strictly(document: Manifest) -> Planned:

@@ -1,0 +1,1 @@
+"""Fuzzing: damaged and hostile inputs for everything that reads what other people have written; ``python -m fuzz``."""
