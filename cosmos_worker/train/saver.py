@@ -22,7 +22,9 @@ from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.model.dtensor import is_dtensor
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.runtime.stall import beating_while_files_grow
 from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.storage.volumes import EXPORT_FOLDER
 from cosmos_worker.train import export
 from cosmos_worker.train.change_meter import ChangeMeter, Compose, Exports
 from cosmos_worker.train.checkpoint import (
@@ -200,11 +202,14 @@ class Saver:
         from cosmos_worker.train.shard_files import save_shards
 
         # shards before exports: in this collective the others would wait for a main process that still exports
-        with reporting_full_disk(self.run / STATE_FOLDER):
+        with (
+            beating_while_files_grow(self.run / STATE_FOLDER),
+            reporting_full_disk(self.run / STATE_FOLDER),
+        ):
             save_shards(shards_path(self.run, step), staged, self._group.handle)
         staged.clear()  # before the main process reads whole weights
         if self.processes.is_main and compose is not None:
-            with _reading_what_was_written():
+            with beating_while_files_grow(self.run / EXPORT_FOLDER), _reading_what_was_written():
                 self._export(step, compose(shards_path(self.run, step)))
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
 
