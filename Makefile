@@ -7,6 +7,7 @@
 # make bench-gpu    measures on one GPU within MINUTES=5, see docs/benchmarks.md; make gpu-wheels GPU_PYTHON=3.12 downloads
 #                   what such a machine without a network lacks
 # make bench        the benchmarks that a CPU can do; figures in bench/*.json, tables in bench/*.md
+# make worker-sweep kills a worker's processes RUNS=200 times and breaks its storage; tables of docs/reliability.md
 # make images       the images, with docker, podman or buildah; REGISTRY=registry.example.com/team PUSH=1 pushes them, and
 #                   docker/images.sh has the other variables
 # make chart        the chart as dist/cosmos-VERSION.tgz; REGISTRY=… PUSH=1 pushes it to oci://REGISTRY/charts
@@ -24,7 +25,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
-  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels FORCE lint dataset images chart constraints clean
+  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels worker-sweep FORCE lint dataset images chart constraints clean
 
 setup: $(READY)
 
@@ -106,6 +107,12 @@ bench/%.json: benchmarks/%.py FORCE | $(READY)
 	@cat bench/$*.md
 
 FORCE:
+
+RUNS ?= 200
+
+worker-sweep: $(READY)
+	@mkdir -p bench
+	$(BIN)/python benchmarks/worker_sweep.py --runs $(RUNS) --json bench/worker_sweep.json $(SWEEP_OPTIONS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

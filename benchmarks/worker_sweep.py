@@ -2,8 +2,8 @@
 
 Run ``.venv/bin/python benchmarks/worker_sweep.py [--runs 200] [--parts kills,storage,damage,evictions]``, or
 ``make worker-sweep RUNS=200``. A tiny job of six stages (fetch-model, prepare-dataset, embed-text, cache-latents,
-train, publish) is carried out once without faults; then copies of its volumes are carried on with a fault, looked at, and
-carried out to their end, which must have the same bits. It prints tables in Markdown; ``--json FILE`` writes all
+train, publish) is carried out once without faults. Then copies of its volumes are carried on with a fault, looked at,
+and carried out to their end, which must have the same bits. It prints tables in Markdown; ``--json FILE`` writes all
 results. The seed is printed; ``--seed`` repeats a sweep.
 
 Killed processes do not lose what the system has not written to the disk: crashes of the machine are not tried.
@@ -19,7 +19,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,46 +77,43 @@ def run(options: argparse.Namespace, folder: Path) -> int:
 Found = tuple[list[str], list[Any], int]
 
 
+def _collect(results: Iterable[Any], options: argparse.Namespace) -> list[Any]:
+    """All results, each written down as soon as it is known, so that a sweep that is ended early has its figures."""
+    found = []
+    for result in results:
+        found.append(result)
+        if options.json is not None:
+            with options.json.with_suffix(".jsonl").open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(asdict(result), default=str) + "\n")
+    return found
+
+
 def _kills(reference: job.Reference, options: argparse.Namespace, draw: random.Random) -> Found:
-    results = []
-    for result in kills.sweep(reference, kills.choose_points(reference, options.runs, draw)):
-        results.append(result)
-        if result.problems:
-            print(f"{result.point}: {result.problems}", flush=True)
-        if len(results) % 20 == 0:
-            print(f"{len(results)} runs", file=sys.stderr, flush=True)
-    return (
-        kills.table(results),
-        [asdict(one) for one in results],
-        sum(bool(one.problems) for one in results),
-    )
+    points = kills.choose_points(reference, options.runs, draw)
+    results = _collect(kills.sweep(reference, points), options)
+    wrong = [one for one in results if one.problems]
+    lines = [f"\n{one.point}: {one.problems}" for one in wrong]
+    return kills.table(results) + lines, [asdict(one) for one in results], len(wrong)
 
 
 def _storage(reference: job.Reference, options: argparse.Namespace, draw: random.Random) -> Found:
-    results = list(storage.sweep(reference))
-    return (
-        storage.table(results),
-        [asdict(one) for one in results],
-        sum(bool(one.partial or one.problems) for one in results),
-    )
+    results = _collect(storage.sweep(reference), options)
+    wrong = sum(bool(one.partial or one.problems) for one in results)
+    return storage.table(results), [asdict(one) for one in results], wrong
 
 
 def _damage(reference: job.Reference, options: argparse.Namespace, draw: random.Random) -> Found:
-    results = list(damage.sweep(reference))
-    return (
-        damage.table(results),
-        [asdict(one) for one in results],
-        sum("SILENTLY" in one.verdict for one in results),
-    )
+    results = _collect(damage.sweep(reference), options)
+    wrong = sum("SILENTLY" in one.verdict for one in results)
+    return damage.table(results), [asdict(one) for one in results], wrong
 
 
 def _evictions(reference: job.Reference, options: argparse.Namespace, draw: random.Random) -> Found:
-    results = [evictions.evict(reference, world, options.evictions, draw) for world in (1, 2)]
-    return (
-        evictions.table(results),
-        [asdict(one) for one in results],
-        sum(bool(one.problems) for one in results),
-    )
+    both = (evictions.evict(reference, world, options.evictions, draw) for world in (1, 2))
+    results = _collect(both, options)
+    lines = [f"steps lost by each: {one.lost}; {one.problems}" for one in results]
+    wrong = sum(bool(one.problems) for one in results)
+    return evictions.table(results) + lines, [asdict(one) for one in results], wrong
 
 
 RUNNERS = {"kills": _kills, "storage": _storage, "damage": _damage, "evictions": _evictions}

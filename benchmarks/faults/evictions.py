@@ -109,7 +109,7 @@ def _evict_once(reference: Reference, found: Evictions, at_step: int, draw: rand
 def table(all_found: list[Evictions]) -> list[str]:
     """Lines of a Markdown table."""
     lines = [
-        "| processes | evictions | before the first step | steps lost, in all | most by one | longest save, s | end differs |"
+        "| processes | evictions | before the first step | steps lost | most by one | longest, s | end differs |"
     ]
     lines += ["|---|---|---|---|---|---|---|"]
     lines += [

@@ -147,11 +147,12 @@ class Agent:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def end_stalled(self) -> None:
-        """Let the processes write their stacks, then kill them."""
-        self.stalled = ask_for_stacks(list(child_processes(self.process.pid)))
+    def end_with_stacks(self) -> str:
+        """Let the processes write their stacks, then kill them; returns their ranks and states."""
+        states = ask_for_stacks(list(child_processes(self.process.pid)))
         time.sleep(STACKS_S)
         self.kill()
+        return states
 
     def wait(self, stop: StopRequest, stall_s: float) -> int:
         """Wait for torchrun's end and pass on a stop request; returns its exit code, or minus the number of the signal.
@@ -168,7 +169,7 @@ class Agent:
                 return agent_code
             time.sleep(POLL_S)
             if self.stalled is None and watch.is_stalled():
-                self.end_stalled()
+                self.stalled = self.end_with_stacks()
             if stop.since is None:
                 continue
             if not was_announced:
@@ -178,7 +179,7 @@ class Agent:
                 self.kill()
             elif time.monotonic() - stop.since > stop.save_s:
                 stop.is_overdue = True
-                self.kill()
+                self.end_with_stacks()
             else:
                 self.ask_to_stop()
 

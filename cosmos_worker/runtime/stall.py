@@ -34,8 +34,9 @@ from cosmos_worker.runtime.rendezvous import read_seconds
 logger = logging.getLogger(__name__)
 
 STALL_VARIABLE = "COSMOS_STALL_SECONDS"
-DEFAULT_STALL_S = 1800
-"""Seconds without progress after which processes are ended; much longer than a step, a video or a held-out batch."""
+DEFAULT_STALL_S = 1500
+"""Seconds without progress after which processes are ended; much longer than a step, a video or a held-out batch, and
+shorter than the operator's ``stallTimeoutSeconds``, which knows no stacks."""
 AFTER_STALL = timedelta(minutes=5)
 LONGEST_POLL_S = 5.0
 GROWTH_POLL_S = 10.0

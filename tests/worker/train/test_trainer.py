@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -198,6 +199,7 @@ def damage_shards(run: Path, step: int) -> None:
 def test_run_continues_from_the_checkpoint_before_a_damaged_one(
     inputs: Path, tmp_path: Path, damaged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     whole, target = tmp_path / "whole", tmp_path / "target"
     train_stage.run(train_config(inputs, small_experiment(), whole), VOLUMES)
     shutil.copytree(whole, target)
