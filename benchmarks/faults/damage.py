@@ -114,9 +114,7 @@ def _run(
     is_done = target.after or target.keeps_marker
     job.copy_tree(expected if is_done else reference.before(target.stage), reference.work)
     if target.after:
-        for marker in reference.work.rglob("complete-k.json"):
-            if marker.relative_to(reference.work).parts[0] in ("checkpoints", "datasets"):
-                marker.unlink()
+        (reference.work / job.MARKED_FOLDERS[target.stage] / "complete-k.json").unlink()
     files = sorted(reference.work.glob(target.pattern))
     if not files:
         raise RuntimeError(f"{target.pattern}: no such file in {reference.work}")

@@ -38,6 +38,11 @@ RUN_FOLDER = "checkpoints/job-0123456789ab/posttraining/diffusion_video2world_in
 PUBLISHED_FOLDER = "checkpoints/published"
 LATENTS_FOLDER, INDEX_FOLDER, TEXT_FOLDER = "datasets/latents", "datasets/index", "embeddings/t5"
 MODEL_FOLDER = "models/net"
+MARKED_FOLDERS = {
+    "fetch-model": "models", "prepare-dataset": INDEX_FOLDER, "embed-text": TEXT_FOLDER,
+    "cache-latents": LATENTS_FOLDER, "train": RUN.replace("://", "/"), "publish": PUBLISHED_FOLDER,
+}  # fmt: skip
+"""Stage → folder of its completion marker, below the volumes."""
 STEPS, SAVE_EVERY, KEPT = 6, 2, 2
 MAX_LENGTH = 8
 
