@@ -104,7 +104,7 @@ def _storage(reference: job.Reference, options: argparse.Namespace, draw: random
 
 def _damage(reference: job.Reference, options: argparse.Namespace, draw: random.Random) -> Found:
     results = _collect(damage.sweep(reference), options)
-    wrong = sum("SILENTLY" in one.verdict for one in results)
+    wrong = sum("SILENTLY" in one.verdict or "NOT NOTICED" in one.verdict for one in results)
     return damage.table(results), [asdict(one) for one in results], wrong
 
 

@@ -133,8 +133,12 @@ def _run(
         return Result(target.name, fault, "SILENTLY ACCEPTED", "; ".join(differences))
     if now == before:
         return Result(target.name, fault, "made anew, same bits", "named" if is_named else "")
-    told = "named in the log" if is_named else "not noticed"
-    return Result(target.name, fault, f"no effect on the result, {told}", "")
+    verdict = (
+        "no effect on the result, named in the log"
+        if is_named
+        else "NOT NOTICED, no effect on the result"
+    )
+    return Result(target.name, fault, verdict, "")
 
 
 def table(results: Sequence[Result]) -> list[str]:

@@ -82,7 +82,12 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         stream.flush()
         os.fsync(stream.fileno())
         # raises before the earlier one is replaced
-        model, state = open_model(copy, config.net)
+        try:
+            model, state = open_model(copy, config.net)
+        except CheckpointError as error:  # what was copied is at fault
+            raise CheckpointError(
+                f"{str(error).replace(str(copy), str(source))}; choose another step (spec.outputs.step)"
+            ) from None
         check_finite(state, source)
         if adapter is not None:
             merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit

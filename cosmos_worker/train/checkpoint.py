@@ -175,7 +175,6 @@ def set_unreadable_aside(run: Path) -> None:
         step, folder = states.pop()
         try:
             read_progress(folder)
-            _read_object(folder / COMPLETE_FILE)
         except CheckpointError as error:
             logger.warning("%s; continuing from step %d", error, states[-1][0])
             set_damaged_aside(run, step)
@@ -222,6 +221,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is gone or damaged.
     """
+    _check_file(folder, PROGRESS_FILE, _list_files(folder))
     progress = _read_object(folder / PROGRESS_FILE)
     if not isinstance(progress.get("step"), int):
         raise CheckpointError(
@@ -253,21 +253,31 @@ def check_files(state: SavedState, rank: int = 0, world_size: int = 1) -> None:
         CheckpointError: a file differs.
     """
     folder = state.folder
-    files: Files = _read_object(folder / COMPLETE_FILE)
-    if PROGRESS_FILE not in files:
-        raise CheckpointError(
-            f"{folder / COMPLETE_FILE}: damaged (it lacks {PROGRESS_FILE}); {_remedy(folder)}"
-        )
+    files = _list_files(folder)
     for name in sorted(files)[rank::world_size]:
-        path, expected = folder / name, files[name]
-        if not isinstance(expected, dict):
-            raise CheckpointError(f"{folder / COMPLETE_FILE}: damaged ({name}); {_remedy(folder)}")
-        got = path.stat().st_size if path.is_file() else None
-        if got != expected.get("bytes") or sha256_of_file(path) != expected.get("sha256"):
-            raise CheckpointError(
-                f"{path}: damaged ({got} bytes, expected {expected.get('bytes')} with another digest); "
-                + _remedy(folder)
-            )
+        _check_file(folder, name, files)
+
+
+def _list_files(folder: Path) -> Files:
+    """Size and SHA-256 of each file of a checkpoint, as complete.json says."""
+    files: Files = _read_object(folder / COMPLETE_FILE)
+    known = all(
+        isinstance(facts, dict) and {"bytes", "sha256"} <= facts.keys() for facts in files.values()
+    )
+    if not known or PROGRESS_FILE not in files:
+        raise CheckpointError(
+            f"{folder / COMPLETE_FILE}: damaged (sizes and digests of files are missing); {_remedy(folder)}"
+        )
+    return files
+
+
+def _check_file(folder: Path, name: str, files: Files) -> None:
+    path, expected = folder / name, files[name]
+    got = path.stat().st_size if path.is_file() else None
+    if got != expected["bytes"] or sha256_of_file(path) != expected["sha256"]:
+        raise CheckpointError(
+            f"{path}: damaged ({got} bytes, expected {expected['bytes']} with another digest); {_remedy(folder)}"
+        )
 
 
 def prune_states(run: Path, keep_last: int, spared: Collection[int] = ()) -> None:

@@ -195,7 +195,7 @@ def damage_shards(run: Path, step: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damaged", ["shards", "progress.json", "complete.json"])
+@pytest.mark.parametrize("damaged", ["shards", "progress.json", "complete.json", "option"])
 def test_run_continues_from_the_checkpoint_before_a_damaged_one(
     inputs: Path, tmp_path: Path, damaged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,6 +206,10 @@ def test_run_continues_from_the_checkpoint_before_a_damaged_one(
     folder = run_path(target) / "state" / "iter_000000006"
     if damaged == "shards":
         damage_shards(run_path(target), 6)
+    elif damaged == "option":
+        damaged = "progress.json"
+        text = (folder / damaged).read_text()
+        (folder / damaged).write_text(text.replace('"num_heads"', '"num_heads_"'))
     else:
         (folder / damaged).write_bytes((folder / damaged).read_bytes()[:-9])
 
