@@ -45,6 +45,7 @@ class Target:
         stage: reads it next.
         after: True = the stage had finished and lost its marker, so that it reads what it made itself.
         keeps_marker: True = the stage had finished and is asked for again.
+        world: number of the stage's processes.
     """
 
     name: str
@@ -52,10 +53,18 @@ class Target:
     stage: str
     after: bool = False
     keeps_marker: bool = False
+    world: int = 1
 
 
 TARGETS = (
     Target("checkpoint: tensors", f"{RUN}/state/iter_*/shards/__0_0.distcp", "train", after=True),
+    Target(
+        "checkpoint: tensors of the second of 2 processes",
+        f"{RUN}/state/iter_*/shards/__1_0.distcp",
+        "train",
+        after=True,
+        world=2,
+    ),
     Target(
         "checkpoint: metadata of tensors",
         f"{RUN}/state/iter_*/shards/.metadata",
@@ -110,7 +119,7 @@ def _run(
     reference: Reference, target: Target, fault: str, damage: Callable[[Path], None]
 ) -> Result:
     root = reference.root
-    expected = root / "copies" / f"{target.stage}-1"
+    expected = root / "copies" / f"{target.stage}-{target.world}"
     is_done = target.after or target.keeps_marker
     job.copy_tree(expected if is_done else reference.before(target.stage), reference.work)
     if target.after:
@@ -120,7 +129,7 @@ def _run(
         raise RuntimeError(f"{target.pattern}: no such file in {reference.work}")
     before = files[-1].read_bytes()
     damage(files[-1])
-    ended = run_stage(root, target.stage)
+    ended = run_stage(root, target.stage, [None] * target.world)
     is_named = files[-1].name in ended.log or str(files[-1].parent.name) in ended.message
     if ended.code:
         verdict = "refused" if is_named else "refused, file not named"
