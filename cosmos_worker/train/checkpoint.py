@@ -37,7 +37,7 @@ PROGRESS_FILE = "progress.json"
 COMPLETE_FILE = "complete.json"
 NAME = re.compile(r"^iter_(\d{9})$")
 TEMPORARY_SUFFIX = ".tmp"
-REMOVED_SUFFIX, DAMAGED_SUFFIX = ".removed.tmp", ".damaged.tmp"
+REMOVED_SUFFIX, DAMAGED_SUFFIX = ".removed.tmp", ".damaged"
 """Endings of checkpoints on their way out, which no reader takes for one: those being deleted, and damaged ones."""
 VISIBLE_S = 90.0
 """Seconds after which a node sees the files of another one: NFS keeps a listing for at most 60 s by default."""
@@ -185,7 +185,7 @@ def set_unreadable_aside(run: Path) -> None:
 def set_damaged_aside(run: Path, step: int) -> None:
     """Take a damaged checkpoint out of the list, so that the one before it is used; the main process calls this.
 
-    It is deleted with other leftovers once a later checkpoint is complete.
+    :func:`remove_damaged` deletes it once a later checkpoint is complete.
     """
     aside = _set_aside(state_path(run, step), DAMAGED_SUFFIX)
     sync_folder(aside.parent)
@@ -278,6 +278,12 @@ def _check_file(folder: Path, name: str, files: Files) -> None:
         raise CheckpointError(
             f"{path}: damaged ({got} bytes, expected {expected['bytes']} with another digest); {_remedy(folder)}"
         )
+
+
+def remove_damaged(run: Path) -> None:
+    """Delete the damaged checkpoints that were set aside; a later one is complete."""
+    for folder in (run / STATE_FOLDER).glob(f".iter_*{DAMAGED_SUFFIX}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prune_states(run: Path, keep_last: int, spared: Collection[int] = ()) -> None:

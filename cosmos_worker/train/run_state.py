@@ -122,6 +122,8 @@ class RunState:
         if start is None:
             self.saved_step = self._begun_step = self.done_steps
             self._exported_step = self._newest_export()
+            if self.saver.processes.is_main:  # a killed process may have left more than is kept
+                self.saver.prune(self.done_steps)
         self._write_position()
         logger.info("continued step=%d from=%s", self.done_steps, saved.folder)
         if start is not None and self.done_steps < self.experiment.trainer.max_steps:

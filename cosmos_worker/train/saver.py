@@ -36,6 +36,7 @@ from cosmos_worker.train.checkpoint import (
     describe_own_shards,
     discard_state,
     prune_states,
+    remove_damaged,
     shards_path,
     state_path,
 )
@@ -240,9 +241,8 @@ class Saver:
             if self.processes.is_main:
                 self.changes.wait()  # it reads a checkpoint that may be pruned now
                 folder = complete_state(self.run, pending.step, pending.progress, shards)
-                spared = self.update_best(pending.step)
-                prune_states(self.run, self.keep_last, spared)
-                prune_exports(self.run, self.keep_exports, spared)
+                self.prune(pending.step)
+                remove_damaged(self.run)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
         if self.processes.is_main and pending.compose is not None:
             self.begin_change(pending.step, pending.compose)
@@ -252,6 +252,12 @@ class Saver:
         """Begin to measure the weights of a complete checkpoint, on the main process."""
         shards = state_path(self.run, step) / SHARDS_FOLDER
         self.changes.begin(step, partial(compose, shards))
+
+    def prune(self, done_steps: int) -> None:
+        """Delete checkpoints and exports that are not to be kept; the main process calls this."""
+        spared = self.update_best(done_steps)
+        prune_states(self.run, self.keep_last, spared)
+        prune_exports(self.run, self.keep_exports, spared)
 
     def update_best(self, done_steps: int) -> tuple[int, ...]:
         """Write the best checkpoint so far to best.json, if it is to be kept; returns its step, or nothing."""
