@@ -206,9 +206,19 @@ class LoopWatch:
 
     def _watch(self) -> None:
         while not self._ended.is_set():
-            if not self._progress.wait(self._stall_s):
+            if not self._waits_for_progress():
                 self._end()
             self._progress.clear()
+
+    def _waits_for_progress(self) -> bool:
+        """False if there was none for too long; a pause of the whole machine counts as one short wait."""
+        waited = 0.0
+        while waited < self._stall_s:
+            step_s = min(LONGEST_POLL_S, self._stall_s - waited)
+            if self._progress.wait(step_s):
+                return True
+            waited += step_s
+        return False
 
     def _end(self) -> None:
         outcome = stalled(self._stall_s, f"the loop {self._name}")
