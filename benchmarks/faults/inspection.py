@@ -14,7 +14,7 @@ from cosmos_worker.storage.volumes import sha256_of_file
 from cosmos_worker.train.checkpoint import SavedState, check_files, list_states, read_progress
 from faults import job
 
-TEMPORARY = re.compile(r"(^|/)\.[^/]*(\.tmp|\.lock|\.partial)|\.partial(/|$)|\.compiled|/\.lock$")
+TEMPORARY = re.compile(r"(^|/)\.(?!metadata$)")
 """Names that no reader takes for finished files."""
 MADE_WHOLE = re.compile(
     r"(latents-\d+|embeddings-\w+)\.safetensors$|captions-\w+\.json$|index\.jsonl$|model\.pt$|\.mp4$|\.txt$"

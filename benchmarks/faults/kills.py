@@ -143,17 +143,23 @@ def sweep(reference: Reference, points: Sequence[Point]) -> Iterator[Result]:
 def table(results: Sequence[Result]) -> list[str]:
     """Lines of a Markdown table: kind of place, runs, kills that happened, what was wrong."""
     lines = [
-        "| killed at | processes | runs | of these killed | partial files under a finished name | end differs |"
+        "| killed at | processes | runs | killed | partial file under a finished name | left over | end differs |"
     ]
-    lines += ["|---|---|---|---|---|---|"]
+    lines += ["|---|---|---|---|---|---|---|"]
     groups: dict[tuple[str, int], list[Result]] = {}
     for result in results:
         groups.setdefault((result.point.label, result.point.world), []).append(result)
     for (label, world), own in sorted(groups.items()):
         partial = sum(any(text.startswith("partial") for text in one.problems) for one in own)
-        other = sum(any(not text.startswith("partial") for text in one.problems) for one in own)
+        left = sum(any(text.startswith("left over") for text in one.problems) for one in own)
+        other = sum(
+            any(not text.startswith(("partial", "left over")) for text in one.problems)
+            for one in own
+        )
         killed = sum(one.was_killed for one in own)
-        lines.append(f"| {label} | {world} | {len(own)} | {killed} | {partial} | {other} |")
+        lines.append(
+            f"| {label} | {world} | {len(own)} | {killed} | {partial} | {left} | {other} |"
+        )
     return lines
 
 

@@ -70,7 +70,9 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     adapter = _read_adapter(config, source)
     changes = _read_change(run_path, step, config.weights)
     target.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target, re.compile(re.escape(MODEL_FILE)))  # of an earlier attempt
+    remove_leftovers(
+        target, re.compile(rf"{re.escape(MODEL_FILE)}|{re.escape(DESCRIPTION_FILE)}")
+    )  # of an earlier attempt
     for marker in target.glob(
         "complete-*.json"
     ):  # of earlier settings, whose model is replaced now
