@@ -130,7 +130,11 @@ def _run(
     before = files[-1].read_bytes()
     damage(files[-1])
     ended = run_stage(root, target.stage, [None] * target.world)
-    is_named = files[-1].name in ended.log or str(files[-1].parent.name) in ended.message
+    is_named = (
+        files[-1].name in ended.log
+        or "damaged (" in ended.log
+        or str(files[-1].parent.name) in ended.message
+    )
     if ended.code:
         verdict = "refused" if is_named else "refused, file not named"
         return Result(target.name, fault, f"{verdict}, exit code {ended.code}", ended.message)
