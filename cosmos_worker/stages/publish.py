@@ -11,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.model.dit import CosmosModel
@@ -84,12 +87,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         stream.flush()
         os.fsync(stream.fileno())
         # raises before the earlier one is replaced
-        try:
-            model, state = open_model(copy, config.net)
-        except CheckpointError as error:  # what was copied is at fault
-            raise CheckpointError(
-                f"{str(error).replace(str(copy), str(source))}; choose another step (spec.outputs.step)"
-            ) from None
+        model, state = _open_copy(copy, source, config.net)
         check_finite(state, source)
         if adapter is not None:
             merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit
@@ -116,6 +114,18 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         "sha256": digest,
         **changes,
     }
+
+
+def _open_copy(
+    copy: Path, source: Path, net: NetConfig
+) -> tuple[CosmosModel, Mapping[str, Tensor]]:
+    """Open the copy of an export; CheckpointError names the export, which is at fault."""
+    try:
+        return open_model(copy, net)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{str(error).replace(str(copy), str(source))}; choose another step (spec.outputs.step)"
+        ) from None
 
 
 def find_lacking(config: PublishConfig, volumes: Volumes, result: Mapping[str, Any]) -> Path | None:
