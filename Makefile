@@ -10,6 +10,7 @@
 # make fuzz         damaged and hostile inputs for everything that reads other people's files, for MINUTES=5; make fuzz-jobs
 #                   gives NUMBER=10000 mutated jobs to a real API server with an operator
 # make soak         churn of jobs on the running cluster of tests/cluster/harness for MINUTES=60, with a verdict on growth
+# make worker-sweep kills a worker's processes RUNS=200 times and breaks its storage; tables of docs/reliability.md
 # make images       the images, with docker, podman or buildah; REGISTRY=registry.example.com/team PUSH=1 pushes them, and
 #                   docker/images.sh has the other variables
 # make chart        the chart as dist/cosmos-VERSION.tgz; REGISTRY=… PUSH=1 pushes it to oci://REGISTRY/charts
@@ -27,7 +28,8 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
-  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels fuzz fuzz-jobs soak FORCE lint dataset images chart constraints clean
+  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels fuzz fuzz-jobs soak worker-sweep FORCE lint dataset \
+  images chart constraints clean
 
 setup: $(READY)
 
@@ -122,6 +124,12 @@ bench/%.json: benchmarks/%.py FORCE | $(READY)
 	@cat bench/$*.md
 
 FORCE:
+
+RUNS ?= 200
+
+worker-sweep: $(READY)
+	@mkdir -p bench
+	$(BIN)/python benchmarks/worker_sweep.py --runs $(RUNS) --json bench/worker_sweep.json $(SWEEP_OPTIONS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

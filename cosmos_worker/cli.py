@@ -38,6 +38,7 @@ from cosmos_worker.runtime.stage_process import (
     stopped,
     stopping_at_once,
 )
+from cosmos_worker.runtime.stall import answer_with_stacks
 from cosmos_worker.stages import export
 
 logger = logging.getLogger("cosmos_worker.cli")  # also when run as __main__
@@ -95,6 +96,7 @@ def _run_as_process(options: argparse.Namespace, given: Sequence[str]) -> int:
     disable_library_bars()
     if is_launched():
         terminate_with_parent()
+        answer_with_stacks()
     try:
         if is_launcher:
             return _start_processes(options, given)

@@ -42,6 +42,7 @@ from cosmos_worker.runtime.signals import (
     STOP_SIGNALS,
     terminate_with_parent,
 )
+from cosmos_worker.runtime.stall import StallWatch, ask_for_stacks, stall_seconds, stalled
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ SAVE_VARIABLE = "COSMOS_SAVE_SECONDS"
 DEFAULT_SAVE_S = 240
 """Time to save after SIGTERM; must be less than the pod's terminationGracePeriodSeconds."""
 POLL_S = 0.2
+STACKS_S = 2.0
+"""Seconds that processes have to write their stacks."""
 TAIL_BYTES = 1 << 16
 SHUTDOWN_VARIABLE = "TORCHELASTIC_SHUTDOWN_TIMEOUT"
 """Seconds that torchrun waits before it kills when it gets SIGTERM itself, which happens if its launcher is killed."""
@@ -109,6 +112,8 @@ class Agent:
     folder: Path
     asked: set[int] = field(default_factory=set)
     """Processes that were asked to stop."""
+    stalled: str | None = None
+    """Ranks and their states when they were killed because none made progress; None = they were not."""
 
     @classmethod
     def start(cls, arguments: Sequence[str], folder: Path, save_s: int, tee: bool) -> Agent:
@@ -142,18 +147,29 @@ class Agent:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def wait(self, stop: StopRequest) -> int:
+    def end_with_stacks(self) -> str:
+        """Let the processes write their stacks, then kill them; returns their ranks and states."""
+        states = ask_for_stacks(list(child_processes(self.process.pid)))
+        time.sleep(STACKS_S)
+        self.kill()
+        return states
+
+    def wait(self, stop: StopRequest, stall_s: float) -> int:
         """Wait for torchrun's end and pass on a stop request; returns its exit code, or minus the number of the signal.
 
         Processes that have not begun to train have nothing to save and may wait for peers that do not come: they are
-        killed at once. Processes that do not end before the deadline are killed then.
+        killed at once. Processes that do not end before the deadline are killed then. If none makes progress for
+        stall_s seconds, all are killed once their stacks are in the log.
         """
+        watch = StallWatch(self.folder, stall_s)
         was_announced = False
         while True:
             agent_code = self.process.poll()
             if agent_code is not None:
                 return agent_code
             time.sleep(POLL_S)
+            if self.stalled is None and watch.is_stalled():
+                self.stalled = self.end_with_stacks()
             if stop.since is None:
                 continue
             if not was_announced:
@@ -163,7 +179,7 @@ class Agent:
                 self.kill()
             elif time.monotonic() - stop.since > stop.save_s:
                 stop.is_overdue = True
-                self.kill()
+                self.end_with_stacks()
             else:
                 self.ask_to_stop()
 
@@ -229,6 +245,7 @@ def launch_program(program: Sequence[str], processes: int, environment: Mapping[
         RetryableError: the first node's name has no address.
     """
     stop = StopRequest(read_seconds(environment, SAVE_VARIABLE, DEFAULT_SAVE_S))
+    stall_s = stall_seconds(environment)
     with stop.listening(), _temporary_folder() as folder:
         rendezvous = Rendezvous.from_environment(environment)
         if rendezvous.nodes > 1 and not wait_for_address(rendezvous, lambda: stop.is_made):
@@ -240,7 +257,7 @@ def launch_program(program: Sequence[str], processes: int, environment: Mapping[
         arguments = [*rendezvous.torchrun_arguments(processes), *program]
         agent = Agent.start(arguments, folder, stop.save_s, tee)
         log = LogTail(agent.process)
-        agent_code = agent.wait(stop)
+        agent_code = agent.wait(stop, stall_s)
         records = outcomes.read_records(folder)
         outcome = find_cause(
             records,
@@ -251,6 +268,8 @@ def launch_program(program: Sequence[str], processes: int, environment: Mapping[
         )
     if stop.is_overdue and outcome.exit_code != EXIT_OK and not records.outcomes:
         outcome = overdue(stop.save_s, records.position)
+    elif agent.stalled is not None:
+        outcome = stalled(stall_s, agent.stalled)
     return report(outcome, records.position)
 
 

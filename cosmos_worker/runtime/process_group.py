@@ -30,8 +30,8 @@ UNLIMITED_WAIT = timedelta(days=7)
 """Timeout of a CPU group, whose processes wait for files and for each other as long as it takes: one that fails ends
 the others through torchrun."""
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""Timeout of the training's own group: longer than anything that the main process does alone between two collectives,
-such as loading a tokenizer or decoding sample videos, during which the others wait in the next step."""
+"""Shortest timeout of the training's own group: longer than anything that the main process does alone between two
+collectives, such as loading a tokenizer or decoding sample videos, during which the others wait in the next step."""
 
 
 def read_rank(environment: Mapping[str, str]) -> str:
@@ -200,12 +200,15 @@ def check_context_parallel(world_size: int, context_parallel: int, num_latent_fr
 
 
 @contextmanager
-def join_processes(device: str, threads: int | None) -> Iterator[ProcessGroup]:
+def join_processes(
+    device: str, threads: int | None, timeout: timedelta = COLLECTIVE_TIMEOUT
+) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun has started in PyTorch's default group, and leave it at the end.
 
     Args:
         device: auto, cpu or cuda; auto = cuda where there is a GPU.
         threads: CPU threads of this process; None = PyTorch's choice.
+        timeout: of the group's collectives.
     """
     import torch
     import torch.distributed as dist
@@ -221,7 +224,7 @@ def join_processes(device: str, threads: int | None) -> Iterator[ProcessGroup]:
     if processes.world_size > 1:
         # checkpoints are written while the training goes on, which needs a backend for the CPU too
         backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
-        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+        dist.init_process_group(backend, timeout=timeout)
     # after a failure the group is left as it is: this process would wait for peers, which may wait for it
     try:
         yield processes

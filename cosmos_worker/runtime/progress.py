@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from cosmos_worker.runtime.stall import LoopWatch, stall_seconds
+
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 10.0
@@ -41,16 +43,24 @@ class Progress:
         total: units in all.
         unit: name of the units, plural.
         interval_s: seconds between log lines where standard error is no terminal.
+        is_watched: end this process if no unit is done for :func:`stall_seconds`; then :meth:`close` must be called.
     """
 
     def __init__(
-        self, name: str, total: int, unit: str, interval_s: float = LOG_INTERVAL_S
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        interval_s: float = LOG_INTERVAL_S,
+        *,
+        is_watched: bool = False,
     ) -> None:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self._interval_s = interval_s
         self._started = self._logged = time.monotonic()
         self._bar = self._open_bar() if shows_bars() else None
+        self._watch = LoopWatch(name, stall_seconds(os.environ)) if is_watched else None
 
     def _open_bar(self) -> tqdm[None]:
         from tqdm import tqdm  # reads the switches of the environment, which the command line sets
@@ -60,6 +70,8 @@ class Progress:
     def advance(self, count: int = 1) -> None:
         """Count units that are done."""
         self.done += count
+        if self._watch is not None:
+            self._watch.beat()
         if self._bar is not None:
             self._bar.update(count)
             return
@@ -81,7 +93,9 @@ class Progress:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Close the bar, if there is one."""
+        """Close the bar, if there is one, and end the watch for a loop that hangs."""
+        if self._watch is not None:
+            self._watch.close()
         if self._bar is not None:
             self._bar.close()
 
@@ -112,7 +126,7 @@ def map_in_threads(
     Returns:
         The results, in the order of the items.
     """
-    progress = Progress(name, len(items), unit)
+    progress = Progress(name, len(items), unit, is_watched=True)
     results: list[Result] = []
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(num_workers, thread_name_prefix=name)

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,22 +137,21 @@ def _encode(
         for part in parts
     ]
     num_windows = sum(map(len, todo))
-    progress = Progress("cache-latents", num_windows, "windows")
+    progress = Progress("cache-latents", num_windows, "windows", is_watched=True)
     device = _device(processes)
     means = own_means(processes.local_world_size, pins=device.type == "cuda")
-    for part, windows in zip(parts, todo, strict=True):
-        writer.begin_shards(part.per_shard)
-        batches = [windows[start : start + size] for start in range(0, len(windows), size)]
-        pixels = decode_ahead(index, batches, part.video, means, config.fit)
-        for batch, pixels_BTHWC in pixels:
-            on_device = pixels_BTHWC.to(
-                device, non_blocking=True
-            )  # as uint8: a quarter of the bytes
-            latents_BCTHW = tokenizer.encode(base.video_from_pixels(on_device)).to(dtype).cpu()
-            for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
-                writer.add(window.window_id, latent_CTHW)
-            progress.advance(len(batch))
-    progress.close()
+    with closing(progress):
+        for part, windows in zip(parts, todo, strict=True):
+            writer.begin_shards(part.per_shard)
+            batches = [windows[start : start + size] for start in range(0, len(windows), size)]
+            pixels = decode_ahead(index, batches, part.video, means, config.fit)
+            for batch, pixels_BTHWC in pixels:
+                # as uint8: a quarter of the bytes
+                on_device = pixels_BTHWC.to(device, non_blocking=True)
+                latents_BCTHW = tokenizer.encode(base.video_from_pixels(on_device)).to(dtype).cpu()
+                for window, latent_CTHW in zip(batch, latents_BCTHW, strict=True):
+                    writer.add(window.window_id, latent_CTHW)
+                progress.advance(len(batch))
     return num_windows
 
 

@@ -11,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from cosmos_worker.config.network import NetConfig
 from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.model.dit import CosmosModel
@@ -70,7 +73,9 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
     adapter = _read_adapter(config, source)
     changes = _read_change(run_path, step, config.weights)
     target.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target, re.compile(re.escape(MODEL_FILE)))  # of an earlier attempt
+    remove_leftovers(
+        target, re.compile(rf"{re.escape(MODEL_FILE)}|{re.escape(DESCRIPTION_FILE)}")
+    )  # of an earlier attempt
     for marker in target.glob(
         "complete-*.json"
     ):  # of earlier settings, whose model is replaced now
@@ -82,7 +87,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         stream.flush()
         os.fsync(stream.fileno())
         # raises before the earlier one is replaced
-        model, state = open_model(copy, config.net)
+        model, state = _open_copy(copy, source, config.net)
         check_finite(state, source)
         if adapter is not None:
             merge_adapter(state, adapter, find_adapter(source))  # raises where it does not fit
@@ -109,6 +114,18 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         "sha256": digest,
         **changes,
     }
+
+
+def _open_copy(
+    copy: Path, source: Path, net: NetConfig
+) -> tuple[CosmosModel, Mapping[str, Tensor]]:
+    """Open the copy of an export; CheckpointError names the export, which is at fault."""
+    try:
+        return open_model(copy, net)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{str(error).replace(str(copy), str(source))}; choose another step (spec.outputs.step)"
+        ) from None
 
 
 def find_lacking(config: PublishConfig, volumes: Volumes, result: Mapping[str, Any]) -> Path | None:

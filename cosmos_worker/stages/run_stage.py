@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,7 +22,13 @@ from cosmos_worker.errors import EXIT_OK
 from cosmos_worker.runtime.outcome import Outcome
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.storage.same_work import only_maker
-from cosmos_worker.storage.volumes import Volumes, marker_path, read_marker, write_json
+from cosmos_worker.storage.volumes import (
+    Volumes,
+    marker_path,
+    read_marker,
+    remove_leftovers,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +100,7 @@ def _run(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
             "result": result,
         }
         path = marker_path(volumes.resolve(config.target_uri), config.key)
+        remove_leftovers(path.parent, re.compile(re.escape(path.name)))
         write_json(path, document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))
     said = [f"{stage} done in {seconds:.1f} s", *([result["note"]] if "note" in result else [])]

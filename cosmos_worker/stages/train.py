@@ -25,6 +25,7 @@ from cosmos_worker.runtime.process_group import (
     join_processes,
 )
 from cosmos_worker.runtime.signals import StopSignal
+from cosmos_worker.runtime.stall import collective_timeout
 from cosmos_worker.storage.earlier_runs import describe_length, folder_of
 from cosmos_worker.storage.files import take_lock
 from cosmos_worker.storage.published import check_name_is_free
@@ -35,6 +36,7 @@ from cosmos_worker.storage.volumes import (
 )
 from cosmos_worker.tokenizer.load import EMBEDDED, load_tokenizer
 from cosmos_worker.tokenizer.tokenizer import VideoTokenizer
+from cosmos_worker.train.checkpoint import finish_interrupted_save, set_unreadable_aside
 from cosmos_worker.train.data import (
     WindowDataset,
     check_enough_windows,
@@ -213,13 +215,19 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
     trainer_options = experiment.trainer
     with (
         StopSignal().listening() as stop,
-        join_processes(trainer_options.device, trainer_options.threads_per_process) as processes,
+        join_processes(
+            trainer_options.device,
+            trainer_options.threads_per_process,
+            collective_timeout(os.environ),
+        ) as processes,
         ExitStack() as files,
     ):
         if processes.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             files.enter_context(only_writer(folder))
             remove_unfinished_exports(folder)
+            finish_interrupted_save(folder)
+            set_unreadable_aside(folder)
         found = _compare_with_earlier_runs(config, volumes, folder) if processes.is_main else None
         experiment, note, is_done, start = processes.from_main(found)
         if is_done:

@@ -207,12 +207,19 @@ def marker_path(folder: Path, key: str) -> Path:
 
 
 def read_marker(folder: Path, key: str) -> dict[str, Any] | None:
-    """Result of a finished stage, or None if it has not finished."""
+    """Result of a finished stage; None if it has not finished, or if its marker is damaged, so that it runs again."""
     path = marker_path(folder, key)
     if not path.is_file():
         return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        logger.warning("%s: damaged (%s); the stage runs again", path, error)
+        return None
+    if isinstance(result, dict) and "result" in result:
+        return result
+    logger.warning("%s: damaged (it has no result); the stage runs again", path)
+    return None
 
 
 # --- checkpoints of a training run -----------------------------------------------------------

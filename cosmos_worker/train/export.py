@@ -8,6 +8,7 @@ the held-out loss of its step, so a run that was killed between a checkpoint and
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import shutil
@@ -37,6 +38,8 @@ from cosmos_worker.weights.adapter import (
 )
 from cosmos_worker.weights.files import replacing_folder
 from cosmos_worker.weights.load import save_weight_file
+
+logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"^iter_(\d{9})_(reg|ema)_model\.pt$")
 
@@ -121,12 +124,15 @@ def write_adapters(run: Path, step: int, adapters: Mapping[str, Adapter]) -> Non
 
 
 def prune_exports(run: Path, keep: int, spared: Collection[int] = ()) -> None:
-    """Delete all but the newest exports of each kind and those of the spared steps."""
+    """Delete all but the newest exports of each kind and those of the spared steps, and adapters without weights."""
     for weights in ("reg", "ema"):
         for step, path in list(list_exports(run, weights).items())[:-keep]:
             if step not in spared:
                 path.unlink()
-                shutil.rmtree(path.with_name(adapter_name(step, weights)), ignore_errors=True)
+        kept = list_exports(run, weights)
+        for folder in (run / EXPORT_FOLDER).glob(f"iter_*_{weights}_adapter"):
+            if folder.name not in {adapter_name(step, weights) for step in kept}:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 LOSS, WEIGHTS = "validation_loss", "validation_weights"
@@ -192,8 +198,15 @@ def update_best(run: Path, done_steps: int) -> Best | None:
 
 
 def _of_states(run: Path) -> list[Best]:
-    documents = [(step, read_progress(folder)) for step, folder in list_states(run)]
-    return [_best(step, document) for step, document in documents if LOSS in document]
+    found = []
+    for step, folder in list_states(run):
+        try:
+            document = read_progress(folder)
+            if LOSS in document:
+                found.append(_best(step, document))
+        except (CheckpointError, ValueError, TypeError) as error:
+            logger.warning("%s; its held-out loss does not count", error)
+    return found
 
 
 def _best(step: int, document: Mapping[str, Any]) -> Best:

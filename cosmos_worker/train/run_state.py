@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.identity import options_that_decide_weights
+from cosmos_worker.errors import CheckpointError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import gather_to_main
 from cosmos_worker.model.lora import corrections_of, lora_scales
@@ -22,7 +23,10 @@ from cosmos_worker.train.change_meter import Compose, Exports
 from cosmos_worker.train.checkpoint import (
     SavedState,
     check_files,
-    find_latest_state,
+    find_latest_step,
+    list_states,
+    set_damaged_aside,
+    set_unreadable_aside,
     wait_for_state,
 )
 from cosmos_worker.train.ema import PowerEma
@@ -95,10 +99,11 @@ class RunState:
                 checkpoint is then written into this run too, so that it no longer needs the other.
 
         Raises:
-            CheckpointError: it is damaged, of an earlier format, or belongs to another configuration or dataset.
+            CheckpointError: it is the only one and damaged, of an earlier format, or belongs to another configuration
+                or dataset.
             RetryableError: the main process has found one that this node does not see.
         """
-        saved = self._find_checkpoint() if start is None else wait_for_state(*start)
+        saved = self._find_intact() if start is None else wait_for_state(*start)
         if self.saver.processes.is_main:
             self.saver.update_best(int(saved.progress["step"]) if saved else 0)
         if saved is None:
@@ -106,7 +111,8 @@ class RunState:
             return
         check_same_options(saved, self.experiment)
         self._order.check_state(saved.progress["data_order"], str(saved.folder))
-        check_files(saved, self.saver.processes.rank, self.saver.processes.world_size)
+        if start is not None and (damage := self._find_damage(saved)):
+            raise CheckpointError(damage)
         from cosmos_worker.train.shard_files import load_shards, restore
 
         tensors = self._tensors()
@@ -116,6 +122,8 @@ class RunState:
         if start is None:
             self.saved_step = self._begun_step = self.done_steps
             self._exported_step = self._newest_export()
+            if self.saver.processes.is_main:  # a killed process may have left more than is kept
+                self.saver.prune(self.done_steps)
         self._write_position()
         logger.info("continued step=%d from=%s", self.done_steps, saved.folder)
         if start is not None and self.done_steps < self.experiment.trainer.max_steps:
@@ -127,11 +135,39 @@ class RunState:
         steps = list_exports(run, "reg") if processes.is_main else ()
         return processes.from_main(max(steps, default=-1))
 
+    def _find_intact(self) -> SavedState | None:
+        """The newest checkpoint whose files have their digests; damaged ones after it are named and set aside.
+
+        Raises:
+            CheckpointError: the only checkpoint is damaged.
+        """
+        processes, run = self.saver.processes, self.saver.run
+        while (saved := self._find_checkpoint()) is not None:
+            damage = self._find_damage(saved)
+            if damage is None:
+                return saved
+            if not processes.from_main(len(list_states(run)) > 1):
+                raise CheckpointError(damage)
+            if processes.is_main:
+                logger.warning("%s; continuing from the checkpoint before it", damage)
+                set_damaged_aside(run, int(saved.progress["step"]))
+                set_unreadable_aside(run)
+            processes.barrier()
+        return None
+
+    def _find_damage(self, saved: SavedState) -> str | None:
+        """The first sentence of any process on a damaged file of a checkpoint; each reads its share of the files."""
+        processes, damage = self.saver.processes, None
+        try:
+            check_files(saved, processes.rank, processes.world_size)
+        except CheckpointError as error:
+            damage = str(error)
+        return next((text for text in processes.gather(damage) if text), None)
+
     def _find_checkpoint(self) -> SavedState | None:
         """The newest complete checkpoint that the main process sees: another node's view of a volume may be older."""
         processes, run = self.saver.processes, self.saver.run
-        newest = find_latest_state(run) if processes.is_main else None
-        step = processes.from_main(None if newest is None else int(newest.progress["step"]))
+        step = processes.from_main(find_latest_step(run) if processes.is_main else None)
         return None if step is None else wait_for_state(run, step)
 
     @property

@@ -24,6 +24,7 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import reshard
 from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.runtime.stall import beat
 from cosmos_worker.sample.checks import check_admitted
 from cosmos_worker.sample.sampler import (
     Settings,
@@ -130,6 +131,7 @@ class SampleVideos:
         self._write_windows()
         for position in range(self._count):
             self._write_truth(position)
+            beat()
             path = self._write_video(folder, position, latents[position])
             if path is not None:
                 written[path.stem] = path
@@ -162,6 +164,7 @@ class SampleVideos:
         )
 
         def network(*inputs: Tensor) -> Tensor:
+            beat()
             return model(*inputs)[0]  # through the module, whose hooks gather sharded weights
 
         names = [window.window_id]

@@ -22,7 +22,9 @@ from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.model.dtensor import is_dtensor
 from cosmos_worker.model.lora import merge_lora
 from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.runtime.stall import beating_while_files_grow
 from cosmos_worker.storage.files import reporting_full_disk
+from cosmos_worker.storage.volumes import EXPORT_FOLDER
 from cosmos_worker.train import export
 from cosmos_worker.train.change_meter import ChangeMeter, Compose, Exports
 from cosmos_worker.train.checkpoint import (
@@ -34,6 +36,7 @@ from cosmos_worker.train.checkpoint import (
     describe_own_shards,
     discard_state,
     prune_states,
+    remove_damaged,
     shards_path,
     state_path,
 )
@@ -200,11 +203,14 @@ class Saver:
         from cosmos_worker.train.shard_files import save_shards
 
         # shards before exports: in this collective the others would wait for a main process that still exports
-        with reporting_full_disk(self.run / STATE_FOLDER):
+        with (
+            beating_while_files_grow(self.run / STATE_FOLDER),
+            reporting_full_disk(self.run / STATE_FOLDER),
+        ):
             save_shards(shards_path(self.run, step), staged, self._group.handle)
         staged.clear()  # before the main process reads whole weights
         if self.processes.is_main and compose is not None:
-            with _reading_what_was_written():
+            with beating_while_files_grow(self.run / EXPORT_FOLDER), _reading_what_was_written():
                 self._export(step, compose(shards_path(self.run, step)))
         return describe_own_shards(shards_path(self.run, step), self.processes.rank)
 
@@ -235,9 +241,8 @@ class Saver:
             if self.processes.is_main:
                 self.changes.wait()  # it reads a checkpoint that may be pruned now
                 folder = complete_state(self.run, pending.step, pending.progress, shards)
-                spared = self.update_best(pending.step)
-                prune_states(self.run, self.keep_last, spared)
-                prune_exports(self.run, self.keep_exports, spared)
+                self.prune(pending.step)
+                remove_damaged(self.run)
                 logger.info("checkpoint step=%d folder=%s", pending.step, folder)
         if self.processes.is_main and pending.compose is not None:
             self.begin_change(pending.step, pending.compose)
@@ -247,6 +252,12 @@ class Saver:
         """Begin to measure the weights of a complete checkpoint, on the main process."""
         shards = state_path(self.run, step) / SHARDS_FOLDER
         self.changes.begin(step, partial(compose, shards))
+
+    def prune(self, done_steps: int) -> None:
+        """Delete checkpoints and exports that are not to be kept; the main process calls this."""
+        spared = self.update_best(done_steps)
+        prune_states(self.run, self.keep_last, spared)
+        prune_exports(self.run, self.keep_exports, spared)
 
     def update_best(self, done_steps: int) -> tuple[int, ...]:
         """Write the best checkpoint so far to best.json, if it is to be kept; returns its step, or nothing."""

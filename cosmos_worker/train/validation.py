@@ -18,6 +18,7 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.dtensor import reshard
 from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.runtime.stall import beat
 from cosmos_worker.train.data import WindowDataset
 from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.noise import (
@@ -182,6 +183,7 @@ def _mean_loss(
         item = i * processes.data_size + processes.data_rank
         # the network may be sharded over all processes, so those without work repeat some
         samples, draw = work[item % len(work)]
+        beat()
         batch = held_out.batch(samples)
         noise = noise_of(batch.x0_BCTHW.shape[1:], samples, draw)
         loss = batch_loss(

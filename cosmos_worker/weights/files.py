@@ -153,14 +153,18 @@ def digest_weights(path: Path) -> str:
 def replacing_folder(target: Path) -> Iterator[Path]:
     """A new folder under a temporary name that takes the place of another if the block succeeds."""
     temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    replaced = target.with_name(f".{target.name}.removed.tmp")
+    for rest in (temporary, replaced):
+        shutil.rmtree(rest, ignore_errors=True)  # of a process that was killed
     try:
         temporary.mkdir()
         yield temporary
         sync_folder(temporary)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():  # it goes whole, so that nobody reads what is left of it
+            target.rename(replaced)
         temporary.rename(target)
         sync_folder(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

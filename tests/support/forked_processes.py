@@ -43,18 +43,18 @@ class EndedProcesses:
 
 def run_forked(arguments: Sequence[str], processes: int, timeout: float = 240.0) -> EndedProcesses:
     """Run ``cosmos-worker`` with these arguments as so many ranks on this machine; they are killed after timeout s."""
-    server = _server()
+    forked = server()
     with tempfile.TemporaryDirectory(prefix="gang-") as folder:
         shared = {
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            "MASTER_PORT": str(free_port()),
             "WORLD_SIZE": str(processes),
             "LOCAL_WORLD_SIZE": str(processes),
         }
         logs = [Path(folder) / f"{rank}.log" for rank in range(processes)]
         ranks = [
-            server.Process(
-                target=_run_rank,
+            forked.Process(
+                target=run_rank,
                 args=(list(arguments), {**shared, "RANK": str(i), "LOCAL_RANK": str(i)}, str(log)),
             )
             for i, log in enumerate(logs)
@@ -70,7 +70,8 @@ def run_forked(arguments: Sequence[str], processes: int, timeout: float = 240.0)
         return EndedProcesses(codes, "".join(log.read_text() for log in logs))
 
 
-def _server() -> multiprocessing.context.ForkServerContext:
+def server() -> multiprocessing.context.ForkServerContext:
+    """The server that processes are forked from; it begins with the first call."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with mock.patch.dict(os.environ, ONE_THREAD):  # read when the libraries are loaded
@@ -78,13 +79,15 @@ def _server() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def _run_rank(arguments: list[str], environment: dict[str, str], log: str) -> None:
+def run_rank(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """Run the command line of the worker in this process, with its output in a file; it ends the process."""
     from cosmos_worker import cli
 
     os.environ.update(ONE_THREAD | environment)

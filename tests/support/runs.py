@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.stages import train as train_stage
-from cosmos_worker.train.checkpoint import list_states
+from cosmos_worker.train.checkpoint import SavedState, list_states, read_progress
 from cosmos_worker.train.export import list_exports
 from cosmos_worker.train.trainer import Trainer
 from support.training import run_path
@@ -25,6 +25,12 @@ COMPARED = ("loss", "edm_loss", "grad_norm", "validation_loss")
 def weights(target: Path, kind: str = "ema") -> dict[str, Tensor]:
     """The last exported weights of a run; kind is reg or ema."""
     return torch.load(list(list_exports(run_path(target), kind).values())[-1], weights_only=True)
+
+
+def latest_state(run: Path) -> SavedState | None:
+    """The newest complete checkpoint in the folder of a run; None if there is none."""
+    states = list_states(run)
+    return SavedState(states[-1][1], read_progress(states[-1][1])) if states else None
 
 
 def metrics(target: Path) -> list[dict[str, Any]]:

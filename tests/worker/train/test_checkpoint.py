@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.runs import latest_state
 
 from cosmos_worker.errors import CheckpointError, RetryableError
 from cosmos_worker.runtime.process_group import ProcessGroup
 from cosmos_worker.train import checkpoint
 from cosmos_worker.train.change_meter import Exports
 from cosmos_worker.train.checkpoint import (
+    SavedState,
     check_files,
-    find_latest_state,
+    finish_interrupted_save,
     list_states,
     prune_states,
+    read_progress,
     wait_for_state,
 )
 from cosmos_worker.train.export import (
@@ -41,7 +44,7 @@ def save(run: Path, step: int, state: dict[str, torch.Tensor] = STATE, **progres
 def test_state_survives_a_file(tmp_path: Path) -> None:
     save(tmp_path, 5, note="x")
 
-    state = find_latest_state(tmp_path)
+    state = latest_state(tmp_path)
 
     assert state is not None
     assert state.progress == {"note": "x", "step": 5}
@@ -53,7 +56,7 @@ def test_state_survives_a_file(tmp_path: Path) -> None:
 
 def test_state_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 5)
-    state = find_latest_state(tmp_path)
+    state = latest_state(tmp_path)
     assert state is not None
 
     with pytest.raises(CheckpointError, match=r"cannot be read: .*net\.other.*; delete it"):
@@ -67,7 +70,7 @@ def test_training_goes_on_while_a_state_is_written(tmp_path: Path) -> None:
     weight += 1
 
     assert saver.finish() == 1
-    state = find_latest_state(tmp_path)
+    state = latest_state(tmp_path)
     assert state is not None
     loaded = {"model": {"net.weight": torch.ones(3)}}
     load_shards(state.shards, loaded)
@@ -85,12 +88,12 @@ def test_shards_that_cannot_be_read_again_fail_the_save(tmp_path: Path, error: E
 
     with pytest.raises(RetryableError, match="what was just written cannot be read for the export"):
         saver.finish()
-    assert find_latest_state(tmp_path) is None
+    assert latest_state(tmp_path) is None
     assert not list((tmp_path / "state").iterdir())
 
 
 def test_no_state_is_none(tmp_path: Path) -> None:
-    assert find_latest_state(tmp_path) is None
+    assert latest_state(tmp_path) is None
 
 
 def test_incomplete_state_is_not_seen(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_incomplete_state_is_not_seen(tmp_path: Path) -> None:
     folder = save(tmp_path, 10)
     (folder / "complete.json").unlink()
 
-    state = find_latest_state(tmp_path)
+    state = latest_state(tmp_path)
 
     assert state is not None
     assert state.progress["step"] == 5
@@ -140,6 +143,40 @@ def test_old_states_are_pruned(tmp_path: Path) -> None:
     assert [step for step, _ in list_states(tmp_path)] == [2, 3]
 
 
+def test_process_killed_while_it_removes_a_checkpoint_leaves_nothing_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+
+    def killed(folder: Path, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoint.shutil,
+            "rmtree",
+            lambda folder, **options: None if options else killed(folder),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            prune_states(tmp_path, keep_last=1)
+
+    assert [step for step, _ in list_states(tmp_path)] == [2]
+    prune_states(tmp_path, keep_last=1)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["iter_000000002"]
+
+
+def test_checkpoint_that_was_written_whole_gets_its_name_after_a_kill(tmp_path: Path) -> None:
+    folder = save(tmp_path, 7)
+    folder.rename(tmp_path / "state" / ".iter_000000007.tmp")
+    assert list_states(tmp_path) == []
+
+    finish_interrupted_save(tmp_path)
+
+    assert [step for step, _ in list_states(tmp_path)] == [7]
+    check_files(SavedState(folder, read_progress(folder)))
+
+
 def test_full_disk_is_reported_and_leaves_the_earlier_checkpoint(small_disk: Path) -> None:
     save(small_disk, 1)
     large = {"net.weight": torch.zeros(1 << 20)}
@@ -151,7 +188,7 @@ def test_full_disk_is_reported_and_leaves_the_earlier_checkpoint(small_disk: Pat
     with pytest.raises(RetryableError, match="earlier checkpoints are intact"):
         write_exports(small_disk, 3, large, None, torch.float32)
 
-    state = find_latest_state(small_disk)
+    state = latest_state(small_disk)
     assert state is not None
     assert state.progress["step"] == 1
     assert list(list_exports(small_disk, "reg")) == [1], "exports come after the state"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from support.programs import run_program
+from support.runs import latest_state
 from support.training import small_experiment
 from torch import Tensor
 
 from cosmos_worker.config.training import ParallelConfig
-from cosmos_worker.train.checkpoint import find_latest_state
 from cosmos_worker.train.saver import tensors_to_write
 from cosmos_worker.train.shard_files import load_shards
 
@@ -143,7 +143,7 @@ def test_each_of_two_copies_half_and_one_process_reads_the_same_bits(
 
     assert [copied for copied, _ in saves] == [pytest.approx(has / 2, rel=0.02) for _, has in saves]
     assert sum(copied for copied, _ in saves) == saves[0][1]
-    state = find_latest_state(tmp_path)
+    state = latest_state(tmp_path)
     assert state is not None
     weights, trained = torch.load(tmp_path / "truth.pt", weights_only=True)
     read = {name: torch.full_like(value, 9) for name, value in weights.items()}

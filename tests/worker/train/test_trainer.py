@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -186,14 +187,51 @@ def test_checkpoint_of_an_earlier_format_is_refused(inputs: Path, tmp_path: Path
         train_stage.run(config, VOLUMES)
 
 
-def test_continuing_a_damaged_checkpoint_is_refused(inputs: Path, tmp_path: Path) -> None:
+def damage_shards(run: Path, step: int) -> None:
+    """Turn one bit in the middle of a checkpoint's tensors."""
+    path = run / "state" / f"iter_{step:09d}" / "shards" / "__0_0.distcp"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", ["shards", "progress.json", "complete.json", "option"])
+def test_run_continues_from_the_checkpoint_before_a_damaged_one(
+    inputs: Path, tmp_path: Path, damaged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    whole, target = tmp_path / "whole", tmp_path / "target"
+    train_stage.run(train_config(inputs, small_experiment(), whole), VOLUMES)
+    shutil.copytree(whole, target)
+    folder = run_path(target) / "state" / "iter_000000006"
+    if damaged == "shards":
+        damage_shards(run_path(target), 6)
+    elif damaged == "option":
+        damaged = "progress.json"
+        text = (folder / damaged).read_text()
+        (folder / damaged).write_text(text.replace('"num_heads"', '"num_heads_"'))
+    else:
+        (folder / damaged).write_bytes((folder / damaged).read_bytes()[:-9])
+
+    train_stage.run(train_config(inputs, small_experiment(), target), VOLUMES)
+
+    name = "__0_0.distcp" if damaged == "shards" else damaged
+    assert any(name in one.message and "damaged" in one.message for one in caplog.records)
+    assert "continued step=4" in caplog.text
+    assert_same_bits(whole, target)
+    assert [step for step, _ in list_states(run_path(target))] == [2, 4, 6]
+    assert not list((run_path(target) / "state").glob(".*")), "the damaged one is gone"
+
+
+def test_only_checkpoint_that_is_damaged_is_refused(inputs: Path, tmp_path: Path) -> None:
     config = train_config(inputs, small_experiment(max_steps=2), tmp_path)
     train_stage.run(config, VOLUMES)
     damaged = run_path(tmp_path) / "state" / "iter_000000002" / "shards" / "__0_0.distcp"
     damaged.write_bytes(damaged.read_bytes()[:-100])
 
     with pytest.raises(
-        CheckpointError, match=r"__0_0\.distcp: damaged .* delete .*iter_000000002 to continue"
+        CheckpointError,
+        match=r"__0_0\.distcp: damaged .* delete .*iter_000000002 to continue .* or to begin anew",
     ):
         train_stage.run(config, VOLUMES)
 

@@ -33,6 +33,8 @@ from cosmos_worker.storage.volumes import (
     write_json,
 )
 from cosmos_worker.train.checkpoint import (
+    begin_state,
+    complete_state,
     list_states,
     read_progress,
 )
@@ -309,10 +311,8 @@ def test_losses_of_weights_and_of_their_average_are_not_compared(tmp_path: Path)
     (tmp_path / "checkpoints").mkdir()
     for step, loss in ((2, {"validation_loss": 0.1}), (4, judged_loss(HeldOutLoss(0.2, {}, 0.3)))):
         (tmp_path / "checkpoints" / f"iter_{step:09d}_reg_model.pt").touch()
-        folder = tmp_path / "state" / f"iter_{step:09d}"
-        folder.mkdir(parents=True)
-        (folder / "complete.json").touch()
-        write_json(folder / "progress.json", {"step": step, **loss})
+        begin_state(tmp_path, step)
+        complete_state(tmp_path, step, loss, {})
 
     assert update_best(tmp_path, 2) == Best(2, 0.1)
     assert update_best(tmp_path, 4) == Best(4, 0.3, "ema")
