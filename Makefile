@@ -134,7 +134,7 @@ chart:
 	$(if $(filter 1,$(PUSH)),$(HELM) push dist/cosmos-$(CHART_VERSION).tgz oci://$(REGISTRY)/charts $(PUSH_OPTIONS))
 
 constraints: | $(BIN)/python
-	"$(UV)" pip compile --quiet pyproject.toml --extra operator --extra worker --extra dev --universal --python-version 3.11 \
+	"$(UV)" pip compile --quiet pyproject.toml --extra operator --extra worker --extra view --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --upgrade --custom-compile-command "make constraints" -o $(CONSTRAINTS)
 
 clean:

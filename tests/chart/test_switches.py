@@ -18,6 +18,7 @@ SWITCHES = {
     "metrics.podMonitor.create": {"PodMonitor"},
     "metrics.prometheusRule.create": {"PrometheusRule"},
     "metrics.dashboard.create": {"ConfigMap"},
+    "viewer.enabled": {"Deployment", "Service", "NetworkPolicy"},
     "trainer.runtime.create": {"ClusterTrainingRuntime"},
     "tests.smoke.enabled": {"Pod"},
 }
