@@ -125,8 +125,6 @@ def build_app(viewer: Viewer, hosts: Sequence[str] = ()) -> ASGIApp:
 SENTENCES = {
     404: "Nothing that may be shown has this address. It may have been removed, or it is a link out of the folder.",
     405: "This address only answers GET and HEAD.",
-    403: "The votes are switched off, or the request came from another page.",
-    400: "The request is not complete.",
 }
 
 

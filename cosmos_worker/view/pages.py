@@ -42,13 +42,11 @@ class Viewer:
     Attributes:
         folders: that are shown.
         tensorboard: address of a TensorBoard; empty = no link.
-        votes: file that the A/B page appends to; None = nobody may vote.
         clock: seconds since the epoch.
     """
 
     folders: Folders
     tensorboard: str = ""
-    votes: Any = None
     clock: Callable[[], float] = time.time
     _listed: tuple[float, list[Job]] = field(default=(-math.inf, []), repr=False)
 
@@ -65,7 +63,6 @@ class Viewer:
             "page": page,
             "tensorboard": self.tensorboard,
             "folder": str(self.folders.main),
-            "votes": self.votes,
         }
         return render(template, {**common, **values})
 

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        options: folder, host, port, data, allow_host, tensorboard, votes, read_only.
+        options: folder, host, port, data, allow_host, tensorboard.
 
     Raises:
         ConfigError: no such folder, a port that is taken, or packages that are not installed.
