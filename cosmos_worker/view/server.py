@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     main, further = _folder(options.folder), tuple(map(_folder, options.data))
     viewer = Viewer(Folders.of(main, further), tensorboard=_checked_link(options.tensorboard))
     hosts = [*options.allow_host, *([] if options.host in ANY_ADDRESS else [options.host])]
-    listener = _listen(options.host, options.port)
+    listener = open_listener(options.host, options.port)
     config = uvicorn.Config(
         build_app(viewer, hosts), log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=3,
@@ -65,7 +65,7 @@ def _checked_link(address: str | None) -> str:
     return address or ""
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int) -> socket.socket:
     """A socket at an address; at every one of this machine, IPv4 and IPv6 alike, for ``*``."""
     both = host == EVERY and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
