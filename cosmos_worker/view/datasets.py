@@ -26,6 +26,8 @@ DISTRIBUTIONS = (
     ("captions_per_clip", "Captions of a clip"),
     ("motion", "Motion"),
 )
+INDEX_PREFIX = "index-"
+"""Beginning of the folders, in that of a dataset, in which jobs keep its index."""
 MAX_BARS = 12
 MAX_COUNTED = 20_000
 """Files of a cache that are counted; of a larger one a part is."""
@@ -43,6 +45,12 @@ class Dataset:
     address: str
     folder: Path
     summary: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset's folder."""
+        is_inner = self.folder.name.startswith(INDEX_PREFIX)
+        return self.folder.parent.name if is_inner else self.folder.name
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -89,10 +97,10 @@ def find_datasets(folders: Folders) -> list[Dataset]:
     """All datasets of the folder, by address."""
     found = []
     for claim in find_claims(folders, ("datasets",)):
-        for folder in folders.subfolders(claim / "datasets"):
-            dataset = read_dataset(folders, folder)
-            if dataset is not None:
-                found.append(dataset)
+        for outer in folders.subfolders(claim / "datasets"):
+            inner = [one for one in folders.subfolders(outer) if one.name.startswith(INDEX_PREFIX)]
+            read = [read_dataset(folders, folder) for folder in (outer, *inner)]
+            found += [dataset for dataset in read if dataset is not None]
     return sorted(found, key=lambda one: one.address)
 
 
