@@ -1,7 +1,7 @@
 # make quickstart   set up and post-train the example (examples/quickstart.yaml)
 # make test         set up and run every check: lint, types, layers, tests
 # make api-server   the tests of a real API server without a node; make api-server-programs builds its programs (Go)
-# make browser      the report in a browser (Chromium)
+# make browser      the report and the viewer in a browser (Chromium)
 # make cluster      the tests of the real one-node Kubernetes (root, Debian; tests/cluster/harness builds it)
 # make gpu          the tests that need a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make bench-gpu    measures on one GPU within MINUTES=5, see docs/benchmarks.md; make gpu-wheels GPU_PYTHON=3.12 downloads
@@ -70,7 +70,7 @@ multiproc-others: $(READY)
 	$(BIN)/pytest -m multiproc $(COMPUTING:%=--ignore=%)
 
 browser: $(READY)
-	$(BIN)/pytest -m browser -rs tests/worker/stages
+	$(BIN)/pytest -m browser -rs tests/worker/stages tests/worker/view
 
 # REQUIRE_API_SERVER=1 first builds missing programs, or waits for a process that does; else the tests are skipped and named
 api-server: $(READY) $(if $(REQUIRE_API_SERVER),api-server-programs)
@@ -158,7 +158,7 @@ chart:
 	$(if $(filter 1,$(PUSH)),$(HELM) push dist/cosmos-$(CHART_VERSION).tgz oci://$(REGISTRY)/charts $(PUSH_OPTIONS))
 
 constraints: | $(BIN)/python
-	"$(UV)" pip compile --quiet pyproject.toml --extra operator --extra worker --extra dev --universal --python-version 3.11 \
+	"$(UV)" pip compile --quiet pyproject.toml --extra operator --extra worker --extra view --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --upgrade --custom-compile-command "make constraints" -o $(CONSTRAINTS)
 
 clean:

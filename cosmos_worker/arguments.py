@@ -32,11 +32,13 @@ VIDEO2WORLD_HELP = "sample videos by the flags of the reference's inference comm
 PROCESS_COMMANDS = (*STAGE_HELP, export.COMMAND, VIDEO2WORLD)
 """Commands that are stopped by signals and report their end as a stage does; the others print what they find."""
 EXPERIMENTS, PLAN, CHECK, CHECK_DATASET = "experiments", "plan", "check", "check-dataset"
+VIEW = "view"
 PRINTING_HELP = {
     EXPERIMENTS: "list the experiments, their sizes and the GPUs they need",
     PLAN: "memory per GPU of a training, before it is started",
     CHECK: "devices, packages and disks of this machine, and what a document needs",
     CHECK_DATASET: "the report of prepare-dataset on a folder, without a job; nothing is written into the folder",
+    VIEW: "serve pages of the runs, videos and datasets in a folder to a browser",
 }
 DEFAULT_EXPERIMENT = "video2world_instruction_bridge_57frames"
 """Experiment whose windows count where check-dataset is given none."""
@@ -72,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         PLAN: _add_plan_arguments,
         CHECK: _add_check_arguments,
         CHECK_DATASET: _add_check_dataset_arguments,
+        VIEW: add_view_arguments,
     }
     for name, text in PRINTING_HELP.items():
         command = add(name, text)
@@ -151,6 +154,27 @@ def _add_check_dataset_arguments(command: argparse.ArgumentParser) -> None:
     add("--num-workers", type=int, metavar="N",
         help="clips that are checked at the same time (default: one a CPU)")  # fmt: skip
     add("--json", action="store_true", help="print one JSON object instead of the report")
+
+
+def add_view_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of the viewer, which are those of ``cosmos view`` too."""
+    add = command.add_argument
+    add("folder", nargs="?", default=".", metavar="FOLDER",
+        help="workspace of cosmos run, folder of a claim, or one above (default: this folder)")  # fmt: skip
+    add("--host", default="127.0.0.1",
+        help="address to listen at; * = all of this machine, without a password (default: %(default)s)")  # fmt: skip
+    add("--port", type=_port, default=8080, help="0 = any that is free (default: %(default)s)")
+    add("--data", action="append", default=[], metavar="DIR",
+        help="further folder whose videos may be shown, such as that of a dataset; may be repeated")  # fmt: skip
+    add("--allow-host", action="append", default=[], metavar="NAME",
+        help="name under which a proxy serves it, such as cosmos.example.com; may be repeated")  # fmt: skip
+    add("--tensorboard", metavar="URL", help="address of a TensorBoard to link to")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number from 0 to 65535")
+    return int(text)
 
 
 def _count(text: str) -> int:

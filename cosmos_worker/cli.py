@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from cosmos_worker.arguments import PROCESS_COMMANDS, STAGE_HELP, VIDEO2WORLD, parse
+from cosmos_worker.arguments import PROCESS_COMMANDS, STAGE_HELP, VIDEO2WORLD, VIEW, parse
 from cosmos_worker.errors import EXIT_OK, EXIT_SIGNAL, WorkerError
 from cosmos_worker.reference import video2world_flags
 from cosmos_worker.runtime.failures import classify
@@ -73,12 +73,17 @@ def _train_as_reference(arguments: Sequence[str]) -> int:
 
 
 def _run_printing(options: argparse.Namespace) -> int:
-    """Run a command whose result is what it prints."""
-    from cosmos_worker.commands import PRINTING
-
+    """Run the viewer, or a command whose result is what it prints."""
     configure_logging()
     try:
-        PRINTING[options.command](options)
+        if options.command == VIEW:  # the image of the operator has it, which lacks most packages
+            from cosmos_worker.view import server
+
+            server.run(options)
+        else:
+            from cosmos_worker.commands import PRINTING
+
+            PRINTING[options.command](options)
     except (WorkerError, OSError) as error:
         return report_end(classify(error))
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ ARG BASE_IMAGE=python:3.12-slim
 FROM ${BASE_IMAGE} AS requirements
 WORKDIR /requirements
 COPY pyproject.toml docker/constraints.txt docker/requirements.py ./
-RUN python3 requirements.py operator
+RUN python3 requirements.py operator view
 
 # The installer and the build tool. Neither is in the final image.
 FROM ${BASE_IMAGE} AS tools
@@ -36,7 +36,7 @@ RUN --mount=type=secret,id=ca-bundle --mount=type=secret,id=uv-config \
       -name '*.py' ! -name __init__.py -delete \
  && find . -depth -type d \( -name __pycache__ -o -name tests -o -name test \) -exec rm -r {} + \
  && echo /opt/cosmos-code > cosmos-code.pth \
- && /opt/cosmos/bin/python -c 'import aiohttp, kopf, prometheus_client, pydantic, yaml; from kubernetes.aio import client; client.ApiClient' \
+ && /opt/cosmos/bin/python -c 'import aiohttp, jinja2, kopf, prometheus_client, pydantic, starlette, uvicorn, yaml; from kubernetes.aio import client; client.ApiClient' \
  && /opt/cosmos/bin/python -m compileall -q -f --invalidation-mode unchecked-hash .
 
 # Our code, in a folder of its own.

@@ -11,6 +11,8 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 860, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 14, 42
+COLOURS = 6
+"""Curves that have a colour of their own in one picture."""
 SMOOTHING_SHARE = 0.04
 """Half width of the running mean of the loss, as a share of all points."""
 OUTLIER_SHARE = 0.02
@@ -64,9 +66,9 @@ class _Axes:
         inner = HEIGHT - TOP - BOTTOM
         return TOP + inner * (self.high - value) / (self.high - self.low)
 
-    def line(self, points: Sequence[Point], name: str) -> str:
+    def line(self, points: Sequence[Point], name: str, frame: str = "plot") -> str:
         shown = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in points)
-        return f'<polyline class="{name}" points="{shown}" clip-path="url(#plot)"/>'
+        return f'<polyline class="{name}" points="{shown}" clip-path="url(#{frame})"/>'
 
     def dots(self, points: Sequence[Point], name: str) -> str:
         return "".join(
@@ -105,13 +107,9 @@ def loss_chart(train: Sequence[Point], validation: Sequence[Point]) -> str:
     """
     axes = _Axes(max(step for step, _ in (*train, *validation)), _value_range(train, validation))
     label = f"Loss over {axes.last_step:g} steps, {train[0][1]:.3g} at first, {train[-1][1]:.3g} at last"
-    clip = (
-        f'<clipPath id="plot"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
-        f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath>'
-    )
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
-        clip,
+        _clip("plot"),
         axes.grid(),
         axes.line(train, "raw"),
         axes.line(smooth(train), "mean"),
@@ -124,3 +122,47 @@ def loss_chart(train: Sequence[Point], validation: Sequence[Point]) -> str:
         "</svg>",
     ]
     return "".join(parts)
+
+
+def curves_chart(curves: Sequence[tuple[str, Sequence[Point]]], title: str) -> str:
+    """Draw curves of several runs over each other as SVG; the classes c0, c1, … have their colours.
+
+    Args:
+        curves: (name, points) of each run, finite and in the order of steps; at least one has points.
+        title: of the picture, for those who do not see it.
+    """
+    points = [point for _, one in curves for point in one]
+    axes = _Axes(max(step for step, _ in points), _value_range(points, ()))
+    label = f"{title}; " + "; ".join(
+        f"{name}: {one[0][1]:.3g} at step {one[0][0]:g}, {one[-1][1]:.3g} at step {one[-1][0]:g}"
+        for name, one in curves
+        if one
+    )
+    frame = _plot_id(title)
+    return "".join(
+        [
+            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
+            _clip(frame),
+            axes.grid(),
+            *(
+                axes.line(one, f"line c{number % COLOURS}", frame)
+                for number, (_, one) in enumerate(curves)
+                if one
+            ),
+            f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">',
+            "optimizer step</text></svg>",
+        ]
+    )
+
+
+def _clip(frame: str) -> str:
+    """The frame of a picture, outside of which curves are not drawn."""
+    return (
+        f'<clipPath id="{frame}"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+        f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath>'
+    )
+
+
+def _plot_id(title: str) -> str:
+    """The id of a picture's frame, of letters and digits."""
+    return "plot-" + "".join(char for char in title.lower() if char.isascii() and char.isalnum())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from cosmos_worker.data.video.files import (
 from cosmos_worker.errors import DataError
 from cosmos_worker.report import media
 from cosmos_worker.report.chart import Point
+from cosmos_worker.report.words import format_number
 from cosmos_worker.sample.records import DEFAULT_ENTRIES, Record, is_blocked, read_list, summarise
 from cosmos_worker.storage.volumes import (
     METRICS_FILE,
@@ -179,12 +179,6 @@ def count_captions(dataset: Path) -> Captions:
     train = [clip for clip in index.clips if clip.split == "train"]
     counts = Counter(text for clip in train for text in clip.captions)
     return Captions(len(train), counts.most_common())
-
-
-def format_number(form: str, value: float) -> str:
-    """Format a number without the minus of a rounded zero: -0.04 as +0.0."""
-    text = form.format(value)
-    return form.format(0.0) if float(re.sub(r"[^-+.0-9]", "", text)) == 0 else text
 
 
 def metrics_table(items: Sequence[Item]) -> list[list[str]]:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosmos_worker.data.captions import name_clips
 from cosmos_worker.data.text_files import printable
 from cosmos_worker.errors import DataError
+from cosmos_worker.storage.files import shorten
 from cosmos_worker.storage.volumes import (
     DATASET_REPORT_FILE,
     SUMMARY_FILE,
     WORDS_FILE,
 )
 
+NAMED_CLIPS = 10
+"""Clips that a sentence names."""
 SHOWN = 5
 """Number of values or kinds of files that a line lists."""
 
@@ -114,6 +116,6 @@ def describe_losses(run: Path) -> list[str]:
     if dropped:
         sentences.append(
             f"{len(dropped)} clips were left out, since the encoder does not know their captions: "
-            f"{name_clips(dropped)}."
+            f"{shorten(dropped, NAMED_CLIPS)}."
         )
     return sentences

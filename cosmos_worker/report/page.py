@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markupsafe import Markup
 
 from cosmos_worker.report.chart import loss_chart
@@ -18,10 +17,10 @@ from cosmos_worker.report.collect import (
     Item,
     Training,
     before_and_after,
-    format_number,
     metrics_table,
 )
 from cosmos_worker.report.dataset import DatasetFacts
+from cosmos_worker.report.words import describe_experiment, format_minutes, format_number
 
 TEMPLATE = "report.html.j2"
 SHOWN_CAPTIONS = 24
@@ -50,17 +49,6 @@ class Course:
     """Sentences on captions that the text encoder truncated or did not know."""
 
 
-def format_minutes(seconds: float) -> str:
-    """A duration for people: 12 s, 3 min 5 s, or 2 h 3 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
 def headline(items: Sequence[Item], training: Training | None) -> list[Tile]:
     """The headline figures at the top of the page: of the videos, and of the training if it is known."""
     before, after = before_and_after(items)
@@ -85,38 +73,6 @@ def headline(items: Sequence[Item], training: Training | None) -> list[Tile]:
     steps = max(step for step, _ in training.train)
     tiles.append(Tile("Post-training", "", format_minutes(training.seconds), f"{steps:.0f} steps"))
     return tiles
-
-
-def describe_experiment(config: str) -> list[tuple[str, str]]:
-    """(name, value) of the main options of a resolved configuration, without those that it lacks."""
-    document: Any = yaml.safe_load(config)
-
-    def look_up(path: str) -> Any:  # noqa: ANN401 - any YAML value
-        value = document
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
-
-    wanted = (
-        ("experiment", "experiment.name"),
-        ("width", "experiment.net.model_channels"),
-        ("blocks", "experiment.net.num_blocks"),
-        ("frames", "experiment.video.num_pixel_frames"),
-        ("rows", "experiment.video.height"),
-        ("columns", "experiment.video.width"),
-        ("steps", "experiment.trainer.max_steps"),
-        ("samples per step", "experiment.trainer.global_batch_size"),
-        ("learning rate", "experiment.optimizer.learning_rate"),
-        ("seed", "experiment.trainer.seed"),
-    )
-    found = [(name, look_up(path)) for name, path in wanted]
-    if buckets := look_up("experiment.buckets"):
-        sizes = [f"{b['num_pixel_frames']}x{b['height']}x{b['width']}" for b in buckets]
-        found = [one for one in found if one[0] not in ("frames", "rows", "columns")]
-        found.insert(3, ("buckets (frames x rows x columns)", ", ".join(sizes)))
-    return [
-        (name, f"{v:g}" if isinstance(v, float) else str(v)) for name, v in found if v is not None
-    ]
 
 
 def render_page(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,13 +20,14 @@ from cosmos_worker.errors import ConfigError, FolderInUseError
 from cosmos_worker.model.compiled_blocks import keep_compiled_code
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.model.lora import add_lora, init_lora
-from cosmos_worker.runtime.outcome import PositionFile
+from cosmos_worker.runtime.outcome import NODE_VARIABLE, PositionFile
 from cosmos_worker.runtime.process_group import (
     ProcessGroup,
     join_processes,
 )
 from cosmos_worker.runtime.signals import StopSignal
 from cosmos_worker.runtime.stall import collective_timeout
+from cosmos_worker.storage.attempts import Attempt, recorded_attempt
 from cosmos_worker.storage.earlier_runs import describe_length, folder_of
 from cosmos_worker.storage.files import take_lock
 from cosmos_worker.storage.published import check_name_is_free
@@ -240,11 +242,23 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         config = config.model_copy(update={"experiment": experiment})
         if processes.is_main:
             write_resolved_config(folder, config)
+            files.enter_context(recorded_attempt(folder, _attempt(config, processes)))
         trainer = _open_trainer(config, volumes, folder, processes)
         trainer.state.resume(None if start is None else (start.run, start.step))
         left_out = len(trainer.dataset.words.dropped)
         done = train(trainer, stop)
         return {"run": str(folder), "dropped_clips": left_out, **done, **note}
+
+
+def _attempt(config: TrainConfig, processes: ProcessGroup) -> Attempt:
+    """What is known of this attempt when it begins."""
+    return Attempt(
+        began=time.time(),
+        gpus=processes.world_size if processes.device.type == "cuda" else 0,
+        processes=processes.world_size,
+        node=os.environ.get(NODE_VARIABLE, ""),
+        job=config.job or "",
+    )
 
 
 def _open_trainer(

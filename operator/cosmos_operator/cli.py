@@ -1,4 +1,4 @@
-"""The command ``cosmos``: run, render, validate, prune, crd, fields. Imports no torch.
+"""The command ``cosmos``: run, view, render, validate, prune, crd, fields. Imports no torch.
 
 The only file of ``cosmos`` that turns errors into exit codes.
 """
@@ -6,6 +6,7 @@ The only file of ``cosmos`` that turns errors into exit codes.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from cosmos_operator.errors import OperatorError
 from cosmos_worker.errors import EXIT_OK, UserError
 
+VIEW = "view"
 JOB_HELP = "YAML file of a PostTrainingJob or an InferenceJob"
 Command = Callable[[argparse.Namespace], int]
 
@@ -67,6 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
             "say what in a workspace, or on the claims of a cluster, belongs to no job; remove it with --delete",
         )
     )
+    commands.add_parser(
+        VIEW, add_help=False, help="serve pages of runs, videos and datasets to a browser"
+    )
     add("crd", _crd, "print the CustomResourceDefinitions")
     fields = add(
         "fields", _fields, "print all fields of a job, or all options of an experiment, as Markdown"
@@ -79,7 +84,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``cosmos``; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [VIEW]:
+        return _view(given)
+    options = build_parser().parse_args(given)
     try:
         code: int = options.run(options)
     except (OperatorError, UserError) as error:
@@ -95,6 +103,12 @@ def _run(options: argparse.Namespace) -> int:
     from cosmos_operator.local.run import run_job
 
     return run_job(options.job, options.workspace, options.model_job)
+
+
+def _view(given: Sequence[str]) -> int:
+    """Go on as ``cosmos-worker view``, which has the options; returns only if that program cannot be started."""
+    program = [sys.executable, "-m", "cosmos_worker.cli", *given]
+    os.execv(program[0], program)  # noqa: S606 - our own program, without a shell
 
 
 def _render(options: argparse.Namespace) -> int:

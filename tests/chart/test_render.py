@@ -36,6 +36,7 @@ EVERYTHING = {
     "metrics.dashboard.create": True,
     "metrics.dashboard.annotations": {"grafana_folder": "Training"},
     "trainer.runtime.create": True,
+    "viewer.enabled": True,
     "tests.smoke.enabled": True,
 }
 DECORATED = {

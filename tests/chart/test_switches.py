@@ -18,6 +18,7 @@ SWITCHES = {
     "metrics.podMonitor.create": {"PodMonitor"},
     "metrics.prometheusRule.create": {"PrometheusRule"},
     "metrics.dashboard.create": {"ConfigMap"},
+    "viewer.enabled": {"Deployment", "Service", "NetworkPolicy"},
     "trainer.runtime.create": {"ClusterTrainingRuntime"},
     "tests.smoke.enabled": {"Pod"},
 }
@@ -177,3 +178,43 @@ def test_helm_test_makes_nothing_unless_asked():
     assert role["rules"] == [
         {"apiGroups": ["cosmos.dev"], "resources": ["posttrainingjobs"], "verbs": ["create"]}
     ]
+
+
+def test_viewer_reads_one_claim_and_has_no_rights():
+    manifests = render({
+        "viewer.enabled": True, "viewer.namespaces": ["a", "b"], "viewer.hosts": ["cosmos.example.com"],
+        "viewer.from": [{"podSelector": {"matchLabels": {"app": "login"}}}], "storage.claim.name": "shared",
+    })  # fmt: skip
+    deployments = find(manifests, "Deployment", "cosmos-viewer")
+    service = find(manifests, "Service", "cosmos-viewer")[0]["spec"]
+    policy = find(manifests, "NetworkPolicy", "cosmos-viewer")[0]["spec"]
+    spec = deployments[0]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    subjects = [one for m in manifests for one in m.get("subjects", ())]
+
+    assert [one["metadata"]["namespace"] for one in deployments] == ["a", "b"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
+    assert not [one for one in subjects if one["namespace"] != NAMESPACE]
+    assert spec["volumes"][0]["persistentVolumeClaim"] == {"claimName": "shared", "readOnly": True}
+    assert container["volumeMounts"][0] == {
+        "name": "claim",
+        "mountPath": "/mnt/cosmos",
+        "readOnly": True,
+    }
+    assert "--allow-host=cosmos.example.com" in container["args"]
+    assert service["type"] == "ClusterIP"
+    assert service["selector"] == policy["podSelector"]["matchLabels"]
+    assert (
+        service["selector"].items()
+        <= deployments[0]["spec"]["template"]["metadata"]["labels"].items()
+    )
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy
+    assert policy["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {"app": "login"}}}]
+
+
+def test_nobody_but_the_node_reaches_the_viewer_unless_named():
+    policy = find_one(render({"viewer.enabled": True}), "NetworkPolicy")["spec"]
+
+    assert "ingress" not in policy

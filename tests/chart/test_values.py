@@ -15,6 +15,11 @@ FREE = {
     "properties/operator/properties/podSecurityContext",
     "properties/operator/properties/securityContext",
     "properties/jobs/properties/podSecurityContext",
+    "properties/viewer/properties/podSecurityContext",
+    "properties/viewer/properties/securityContext",
+    "properties/viewer/properties/from/items/properties/podSelector",
+    "properties/viewer/properties/from/items/properties/namespaceSelector",
+    "properties/viewer/properties/from/items/properties/ipBlock",
     "properties/jobs/properties/podTemplate/properties/spec",
     "properties/operator/properties/affinity/properties/nodeAffinity",
     "properties/operator/properties/affinity/properties/podAffinity",
@@ -82,7 +87,9 @@ def test_schema_knows_the_values_and_no_others():
     known = {
         path
         for path in keys(load_chart().values, SCHEMA)
-        if not path.startswith(("operator.affinity.", "operator.resources.", "jobs.podTemplate."))
+        if not path.startswith(
+            ("operator.affinity.", "operator.resources.", "viewer.resources.", "jobs.podTemplate.")
+        )
     }
 
     assert known <= set(values_below(load_chart().values, SCHEMA))

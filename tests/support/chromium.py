@@ -102,9 +102,13 @@ class Chromium:
 
     def open(self, path: Path) -> None:
         """Load a file and wait until it is complete."""
+        self.visit(path.resolve().as_uri())
+
+    def visit(self, address: str) -> None:
+        """Load a page by its address and wait until it is complete."""
         self.complaints.clear()
         self.requests.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=address)
         self.evaluate(
             "new Promise(done => document.readyState === 'complete' ? done(1)"
             " : addEventListener('load', () => done(1)))"

@@ -30,6 +30,7 @@ SWITCHES: Values = {
     "metrics.prometheusRule.create": True,
     "metrics.dashboard.create": True,
     "trainer.runtime.create": True,
+    "viewer.enabled": True,
     "tests.smoke.enabled": True,
 }
 """Values with which every template makes its objects, but that of the CustomResourceDefinition, which is long."""

@@ -27,6 +27,20 @@ only. */}}
 {{- $name }}-metrics
 {{- end }}
 
+{{- /* Name of the viewer's Service; see cosmos.metricsService. */}}
+{{- define "cosmos.viewerService" -}}
+{{- $name := include "cosmos.fullname" . }}
+{{- if regexMatch "^[0-9]" $name }}{{ $name = printf "cosmos-%s" $name }}{{ end }}
+{{- $name }}-viewer
+{{- end }}
+
+{{- /* Labels that select the viewer's pods. */}}
+{{- define "cosmos.viewerSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/component: viewer
+{{- end }}
+
 {{- /* Number of the operator's pods, as text. */}}
 {{- define "cosmos.replicas" -}}
 {{- dig "replicas" 2 .Values.operator | int }}

@@ -32,7 +32,7 @@ from cosmos_operator.local.process import (
     StageProcess,
     build_processes,
 )
-from cosmos_operator.local.summary import print_summary
+from cosmos_operator.local.summary import describe_view, print_summary
 from cosmos_operator.plan.pod import CONFIG_FILE
 from cosmos_operator.plan.render import build_manifests, to_yaml
 from cosmos_operator.plan.stages import Stage, plan_stages
@@ -134,6 +134,7 @@ def _run_stages(job: Job, stages: Sequence[Stage], folder: Path, file: str, hand
     (folder / file).write_text(to_yaml(manifests), encoding="utf-8")
     processes = build_processes(manifests, folder)
     print_line(f"job {job.name}: {len(processes)} stages in {folder}")
+    print_line(f"to see it in a browser: {describe_view(folder, job)}")
     print_changed_length(processes, print_line)
     code = run_processes(processes, handle, print_line)
     if code == EXIT_OK:

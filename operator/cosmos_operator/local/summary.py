@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from cosmos_operator.api.job import Job
 from cosmos_operator.local.process import StageProcess
 from cosmos_worker.storage.volumes import (
     MODEL_FILE,
@@ -39,6 +42,15 @@ def print_summary(
                 write_line("")
                 for line in format_table(rows):
                     write_line(f"  {line}")
+
+
+def describe_view(workspace: Path, job: Job) -> str:
+    """The command that shows a workspace in a browser; a dataset that is used where it lies is named too."""
+    command = ["cosmos", "view", str(workspace)]
+    dataset = getattr(job.spec, "dataset", None)
+    if dataset is not None and dataset.source.path is not None:
+        command += ["--data", dataset.source.path]
+    return shlex.join(command)
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -139,7 +139,7 @@ def test_example_in_the_docs_is_valid() -> None:
 
 
 def test_report_names_the_buckets_instead_of_one_size() -> None:
-    from cosmos_worker.report.page import describe_experiment
+    from cosmos_worker.report.words import describe_experiment
 
     buckets = push((17, 128, 160), (9, 160, 128))
     config = yaml.safe_dump({"experiment": buckets.model_dump(mode="json")})
