@@ -15,7 +15,7 @@ MENTIONS = sorted(set(NAMED.findall(PAGE)))
 CLAIMS = re.findall(r"^\| claim \| test \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", PAGE, re.M)
 
 
-def tests_of(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     """Names of the functions of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
@@ -28,7 +28,7 @@ def tests_of(path: Path) -> set[str]:
 @pytest.mark.parametrize(("path", "name"), MENTIONS)
 def test_named_test_exists(path: str, name: str) -> None:
     assert name.startswith("test_")
-    assert name in tests_of(ROOT / path)
+    assert name in functions_of(ROOT / path)
 
 
 def test_each_claim_names_a_test() -> None:

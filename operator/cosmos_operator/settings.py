@@ -173,7 +173,8 @@ class Settings(ApiModel):
         Args:
             stage: as spec.stages names it, such as fetchModel.
         """
-        return {**STAGE_DEADLINES, **self.stage_deadline_seconds}[stage]
+        given = {str(name): seconds for name, seconds in self.stage_deadline_seconds.items()}
+        return given.get(stage, STAGE_DEADLINES[stage])
 
     def poll_s(self, age_s: float) -> float:
         """Seconds until something that has been as it is for ``age_s`` seconds is looked at again."""

@@ -64,13 +64,11 @@ def test_digest_reaches_the_worker_and_its_document_needs_a_worker_that_knows_it
 
 def test_digest_changes_no_folder() -> None:
     """A pin says what the content must be: another content is refused, so that the folder stays the same."""
-    folders = [
-        [
-            one.target_uri
-            for one in plan_stages(make_job({"tokenizer": given}))[0].document.artifacts
-        ]  # type: ignore[attr-defined]
-        for given in (tokenizer("claim", "Native", None), tokenizer("claim", "Native", PIN))
-    ]
+    folders = []
+    for given in (tokenizer("claim", "Native", None), tokenizer("claim", "Native", PIN)):
+        document = plan_stages(make_job({"tokenizer": given}))[0].document
+        assert isinstance(document, FetchModelConfig)
+        folders.append([one.target_uri for one in document.artifacts])
 
     assert folders[0] == folders[1]
 
