@@ -116,7 +116,7 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
     Returns:
         ``artifacts``: for each its ``name``, ``kind``, ``folder``, ``commit`` of its repository (None for other
         sources), ``sha256`` of all files together and ``files``: file name → ``size_bytes`` and ``sha256``; ``note``:
-        the digests for people.
+        the digests for people, if there is any.
 
     Raises:
         DataError: an artifact lacks files, or a target holds others.
@@ -138,7 +138,7 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
             }
         )
     digests = ", ".join(f"{one['kind']} {one['sha256']}" for one in artifacts)
-    return {"artifacts": artifacts, "note": f"sha256: {digests}"}
+    return {"artifacts": artifacts, **({"note": f"sha256: {digests}"} if digests else {})}
 
 
 def find_lacking(
