@@ -70,7 +70,9 @@ class LatentStore:
         shard = self._shard(path)
         metadata = shard.metadata() or {}
         if HEADER not in metadata:
-            raise DataError(f"{path}: not written by cache-latents; remove it from the folder")
+            raise DataError(
+                f"{path}: not written by cache-latents, or its header is damaged; remove it and run cache-latents again"
+            )
         self._headers[path] = _read_header(path, metadata[HEADER])
         if self._headers[path]["fingerprint"] != self.fingerprint:
             raise DataError(
