@@ -50,9 +50,12 @@ CHECKS_OF_NAME = {
     name: Addition(2, (None,), is_hint=True)
     for name in (
         "job",
+        "job_namespace",
         "published_uri",
     )  # an older worker finds a name that is taken when it publishes
 }
+VERIFY = {"verify": Addition(2, ("sampled",), is_hint=True)}
+"""An older worker compares what it always has."""
 TOKENIZER_RUNTIME = {"tokenizer_runtime": Addition(2, ("native",), is_hint=True)}
 """An older worker always runs the programs in a tokenizer's files, which give the same numbers within rounding."""
 ADDITIONS: dict[str, dict[str, Addition]] = {
@@ -63,16 +66,30 @@ ADDITIONS: dict[str, dict[str, Addition]] = {
         "experiment.acceleration.compile": Addition(2, ("auto",)),
         **CHECKS_OF_NAME,
         **TOKENIZER_RUNTIME,
+        **VERIFY,
     },
-    "check-inputs": CHECKS_OF_NAME,
-    "cache-latents": TOKENIZER_RUNTIME,
+    "fetch-model": {"artifacts.*.sha256": Addition(3, (None,)), **VERIFY},
+    "prepare-dataset": VERIFY,
+    "embed-text": VERIFY,
+    "check-inputs": {**CHECKS_OF_NAME, **VERIFY},
+    "cache-latents": {**TOKENIZER_RUNTIME, **VERIFY},
+    "publish": {
+        "job_namespace": Addition(2, (None,), is_hint=True),
+        "job_uid": Addition(2, (None,), is_hint=True),
+        **VERIFY,
+    },
     "generate": {
         **TOKENIZER_RUNTIME,
+        **VERIFY,
         "embeddings_uri": Addition(2, (None,), is_hint=True),
         "compile": Addition(2, ("auto",)),
     },
     "report": {
-        name: Addition(2, (), later=(None,), is_option=False) for name in ("run_uri", "dataset_uri")
+        **{
+            name: Addition(2, (), later=(None,), is_option=False)
+            for name in ("run_uri", "dataset_uri")
+        },
+        **VERIFY,
     },
 }
 """Stage → path of an option in its document → what was added; ``*`` in a path stands for every item of a list."""

@@ -1,8 +1,8 @@
-"""Sources of files, as documents name them: a path, a URL, a repository, a bucket. No torch here."""
+"""Sources of files, as documents name them (path, URL, repository, bucket), and models to fetch. No torch here."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -88,4 +88,33 @@ class Source(Model):
         values: dict[str, Any] = serialize(self)
         if self.s3 is None:
             values.pop("s3", None)
+        return values
+
+
+ArtifactKind = Literal[
+    "model", "tokenizer", "text_encoder",
+    "guardrails", "guardrails_with_face_blur", "text_classifier", "image_encoder", "prompt_upsampler",
+]  # fmt: skip
+
+
+class Artifact(Model):
+    """One folder of model files to fetch."""
+
+    kind: ArtifactKind
+    """The kind of model; it decides which files are needed and how they are checked."""
+    name: str
+    """Name for messages, such as Cosmos-Predict1-7B-Video2World."""
+    source: Source
+    target_uri: PathText
+    """Folder that receives the files."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Digest that the files must have together: SHA-256 of the lines ``<SHA-256>  <name>`` of all of them, sorted by
+    name; null = not checked."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a digest that is not given: content keys of before stay what they were."""
+        values: dict[str, Any] = serialize(self)
+        if self.sha256 is None:
+            values.pop("sha256", None)
         return values

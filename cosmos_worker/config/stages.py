@@ -25,7 +25,7 @@ from cosmos_worker.config.network import (
     VideoConfig,
 )
 from cosmos_worker.config.sampling import SamplingConfig
-from cosmos_worker.config.source import Source
+from cosmos_worker.config.source import Artifact, Source
 from cosmos_worker.config.training import CompileChoice
 from cosmos_worker.config.values import (
     Caption,
@@ -46,24 +46,10 @@ class StageConfig(Model):
     """Content key: names the completion marker complete-<key>.json in the target folder."""
     target_uri: PathText
     """Folder that the stage writes."""
-
-
-ArtifactKind = Literal[
-    "model", "tokenizer", "text_encoder",
-    "guardrails", "guardrails_with_face_blur", "text_classifier", "image_encoder", "prompt_upsampler",
-]  # fmt: skip
-
-
-class Artifact(Model):
-    """One folder of model files to fetch."""
-
-    kind: ArtifactKind
-    """The kind of model; it decides which files are needed and how they are checked."""
-    name: str
-    """Name for messages, such as Cosmos-Predict1-7B-Video2World."""
-    source: Source
-    target_uri: PathText
-    """Folder that receives the files."""
+    verify: Literal["sampled", "full"] = "sampled"
+    """The way in which files that other stages have made are compared with their recorded digests: sampled = sizes,
+    samples of weights, and the checksum of each embedding and latent that is read; full = also all of every file, once
+    before the stage begins."""
 
 
 class FetchModelConfig(StageConfig):
@@ -199,6 +185,8 @@ class TrainConfig(StageConfig):
     """Checkpoint to begin with, unless the run has a later one of its own; null = begin with the weights."""
     job: str | None = None
     """Name of the job that publishes what is trained; null = nobody does."""
+    job_namespace: str | None = None
+    """Namespace of that job; null = it has none."""
     published_uri: PathText | None = None
     """Folder in which that job publishes, where no other one may have; null = not checked."""
 
@@ -210,6 +198,10 @@ class PublishConfig(StageConfig):
     """Folder of the run: output root/PROJECT/GROUP/NAME."""
     job: str
     """Name of the job; a published model is replaced by the job that published it only."""
+    job_namespace: str | None = None
+    """Namespace of the job, which belongs to its name; null = it has none, as on one machine."""
+    job_uid: str | None = None
+    """Uid of the job in Kubernetes, recorded with the model; null = it has none."""
     name: FolderName
     """Name of the published model."""
     net: NetConfig
@@ -281,6 +273,8 @@ class CheckInputsConfig(StageConfig):
     """In the order of the job."""
     job: str | None = None
     """Name of the job that publishes what is trained; null = nobody does."""
+    job_namespace: str | None = None
+    """Namespace of that job; null = it has none."""
     published_uri: PathText | None = None
     """Folder in which that job publishes, where no other one may have; null = not checked."""
 

@@ -36,7 +36,7 @@ def run(config: CheckInputsConfig, volumes: Volumes) -> dict[str, Any]:
     tokenizer = TextTokenizer(volumes.resolve(config.encoder_uri)) if config.encoder_uri else None
     problems: list[UserError] = []
     try:
-        check_name_is_free(config.published_uri, config.job, volumes)
+        check_name_is_free(config.published_uri, config.job, config.job_namespace, volumes)
     except UserError as error:
         problems.append(error)
     num_inputs: dict[str, int] = {}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from cosmos_worker.config.stages import FetchModelConfig
 from cosmos_worker.errors import CheckpointError
-from cosmos_worker.storage.file_digests import check_recorded
+from cosmos_worker.storage.file_digests import check_folder_whole, check_recorded, digest_of_files
 from cosmos_worker.storage.file_kinds import (
     SAFETENSORS,
     TORCH_ZIP,
@@ -115,7 +115,8 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
 
     Returns:
         ``artifacts``: for each its ``name``, ``kind``, ``folder``, ``commit`` of its repository (None for other
-        sources) and ``files``: file name → ``size_bytes`` and ``sha256``.
+        sources), ``sha256`` of all files together and ``files``: file name → ``size_bytes`` and ``sha256``; ``note``:
+        the digests for people, if there is any.
 
     Raises:
         DataError: an artifact lacks files, or a target holds others.
@@ -132,10 +133,12 @@ def run(config: FetchModelConfig, volumes: Volumes) -> dict[str, Any]:
                 "kind": artifact.kind,
                 "folder": artifact.target_uri,
                 "commit": fetched.commit,
+                "sha256": digest_of_files(fetched.files),
                 "files": fetched.files,
             }
         )
-    return {"artifacts": artifacts}
+    digests = ", ".join(f"{one['kind']} {one['sha256']}" for one in artifacts)
+    return {"artifacts": artifacts, **({"note": f"sha256: {digests}"} if digests else {})}
 
 
 def find_lacking(
@@ -157,4 +160,6 @@ def find_lacking(
             if not path.is_file():
                 return path
             check_recorded(path)
+        if config.verify == "full":
+            check_folder_whole(volumes.resolve(artifact.target_uri))
     return None

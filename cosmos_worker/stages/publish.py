@@ -18,6 +18,7 @@ from cosmos_worker.config.stages import PublishConfig
 from cosmos_worker.errors import CheckpointError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.storage.file_digests import (
+    check_folder_whole,
     check_recorded,
     stamp,
 )
@@ -67,7 +68,7 @@ def run(config: PublishConfig, volumes: Volumes) -> dict[str, Any]:
         RetryableError: disk full; an earlier published model is intact.
     """
     run_path, target = volumes.resolve(config.run_uri), volumes.resolve(config.target_uri)
-    check_not_foreign(target, config.job)
+    check_not_foreign(target, config.job, config.job_namespace)
     wanted = _best_step(run_path, config.last_step) if config.step == "best" else config.step
     step, source = find_export(run_path, config.weights, wanted)
     adapter = _read_adapter(config, source)
@@ -143,6 +144,8 @@ def find_lacking(config: PublishConfig, volumes: Volumes, result: Mapping[str, A
     if not path.is_file():
         return path
     check_recorded(path)
+    if config.verify == "full":
+        check_folder_whole(path.parent)
     return None
 
 
@@ -190,6 +193,8 @@ def _describe(config: PublishConfig, model: CosmosModel, adapter: Adapter | None
     description: dict[str, Any] = {
         "name": config.name,
         "job": config.job,
+        "namespace": config.job_namespace,
+        "job_uid": config.job_uid,
         "run": config.run_uri,
         "weights": config.weights,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -84,13 +84,16 @@ def _find_done(stage: str, config: StageConfig, volumes: Volumes) -> Outcome | N
     if stage in CHECKED_STAGES:
         _module(stage).check_done(config, volumes)
     logger.info("%s already done key=%s folder=%s", stage, config.key, target)
-    message = f"{stage} was already done"
-    return Outcome(EXIT_OK, "Succeeded", message, result=marker.get("result"))
+    result = marker.get("result")
+    return Outcome(EXIT_OK, "Succeeded", _said(f"{stage} was already done", result), result=result)
 
 
 def _run(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
     """Run a stage, and write its completion marker."""
     started = time.monotonic()
+    if config.verify == "full":
+        processes = ProcessGroup.from_environment(os.environ)
+        _module("verify").verify_inputs(config, volumes, processes.rank, processes.world_size)
     result = _module(stage).run(config, volumes)
     seconds = time.monotonic() - started
     if ProcessGroup.from_environment(os.environ).is_main:
@@ -103,8 +106,13 @@ def _run(stage: str, config: StageConfig, volumes: Volumes) -> Outcome:
         remove_leftovers(path.parent, re.compile(re.escape(path.name)))
         write_json(path, document)
         logger.info("%s done seconds=%.1f result=%s", stage, seconds, json.dumps(result))
-    said = [f"{stage} done in {seconds:.1f} s", *([result["note"]] if "note" in result else [])]
-    return Outcome(EXIT_OK, "Succeeded", "; ".join(said), result=result)
+    said = _said(f"{stage} done in {seconds:.1f} s", result)
+    return Outcome(EXIT_OK, "Succeeded", said, result=result)
+
+
+def _said(sentence: str, result: dict[str, Any] | None) -> str:
+    """A sentence with the note of a result, if it has one."""
+    return "; ".join([sentence, *([result["note"]] if result and "note" in result else [])])
 
 
 def _module(stage: str) -> Any:  # noqa: ANN401 - a module

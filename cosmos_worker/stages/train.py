@@ -211,7 +211,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
         UserError: bad configuration, dataset or checkpoint.
         StopRequested: asked to stop; a checkpoint was saved.
     """
-    check_name_is_free(config.published_uri, config.job, volumes)
+    check_name_is_free(config.published_uri, config.job, config.job_namespace, volumes)
     experiment = config.experiment
     folder = folder_of(config, volumes)
     trainer_options = experiment.trainer

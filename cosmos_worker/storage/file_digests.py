@@ -20,8 +20,19 @@ from cosmos_worker.storage.volumes import (
 logger = logging.getLogger(__name__)
 
 RECORD_PATTERN = "fetched-*.json"
+REMADE = "remove the folder and run the stage again that made it"
 SAMPLE_BYTES, NUM_SAMPLES = 1 << 16, 64
 """Blocks of a file that are compared at every load: 4 MiB, of a smaller file all of it."""
+
+
+def digest_of_files(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """One SHA-256 for several files: that of the lines that ``sha256sum`` prints for them, sorted by name.
+
+    Args:
+        files: name → facts with the file's ``sha256``.
+    """
+    lines = "".join(f"{files[name]['sha256']}  {name}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def sample_digest(path: Path) -> str:
@@ -58,6 +69,55 @@ def recorded(path: Path) -> tuple[Mapping[str, Any], Path] | None:
         if facts is not None:
             return facts, description
     return None
+
+
+def check_folder_whole(folder: Path, first: int = 0, step: int = 1) -> int:
+    """Read every file that the records of a folder name, and compare its size and its SHA-256 with the recorded ones.
+
+    Args:
+        folder: of fetched or published files; one without records has nothing to compare with.
+        first: number of the first file to read, in the order of the records.
+        step: difference to the next one, so that several processes can share the work.
+
+    Returns:
+        Number of files that were compared.
+
+    Raises:
+        CheckpointError: a file is missing or is not the recorded one.
+    """
+    records = [*sorted(folder.glob(RECORD_PATTERN)), folder / DESCRIPTION_FILE]
+    named = [
+        (folder / name, facts, record)
+        for record in records
+        if record.is_file()
+        for name, facts in _files_of(record).items()
+    ]
+    for path, facts, record in named[first::step]:
+        size = facts.get("size_bytes", facts.get("bytes"))
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is gone, although {record.name} names it; {REMADE}")
+        if (size is not None and path.stat().st_size != size) or sha256_of_file(path) != facts.get(
+            "sha256"
+        ):
+            raise CheckpointError(
+                f"{path}: not the file that {record.name} records, by its SHA-256; {REMADE}"
+            )
+    return len(named[first::step])
+
+
+def _files_of(record: Path) -> dict[str, dict[str, Any]]:
+    """The files that a record, or the description of a published model, names, with their facts.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
+    document = _read(record)
+    files = document.get("files")
+    if record.name == DESCRIPTION_FILE:
+        return {MODEL_FILE: document} if "sha256" in document else {}
+    if not isinstance(files, dict) or not all(isinstance(one, dict) for one in files.values()):
+        raise CheckpointError(f"{record}: is damaged; {REMADE}")
+    return files
 
 
 def check_recorded(path: Path) -> bool:

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from cosmos_worker.errors import DataError
-from cosmos_worker.storage.volumes import atomic_write
+from cosmos_worker.storage.volumes import atomic_write, sha256_of_file
 from cosmos_worker.text.tokens import TextFacts
 
 SHARD_PATTERN = "embeddings-*.safetensors"
@@ -167,6 +167,23 @@ class EmbeddingStore:
                 for caption in members:
                     groups.setdefault(self.get(caption).tobytes(), []).append(caption)
         return [group for group in groups.values() if len(group) > 1]
+
+    def verify(self, first: int = 0, step: int = 1) -> None:
+        """Read the files of the folder whole and compare them with the digests in their names.
+
+        Args:
+            first: number of the first file to read, in the order of their names.
+            step: difference to the next one, so that several processes can share the work.
+
+        Raises:
+            DataError: a file has another content than was written.
+        """
+        files = [*self.folder.glob(SHARD_PATTERN), *self.folder.glob(FACTS_PATTERN)]
+        for path in sorted(files)[first::step]:
+            if not sha256_of_file(path).startswith(path.stem.rpartition("-")[2]):
+                raise DataError(
+                    f"{path}: is not what embed-text wrote, by the SHA-256 in its name; {REMEDY}"
+                )
 
     def _scan(self, shard: Path) -> None:
         try:

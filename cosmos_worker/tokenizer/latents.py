@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,10 @@ from cosmos_worker.storage.volumes import atomic_write
 SHARD_PATTERN = "latents-*.safetensors"
 WINDOWS_PER_SHARD = 256
 HEADER = "latents"
-"""Metadata entry of a shard: JSON of its fingerprint and the SHA-256 of its latents."""
+"""Metadata entry of a shard: JSON of its fingerprint, the SHA-256 of its latents, the CRC-32 of each, and a checksum
+of this entry itself; shards of earlier versions have the first two."""
+CHECK = "check"
+"""Entry of the header with its own checksum."""
 REMEDY = "delete the file and run cache-latents again"
 
 
@@ -56,7 +60,7 @@ class LatentStore:
         self._folder = folder
         self._shards: dict[str, Path] = {}
         self._open: dict[Path, Any] = {}
-        self._headers: dict[Path, dict[str, str]] = {}
+        self._headers: dict[Path, dict[str, Any]] = {}
         for path in sorted(folder.glob(SHARD_PATTERN)):
             self._add_shard(path)
         if not self._headers:
@@ -66,8 +70,10 @@ class LatentStore:
         shard = self._shard(path)
         metadata = shard.metadata() or {}
         if HEADER not in metadata:
-            raise DataError(f"{path}: not written by cache-latents; remove it from the folder")
-        self._headers[path] = json.loads(metadata[HEADER])
+            raise DataError(
+                f"{path}: not written by cache-latents, or its header is damaged; remove it and run cache-latents again"
+            )
+        self._headers[path] = _read_header(path, metadata[HEADER])
         if self._headers[path]["fingerprint"] != self.fingerprint:
             raise DataError(
                 f"{path}: made from another dataset, tokenizer or video size than the shards before it; {REMEDY}"
@@ -102,7 +108,7 @@ class LatentStore:
     @property
     def fingerprint(self) -> str:
         """Digest of dataset, tokenizer and video size from which the latents were made, as the writer was given it."""
-        return next(iter(self._headers.values()))["fingerprint"]
+        return str(next(iter(self._headers.values()))["fingerprint"])
 
     @property
     def digest(self) -> str:
@@ -116,7 +122,7 @@ class LatentStore:
         """Read the latent of a window: (C, T, H, W), in the type in which it was stored.
 
         Raises:
-            DataError: unknown window, unreadable shard, NaN or infinite values.
+            DataError: unknown window, unreadable shard, other values than were written, NaN or infinite values.
         """
         path = self._shards.get(window_id)
         if path is None:
@@ -125,9 +131,32 @@ class LatentStore:
                 "run cache-latents again for this dataset"
             )
         latent: Tensor = self._shard(path).get_tensor(window_id)
+        expected = self._headers[path].get("crc32", {}).get(window_id)
+        if expected is not None and _crc32(latent) != expected:
+            raise DataError(
+                f"{path}: the latent of window {window_id} fails its checksum; {REMEDY}"
+            )
         if not bool(torch.isfinite(latent).all()):
             raise DataError(f"{path}: window {window_id}: NaN or infinite values; {REMEDY}")
         return latent.clone()  # a change to the caller's copy must not be seen by the next reader
+
+    def verify(self, first: int = 0, step: int = 1) -> None:
+        """Read shards whole and compare them with the digests that they recorded.
+
+        Args:
+            first: number of the first shard to read, among those that were found.
+            step: difference to the next one, so that several processes can share the work.
+
+        Raises:
+            DataError: a shard has other latents than were written.
+        """
+        for path in list(self._headers)[first::step]:
+            shard = self._shard(path)
+            latents = {window_id: shard.get_tensor(window_id) for window_id in shard.keys()}  # noqa: SIM118
+            if _digest(latents) != self._headers[path]["sha256"]:
+                raise DataError(
+                    f"{path}: is not what cache-latents wrote, by its SHA-256; {REMEDY}"
+                )
 
     def _shard(self, path: Path) -> Any:  # noqa: ANN401 - safe_open has no types
         if path not in self._open:
@@ -232,7 +261,12 @@ class LatentWriter:
         """
         if not self._pending:
             return
-        header = {"fingerprint": self._fingerprint, "sha256": _digest(self._pending)}
+        header: dict[str, Any] = {
+            "fingerprint": self._fingerprint,
+            "sha256": _digest(self._pending),
+            "crc32": {window_id: _crc32(latent) for window_id, latent in self._pending.items()},
+        }
+        header[CHECK] = _header_check(header)
         # One entry: safetensors writes several in random order, and equal latents shall give equal files.
         metadata = {HEADER: json.dumps(header, sort_keys=True)}
         path = self._free_path()
@@ -255,6 +289,35 @@ class LatentWriter:
         numbers = itertools.count(self._rank, self._world_size)
         paths = (shard_path(self._folder, number) for number in numbers)
         return next(path for path in paths if not path.exists())
+
+
+def _read_header(path: Path, text: str) -> dict[str, Any]:
+    """The header of a shard.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        header = json.loads(text)
+        is_whole = isinstance(header["fingerprint"], str) and isinstance(header["sha256"], str)
+        if CHECK in header or "crc32" in header:
+            is_whole = is_whole and header.get(CHECK) == _header_check(header)
+    except (ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise DataError(f"{path}: its header is damaged; {REMEDY}")
+    return dict(header)
+
+
+def _header_check(header: dict[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of a header without its own checksum."""
+    rest = {name: value for name, value in header.items() if name != CHECK}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _crc32(latent: Tensor) -> int:
+    """CRC-32 of the bytes of a latent."""
+    return zlib.crc32(latent.contiguous().view(torch.uint8).numpy())
 
 
 def _digest(latents: dict[str, Tensor]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cosmos_worker.config.network import LATENT_SCALE, TokenizerConfig, TokenizerRuntime
 from cosmos_worker.errors import CheckpointError, ConfigError
+from cosmos_worker.storage.file_digests import check_recorded
 from cosmos_worker.storage.volumes import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -47,7 +48,8 @@ class FileTokenizer:
         """Load the files.
 
         Raises:
-            CheckpointError: a file is missing, damaged or of another kind.
+            CheckpointError: a file is missing, damaged or of another kind, or a program is not the one that was
+                fetched.
             ConfigError: the chunk is not 8n+1 frames, or longer than the statistics.
         """
         tokenizer.check_chunk(config.chunk_pixel_frames)
@@ -58,6 +60,9 @@ class FileTokenizer:
                 f"{folder}: no {', '.join(missing)}; a tokenizer folder holds "
                 f"{', '.join(self._files)}: run fetch-model again"
             )
+        if runtime == "torchscript":  # programs: never others than those that were fetched
+            for path in self._files.values():
+                check_recorded(path)
         self._config = config
         self._device = device
         self._dtype = getattr(torch, config.dtype) if device.type == "cuda" else torch.float32

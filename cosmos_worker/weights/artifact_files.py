@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cosmos_worker.config.stages import Artifact
+from cosmos_worker.config.source import Artifact
 from cosmos_worker.errors import DataError
 from cosmos_worker.storage.file_kinds import (
     SAFETENSORS,

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosmos_worker.config.addresses import recorded
-from cosmos_worker.config.source import HuggingFaceSource, S3Source
-from cosmos_worker.config.stages import Artifact
+from cosmos_worker.config.source import Artifact, HuggingFaceSource, S3Source
 from cosmos_worker.errors import CheckpointError, DataError
 from cosmos_worker.sources.archive import (
     extract_file,
@@ -29,7 +28,7 @@ from cosmos_worker.sources.folder import (
     place_files,
 )
 from cosmos_worker.sources.hub import download_repository
-from cosmos_worker.storage.file_digests import stamp
+from cosmos_worker.storage.file_digests import digest_of_files, stamp
 from cosmos_worker.storage.files import shorten
 from cosmos_worker.storage.links import leads_outside
 from cosmos_worker.storage.volumes import (
@@ -89,17 +88,32 @@ def fetch_artifact(artifact: Artifact, volumes: Volumes, check: Check) -> Fetche
         _refuse_links_outside(artifact, path, files)
         check(artifact.kind, files, path if path.is_dir() else None)
         fetched = Fetched(place_files(files, target, artifact.name, move=False))
-        if artifact.kind == "model":
-            try:
-                _write_record(record, artifact, fetched)
-            except OSError as error:  # files that were there already, on a volume that is only read
-                logger.info("%s: no record is kept (%s)", record, error.strerror)
+        _check_pin(artifact, fetched.files)
+        try:
+            _write_record(record, artifact, fetched)
+        except OSError as error:  # files that were there already, on a volume that is only read
+            logger.info("%s: no record is kept (%s)", record, error.strerror)
     else:
         before = _fetched_before(artifact, record)
         fetched = before or _fetch_remote(artifact, target, record, check)
+        _check_pin(artifact, fetched.files)
     if artifact.kind == "model":
         _check_loads(artifact, target, fetched.files)
     return fetched
+
+
+def _check_pin(artifact: Artifact, files: Facts) -> None:
+    """Compare fetched files with the digest that the job gives.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    found = digest_of_files(files)
+    if artifact.sha256 not in (None, found):
+        raise CheckpointError(
+            f"{artifact.name}: the files {shorten(sorted(files))} have the SHA-256 {found} together, the job asks for "
+            f"{artifact.sha256}; correct sha256 of the source, or find out who has changed the files"
+        )
 
 
 def _refuse_links_outside(artifact: Artifact, folder: Path, files: Mapping[str, Path]) -> None:

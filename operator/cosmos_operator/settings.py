@@ -66,6 +66,27 @@ def _without_problems(template: Template) -> Template:
     return template
 
 
+HOUR, DAY = 3600, 86_400
+STAGE_DEADLINES = {
+    "fetchModel": 2 * DAY,
+    "prepareDataset": 7 * DAY,
+    "embedText": 2 * DAY,
+    "cacheLatents": 7 * DAY,
+    "checkInputs": DAY,
+    "publish": DAY,
+    "generate": 7 * DAY,
+    "report": DAY,
+}
+"""Stage, as spec.stages names it → seconds after which it is ended, where neither chart nor job say another number.
+
+The training has none here: that of a job is spec.runPolicy.activeDeadlineSeconds."""
+STAGE_MEMORY_REQUEST = "256Mi"
+"""Memory that is requested for a pod that has the memory limit of the installation: without a request, Kubernetes would
+request as much as the limit."""
+Deadline = Annotated[int, Field(ge=1, le=31_536_000)]
+StageName = Literal[
+    "fetchModel", "prepareDataset", "embedText", "cacheLatents", "checkInputs", "publish", "generate", "report",
+]  # fmt: skip
 Period = Annotated[float, Field(gt=0)]
 POD_SECURITY = {
     "runAsNonRoot": True,
@@ -97,6 +118,11 @@ class Settings(ApiModel):
     """Security context of every pod of a job; on OpenShift without user and group, which the platform chooses."""
     allow: AllowedInJobs = AllowedInJobs()
     """Fields of their pods that jobs may set."""
+    stage_deadline_seconds: dict[StageName, Deadline] = Field(default_factory=dict)
+    """Stage → seconds after which it is ended and fails, in place of STAGE_DEADLINES, for jobs that give none."""
+    stage_memory_limit: str = "64Gi"
+    """Memory limit of stages without GPUs before and after the training whose pod templates say nothing of memory;
+    empty = none."""
     pod_environment: PodVariables = Field(default_factory=dict)
     """Environment variables of every pod of a job, such as NCCL_SOCKET_IFNAME or HTTPS_PROXY."""
     hub_endpoint: str = ""
@@ -140,6 +166,15 @@ class Settings(ApiModel):
     """Port of /healthz and /readyz."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """Port of /metrics."""
+
+    def deadline_of(self, stage: str) -> int:
+        """Seconds after which a stage is ended if its job says nothing.
+
+        Args:
+            stage: as spec.stages names it, such as fetchModel.
+        """
+        given = {str(name): seconds for name, seconds in self.stage_deadline_seconds.items()}
+        return given.get(stage, STAGE_DEADLINES[stage])
 
     def poll_s(self, age_s: float) -> float:
         """Seconds until something that has been as it is for ``age_s`` seconds is looked at again."""

@@ -29,7 +29,7 @@ from cosmos_operator.api.labels import QUEUE_LABEL
 from cosmos_operator.api.machines import ResourcesSpec, SchedulingSpec, StorageSpec
 from cosmos_operator.api.metadata import Metadata
 from cosmos_operator.api.models import TextEncoderSpec, TokenizerSpec
-from cosmos_operator.api.pod_template import PodTemplate, StageSpec
+from cosmos_operator.api.pod_template import PodTemplate, TimedStageSpec
 from cosmos_operator.api.prompts_and_guards import GuardrailsSpec, PromptUpsamplerSpec
 from cosmos_operator.api.quantities import EXTENDED_NAME_PATTERN, Quantity
 from cosmos_operator.api.source import Source
@@ -153,13 +153,13 @@ class SamplingRunPolicySpec(ApiModel):
 class SamplingStagesSpec(ApiModel):
     """Changes of the pods of single stages."""
 
-    fetch_model: StageSpec = StageSpec()
+    fetch_model: TimedStageSpec = TimedStageSpec()
     """Stage that downloads models."""
-    check_inputs: StageSpec = StageSpec()
+    check_inputs: TimedStageSpec = TimedStageSpec()
     """Stage that reads the inputs of the items."""
-    generate: StageSpec = StageSpec()
+    generate: TimedStageSpec = TimedStageSpec()
     """Stages that generate videos, one for each item."""
-    report: StageSpec = StageSpec()
+    report: TimedStageSpec = TimedStageSpec()
     """Stage that writes the report."""
 
 

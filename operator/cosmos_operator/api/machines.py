@@ -188,6 +188,11 @@ class StorageSpec(ApiModel):
     """Volume of text embeddings and cached latents."""
     checkpoints: VolumeSpec = VolumeSpec()
     """Volume of training runs, published models, generated videos and reports."""
+    verify: Literal["Sampled", "Full"] = "Sampled"
+    """Way in which a stage compares the models, embeddings and latents that it reads with the digests that were
+    recorded when they were made. Sampled: sizes, samples of weights, and the checksum of each embedding and latent
+    when it is read. Full: before it begins, the stage also reads all of every file, which finds a single flipped
+    bit."""
 
 
 class Toleration(ApiModel):

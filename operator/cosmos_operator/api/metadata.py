@@ -39,6 +39,8 @@ class Metadata(BaseModel):
     """Name of the job, at most 40 characters, a DNS-1035 label."""
     namespace: Annotated[str, Field(max_length=63)] | None = None
     """Namespace of the job and of all its objects."""
+    uid: Annotated[str, Field(max_length=128)] | None = None
+    """Uid that the API server has given the job."""
     labels: Texts = Field(default_factory=dict)
     """Labels of the job, which its pods get too."""
     annotations: Texts = Field(default_factory=dict)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
-from cosmos_operator.api.base import ApiModel, ArtifactName
+from cosmos_operator.api.base import ApiModel, ArtifactName, rules
 from cosmos_operator.api.source import Source
 
 BASE_MODEL = "Cosmos-Predict1-7B-Video2World"
@@ -28,8 +28,31 @@ class BaseModelSpec(ApiModel):
     use 1. Omitted: the scale that the source states; a PEFT adapter in the folder always states its own."""
 
 
+_PINNED = (
+    "has(self.source) && (has(self.source.path) || "
+    + " || ".join(
+        f"(has(self.source.{one}) && has(self.source.{one}.sha256))"
+        for one in ("claim", "url", "huggingFace", "s3")
+    )
+    + ")"
+)
+TORCHSCRIPT_NEEDS = (
+    "TorchScript runs the programs in the files, so it needs their digest in the job: give source.claim, huggingFace, "
+    "s3 or url with sha256, or source.path"
+)
+
+
 class TokenizerSpec(ApiModel):
     """The video tokenizer, which turns frames into latents and back."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"!has(self.runtime) || self.runtime != 'TorchScript' || ({_PINNED})",
+                TORCHSCRIPT_NEEDS,
+            )
+        )
+    )
 
     name: ArtifactName = "Cosmos-Tokenize1-CV8x8x8-720p"
     """Name of the tokenizer. Without a source it is also the name of the repository on the Hugging Face Hub: NAME
@@ -40,8 +63,16 @@ class TokenizerSpec(ApiModel):
     runtime: Literal["Native", "TorchScript"] = "Native"
     """What encodes and decodes. Native: our own network with the weights out of encoder.jit and decoder.jit, of which
     nothing is run; it must be the network of Cosmos-Tokenize1-CV8x8x8. TorchScript: the programs in these files are
-    run, of any network; a program can do whatever the worker can, so use it for files that you trust. For the same
-    network both give the same numbers within rounding, and the same latents are used."""
+    run, of any network; a program can do whatever the worker can, so use it for files that you trust, and give their
+    sha256 with the source. For the same network both give the same numbers within rounding, and the same latents are
+    used."""
+
+    @model_validator(mode="after")
+    def _programs_are_pinned(self) -> Self:
+        is_pinned = self.source is not None and self.source.is_pinned
+        if self.runtime == "TorchScript" and not is_pinned:
+            raise ValueError(f"runtime: {TORCHSCRIPT_NEEDS}")
+        return self
 
 
 class TextEncoderSpec(ApiModel):

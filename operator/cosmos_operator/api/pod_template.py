@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from cosmos_operator.api.base import ApiModel
+from cosmos_operator.api.base import ApiModel, Seconds
 
 Template = dict[str, Any]
 """A pod template as JSON values."""
@@ -196,24 +196,32 @@ class StageSpec(ApiModel):
     """Changes of the stage's pods, merged after those of spec.podTemplate."""
 
 
+class TimedStageSpec(StageSpec):
+    """Changes of the pods of one kind of stage, and its deadline."""
+
+    active_deadline_seconds: Seconds | None = None
+    """Seconds from the start of the stage after which it is ended and fails, with all its retries. Omitted: that of
+    the installation (jobs.stageDeadlineSeconds of the chart)."""
+
+
 class StagesSpec(ApiModel):
     """Changes of the pods of single stages."""
 
-    fetch_model: StageSpec = StageSpec()
+    fetch_model: TimedStageSpec = TimedStageSpec()
     """Stage that downloads models."""
-    prepare_dataset: StageSpec = StageSpec()
+    prepare_dataset: TimedStageSpec = TimedStageSpec()
     """Stage that downloads and indexes the dataset."""
-    embed_text: StageSpec = StageSpec()
+    embed_text: TimedStageSpec = TimedStageSpec()
     """Stage that encodes captions and prompts."""
-    cache_latents: StageSpec = StageSpec()
+    cache_latents: TimedStageSpec = TimedStageSpec()
     """Stage that encodes the videos."""
-    check_inputs: StageSpec = StageSpec()
+    check_inputs: TimedStageSpec = TimedStageSpec()
     """Stage that reads the inputs of the inference list."""
     train: StageSpec = StageSpec()
     """Training."""
-    publish: StageSpec = StageSpec()
+    publish: TimedStageSpec = TimedStageSpec()
     """Stage that publishes the model."""
-    generate: StageSpec = StageSpec()
+    generate: TimedStageSpec = TimedStageSpec()
     """Stages that generate videos, one for each inference item."""
-    report: StageSpec = StageSpec()
+    report: TimedStageSpec = TimedStageSpec()
     """Stage that writes the report."""

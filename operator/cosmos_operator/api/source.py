@@ -21,6 +21,9 @@ from cosmos_worker.config.source import (
 )
 from cosmos_worker.config.values import MAX_ADDRESS
 
+Digest = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 in hexadecimal digits."""
+
 
 class ClaimFolder(ApiModel):
     """A folder in a persistent volume claim."""
@@ -30,6 +33,10 @@ class ClaimFolder(ApiModel):
     otherwise that of spec.storage.models."""
     path: RelativeFolder
     """Folder inside the claim. Empty: its root."""
+    sha256: Digest | None = None
+    """SHA-256 that the files must have, as 64 hexadecimal digits: that of the lines of sha256sum of all
+    files that are fetched, sorted by name. The status shows it of what was fetched (ModelReady). Not for datasets.
+    Omitted: it is not checked."""
 
 
 class Archive(ApiModel):
@@ -39,7 +46,7 @@ class Archive(ApiModel):
         str, Field(max_length=MAX_ADDRESS, pattern=r"^(https?|file)://[^\x00-\x1f\x7f]+$")
     ]
     """URL of the archive: a .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz, by https, http or file."""
-    sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Digest | None = None
     """SHA-256 that the archive must have, as 64 hexadecimal digits. Omitted: it is not checked."""
 
 
@@ -50,6 +57,10 @@ class Repository(ApiModel):
     """Repository as OWNER/NAME."""
     revision: Annotated[str, Field(min_length=1, max_length=128, pattern=REVISION_PATTERN)] = "main"
     """Branch, tag or commit of the repository; only a commit makes the job reproducible."""
+    sha256: Digest | None = None
+    """SHA-256 that the files must have, as 64 hexadecimal digits: that of the lines of sha256sum of all
+    files that are fetched, sorted by name. The status shows it of what was fetched (ModelReady). Not for datasets.
+    Omitted: it is not checked."""
 
 
 class StoredObjects(ApiModel):
@@ -65,6 +76,10 @@ class StoredObjects(ApiModel):
     region: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")] | None = None
     """Region of the bucket, such as eu-central-1. Omitted: the one that Amazon reports, or that of the AWS
     configuration of this machine."""
+    sha256: Digest | None = None
+    """SHA-256 that the files must have, as 64 hexadecimal digits: that of the lines of sha256sum of all
+    files that are fetched, sorted by name. The status shows it of what was fetched (ModelReady). Not for datasets.
+    Omitted: it is not checked."""
 
 
 class Source(ApiModel):
@@ -91,6 +106,18 @@ class Source(ApiModel):
     """Repository on the Hugging Face Hub."""
     s3: StoredObjects | None = None
     """Objects in a bucket of an S3 store."""
+
+    @property
+    def digest_of_files(self) -> str | None:
+        """The SHA-256 that the fetched files must have together; None if none is given. That of an archive is apart."""
+        given = self.claim or self.hugging_face or self.s3
+        return None if given is None else given.sha256
+
+    @property
+    def is_pinned(self) -> bool:
+        """True if only one content can come from here: by a digest, or as a path, which is in the image or local."""
+        by_archive = self.url is not None and self.url.sha256 is not None
+        return self.path is not None or by_archive or self.digest_of_files is not None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

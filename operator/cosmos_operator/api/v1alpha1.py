@@ -38,9 +38,23 @@ from cosmos_operator.api.source import ClaimFolder, Source
 from cosmos_operator.api.status import PostTrainingJobStatus
 from cosmos_operator.api.training import RESULT_RULES, CheckpointsSpec, TrainingSpec
 
+PIN_OF_DATASET = (
+    "sha256 of claim, huggingFace and s3 is for models; a dataset is pinned by a commit in huggingFace.revision, or "
+    "as an archive by url.sha256"
+)
+
 
 class DatasetSpec(ApiModel):
     """The dataset: videos and their captions."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *(
+                (f"!has(self.source.{one}) || !has(self.source.{one}.sha256)", PIN_OF_DATASET)
+                for one in ("claim", "huggingFace", "s3")
+            )
+        )
+    )
 
     name: ArtifactName | None = None
     """Name of the dataset in folders and messages. On a cluster, a folder whose content has changed needs another
@@ -74,6 +88,12 @@ class DatasetSpec(ApiModel):
     """Seed of the random choice of the held-out episodes."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest fraction of the clips that may be unusable, from 0 to 1; with more, the job fails."""
+
+    @model_validator(mode="after")
+    def _is_pinned_by_address(self) -> Self:
+        if self.source.digest_of_files is not None:
+            raise ValueError(f"source: {PIN_OF_DATASET}")
+        return self
 
 
 class RunPolicySpec(ApiModel):

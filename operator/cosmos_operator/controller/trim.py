@@ -26,6 +26,7 @@ _METADATA = _fields(
 )
 _CONDITION = _fields("type status reason message lastTransitionTime")
 _CONTAINER = _fields("name image resources restartPolicy")
+_TEMPLATE_CONTAINER = _fields("name image command resources restartPolicy")
 _STATE = {
     "running": _fields("startedAt"),
     "waiting": _fields("reason message"),
@@ -39,12 +40,13 @@ _POD_STATUS = _fields(
     initContainerStatuses=_CONTAINER_STATUS,
 )
 _POD_SPEC = _fields("nodeName schedulerName", containers=_CONTAINER, initContainers=_CONTAINER)
+_TEMPLATE_SPEC = {**_POD_SPEC, "containers": _TEMPLATE_CONTAINER}
 _ENDED_PODS = _fields("failed succeeded")
 _WORKLOAD_STATUS = _fields("startTime completionTime", conditions=_CONDITION)
 
 SHAPES: dict[str, Shape] = {
     "Job": {
-        "spec": _fields("suspend", template={"spec": _POD_SPEC}),
+        "spec": _fields("suspend activeDeadlineSeconds", template={"spec": _TEMPLATE_SPEC}),
         "status": {**_WORKLOAD_STATUS, **_ENDED_PODS},
     },
     "PyTorchJob": {

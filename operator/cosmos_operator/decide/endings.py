@@ -9,6 +9,7 @@ from cosmos_operator.kube.containers import kept_alive_by
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import name_of, seconds_since
 from cosmos_operator.kube.pods import Ending
+from cosmos_operator.plan.names import stage_field
 from cosmos_worker.errors import EXIT_OK, EXIT_USER_ERROR
 
 OUT_OF_MEMORY = "OutOfMemory"
@@ -20,9 +21,15 @@ def memory_field(kind: str) -> str:
     """The field of a job with the memory limit of a kind of stage, such as embed-text."""
     if kind in WITH_COMPUTE_RESOURCES:
         return "spec.compute.resources.limits.memory"
-    first, *rest = kind.split("-")
-    stage = first + "".join(word.capitalize() for word in rest)
-    return f"resources.limits.memory of the container 'worker' in spec.stages.{stage}.podTemplate.spec.containers"
+    return (
+        "resources.limits.memory of the container 'worker' in "
+        f"spec.stages.{stage_field(kind)}.podTemplate.spec.containers"
+    )
+
+
+def deadline_field(kind: str) -> str:
+    """The field of a job with the deadline of a kind of stage."""
+    return f"spec.stages.{stage_field(kind)}.activeDeadlineSeconds"
 
 
 def explain(ending: Ending, kind: str) -> Ending:

@@ -6,10 +6,17 @@ another Job. A Job that this job began before an edit, or before an upgrade, cou
 
 from __future__ import annotations
 
-from cosmos_operator.api.labels import KEY_LABEL, STAGE_LABEL
+from cosmos_operator.api.labels import (
+    COMMON_LABELS,
+    KEY_LABEL,
+    STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
+)
+from cosmos_operator.api.pod_template_rules import WORKER
 from cosmos_operator.decide.pass_state import Pass
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.objects import is_being_deleted, labels_of, name_of
+from cosmos_operator.plan.pod import PROGRAM
 from cosmos_operator.plan.stages import Stage
 
 
@@ -20,6 +27,23 @@ def find_job(pass_: Pass, stage: Stage) -> Manifest | None:
         return found
     earlier = _earlier_jobs(pass_, stage, "")
     return next((one for one in earlier if not is_being_deleted(one)), next(iter(earlier), None))
+
+
+def is_of_operator(stage: Stage, workload: Manifest) -> bool:
+    """True if a Job is one that an operator makes for this stage, so that other jobs may use it.
+
+    Its labels, the mark of its pod template and the command of its worker are looked at. Whoever may create Jobs in the
+    namespace can imitate all of them, and could write the files of the claims as well: this keeps out what was made by
+    hand or by another program, not an attacker with these rights.
+    """
+    wanted = {**COMMON_LABELS, STAGE_LABEL: stage.name, KEY_LABEL: stage.key}
+    containers = workload["spec"]["template"]["spec"].get("containers") or ()
+    command = next((one.get("command") for one in containers if one["name"] == WORKER), None)
+    return (
+        wanted.items() <= labels_of(workload).items()
+        and TEMPLATE_ANNOTATION in workload["metadata"].get("annotations", {})
+        and list(command or ())[:2] == [PROGRAM, stage.kind]
+    )
 
 
 def give_up_earlier_jobs(pass_: Pass, stage: Stage, used: Manifest) -> None:

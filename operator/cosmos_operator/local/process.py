@@ -16,7 +16,7 @@ import yaml
 
 from cosmos_operator.api.labels import DEPENDS_ANNOTATION, KEY_LABEL, STAGE_LABEL
 from cosmos_operator.kube.kinds import Manifest
-from cosmos_operator.plan.pod import CONFIG_FILE
+from cosmos_operator.plan.pod import CONFIG_FILE, PROGRAM
 from cosmos_worker.runtime.outcome import TERMINATION_VARIABLE
 from cosmos_worker.storage.volumes import (
     Volumes,
@@ -24,7 +24,6 @@ from cosmos_worker.storage.volumes import (
     read_marker,
 )
 
-WORKER = "cosmos-worker"
 CONFIG_VOLUME = "config"
 """Volume with the stage's document; pod templates may bring other ConfigMaps."""
 STAGES_FOLDER = "stages"
@@ -109,7 +108,7 @@ def _build_process(
     environment = _environment(container, pod, folders)
     environment[TERMINATION_VARIABLE] = str(folder / TERMINATION_FILE)
     program, *arguments = _relocate(container["command"], folders)
-    start = [sys.executable, "-m", "cosmos_worker.cli"] if program == WORKER else [program]
+    start = [sys.executable, "-m", "cosmos_worker.cli"] if program == PROGRAM else [program]
     depends = metadata["annotations"][DEPENDS_ANNOTATION]
     return StageProcess(
         stage=stage,

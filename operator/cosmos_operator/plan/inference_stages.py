@@ -23,8 +23,14 @@ from cosmos_operator.plan.inputs import (
 )
 from cosmos_operator.plan.sampling_inputs import SamplingInputs, Weights, sampling_of_training
 from cosmos_operator.plan.sampling_job import SamplingJob
-from cosmos_operator.plan.stages import Stage, plan_report, plan_samples, plan_training
-from cosmos_worker.config.stages import Artifact
+from cosmos_operator.plan.stages import (
+    Stage,
+    plan_report,
+    plan_samples,
+    plan_training,
+    with_verification,
+)
+from cosmos_worker.config.source import Artifact
 from cosmos_worker.storage.volumes import MODEL_FILE
 
 FOLDER = "generated-with-"
@@ -67,7 +73,7 @@ def plan_inference_stages(
     ]
     if job.request.spec.outputs.report:
         stages.append(plan_report(sampling, samples))
-    return tuple(stages)
+    return with_verification(stages, job)
 
 
 def _read_sources(job: SamplingJob, fingerprints: Mapping[str, str], identity: str) -> _Sources:

@@ -14,8 +14,14 @@ from cosmos_operator.plan.names import folder_name
 from cosmos_operator.plan.volumes import claim_address
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.network import TokenizerRuntime
-from cosmos_worker.config.source import HuggingFaceSource, S3Source, Source, UrlSource
-from cosmos_worker.config.stages import Artifact, ArtifactKind
+from cosmos_worker.config.source import (
+    Artifact,
+    ArtifactKind,
+    HuggingFaceSource,
+    S3Source,
+    Source,
+    UrlSource,
+)
 from cosmos_worker.storage.volumes import content_key
 
 RUNTIMES: dict[str, TokenizerRuntime] = {"Native": "native", "TorchScript": "torchscript"}
@@ -170,4 +176,6 @@ def artifact(
     else:
         source = _source(given, "models")
     folder = folder_name(name, source_key(kind, source, fingerprints))
-    return Artifact(kind=kind, name=name, source=source, target_uri=f"models://{folder}")
+    pin = None if given is None else given.digest_of_files
+    target = f"models://{folder}"
+    return Artifact(kind=kind, name=name, source=source, target_uri=target, sha256=pin)

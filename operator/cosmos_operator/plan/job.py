@@ -6,6 +6,7 @@ from cosmos_operator.api.job import Job
 from cosmos_operator.api.labels import INDEX_ANNOTATION, JOB_NAME_LABEL, TEMPLATE_ANNOTATION
 from cosmos_operator.api.pod_template_rules import WORKER
 from cosmos_operator.kube.kinds import Manifest
+from cosmos_operator.plan.names import stage_field
 from cosmos_operator.plan.pod import build_pod_template, metadata
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import TrainingAttempt, is_queued, workload_metadata
@@ -37,6 +38,7 @@ def build_stage_job(
         "metadata": header,
         "spec": {
             "backoffLimit": STAGE_RETRIES,
+            "activeDeadlineSeconds": stage_deadline(job, stage, settings),
             "completions": 1,
             "parallelism": 1,
             "suspend": is_queued(job, stage),
@@ -44,6 +46,12 @@ def build_stage_job(
             "template": template,
         },
     }
+
+
+def stage_deadline(job: Job, stage: Stage, settings: Settings) -> int:
+    """Seconds after which a stage other than the training is ended: those of the job, or of the installation."""
+    own = getattr(job.spec.stages, stage.kind.replace("-", "_")).active_deadline_seconds
+    return int(own or settings.deadline_of(stage_field(stage.kind)))
 
 
 def build_training_job(attempt: TrainingAttempt) -> tuple[Manifest, ...]:

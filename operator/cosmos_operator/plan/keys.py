@@ -26,8 +26,10 @@ from cosmos_worker.storage.volumes import (
     content_key,
 )
 
-PUBLISHED_NAME = ("job", "published_uri")
+PUBLISHED_NAME = ("job", "job_namespace", "published_uri")
 """Fields by which a stage checks, before the training, that the published name is free."""
+COMMON_FIELDS = ("key", "target_uri", "verify")
+"""Fields of all stage documents, of which none decides a result."""
 SAME_WITHIN_ROUNDING = ("tokenizer_runtime",)
 """Options whose values give the same numbers within rounding, as another GPU does; latents of before stay valid."""
 NOT_DECIDING: dict[str, tuple[str, ...]] = {
@@ -49,7 +51,7 @@ NOT_DECIDING: dict[str, tuple[str, ...]] = {
         "experiment.acceleration.compile",
         *(f"experiment.trainer.{name}" for name in TRAINER_PACE),
     ),
-    "publish": (),
+    "publish": ("job_namespace", "job_uid"),
     "generate": (
         "tokenizer.batch_size",
         *SAME_WITHIN_ROUNDING,
@@ -129,7 +131,7 @@ def run_key(document: TrainConfig) -> str:
 
 def _values(document: StageConfig) -> dict[str, Any]:
     """The values of a document that are hashed, options by the names that they had first."""
-    values = document.model_dump(mode="json", exclude={"key", "target_uri"})
+    values = document.model_dump(mode="json", exclude=set(COMMON_FIELDS))
     if isinstance(document, TrainConfig):
         values["experiment"] = as_before(values["experiment"])
     if isinstance(document, GenerateConfig):

@@ -36,6 +36,12 @@ def object_name(job: str | None, stage: str, key: str, variant: str = "") -> str
     return shorten("-".join(part for part in parts if part))
 
 
+def stage_field(kind: str) -> str:
+    """The name of a kind of stage in spec.stages, such as fetchModel for fetch-model."""
+    first, *rest = kind.split("-")
+    return first + "".join(word.capitalize() for word in rest)
+
+
 def attempt_name(job: str, attempt: int) -> str:
     """Name of the training workload of an attempt."""
     return f"{job}-{attempt}"

@@ -19,6 +19,7 @@ from cosmos_worker.storage.volumes import (
     volume_variable,
 )
 
+PROGRAM = "cosmos-worker"
 CONFIG_FOLDER = "/etc/cosmos"
 CONFIG_FILE = "stage.yaml"
 CONFIG_VOLUME = "config"
@@ -112,7 +113,7 @@ def build_pod_template(
 def _container(
     job: Job, stage: Stage, settings: Settings, environment: tuple[Manifest, ...]
 ) -> Manifest:
-    command = ["cosmos-worker", stage.kind, "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"]
+    command = [PROGRAM, stage.kind, "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"]
     if stage.kind == "train" or stage.processes_per_node > 1:
         command += ["--nproc-per-node", str(stage.processes_per_node)]
     return {

@@ -13,7 +13,7 @@ from cosmos_operator.api.pod_template_rules import WORKER, passes_to_pods
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.strategic_merge import merge
-from cosmos_operator.settings import Settings
+from cosmos_operator.settings import STAGE_MEMORY_REQUEST, Settings
 
 
 def layers(job: Job, stage: Stage, settings: Settings) -> Iterator[Template]:
@@ -72,10 +72,24 @@ def merged(template: Manifest, job: Job, stage: Stage, settings: Settings) -> Ma
     header["labels"] = {**labels, **header["labels"], **labels}
     container = worker_of(template["spec"])
     container["env"].sort(key=lambda one: one["name"] not in ours)
+    if stage.kind not in ("train", "generate") and not stage.gpus:
+        _limit_memory(container, settings)
     if stage.gpus:
         resources = container.setdefault("resources", {})
         resources.setdefault("limits", {})[job.spec.compute.gpu_resource_name] = str(stage.gpus)
     return template
+
+
+def _limit_memory(container: Manifest, settings: Settings) -> None:
+    """Give a container that says nothing of its memory the limit of the installation, and a small request.
+
+    Pods with GPUs are left out: Kueue would ask for a quota of memory, which the queue of a job may not have.
+    """
+    resources = container.setdefault("resources", {})
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    if settings.stage_memory_limit and "memory" not in limits and "memory" not in requests:
+        resources["limits"] = {**limits, "memory": settings.stage_memory_limit}
+        resources["requests"] = {**requests, "memory": STAGE_MEMORY_REQUEST}
 
 
 def worker_of(pod: Manifest) -> Manifest:

@@ -101,6 +101,7 @@ def check_inputs(inputs: SamplingInputs, generated: Sequence[GenerateConfig]) ->
         encoder_uri=inputs.encoder.target_uri,
         items=tuple(_without_models(one) for one in generated),
         job=None if published is None else published.job,
+        job_namespace=None if published is None else published.job_namespace,
         published_uri=None if published is None else published.target_uri,
     )
     needs = tuple(dict.fromkeys(key for item in inputs.items for key in _file_keys(inputs, item)))

@@ -10,7 +10,8 @@ from cosmos_operator.api.prompts_and_guards import GuardrailsSpec
 from cosmos_operator.plan.inputs import Inputs
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.network import TokenizerRuntime
-from cosmos_worker.config.stages import Artifact, PublishConfig, TrainConfig
+from cosmos_worker.config.source import Artifact
+from cosmos_worker.config.stages import PublishConfig, TrainConfig
 from cosmos_worker.storage.volumes import MODEL_FILE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cosmos_operator.api.check_items import uses_dataset
@@ -14,7 +14,8 @@ from cosmos_operator.plan import sampling_doc, worker_doc
 from cosmos_operator.plan.inputs import Inputs, read_inputs
 from cosmos_operator.plan.sampling_inputs import SamplingInputs, Trained, sampling_of_training
 from cosmos_operator.plan.volumes import Mount, build_mounts, texts_of, used_volumes
-from cosmos_worker.config.stages import Artifact, GenerateConfig, StageConfig
+from cosmos_worker.config.source import Artifact
+from cosmos_worker.config.stages import GenerateConfig, StageConfig
 
 SHARED_KINDS = ("fetch-model", "prepare-dataset", "embed-text", "cache-latents")
 """Stages whose results do not depend on the job's name: two jobs with the same inputs share them."""
@@ -121,7 +122,17 @@ def plan_stages(
     stages = [*preparation, training, publish, *(stage for stage, _ in samples)]
     if job.spec.outputs.report and documents:
         stages.append(plan_report(sampling, samples, ("publish",)))
-    return tuple(stages)
+    return with_verification(stages, job)
+
+
+def with_verification(stages: Sequence[Stage], job: Job) -> tuple[Stage, ...]:
+    """Stages with the way in which the job wants files verified, which decides none of their results."""
+    if job.spec.storage.verify == "Sampled":
+        return tuple(stages)
+    return tuple(
+        replace(stage, document=stage.document.model_copy(update={"verify": "full"}))
+        for stage in stages
+    )
 
 
 def artifacts_of(inputs: Inputs) -> tuple[Artifact, ...]:

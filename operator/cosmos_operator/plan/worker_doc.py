@@ -10,8 +10,8 @@ from cosmos_operator.plan.keys import run_key, stage_key
 from cosmos_operator.plan.training_run import run_address, starting_point
 from cosmos_worker.config.choices import DatasetLayout, Fit, FrameRate
 from cosmos_worker.config.sampling import DEFAULT_NEGATIVE_PROMPT
+from cosmos_worker.config.source import Artifact
 from cosmos_worker.config.stages import (
-    Artifact,
     CacheLatentsConfig,
     EmbedTextConfig,
     FetchModelConfig,
@@ -142,6 +142,7 @@ def train(
         else None,
         tokenizer_runtime=inputs.tokenizer_runtime,
         job=inputs.job.name,
+        job_namespace=inputs.job.metadata.namespace,
         published_uri=inputs.published_uri,
     )
     key = run_key(document)
@@ -158,6 +159,8 @@ def publish(inputs: Inputs, run: TrainConfig) -> PublishConfig:
         target_uri="",
         run_uri=run_address(run),
         job=inputs.job.name,
+        job_namespace=inputs.job.metadata.namespace,
+        job_uid=inputs.job.metadata.uid,
         name=inputs.job.published_name,
         net=inputs.experiment.net,
         weights=WEIGHTS[outputs.weights],

@@ -54,8 +54,8 @@ KIND_FILES = {
 }
 
 
-RECORDS = {"model": ["fetched-model.json"]}
-"""The record beside files of a local source, by which a training knows the weights again."""
+RECORDS = {kind: [f"fetched-{kind}.json"] for kind in KIND_FILES}
+"""The record beside files of a local source, by which they are known again."""
 
 
 def write_files(folder: Path, names: list[str]) -> Path:
@@ -102,7 +102,7 @@ def test_run_takes_the_needed_files_of_a_folder(tmp_path: Path, volumes, target,
     result = run(make_config(kind, {"path": str(source)}), volumes)
 
     found = [path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()]
-    assert sorted(found) == sorted([*KIND_FILES[kind], *RECORDS.get(kind, ())])
+    assert sorted(found) == sorted([*KIND_FILES[kind], *RECORDS[kind]])
     (artifact,) = result["artifacts"]
     assert (artifact["name"], artifact["kind"], artifact["folder"]) == (
         "Tiny",

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cosmos_worker.config.source import Source
-from cosmos_worker.config.stages import Artifact, FetchModelConfig
+from cosmos_worker.config.source import Artifact, Source
+from cosmos_worker.config.stages import FetchModelConfig
 from cosmos_worker.runtime.outcome import Outcome
 from cosmos_worker.stages import fetch_model
 from cosmos_worker.stages.run_stage import run_stage

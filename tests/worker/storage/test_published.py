@@ -23,17 +23,46 @@ def published(tmp_path: Path) -> str:
 
 def test_folder_of_another_job_is_refused(published: str) -> None:
     with pytest.raises(CheckpointError, match="belongs to arm, not to leg"):
-        check_name_is_free(published, "leg", Volumes())
+        check_name_is_free(published, "leg", None, Volumes())
 
 
 def test_own_folder_and_no_folder_are_free(published: str, tmp_path: Path) -> None:
-    check_name_is_free(published, "arm", Volumes())
-    check_name_is_free(str(tmp_path / "new"), "leg", Volumes())
-    check_name_is_free(None, None, Volumes())
+    check_name_is_free(published, "arm", None, Volumes())
+    check_name_is_free(str(tmp_path / "new"), "leg", None, Volumes())
+    check_name_is_free(None, None, None, Volumes())
 
 
 def test_training_looks_before_it_does_anything(published: str) -> None:
-    config = TrainConfig.model_construct(published_uri=published, job="leg")
+    config = TrainConfig.model_construct(published_uri=published, job="leg", job_namespace=None)
 
     with pytest.raises(CheckpointError, match="belongs to arm, not to leg"):
         train.run(config, Volumes())
+
+
+@pytest.mark.parametrize(
+    ("recorded", "namespace", "said"),
+    [
+        ("one", "two", "belongs to arm of namespace one, not to arm of namespace two"),
+        ("one", None, "belongs to arm of namespace one, not to arm"),
+        (None, "two", "belongs to arm, not to arm of namespace two"),
+    ],
+)
+def test_namesake_of_another_namespace_is_another_job(
+    tmp_path: Path, recorded: str | None, namespace: str | None, said: str
+) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"job": "arm", "namespace": recorded}))
+
+    with pytest.raises(CheckpointError, match=said):
+        check_name_is_free(str(tmp_path), "arm", namespace, Volumes())
+    check_name_is_free(str(tmp_path), "arm", recorded, Volumes())
+
+
+def test_model_of_before_namespaces_were_recorded_goes_by_the_name(published: str) -> None:
+    check_name_is_free(published, "arm", "any", Volumes())
+
+
+def test_description_that_is_cut_off_belongs_to_nobody_who_asks(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"job": "arm", "na')
+
+    with pytest.raises(CheckpointError, match=r"model\.json: is no JSON .* move that folder away"):
+        check_name_is_free(str(tmp_path), "arm", None, Volumes())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cosmos_operator.api.labels import QUEUE_LABEL, TEMPLATE_ANNOTATION
-from cosmos_operator.decide.find_job import find_job, give_up_earlier_jobs
+from cosmos_operator.decide.endings import deadline_field
+from cosmos_operator.decide.find_job import find_job, give_up_earlier_jobs, is_of_operator
 from cosmos_operator.decide.pass_state import LONG_WAIT_S, SHORT_WAIT_S, Pass, StageView
 from cosmos_operator.decide.requirements.machines import gpu_shortage
 from cosmos_operator.decide.requirements.queueing import waits_in_queue
@@ -36,6 +37,9 @@ from cosmos_operator.plan.render import build_config_map
 from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.workload import is_queued
 
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""Reason that Kubernetes gives for a Job that it has ended at its activeDeadlineSeconds."""
+
 
 def advance_job(pass_: Pass, stage: Stage) -> StageView:
     """Read the state of a stage's Job, and create the Job if its turn has come."""
@@ -49,7 +53,7 @@ def advance_job(pass_: Pass, stage: Stage) -> StageView:
         _delete_stuck_job(pass_, workload)
         pass_.requeue_after(SHORT_WAIT_S)
         return StageView("Waiting", "Deleting", f"Job {name} is being deleted", workload=workload)
-    if not stage.is_shared and not pass_.owns(workload):
+    if not pass_.owns(workload) and not (stage.is_shared and is_of_operator(stage, workload)):
         return pass_.name_conflict("Job", name)
     if state.state == "Failed" and pass_.is_retrying:
         if not pass_.owns(workload):
@@ -139,6 +143,8 @@ def _view_of_failed(
         return _view_of_retried(pass_, f"{stage.name} is tried again: {reason}")
     _share(pass_, stage, workload)
     end_kept_pods(pass_, stage, workload, "Failed")
+    if state.reason == DEADLINE_EXCEEDED:
+        return _view_of_late(stage, workload)
     ending, known = last_ending(pass_, stage, workload), pass_.results.get(stage.name)
     if ending is None and known is not None and known.message:  # told before its pod was ended
         message = f"{stage.name}: {known.message}"
@@ -150,6 +156,16 @@ def _view_of_failed(
     is_word = ending.reason.isalnum() and ending.reason[0].isalpha()
     reason = ending.reason if is_word else "StageFailed"
     return StageView("Failed", reason, f"{stage.name}: {message}", ending, workload)
+
+
+def _view_of_late(stage: Stage, workload: Manifest) -> StageView:
+    """A stage that Kubernetes has ended at its deadline."""
+    limit = workload["spec"].get("activeDeadlineSeconds")
+    message = (
+        f"{stage.name}: was not done within its deadline of {limit} s; if it made progress, raise "
+        f"{deadline_field(stage.kind)} and spec.runPolicy.retry, which continues with what is there"
+    )
+    return StageView("Failed", DEADLINE_EXCEEDED, message, workload=workload)
 
 
 def _reason_to_try_again(
