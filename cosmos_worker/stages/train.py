@@ -47,9 +47,11 @@ from cosmos_worker.train.data import (
     report_caption_losses,
 )
 from cosmos_worker.train.export import remove_unfinished_exports
+from cosmos_worker.train.gpu_choice import choose_for_gpu
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
     accelerate,
+    check_float8_pays,
     form_shard_mesh,
     parallelize,
     run_blocks,
@@ -103,7 +105,8 @@ def build_model(
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     accelerate(model, experiment.acceleration, device)
-    run_blocks(model, experiment, device)
+    is_compiled = run_blocks(model, experiment, device)
+    check_float8_pays(experiment.acceleration, device, is_compiled)
     parallelize(model, experiment.parallel, processes, mesh, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state, weights)
@@ -239,6 +242,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
                 "run": str(folder), "steps": steps, "checkpoint": steps, **note,
                 **({"change": change} if change else {}),
             }  # fmt: skip
+        experiment = choose_for_gpu(experiment, processes)
         config = config.model_copy(update={"experiment": experiment})
         if processes.is_main:
             write_resolved_config(folder, config)

@@ -18,17 +18,15 @@ from torch.utils.checkpoint import (
 
 from cosmos_worker.config.experiment import Experiment, obstacles_to_compiling
 from cosmos_worker.config.flops import run_flops
-from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
+from cosmos_worker.config.training import CHECKPOINTING, AccelerationConfig, ParallelConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.compiled_blocks import compile_blocks, decide_to_compile
 from cosmos_worker.model.dit import CosmosModel, RunBlock, call
 from cosmos_worker.model.dtensor import is_sharded
 from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.train.attention import use_attention
 from cosmos_worker.train.float8 import use_float8
-from cosmos_worker.train.transformer_engine import (
-    use_engine_attention,
-    use_engine_float8,
-)
+from cosmos_worker.train.transformer_engine import use_engine_float8
 
 aten = torch.ops.aten
 KEPT_OPERATIONS = frozenset(
@@ -122,13 +120,16 @@ def parallelize(
     fully_shard(model, mesh=shard_mesh)
 
 
-def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device) -> None:
+def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device) -> bool:
     """Let the blocks keep or compute again their activations, and compile them if the experiment says so, in place.
 
     Args:
         model: with its corrections and kernels, before :func:`parallelize`.
         experiment: options.
         device: where the blocks run.
+
+    Returns:
+        True if they are compiled.
 
     Raises:
         ConfigError: acceleration.compile is enabled, and they cannot be compiled here.
@@ -140,8 +141,22 @@ def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device)
         any_length = experiment.text_padding == "trim"
         is_strict = kernels.compile == "enabled"
         compile_blocks(model.net, run, any_length=any_length, is_strict=is_strict)
-    else:
-        model.net.run_block = run
+        return True
+    model.net.run_block = run
+    return False
+
+
+def check_float8_pays(config: AccelerationConfig, device: torch.device, is_compiled: bool) -> None:
+    """Check that float8 is not asked of blocks that are not compiled, which are then slower than in bfloat16.
+
+    Raises:
+        ConfigError: they are not compiled; on a CPU, where float8 is emulated for trials, this is no error.
+    """
+    if config.linear == "float8" and device.type == "cuda" and not is_compiled:
+        raise ConfigError(
+            "acceleration.linear: 'float8' without compiled blocks is slower than bfloat16, and the blocks are not "
+            "compiled here (the log says why); use 'plain', or remove what prevents compiling"
+        )
 
 
 def replicate(model: CosmosModel, processes: ProcessGroup) -> nn.Module:
@@ -153,6 +168,7 @@ def replicate(model: CosmosModel, processes: ProcessGroup) -> nn.Module:
 
 
 def _block_runner(kind: str) -> RunBlock:
+    assert kind in CHECKPOINTING  # chosen before, see gpu_choice.py
     if kind == "none":
         return call
     if kind == "block":
@@ -186,5 +202,4 @@ def accelerate(model: CosmosModel, config: AccelerationConfig, device: torch.dev
         use_float8(model, device)
     elif config.linear == "transformer_engine_float8":
         use_engine_float8(model, device)
-    if config.attention == "transformer_engine":
-        use_engine_attention(model, device)
+    use_attention(model, config.attention, device)
