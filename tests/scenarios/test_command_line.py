@@ -93,6 +93,7 @@ def test_stopped_job_is_listed_as_suspended_and_goes_on(
     world.wait_step("paused", 5)
     assert main(["stop", "paused", *options]) == 0
     world.wait_state("paused", "Suspended")
+    capsys.readouterr()
     assert main(["ls", "ptj", *options]) == 0
     row = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("paused "))
     assert row.split()[1] == "Suspended"
