@@ -26,8 +26,8 @@ LOG_INTERVAL_S = 10.0
 
 
 def shows_bars() -> bool:
-    """True if standard error is a terminal that can show a bar; a terminal of width 0 cannot."""
-    if not sys.stderr.isatty():
+    """True if standard error is a terminal that can show a bar; one of width 0 or with TERM=dumb cannot."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return False
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0

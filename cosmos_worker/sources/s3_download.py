@@ -93,7 +93,7 @@ class _Progress:
 
     def __init__(self, what: str, total_bytes: int, done_bytes: int) -> None:
         self._what, self._done = what, done_bytes
-        self._rate = TransferRate(total_bytes, done_bytes)
+        self._rate = TransferRate(what, total_bytes, done_bytes)
         self._lock = threading.Lock()
         self.stop = threading.Event()
 
@@ -103,8 +103,12 @@ class _Progress:
             raise RetryableError(f"{self._what}: stopped")
         with self._lock:
             self._done += num_bytes
-            if self._rate.is_due():
-                logger.info("fetching %s %s", self._what, self.describe())
+            self._rate.report(self._done)
+
+    def close(self) -> None:
+        """End all threads of the download, and close the bar."""
+        self.stop.set()
+        self._rate.close()
 
     def describe(self) -> str:
         """``mib=120/14336 mib_per_s=85.2 eta_s=167``."""
@@ -286,7 +290,7 @@ def download_objects(
         while pending:
             pending = _wait_for_one(pending)
     finally:
-        download.progress.stop.set()
+        download.progress.close()
         pool.shutdown(cancel_futures=True)
     logger.info("fetched uri=s3://%s/%s %s", bucket.name, bucket.key, download.progress.describe())
 

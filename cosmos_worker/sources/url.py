@@ -60,7 +60,7 @@ class Download:
         etag = headers.get("ETag", "W/")
         self._version = headers.get("Last-Modified") if etag.startswith("W/") else etag
         self._digest = hashlib.sha256()
-        self._rate = TransferRate(self._size_bytes)
+        self._rate = TransferRate(f"url={self._shown}", self._size_bytes)
         self._failures = 0
         self.num_bytes = 0
         self._ahead = b""
@@ -93,6 +93,7 @@ class Download:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._rate.close()
         self._response.close()
 
     def read(self, size: int = -1) -> bytes:
@@ -126,8 +127,7 @@ class Download:
         self._failures = 0
         self._digest.update(piece)
         self.num_bytes += len(piece)
-        if self._rate.is_due():
-            logger.info("fetching url=%s %s", self._shown, self._rate.describe(self.num_bytes))
+        self._rate.report(self.num_bytes)
 
     def _reconnect(self, problem: str) -> None:
         """Connect again at the next byte.

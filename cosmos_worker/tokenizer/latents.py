@@ -317,7 +317,7 @@ def _header_check(header: dict[str, Any]) -> str:
 
 def _crc32(latent: Tensor) -> int:
     """CRC-32 of the bytes of a latent."""
-    return zlib.crc32(latent.contiguous().view(torch.uint8).numpy())
+    return zlib.crc32(latent.contiguous().view(torch.uint8).numpy().data)
 
 
 def _digest(latents: dict[str, Tensor]) -> str:

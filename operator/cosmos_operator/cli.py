@@ -1,4 +1,4 @@
-"""The command ``cosmos``: run, view, render, validate, prune, crd, fields. Imports no torch.
+"""The command ``cosmos``: run, view, render, validate, prune, crd, fields, and jobs on a cluster. Imports no torch.
 
 The only file of ``cosmos`` that turns errors into exit codes.
 """
@@ -11,11 +11,22 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cosmos_operator.errors import OperatorError
+from cosmos_operator.errors import InvalidSpec, OperatorError
 from cosmos_worker.errors import EXIT_OK, UserError
 
 VIEW = "view"
 JOB_HELP = "YAML file of a PostTrainingJob or an InferenceJob"
+ON_A_CLUSTER = {
+    "submit": "create the jobs of a file on a cluster, after the checks of cosmos validate",
+    "wait": "print the states of a job until it ends; exit code 0 if it succeeds, 1 if it fails",
+    "logs": "print the log of a job's current stage",
+    "stop": "suspend a job: its training saves a checkpoint and frees its GPUs",
+    "resume": "let a suspended job go on",
+    "ls": "list the jobs of a namespace, as kubectl get does",
+    "pull": "copy the model, the report and the videos of a job into a local folder",
+}
+"""Commands for jobs on a cluster, and what they do."""
+INSTALL = "install it: pip install 'cosmos-post-training[client]'"
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -79,7 +90,59 @@ def build_parser() -> argparse.ArgumentParser:
     fields.add_argument(
         "subject", choices=("job", "inferencejob", "experiment"), help="what to print"
     )
+    for name, text in ON_A_CLUSTER.items():
+        _add_arguments(name, add(name, _on_a_cluster, text))
     return parser
+
+
+def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
+    """Add the arguments of a command for jobs on a cluster."""
+    if name == "submit":
+        command.add_argument("file", type=Path, metavar="JOB.yaml", help="YAML file of the jobs")
+        command.add_argument("--wait", action="store_true", help="wait for the end, as cosmos wait")
+    elif name == "ls":
+        command.add_argument(
+            "kind", nargs="?", choices=("ptj", "ij"), help="PostTrainingJobs or InferenceJobs only"
+        )
+        command.add_argument("-A", "--all-namespaces", action="store_true")
+        command.add_argument("-o", "--output", choices=("wide",), help="wide: all columns")
+    else:
+        command.add_argument(
+            "job",
+            metavar="JOB",
+            help="name of the job; ptj/NAME or ij/NAME where both kinds have it",
+        )
+    if name in ("submit", "wait"):
+        command.add_argument(
+            "--timeout", type=float, metavar="SECONDS", help="longest wait (default: for ever)"
+        )
+    if name == "logs":
+        command.add_argument(
+            "-f", "--follow", action="store_true", help="go on, with the next stages too"
+        )
+        command.add_argument("--stage", help="only this stage, such as train or generate-before")
+        command.add_argument("--tail", type=int, metavar="LINES", help="only the last lines")
+    if name == "pull":
+        command.add_argument(
+            "--to", type=Path, metavar="DIR", help="local folder (default: the job's name)"
+        )
+        command.add_argument(
+            "--only",
+            action="append",
+            choices=("model", "report", "videos"),
+            help="only this; may be repeated",
+        )
+        command.add_argument(
+            "--image", help="image of the pod that reads the claim (default: that of the job)"
+        )
+    command.add_argument("-n", "--namespace", help="namespace (default: that of the context)")
+    command.add_argument("--context", help="context of the kubeconfig (default: its current one)")
+    command.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="credentials (default: those of kubectl, or of the pod)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +160,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return EXIT_OK
     return code
+
+
+def _on_a_cluster(options: argparse.Namespace) -> int:
+    try:
+        from cosmos_operator.client import commands
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("kubernetes", "aiohttp"):
+            raise
+        problem = f"cosmos {options.command}: package {error.name!r} is missing; {INSTALL}"
+        raise InvalidSpec([problem]) from None
+    return commands.run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

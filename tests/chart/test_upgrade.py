@@ -26,7 +26,9 @@ def objects(text):
         if "settings.yaml" in one.get("data", {}):
             one["data"] = Settings.model_validate(yaml.safe_load(one["data"]["settings.yaml"]))
         if one["kind"] == "Deployment":
-            del one["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+            one["spec"]["template"]["metadata"].get("annotations", {}).pop(
+                "checksum/settings", None
+            )
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cosmos_operator.api.credentials import CredentialsSpec
+from cosmos_operator.api.models import BaseModelSpec
 from cosmos_operator.api.source import Source
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
@@ -17,7 +18,7 @@ SNIPPETS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PA
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: next(iter(snippet)))
 def test_snippets_are_accepted(snippet: dict):
-    models = {"source": Source, "credentials": CredentialsSpec}
+    models = {"source": Source, "credentials": CredentialsSpec, "model": BaseModelSpec}
     for name, value in snippet.items():
         models[name].model_validate(value)
 

@@ -126,6 +126,10 @@ class RealWorld(ScenarioWorld):
         """The operator is ready."""
         self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "--timeout=120s")
 
+    @property
+    def kubeconfig(self) -> Path:
+        return self.cluster.kubeconfig
+
     def kill_process(self, pod: str) -> None:
         self.cluster.kill_container_process(NAMESPACE, pod, local_rank=0)
 

@@ -256,6 +256,11 @@ class InferenceJobs(Jobs):
 class ScenarioWorld(Jobs):
     """PostTrainingJobs, a claim ``cosmos`` and nodes, with operations that break or drain them."""
 
+    @property
+    @abstractmethod
+    def kubeconfig(self) -> Path:
+        """File with address and credentials of the API server."""
+
     @abstractmethod
     def kill_process(self, pod: str) -> None:
         """SIGKILL a training process in a pod."""
@@ -320,8 +325,13 @@ class FakeWorld(ScenarioWorld):
         self.kube = kube
         self.api = Api(kube.url)
         self.api.namespace = namespace
-        self._operator = OperatorProcess(folder, kube.write_kubeconfig(folder / "kubeconfig"))
+        self._kubeconfig = kube.write_kubeconfig(folder / "kubeconfig")
+        self._operator = OperatorProcess(folder, self._kubeconfig)
         self._is_node_lost = False
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self._kubeconfig
 
     def start_operator(self) -> None:
         self._operator.start()

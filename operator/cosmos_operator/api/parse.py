@@ -53,6 +53,8 @@ class JobFile:
     """Its jobs."""
     others: tuple[str, ...]
     """Its other objects, which are not checked, in words."""
+    documents: tuple[Mapping[str, Any], ...] = ()
+    """Its jobs as they stand in the file."""
 
 
 def load_job(path: Path) -> FileJob:
@@ -97,7 +99,7 @@ def load_file(path: Path) -> JobFile:
     ]
     if problems:
         raise InvalidSpec(problems)
-    return JobFile(tuple(jobs), others)
+    return JobFile(tuple(jobs), others, tuple(document.value for document in mine))
 
 
 def _read(path: Path) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from cosmos_operator.errors import ClusterUnavailable, Conflict, InvalidSpec, Refused
 from cosmos_operator.kube.kinds import Manifest
@@ -27,6 +32,10 @@ TIMEOUT_S = 30.0
 """Longest time that a request may take."""
 CONNECT_TIMEOUT_S = 10.0
 
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""File with the namespace of the pod that we run in."""
+DEFAULT_NAMESPACE = "default"
+"""Namespace of a context that names none, as for kubectl."""
 JSON = "application/json"
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
 """Header for answers as they are: within a cluster, packing and unpacking a list takes longer than sending it."""
@@ -50,29 +59,70 @@ class Connection:
     """False if $NO_PROXY exempts the API server from the proxy of $HTTPS_PROXY."""
 
 
-async def load_configuration(kubeconfig: Path | None) -> Configuration:
+async def load_configuration(kubeconfig: Path | None, context: str | None = None) -> Configuration:
     """Address and credentials of the API server: from a file, else from the pod that we run in, else from $KUBECONFIG.
+
+    Args:
+        kubeconfig: the file; None = the pod's own credentials, or the file of $KUBECONFIG or ~/.kube/config.
+        context: context of the file; None = its current one.
 
     Raises:
         InvalidSpec: there is none of them, or the file is wrong.
     """
     configuration = Configuration()
     try:
-        if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        if _is_in_pod(kubeconfig, context):
             # the client is typed in part
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             return configuration
-        default = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
-        paths = str(kubeconfig) if kubeconfig else default
-        if not any(Path(path).is_file() for path in paths.split(os.pathsep)):
-            problem = "no such file; run in a pod, or give --kubeconfig FILE or set $KUBECONFIG"
-            raise InvalidSpec([f"{paths}: {problem}"])
         await load_kube_config(  # type: ignore[no-untyped-call]  # the client is typed in part
-            config_file=paths, client_configuration=configuration, persist_config=False
+            config_file=_config_paths(kubeconfig),
+            context=context,
+            client_configuration=configuration,
+            persist_config=False,
         )
     except (ConfigException, OSError, ValueError) as error:
         raise InvalidSpec([f"connection to the API server: {error}"]) from error
     return configuration
+
+
+def load_namespace(kubeconfig: Path | None, context: str | None = None) -> str:
+    """The namespace that kubectl would use with the same credentials.
+
+    Raises:
+        InvalidSpec: as :func:`load_configuration`.
+    """
+    try:
+        if _is_in_pod(kubeconfig, context):
+            return POD_NAMESPACE.read_text(encoding="utf-8").strip() or DEFAULT_NAMESPACE
+        contexts, active = list_kube_config_contexts(  # type: ignore[no-untyped-call]
+            _config_paths(kubeconfig)
+        )
+    except (ConfigException, OSError, ValueError) as error:
+        raise InvalidSpec([f"connection to the API server: {error}"]) from error
+    named = {one["name"]: one["context"] for one in contexts}
+    found = active["context"] if context is None else named.get(context, {})
+    return str(found.get("namespace") or DEFAULT_NAMESPACE)
+
+
+def _is_in_pod(kubeconfig: Path | None, context: str | None) -> bool:
+    """True if the credentials of the pod that we run in are meant."""
+    is_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+    return is_pod and kubeconfig is None and context is None
+
+
+def _config_paths(kubeconfig: Path | None) -> str:
+    """Paths of the kubeconfig files, as $KUBECONFIG lists them.
+
+    Raises:
+        InvalidSpec: there is no such file.
+    """
+    default = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
+    paths = str(kubeconfig) if kubeconfig else default
+    if not any(Path(path).is_file() for path in paths.split(os.pathsep)):
+        problem = "no such file; run in a pod, or give --kubeconfig FILE or set $KUBECONFIG"
+        raise InvalidSpec([f"{paths}: {problem}"])
+    return paths
 
 
 @dataclass(frozen=True)
@@ -218,13 +268,32 @@ class Client:
     async def stream(
         self, path: str, query: Query, *, accept: str = JSON, silence_s: float
     ) -> AsyncIterator[Manifest]:
-        """Read an answer that goes on, such as a watch, line by line, until the server ends it or falls silent.
+        """Read an answer of JSON objects that goes on, such as a watch; see :meth:`lines`."""
+        lines = self.lines(path, query, accept=accept, silence_s=silence_s)
+        async with aclosing(lines):
+            async for line in lines:
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise self._unavailable(error) from error
+
+    async def lines(
+        self,
+        path: str,
+        query: Query,
+        *,
+        accept: str = JSON,
+        silence_s: float,
+        with_rest: bool = False,
+    ) -> AsyncGenerator[bytes, None]:
+        """Read an answer that goes on, line by line, until the server ends it or falls silent.
 
         Args:
             path: path on the server.
             query: names and values of the query.
             accept: media type of the answer.
             silence_s: seconds without a line after which nothing is expected any more.
+            with_rest: True also yields what follows the last line break.
 
         Raises:
             ClusterUnavailable: no answer, or no connection.
@@ -235,12 +304,14 @@ class Client:
             response = await self._send("GET", path, query, None, (JSON, accept), timeout)
             with closing(response):
                 if response.status != 200:
-                    raise Answer(response.status, await response.read()).error(f"watch {path}")
+                    raise Answer(response.status, await response.read()).error(f"read {path}")
                 rest = b""
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in filter(None, lines):
-                        yield json.loads(line)
+                        yield line
+                if rest and with_rest:
+                    yield rest
         except TimeoutError:
             return
         except (aiohttp.ClientError, ConfigException, OSError, ValueError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -41,13 +42,13 @@ APPLY = "application/apply-patch+yaml"
 Manifests = list[Manifest]
 
 
-async def connect(kubeconfig: Path | None) -> KubeCluster:
+async def connect(kubeconfig: Path | None, context: str | None = None) -> KubeCluster:
     """The cluster of a kubeconfig, or the default one, see :func:`load_configuration`.
 
     Raises:
         InvalidSpec: no credentials.
     """
-    return KubeCluster(Client(await load_configuration(kubeconfig)))
+    return KubeCluster(Client(await load_configuration(kubeconfig, context)))
 
 
 class KubeCluster(Patches):
@@ -169,6 +170,27 @@ class KubeCluster(Patches):
         if not answer.is_success:
             raise answer.error(f"read the log of pod {namespace}/{pod}")
         return answer.data.decode(errors="replace")
+
+    async def follow_log(
+        self, namespace: str, pod: str, container: str, query: Query, silence_s: float
+    ) -> AsyncIterator[str]:
+        """The lines of a container's log, until it has ended or the query's end, or says nothing for so long.
+
+        Raises:
+            ClusterUnavailable: no answer, or no connection.
+            Refused: there is no log yet, or no longer.
+        """
+        path = f"{object_path(KINDS['Pod'], namespace, pod)}/log"
+        lines = self._client.lines(
+            path,
+            (("container", container), *query),
+            accept="*/*",
+            silence_s=silence_s,
+            with_rest=True,
+        )
+        async with aclosing(lines):
+            async for line in lines:
+                yield line.decode(errors="replace")
 
     async def served(self) -> frozenset[str]:
         """The ``OPTIONAL_KINDS`` that the API server has now; asked for at most every ``DISCOVERY_TTL_S``."""

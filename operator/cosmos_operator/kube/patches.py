@@ -58,6 +58,12 @@ class Patches:
             return None
         return answer.read(f"change the owners of {kind} {namespace}/{name}")
 
+    async def merge(
+        self, kind: str, namespace: str, name: str, changes: Manifest
+    ) -> Manifest | None:
+        """Merge into an object; returns it as it is now, or None if it is gone or has another uid than the changes."""
+        return await self._patch(kind, namespace, name, changes)
+
     async def annotate(
         self, kind: str, namespace: str, name: str, annotations: Mapping[str, str], *, uid: str
     ) -> Manifest | None:

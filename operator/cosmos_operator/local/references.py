@@ -58,7 +58,8 @@ def find_references(objects: Iterable[Manifest]) -> References:
         metadata = one.get("metadata") or {}
         key = (str(one.get("kind")), str(metadata.get("namespace", "")), str(metadata.get("name")))
         found[key] = one
-    references, problems = References(), []
+    references = References()
+    problems: list[str] = []
     for (kind, namespace, name), one in found.items():
         title = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
         if kind == "ConfigMap" and labels_of(one).get(MANAGED_LABEL) == MANAGED_BY:

@@ -21,9 +21,10 @@ FREE = {"published_uri", "job", "embeddings_uri"}
 
 
 def decisive(document):
-    """The values of a document but for those in FREE, and for a default that changed and decides no weights."""
+    """The values of a document but for those in FREE, and for defaults that changed and decide no more than rounding."""
     values = document.model_dump(exclude=FREE)
-    values.get("experiment", {"trainer": {}})["trainer"].pop("validation_draws", None)
+    if experiment := values.get("experiment"):
+        del experiment["trainer"]["validation_draws"], experiment["acceleration"]["attention"]
     return values
 
 

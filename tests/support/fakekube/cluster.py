@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 import yaml
 
 from support.fakekube import nodes, server
+from support.fakekube.commands import PodCommands
 from support.fakekube.garbage import GarbageCollector
 from support.fakekube.jobs import JobController
 from support.fakekube.kubelet import Kubelet
@@ -118,7 +119,7 @@ class SimulatedCluster:
                 self.kubelet,
             ],
         )
-        self.api = server.FakeApiServer(self.store, self.world.logs)
+        self.api = server.FakeApiServer(self.store, self.world.logs, PodCommands(self.world))
         self._furnish()
         runner, self.url = await server.start(self.api)
         self._ready.set()

@@ -72,7 +72,7 @@ class PodLogs:
         tail, position = call.query.get("tailLines"), 0
         if tail is not None:
             position = max(0, len(log.lines) - int(tail))
-        since = _since(call.query.get("sinceSeconds"))
+        since = call.query.get("sinceTime") or _since(call.query.get("sinceSeconds"))
         try:
             while True:
                 fresh, position = log.lines[position:], len(log.lines)

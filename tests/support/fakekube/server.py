@@ -13,6 +13,7 @@ import yaml
 from aiohttp import web
 
 from support.fakekube import errors, logs, patches, watch
+from support.fakekube.commands import PodCommands
 from support.fakekube.errors import ApiError
 from support.fakekube.resources import Object, Resource
 from support.fakekube.selection import parse_fields, parse_labels
@@ -65,8 +66,10 @@ class Rule:
 class FakeApiServer:
     """Answers requests from a store."""
 
-    def __init__(self, store: Store, pod_logs: logs.PodLogs) -> None:
-        self.store, self.logs = store, pod_logs
+    def __init__(
+        self, store: Store, pod_logs: logs.PodLogs, commands: PodCommands | None = None
+    ) -> None:
+        self.store, self.logs, self.commands = store, pod_logs, commands
         self.calls: list[Call] = []
         self.rules: list[Rule] = []
         self.watches = watch.Watches(store)
@@ -184,6 +187,8 @@ class FakeApiServer:
             return web.json_response(self._list(call))
         if call.subresource == "log":
             return await self.logs.serve(call, request, self.store)
+        if call.subresource == "exec" and self.commands is not None:
+            return await self.commands.serve(call, request)
         if call.verb == "get":
             return web.json_response(self._get(call))
         body = await request.read()

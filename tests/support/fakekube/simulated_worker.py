@@ -37,12 +37,14 @@ UNITS = {"fetch-model": "files", "prepare-dataset": "clips", "embed-text": "capt
 
 
 async def run_container(process: Process) -> None:
-    """Run what a container's command says; commands that are not the worker's succeed at once."""
+    """Run what a container's command says; one of Python's waits for its end, others succeed at once."""
     if process.command[:1] == ["cosmos-worker"]:
         files, kind = process.files.config_files(), process.command[1]
         document = without_version(yaml.safe_load(files["stage.yaml"]), "/etc/cosmos/stage.yaml")
         hints = yaml.safe_load(files.get(HINTS_FILE, "{}"))
         await _run_stage(process, kind, with_hints(kind, document, hints))
+    elif process.command[:1] == ["python3"]:  # waits for commands, as the pod that gives files away
+        await process.stop.wait()
 
 
 async def _run_stage(process: Process, kind: str, document: Object) -> None:

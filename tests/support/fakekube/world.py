@@ -97,6 +97,8 @@ class World:
     """(namespace, job label, stage) → pods that ran."""
     mishaps: list[str] = field(default_factory=list)
     """Violations that no operator should let happen, such as two trainings in one folder."""
+    exec_cuts: list[int] = field(default_factory=list)
+    """Bytes after which the connections of the next commands in pods break."""
     crashes: list[BaseException] = field(default_factory=list)
     """Bugs of the simulation itself."""
 

@@ -30,10 +30,11 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 LINE = "INFO rank=0 cosmos_worker.runtime.progress decode clips=2/2 per_s="
 
 
-def run_in_terminal(columns: int) -> str:
+def run_in_terminal(columns: int, term: str = "xterm") -> str:
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=follower, env=ENVIRONMENT)
+    environment = {**ENVIRONMENT, "TERM": term}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=follower, env=environment)
     os.close(follower)
     seen = b""
     try:
@@ -55,6 +56,13 @@ def test_terminal_shows_a_bar_and_no_lines() -> None:
 
 def test_terminal_of_no_width_gets_lines() -> None:
     seen = run_in_terminal(0)
+
+    assert LINE in seen
+    assert "%" not in seen
+
+
+def test_terminal_that_can_only_write_lines_gets_lines() -> None:
+    seen = run_in_terminal(100, "dumb")
 
     assert LINE in seen
     assert "%" not in seen
