@@ -21,7 +21,7 @@ FREE = {"published_uri", "job", "embeddings_uri"}
 
 
 def decisive(document):
-    """The values of a document but for those in FREE, and for defaults that changed and decide no more than rounding."""
+    """The values of a document but for those in FREE, and for defaults that changed since and decide no weights."""
     values = document.model_dump(exclude=FREE)
     if experiment := values.get("experiment"):
         del experiment["trainer"]["validation_draws"], experiment["acceleration"]["attention"]
