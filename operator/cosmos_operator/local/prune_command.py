@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -27,6 +28,9 @@ from cosmos_operator.plan.render import to_yaml
 from cosmos_operator.plan.volumes import mount_path
 from cosmos_worker.errors import EXIT_OK
 from cosmos_worker.storage.volumes import VOLUMES, Volumes
+
+if TYPE_CHECKING:
+    from cosmos_operator.kube.cluster import KubeCluster
 
 MANIFESTS = "manifests*.yaml"
 STANDARD_INPUT = "-"
@@ -167,12 +171,29 @@ async def _read_cluster(namespaces: Sequence[str], kubeconfig: Path | None) -> R
                 [f"the API server knows no {' and no '.join(lacking)}; is it the right cluster?"]
             )
         for namespace in namespaces:
-            for kind in kinds:
-                objects += await cluster.list(kind, namespace)
-            objects += await cluster.list("ConfigMap", namespace, {MANAGED_LABEL: MANAGED_BY})
+            objects += await _list_namespace(cluster, namespace, kinds)
     finally:
         await cluster.close()
     return find_references(objects)
+
+
+async def _list_namespace(
+    cluster: KubeCluster, namespace: str, kinds: Iterable[str]
+) -> list[Manifest]:
+    """The jobs and the operator's ConfigMaps of a namespace.
+
+    Raises:
+        InvalidSpec: a namespace without any ConfigMap, as a wrong name looks: it lists as empty, too.
+    """
+    jobs = [one for kind in kinds for one in await cluster.list(kind, namespace)]
+    if not jobs and not await cluster.list("ConfigMap", namespace):
+        raise InvalidSpec(
+            [
+                f"--namespace {namespace}: has no job and no ConfigMap, while every namespace has the ConfigMap "
+                "kube-root-ca.crt; there is no such namespace, correct the name"
+            ]
+        )
+    return jobs + list(await cluster.list("ConfigMap", namespace, {MANAGED_LABEL: MANAGED_BY}))
 
 
 def _read_objects(name: str) -> list[Manifest]:
