@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import logging
@@ -172,13 +173,29 @@ class Download:
         return self._digest.hexdigest()
 
 
+def _take_credentials(url: str) -> tuple[str, str]:
+    """An address without user and password, and these as the value of an Authorization header, empty without them."""
+    parts = urllib.parse.urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, ""
+    user, _, password = userinfo.partition(":")
+    plain = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
+    return parts._replace(
+        netloc=host
+    ).geturl(), f"Basic {base64.b64encode(plain.encode()).decode()}"
+
+
 def _open(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401 - of http or of a file
     """Send one request; errors as :class:`Download` says."""
     scheme, shown = urllib.parse.urlsplit(url).scheme, shown_address(url)
     if scheme not in SCHEMES:
         raise DataError(f"{shown}: scheme {scheme!r}; use one of {', '.join(SCHEMES)}")
     try:
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - scheme checked above
+        address, credentials = _take_credentials(url)
+        request = urllib.request.Request(address, headers=headers)  # noqa: S310 - scheme checked above
+        if credentials:  # not for the host that this one may redirect to
+            request.add_unredirected_header("Authorization", credentials)
         return urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
     except urllib.error.HTTPError as error:
         kind = RetryableError if error.code in RETRYABLE_STATUS else DataError

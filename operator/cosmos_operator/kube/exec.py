@@ -46,7 +46,9 @@ class Executor:
             "trust_env": not is_exempt(configuration.host, os.environ),
             "proxy": configuration.proxy,
         }
-        self._api = WsApiClient(configuration, heartbeat=HEARTBEAT_S)
+        self._api = WsApiClient(  # type: ignore[no-untyped-call]  # the client is typed in part
+            configuration, heartbeat=HEARTBEAT_S
+        )
 
     async def close(self) -> None:
         """Close all connections."""
@@ -69,7 +71,9 @@ class Executor:
             method, url, headers, _, _ = await self._api.param_serialize(
                 "GET", path, query_params=query, auth_settings=["BearerToken"]
             )
-            answer = await self._api.call_api(method, url, headers, _preload_content=False)
+            answer = await self._api.call_api(  # type: ignore[no-untyped-call]
+                method, url, headers, _preload_content=False
+            )
             async with answer.response as connection:
                 async for message in connection:
                     data = message.data if isinstance(message.data, bytes) else b""

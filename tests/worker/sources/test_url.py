@@ -114,3 +114,37 @@ def test_download_reads_a_local_file(tmp_path):
 def test_download_names_a_file_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"a\.tar: .*No such file.*; check the address"):
         Download((tmp_path / "a.tar").as_uri())
+
+
+def test_user_and_password_of_an_address_go_to_its_host_alone():
+    """A host that the first one redirects to must not see them."""
+    seen = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen[self.path] = self.headers["Authorization"]
+            if self.path == "/first":
+                self.send_response(302)
+                self.send_header("Location", f"http://localhost:{self.server.server_port}/second")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            download = Download(f"http://me:p%40ss@127.0.0.1:{server.server_port}/first")
+            assert download.finish() == DIGEST
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert seen == {"/first": "Basic bWU6cEBzcw==", "/second": None}
