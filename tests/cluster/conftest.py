@@ -19,7 +19,6 @@ TURNS = {
     "test_chart": 4,
     "test_quickstart": 6,
     "test_other_operators": 7,
-    "test_rights": 8,
 }
 """Position of each file; one that is not named here is fifth. Tests that add nodes, lose them and stop the operator run
 while the quickstart trains, which survives all of it. Kueue is installed when it has ended: until its webhooks answer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import audit, processes
+from harness import processes
 from harness.certs import certificates
 from harness.commands import run
 from harness.constants import (
@@ -97,7 +97,6 @@ def _api_server() -> list[str]:
     keys = certificates()
     return [
         *api_server_command(ETCD, NODE_ADDRESS, API_SERVER_PORT),
-        *audit.api_server_options(),
         "--bind-address=0.0.0.0",
         f"--kubelet-client-certificate={keys}/apiserver-kubelet-client.crt",
         f"--kubelet-client-key={keys}/apiserver-kubelet-client.key",
