@@ -4,8 +4,12 @@ import os
 import signal
 import time
 
+import jsonschema
 import pytest
+from support.api_client import Api
+from support.fakekube import FakeKube
 
+from cosmos_operator.api.crd import build_crds
 from fuzz import limits, resources
 from fuzz.limits import try_all
 from fuzz.targets import TARGETS
@@ -102,16 +106,28 @@ def test_jobs_get_an_answer_on_a_real_api_server(api_server, tmp_path):
     assert answers.counts["refused by the API server"] >= 10
 
 
+SCHEMAS = {
+    one["spec"]["names"]["plural"]: one["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for one in build_crds()
+}
+
+
+class CheckingApi(Api):
+    """Refuses what the schema of the CustomResourceDefinition does not allow, which the fake API server takes."""
+
+    def call(self, verb, path, body=None, kind="json", **query):
+        if verb == "POST":
+            checker = jsonschema.Draft7Validator(SCHEMAS[path.rpartition("/")[2]])
+            if (error := next(checker.iter_errors(body), None)) is not None:
+                return 422, {"message": error.message[:1000]}
+        return super().call(verb, path, body, kind, **query)
+
+
 def test_jobs_get_an_answer_on_the_fake_api_server(tmp_path):
-    from support.api_client import Api
-    from support.fakekube import FakeKube
-
-    from cosmos_operator.api.crd import build_crds
-
     with FakeKube(images=("cosmos-worker:test", "cosmos-worker-cpu:test")) as kube:
         for crd in build_crds():
             kube.install_crd(crd)
-        api = Api(kube.url)
+        api = CheckingApi(kube.url)
         api.namespace = "default"
         kubeconfig = kube.write_kubeconfig(tmp_path / "kubeconfig")
         with resources.operated(api, kubeconfig, tmp_path):
@@ -119,3 +135,6 @@ def test_jobs_get_an_answer_on_the_fake_api_server(tmp_path):
 
     assert answers.faults == []
     assert sum(answers.counts.values()) == 20
+    assert len(answers.counts) == 3, (
+        "some are refused by the schema, some by the operator, some taken"
+    )
