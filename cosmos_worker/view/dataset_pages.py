@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from cosmos_worker.errors import DataError
 from cosmos_worker.report.dataset import read_dataset as read_facts
 from cosmos_worker.view import datasets
+from cosmos_worker.view.datasets import Dataset
 from cosmos_worker.view.folders import NotShownError
 from cosmos_worker.view.pages import Viewer, page_link, paged
 
@@ -67,7 +68,7 @@ class DatasetPages:
         }
         return viewer.page(request, "dataset.html.j2", "datasets", values)
 
-    def _facts(self, dataset: datasets.Dataset) -> tuple[list[tuple[str, str]], list[str]]:
+    def _facts(self, dataset: Dataset) -> tuple[list[tuple[str, str]], list[str]]:
         try:
             found = read_facts(dataset.folder)
         except (DataError, OSError) as error:
