@@ -29,6 +29,8 @@ ROWS = 50
 """Jobs or clips of one page."""
 CARDS = 12
 """Cards of generated videos of one page."""
+MAX_STATES = 1000
+"""Jobs whose files the filter by state reads: those with the latest sign of life."""
 LISTED_S = 5.0
 """Seconds for which a list of jobs is used again."""
 
@@ -101,16 +103,20 @@ class Viewer:
     def _jobs(self, request: Request) -> str:
         query, state = (request.query_params.get(name, "") for name in ("q", "state"))
         jobs = [job for job in self.all_jobs() if query.lower() in job.address.lower()]
+        left_out = 0
         if state in STATES:
-            pairs = [(job, now) for job in jobs if (now := self.state(job)).state == state]
+            latest = jobs[:MAX_STATES]
+            left_out = len(jobs) - len(latest)
+            pairs = [(job, now) for job in latest if (now := self.state(job)).state == state]
+            total = len(pairs)
             shown, number, last = paged(pairs, request)
         else:
+            total = len(jobs)
             some, number, last = paged(jobs, request)
             shown = [(job, self.state(job)) for job in some]
-            pairs = jobs  # type: ignore[assignment]
         base = self.base(request)
         values = {"query": query, "state": state, "states": STATES, "base": base}
-        table = {**values, "rows": shown, "total": len(pairs)}
+        table = {**values, "rows": shown, "total": total, "left_out": left_out}
         part = render_part("jobs_table.html.j2", table)
         link = page_link(f"{base}/", [("q", query), ("state", state)])
         own = {**values, "table": part["html"], "link": link, "number": number, "last": last}

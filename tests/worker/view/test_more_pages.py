@@ -17,6 +17,7 @@ from support.view_claims import (
 )
 
 from cosmos_worker.storage.attempts import ATTEMPTS_FILE, Attempt, read_attempts, recorded_attempt
+from cosmos_worker.view import pages
 from cosmos_worker.view.app import build_app
 from cosmos_worker.view.folders import Folders
 from cosmos_worker.view.pages import ROWS, Viewer
@@ -71,6 +72,24 @@ def test_first_page_of_a_long_list_reads_the_files_of_its_own_rows(tmp_path: Pat
     assert "150 jobs" in text
     assert "Page 1 of 3" in text
     assert folders.counts["files"] == 2 * ROWS  # configuration and figures of each
+
+
+def test_filter_by_state_reads_the_latest_jobs_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "MAX_STATES", 2)
+    for number, age_s in enumerate((10, 20, 5000, 6000)):
+        write_job(tmp_path, f"job-{number}", age_s=age_s)
+    client = browse(tmp_path)
+
+    text = client.get("/?state=training").text
+
+    assert "2 jobs that fit the filter" in text
+    assert "the state of 2 earlier jobs was not read" in text
+    assert "job-3" not in text
+    narrowed = client.get("/?state=stopped&q=job-3").text
+    assert f"job-3-{KEY}" in narrowed
+    assert "was not read" not in narrowed
 
 
 def test_attempts_tell_hours_of_gpus_and_the_end(tmp_path: Path) -> None:
