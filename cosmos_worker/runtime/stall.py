@@ -165,10 +165,10 @@ def _state_of(pid: int) -> str:
 
 def _rank_of(pid: int) -> str:
     try:
-        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     except OSError:
         return "?"
-    return next((one[5:].decode() for one in entries if one.startswith(b"RANK=")), "?")
+    return read_rank(dict(one.split("=", 1) for one in text.split("\0") if "=" in one))
 
 
 def stalled(stall_s: float, who: str) -> Outcome:

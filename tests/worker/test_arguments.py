@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cosmos_worker.arguments import PRINTING_HELP, STAGE_HELP, build_parser, parse
+from cosmos_worker.arguments import PRINTING_HELP, STAGE_HELP, VIEW, build_parser, parse
 from cosmos_worker.commands import PRINTING
 from cosmos_worker.config.choices import NEEDS
 from cosmos_worker.config.presets import EXPERIMENTS
@@ -32,7 +32,7 @@ json.dump({"seen": seen, "loaded": [name for name in slow if name in sys.modules
 
 def test_commands_are_those_of_the_documents_and_functions() -> None:
     assert set(STAGE_HELP) == set(STAGE_CONFIGS)
-    assert set(PRINTING_HELP) == set(PRINTING)
+    assert set(PRINTING_HELP) == {*PRINTING, VIEW}
 
 
 def test_help_of_every_command_loads_no_library() -> None:

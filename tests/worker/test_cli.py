@@ -153,7 +153,7 @@ def test_success_is_told_with_its_result_also_when_it_was_done_before(
     assert first["reason"] == second["reason"] == "Succeeded"
     assert first["node"] == "node-a"
     assert first["message"].startswith("fetch-model done in ")
-    assert second["message"] == "fetch-model was already done"
+    assert second["message"].startswith("fetch-model was already done; sha256: model ")
     assert first["result"] == second["result"]
     assert first["result"]["artifacts"][0]["name"] == "m"
 

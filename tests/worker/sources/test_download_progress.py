@@ -30,6 +30,7 @@ def test_terminal_shows_a_bar_and_no_lines(monkeypatch, capsys, caplog, total):
 def test_log_gets_a_line_an_interval_and_no_bar(monkeypatch, capsys, caplog):
     monkeypatch.setattr(download_progress, "shows_bars", lambda: False)
     monkeypatch.setattr(download_progress, "LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     caplog.set_level(logging.INFO)
     rate = TransferRate("url=x", 100 * MIB)
     rate.report(50 * MIB)
