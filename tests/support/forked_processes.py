@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -68,46 +68,6 @@ def run_forked(arguments: Sequence[str], processes: int, timeout: float = 240.0)
                 rank.join()
         codes = tuple(-1 if rank.exitcode is None else rank.exitcode for rank in ranks)
         return EndedProcesses(codes, "".join(log.read_text() for log in logs))
-
-
-def run_traced(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float = 240.0
-) -> EndedProcesses:
-    """Run ``cosmos-worker`` once with an environment of its own, in an empty folder; what it changes is written down.
-
-    Args:
-        command: its arguments.
-        environment: all of its variables.
-        folder: receives ``log.txt`` and ``trace.txt`` (``write_tracer``).
-        timeout: seconds after which it is killed.
-    """
-    log = folder / "log.txt"
-    arguments = (list(command), dict(environment), str(folder))
-    process = _server().Process(target=_run_traced, args=arguments)
-    process.start()
-    process.join(timeout)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    code = -1 if process.exitcode is None else process.exitcode
-    return EndedProcesses((code,), log.read_text() if log.exists() else "")
-
-
-def _run_traced(command: list[str], environment: dict[str, str], folder: str) -> None:
-    from cosmos_worker import cli
-    from support.write_tracer import trace_writes
-
-    os.environ.clear()
-    os.environ.update(ONE_THREAD | environment)
-    tempfile.tempdir = None
-    here = Path(folder) / "here"
-    here.mkdir(exist_ok=True)
-    os.chdir(here)
-    output = os.open(Path(folder) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    trace_writes(Path(folder) / "trace.txt")
-    sys.exit(cli.main(command))
 
 
 def _server() -> multiprocessing.context.ForkServerContext:
