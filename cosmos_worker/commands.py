@@ -23,6 +23,7 @@ from cosmos_worker.config.values import (
     parse_size,
 )
 from cosmos_worker.errors import ConfigError
+from cosmos_worker.memory.choice import choose
 from cosmos_worker.memory.plan import MemoryPlan, Setup, loading_bytes, plan_memory, saving_bytes
 from cosmos_worker.memory.remedies import require_fit
 from cosmos_worker.memory.sizes import (
@@ -86,11 +87,13 @@ def preset_setup(preset: Preset) -> Setup | None:
     hardware = preset.hardware
     if hardware is None:
         return None
-    return Setup(
-        preset.experiment,
-        num_gpus=hardware.num_gpus,
-        gpu_memory=hardware.gpu_memory_gib * GIB,
-        **preset.experiment.parallel.model_dump(),
+    return choose(
+        Setup(
+            preset.experiment,
+            num_gpus=hardware.num_gpus,
+            gpu_memory=hardware.gpu_memory_gib * GIB,
+            **preset.experiment.parallel.model_dump(),
+        )
     )
 
 
@@ -178,15 +181,14 @@ def _parts(plan: MemoryPlan) -> Iterator[tuple[str, int, str]]:
 
 def _plan(options: argparse.Namespace) -> None:
     experiment = get_experiment(options.experiment, options.overrides)
-    plan = plan_memory(
-        Setup(
-            experiment,
-            num_gpus=options.gpus,
-            gpus_per_node=min(options.gpus, options.gpus_per_node),
-            gpu_memory=options.gpu_memory,
-            **experiment.parallel.model_dump(),
-        )
+    setup = Setup(
+        experiment,
+        num_gpus=options.gpus,
+        gpus_per_node=min(options.gpus, options.gpus_per_node),
+        gpu_memory=options.gpu_memory,
+        **experiment.parallel.model_dump(),
     )
+    plan = plan_memory(choose(setup))
     _write(describe_plan(plan))
     require_fit(plan)
 

@@ -63,7 +63,9 @@ TRUE = Sizes(
     windows={SHORT: BRIDGE_57, LONG: VIDEO2WORLD},
     blocks={SHORT: 8, LONG: 2},
     whole={
-        "all weights": BRIDGE_57_1GPU,
+        "all weights": BRIDGE_57_1GPU.model_copy(
+            update={"parallel": ParallelConfig(activation_checkpointing="block")}
+        ),
         "LoRA": BRIDGE_57_LORA.model_copy(
             update={
                 "ema": WITHOUT_AVERAGE,

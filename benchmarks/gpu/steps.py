@@ -88,7 +88,13 @@ def _measure(
 
     def step() -> None:
         train_step(
-            model, optimizer, [(batch, noise)], experiment, device, lambda: "the benchmark's step"
+            model,
+            optimizer,
+            [(batch, noise)],
+            experiment,
+            device,
+            lambda: "the benchmark's step",
+            checks_later=True,
         )
 
     model.zero_grad(set_to_none=True)

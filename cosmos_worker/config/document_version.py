@@ -59,8 +59,13 @@ ADDITIONS: dict[str, dict[str, Addition]] = {
     "train": {
         "experiment.trainer.save_every_minutes": Addition(2, (None,)),
         "experiment.trainer.validation_windows": Addition(2, (), is_hint=True),
+        "experiment.trainer.micro_batch_size": Addition(2, (), later=("auto",), is_option=False),
+        "experiment.parallel.activation_checkpointing": Addition(
+            2, (), later=("auto",), is_option=False
+        ),
         "start_from": Addition(2, (None,)),
         "experiment.acceleration.compile": Addition(2, ("auto",)),
+        "experiment.acceleration.attention": Addition(2, ("auto",)),
         **CHECKS_OF_NAME,
         **TOKENIZER_RUNTIME,
     },

@@ -116,7 +116,7 @@ class Experiment(Model):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if self.compat.trimmed_text and self.trainer.micro_batch_size > 1:
+        if self.compat.trimmed_text and self.trainer.least_micro_batch > 1:
             raise ValueError(
                 "compat.trimmed_text: each caption has a context of its own length, so samples cannot share a "
                 f"micro-batch; use false, or trainer.micro_batch_size=1 (got {self.trainer.micro_batch_size})"
@@ -126,7 +126,7 @@ class Experiment(Model):
                 "trainer.sample_every_steps: a window of one latent frame leaves none to sample after the known one; "
                 "use null, or longer windows (video.num_pixel_frames)"
             )
-        if self.trainer.global_batch_size % self.trainer.micro_batch_size:
+        if self.trainer.global_batch_size % self.trainer.least_micro_batch:
             raise ValueError(
                 f"trainer.global_batch_size: {self.trainer.global_batch_size} is not a multiple of "
                 f"trainer.micro_batch_size {self.trainer.micro_batch_size}"
@@ -141,10 +141,13 @@ class Experiment(Model):
                 f"acceleration.linear: {acceleration.linear!r} is not for LoRA (lora.rank {self.lora.rank}); "
                 "use 'plain', or lora.rank=0"
             )
-        if acceleration.attention != "torch" and self.diffusion.compute_dtype == "float32":
+        if (
+            acceleration.attention not in ("auto", "torch")
+            and self.diffusion.compute_dtype == "float32"
+        ):
             raise ValueError(
                 f"acceleration.attention: {acceleration.attention!r} computes in bfloat16, not in "
-                "diffusion.compute_dtype 'float32'; use 'torch', or compute_dtype=bfloat16"
+                "diffusion.compute_dtype 'float32'; use 'auto', or compute_dtype=bfloat16"
             )
         if self.optimizer.implementation == "apex" and self.parallel.sharding != "none":
             raise ValueError(
@@ -170,7 +173,7 @@ def obstacles_to_compiling(experiment: Experiment) -> list[str]:
     share, kernels = experiment.parallel.context_parallel, experiment.acceleration
     found = {
         f"parallel.context_parallel={share}": share > 1,
-        f"acceleration.attention={kernels.attention}": kernels.attention != "torch",
+        f"acceleration.attention={kernels.attention}": kernels.attention == "transformer_engine",
         f"acceleration.linear={kernels.linear}": kernels.linear == "transformer_engine_float8",
     }
     return [option for option, is_one in found.items() if is_one]

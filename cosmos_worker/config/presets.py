@@ -56,7 +56,7 @@ BRIDGE_57 = Experiment(
     net=NET_7B,
     video=VideoConfig(num_pixel_frames=57, height=256, width=320),
     tokenizer=TokenizerConfig(chunk_pixel_frames=57),
-    parallel=ParallelConfig(sharding="full", activation_checkpointing="selective"),
+    parallel=ParallelConfig(sharding="full", activation_checkpointing="auto"),
 )
 BRIDGE_57_14B = BRIDGE_57.model_copy(
     update={"name": "video2world_instruction_bridge_57frames_14b", "net": NET_14B}
@@ -73,7 +73,7 @@ BRIDGE_57_1GPU = BRIDGE_57.model_copy(
         "name": "video2world_instruction_bridge_57frames_1gpu_80gb",
         "optimizer": OptimizerConfig(state_bits=8),
         "ema": EmaConfig(enabled=False),
-        "parallel": ParallelConfig(activation_checkpointing="block"),
+        "parallel": ParallelConfig(activation_checkpointing="auto"),
     }
 )
 PUSH_TINY = Experiment(
@@ -114,7 +114,7 @@ VIDEO2WORLD = Experiment(
     conditioning=ConditioningConfig(max_cond_latent_frames=2, flag_dropout=0.0),
     diffusion=DiffusionConfig(sigma_multiplier=4.0),
     trainer=TrainerConfig(save_every_steps=200),
-    parallel=ParallelConfig(sharding="full", activation_checkpointing="block"),
+    parallel=ParallelConfig(sharding="full", activation_checkpointing="auto"),
 )
 
 

@@ -96,8 +96,9 @@ class TrainerConfig(Model):
     """Optimizer steps."""
     global_batch_size: PositiveInt = 8
     """Samples per optimizer step over all processes."""
-    micro_batch_size: PositiveInt = 1
-    """Samples per forward pass of one process; fewer take less memory, and the result is the same but for rounding."""
+    micro_batch_size: PositiveInt | Literal["auto"] = 1
+    """Samples per forward pass of one process; fewer take less memory, and the result is the same but for rounding.
+    auto: as many as fit into the GPU that is there, by the estimate of `cosmos-worker plan`; without a GPU 1."""
     save_every_steps: PositiveInt = 500
     """Steps between checkpoints."""
     save_every_minutes: PositiveInt | None = None
@@ -138,6 +139,11 @@ class TrainerConfig(Model):
     threads_per_process: PositiveInt | None = None
     """CPU threads of each process; null = leave to PyTorch."""
 
+    @property
+    def least_micro_batch(self) -> int:
+        """Samples of a forward pass: as configured, or 1 as long as the memory has not decided."""
+        return 1 if self.micro_batch_size == "auto" else self.micro_batch_size
+
     @model_validator(mode="after")
     def _named_once(self) -> Self:
         for name in ("validation_sigmas", "trackers"):
@@ -157,19 +163,27 @@ class ParallelConfig(Model):
     """Processes per copy with hybrid sharding; null = those of one node."""
     context_parallel: PositiveInt = 1
     """Neighbouring processes that share the latent frames of a sample, for long videos; must divide the frames."""
-    activation_checkpointing: Literal["none", "block", "selective"] = "none"
+    activation_checkpointing: Literal["auto", "none", "block", "selective"] = "none"
     """Activations that are not kept but computed again in the backward pass: none, those of every block, or (selective)
-    all but the results of matrix products and attention."""
+    all but the results of matrix products and attention. auto: the first of none, selective and block that fits into
+    the GPU that is there, by the estimate of `cosmos-worker plan`; without a GPU none."""
 
 
+Checkpointing = Literal["none", "selective", "block"]
+CHECKPOINTING: tuple[Checkpointing, ...] = ("none", "selective", "block")
+"""Kinds of activation checkpointing, from that which computes least again to that which keeps least."""
+
+AttentionKernel = Literal["auto", "torch", "cudnn", "flash_attention_3", "transformer_engine"]
 CompileChoice = Literal["auto", "enabled", "disabled"]
 
 
 class AccelerationConfig(Model):
     """Faster kernels, compiled here or of libraries that need not be installed; asked for and absent is an error."""
 
-    attention: Literal["torch", "transformer_engine"] = "torch"
-    """Implementation of attention. Transformer Engine needs CUDA and bfloat16; results differ by rounding."""
+    attention: AttentionKernel = "auto"
+    """Kernel of attention in training; results differ by rounding. torch: PyTorch's kernels in its own order. cudnn:
+    the same with cuDNN's first. flash_attention_3: the package flash_attn_interface, on Hopper. All but torch need CUDA
+    and bfloat16. auto: on Hopper in bfloat16 flash_attention_3 if it is installed, else cudnn; elsewhere torch."""
     linear: Literal["plain", "float8", "transformer_engine_float8"] = "plain"
     """float8: products of the blocks' attention and MLP layers in float8 with one scale per tensor, forward and
     backward, by torchao; needs a GPU of compute capability 8.9, and is emulated on a CPU. transformer_engine_float8:

@@ -5,16 +5,12 @@ docs/memory.md explains the terms. No torch here.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.network import LATENT_SCALE, NetConfig, TokenizerConfig, VideoConfig
+from cosmos_worker.config.training import Checkpointing
 from cosmos_worker.memory.sizes import FLOAT8_BYTES, FLOAT_BYTES
 
 # --- activations of a step ------------------------------------------------------------------
-
-
-Checkpointing = Literal["none", "block", "selective"]
 
 
 def block_activation_bytes(

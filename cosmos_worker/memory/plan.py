@@ -10,9 +10,10 @@ from math import ceil
 from typing import Literal
 
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.training import CHECKPOINTING, Checkpointing
 from cosmos_worker.config.values import GIB
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.activations import Checkpointing, activation_bytes, sample_bytes
+from cosmos_worker.memory.activations import activation_bytes, sample_bytes
 from cosmos_worker.memory.sizes import (
     BFLOAT_BYTES,
     FLOAT_BYTES,
@@ -71,7 +72,7 @@ class Setup:
     @property
     def micro_batch_size(self) -> int:
         """Samples of one forward pass, as the trainer chooses it."""
-        return min(self.experiment.trainer.micro_batch_size, self.samples_per_group)
+        return min(self.experiment.trainer.least_micro_batch, self.samples_per_group)
 
 
 def check_setup(setup: Setup) -> None:
@@ -80,6 +81,7 @@ def check_setup(setup: Setup) -> None:
     Raises:
         ConfigError: lists every problem on a line of its own.
     """
+    assert setup.activation_checkpointing in CHECKPOINTING  # chosen before, see choice.py
     problems = []
     gpus, node, batch = setup.num_gpus, setup.gpus_per_node, setup.experiment.trainer
     if gpus > node and gpus % node:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cosmos_worker.config.training import Checkpointing
 from cosmos_worker.config.values import gib
 from cosmos_worker.errors import ConfigError
-from cosmos_worker.memory.activations import Checkpointing
 from cosmos_worker.memory.plan import MemoryPlan, Setup, plan_memory
 
 MAX_GPUS = 256

@@ -191,7 +191,8 @@ def read_options(words: Sequence[str], world_size: int) -> ReferenceOptions:
     values = _translate(given)
     base = get_experiment(EXPERIMENT_NAMES.get(name, name))
     share = values.get("parallel.context_parallel", base.parallel.context_parallel)
-    micro = values.get("trainer.micro_batch_size", base.trainer.micro_batch_size)
+    micro = values.get("trainer.micro_batch_size", base.trainer.least_micro_batch)
+    micro = 1 if micro == "auto" else micro
     if "trainer.global_batch_size" not in values and isinstance(share, int) and share > 0:
         values["trainer.global_batch_size"] = micro * max(1, world_size // share)
     experiment = _with_values(base, values)

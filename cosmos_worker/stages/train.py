@@ -43,6 +43,7 @@ from cosmos_worker.train.data import (
     report_caption_losses,
 )
 from cosmos_worker.train.export import remove_unfinished_exports
+from cosmos_worker.train.gpu_choice import choose_for_gpu
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
     accelerate,
@@ -229,6 +230,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
                 "run": str(folder), "steps": steps, "checkpoint": steps, **note,
                 **({"change": change} if change else {}),
             }  # fmt: skip
+        experiment = choose_for_gpu(experiment, processes)
         config = config.model_copy(update={"experiment": experiment})
         if processes.is_main:
             write_resolved_config(folder, config)

@@ -43,6 +43,26 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
+def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """True if the device itself can leave out an update, so that Python need not know whether it happens."""
+    return isinstance(optimizer, torch.optim.AdamW) and bool(optimizer.defaults["fused"])
+
+
+def step_unless(optimizer: torch.optim.Optimizer, is_bad: Tensor) -> None:
+    """Update the weights unless a value on the device is 1; otherwise weights, moments and counts stay as they are.
+
+    Args:
+        optimizer: one of :func:`can_skip_on_device`.
+        is_bad: 0 or 1, float32 (), on the device of the weights.
+    """
+    # read by the fused AdamW of PyTorch, as its GradScaler sets it
+    optimizer.found_inf = is_bad  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf  # type: ignore[attr-defined]
+
+
 def _apex(trained: list[nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
     try:
         from apex.optimizers import FusedAdam

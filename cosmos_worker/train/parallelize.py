@@ -18,17 +18,15 @@ from torch.utils.checkpoint import (
 
 from cosmos_worker.config.experiment import Experiment, obstacles_to_compiling
 from cosmos_worker.config.flops import run_flops
-from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
+from cosmos_worker.config.training import CHECKPOINTING, AccelerationConfig, ParallelConfig
 from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.compiled_blocks import compile_blocks, decide_to_compile
 from cosmos_worker.model.dit import CosmosModel, RunBlock, call
 from cosmos_worker.model.dtensor import is_sharded
 from cosmos_worker.runtime.process_group import ProcessGroup
+from cosmos_worker.train.attention import use_attention
 from cosmos_worker.train.float8 import use_float8
-from cosmos_worker.train.transformer_engine import (
-    use_engine_attention,
-    use_engine_float8,
-)
+from cosmos_worker.train.transformer_engine import use_engine_float8
 
 aten = torch.ops.aten
 KEPT_OPERATIONS = frozenset(
@@ -153,6 +151,7 @@ def replicate(model: CosmosModel, processes: ProcessGroup) -> nn.Module:
 
 
 def _block_runner(kind: str) -> RunBlock:
+    assert kind in CHECKPOINTING  # chosen before, see gpu_choice.py
     if kind == "none":
         return call
     if kind == "block":
@@ -186,5 +185,4 @@ def accelerate(model: CosmosModel, config: AccelerationConfig, device: torch.dev
         use_float8(model, device)
     elif config.linear == "transformer_engine_float8":
         use_engine_float8(model, device)
-    if config.attention == "transformer_engine":
-        use_engine_attention(model, device)
+    use_attention(model, config.attention, device)

@@ -29,7 +29,12 @@ from cosmos_worker.train.ema import PowerEma
 from cosmos_worker.train.export import judged_loss, list_exports
 from cosmos_worker.train.optimizer import build_optimizer
 from cosmos_worker.train.order import DataOrder
-from cosmos_worker.train.same_run import check_same_options
+from cosmos_worker.train.same_run import (
+    ROUNDING,
+    check_same_options,
+    options_of_rounding,
+    tell_other_rounding,
+)
 from cosmos_worker.train.saver import Saver
 from cosmos_worker.train.validation import HeldOutLoss
 from cosmos_worker.train.written_weights import read_weights
@@ -105,6 +110,7 @@ class RunState:
             self._write_position()
             return
         check_same_options(saved, self.experiment)
+        tell_other_rounding(saved, self.experiment)
         self._order.check_state(saved.progress["data_order"], str(saved.folder))
         check_files(saved, self.saver.processes.rank, self.saver.processes.world_size)
         from cosmos_worker.train.shard_files import load_shards, restore
@@ -166,6 +172,7 @@ class RunState:
         progress: dict[str, Any] = {
             "data_order": self._order.state(self.done_steps),
             "experiment": options_that_decide_weights(self.experiment),
+            ROUNDING: options_of_rounding(self.experiment),
         }
         if held_out_loss is not None:
             progress |= judged_loss(held_out_loss)

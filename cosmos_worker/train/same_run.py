@@ -21,6 +21,9 @@ from cosmos_worker.train.export import list_exports
 
 logger = logging.getLogger(__name__)
 
+ROUNDING = "rounding"
+"""Entry of a checkpoint's progress: see :func:`options_of_rounding`."""
+
 
 def experiment_of(progress: dict[str, Any], folder: Path) -> Experiment:
     """The experiment that a checkpoint was trained with; options that came later have their defaults."""
@@ -42,6 +45,28 @@ def check_same_options(state: SavedState, experiment: Experiment) -> None:
         f"{state.folder}: was trained with other options: {', '.join(differing)}{rates}; "
         "continue with the same options, or start a run of another name"
     )
+
+
+def options_of_rounding(experiment: Experiment) -> dict[str, Any]:
+    """Options that the GPU may decide, which change a step by the rounding of its sums."""
+    return {
+        "acceleration.attention": experiment.acceleration.attention,
+        "parallel.activation_checkpointing": experiment.parallel.activation_checkpointing,
+        "trainer.micro_batch_size": experiment.trainer.micro_batch_size,
+    }
+
+
+def tell_other_rounding(state: SavedState, experiment: Experiment) -> None:
+    """Log a warning if a checkpoint was trained with other options of :func:`options_of_rounding`."""
+    saved = state.progress.get(ROUNDING)  # not in checkpoints of before
+    differing = differing_keys(saved, options_of_rounding(experiment)) if saved else []
+    if differing:
+        logger.warning(
+            "%s: continued with %s; steps differ by rounding from those of one run with the same options, for which "
+            "set them in place of auto",
+            state.folder,
+            ", ".join(differing),
+        )
 
 
 def with_initial_warmup(run: Path, experiment: Experiment) -> Experiment:

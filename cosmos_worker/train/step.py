@@ -1,4 +1,4 @@
-"""One optimizer step: losses of the micro-batches, gradients, clipping, update; and mean losses between reports."""
+"""One optimizer step: losses of the micro-batches, gradients, update; and mean losses between reports."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.network import DiffusionConfig
 from cosmos_worker.diffusion.edm import Loss, Noise, denoise, edm_loss
-from cosmos_worker.errors import DataError
-from cosmos_worker.model.dtensor import (
-    is_dtensor,
-    is_sharded,
-    local_part,
-)
+from cosmos_worker.model.dtensor import is_sharded
 from cosmos_worker.train.data import Batch
-
-SHOWN_PARAMETERS = 3
+from cosmos_worker.train.gradients import Gradients, clip_gradients
+from cosmos_worker.train.optimizer import can_skip_on_device, step_unless
 
 D = TypeVar("D", Batch, Noise)
 
@@ -82,10 +77,15 @@ def batch_loss(
 
 @dataclass(frozen=True)
 class StepResult:
-    """Means over the micro-batches of this process: (total, edm, mse); and the gradient norm before clipping."""
+    """What one step of this process has computed, on the device.
+
+    Attributes:
+        losses: means over its micro-batches, (total, edm, mse), float32 (3,).
+        gradients: norms before clipping.
+    """
 
     losses: Tensor
-    grad_norm: float
+    gradients: Gradients
 
 
 def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
@@ -100,34 +100,6 @@ def _without_sync(model: nn.Module, is_last: bool) -> AbstractContextManager[Non
     return nullcontext()
 
 
-def clip_gradients(model: nn.Module, experiment: Experiment, describe: Callable[[], str]) -> float:
-    """Clip to the global norm and return the norm before.
-
-    Raises:
-        DataError: NaN or infinite gradients, unless compat.zeroed_gradients; names parameters and samples.
-    """
-    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    norm = _total_norm(named)
-    if not torch.isfinite(norm):
-        bad = [name for name, grad in named if not torch.isfinite(local_part(grad)).all()]
-        if not experiment.compat.zeroed_gradients:
-            raise DataError(
-                f"{describe()}: NaN or infinite gradient in {len(bad)} parameters "
-                f"({', '.join(bad[:SHOWN_PARAMETERS])}, ...); look at these samples, lower optimizer.learning_rate, "
-                "or set compat.zeroed_gradients=true; the last checkpoint is intact"
-            )
-        for _, grad in named:
-            local_part(grad).nan_to_num_(0.0, 0.0, 0.0)
-        norm = _total_norm(named)
-    torch.nn.utils.clip_grads_with_norm_(model.parameters(), experiment.optimizer.clip_norm, norm)
-    return float(norm)
-
-
-def _total_norm(named: Sequence[tuple[str, Tensor]]) -> Tensor:
-    norm = torch.nn.utils.get_total_norm([grad for _, grad in named])
-    return norm.full_tensor() if is_dtensor(norm) else norm
-
-
 def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -135,8 +107,12 @@ def train_step(
     experiment: Experiment,
     device: torch.device,
     describe: Callable[[], str],
+    *,
+    checks_later: bool = False,
 ) -> StepResult:
     """One update of the weights from all micro-batches of this process.
+
+    Gradients that are not finite update nothing, unless compat.zeroed_gradients.
 
     Args:
         model: :class:`CosmosModel`, sharded or not, or DDP around it.
@@ -145,6 +121,11 @@ def train_step(
         experiment: options of loss and clipping.
         device: where to compute.
         describe: names step and samples, for errors.
+        checks_later: wait for no GPU; the caller checks the gradients of the result before it uses the weights. Not
+            with optimizers whose update cannot be left out on the device, which are checked here.
+
+    Raises:
+        DataError: a gradient that is not finite, unless it is to be checked later.
     """
     if device.type == "cuda" and torch.cuda.is_available():
         # from pinned memory a GPU reads by itself, so that all work of the step can be queued ahead of it
@@ -165,10 +146,14 @@ def train_step(
             )
             (loss.total / len(micro_batches)).backward()
         losses += torch.stack([loss.total, loss.edm, loss.mse]).detach() / len(micro_batches)
-    norm = clip_gradients(model, experiment, describe)
-    optimizer.step()
+    gradients = clip_gradients(model, experiment, describe)
+    if checks_later and gradients.must_be_finite and can_skip_on_device(optimizer):
+        step_unless(optimizer, gradients.is_bad)
+    else:
+        gradients.check()
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(losses, norm)
+    return StepResult(losses, gradients)
 
 
 LOSS_NAMES = ("loss", "edm_loss", "mse")

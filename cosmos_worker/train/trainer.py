@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cosmos_worker.config.experiment import Experiment
@@ -36,6 +35,7 @@ from cosmos_worker.train.noise import draw_noise
 from cosmos_worker.train.optimizer import set_learning_rate
 from cosmos_worker.train.order import BucketOrder, DataOrder
 from cosmos_worker.train.parallelize import replicate
+from cosmos_worker.train.readings import Readings, reads_late
 from cosmos_worker.train.run_state import RunState
 from cosmos_worker.train.samples import SampleVideos
 from cosmos_worker.train.save_timer import SaveTimer
@@ -87,19 +87,22 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
     while state.done_steps < options.max_steps:
         bucket = trainer.order.bucket(state.done_steps)
         result, rate = trainer.step()
-        shared = trainer.exchange(result, stop)
-        sums.add(shared.losses, bucket)
+        trainer.readings.queue(result, trainer.flags(stop), bucket)
+        steps = trainer.readings.take(everything=trainer.is_anything_due)
+        for one in steps:
+            sums.add(one.losses, one.bucket)
         if is_due(state.done_steps, options.log_every_steps) or trainer.is_done:
             found = sums.take()
             means = found.values
-            extra = {"learning_rate": rate, "grad_norm": result.grad_norm}
+            extra = {"learning_rate": rate, "grad_norm": steps[-1].grad_norm}
             trainer.report({**means, **extra}, found.by_bucket)
-        if shared.is_stopping:
+        is_stopping = any(one.is_stopping for one in steps)
+        if is_stopping:
             trainer.saver.changes.drop()
-        if shared.is_checkpoint_written:
+        if any(one.is_checkpoint_written for one in steps):
             with trainer.time.of("saving"):
                 state.finish_save()
-        if shared.is_stopping:
+        if is_stopping:
             state.save()
             raise StopRequested(
                 f"{trainer.run}: stopped after step {state.done_steps}; run the same command to continue"
@@ -111,18 +114,20 @@ def _train_to_max_steps(trainer: Trainer, stop: StopSignal) -> dict[str, float]:
             if is_due(state.done_steps, options.sample_every_steps):
                 trainer.sample()
         with trainer.time.of("saving"):
-            _begin_save_if_due(trainer, shared, held_out)
+            _begin_save_if_due(trainer, any(one.is_save_due for one in steps), held_out)
     return means
 
 
-def _begin_save_if_due(trainer: Trainer, shared: SharedStep, held_out: HeldOutLoss | None) -> None:
+def _begin_save_if_due(
+    trainer: Trainer, is_due_by_time: bool, held_out: HeldOutLoss | None
+) -> None:
     """Begin to write a checkpoint in the background if one is due, by its step or by the time since the last."""
     options, state = trainer.experiment.trainer, trainer.state
     if trainer.is_done and options.keep_best:
         return  # train() saves the last one with its held-out loss
     if is_due(state.done_steps, options.save_every_steps):
         state.begin_save(held_out)  # that of the last step while train() validates
-    elif shared.is_save_due and not trainer.is_done:
+    elif is_due_by_time and not trainer.is_done:
         state.begin_save(exports_weights=False)
     else:
         return
@@ -139,23 +144,6 @@ def validation_is_due(options: TrainerConfig, done_steps: int) -> bool:
     if options.keep_best and is_due(done_steps, options.save_every_steps):
         return True
     return is_due(done_steps, options.validate_every_steps)
-
-
-@dataclass(frozen=True)
-class SharedStep:
-    """A step as all processes know it after their exchange: means over their samples, and what is decided together.
-
-    Attributes:
-        losses: total, EDM and squared error, float32 (3,) on the CPU.
-        is_stopping: some process was asked to stop.
-        is_checkpoint_written: every process has written its part of the checkpoint in progress.
-        is_save_due: the main process says that the last checkpoint is too old.
-    """
-
-    losses: Tensor
-    is_stopping: bool
-    is_checkpoint_written: bool
-    is_save_due: bool = False
 
 
 @dataclass
@@ -200,7 +188,7 @@ class Trainer:
             logger.info("%s", describe_held_out(self.held_out, options))
         self.positions = micro_batch_positions(
             options.global_batch_size,
-            options.micro_batch_size,
+            options.least_micro_batch,
             processes.data_rank,
             processes.data_size,
         )
@@ -213,6 +201,8 @@ class Trainer:
         )
         self.save_timer = SaveTimer(options.save_every_minutes, self.clock)
         self._log: MetricsLog | None = None
+        self._reads_late = reads_late(processes.device)
+        self.readings = Readings(processes, self._reads_late)
         self.time = TimeUse()
         self._work = SpeedMeter(self.experiment, self.dataset, processes)
 
@@ -221,13 +211,28 @@ class Trainer:
         """True if all steps are done."""
         return self.state.done_steps == self.experiment.trainer.max_steps
 
+    @property
+    def is_anything_due(self) -> bool:
+        """True if something is due after the last step that needs to know all steps so far."""
+        options, step = self.experiment.trainer, self.state.done_steps
+        intervals = (
+            options.log_every_steps,
+            options.save_every_steps,
+            options.validate_every_steps,
+            options.sample_every_steps,
+        )
+        return self.is_done or any(is_due(step, every) for every in intervals)
+
     # --- one step ----------------------------------------------------------------------------
 
     def step(self) -> tuple[StepResult, float]:
         """One optimizer step.
 
         Returns:
-            Its losses on this process's samples, and the learning rate.
+            Its losses on this process's samples and its gradients, and the learning rate.
+
+        Raises:
+            DataError: a gradient that is not finite; on a GPU this is noticed when the step is read.
         """
         step, experiment = self.state.done_steps, self.experiment
         samples = self.order.batch(step)
@@ -243,6 +248,7 @@ class Trainer:
             experiment,
             self.processes.device,
             lambda: f"step {step + 1}, windows {self._names(samples)}",
+            checks_later=self._reads_late,
         )
         self.state.finish_step()  # the average, and the count of steps
         return result, rate
@@ -262,15 +268,10 @@ class Trainer:
         names = [self.dataset.windows[sample].window_id for sample in samples]
         return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
-    def exchange(self, result: StepResult, stop: StopSignal) -> SharedStep:
-        """The step as all processes have done it, by one small collective."""
+    def flags(self, stop: StopSignal) -> tuple[bool, bool, bool]:
+        """What this process says beside its step, see :meth:`Readings.queue`."""
         is_save_due = self.processes.is_main and self.save_timer.is_due
-        flags = torch.tensor([stop.requested, self.saver.has_written, is_save_due]).float()
-        values = torch.cat([result.losses.cpu(), flags])
-        values = self.processes.mean(values.to(self.processes.device)).cpu()
-        return SharedStep(
-            values[:3], bool(values[3] > 0), bool(values[4] == 1), bool(values[5] > 0)
-        )
+        return stop.requested, self.saver.has_written, is_save_due
 
     # --- reports -----------------------------------------------------------------------------
 

@@ -133,7 +133,7 @@ def held_out_loss(
     """
     options = experiment.trainer
     chosen = choose_windows(held_out, options.validation_windows)
-    batches = _micro_batches(held_out, chosen, options.micro_batch_size)
+    batches = _micro_batches(held_out, chosen, options.least_micro_batch)
 
     def of_training(shape: Sequence[int], samples: Sequence[int], draw: int) -> Noise:
         return draw_noise(shape, experiment, "validation", draw, samples)

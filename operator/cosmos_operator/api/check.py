@@ -170,7 +170,7 @@ def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
             f"of {share} processes, or override parallel.context_parallel with {_one_of(shares)}"
         ]
     groups, total = num_data_groups(job, experiment), trainer.global_batch_size
-    unit = groups * trainer.micro_batch_size
+    unit = groups * trainer.least_micro_batch
     if total % unit == 0:
         return []
     per_group = divisors(total // groups) if total % groups == 0 else []
@@ -180,7 +180,7 @@ def _check_batch(job: PostTrainingJob, experiment: Experiment) -> list[str]:
         advice.append(f"trainer.micro_batch_size with {_one_of(usable)}")
     shared = f" / parallel.context_parallel {share}" if share > 1 else ""
     return [
-        f"spec.compute: {machines}{shared} x micro-batch {trainer.micro_batch_size} = {unit} samples "
+        f"spec.compute: {machines}{shared} x micro-batch {trainer.least_micro_batch} = {unit} samples "
         f"do not divide the global batch of {total}; " + " or ".join(advice)
     ]
 

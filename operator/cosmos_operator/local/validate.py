@@ -23,9 +23,16 @@ from cosmos_operator.plan.permissions import host_access
 from cosmos_operator.plan.sampling_job import complete_job
 from cosmos_operator.plan.stages import Stage, plan_stages
 from cosmos_worker.config.addresses import without_secrets
+from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.source import Source
 from cosmos_worker.config.stages import FetchModelConfig, PrepareDatasetConfig
+from cosmos_worker.config.values import GIB
+from cosmos_worker.memory.choice import choose, leaves_a_choice
+from cosmos_worker.memory.plan import Setup, plan_memory
 from cosmos_worker.storage.files import counted
+
+COMMON_GPU_GIB = (40, 80, 140)
+"""Memory of usual GPUs, for what is chosen when the training begins."""
 
 
 def describe_file(path: Path, model_job: Path | None = None) -> Iterator[str]:
@@ -140,7 +147,10 @@ def describe_numbers(job: PostTrainingJob) -> Iterator[str]:
     experiment, compute = resolve_experiment(job), job.spec.compute
     trainer, share = experiment.trainer, experiment.parallel.context_parallel
     groups = num_data_groups(job, experiment)
-    accumulation = trainer.global_batch_size // (trainer.micro_batch_size * groups)
+    is_open = trainer.micro_batch_size == "auto"
+    micro = "auto" if is_open else counted(trainer.least_micro_batch, "sample")
+    accumulation = trainer.global_batch_size // (trainer.least_micro_batch * groups)
+    accumulated = f"{'at most ' if is_open else ''}{accumulation} accumulated"
     samples = trainer.max_steps * trainer.global_batch_size
     windows = " or ".join(
         f"{video.num_pixel_frames} frames, {video.height}x{video.width} pixels"
@@ -152,13 +162,39 @@ def describe_numbers(job: PostTrainingJob) -> Iterator[str]:
     )
     sharing = f"{counted(groups, 'group')} of {_processes(share)}"
     yield (
-        f"batch: {sharing if share > 1 else _processes(groups)} x {counted(trainer.micro_batch_size, 'sample')} x "
-        f"{accumulation} accumulated = {trainer.global_batch_size}; {counted(trainer.max_steps, 'step')} = "
+        f"batch: {sharing if share > 1 else _processes(groups)} x {micro} x "
+        f"{accumulated} = {trainer.global_batch_size}; {counted(trainer.max_steps, 'step')} = "
         f"{counted(samples, 'sample')}"
     )
+    yield from _describe_choice(job, experiment)
     yield (
         f"checkpoints: every {counted(trainer.save_every_steps, 'step')}, the last {trainer.keep_last} kept"
     )
+
+
+def _describe_choice(job: PostTrainingJob, experiment: Experiment) -> Iterator[str]:
+    """A line on what the memory of the GPUs decides, for GPUs of usual sizes; none where nothing is left to it."""
+    if not leaves_a_choice(experiment):
+        return
+    compute = job.spec.compute
+    if experiment.trainer.device == "cpu":
+        yield "left to the memory: activation_checkpointing=none micro_batch_size=1 without a GPU"
+        return
+    found = []
+    for size in COMMON_GPU_GIB:
+        setup = choose(
+            Setup(
+                experiment,
+                num_gpus=compute.nodes * compute.num_processes_per_node,
+                gpus_per_node=compute.num_processes_per_node,
+                gpu_memory=size * GIB,
+                **experiment.parallel.model_dump(),
+            )
+        )
+        kind, micro = setup.activation_checkpointing, setup.micro_batch_size
+        lack = "" if plan_memory(setup).fits else ", which is too little"
+        found.append(f"{kind} and micro-batch {micro} on {size} GiB{lack}")
+    yield f"left to the GPUs' memory: activation checkpointing {'; '.join(found)} (estimates)"
 
 
 def _processes(number: int) -> str:

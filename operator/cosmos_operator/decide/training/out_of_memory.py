@@ -57,11 +57,14 @@ def _lack_of_gpu(pass_: Pass, stage: Stage) -> str:
     assert isinstance(stage.document, TrainConfig)
     trainer, parallel = stage.document.experiment.trainer, stage.document.experiment.parallel
     ways = []
-    if trainer.micro_batch_size > 1:
+    if trainer.micro_batch_size == "auto":
+        ways.append("trainer.micro_batch_size=1 (it was auto)")
+    elif trainer.micro_batch_size > 1:
         fewer = divisors(trainer.micro_batch_size)[-2]
         ways.append(f"trainer.micro_batch_size={fewer} (it had {trainer.micro_batch_size})")
-    if parallel.activation_checkpointing == "none":
-        ways.append("parallel.activation_checkpointing=block (it had none)")
+    if parallel.activation_checkpointing in ("none", "auto"):
+        was = "had none" if parallel.activation_checkpointing == "none" else "was auto"
+        ways.append(f"parallel.activation_checkpointing=block (it {was})")
     if parallel.sharding == "none" and stage.nodes * stage.processes_per_node > 1:
         ways.append("parallel.sharding=full (it had none)")
     more = "more GPUs in spec.compute"
