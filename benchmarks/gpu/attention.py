@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.device import median_seconds, name_of, peak_rate
+from benchmarks.gpu.device import median_seconds, name_of
 from benchmarks.gpu.kernels import chosen, names
 from benchmarks.gpu.worker import Job, NotHere
+from cosmos_worker.config.flops import peak_rate
 from cosmos_worker.memory.sizes import tokens_per_sample
 
 MATH_LIMIT = 16_000

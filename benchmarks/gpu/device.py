@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -18,25 +17,7 @@ from cosmos_worker.config.values import GIB
 Result = TypeVar("Result")
 LEAST_REPEATS = 3
 MOST_REPEATS = 200
-PEAKS = (
-    (r"H100 PCIe", 756e12),
-    (r"H100 NVL|H200 NVL", 835e12),
-    (r"H100|H200|H800|GH200", 989e12),
-    (r"B300|GB300", 2500e12),
-    (r"B200|GB200", 2250e12),
-    (r"B100", 1750e12),
-    (r"H20\b", 148e12),
-    (r"A100|A800", 312e12),
-    (r"L40S", 362e12),
-    (r"RTX 6000 Ada|L40\b", 181e12),
-)
-"""Dense bfloat16 products a second as NVIDIA's data sheets have them, by a pattern of the device's name."""
 PACKAGES = ("torchao", "flash_attn_interface", "flash_attn", "transformer_engine", "triton")
-
-
-def peak_rate(device_name: str) -> float | None:
-    """Floating-point operations a second of the device by its data sheet; None = not known."""
-    return next((rate for pattern, rate in PEAKS if re.search(pattern, device_name)), None)
 
 
 def name_of(device: torch.device) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.device import median_seconds, name_of, peak_rate
+from benchmarks.gpu.device import median_seconds, name_of
 from benchmarks.gpu.worker import Job
+from cosmos_worker.config.flops import peak_rate
 from cosmos_worker.memory.sizes import tokens_per_sample
 
 PRODUCTS_AT_ONCE = 10

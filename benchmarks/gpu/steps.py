@@ -13,13 +13,12 @@ from benchmarks.gpu.device import (
     median_seconds,
     name_of,
     peak_gib,
-    peak_rate,
     reserved_gib,
 )
-from benchmarks.gpu.flops import step_flops
 from benchmarks.gpu.network import Variant, build, random_batch
 from benchmarks.gpu.worker import Job
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.flops import TRAINING_FACTOR, peak_rate, sample_flops
 from cosmos_worker.config.values import GIB
 from cosmos_worker.memory.plan import MemoryPlan, Setup, plan_memory
 from cosmos_worker.train.optimizer import build_optimizer
@@ -34,8 +33,9 @@ def measure(job: Job, window: str, options: Mapping[str, Any]) -> None:
     with kernels.chosen(variant.attention, job.device) as attend:
         forget_peak(job.device)
         passes, step = _measure(job, variant, experiment, attend)
-    flops, peak = step_flops(experiment, variant.samples), peak_rate(name_of(job.device))
-    scale = step_flops(whole, variant.samples) / flops
+    flops = variant.samples * TRAINING_FACTOR * sample_flops(experiment)
+    peak = peak_rate(name_of(job.device))
+    scale = sample_flops(whole) / sample_flops(experiment)
     planned = plan_one_gpu(experiment, job.device)
     job.row(
         window=window,

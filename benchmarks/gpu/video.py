@@ -9,13 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.device import forget_peak, name_of, peak_gib, peak_rate, synchronise
-from benchmarks.gpu.flops import sample_flops
+from benchmarks.gpu.device import forget_peak, name_of, peak_gib, synchronise
 from benchmarks.gpu.network import FPS, SEED, build, compile_choice
 from benchmarks.gpu.rates import PRODUCT_RATE
 from benchmarks.gpu.tokenizer import decode_figure
 from benchmarks.gpu.worker import Job
 from cosmos_worker.config.experiment import Experiment
+from cosmos_worker.config.flops import peak_rate, sample_flops
 from cosmos_worker.config.sampling import SamplingConfig
 from cosmos_worker.config.training import AccelerationConfig, ParallelConfig
 from cosmos_worker.diffusion.samplers import OnStep

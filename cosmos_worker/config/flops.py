@@ -6,9 +6,24 @@ computed a second time: utilisation of a device is measured in these figures.
 
 from __future__ import annotations
 
+import re
+
 from cosmos_worker.config.experiment import Experiment
 from cosmos_worker.config.network import LATENT_SCALE, NetConfig
 
+PEAKS = (
+    (r"H100 PCIe", 756e12),
+    (r"H100 NVL|H200 NVL", 835e12),
+    (r"H100|H200|H800|GH200", 989e12),
+    (r"B300|GB300", 2500e12),
+    (r"B200|GB200", 2250e12),
+    (r"B100", 1750e12),
+    (r"H20\b", 148e12),
+    (r"A100|A800", 312e12),
+    (r"L40S", 362e12),
+    (r"RTX 6000 Ada|L40\b", 181e12),
+)
+"""Dense bfloat16 operations a second as NVIDIA's data sheets have them, by a pattern of the device's name."""
 NUM_MASK_CHANNELS = 2
 """Condition mask and padding mask, which are channels of the network's input beside the latent's."""
 TRAINING_FACTOR = 3
@@ -53,8 +68,19 @@ def training_flops(experiment: Experiment, latent_shape: tuple[int, int, int]) -
     return TRAINING_FACTOR * forward_flops(experiment.net, tokens, experiment.text.max_length)
 
 
+def peak_rate(device_name: str) -> float | None:
+    """Operations a second of a device in bfloat16 by its data sheet; None = not known."""
+    return next((rate for pattern, rate in PEAKS if re.search(pattern, device_name)), None)
+
+
+def sample_flops(experiment: Experiment) -> int:
+    """Operations of one forward pass over a window of the size of ``video``."""
+    scale, video = LATENT_SCALE * experiment.net.patch_size, experiment.video
+    tokens = experiment.num_latent_frames * (video.height // scale) * (video.width // scale)
+    return forward_flops(experiment.net, tokens, experiment.text.max_length)
+
+
 def run_flops(experiment: Experiment) -> int:
     """Operations of a whole training, all of whose windows have the size of ``video``."""
-    video, trainer = experiment.video, experiment.trainer
-    size = (experiment.num_latent_frames, video.height // LATENT_SCALE, video.width // LATENT_SCALE)
-    return trainer.max_steps * trainer.global_batch_size * training_flops(experiment, size)
+    samples = experiment.trainer.max_steps * experiment.trainer.global_batch_size
+    return samples * TRAINING_FACTOR * sample_flops(experiment)

@@ -10,26 +10,18 @@ from typing import Literal
 
 import torch
 
+from cosmos_worker.config.flops import peak_rate
+
 Activity = Literal["data", "saving", "validating", "sampling"]
 BETWEEN_STEPS: tuple[Activity, ...] = ("saving", "validating", "sampling")
 """Activities during which no step is computed; waiting for data is a part of a step."""
-TERA = 10**12
-PEAK_FLOPS = {
-    "H100 PCIe": 756 * TERA,
-    "H100": 989 * TERA,
-    "H200": 989 * TERA,
-    "B200": 2250 * TERA,
-    "A100": 312 * TERA,
-}
-"""Part of a GPU's name → operations a second in bfloat16 without sparsity, as in its data sheet; the first counts."""
 
 
-def peak_flops(device: torch.device) -> int | None:
+def peak_flops(device: torch.device) -> float | None:
     """Operations a second of the device in bfloat16; None where they are not known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    return peak_rate(torch.cuda.get_device_name(device))
 
 
 def peak_memory_gib(device: torch.device) -> float | None:

@@ -1,4 +1,4 @@
-"""The formula of the network's operations against PyTorch's count."""
+"""The operations that utilisation is measured in, against PyTorch's count of a step of the benchmark."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.flops import forward_flops, step_flops
 from benchmarks.gpu.network import Variant, build, random_batch
 from benchmarks.gpu.sizes import TINY
+from cosmos_worker.config.flops import TRAINING_FACTOR, sample_flops
 from cosmos_worker.train.step import batch_loss
 
 CPU = torch.device("cpu")
-UNCOUNTED = 0.08
-"""Share of the modulations, which the formula leaves out, in this small network; next to nothing in the 7B."""
+NOT_COMPUTED = 0.1
+"""Share of the gradients of inputs, text and patches, which nobody needs, in this small network; 0.2 % in the 7B."""
 
 
 @pytest.mark.parametrize("samples", [1, 3])
@@ -27,12 +27,6 @@ def test_operations_of_a_step_are_those_that_pytorch_counts(samples: int) -> Non
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         batch_loss(model, batch, noise, experiment.diffusion, CPU).total.backward()
 
-    counted, formula = counter.get_total_flops(), step_flops(experiment, samples)
-    assert formula <= counted <= (1 + UNCOUNTED) * formula
-
-
-def test_operations_grow_with_the_square_of_the_tokens_by_attention_alone() -> None:
-    net = TINY.windows["short"].net
-    one, two = (forward_flops(net, tokens, 0) for tokens in (1000, 2000))
-
-    assert two - 2 * one == net.num_blocks * 4 * net.model_channels * (2000**2 - 2 * 1000**2)
+    counted = counter.get_total_flops()
+    formula = samples * TRAINING_FACTOR * sample_flops(experiment)
+    assert (1 - NOT_COMPUTED) * formula <= counted <= formula

@@ -14,6 +14,7 @@ from benchmarks.gpu.network import Variant, build, random_batch
 from benchmarks.gpu.parts import Part, all_parts
 from benchmarks.gpu.sizes import TINY, TRUE
 from benchmarks.gpu.worker import Job, NotHere, carry_out
+from cosmos_worker.config.flops import peak_rate
 from cosmos_worker.model.layers import DiTBlock
 from cosmos_worker.train.step import batch_loss
 
@@ -128,4 +129,4 @@ def test_parts_have_names_of_their_own() -> None:
     ],
 )
 def test_peak_rate_is_known_by_the_name(name: str, rate: float | None) -> None:
-    assert device.peak_rate(name) == rate
+    assert peak_rate(name) == rate
