@@ -149,6 +149,11 @@ class Experiment(Model):
                 f"acceleration.attention: {acceleration.attention!r} computes in bfloat16, not in "
                 "diffusion.compute_dtype 'float32'; use 'auto', or compute_dtype=bfloat16"
             )
+        if acceleration.linear == "float8" and acceleration.compile == "disabled":
+            raise ValueError(
+                "acceleration.linear: 'float8' without compiled blocks is slower than bfloat16 "
+                "(acceleration.compile 'disabled'); use compile=auto, or linear=plain"
+            )
         if self.optimizer.implementation == "apex" and self.parallel.sharding != "none":
             raise ValueError(
                 "optimizer.implementation: 'apex' updates whole weights, which parallel.sharding "

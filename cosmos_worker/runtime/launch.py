@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
@@ -45,6 +46,8 @@ from cosmos_worker.runtime.signals import (
 
 logger = logging.getLogger(__name__)
 
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables of PyTorch's allocator, of which releases before 2.10 know the second."""
 SAVE_VARIABLE = "COSMOS_SAVE_SECONDS"
 DEFAULT_SAVE_S = 240
 """Time to save after SIGTERM; must be less than the pod's terminationGracePeriodSeconds."""
@@ -101,6 +104,26 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
+def has_nvidia_gpu() -> bool:
+    """True if this machine or container has a device of NVIDIA's driver."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def allocator_settings(environment: Mapping[str, str], has_gpu: bool) -> dict[str, str]:
+    """Variables with which PyTorch's allocator grows its segments, so that less memory is lost between tensors.
+
+    Args:
+        environment: what it says about the allocator is kept.
+        has_gpu: without a GPU nothing is set.
+    """
+    if not has_gpu or any(environment.get(name) for name in ALLOCATOR_VARIABLES):
+        return {}
+    # releases before 2.10 know the second name only
+    major, minor = (int(part) for part in version("torch").split(".")[:2])
+    name = ALLOCATOR_VARIABLES[0 if (major, minor) >= (2, 10) else 1]
+    return {name: "expandable_segments:True"}
+
+
 @dataclass
 class Agent:
     """The torchrun process of this node, and the training processes below it."""
@@ -115,6 +138,7 @@ class Agent:
         """Start torchrun, in a session of its own: Ctrl-C on the terminal reaches the launcher only."""
         environment = {**os.environ, OUTCOMES_VARIABLE: str(folder)}
         environment.setdefault("OMP_NUM_THREADS", "1")
+        environment |= allocator_settings(environment, has_nvidia_gpu())
         environment.setdefault(SHUTDOWN_VARIABLE, str(save_s))
         for variable in RANK_VARIABLES:
             environment.pop(variable, None)

@@ -47,6 +47,7 @@ from cosmos_worker.train.gpu_choice import choose_for_gpu
 from cosmos_worker.train.noise import sample_generator
 from cosmos_worker.train.parallelize import (
     accelerate,
+    check_float8_pays,
     form_shard_mesh,
     parallelize,
     run_blocks,
@@ -100,7 +101,8 @@ def build_model(
     if experiment.lora.rank:
         add_lora(model, experiment.lora, dtype)
     accelerate(model, experiment.acceleration, device)
-    run_blocks(model, experiment, device)
+    is_compiled = run_blocks(model, experiment, device)
+    check_float8_pays(experiment.acceleration, device, is_compiled)
     parallelize(model, experiment.parallel, processes, mesh, dtype)
     model = model.to_empty(device=device)
     fill_model(model, state, weights)

@@ -120,13 +120,16 @@ def parallelize(
     fully_shard(model, mesh=shard_mesh)
 
 
-def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device) -> None:
+def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device) -> bool:
     """Let the blocks keep or compute again their activations, and compile them if the experiment says so, in place.
 
     Args:
         model: with its corrections and kernels, before :func:`parallelize`.
         experiment: options.
         device: where the blocks run.
+
+    Returns:
+        True if they are compiled.
 
     Raises:
         ConfigError: acceleration.compile is enabled, and they cannot be compiled here.
@@ -138,8 +141,22 @@ def run_blocks(model: CosmosModel, experiment: Experiment, device: torch.device)
         any_length = experiment.text_padding == "trim"
         is_strict = kernels.compile == "enabled"
         compile_blocks(model.net, run, any_length=any_length, is_strict=is_strict)
-    else:
-        model.net.run_block = run
+        return True
+    model.net.run_block = run
+    return False
+
+
+def check_float8_pays(config: AccelerationConfig, device: torch.device, is_compiled: bool) -> None:
+    """Check that float8 is not asked of blocks that are not compiled, which are then slower than in bfloat16.
+
+    Raises:
+        ConfigError: they are not compiled; on a CPU, where float8 is emulated for trials, this is no error.
+    """
+    if config.linear == "float8" and device.type == "cuda" and not is_compiled:
+        raise ConfigError(
+            "acceleration.linear: 'float8' without compiled blocks is slower than bfloat16, and the blocks are not "
+            "compiled here (the log says why); use 'plain', or remove what prevents compiling"
+        )
 
 
 def replicate(model: CosmosModel, processes: ProcessGroup) -> nn.Module:

@@ -30,7 +30,7 @@ from cosmos_worker.errors import ConfigError
 from cosmos_worker.model.dit import CosmosModel
 from cosmos_worker.stages import train as train_stage
 from cosmos_worker.storage.volumes import Volumes
-from cosmos_worker.train.parallelize import accelerate
+from cosmos_worker.train.parallelize import accelerate, check_float8_pays
 
 CPU = torch.device("cpu")
 FLOAT8 = AccelerationConfig(linear="float8")
@@ -158,6 +158,10 @@ def test_float8_needs_sides_that_it_admits() -> None:
     [
         ({"lora": {"rank": 2}, "acceleration": {"linear": "float8"}}, "'float8' is not for LoRA"),
         (
+            {"acceleration": {"linear": "float8", "compile": "disabled"}},
+            "'float8' without compiled blocks is slower.*use compile=auto, or linear=plain",
+        ),
+        (
             {
                 "diffusion": {"compute_dtype": "float32"},
                 "acceleration": {"attention": "transformer_engine"},
@@ -173,6 +177,15 @@ def test_float8_needs_sides_that_it_admits() -> None:
 def test_options_that_contradict_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Experiment.model_validate({**small_experiment().model_dump(), **changes})
+
+
+def test_float8_of_blocks_that_are_not_compiled_is_refused_on_a_gpu() -> None:
+    cuda = torch.device("cuda", 0)
+    check_float8_pays(FLOAT8, cuda, is_compiled=True)
+    check_float8_pays(FLOAT8, CPU, is_compiled=False)
+
+    with pytest.raises(ConfigError, match="not compiled here .*; use 'plain'"):
+        check_float8_pays(FLOAT8, cuda, is_compiled=False)
 
 
 def test_float8_decides_the_weights_and_who_computes_attention_does_not() -> None:
