@@ -186,9 +186,9 @@ class AccelerationConfig(Model):
     and bfloat16. auto: on Hopper in bfloat16 flash_attention_3 if it is installed, else cudnn; elsewhere torch."""
     linear: Literal["plain", "float8", "transformer_engine_float8"] = "plain"
     """float8: products of the blocks' attention and MLP layers in float8 with one scale per tensor, forward and
-    backward, by torchao; needs compiled blocks and a GPU of compute capability 8.9, and is emulated on a CPU. transformer_engine_float8:
-    the same by Transformer Engine 2.16 or later; needs such a GPU, sides and tokens of each sample that are multiples
-    of 16, and no selective activation checkpointing. Neither with LoRA."""
+    backward, by torchao; needs compiled blocks and a GPU of compute capability 8.9, and is emulated on a CPU.
+    transformer_engine_float8: the same by Transformer Engine 2.16 or later; needs such a GPU, sides and tokens of
+    each sample that are multiples of 16, and no selective activation checkpointing. Neither with LoRA."""
     compile: CompileChoice = "auto"
     """torch.compile of each block, in training and in sampling; results differ by rounding. auto: on CUDA, and on a CPU
     in trainings that are long enough to make up for the minutes of compiling; blocks run as they are, and the log

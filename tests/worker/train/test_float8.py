@@ -184,7 +184,7 @@ def test_float8_of_blocks_that_are_not_compiled_is_refused_on_a_gpu() -> None:
     check_float8_pays(FLOAT8, cuda, is_compiled=True)
     check_float8_pays(FLOAT8, CPU, is_compiled=False)
 
-    with pytest.raises(ConfigError, match="not compiled here .*; use 'plain'"):
+    with pytest.raises(ConfigError, match=r"not compiled here .*; use 'plain'"):
         check_float8_pays(FLOAT8, cuda, is_compiled=False)
 
 
