@@ -41,6 +41,9 @@ class Addition:
     is_hint: bool = False
     """True if a worker that does not know the option may do without it, whatever its value."""
 
+    instead: Any = None
+    """For a hint of an option that is not new: the value that an older worker gets in place of one of ``later``."""
+
     def is_earlier(self, value: object) -> bool:
         """True for a value that stands for what was done before."""
         return value not in self.later if self.later else value in self.earlier
@@ -55,17 +58,22 @@ CHECKS_OF_NAME = {
 }
 TOKENIZER_RUNTIME = {"tokenizer_runtime": Addition(2, ("native",), is_hint=True)}
 """An older worker always runs the programs in a tokenizer's files, which give the same numbers within rounding."""
+
+
+def _left_to_the_gpu(instead: int | str) -> Addition:
+    """Addition of the value ``auto``, for which an older worker takes what any GPU can do."""
+    return Addition(2, (), later=("auto",), is_option=False, is_hint=True, instead=instead)
+
+
 ADDITIONS: dict[str, dict[str, Addition]] = {
     "train": {
         "experiment.trainer.save_every_minutes": Addition(2, (None,)),
         "experiment.trainer.validation_windows": Addition(2, (), is_hint=True),
-        "experiment.trainer.micro_batch_size": Addition(2, (), later=("auto",), is_option=False),
-        "experiment.parallel.activation_checkpointing": Addition(
-            2, (), later=("auto",), is_option=False
-        ),
+        "experiment.trainer.micro_batch_size": _left_to_the_gpu(1),
+        "experiment.parallel.activation_checkpointing": _left_to_the_gpu("block"),
+        "experiment.acceleration.attention": _left_to_the_gpu("torch"),
         "start_from": Addition(2, (None,)),
         "experiment.acceleration.compile": Addition(2, ("auto",)),
-        "experiment.acceleration.attention": Addition(2, ("auto",)),
         **CHECKS_OF_NAME,
         **TOKENIZER_RUNTIME,
     },
@@ -98,8 +106,10 @@ def dump_document(stage: str, document: StageConfig) -> dict[str, Any]:
     needed = 1
     for path, addition in ADDITIONS.get(stage, {}).items():
         for block, name in _places(values, path.split(".")):
-            if addition.is_hint:
+            if addition.is_hint and addition.is_option:
                 del block[name]
+            elif addition.is_hint:
+                block[name] = block[name] if addition.is_earlier(block[name]) else addition.instead
             elif not addition.is_earlier(block[name]):
                 needed = max(needed, addition.version)
             elif addition.is_option:
