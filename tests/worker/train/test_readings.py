@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +42,7 @@ from cosmos_worker.train.readings import Readings
 from cosmos_worker.train.step import StepResult, train_step
 
 CPU = torch.device("cpu")
+SUPPORT = Path(__file__).parents[2] / "support"
 SHAPE = (SMALL_NET.latent_channels, 3, 4, 4)
 FLAGS = (False, False, False)
 
@@ -163,6 +167,24 @@ def test_norm_is_that_of_pytorch_to_the_last_bit() -> None:
 
     assert torch.equal(found.norm, expected)
     assert len(found.names) == len(found.own_norms) == len(grads)
+
+
+@pytest.mark.multiproc
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("sharding", "processes"), [("full", 2), ("hybrid", 4)])
+def test_sharded_steps_are_those_of_pytorch_to_the_last_bit(sharding: str, processes: int) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    program = [str(SUPPORT / "late_steps_program.py"), sharding]
+    ended = subprocess.run(
+        [*torchrun, f"--nproc-per-node={processes}", *program],
+        env=os.environ | {"PYTHONPATH": str(SUPPORT.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["equal"] * processes
 
 
 # --- a whole run -----------------------------------------------------------------------------
