@@ -94,6 +94,7 @@ def make_reconcile(parts: Parts) -> Handle:
         parts.settings,
         parts.metrics,
         parts.wake,
+        parts.cluster.now,
         crd=parts.crd,
         planner=parts.planner,
     ).reconcile
@@ -120,7 +121,7 @@ class Operator:
         self._lease = Lease(
             cluster, settings.lease, own_identity(), watched=settings.watch_namespaces
         )
-        self._orphans = OrphanCollector(cluster, settings)
+        self._orphans = OrphanCollector(cluster, settings, cluster.now)
         self._watcher = Watcher(cluster, settings, cache, router, self._queue, self._metrics)
         self._neighbours = Neighbours(cluster, settings, self._metrics)
         self._health = HealthServer(

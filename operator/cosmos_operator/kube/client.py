@@ -27,6 +27,7 @@ from cosmos_operator.errors import ClusterUnavailable, Conflict, InvalidSpec, Re
 from cosmos_operator.kube.kinds import Manifest
 from cosmos_operator.kube.protocol import FIELD_MANAGER, UNKNOWN_FIELD, WEBHOOK_FAILED
 from cosmos_operator.kube.proxy import is_exempt
+from cosmos_operator.kube.server_clock import ServerClock
 
 TIMEOUT_S = 30.0
 """Longest time that a request may take."""
@@ -199,6 +200,8 @@ class Client:
         self._configuration = configuration
         self._trust_env = not is_exempt(configuration.host, os.environ)
         configuration.client_session_kwargs = {"trust_env": self._trust_env}
+        self.clock = ServerClock()
+        """The time of the API server."""
         self._api = ApiClient(configuration)
         self._api.user_agent = FIELD_MANAGER
 
@@ -254,6 +257,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             response = await self._send(method, path, query, body, (content_type, accept), timeout)
+            self.clock.note(response.headers.get("Date"))
             data = await response.read()
             return Answer(response.status, data)
         except TimeoutError:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 
@@ -67,6 +68,10 @@ class KubeCluster(Patches):
     async def connection(self) -> Connection:
         """Address and credentials of the same API server for the same user, for another client."""
         return await self._client.connection()
+
+    def now(self) -> datetime:
+        """The time of the API server, in UTC."""
+        return self._client.clock.now()
 
     # --- the protocol --------------------------------------------------------------------------
 

@@ -29,9 +29,13 @@ def count_gpu_hours(pass_: Pass, stage: Stage, gang: Gang, number: int) -> None:
         pass_: the pass.
         stage: the training.
         gang: the pods of the attempt.
-        number: the number of the attempt, which may be followed by one that this pass has begun.
+        number: the number of the attempt, which may be followed by one that this pass has begun. An attempt that was
+            taken back, because nothing of it had been created, counts no more.
     """
-    before = next(one for one in pass_.attempts if one.number == number)
+    before = next((one for one in pass_.attempts if one.number == number), None)
+    if before is None:
+        pass_.gpu_hours = _total(pass_)
+        return
     attempt = _with_times(before, stage, gang, pass_.now)
     if attempt.gpus:
         is_news = (

@@ -658,3 +658,23 @@ def test_save_of_a_pod_that_is_gone_is_told(is_of_an_earlier_job):
         assert (attempt["endStep"], simulation.status.get("checkpoints")) == (10, None)
     else:
         assert (attempt["endStep"], simulation.status["checkpoints"]["latestStep"]) == (17, 17)
+
+
+def test_attempt_of_which_nothing_was_created_is_taken_back_while_the_job_is_suspended():
+    """An operator that ends between the status and the workload leaves an attempt that never began."""
+    simulation = Simulation()
+    simulation.prepare()
+    for kind, name in list(simulation.objects):
+        if kind == "PyTorchJob":
+            del simulation.objects[kind, name]
+    del simulation.attempts[0]["startTime"]
+
+    simulation.edit({"runPolicy": {"suspend": True}})
+    simulation.settle()
+    assert simulation.status["state"] == "Suspended"
+    assert simulation.attempts == []
+
+    simulation.edit({"runPolicy": {"suspend": False}})
+    simulation.settle()
+    assert [one["number"] for one in simulation.attempts] == [1]
+    assert simulation.workload_names("PyTorchJob") == ["push-1"]
