@@ -115,19 +115,6 @@ def real_peer_loss() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def real_stop() -> None:
-    """Rank 1 is stopped in the middle of gloo's reductions, so that the others wait for it."""
-    import torch
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo")
-    for step in range(1000):
-        dist.all_reduce(torch.ones(1))
-        position.write(step + 1, 4)
-        if RANK == 1 and step == 20:
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-
 def wait_for_stop() -> None:
     requested: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: requested.append(number))

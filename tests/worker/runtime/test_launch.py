@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -254,17 +253,6 @@ def test_kill_in_a_reduction_is_the_cause_and_its_step_is_known(tmp_path: Path) 
     assert end.message["rank"] == 1
     assert end.message["step"] in (21, 22)
     assert end.message["checkpoint"] == 4
-
-
-def test_rank_that_is_stopped_ends_all_with_the_stacks_of_each_in_the_log(tmp_path: Path) -> None:
-    process = start_program(tmp_path, "real_stop", COSMOS_STALL_SECONDS="4")
-    end = end_of(process, tmp_path)
-
-    assert end.code == 74, end.log
-    assert end.message["reason"] == "Stalled"
-    assert "rank 1 T (stopped)" in end.message["message"]
-    assert end.message["step"] == 21
-    assert len(re.findall(r"rank_program\.py\", line \d+ in real_stop", end.log)) == 2, end.log
 
 
 def test_success_carries_the_result(tmp_path: Path) -> None:
