@@ -75,7 +75,7 @@ browser: $(READY)
 
 # REQUIRE_API_SERVER=1 first builds missing programs, or waits for a process that does; else the tests are skipped and named
 api-server: $(READY) $(if $(REQUIRE_API_SERVER),api-server-programs)
-	$(BIN)/pytest -q -m api_server $(if $(REQUIRE_API_SERVER),--require-api-server) tests/fakekube tests/api_server tests/fuzz
+	$(BIN)/pytest -q -m api_server $(if $(REQUIRE_API_SERVER),--require-api-server) tests/fakekube tests/api_server
 
 api-server-programs: $(READY)
 	PYTHONPATH=tests/cluster $(BIN)/python -m harness api-server-programs

@@ -92,8 +92,8 @@ def document_of_today(stage: str, document: Values) -> Values:
     experiment, text = document.get("experiment"), document.get("text")
     if stage == "train" and isinstance(experiment, dict) and _is_of_before(experiment):
         return {**document, "experiment": of_today(experiment)}
-    is_moved = "text_padding" in document
-    if stage == "generate" and isinstance(text, dict) and "padding" in text and not is_moved:
+    is_generate = stage == "generate" and "text_padding" not in document
+    if is_generate and isinstance(text, dict) and "padding" in text:
         rest = {name: value for name, value in text.items() if name != "padding"}
         return {**document, "text": rest, "text_padding": text["padding"]}
     return document

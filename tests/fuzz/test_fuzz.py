@@ -90,22 +90,6 @@ def test_same_seed_gives_the_same_inputs(tmp_path):
 # --- resources, on the API server in this process ----------------------------------------------
 
 
-@pytest.mark.api_server
-def test_jobs_get_an_answer_on_a_real_api_server(api_server, tmp_path):
-    import yaml
-    from support.api_client import connect, prepared, wait_for
-
-    files = ("crd.yaml", "crd-inferencejob.yaml")
-    crds = [yaml.load((resources.CHART / name).read_bytes(), yaml.CSafeLoader) for name in files]
-    with prepared(connect(api_server.kubeconfig), *crds) as api:
-        wait_for(lambda: api.call("GET", api.jobs)[0] == 200)
-        with resources.operated(api, api_server.kubeconfig, tmp_path):
-            answers = resources.try_jobs(api, 60, 1)
-
-    assert answers.faults == []
-    assert answers.counts["refused by the API server"] >= 10
-
-
 SCHEMAS = {
     one["spec"]["names"]["plural"]: one["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for one in build_crds()
