@@ -46,7 +46,7 @@ class Executor:
             "trust_env": not is_exempt(configuration.host, os.environ),
             "proxy": configuration.proxy,
         }
-        self._api = WsApiClient(configuration, heartbeat=HEARTBEAT_S)
+        self._api = WsApiClient(configuration, heartbeat=HEARTBEAT_S)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
         """Close all connections."""
@@ -69,7 +69,7 @@ class Executor:
             method, url, headers, _, _ = await self._api.param_serialize(
                 "GET", path, query_params=query, auth_settings=["BearerToken"]
             )
-            answer = await self._api.call_api(method, url, headers, _preload_content=False)
+            answer = await self._api.call_api(method, url, headers, _preload_content=False)  # type: ignore[no-untyped-call]
             async with answer.response as connection:
                 async for message in connection:
                     data = message.data if isinstance(message.data, bytes) else b""
