@@ -6,6 +6,7 @@
 # make gpu          the tests that need a CUDA device, with the 7B at its true size; GPU_FOLDER=/big/disk/folder (150 GB)
 # make bench-gpu    measures on one GPU within MINUTES=5, see docs/benchmarks.md; make gpu-wheels GPU_PYTHON=3.12 downloads
 #                   what such a machine without a network lacks
+# make operator-sweep  the operator under SCHEDULES=5000 random schedules of crashes and faults, which SEED=1 chooses
 # make bench        the benchmarks that a CPU can do; figures in bench/*.json, tables in bench/*.md
 # make images       the images, with docker, podman or buildah; REGISTRY=registry.example.com/team PUSH=1 pushes them, and
 #                   docker/images.sh has the other variables
@@ -24,7 +25,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit unit-others unit-stages unit-train multiproc multiproc-computing multiproc-others browser \
-  api-server api-server-programs cluster gpu bench bench-gpu gpu-wheels FORCE lint dataset images chart constraints clean
+  api-server api-server-programs operator-sweep cluster gpu bench bench-gpu gpu-wheels FORCE lint dataset images chart constraints clean
 
 setup: $(READY)
 
@@ -73,6 +74,12 @@ api-server: $(READY) $(if $(REQUIRE_API_SERVER),api-server-programs)
 
 api-server-programs: $(READY)
 	PYTHONPATH=tests/cluster $(BIN)/python -m harness api-server-programs
+
+SCHEDULES ?= 5000
+SEED ?= 1
+
+operator-sweep: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m support.crash_sweep --schedules $(SCHEDULES) --seed $(SEED) $(if $(MINUTES_OF_SWEEP),--minutes $(MINUTES_OF_SWEEP))
 
 cluster: $(READY)
 	$(BIN)/pytest -v -rs --timeout 900 --durations 15 -m "not multiproc" --real-cluster tests/cluster tests/scenarios

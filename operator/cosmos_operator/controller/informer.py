@@ -129,7 +129,7 @@ class Informer:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
     async def _watch(self) -> None:
-        labels = INFORMED[self.kind]
+        labels = INFORMED.get(self.kind, {})
         metadata_only = self.kind in METADATA_ONLY
         changes = self.source.changes(
             self.kind, self.namespace, labels, self.version, metadata_only=metadata_only
