@@ -91,6 +91,16 @@ CREATED: list[tuple[dict[str, Any], str]] = [
         "give exactly one of job and folder",
     ),
     (
+        {"tokenizer": {"runtime": "TorchScript", "source": {"huggingFace": {"repo": "a/b"}}}},
+        "TorchScript runs the programs in the files, so it needs their digest in the job: give source.claim, "
+        "huggingFace, s3 or url with sha256, or source.path",
+    ),
+    (
+        {"dataset": {"source": {"huggingFace": {"repo": "a/b", "sha256": "0" * 64}}}},
+        "sha256 of claim, huggingFace and s3 is for models; a dataset is pinned by a commit in "
+        "huggingFace.revision, or as an archive by url.sha256",
+    ),
+    (
         {"guardrails": {"faceBlur": True}},
         "faceBlur: there are no guardrails; give source, textClassifier and imageEncoder, or remove it",
     ),
