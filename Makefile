@@ -84,7 +84,7 @@ SCHEDULES ?= 5000
 SEED ?= 1
 
 operator-sweep: $(READY)
-	PYTHONPATH=tests $(BIN)/python -m support.crash_sweep --schedules $(SCHEDULES) --seed $(SEED) $(if $(MINUTES_OF_SWEEP),--minutes $(MINUTES_OF_SWEEP))
+	PYTHONHASHSEED=0 PYTHONPATH=tests $(BIN)/python -m support.crash_sweep --schedules $(SCHEDULES) --seed $(SEED) $(if $(MINUTES_OF_SWEEP),--minutes $(MINUTES_OF_SWEEP))
 
 cluster: $(READY)
 	$(BIN)/pytest -v -rs --timeout 900 --durations 15 -m "not multiproc" --real-cluster tests/cluster tests/scenarios
