@@ -14,6 +14,7 @@ from cosmos_operator.plan.stages import Stage
 from cosmos_operator.plan.volumes import Mount, mount_path
 from cosmos_operator.settings import Settings
 from cosmos_worker.runtime.outcome import TERMINATION_VARIABLE
+from cosmos_worker.runtime.stall import STALL_VARIABLE
 from cosmos_worker.storage.volumes import (
     VOLUMES,
     volume_variable,
@@ -104,7 +105,10 @@ def build_pod_template(
     worker["name"] = container
     if stage.kind == "train":
         saving_s = max(1, pod["terminationGracePeriodSeconds"] - SAVE_MARGIN_SECONDS)
-        worker["env"].append({"name": "COSMOS_SAVE_SECONDS", "value": str(saving_s)})
+        stall_s = max(1, job.spec.run_policy.stall_timeout_seconds * 5 // 6)
+        worker["env"] += _named_values(
+            {"COSMOS_SAVE_SECONDS": str(saving_s), STALL_VARIABLE: str(stall_s)}
+        )
     if avoid is not None:
         keep_away(pod, avoid.never, avoid.if_possible)
     return template

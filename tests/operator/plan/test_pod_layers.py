@@ -330,3 +330,14 @@ def test_programs_find_a_user_whose_number_is_in_no_list() -> None:
     values = {one["name"]: one.get("value") for one in container(pod)["env"]}
 
     assert (values["USER"], values["HOME"]) == ("cosmos", "/tmp")
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"), [({}, "1500"), ({"runPolicy.stallTimeoutSeconds": 7200}, "6000")]
+)
+def test_training_ends_a_hang_by_itself_before_the_operator_does(
+    changes: Json, seconds: str
+) -> None:
+    variables = container(templates(changes)["train"])["env"]
+
+    assert {"name": "COSMOS_STALL_SECONDS", "value": seconds} in variables
