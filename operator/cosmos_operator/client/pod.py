@@ -38,6 +38,8 @@ PULL_LABEL = f"{GROUP}/pull"
 ROOT = "/mnt/cosmos/checkpoints"
 """Folder of the claim in the pod."""
 HEARTBEAT = "/tmp/heartbeat"  # noqa: S108 - in the pod's own emptyDir
+OF_ANOTHER = (MANAGED_LABEL, JOB_NAME_LABEL, "job-name", "controller-uid")
+"""Labels in the template of a stage's Job that say whose pods these are; the API server adds the last two."""
 PROGRAM = "COSMOS_PULL_PROGRAM"
 """Variable of the container that holds the text of its program."""
 START = ("python3", "-u", "-c", f"import os; exec(os.environ['{PROGRAM}'])")
@@ -102,7 +104,7 @@ def build_workload(
     labels = {
         key: value
         for key, value in (header.get("labels") or {}).items()
-        if not key.startswith(f"{GROUP}/") and key not in (MANAGED_LABEL, JOB_NAME_LABEL)
+        if not key.startswith((f"{GROUP}/", "batch.kubernetes.io/")) and key not in OF_ANOTHER
     }
     labels |= {PART_OF_LABEL: PART_OF, PULL_LABEL: name_of(job)}
     annotations = {

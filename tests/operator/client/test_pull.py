@@ -157,7 +157,11 @@ def test_pod_is_admitted_by_restricted_and_keeps_what_nodes_and_registries_need(
     job = {"kind": "PostTrainingJob", "metadata": {"name": "mine", "namespace": "n", "uid": "u"}}
     template = {
         "metadata": {
-            "labels": {"team": "robots", "cosmos.dev/job": "mine", "app.kubernetes.io/managed-by": "cosmos"},
+            "labels": {
+                "team": "robots", "cosmos.dev/job": "mine", "app.kubernetes.io/managed-by": "cosmos",
+                "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "mine-train",
+                "controller-uid": "u", "job-name": "mine-train",
+            },
             "annotations": {"sidecar.istio.io/inject": "false"},
         },
         "spec": {
