@@ -45,6 +45,8 @@ COST_TIME_ANNOTATION = f"{GROUP}/steps-since-checkpoint-time"
 
 # --- of Kubernetes and Kueue -------------------------------------------------------------------
 
+JOB_PREFIX = "batch.kubernetes.io/"
+"""Prefix of the labels and annotations that Kubernetes gives to the pods of a Job."""
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 """Name of the batch/v1 Job, on its pods."""
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"

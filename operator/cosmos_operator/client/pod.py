@@ -15,6 +15,7 @@ from cosmos_operator.api.base import API_VERSION, GROUP
 from cosmos_operator.api.labels import (
     JOB_LABELS,
     JOB_NAME_LABEL,
+    JOB_PREFIX,
     MANAGED_BY,
     MANAGED_LABEL,
     PART_OF,
@@ -38,7 +39,7 @@ PULL_LABEL = f"{GROUP}/pull"
 ROOT = "/mnt/cosmos/checkpoints"
 """Folder of the claim in the pod."""
 HEARTBEAT = "/tmp/heartbeat"  # noqa: S108 - in the pod's own emptyDir
-OF_ANOTHER = (MANAGED_LABEL, JOB_NAME_LABEL, "job-name", "controller-uid")
+OF_ANOTHER = (MANAGED_LABEL, "job-name", "controller-uid")
 """Labels in the template of a stage's Job that say whose pods these are; the API server adds the last two."""
 PROGRAM = "COSMOS_PULL_PROGRAM"
 """Variable of the container that holds the text of its program."""
@@ -104,7 +105,7 @@ def build_workload(
     labels = {
         key: value
         for key, value in (header.get("labels") or {}).items()
-        if not key.startswith((f"{GROUP}/", "batch.kubernetes.io/")) and key not in OF_ANOTHER
+        if not key.startswith((f"{GROUP}/", JOB_PREFIX)) and key not in OF_ANOTHER
     }
     labels |= {PART_OF_LABEL: PART_OF, PULL_LABEL: name_of(job)}
     annotations = {
