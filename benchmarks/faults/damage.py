@@ -100,7 +100,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one damaged file."""
+    """The outcome of one damaged file."""
 
     target: str
     fault: str

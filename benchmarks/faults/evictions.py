@@ -21,7 +21,7 @@ STEPS, SAVE_EVERY = 400, 50
 
 @dataclass
 class Evictions:
-    """What a series of evictions did.
+    """The outcome of a series of evictions.
 
     Attributes:
         lost: steps done again after each eviction.

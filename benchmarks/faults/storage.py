@@ -48,7 +48,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a fault of the volume.
+    """The outcome of a fault of the volume.
 
     Attributes:
         code, message: of the stage while the volume fails.

@@ -255,7 +255,7 @@ def run(config: TrainConfig, volumes: Volumes) -> dict[str, Any]:
 
 
 def _attempt(config: TrainConfig, processes: ProcessGroup) -> Attempt:
-    """What is known of this attempt when it begins."""
+    """The facts of this attempt that are known when it begins."""
     return Attempt(
         began=time.time(),
         gpus=processes.world_size if processes.device.type == "cuda" else 0,

@@ -77,7 +77,7 @@ def batch_loss(
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of this process has computed, on the device.
+    """The values that one step of this process has computed, on the device.
 
     Attributes:
         losses: means over its micro-batches, (total, edm, mse), float32 (3,).

@@ -269,7 +269,7 @@ class Trainer:
         return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
     def flags(self, stop: StopSignal) -> tuple[bool, bool, bool]:
-        """What this process says beside its step, see :meth:`Readings.queue`."""
+        """The flags of this process beside its step: stop requested, save written, save due by time."""
         is_save_due = self.processes.is_main and self.save_timer.is_due
         return stop.requested, self.saver.has_written, is_save_due
 

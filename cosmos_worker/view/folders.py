@@ -98,7 +98,7 @@ class Folders:
     # --- reading -----------------------------------------------------------------------------
 
     def entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What lies in a folder, without hidden names and links; empty if it cannot be read."""
+        """The entries of a folder, without hidden names and links; empty if it cannot be read."""
         self.counts["folders"] += 1
         try:
             with os.scandir(folder) as found:

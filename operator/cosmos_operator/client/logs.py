@@ -221,7 +221,7 @@ def _header(pod: Manifest) -> Line:
 
 
 def _waiting(job: Manifest, pods: list[Manifest]) -> str:
-    """What a job waits for, in a line."""
+    """The reason for which a job waits, in a line."""
     obstacle = next((found for pod in pods if (found := obstacle_of(pod))), None)
     status = job.get("status") or {}
     state, message = status.get("state", "Pending"), status.get("message", "")
